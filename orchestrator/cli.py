@@ -1,0 +1,75 @@
+"""The ``depthsweep`` command: what it offers, and how an error reaches the user.
+
+Each command stands in a file of ``orchestrator.commands`` and is imported only when it is called, so
+that ``--help`` and ``plan`` start neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from sweeps.errors import UserError
+
+# Name, file of orchestrator.commands, line of the help page: known without importing the command.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "plan": ("plan", "Show what a sweep would run and need; start nothing."),
+    "run": ("run", "Run a sweep on this machine; finished runs are skipped."),
+    "status": ("status", "Show how far a sweep is, from the store."),
+    "profile": ("profile", "Show the depth profiles of a sweep, per condition."),
+    "query": ("query", "Ask the store's tables in SQL."),
+    "schema": ("schema", "Print the JSON Schema of a sweep file."),
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        command = importlib.import_module(f"orchestrator.commands.{module}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="depthsweep")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(**_: Any) -> None:
+    """Fine-tuning studies in the hundreds of runs: where in depth do representations change?"""
+
+
+def main() -> None:
+    """Run the command line: exit code 2 for a user's mistake, 1 for a failure."""
+    debug = "--debug" in sys.argv[1:]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = cli.main(args=arguments, prog_name="depthsweep", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = 130
+    except UserError as error:
+        if debug:
+            raise
+        click.echo(f"depthsweep: {error}", err=True)
+        code = 2
+    except Exception as error:
+        if debug:
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        click.echo(f"depthsweep: {text} (--debug shows where)", err=True)
+        code = 1
+    sys.exit(code)

@@ -1,0 +1,18 @@
+"""What a user did wrong, as opposed to what went wrong."""
+
+
+class UserError(Exception):
+    """A mistake the user can mend: one line that says what, where and what to do.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+def closest(name: str, valid: list[str] | tuple[str, ...]) -> str:
+    """Return a hint naming the valid choice nearest to ``name``, or all of them when few are close."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, valid, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return "valid: " + ", ".join(sorted(valid))

@@ -1,0 +1,61 @@
+"""The tables of a store: column by column, what is written and in which type.
+
+Times are in ``attempts`` only: every other table is a function of the run's specification, so that
+two stores of the same sweep hold the same rows.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from sweeps.spec import METRICS
+
+_KEY = [pa.field("run_id", pa.string(), nullable=False), pa.field("step", pa.int32())]
+
+STEPS = pa.schema(
+    [
+        *_KEY,
+        pa.field("loss", pa.float64()),
+        pa.field("learning_rate", pa.float64()),
+        # Over all trainable parameters together, before any clipping.
+        pa.field("grad_norm", pa.float64()),
+        # Factor of the optional global clipping; 1 where there is none.
+        pa.field("clip_coefficient", pa.float64()),
+        # Targets of the loss: tokens for clm and mlm, examples otherwise.
+        pa.field("targets", pa.int64()),
+    ]
+)
+
+LAYERS = pa.schema(
+    [
+        *_KEY,
+        # 0 embedding, 1..L blocks, L+1 head.
+        pa.field("layer", pa.int16()),
+        pa.field("group", pa.string()),
+        # ‖G‖ before the control, ‖W‖ before the step, ‖ΔW‖ as applied.
+        pa.field("grad_norm", pa.float64()),
+        pa.field("weight_norm", pa.float64()),
+        pa.field("update_norm", pa.float64()),
+        # What the control multiplied by: the gradient (layer_clip) or the update (equal_step).
+        pa.field("coefficient", pa.float64()),
+    ]
+)
+
+PROFILES = pa.schema(
+    [
+        *_KEY,
+        # 0 is the embedding output, at depth 0; block i is at depth i / L.
+        pa.field("layer", pa.int16()),
+        pa.field("depth", pa.float64()),
+        pa.field("rows", pa.int32()),
+        pa.field("width", pa.int32()),
+        *[pa.field(metric, pa.float64()) for metric in METRICS],
+    ]
+)
+
+TABLES: dict[str, pa.Schema] = {"steps": STEPS, "layers": LAYERS, "profiles": PROFILES}
+SORT_KEYS: dict[str, tuple[str, ...]] = {
+    "steps": ("run_id", "step"),
+    "layers": ("run_id", "step", "layer"),
+    "profiles": ("run_id", "step", "layer"),
+}

@@ -1,0 +1,198 @@
+"""Where everything of a store lies, and how a file gets there whole or not at all.
+
+    sweeps/<name>/spec.yaml, resolved.json
+    runs/<run_id>/run.json                what ran: resolved spec, model facts, versions, hardware
+    runs/<run_id>/attempts/<n>.json       started, node, ended, cause
+    runs/<run_id>/<table>/part-<first>-<last>.parquet
+    runs/<run_id>/DONE.json               written last: status, row counts, checksums of the parts
+    cache/                                tokens, reference states, stand-ins, by content
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sweeps.errors import UserError, closest
+from sweeps.expand import Sweep
+from sweeps.spec import RunSpec
+
+Status = Literal["finished", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of sweeps, runs and caches."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, location: str) -> Store:
+        """Return the store at a path; raise UserError for what cannot be one."""
+        if "://" in location:
+            raise UserError(f"--store {location}: a store is a local folder; give its path")
+        root = Path(location).expanduser().absolute()
+        if root.exists() and not root.is_dir():
+            raise UserError(f"--store {location}: is a file; give a folder")
+        return cls(root)
+
+    def require_writable(self) -> None:
+        """Raise UserError unless files can be made here; leaves nothing behind."""
+        folder = self.root
+        while not folder.exists():
+            folder = folder.parent
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"--store {self.root}: cannot be written ({error.strerror}); choose another folder"
+            ) from None
+
+    # ------------------------------------------------------------------------------------ sweeps
+    def sweep_folder(self, name: str) -> Path:
+        return self.root / "sweeps" / name
+
+    def sweep_names(self) -> list[str]:
+        folder = self.root / "sweeps"
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+    def save_sweep(self, sweep: Sweep) -> None:
+        """Record the sweep as written and as resolved; a later version replaces it."""
+        folder = self.sweep_folder(sweep.name)
+        write_text(folder / "spec.yaml", sweep.text)
+        resolved = {
+            "name": sweep.name,
+            "description": sweep.description,
+            "runs": [
+                {"run_id": run.run_id, "spec": run.model_dump(mode="json")} for run in sweep.runs
+            ],
+        }
+        write_json(folder / "resolved.json", resolved)
+
+    def load_sweep(self, name: str) -> Sweep:
+        """Return a sweep this store has run; raise UserError listing those it has."""
+        folder = self.sweep_folder(name)
+        if not (folder / "resolved.json").is_file():
+            names = self.sweep_names()
+            hint = closest(name, names) if names else "it holds no sweep yet"
+            raise UserError(f"store {self.root}: no sweep {name!r}; {hint}")
+        resolved = read_json(folder / "resolved.json")
+        runs = tuple(
+            RunSpec.model_validate_json(json.dumps(entry["spec"])) for entry in resolved["runs"]
+        )
+        text = (folder / "spec.yaml").read_text(encoding="utf-8")
+        return Sweep(name, resolved["description"], text, runs)
+
+    # -------------------------------------------------------------------------------------- runs
+    def run(self, run_id: str) -> RunFolder:
+        return RunFolder(self.root / "runs" / run_id)
+
+    def runs(self) -> list[RunFolder]:
+        """Return every run the store has a folder of, in order of run id."""
+        folder = self.root / "runs"
+        return [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What the store holds of one run."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    def record(self) -> dict[str, Any] | None:
+        return _read_if_there(self.path / "run.json")
+
+    def done(self) -> dict[str, Any] | None:
+        """Return the closing record, or None while the run has not ended."""
+        return _read_if_there(self.path / "DONE.json")
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """Return the attempts in order, each with its number under ``attempt``."""
+        paths = sorted((self.path / "attempts").glob("*.json"), key=lambda path: int(path.stem))
+        return [{"attempt": int(path.stem), **read_json(path)} for path in paths]
+
+    def attempt_path(self, number: int) -> Path:
+        return self.path / "attempts" / f"{number}.json"
+
+    def part_path(self, table: str, first: int, last: int) -> Path:
+        return self.path / table / f"part-{first:06d}-{last:06d}.parquet"
+
+    def parts(self, table: str) -> list[Path]:
+        return sorted((self.path / table).glob("part-*.parquet"))
+
+    def forget_results(self) -> None:
+        """Remove the closing record, then the rows: what an attempt that starts over replaces."""
+        from sweeps.results.schema import TABLES
+
+        (self.path / "DONE.json").unlink(missing_ok=True)
+        for table in TABLES:
+            shutil.rmtree(self.path / table, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------ whole files only
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is synced and takes its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; on success it takes its place, unless one is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        if not path.exists():
+            temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    assert isinstance(data, dict)
+    return data
+
+
+def _read_if_there(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.is_file() else None
+
+
+def file_checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

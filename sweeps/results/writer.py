@@ -1,0 +1,64 @@
+"""Rows of one run into Parquet parts whose boundaries the specification decides.
+
+A part holds the rows of a fixed range of steps. It is written when the range is complete, under a
+temporary name first, so a part that exists is whole; an attempt that starts over rewrites the same
+names with the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sweeps.results.schema import TABLES
+from sweeps.results.store import RunFolder, Status, file_checksum, whole_file, write_json
+from sweeps.spec import RunSpec
+
+
+class RunWriter:
+    """Collects the rows of one run and writes each part once its last step is done."""
+
+    def __init__(self, run: RunSpec, folder: RunFolder) -> None:
+        self._run = run
+        self._folder = folder
+        self._rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
+
+    def add(self, table: str, step: int, rows: Iterable[dict[str, Any]]) -> None:
+        """Append rows of ``step``; run id and step are added to each."""
+        key = {"run_id": self._run.run_id, "step": step}
+        self._rows[table].extend({**key, **row} for row in rows)
+
+    def end_step(self, step: int) -> None:
+        """Write the parts that ``step`` completes."""
+        first, last = self._run.part_of(step)
+        if step == last:
+            self._flush(first, last)
+
+    def finish(self, status: Status, step: int) -> None:
+        """Write what is left after ``step``, then the closing record that makes all of it count."""
+        if step:
+            self._flush(*self._run.part_of(step))
+        parts = {
+            str(path.relative_to(self._folder.path)): {
+                "rows": pq.read_metadata(path).num_rows,
+                "sha256": file_checksum(path),
+            }
+            for table in TABLES
+            for path in self._folder.parts(table)
+        }
+        write_json(
+            self._folder.path / "DONE.json", {"status": status, "step": step, "parts": parts}
+        )
+
+    def _flush(self, first: int, last: int) -> None:
+        for table, schema in TABLES.items():
+            rows = self._rows[table]
+            if rows:
+                with whole_file(self._folder.part_path(table, first, last)) as temporary:
+                    pq.write_table(
+                        pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd"
+                    )
+                rows.clear()

@@ -1,0 +1,167 @@
+"""YAML text to validated objects, with every complaint placed at its line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sweeps.errors import UserError, closest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does and users expect."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$"),
+    list("-+0123456789."),
+)
+
+
+@dataclass(frozen=True)
+class YamlSource:
+    """A YAML document that remembers where each key stands."""
+
+    path: str
+    text: str
+    root: yaml.Node
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.path).parent
+
+    @classmethod
+    def read(cls, path: str) -> YamlSource:
+        """Read a file; raise UserError when it is missing, not UTF-8 text or not YAML."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; give the path of a sweep file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read: {error}") from None
+        return cls.parse(text, path)
+
+    @classmethod
+    def parse(cls, text: str, path: str) -> YamlSource:
+        try:
+            root = yaml.compose(text, Loader=_Loader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            raise UserError(f"{path}:{line}: malformed YAML: {error.problem}") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: malformed YAML: {' '.join(str(error).split())}") from None
+        if root is None:
+            raise UserError(f"{path}: the file is empty; see sweeps/library/demo.yaml")
+        source = cls(path, text, root)
+        source._refuse_repeated_keys(root)
+        return source
+
+    def where(self, *keys: Any) -> str:
+        """Return ``path:line`` of the deepest key of the chain that the document has."""
+        node, line = self.root, self.root.start_mark.line
+        for key in keys:
+            for marked, child in _children(node):
+                if marked[0] == key:
+                    node, line = child, marked[1]
+                    break
+        return f"{self.path}:{line + 1}"
+
+    def value(self) -> Any:
+        return _Loader("").construct_document(self.root)
+
+    def validate(self, model: type[Model]) -> Model:
+        """Return the document as ``model``; raise UserError for the first thing wrong with it."""
+        value = self.value()
+        if not isinstance(value, dict):
+            raise UserError(f"{self.where()}: expected a mapping of keys, found {value!r}")
+        try:
+            return model.model_validate_json(json.dumps(value, default=str))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = self.where(*first["loc"])
+            raise UserError(f"{place}: {explain(first, model)}") from None
+        except ValueError as error:
+            raise UserError(f"{self.path}: {error}") from None
+
+    def _refuse_repeated_keys(self, node: yaml.Node) -> None:
+        seen: set[Any] = set()
+        for (key, line), child in _children(node):
+            if isinstance(node, yaml.MappingNode):
+                if key in seen:
+                    raise UserError(f"{self.path}:{line + 1}: the key {key!r} stands here twice")
+                seen.add(key)
+            self._refuse_repeated_keys(child)
+
+
+def _children(node: yaml.Node) -> Iterable[tuple[tuple[Any, int], yaml.Node]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, child in node.value:
+            yield (key.value, key.start_mark.line), child
+    elif isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            yield (index, child.start_mark.line), child
+
+
+def explain(error: Any, model: type[BaseModel]) -> str:
+    """Return one line for one pydantic error: the key, what is wrong, what is valid."""
+    loc = [part for part in error["loc"] if not _is_branch(part)]
+    key = ".".join(str(part) for part in loc) or "the sweep"
+    if error["type"] == "extra_forbidden":
+        valid = _fields_at(model, loc[:-1])
+        hint = f"; {closest(str(loc[-1]), valid)}" if valid else ""
+        return f"unknown key {loc[-1]!r} in {'.'.join(map(str, loc[:-1])) or 'the sweep'}{hint}"
+    if error["type"] == "missing":
+        return f"{key} is required"
+    if error["type"] == "literal_error":
+        valid = tuple(re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+        return f"{key}: unknown value {error['input']!r}; {closest(str(error['input']), valid)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{key}: {message}"
+    return f"{key}: {message[0].lower()}{message[1:]}; found {error['input']!r}"
+
+
+def _is_branch(part: Any) -> bool:
+    """Pydantic names the branch of a union in an error's place; a user never wrote it."""
+    return isinstance(part, str) and (
+        part in ("standard", "layer_clip", "equal_step", "float", "str", "int")
+        or part.startswith(("literal[", "constrained-", "function-", "list[", "nullable", "tuple["))
+    )
+
+
+def _fields_at(model: Any, loc: list[Any]) -> list[str]:
+    """Return the field names of the model that stands at a place, or [] where there is none."""
+    for part in loc:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            field = model.model_fields.get(str(part))
+            model = field.annotation if field else None
+            candidates = [model, *_unwrap(model)]
+        else:
+            candidates = _unwrap(model)
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        model = models[0] if models else model
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return list(model.model_fields)
+    return []
+
+
+def _unwrap(annotation: Any) -> list[Any]:
+    found: list[Any] = []
+    for argument in get_args(annotation):
+        found += [argument, *_unwrap(argument)]
+    return found

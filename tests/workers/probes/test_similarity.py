@@ -1,0 +1,477 @@
+"""The metrics of one layer's change, against oracles, invariances, a slow reference and libraries.
+
+Tolerances. The metrics are float64 and sums of at most a few hundred terms of size one, so rounding
+leaves about 1e-14 in d² and in every similarity. Tests compare d² (or d where d is large) and the
+rest within TIGHT = 1e-12, two orders above it. The debiased CKA divides by HSIC₁(X,X), which is a
+difference: for the few rows that hypothesis draws it loses up to three more digits (LOOSE = 1e-9).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from workers.probes.similarity import (
+    CANCELLATION,
+    METRICS,
+    Change,
+    Reference,
+    compare,
+    shuffled_null,
+)
+
+TIGHT = 1e-12
+LOOSE = 1e-9
+
+properties = settings(max_examples=60, deadline=None)
+seeds = st.integers(min_value=0, max_value=2**32 - 1)
+rows = st.integers(min_value=5, max_value=24)
+features = st.integers(min_value=1, max_value=24)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian(n: int, d: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(n, d, dtype=torch.float64, generator=generator)
+
+
+def rotation(d: int, generator: torch.Generator) -> Tensor:
+    return torch.linalg.qr(gaussian(d, d, generator)).Q
+
+
+def centred_orthonormal(n: int, k: int, generator: torch.Generator) -> Tensor:
+    """(n, k) orthonormal columns, each of mean zero; needs k < n."""
+    draws = gaussian(n, k, generator)
+    return torch.linalg.qr(draws - draws.mean(dim=0)).Q
+
+
+def correlated_pair(n: int, d: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two (n, d) matrices that share half of their variance, with uneven features and offsets."""
+    x = gaussian(n, d, generator) * torch.logspace(0, -2, d, dtype=torch.float64) + 3.0
+    y = x @ rotation(d, generator) + gaussian(n, d, generator) * x.std()
+    return x, y
+
+
+def slow_change(x: Tensor, y: Tensor) -> Change:
+    """The definitions, written out with d×d and n×n matrices in numpy."""
+    a, b = x.numpy(), y.numpy()
+    n = len(a)
+    a_c, b_c = a - a.mean(axis=0), b - b.mean(axis=0)
+    a_1, b_1 = a_c / np.linalg.norm(a_c), b_c / np.linalg.norm(b_c)
+    nuclear = np.linalg.svd(a_1.T @ b_1)[1].sum()
+    cka = np.linalg.norm(a_1.T @ b_1) ** 2 / (
+        np.linalg.norm(a_1.T @ a_1) * np.linalg.norm(b_1.T @ b_1)
+    )
+
+    def hsic(k: np.ndarray, l_: np.ndarray) -> float:
+        """Song et al. (2012), equation 5, on kernels that were never centred."""
+        k, l_ = k - np.diag(np.diag(k)), l_ - np.diag(np.diag(l_))
+        one = np.ones(n)
+        middle = (one @ k @ one) * (one @ l_ @ one) / ((n - 1) * (n - 2))
+        total = np.trace(k @ l_) + middle - 2 / (n - 2) * (one @ k @ l_ @ one)
+        return float(total / (n * (n - 3)))
+
+    k, l_ = a @ a.T, b @ b.T
+    shares = np.linalg.svd(b_1, compute_uv=False) ** 2
+    shares = shares[shares > 0]
+    return Change(
+        procrustes=float(np.sqrt(max(0.0, 2 - 2 * nuclear))),
+        cka_distance=float(1 - cka),
+        cka_distance_debiased=1 - hsic(k, l_) / math.sqrt(hsic(k, k) * hsic(l_, l_)),
+        mean_shift=float(
+            np.linalg.norm(b.mean(axis=0) - a.mean(axis=0)) / np.linalg.norm(a_c) * np.sqrt(n)
+        ),
+        scale_log_ratio=float(np.log(np.linalg.norm(b_c) / np.linalg.norm(a_c))),
+        effective_rank=float(np.exp(-(shares * np.log(shares)).sum())),
+    )
+
+
+def assert_same_distances(one: Change, other: Change) -> None:
+    """Equal procrustes, CKA and debiased CKA; d² because its error, not d's, is constant."""
+    assert one.procrustes**2 == pytest.approx(other.procrustes**2, abs=TIGHT)
+    assert one.cka_distance == pytest.approx(other.cka_distance, abs=TIGHT)
+    assert one.cka_distance_debiased == pytest.approx(other.cka_distance_debiased, abs=LOOSE)
+
+
+class TestSlowReference:
+    @pytest.mark.parametrize(
+        ("n", "d"), [(4, 3), (12, 5), (5, 12), (30, 30), (64, 40), (40, 64), (256, 96), (96, 256)]
+    )
+    def test_every_metric_agrees(self, n: int, d: int) -> None:
+        x, y = correlated_pair(n, d, seeded(n * d))
+        fast, slow = compare(x, y), slow_change(x, y)
+        assert_same_distances(fast, slow)
+        for name in ("mean_shift", "scale_log_ratio", "effective_rank"):
+            # Relative, with k·4e-15 of the Gram spectrum's entropy as the largest part.
+            assert getattr(fast, name) == pytest.approx(getattr(slow, name), rel=TIGHT)
+
+    def test_reduced_path_agrees_with_direct_path_on_the_same_data(self) -> None:
+        x, y = correlated_pair(50, 20, seeded(0))
+        turn, other = rotation(80, seeded(1)), rotation(80, seeded(2))
+        wide_x = torch.nn.functional.pad(x, (0, 60)) @ turn
+        wide_y = torch.nn.functional.pad(y, (0, 60)) @ other
+        direct, reduced = compare(x, y), compare(wide_x, wide_y)
+        assert_same_distances(direct, reduced)
+        assert reduced.effective_rank == pytest.approx(direct.effective_rank, rel=TIGHT)
+        assert reduced.scale_log_ratio == pytest.approx(direct.scale_log_ratio, abs=TIGHT)
+
+    @pytest.mark.parametrize(("n", "d"), [(40, 12), (12, 40)])
+    def test_duplicate_rows_agree(self, n: int, d: int) -> None:
+        x, y = correlated_pair(n, d, seeded(3))
+        x[n // 2 :], y[n // 2 :] = x[0].clone(), y[0].clone()
+        assert_same_distances(compare(x, y), slow_change(x, y))
+
+    @pytest.mark.parametrize(("n", "d"), [(40, 12), (12, 40)])
+    def test_repeating_every_row_changes_neither_procrustes_nor_biased_cka(
+        self, n: int, d: int
+    ) -> None:
+        x, y = correlated_pair(n, d, seeded(4))
+        once, twice = compare(x, y), compare(torch.cat([x, x]), torch.cat([y, y]))
+        assert twice.procrustes == pytest.approx(once.procrustes, abs=TIGHT)
+        assert twice.cka_distance == pytest.approx(once.cka_distance, abs=TIGHT)
+
+    def test_rows_of_huge_norm_agree_and_hide_the_change_of_all_others(self) -> None:
+        generator = seeded(5)
+        x = gaussian(512, 64, generator)
+        y = x + 0.06 * gaussian(512, 64, generator)
+        plain = compare(x, y)
+        sinks = 300 * gaussian(4, 64, generator)
+        x[:4], y[:4] = sinks, sinks
+        hidden = compare(x, y)
+        assert_same_distances(hidden, slow_change(x, y))
+        assert hidden.procrustes < plain.procrustes / 10
+
+    def test_a_prepared_reference_gives_the_same_values_for_every_current(self) -> None:
+        x, y = correlated_pair(20, 33, seeded(6))
+        reference = Reference.of(x)
+        for current in (y, 2 * y, x):
+            assert compare(reference, current) == compare(x, current)
+
+
+class TestOracles:
+    @pytest.mark.parametrize(("n", "d"), [(60, 20), (20, 60), (24, 24)])
+    @pytest.mark.parametrize("scale", [2.5, -0.01])
+    def test_rotated_scaled_shifted_copy_has_not_changed(
+        self, n: int, d: int, scale: float
+    ) -> None:
+        generator = seeded(n)
+        x = gaussian(n, d, generator)
+        offset = gaussian(1, d, generator)
+        change = compare(x, scale * x @ rotation(d, generator) + offset)
+        # The residual path has an absolute error of a few 1e-15 per row, not the root of 1e-14.
+        assert change.procrustes < 1e-12
+        assert change.cka_distance < TIGHT
+        assert change.cka_distance_debiased < TIGHT
+        assert change.scale_log_ratio == pytest.approx(math.log(abs(scale)), abs=TIGHT)
+
+    @pytest.mark.parametrize(("n", "d"), [(60, 20), (20, 60)])
+    def test_identical_input_is_exactly_zero_even_when_ill_conditioned(
+        self, n: int, d: int
+    ) -> None:
+        x = gaussian(n, d, seeded(7)) * torch.logspace(0, -12, d, dtype=torch.float64)
+        change = compare(x, x)
+        assert change.procrustes == 0.0
+        assert change.mean_shift == 0.0
+        assert change.scale_log_ratio == 0.0
+        assert change.cka_distance < TIGHT
+        assert change.cka_distance_debiased < TIGHT
+
+    @pytest.mark.parametrize("d", [6, 40])
+    def test_uncorrelated_features_are_at_the_greatest_distance(self, d: int) -> None:
+        basis = centred_orthonormal(20, 12, seeded(8))
+        x = torch.nn.functional.pad(basis[:, :6], (0, d - 6))
+        y = torch.nn.functional.pad(basis[:, 6:], (0, d - 6)) @ rotation(d, seeded(9))
+        change = compare(x, y)
+        assert change.procrustes == pytest.approx(math.sqrt(2), abs=TIGHT)
+        assert change.cka_distance == pytest.approx(1, abs=TIGHT)
+
+    @pytest.mark.parametrize("mix", [-0.9, 0.05, 0.7])
+    def test_one_feature_is_a_function_of_the_correlation(self, mix: float) -> None:
+        generator = seeded(10)
+        x = gaussian(50, 1, generator)
+        y = mix * x + (1 - abs(mix)) * gaussian(50, 1, generator)
+        r = float(torch.corrcoef(torch.cat([x, y], dim=1).T)[0, 1])
+        change = compare(x, y)
+        assert change.procrustes == pytest.approx(math.sqrt(2 - 2 * abs(r)), abs=TIGHT)
+        assert change.cka_distance == pytest.approx(1 - r * r, abs=TIGHT)
+
+    @pytest.mark.parametrize(("n", "d"), [(60, 25), (30, 70)])
+    def test_shared_rows_with_two_spectra(self, n: int, d: int) -> None:
+        generator = seeded(11)
+        u = centred_orthonormal(n, 25, generator)
+        a, b = gaussian(2, 25, generator)
+        x = u * a @ rotation(d, generator)[:25]
+        y = u * b @ rotation(d, generator)[:25]
+        nuclear = float((a * b).abs().sum() / (a.norm() * b.norm()))
+        cka = float((a**2 * b**2).sum() / ((a**2).norm() * (b**2).norm()))
+        change = compare(x, y)
+        assert change.procrustes == pytest.approx(math.sqrt(2 - 2 * nuclear), abs=TIGHT)
+        assert change.cka_distance == pytest.approx(1 - cka, abs=TIGHT)
+
+    @pytest.mark.parametrize(("n", "d"), [(400, 100), (200, 600)])
+    def test_independent_gaussians_have_only_the_bias_of_cka(self, n: int, d: int) -> None:
+        change = compare(gaussian(n, d, seeded(12)), gaussian(n, d, seeded(13)))
+        # The standard deviation over seeds is below 0.004 for both shapes.
+        assert 1 - change.cka_distance == pytest.approx(d / (n + d), abs=0.02)
+        assert change.cka_distance_debiased == pytest.approx(1, abs=0.02)
+
+    @pytest.mark.parametrize(("n", "d"), [(40, 16), (16, 40)])
+    def test_effective_rank_counts_equal_directions(self, n: int, d: int) -> None:
+        generator = seeded(14)
+        x = gaussian(n, d, generator)
+        for rank in (1, 5, 15):
+            y = centred_orthonormal(n, rank, generator) @ rotation(d, generator)[:rank] + 2.0
+            assert compare(x, y).effective_rank == pytest.approx(rank, rel=TIGHT)
+
+    def test_mean_shift_is_in_units_of_the_references_row_radius(self) -> None:
+        x = gaussian(40, 8, seeded(15)) + 5.0
+        radius = (x - x.mean(dim=0)).square().sum(dim=1).mean().sqrt()
+        direction = torch.nn.functional.normalize(gaussian(1, 8, seeded(16)))
+        change = compare(x, x + 3 * radius * direction)
+        assert change.mean_shift == pytest.approx(3, rel=TIGHT)
+        assert change.procrustes < TIGHT
+
+    def test_scale_log_ratio_is_positive_when_the_representation_grows(self) -> None:
+        x = gaussian(10, 4, seeded(17))
+        assert compare(x, math.e * x).scale_log_ratio == pytest.approx(1, abs=TIGHT)
+
+    def test_debiased_cka_is_nan_when_all_rows_are_equally_far_apart(self) -> None:
+        simplex = torch.eye(6, dtype=torch.float64)
+        change = compare(simplex, gaussian(6, 6, seeded(18)))
+        assert math.isnan(change.cka_distance_debiased)
+        assert math.isfinite(change.procrustes)
+
+
+class TestSmallChange:
+    @pytest.mark.parametrize(("n", "d"), [(200, 64), (64, 200)])
+    @pytest.mark.parametrize("jitter", [1e-6, 1e-5, 2.5e-5, 4e-5, 1e-4, 1e-3])
+    def test_relative_accuracy(self, n: int, d: int, jitter: float) -> None:
+        """Truth without cancellation: ‖a/‖a‖ − b/‖b‖‖ for spectra a, b > 0 over shared rows."""
+        generator = seeded(19)
+        a = torch.logspace(0, -4, 60, dtype=torch.float64)
+        b = a * (1 + jitter * gaussian(1, 60, generator)[0])
+        u = centred_orthonormal(n, 60, generator)
+        x = u * a @ rotation(d, generator)[:60]
+        y = 7 * (u * b @ rotation(d, generator)[:60]) + 1.0
+        truth = float((a / a.norm() - b / b.norm()).norm())
+        # Above the switch 1e-14 in d² is 1e-14/(2d²) relative in d; below it 1e-14 in d itself.
+        relative = 1e-14 / (2 * truth**2) if truth >= CANCELLATION else 1e-14 / truth
+        assert compare(x, y).procrustes == pytest.approx(truth, rel=3 * relative + TIGHT)
+
+    def test_ill_conditioned_spectra_keep_an_absolute_error_of_the_root_of_rounding(self) -> None:
+        """Directions below 1e-8 of the largest are rounding in XᵀY: 1e-16 each in d² is unseen."""
+        generator = seeded(20)
+        a = torch.logspace(0, -12, 60, dtype=torch.float64)
+        u = centred_orthonormal(200, 60, generator)
+        x = u * a @ rotation(64, generator)[:60]
+        assert compare(x, x @ rotation(64, generator)).procrustes < 5e-8
+
+
+class TestLibraries:
+    @pytest.mark.parametrize(("n", "d"), [(60, 20), (20, 60)])
+    def test_scipy_returns_the_nuclear_norm(self, n: int, d: int) -> None:
+        from scipy.linalg import orthogonal_procrustes  # type: ignore[import-untyped]
+
+        x, y = correlated_pair(n, d, seeded(21))
+        centred = [m - m.mean(dim=0) for m in (x, y)]
+        _, nuclear = orthogonal_procrustes(*[(m / m.norm()).numpy() for m in centred])
+        assert compare(x, y).procrustes == pytest.approx(math.sqrt(2 - 2 * nuclear), abs=TIGHT)
+
+    @pytest.mark.parametrize(("n", "d"), [(40, 16), (16, 40)])
+    def test_rsatoolbox_cosine_cov_is_biased_cka(self, n: int, d: int) -> None:
+        from rsatoolbox.data import Dataset  # type: ignore[import-untyped]
+        from rsatoolbox.rdm import calc_rdm  # type: ignore[import-untyped]
+        from rsatoolbox.rdm import compare as compare_rdms
+
+        x, y = correlated_pair(n, d, seeded(22))
+        first, second = (calc_rdm(Dataset(m.numpy()), method="euclidean") for m in (x, y))
+        cka = float(compare_rdms(first, second, method="cosine_cov")[0, 0])
+        assert compare(x, y).cka_distance == pytest.approx(1 - cka, abs=TIGHT)
+
+    @pytest.mark.parametrize(("n", "d"), [(60, 20), (20, 60)])
+    def test_chord_of_netreps_angular_distance_is_procrustes(self, n: int, d: int) -> None:
+        x, y = correlated_pair(n, d, seeded(23))
+        a, b = (m - m.mean(dim=0) for m in (x, y))
+        u, _, vh = torch.linalg.svd(a.T @ b)
+        angle = torch.arccos(((a @ u) * (b @ vh.T)).sum() / (a.norm() * b.norm()))
+        assert compare(x, y).procrustes == pytest.approx(2 * math.sin(angle / 2), abs=TIGHT)
+
+
+class TestProperties:
+    @given(n=rows, d=features, seed=seeds)
+    @properties
+    def test_distances_ignore_rotation_scale_and_shift_of_either_side(
+        self, n: int, d: int, seed: int
+    ) -> None:
+        generator = seeded(seed)
+        x, y = correlated_pair(n, d, generator)
+        plain = compare(x, y)
+        offset = gaussian(1, d, generator)
+        moved_x = 1e3 * x @ rotation(d, generator) - offset
+        moved_y = 1e-3 * y @ rotation(d, generator) + 1e-3 * offset
+        assert_same_distances(compare(moved_x, y), plain)
+        assert_same_distances(compare(x, moved_y), plain)
+
+    @given(n=rows, d=features, seed=seeds)
+    @properties
+    def test_every_metric_ignores_a_joint_order_of_rows(self, n: int, d: int, seed: int) -> None:
+        generator = seeded(seed)
+        x, y = correlated_pair(n, d, generator)
+        order = torch.randperm(n, generator=generator)
+        plain, permuted = compare(x, y), compare(x[order], y[order])
+        assert_same_distances(permuted, plain)
+        for name in ("mean_shift", "scale_log_ratio", "effective_rank"):
+            assert getattr(permuted, name) == pytest.approx(getattr(plain, name), abs=TIGHT)
+
+    @given(n=rows, d=features, seed=seeds)
+    @properties
+    def test_distances_are_symmetric_and_scale_is_antisymmetric(
+        self, n: int, d: int, seed: int
+    ) -> None:
+        x, y = correlated_pair(n, d, seeded(seed))
+        forward, backward = compare(x, y), compare(y, x)
+        assert_same_distances(forward, backward)
+        assert forward.scale_log_ratio == pytest.approx(-backward.scale_log_ratio, abs=TIGHT)
+
+    @given(n=rows, d=features, seed=seeds, near=st.floats(min_value=1e-9, max_value=10))
+    @properties
+    def test_procrustes_obeys_the_triangle_inequality(
+        self, n: int, d: int, seed: int, near: float
+    ) -> None:
+        generator = seeded(seed)
+        x, y = correlated_pair(n, d, generator)
+        z = y + near * gaussian(n, d, generator)
+        detour = compare(x, y).procrustes + compare(y, z).procrustes
+        assert compare(x, z).procrustes <= detour + LOOSE
+
+    @given(n=rows, d=features, seed=seeds, near=st.floats(min_value=0, max_value=100))
+    @properties
+    def test_metrics_stay_in_their_ranges(self, n: int, d: int, seed: int, near: float) -> None:
+        generator = seeded(seed)
+        x = gaussian(n, d, generator)
+        change = compare(x, x + near * gaussian(n, d, generator))
+        assert 0 <= change.procrustes <= math.sqrt(2) + TIGHT
+        assert 0 <= change.cka_distance <= 1
+        assert 0 <= change.cka_distance_debiased <= 2 + LOOSE
+        assert change.mean_shift >= 0
+        assert math.isfinite(change.scale_log_ratio)
+        assert 1 <= change.effective_rank <= min(n, d) * (1 + TIGHT)
+
+
+class TestShuffledNull:
+    @pytest.mark.parametrize(("n", "d"), [(60, 20), (20, 60)])
+    def test_is_compare_with_the_rows_of_current_in_another_order(self, n: int, d: int) -> None:
+        x, y = correlated_pair(n, d, seeded(24))
+        order = torch.randperm(n, generator=seeded(25))
+        null = shuffled_null(Reference.of(x), y, seeded(25))
+        assert_same_distances(null, compare(x, y[order]))
+        assert null == shuffled_null(x, y, seeded(25))
+
+    def test_metrics_without_correspondence_of_rows_are_those_of_compare(self) -> None:
+        x, y = correlated_pair(30, 12, seeded(26))
+        null, change = shuffled_null(x, y, seeded(27)), compare(x, y)
+        for name in ("mean_shift", "scale_log_ratio", "effective_rank"):
+            assert getattr(null, name) == getattr(change, name)
+
+    def test_unchanged_layer_is_far_below_its_null(self) -> None:
+        x = gaussian(100, 10, seeded(28))
+        null = shuffled_null(x, x, seeded(29))
+        assert null.procrustes > 0.9
+        assert null.cka_distance_debiased == pytest.approx(1, abs=0.1)
+        assert compare(x, x).procrustes == 0.0
+
+    def test_advances_the_generator(self) -> None:
+        x, y = correlated_pair(30, 12, seeded(30))
+        generator = seeded(31)
+        first, second = shuffled_null(x, y, generator), shuffled_null(x, y, generator)
+        assert first.procrustes != second.procrustes
+
+
+class TestInputs:
+    def test_metric_names_are_those_of_the_definitions(self) -> None:
+        assert METRICS == (
+            "procrustes",
+            "cka_distance",
+            "cka_distance_debiased",
+            "mean_shift",
+            "scale_log_ratio",
+            "effective_rank",
+        )
+        x, y = correlated_pair(8, 3, seeded(32))
+        assert tuple(asdict(compare(x, y))) == METRICS
+
+    def test_change_and_reference_are_frozen(self) -> None:
+        x, y = correlated_pair(8, 3, seeded(33))
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            compare(x, y).procrustes = 0.0  # type: ignore[misc]
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            Reference.of(x).norm = 1.0  # type: ignore[misc]
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_narrow_floats_are_taken_to_float64_first(self, dtype: torch.dtype) -> None:
+        x, y = (m.to(dtype) for m in correlated_pair(16, 24, seeded(34)))
+        assert compare(x, y) == compare(x.double(), y.double())
+
+    def test_float32_input_keeps_a_change_that_float32_arithmetic_loses(self) -> None:
+        x = gaussian(512, 64, seeded(35)).float()
+        y = x + 1e-3 * gaussian(512, 64, seeded(36)).float()
+        assert compare(x, y).procrustes == pytest.approx(1e-3, rel=0.1)
+
+    def test_input_is_left_unchanged_and_gradients_are_not_followed(self) -> None:
+        x, y = correlated_pair(12, 6, seeded(37))
+        kept = x.clone()
+        tracked = x.clone().requires_grad_()
+        assert compare(tracked, y) == compare(x, y)
+        assert not Reference.of(tracked).coordinates.requires_grad
+        assert torch.equal(x, kept)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_refuses_values_that_are_not_finite(self, value: float) -> None:
+        x, y = correlated_pair(12, 6, seeded(38))
+        y[3, 4] = value
+        with pytest.raises(ValueError, match=r"block 2: 1 of 72 .* row 3, feature 4; .*float32"):
+            compare(x, y, label="block 2")
+        with pytest.raises(ValueError, match="reference: 1 of 72"):
+            Reference.of(y)
+
+    @pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
+    def test_refuses_rows_that_are_all_equal(self, value: float) -> None:
+        x = gaussian(12, 6, seeded(39))
+        with pytest.raises(ValueError, match="current: all 12 rows are equal"):
+            compare(x, torch.full((12, 6), value))
+
+    @pytest.mark.parametrize("n", [0, 1, 2, 3])
+    def test_refuses_fewer_rows_than_the_debiased_cka_can_use(self, n: int) -> None:
+        with pytest.raises(ValueError, match=rf"reference: {n} rows .* at least 4 rows"):
+            compare(torch.ones(n, 6), torch.ones(n, 6))
+
+    def test_four_rows_are_enough(self) -> None:
+        x, y = correlated_pair(4, 6, seeded(40))
+        assert all(math.isfinite(value) for value in asdict(compare(x, y)).values())
+
+    def test_refuses_a_tensor_that_is_not_a_matrix(self) -> None:
+        with pytest.raises(ValueError, match=r"expected a matrix .* got shape \(2, 8, 6\)"):
+            Reference.of(torch.ones(2, 8, 6))
+
+    @pytest.mark.parametrize("shape", [(12, 7), (11, 6)])
+    def test_refuses_shapes_that_differ(self, shape: tuple[int, int]) -> None:
+        reference = Reference.of(gaussian(12, 6, seeded(41)), label="block 1 at step 0")
+        with pytest.raises(ValueError, match=r"differs from \(12, 6\) of block 1 at step 0"):
+            compare(reference, gaussian(*shape, seeded(42)))
+
+    def test_refuses_devices_that_differ(self) -> None:
+        x, y = correlated_pair(12, 6, seeded(43))
+        reference = Reference.of(x)
+        elsewhere = replace(reference, coordinates=reference.coordinates.to("meta"))
+        with pytest.raises(ValueError, match=r"on cpu but reference is on meta; .*\.to\(device\)"):
+            compare(elsewhere, y)

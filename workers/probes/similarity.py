@@ -1,0 +1,264 @@
+"""How far a layer's representation has moved: the metrics of one (reference, current) pair.
+
+Shapes, here and below:
+    n  probe rows (tokens), the same rows in the same order in both matrices
+    d  features (hidden width)
+    k  min(n, d)
+
+Formulas are those of this project's definitions ("Representational change"). X is the reference and
+Y the current hidden state of one layer; columns are centred (X_c, Y_c) and each matrix is divided
+by its Frobenius norm, so ‖X‖_F = ‖Y‖_F = 1 wherever X and Y stand without an index.
+
+Every metric but `mean_shift` is unchanged by a rotation of the features, so a matrix with n < d is
+first rotated into the k coordinates of its own row space (Xᵀ = QR, coordinates Rᵀ). All linear
+algebra then runs on n×k matrices, with a k×k core XᵀY. Inputs of any floating type are taken to
+float64 on their own device: in float32 the cancellation in 2 − 2·nuc hides every d below 6e-3.
+
+Procrustes and biased CKA depend on n/d. Compare widths only against `shuffled_null`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+MINIMUM_ROWS = 4
+"""HSIC₁ is an average over quadruples of rows: at n = 3 it is 0/0 for every input."""
+
+CANCELLATION = 3e-5
+"""Below this d, 2 − 2·nuc has lost too many digits (about 1e-14 absolute) and d is recomputed."""
+
+ROUNDING = 1e-12
+"""A quantity this small next to the terms it was subtracted from is float64 rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The change of one layer between a reference and a current representation.
+
+    Attributes:
+        procrustes: √(2 − 2·nuc) in [0, √2], nuc = ‖XᵀY‖_* (sum of singular values): the distance
+            ‖X − YQ‖_F under the best rotation Q. With netrep's angular distance θ = arccos(nuc) it
+            is 2·sin(θ/2). A metric: symmetric, and it obeys the triangle inequality.
+        cka_distance: 1 − ‖XᵀY‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F) in [0, 1], biased linear CKA.
+        cka_distance_debiased: 1 − HSIC₁(X,Y) / √(HSIC₁(X,X)·HSIC₁(Y,Y)) in [0, 2], about 1 for
+            unrelated matrices; HSIC₁ is the unbiased estimator of Song et al. (2012). NaN when a self-HSIC₁ is zero,
+            that is when all rows of a matrix are equally far from each other.
+        mean_shift: ‖mean(Y) − mean(X)‖ / (‖X_c‖_F / √n) ≥ 0, in units of the reference's
+            root-mean-square row radius. Not symmetric.
+        scale_log_ratio: ln(‖Y_c‖_F / ‖X_c‖_F), positive when the representation has grown.
+        effective_rank: exp(entropy of the normalised squared singular values of Y_c), in [1, k].
+            Of the current representation alone.
+    """
+
+    procrustes: float
+    cka_distance: float
+    cka_distance_debiased: float
+    mean_shift: float
+    scale_log_ratio: float
+    effective_rank: float
+
+
+METRICS: tuple[str, ...] = tuple(field.name for field in fields(Change))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """A representation prepared for comparison, built once by `of` and compared many times.
+
+    Holds no copy of the input: for n < d it costs n·n float64 values, otherwise n·d.
+
+    Attributes:
+        label: what errors call this representation, for example "block 3 at step 0".
+        shape: (n, d) of the input.
+        mean: (d,) column means of the input.
+        norm: ‖X_c‖_F.
+        coordinates: (n, k) rows of the centred, normalised matrix, rotated to k features if n < d.
+        row_energy: (n,) squared row norms, the diagonal of K = XXᵀ. They sum to 1.
+        spectrum: (k,) squared singular values of X, ascending. They sum to 1.
+        gram_norm: ‖XᵀX‖_F = ‖XXᵀ‖_F.
+        self_hsic: HSIC₁(X, X) up to the factor 1/(n(n−3)), NaN if it is rounding noise.
+    """
+
+    label: str
+    shape: tuple[int, int]
+    mean: Tensor
+    norm: float
+    coordinates: Tensor
+    row_energy: Tensor
+    spectrum: Tensor
+    gram_norm: float
+    self_hsic: float
+
+    @classmethod
+    def of(cls, x: Tensor, *, label: str = "reference") -> Reference:
+        """Centre, normalise and reduce `x` (n, d).
+
+        The spectrum comes from the k×k Gram matrix. That is enough for what is asked of it: its
+        absolute error of 1e-16 per value moves the entropy by about k·4e-15. It would not be
+        enough for nuc, whose singular values enter by their square root.
+
+        Raises:
+            ValueError: not a matrix, fewer than 4 rows, non-finite values, or no variation
+                between rows.
+        """
+        _check_input(x, label)
+        n, d = x.shape
+        wide = x.detach().to(torch.float64)
+        mean = wide.mean(dim=0)
+        centred = wide - mean
+        norm = float(torch.linalg.matrix_norm(centred))
+        if norm <= ROUNDING * float(torch.linalg.matrix_norm(wide)):
+            raise ValueError(
+                f"{label}: all {n} rows are equal, so there is no variation to compare; check that "
+                "the probe rows are distinct tokens and that the hook reads the block's output"
+            )
+        unit = centred / norm
+        coordinates = unit if n >= d else torch.linalg.qr(unit.T, mode="r").R.T
+        row_energy = coordinates.square().sum(dim=1)
+        spectrum = torch.linalg.eigvalsh(coordinates.T @ coordinates).clamp_min(0)
+        gram_norm = float(torch.linalg.vector_norm(spectrum))
+        self_hsic = _hsic(gram_norm**2, row_energy, row_energy)
+        if self_hsic <= ROUNDING * gram_norm**2:
+            self_hsic = math.nan
+        return cls(
+            label=label,
+            shape=(n, d),
+            mean=mean,
+            norm=norm,
+            coordinates=coordinates,
+            row_energy=row_energy,
+            spectrum=spectrum,
+            gram_norm=gram_norm,
+            self_hsic=self_hsic,
+        )
+
+    @property
+    def effective_rank(self) -> float:
+        """exp(−Σ pᵢ ln pᵢ), p the squared singular values divided by their sum."""
+        shares = self.spectrum / self.spectrum.sum()
+        return math.exp(float(torch.special.entr(shares).sum()))
+
+    def with_rows(self, order: Tensor) -> Reference:
+        """The same representation with its rows in another order; `order` is an (n,) permutation."""
+        return replace(self, coordinates=self.coordinates[order], row_energy=self.row_energy[order])
+
+
+def compare(reference: Reference | Tensor, current: Tensor, *, label: str = "current") -> Change:
+    """All metrics of `current` (n, d) against `reference` (n, d), one SVD of a k×k matrix.
+
+    Args:
+        reference: the matrix, or better `Reference.of(matrix)` when it is compared repeatedly.
+        current: the same rows after training, on the reference's device.
+        label: what errors call `current`, for example "block 3 at step 100".
+
+    Raises:
+        ValueError: shapes or devices differ, or an input is refused by `Reference.of`.
+    """
+    return _change(*_prepare(reference, current, label))
+
+
+def shuffled_null(
+    reference: Reference | Tensor,
+    current: Tensor,
+    generator: torch.Generator,
+    *,
+    label: str = "current",
+) -> Change:
+    """The row-shuffled null: `compare` with the rows of `current` in a random order.
+
+    Shuffling destroys the correspondence of rows and keeps both spectra, so procrustes and the CKA
+    distances become what (n, d) and the spectra alone produce. The other metrics do not depend on
+    the order of rows and equal those of `compare`.
+
+    Raises:
+        ValueError: as `compare`.
+    """
+    x, y = _prepare(reference, current, label)
+    order = torch.randperm(x.shape[0], generator=generator, device=generator.device)
+    return _change(x, y.with_rows(order.to(y.coordinates.device)))
+
+
+def _change(x: Reference, y: Reference) -> Change:
+    core = x.coordinates.T @ y.coordinates
+    cross = float(core.square().sum())
+    cka = cross / (x.gram_norm * y.gram_norm)
+    hsic = _hsic(cross, x.row_energy, y.row_energy)
+    shift = float(torch.linalg.vector_norm(y.mean - x.mean))
+    return Change(
+        procrustes=_procrustes(x.coordinates, y.coordinates, core),
+        cka_distance=min(1.0, max(0.0, 1.0 - cka)),
+        # max in this order keeps NaN
+        cka_distance_debiased=max(1.0 - hsic / math.sqrt(x.self_hsic * y.self_hsic), 0.0),
+        mean_shift=shift / x.norm * math.sqrt(x.shape[0]),
+        scale_log_ratio=math.log(y.norm / x.norm),
+        effective_rank=y.effective_rank,
+    )
+
+
+def _procrustes(a: Tensor, b: Tensor, core: Tensor) -> float:
+    """√(2 − 2·nuc) from the coordinates a, b (n, k) and their core aᵀb (k, k).
+
+    With core = U S Vᵀ the same distance is ‖aU − bV‖_F, which subtracts before it squares. Any
+    other alignment bounds d from above, so the smaller of that and ‖a − b‖_F is taken: rounding
+    leaves U and V free of each other where both spectra fall below 1e-8, and the second
+    bound keeps d of an unchanged layer at exactly 0.
+    """
+    nuclear = float(torch.linalg.svdvals(core).sum())
+    distance = math.sqrt(max(0.0, 2.0 - 2.0 * nuclear))
+    if distance >= CANCELLATION:
+        return distance
+    u, _, vh = torch.linalg.svd(core)
+    aligned = torch.linalg.matrix_norm(a @ u - b @ vh.T)
+    return min(float(aligned), float(torch.linalg.matrix_norm(a - b)))
+
+
+def _hsic(cross: float, energy_x: Tensor, energy_y: Tensor) -> float:
+    """HSIC₁ up to 1/(n(n−3)): ‖XᵀY‖²_F − n/(n−2)·Σkᵢlᵢ + tr K·tr L/((n−1)(n−2)).
+
+    k and l, the row energies (n,), are the diagonals of K = XXᵀ and L = YYᵀ, whose traces are 1.
+    """
+    n = energy_x.shape[0]
+    return cross - n / (n - 2) * float(energy_x @ energy_y) + 1.0 / ((n - 1) * (n - 2))
+
+
+def _check_input(x: Tensor, label: str) -> None:
+    if x.ndim != 2:
+        raise ValueError(
+            f"{label}: expected a matrix (rows, features), got shape {tuple(x.shape)}; "
+            "select the probe rows first, one row per token"
+        )
+    n, d = x.shape
+    if n < MINIMUM_ROWS or d < 1:
+        raise ValueError(
+            f"{label}: {n} rows of {d} features; the debiased CKA needs at least {MINIMUM_ROWS} "
+            "rows and one feature: use more probe tokens"
+        )
+    finite = torch.isfinite(x)
+    if not bool(finite.all()):
+        row, column = torch.nonzero(~finite)[0].tolist()
+        raise ValueError(
+            f"{label}: {int((~finite).sum())} of {x.numel()} values are not finite, the first at "
+            f"row {row}, feature {column}; run the probe forward in float32, and if it already is, "
+            "the model has diverged"
+        )
+
+
+def _prepare(
+    reference: Reference | Tensor, current: Tensor, label: str
+) -> tuple[Reference, Reference]:
+    x = reference if isinstance(reference, Reference) else Reference.of(reference)
+    if x.shape != tuple(current.shape):
+        raise ValueError(
+            f"{label}: shape {tuple(current.shape)} differs from {x.shape} of {x.label}; compare "
+            "the same layer on the same probe rows"
+        )
+    if x.coordinates.device != current.device:
+        raise ValueError(
+            f"{label}: on {current.device} but {x.label} is on {x.coordinates.device}; move one "
+            "of them with .to(device)"
+        )
+    return x, Reference.of(current, label=label)
