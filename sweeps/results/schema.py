@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from sweeps.spec import METRICS
 
+# The metrics that compare row with row, and so have a row-shuffled null.
+NULL_METRICS = ("procrustes", "cka_distance", "cka_distance_debiased")
+
 _KEY = [pa.field("run_id", pa.string(), nullable=False), pa.field("step", pa.int32())]
 
 STEPS = pa.schema(
@@ -50,6 +53,9 @@ PROFILES = pa.schema(
         pa.field("rows", pa.int32()),
         pa.field("width", pa.int32()),
         *[pa.field(metric, pa.float64()) for metric in METRICS],
+        # The metric after one seeded shuffle of the rows: what n, width and spectra alone produce.
+        # Null where the metric itself was not asked for.
+        *[pa.field(f"{metric}_null", pa.float64()) for metric in NULL_METRICS],
     ]
 )
 
