@@ -1,0 +1,187 @@
+"""A store as five Polars tables: runs, steps, layers, profiles, attempts.
+
+Every table carries the columns of ``runs``, so that a question needs no join. Rows count when a
+closing record (DONE.json) of a finished or diverged run lists the part they are in; anything else
+in the folder is left from an attempt that did not end, and is read only on request.
+
+Nothing is read before a frame is collected, and then only the columns and row groups it needs.
+Collect large tables with ``engine="streaming"``: the join to ``runs`` then copies no rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from pydantic import ValidationError
+
+from sweeps.errors import UserError
+from sweeps.results.run_table import (
+    RUN_COLUMNS,
+    attempt_frame,
+    expected_facts,
+    run_frame,
+    run_row,
+)
+from sweeps.results.schema import TABLES
+from sweeps.results.store import RunFolder, Store
+from sweeps.spec import RunSpec
+
+TABLE_NAMES = ("runs", "steps", "layers", "profiles", "attempts")
+
+
+def open_store(
+    path: str | Path, *, sweep: str | None = None, include_running: bool = False
+) -> Tables:
+    """Return the tables of a store.
+
+    Args:
+        path: folder of the store.
+        sweep: only the runs of this sweep, under the names it gives its models; runs it has not
+            started yet are in ``runs`` with status ``pending``.
+        include_running: also read the whole parts of runs that have not ended.
+
+    Raises:
+        UserError: no such store, no such sweep, or a part that a closing record lists is missing.
+    """
+    store = Store.at(str(path))
+    if not store.root.is_dir():
+        raise UserError(f"--store {path}: no such folder; give the store that a run wrote to")
+    if sweep is not None:
+        planned = list(store.load_sweep(sweep).runs)
+        return Tables(store, planned, include_running)
+    if not (store.root / "runs").is_dir() and not (store.root / "sweeps").is_dir():
+        raise UserError(
+            f"--store {path}: holds neither runs/ nor sweeps/, so it is no store; give the folder"
+            " that --store named when the sweep ran"
+        )
+    return Tables(store, None, include_running)
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Lazy frames over one store, as it was when first asked."""
+
+    store: Store
+    planned: list[RunSpec] | None = field(repr=False)
+    include_running: bool
+
+    def runs(self) -> pl.LazyFrame:
+        """One row per run of any status; see ``run_table.RUN_COLUMNS``."""
+        return self._contents.runs.lazy()
+
+    def steps(self) -> pl.LazyFrame:
+        """One row per run and optimizer step."""
+        return self._scan("steps")
+
+    def layers(self) -> pl.LazyFrame:
+        """One row per run, step and layer group."""
+        return self._scan("layers")
+
+    def profiles(self) -> pl.LazyFrame:
+        """One row per run, probe step and layer."""
+        return self._scan("profiles")
+
+    def attempts(self) -> pl.LazyFrame:
+        """One row per attempt at a run."""
+        frame = attempt_frame(self._contents.folders).lazy()
+        return frame.join(self.runs(), on="run_id", how="inner", maintain_order="left")
+
+    def by_name(self) -> dict[str, pl.LazyFrame]:
+        """Return the five tables by the names that SQL knows them under."""
+        return {name: getattr(self, name)() for name in TABLE_NAMES}
+
+    @cached_property
+    def _contents(self) -> _Contents:
+        return _read_contents(self.store, self.planned, self.include_running)
+
+    def _scan(self, table: str) -> pl.LazyFrame:
+        schema = polars_schema(TABLES[table])
+        parts = self._contents.parts[table]
+        if not parts:
+            rows = pl.LazyFrame(schema=schema)
+        else:
+            # The schema is given, so that no footer is read to learn it and a part written before
+            # a column was added still counts.
+            rows = pl.scan_parquet(
+                parts, schema=schema, missing_columns="insert", extra_columns="ignore"
+            )
+        return rows.join(self.runs(), on="run_id", how="inner")
+
+
+@dataclass(frozen=True, eq=False)
+class _Contents:
+    runs: pl.DataFrame
+    folders: list[RunFolder]
+    parts: dict[str, list[Path]]
+
+
+def _read_contents(
+    store: Store, planned: Iterable[RunSpec] | None, include_running: bool
+) -> _Contents:
+    """Read the small records of every run, and list the parts that count."""
+    rows, folders = [], []
+    parts: dict[str, list[Path]] = {table: [] for table in TABLES}
+    wanted: list[tuple[RunFolder, RunSpec | None]]
+    if planned is None:
+        wanted = [(folder, None) for folder in store.runs()]
+    else:
+        wanted = [(store.run(spec.run_id), spec) for spec in planned]
+    for folder, spec in wanted:
+        record, done = folder.record(), folder.done()
+        if spec is None:
+            if record is None:
+                continue
+            spec = _spec_of(folder, record)
+        facts = record["facts"] if record else expected_facts(spec)
+        if done is not None:
+            status, step = done["status"], done["step"]
+        else:
+            status, step = ("unfinished" if record else "pending"), None
+        rows.append(run_row(store, spec, facts, status, step))
+        folders.append(folder)
+        if done is not None and status in ("finished", "diverged"):
+            for name in done["parts"]:
+                parts[name.split("/", 1)[0]].append(_listed(folder, name))
+        elif done is None and include_running:
+            for table in TABLES:
+                parts[table].extend(folder.parts(table))
+    return _Contents(run_frame(rows), folders, parts)
+
+
+def _spec_of(folder: RunFolder, record: dict[str, Any]) -> RunSpec:
+    try:
+        return RunSpec.model_validate_json(json.dumps(record["spec"]))
+    except (KeyError, ValidationError) as error:
+        raise UserError(
+            f"{folder.path / 'run.json'}: not the record of a run that this version can read"
+            f" ({' '.join(str(error).split())[:200]}); move the folder out of the store"
+        ) from None
+
+
+def _listed(folder: RunFolder, name: str) -> Path:
+    path = folder.path / name
+    if not path.is_file():
+        raise UserError(
+            f"{folder.path}: {name} is missing though DONE.json lists it; delete the folder and run"
+            " the sweep again to make its rows anew"
+        )
+    return path
+
+
+def polars_schema(schema: pa.Schema) -> pl.Schema:
+    """Return the Polars types of an Arrow schema."""
+    frame = pl.from_arrow(schema.empty_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame.schema
+
+
+def run_columns() -> list[str]:
+    """Return the columns that every table has from ``runs``, without the key."""
+    return [name for name in RUN_COLUMNS if name != "run_id"]

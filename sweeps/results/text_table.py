@@ -1,0 +1,63 @@
+"""A table as aligned plain text that never exceeds its width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+GAP = 2
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading with one cell per row; numbers stand on the right."""
+
+    name: str
+    cells: Sequence[str]
+    right: bool = False
+
+    @property
+    def natural(self) -> int:
+        return max([len(self.name), *map(len, self.cells)])
+
+
+def text_table(columns: Sequence[Column], width: int) -> tuple[list[str], list[str]]:
+    """Return the lines of a table and the names of the columns that found no room.
+
+    Columns keep their natural width while all fit. Otherwise the widest are shortened, down to
+    their heading and ten characters, and then columns are left out from the right.
+    """
+    shown = list(columns)
+    while True:
+        widths = _fit([column.natural for column in shown], [_least(c) for c in shown], width)
+        if widths is not None or len(shown) == 1:
+            break
+        shown.pop()
+    widths = widths or [width]
+    lines = [_line([column.name for column in shown], shown, widths)]
+    for cells in zip(*(column.cells for column in shown), strict=True):
+        lines.append(_line(cells, shown, widths))
+    return lines, [column.name for column in columns[len(shown) :]]
+
+
+def _least(column: Column) -> int:
+    """Numbers are never cut; text may be, to ten characters."""
+    return column.natural if column.right else min(column.natural, max(len(column.name), 10))
+
+
+def _fit(natural: list[int], least: list[int], width: int) -> list[int] | None:
+    room = width - GAP * (len(natural) - 1)
+    widths = list(natural)
+    for limit in range(max(natural), 0, -1):
+        if sum(widths) <= room:
+            return widths
+        widths = [max(low, min(now, limit)) for now, low in zip(widths, least, strict=True)]
+    return widths if sum(widths) <= room else None
+
+
+def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
+    parts = []
+    for cell, column, width in zip(cells, columns, widths, strict=True):
+        text = cell if len(cell) <= width else cell[: max(width - 1, 0)] + "…"
+        parts.append(text.rjust(width) if column.right else text.ljust(width))
+    return (" " * GAP).join(parts).rstrip()

@@ -1,0 +1,199 @@
+"""Stores whose answers are known: runs with planted profiles, written by the real writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sweeps.expand import Sweep
+from sweeps.results.schema import NULL_METRICS
+from sweeps.results.store import RunFolder, Store, write_json
+from sweeps.results.writer import RunWriter
+from sweeps.spec import (
+    BuiltinData,
+    EqualStep,
+    Execution,
+    HubModel,
+    LayerClip,
+    ModelSpec,
+    Objective,
+    Optimizer,
+    Probe,
+    RunSpec,
+    Standard,
+)
+
+CONTROLS: dict[str, Any] = {
+    "standard": Standard(),
+    "equal_step": EqualStep(),
+    "layer_clip": LayerClip(max_norm=0.1),
+}
+FACTS = {
+    "family": "gpt2",
+    "kind": "decoder",
+    "block": "sequential",
+    "layers": 12,
+    "width": 768,
+    "parameters": 124_000_000,
+}
+
+
+def run_spec(
+    model: str = "gpt2",
+    objective: str = "clm",
+    control: Any = "standard",
+    seed: int = 0,
+    *,
+    steps: int = 20,
+    probe_every: int = 10,
+    part_steps: int = 10,
+    learning_rate: float = 1e-3,
+) -> RunSpec:
+    options: dict[str, dict[str, Any]] = {
+        "classification": {"labels": 2, "pooling": "mean"},
+        "contrastive": {"temperature": 0.05, "pooling": "mean"},
+        "mlm": {"mask_probability": 0.15},
+    }
+    return RunSpec(
+        model=ModelSpec(
+            name=model,
+            source=HubModel(
+                hub=f"somebody/{model}",
+                revision="0" * 40,
+                pretraining="mlm" if objective == "mlm" else "clm",
+            ),
+        ),
+        objective=Objective(
+            kind=objective,  # type: ignore[arg-type]
+            data=BuiltinData(builtin="python-source", digest="d"),
+            **options.get(objective, {}),
+        ),
+        control=CONTROLS.get(control, control) if isinstance(control, str) else control,
+        seed=seed,
+        steps=steps,
+        batch_size=8,
+        sequence_length=16,
+        optimizer=Optimizer(learning_rate=learning_rate),
+        probe=Probe(data=BuiltinData(builtin="python-docs", digest="p"), every=probe_every),
+        execution=Execution(part_steps=part_steps),
+    )
+
+
+def write_run(
+    store: Store,
+    run: RunSpec,
+    profile: Sequence[float] | Callable[[float], float],
+    *,
+    status: str | None = "finished",
+    stop: int | None = None,
+    facts: dict[str, Any] | None = None,
+    metrics: dict[str, Sequence[float]] | None = None,
+    ratios: Sequence[float] | None = None,
+) -> RunFolder:
+    """Write one run; its change at the last step is ``profile`` over blocks 1..L.
+
+    ``profile`` is a list of L values, or a function of relative depth. At earlier probe steps the
+    change is in proportion to the step. ``stop`` ends the run early; ``status`` None never ends it.
+    ``metrics`` replaces the values of other metrics, ``ratios`` gives ‖ΔW‖/‖W‖ of blocks 1..L.
+    """
+    facts = {**FACTS, **(facts or {})}
+    if callable(profile):
+        count = facts["layers"]
+        profile = [profile(i / count) for i in range(1, count + 1)]
+    count = len(profile)
+    facts["layers"] = count
+    values = {
+        "procrustes": profile,
+        "cka_distance": [d * d for d in profile],
+        "cka_distance_debiased": [d * d for d in profile],
+        **(metrics or {}),
+    }
+    folder = store.run(run.run_id)
+    write_json(
+        folder.path / "run.json",
+        {
+            "run_id": run.run_id,
+            "spec": run.model_dump(mode="json"),
+            "facts": facts,
+            "versions": {"python": "3.11", "torch": "2.13.0"},
+            "git_commit": "abc",
+            "hardware": {"cpus": 2},
+        },
+    )
+    write_json(
+        folder.attempt_path(1),
+        {
+            "started": "2026-11-23T10:00:00+00:00",
+            "ended": None if status is None else "2026-11-23T10:01:00+00:00",
+            "node": "here",
+            "pid": 1,
+            "cause": status,
+            "error": "ValueError: planted" if status == "failed" else None,
+            "seconds": None if status is None else 60.0,
+        },
+    )
+    writer = RunWriter(run, folder)
+    last = stop or run.steps
+    ratios = ratios or [1e-3 * (1 + i) for i in range(count)]
+    for step in range(1, last + 1):
+        writer.add("steps", step, [_step_row(step, run)])
+        writer.add("layers", step, _layer_rows(ratios))
+        if step in run.probe_steps:
+            share = step / run.steps
+            writer.add("profiles", step, _profile_rows(values, share, count, facts["width"]))
+        writer.end_step(step)
+    if status is not None:
+        writer.finish(status, last)  # type: ignore[arg-type]
+    return folder
+
+
+def save_sweep(store: Store, name: str, runs: Sequence[RunSpec]) -> Sweep:
+    sweep = Sweep(name, "planted", f"name: {name}\n", tuple(runs))
+    store.save_sweep(sweep)
+    return sweep
+
+
+def _step_row(step: int, run: RunSpec) -> dict[str, Any]:
+    return {
+        "loss": 3.0 / step,
+        "learning_rate": run.optimizer.learning_rate,
+        "grad_norm": 1.0,
+        "clip_coefficient": 1.0,
+        "targets": 128,
+    }
+
+
+def _layer_rows(ratios: Sequence[float]) -> list[dict[str, Any]]:
+    groups = ["embedding", *[f"block {i}" for i in range(1, len(ratios) + 1)], "head"]
+    return [
+        {
+            "layer": layer,
+            "group": group,
+            "grad_norm": 0.1,
+            "weight_norm": 10.0,
+            "update_norm": 10.0 * ratio,
+            "coefficient": 1.0,
+        }
+        for layer, (group, ratio) in enumerate(zip(groups, [1e-3, *ratios, 1e-3], strict=True))
+    ]
+
+
+def _profile_rows(
+    values: dict[str, Sequence[float]], share: float, count: int, width: int
+) -> list[dict[str, Any]]:
+    rows = []
+    for layer in range(count + 1):
+        row: dict[str, Any] = {
+            "layer": layer,
+            "depth": layer / count,
+            "rows": 512,
+            "width": width,
+        }
+        for metric, blocks in values.items():
+            row[metric] = share * float(np.asarray(blocks)[layer - 1]) if layer else 0.0
+        for metric in NULL_METRICS:
+            row[f"{metric}_null"] = 1.0
+        rows.append(row)
+    return rows
