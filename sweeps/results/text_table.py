@@ -10,11 +10,12 @@ GAP = 2
 
 @dataclass(frozen=True)
 class Column:
-    """A heading with one cell per row; numbers stand on the right."""
+    """A heading with one cell per row; numbers stand on the right and are never cut."""
 
     name: str
     cells: Sequence[str]
     right: bool = False
+    rigid: bool = False
 
     @property
     def natural(self) -> int:
@@ -41,8 +42,9 @@ def text_table(columns: Sequence[Column], width: int) -> tuple[list[str], list[s
 
 
 def _least(column: Column) -> int:
-    """Numbers are never cut; text may be, to ten characters."""
-    return column.natural if column.right else min(column.natural, max(len(column.name), 10))
+    if column.right or column.rigid:
+        return column.natural
+    return min(column.natural, max(len(column.name), 10))
 
 
 def _fit(natural: list[int], least: list[int], width: int) -> list[int] | None:

@@ -1,0 +1,87 @@
+"""``depthsweep profile``: where in depth each condition of a sweep changed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from sweeps.errors import UserError
+
+if TYPE_CHECKING:
+    from sweeps.analysis.profiles import At
+
+
+@click.command()
+@click.argument("name")
+@click.option("--store", default="./store", show_default=True, help="Folder of the store.")
+@click.option(
+    "--by", metavar="COLUMNS", help="Default: model,objective,control and what else differs."
+)
+@click.option("--metric", default="procrustes", show_default=True, help="Which change.")
+@click.option("--at", default="final", show_default=True, help="final, or a probe step.")
+@click.option(
+    "--export",
+    "form",
+    type=click.Choice(["csv", "parquet", "json"]),
+    help="One row per condition and block, with everything known of both.",
+)
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
+def command(
+    name: str,
+    store: str,
+    by: str | None,
+    metric: str,
+    at: str,
+    form: str | None,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Show the depth profiles of sweep NAME, per condition.
+
+    By depth: change of each block from first to last, scaled to the row's largest. Slope: of the
+    change on relative depth (0 to 1). Centre: its centre of mass. Width: the share of blocks that
+    carry it. n: finished runs.
+    """
+    from orchestrator.output import emit, terminal_width
+    from sweeps.analysis.conditions import layer_bands, parse_by, summarise
+    from sweeps.analysis.profile_text import profile_text
+    from sweeps.analysis.profiles import measure
+    from sweeps.results.tables import open_store
+
+    profiles = measure(open_store(store, sweep=name), metric, moment(at))
+    keys = parse_by(by, profiles.runs)
+    if as_json:
+        table, bands = summarise(profiles, keys), layer_bands(profiles, keys)
+        page = {
+            "sweep": name,
+            "metric": metric,
+            "at": profiles.at,
+            "by": keys,
+            "conditions": table.to_dicts(),
+            "blocks": bands.to_dicts(),
+            "left_out": profiles.left_out.to_dicts(),
+        }
+        click.echo(json.dumps(page, indent=1))
+    elif form is not None or output is not None:
+        table, bands = summarise(profiles, keys), layer_bands(profiles, keys)
+        wide = bands.join(table.drop("n", "mean", "null"), on=keys, how="left", nulls_equal=True)
+        emit(wide, form, output)
+    elif profiles.runs.is_empty():
+        raise UserError(
+            f"sweep {name!r} in store {store} has no finished run with a profile yet; see"
+            f" depthsweep status {name} --store {store}"
+        )
+    else:
+        click.echo(profile_text(name, profiles, keys, terminal_width()), nl=False)
+
+
+def moment(at: str) -> At:
+    """Return ``final`` or the step that ``--at`` names."""
+    if at == "final":
+        return "final"
+    if not at.isdigit():
+        raise UserError(f"--at {at}: give final or the number of a probe step")
+    return int(at)

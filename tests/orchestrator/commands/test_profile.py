@@ -1,0 +1,72 @@
+"""``depthsweep profile`` as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from planted_store import run_spec, save_sweep, write_run
+
+from sweeps.results.store import Store
+
+MAIN = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
+
+
+def depthsweep(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*MAIN, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = Store.at(str(tmp_path_factory.mktemp("cli") / "store"))
+    runs = [run_spec(control=c, seed=s) for c in ("standard", "equal_step") for s in (0, 1)]
+    for run in runs:
+        write_run(store, run, lambda x, seed=run.seed: 0.1 + (0.2 + 0.1 * seed) * x)
+    save_sweep(store, "toy", runs)
+    save_sweep(store, "later", [run_spec(seed=9)])
+    return store.root
+
+
+def test_the_page_shows_each_condition(store: Path) -> None:
+    done = depthsweep("profile", "toy", "--store", str(store))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "toy: procrustes at the last step, 4 of 4 runs"
+    assert "0.250 [0.200, 0.300]" in lines[4]
+    assert "! only 2 seeds: gpt2 clm standard; gpt2 clm equal_step" in lines
+
+
+def test_json_and_export_hold_blocks_and_quantities(store: Path, tmp_path: Path) -> None:
+    done = depthsweep("profile", "toy", "--store", str(store), "--json")
+    page = json.loads(done.stdout)
+    assert page["conditions"][0]["slope"] == pytest.approx(0.25)
+    assert len(page["blocks"]) == 24
+    target = tmp_path / "profiles.parquet"
+    done = depthsweep(
+        "profile", "toy", "--store", str(store), "--metric", "cka_distance", "-o", str(target)
+    )
+    assert done.returncode == 0, done.stderr
+    exported = pl.read_parquet(target)
+    assert exported.height == 24
+    assert {"layer", "value", "low", "slope_low", "width", "n"} <= set(exported.columns)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tyo"], "did you mean 'toy'"),
+        (["later"], "has no finished run"),
+        (["toy", "--metric", "cka"], "--metric cka: unknown"),
+        (["toy", "--at", "last"], "--at last: give final"),
+        (["toy", "--by", "colour"], "--by colour"),
+    ],
+)
+def test_a_users_mistake_is_one_line(store: Path, arguments: list[str], message: str) -> None:
+    done = depthsweep("profile", *arguments, "--store", str(store))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
