@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run a sweep on this machine; finished runs are skipped."),
     "status": ("status", "Show how far a sweep is, from the store."),
     "profile": ("profile", "Show the depth profiles of a sweep, per condition."),
+    "compare": ("compare", "Compare two controls: persists, collapses or reverses."),
     "query": ("query", "Ask the store's tables in SQL."),
     "schema": ("schema", "Print the JSON Schema of a sweep file."),
 }
@@ -54,7 +55,8 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        code = cli.main(args=arguments, prog_name="depthsweep", standalone_mode=False)
+        returned = cli.main(args=arguments, prog_name="depthsweep", standalone_mode=False)
+        code = returned if isinstance(returned, int) else 0
     except click.ClickException as error:
         error.show()
         code = error.exit_code

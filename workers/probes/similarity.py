@@ -6,8 +6,8 @@ Shapes, here and below:
     k  min(n, d)
 
 Formulas are those of this project's definitions ("Representational change"). X is the reference and
-Y the current hidden state of one layer; columns are centred (X_c, Y_c) and each matrix is divided
-by its Frobenius norm, so ‖X‖_F = ‖Y‖_F = 1 wherever X and Y stand without an index.
+Y the current hidden state of one layer; columns are centred (X_c, Y_c), and where X and Y stand
+without an index they are also divided by their Frobenius norm.
 
 Every metric but `mean_shift` is unchanged by a rotation of the features, so a matrix with n < d is
 first rotated into the k coordinates of its own row space (Xᵀ = QR, coordinates Rᵀ). All linear
@@ -45,8 +45,8 @@ class Change:
             is 2·sin(θ/2). A metric: symmetric, and it obeys the triangle inequality.
         cka_distance: 1 − ‖XᵀY‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F) in [0, 1], biased linear CKA.
         cka_distance_debiased: 1 − HSIC₁(X,Y) / √(HSIC₁(X,X)·HSIC₁(Y,Y)) in [0, 2], about 1 for
-            unrelated matrices; HSIC₁ is the unbiased estimator of Song et al. (2012). NaN when a self-HSIC₁ is zero,
-            that is when all rows of a matrix are equally far from each other.
+            unrelated matrices; HSIC₁ is the unbiased estimator of Song et al. (2012). NaN when a
+            self-HSIC₁ is zero, as that of mutually orthogonal rows is.
         mean_shift: ‖mean(Y) − mean(X)‖ / (‖X_c‖_F / √n) ≥ 0, in units of the reference's
             root-mean-square row radius. Not symmetric.
         scale_log_ratio: ln(‖Y_c‖_F / ‖X_c‖_F), positive when the representation has grown.
@@ -125,15 +125,7 @@ class Reference:
         if self_hsic <= ROUNDING * gram_norm**2:
             self_hsic = math.nan
         return cls(
-            label=label,
-            shape=(n, d),
-            mean=mean,
-            norm=norm,
-            coordinates=coordinates,
-            row_energy=row_energy,
-            spectrum=spectrum,
-            gram_norm=gram_norm,
-            self_hsic=self_hsic,
+            label, (n, d), mean, norm, coordinates, row_energy, spectrum, gram_norm, self_hsic
         )
 
     @property
@@ -142,8 +134,10 @@ class Reference:
         shares = self.spectrum / self.spectrum.sum()
         return math.exp(float(torch.special.entr(shares).sum()))
 
-    def with_rows(self, order: Tensor) -> Reference:
-        """The same representation with its rows in another order; `order` is an (n,) permutation."""
+    def shuffled(self, generator: torch.Generator) -> Reference:
+        """The same representation with its rows in a random order."""
+        order = torch.randperm(self.shape[0], generator=generator, device=generator.device)
+        order = order.to(self.coordinates.device)
         return replace(self, coordinates=self.coordinates[order], row_energy=self.row_energy[order])
 
 
@@ -178,8 +172,19 @@ def shuffled_null(
         ValueError: as `compare`.
     """
     x, y = _prepare(reference, current, label)
-    order = torch.randperm(x.shape[0], generator=generator, device=generator.device)
-    return _change(x, y.with_rows(order.to(y.coordinates.device)))
+    return _change(x, y.shuffled(generator))
+
+
+def compare_with_null(
+    reference: Reference, current: Tensor, generator: torch.Generator, *, label: str = "current"
+) -> tuple[Change, Change]:
+    """`compare` and `shuffled_null` of the same pair, preparing `current` once.
+
+    Raises:
+        ValueError: as `compare`.
+    """
+    x, y = _prepare(reference, current, label)
+    return _change(x, y), _change(x, y.shuffled(generator))
 
 
 def _change(x: Reference, y: Reference) -> Change:
@@ -203,9 +208,9 @@ def _procrustes(a: Tensor, b: Tensor, core: Tensor) -> float:
     """√(2 − 2·nuc) from the coordinates a, b (n, k) and their core aᵀb (k, k).
 
     With core = U S Vᵀ the same distance is ‖aU − bV‖_F, which subtracts before it squares. Any
-    other alignment bounds d from above, so the smaller of that and ‖a − b‖_F is taken: rounding
-    leaves U and V free of each other where both spectra fall below 1e-8, and the second
-    bound keeps d of an unchanged layer at exactly 0.
+    other alignment bounds d from above, so the smaller of that and ‖a − b‖_F is taken: where both
+    spectra fall below 1e-8 rounding leaves U and V free of each other (an absolute error of 1e-8),
+    and the second bound keeps d of an unchanged layer at exactly 0.
     """
     nuclear = float(torch.linalg.svdvals(core).sum())
     distance = math.sqrt(max(0.0, 2.0 - 2.0 * nuclear))

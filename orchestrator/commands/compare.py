@@ -1,0 +1,64 @@
+"""``depthsweep compare``: whether profiles outlive a control."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command()
+@click.argument("name")
+@click.option("--store", default="./store", show_default=True, help="Folder of the store.")
+@click.option("--control", default="equal_step", show_default=True, help="The control asked about.")
+@click.option("--against", default="standard", show_default=True, help="What it is compared with.")
+@click.option("--metric", default="procrustes", show_default=True, help="Which change decides.")
+@click.option("--at", default="final", show_default=True, help="final, or a probe step.")
+@click.option(
+    "--export", "form", type=click.Choice(["csv", "parquet", "json"]), help="One row per condition."
+)
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
+def command(
+    name: str,
+    store: str,
+    control: str,
+    against: str,
+    metric: str,
+    at: str,
+    form: str | None,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Compare the slopes of two controls of sweep NAME over matched seeds.
+
+    A condition persists when the 95 % bootstrap interval of its slope under the control lies above
+    0, collapses when it contains 0, reverses when it lies below; with fewer than 2 matched seeds it
+    is insufficient. The verdict under each distance stands beside it.
+    """
+    from orchestrator.commands.profile import moment
+    from orchestrator.output import emit, terminal_width
+    from sweeps.analysis.persistence import verdicts_by_metric
+    from sweeps.analysis.persistence_text import persistence_text
+    from sweeps.analysis.profiles import measure
+    from sweeps.results.schema import NULL_METRICS
+    from sweeps.results.tables import open_store
+
+    tables = open_store(store, sweep=name)
+    metrics = [metric, *[other for other in NULL_METRICS if other != metric]]
+    profiles = {each: measure(tables, each, moment(at)) for each in metrics}
+    table = verdicts_by_metric(profiles, control, against)
+    if as_json:
+        page = {
+            "sweep": name,
+            "control": control,
+            "against": against,
+            "metrics": metrics,
+            "conditions": table.to_dicts(),
+        }
+        click.echo(json.dumps(page, indent=1))
+    elif form is not None or output is not None:
+        emit(table, form, output)
+    else:
+        text = persistence_text(name, table, control, against, metrics, terminal_width())
+        click.echo(text, nl=False)

@@ -1,0 +1,122 @@
+"""``depthsweep run``: a sweep on this machine, on an embedded Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import click
+
+from sweeps.errors import UserError
+from sweeps.expand import Sweep, read_sweep
+from sweeps.results.store import Store
+
+
+@click.command("run")
+@click.argument("sweep_file")
+@click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
+@click.option("--slots", type=click.IntRange(min=1), help="Runs side by side (default: all).")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(sweep_file: str, location: str, slots: int | None, as_json: bool) -> int:
+    """Run SWEEP_FILE on this machine. Finished runs are skipped; the rest start over."""
+    sweep = read_sweep(sweep_file)
+    store = Store.at(location)
+    store.require_writable()
+    return run_sweep(sweep, store, slots, as_json)
+
+
+def run_sweep(sweep: Sweep, store: Store, slots: int | None, as_json: bool) -> int:
+    """Run what is left of a sweep; return 0 when every run has a result, 1 or 130 otherwise."""
+    from rich.console import Console
+
+    from orchestrator.cost import admission_order
+    from orchestrator.placement import Machine, place
+    from orchestrator.recovery import decide
+
+    console = Console(stderr=as_json, highlight=False)
+    actions = decide(sweep.runs, lambda i: store.run(i).done(), lambda i: store.run(i).attempts())
+    to_run = [action.run for action in actions if action.kind == "run"]
+    placement = place(Machine(os.cpu_count() or 1, _gpu_count()), slots)
+    store.save_sweep(sweep)
+    console.print(f"{sweep.name}: {len(sweep.runs)} runs in {location_of(store)}")
+    for status in ("finished", "diverged"):
+        count = sum(1 for a in actions if a.kind == "skip" and a.reason == status)
+        if count:
+            console.print(f"  {count} already {status}: skipped")
+    retried: dict[str, int] = {}
+    for action in actions:
+        if action.kind == "run" and action.reason != "new":
+            retried[action.reason] = retried.get(action.reason, 0) + 1
+    for reason, count in sorted(retried.items()):
+        console.print(f"  {count} started over: {reason}")
+    if not to_run:
+        console.print("  nothing to do: every run has a result")
+        return _close(sweep, {}, {}, len(actions), as_json, console)
+    console.print(f"  {len(to_run)} to run, {min(placement.slots, len(to_run))} side by side")
+
+    from orchestrator.progress import Board, Display
+    from orchestrator.schedule import local_ray, run_all
+    from orchestrator.trainable import RunTrainable
+
+    board = Board({run.run_id: run for run in to_run})
+    configs: list[dict[str, Any]] = [
+        {
+            "run_id": run.run_id,
+            "spec": run.model_dump_json(),
+            "store": str(store.root),
+            "threads": placement.threads,
+        }
+        for run in admission_order(to_run)
+    ]
+    with Display(board, console) as display, local_ray(placement):
+        run_all(
+            RunTrainable,
+            configs,
+            placement,
+            lambda event: display.event(event.run_id, event.kind, event.report),
+        )
+    skipped = len(actions) - len(to_run)
+    missing = [run_id for run_id in board.runs if run_id not in board.ended]
+    ended = {**board.ended, **dict.fromkeys(missing, "cancelled")}
+    return _close(sweep, ended, board.errors, skipped, as_json, console)
+
+
+def _close(
+    sweep: Sweep,
+    ended: dict[str, str],
+    errors: dict[str, str],
+    skipped: int,
+    as_json: bool,
+    console: Any,
+) -> int:
+    counts = {s: sum(1 for e in ended.values() if e == s) for s in sorted(set(ended.values()))}
+    if as_json:
+        summary = {"sweep": sweep.name, "runs": ended, "errors": errors, "skipped": skipped}
+        click.echo(json.dumps(summary, indent=1))
+    if ended:
+        said = ", ".join(f"{count} {status}" for status, count in counts.items())
+        console.print(f"{sweep.name}: {said}" + (f", {skipped} skipped" if skipped else ""))
+    if counts.get("cancelled"):
+        console.print("interrupted: finished runs are kept; the same command runs the rest")
+        return 130
+    if counts.get("failed"):
+        console.print("the traceback of a failed run: runs/<run id>/attempts/ in the store")
+        return 1
+    return 0
+
+
+def location_of(store: Store) -> str:
+    """Return the store's place as a person would write it here."""
+    relative = os.path.relpath(store.root)
+    return str(store.root) if relative.startswith("..") else f"./{relative}"
+
+
+def _gpu_count() -> int:
+    """GPUs of this machine, without importing torch."""
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+    try:
+        return int(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"the GPUs of this machine cannot be counted: {error}") from error

@@ -1,0 +1,139 @@
+"""Live progress of a sweep: a table on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cost import estimate
+from sweeps.spec import RunSpec
+
+LINE_SECONDS = 30.0
+
+
+@dataclass
+class _Running:
+    run: RunSpec
+    since: float
+    step: int = 0
+    loss: float | None = None
+
+
+@dataclass
+class Board:
+    """The state of a sweep as told by events; knows nothing of Ray or of a terminal."""
+
+    runs: dict[str, RunSpec]
+    began: float = field(default_factory=time.monotonic)
+    running: dict[str, _Running] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def apply(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
+        """Take in one event of a run: started, progress or ended."""
+        if kind == "started":
+            self.running[run_id] = _Running(self.runs[run_id], time.monotonic())
+        if run_id in self.running and report.get("step") is not None:
+            self.running[run_id].step = report["step"]
+            self.running[run_id].loss = report.get("loss")
+        if kind == "ended":
+            self.running.pop(run_id, None)
+            self.ended[run_id] = report.get("status") or "cancelled"
+            if report.get("error"):
+                self.errors[run_id] = report["error"]
+
+    def count(self, status: str) -> int:
+        return sum(1 for value in self.ended.values() if value == status)
+
+    def seconds_left(self) -> float | None:
+        """Time left at the pace so far, in estimated FLOPs; None before anything was done."""
+        total = sum(estimate(run).flops for run in self.runs.values())
+        done = sum(estimate(self.runs[run_id]).flops for run_id in self.ended)
+        for state in self.running.values():
+            done += estimate(state.run).flops * state.step / state.run.steps
+        elapsed = time.monotonic() - self.began
+        return elapsed * (total - done) / done if done else None
+
+
+class Display:
+    """Shows a board: redrawn in place on a terminal, otherwise a line for each thing that ends."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self._board = board
+        self._console = console
+        self._last_line = time.monotonic()
+        self._live = (
+            Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
+        """Take in one event and show what is new."""
+        started = self._board.running.get(run_id)
+        self._board.apply(run_id, kind, report)
+        now = time.monotonic()
+        if kind == "ended":
+            seconds = now - started.since if started else 0.0
+            loss = report.get("loss")
+            detail = f" loss {loss:.4f}" if isinstance(loss, float) else ""
+            name = self._board.runs[run_id].describe()
+            line = f"{self._board.ended[run_id]:<9} {run_id} {name}{detail} {seconds:.0f} s"
+            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+            if report.get("error"):
+                self._console.print(f"          {report['error']}", markup=False, soft_wrap=True)
+        elif self._live is None and now - self._last_line > LINE_SECONDS:
+            self._console.print(self._summary(), highlight=False)
+            self._last_line = now
+
+    def _summary(self) -> str:
+        board = self._board
+        parts = [f"{len(board.ended)}/{len(board.runs)} runs", f"{len(board.running)} running"]
+        parts += [f"{board.count(s)} {s}" for s in ("failed", "diverged") if board.count(s)]
+        left = board.seconds_left()
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        return ", ".join(parts)
+
+    def _render(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for state in list(self._board.running.values()):
+            loss = "" if state.loss is None else f"loss {state.loss:.4f}"
+            table.add_row(
+                Text(state.run.describe(), overflow="ellipsis", no_wrap=True),
+                ProgressBar(total=state.run.steps, completed=state.step, width=12),
+                f"{state.step}/{state.run.steps}" if state.step else "preparing",
+                loss,
+            )
+        return Group(Text(self._summary(), style="bold"), table)
+
+
+def duration(seconds: float) -> str:
+    """Return a time span for a person: 42 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,144 @@
+"""Runs to Ray Tune trials, admitted in our own order.
+
+Tune starves large trials and starts pending ones in any order, so admission is ours: the searcher
+offers the next run only when its resources are free, and Tune starts what it is offered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.placement import Placement
+
+# Read by Ray and Tune when they are imported or started.
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune import PlacementGroupFactory  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+OBJECT_STORE_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a run: started, progress, ended."""
+
+    run_id: str
+    kind: str
+    report: dict[str, Any]
+
+
+class Admission(Searcher):
+    """Offers configurations in the order given, each when a slot is free."""
+
+    def __init__(
+        self, configs: Sequence[dict[str, Any]], slots: int, emit: Callable[[Event], None]
+    ) -> None:
+        super().__init__(metric="step", mode="max")
+        self._waiting = list(reversed(configs))
+        self._slots = slots
+        self._running: dict[str, str] = {}
+        self._emit = emit
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if not self._waiting:
+            return Searcher.FINISHED  # type: ignore[no-any-return]
+        if len(self._running) >= self._slots:
+            return None
+        config = self._waiting.pop()
+        self._running[trial_id] = config["run_id"]
+        self._emit(Event(config["run_id"], "started", {}))
+        return config
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if trial_id in self._running:
+            self._emit(Event(self._running[trial_id], "progress", result))
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        run_id = self._running.pop(trial_id, None)
+        if run_id is None:
+            return
+        lost = {"status": "failed", "error": "its process was lost"}
+        self._emit(Event(run_id, "ended", lost if error or not result else result))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher along with its state; who listens stays in this process."""
+        return {**self.__dict__, "_emit": None}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what is left to do follows from the store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see ``save``."""
+
+
+@contextlib.contextmanager
+def local_ray(placement: Placement) -> Iterator[None]:
+    """Start an embedded Ray of this process's own and stop it at the end."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray.init(
+        address="local",
+        num_cpus=placement.slots * placement.cpus,
+        num_gpus=placement.slots * placement.gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=OBJECT_STORE_BYTES,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_all(
+    trainable: type[tune.Trainable],
+    configs: Sequence[dict[str, Any]],
+    placement: Placement,
+    on_event: Callable[[Event], None],
+) -> None:
+    """Run one trial a config, each with ``run_id``, in order, ``placement.slots`` at a time.
+
+    ``on_event`` is called in this process; what it raises is dropped, since an exception in a Tune
+    callback would end the sweep. Needs a running Ray.
+    """
+
+    def emit(event: Event) -> None:
+        with contextlib.suppress(Exception):
+            on_event(event)
+
+    bundle = {"CPU": placement.cpus, **({"GPU": placement.gpus} if placement.gpus else {})}
+    resources = PlacementGroupFactory([bundle])
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="depthsweep-tune-") as scratch:
+        tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=tune.TuneConfig(
+                search_alg=Admission(configs, placement.slots, emit),
+                num_samples=-1,
+                reuse_actors=True,
+                max_concurrent_trials=None,
+            ),
+            run_config=tune.RunConfig(name="sweep", storage_path=scratch, verbose=0),
+        ).fit()

@@ -1,0 +1,47 @@
+"""What a layer control is: two rules over one vector of norms each.
+
+A control never sees weights, shards or a ZeRO stage. The engine measures the norm of every
+controlled layer's gradient, asks for the factors, applies them; then the same for the update the
+optimizer would make. Writing a new control is writing one subclass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+
+import torch
+from torch import Tensor
+
+
+class LayerControl(ABC):
+    """A rule that scales each layer's gradient before the step, or its update before it is applied.
+
+    All vectors are float32 of shape (C,), one entry per controlled layer group in forward order;
+    norms are Frobenius norms over all parameters of the group together.
+
+    ``scales_gradients`` and ``scales_updates`` say which of the two methods does something. An
+    update rule that reads other layers' norms sets ``couples_layers``: no layer can then be
+    applied before all are measured.
+    """
+
+    scales_gradients = False
+    scales_updates = False
+    couples_layers = False
+
+    def gradient_scale(self, gradient_norms: Tensor) -> Tensor:
+        """Return the factor on each layer's fully accumulated, averaged, unscaled gradient."""
+        return torch.ones_like(gradient_norms)
+
+    def update_scale(self, update_norms: Tensor, weight_norms: Tensor) -> Tensor:
+        """Return the factor on each layer's update U (W ← W − U, weight decay included)."""
+        del weight_norms
+        return torch.ones_like(update_norms)
+
+    def controls(self, kind: str) -> bool:
+        """Return whether groups of this kind (embedding, block, head) are controlled."""
+        del kind
+        return True
+
+
+class Standard(LayerControl):
+    """No control: every layer steps as the optimizer says."""

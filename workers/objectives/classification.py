@@ -1,0 +1,58 @@
+"""Cross-entropy of a label from the pooled last hidden state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from sweeps.errors import UserError
+from workers.data import Arrays, pad
+from workers.models import PretrainedModel
+from workers.objectives.objective import Batch, TrainingObjective, pool
+
+
+class Classifier(nn.Module):
+    """A backbone and a new linear head; forward returns logits (B, labels)."""
+
+    def __init__(self, backbone: nn.Module, width: int, labels: int, pooling: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(width, labels)
+        self._pooling = pooling
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
+        logits: Tensor = self.head(pool(output.last_hidden_state, attention_mask, self._pooling))
+        return logits
+
+
+class Classification(TrainingObjective):
+    """Labels are whole numbers from 0."""
+
+    roles = ("text", "label")
+
+    def build_model(self, pretrained: PretrainedModel) -> nn.Module:
+        labels, pooling = self.objective.labels, self.objective.pooling
+        assert labels is not None
+        assert pooling is not None
+        return Classifier(pretrained.backbone, pretrained.facts.width, labels, pooling)
+
+    def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
+        labels = np.asarray(rows["label"])
+        top = (self.objective.labels or 0) - 1
+        if labels.dtype.kind != "i" or labels.min() < 0 or labels.max() > top:
+            raise UserError(
+                f"labels must be whole numbers 0..{top}; found {sorted(set(rows['label']))[:8]}."
+                " Set `labels` to their number, or another label column"
+            )
+        return {**pad(tokenizer, rows["text"], length), "labels": labels.astype(np.int32)}
+
+    def targets(self, batch: Batch) -> int:
+        return len(batch["labels"])
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        logits = model(batch["input_ids"], batch["attention_mask"])
+        return cross_entropy(logits.float(), batch["labels"], reduction="sum")

@@ -1,0 +1,97 @@
+"""The pretraining objectives: next token (clm) and masked token (mlm), on packed text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from sweeps.spec import RunSpec
+from workers.data import Arrays, pack
+from workers.models import PretrainedModel
+from workers.objectives.objective import Batch, TrainingObjective
+
+IGNORED = -100
+
+
+class LanguageModel(nn.Module):
+    """A pretrained model with its own head; forward returns logits (B, T, vocabulary)."""
+
+    def __init__(self, language_model: nn.Module) -> None:
+        super().__init__()
+        self.language_model = language_model
+
+    @property
+    def backbone(self) -> nn.Module:
+        base = self.language_model.base_model
+        assert isinstance(base, nn.Module)
+        return base
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        logits: Tensor = self.language_model(input_ids=input_ids).logits
+        return logits
+
+
+class CausalLanguageModelling(TrainingObjective):
+    """Cross-entropy of each token given those before it."""
+
+    roles = ("text",)
+    needs_head = True
+    framed = False
+
+    def build_model(self, pretrained: PretrainedModel) -> nn.Module:
+        return LanguageModel(pretrained.language_model)
+
+    def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
+        return pack(tokenizer, rows["text"], length, framed=self.framed)
+
+    def targets(self, batch: Batch) -> int:
+        rows, length = batch["input_ids"].shape
+        return int(rows * (length - 1))
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        logits = model(batch["input_ids"])[:, :-1]
+        return _cross_entropy_sum(logits, batch["input_ids"][:, 1:])
+
+
+class MaskedLanguageModelling(CausalLanguageModelling):
+    """Cross-entropy at masked positions: 80 % mask token, 10 % random token, 10 % unchanged."""
+
+    framed = True
+
+    def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
+        arrays = super().tokenise(tokenizer, rows, length)
+        special = np.asarray(sorted(tokenizer.all_special_ids), dtype=np.int32)
+        about = np.asarray([tokenizer.mask_token_id, len(tokenizer)], dtype=np.int32)
+        return {**arrays, "special_ids": special, "mask_and_vocabulary": about}
+
+    def batch(self, arrays: Arrays, run: RunSpec, step: int) -> Batch:
+        batch = super().batch({"input_ids": arrays["input_ids"]}, run, step)
+        generator = np.random.default_rng([run.seed, step, 1])
+        ids = batch["input_ids"].numpy()
+        mask_token, vocabulary = arrays["mask_and_vocabulary"]
+        ordinary = ~np.isin(ids, arrays["special_ids"])
+        chosen = ordinary & (generator.random(ids.shape) < self.objective.mask_probability)
+        if not chosen.any():
+            chosen[0, np.flatnonzero(ordinary[0])[:1]] = True
+        fate = generator.random(ids.shape)
+        shown = np.where(chosen & (fate < 0.8), mask_token, ids)
+        random_ids = generator.integers(0, vocabulary, ids.shape)
+        shown = np.where(chosen & (fate >= 0.9), random_ids, shown)
+        labels = np.where(chosen, ids, IGNORED)
+        return {"input_ids": torch.from_numpy(shown), "labels": torch.from_numpy(labels)}
+
+    def targets(self, batch: Batch) -> int:
+        return int((batch["labels"] != IGNORED).sum())
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        return _cross_entropy_sum(model(batch["input_ids"]), batch["labels"])
+
+
+def _cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )

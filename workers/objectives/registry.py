@@ -1,0 +1,21 @@
+"""From the objective a specification names to the class that trains it."""
+
+from __future__ import annotations
+
+from sweeps.spec import Objective
+from workers.objectives.classification import Classification
+from workers.objectives.contrastive import Contrastive
+from workers.objectives.language_modelling import CausalLanguageModelling, MaskedLanguageModelling
+from workers.objectives.objective import TrainingObjective
+
+KINDS: dict[str, type[TrainingObjective]] = {
+    "clm": CausalLanguageModelling,
+    "mlm": MaskedLanguageModelling,
+    "classification": Classification,
+    "contrastive": Contrastive,
+}
+
+
+def build_objective(objective: Objective) -> TrainingObjective:
+    """Return the objective of a run."""
+    return KINDS[objective.kind](objective)

@@ -1,0 +1,123 @@
+"""One run, from its specification to its rows in the store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sweeps.results.store import Store
+from sweeps.results.writer import RunWriter
+from sweeps.spec import RunSpec, learning_rate
+from workers.attempt import Attempt, run_record
+from workers.controls.layer_groups import LayerGroup, find_layer_groups
+from workers.controls.registry import build_control
+from workers.data import cached_arrays, load_rows, tokenizer_digest
+from workers.engines.layer_adamw import LayerStep
+from workers.engines.plain import PlainEngine
+from workers.models import load_model
+from workers.objectives.objective import Batch
+from workers.objectives.registry import build_objective
+from workers.probes.capture import choose_rows, reference_states
+from workers.probes.measure import DepthProbe
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: after ``step`` of ``steps``; ``status`` is set once it has ended."""
+
+    step: int
+    steps: int
+    loss: float | None
+    status: str | None = None
+
+
+def train(run: RunSpec, store: Store, device: torch.device) -> Iterator[Progress]:
+    """Carry out ``run``, yielding after each step; its rows are in the store when this ends.
+
+    The attempt's record says how it ended, also when the caller closes the generator (cancelled)
+    or an exception leaves it (failed, with the traceback).
+    """
+    folder = store.run(run.run_id)
+    with Attempt(folder) as attempt:
+        yield Progress(0, run.steps, None)
+        folder.forget_results()
+        torch.manual_seed(run.seed)
+        objective = build_objective(run.objective)
+        pretrained = load_model(run.model, store.cache, needs_head=objective.needs_head)
+        model = objective.build_model(pretrained).to(device)
+        arrays = cached_arrays(
+            store.cache,
+            {
+                "objective": run.objective.identity(),
+                "tokenizer": tokenizer_digest(pretrained.tokenizer),
+                "length": run.sequence_length,
+            },
+            lambda: objective.tokenise(
+                pretrained.tokenizer,
+                load_rows(run.objective.data, objective.roles),
+                run.sequence_length,
+            ),
+        )
+        sample = _sample(objective.batch(arrays, run, 1), device)
+        groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample))
+        control = build_control(run.control)
+        engine = PlainEngine(model, groups, control, run.optimizer, run.precision)
+        blocks = pretrained.blocks
+        rows = choose_rows(run.probe, pretrained.tokenizer, store.cache)
+        reference = reference_states(
+            run.model, run.probe, store.cache, pretrained.backbone, blocks, rows, device
+        )
+        probe = DepthProbe(run.probe, rows, reference, pretrained.backbone, blocks, device)
+        run_record(folder, run, pretrained.facts, device)
+        writer = RunWriter(run, folder)
+        status = "finished"
+
+        for step in range(1, run.steps + 1):
+            batch = objective.batch(arrays, run, step)
+            rate = learning_rate(run.optimizer, step, run.steps)
+            loss = float(objective.accumulate(engine, batch, run.micro_batch_size))
+            layers = engine.step(rate)
+            targets = objective.targets(batch)
+            writer.add("steps", step, [_step_row(loss, rate, targets, layers)])
+            writer.add("layers", step, _layer_rows(groups, layers))
+            if not (math.isfinite(loss) and math.isfinite(layers.total_gradient_norm)):
+                status = "diverged"
+                break
+            if step in run.probe_steps:
+                writer.add("profiles", step, probe.measure(step))
+            writer.end_step(step)
+            yield Progress(step, run.steps, loss)
+
+        writer.finish(status, step)
+        attempt.end(status)
+        yield Progress(step, run.steps, loss, status)
+
+
+def _sample(batch: Batch, device: torch.device) -> Batch:
+    return {name: tensor[:2].to(device) for name, tensor in batch.items()}
+
+
+def _step_row(loss: float, rate: float, targets: int, layers: LayerStep) -> dict[str, Any]:
+    return {
+        "loss": loss,
+        "learning_rate": rate,
+        "grad_norm": layers.total_gradient_norm,
+        "clip_coefficient": layers.clip_coefficient,
+        "targets": targets,
+    }
+
+
+def _layer_rows(groups: tuple[LayerGroup, ...], layers: LayerStep) -> Iterator[dict[str, Any]]:
+    for k, group in enumerate(groups):
+        yield {
+            "layer": group.layer,
+            "group": group.kind,
+            "grad_norm": layers.gradient_norms[k],
+            "weight_norm": layers.weight_norms[k],
+            "update_norm": layers.update_norms[k],
+            "coefficient": layers.coefficients[k],
+        }
