@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ def sparkline(values: Sequence[float], widest: int = WIDEST_SPARKLINE) -> str:
     """
     cells = min(len(values), widest)
     bounds = [round(k * len(values) / cells) for k in range(cells + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(bounds)]
     base, top = min([0.0, *means]), max(means)
     if top <= base:
         return BARS[0] * cells

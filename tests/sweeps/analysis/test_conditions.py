@@ -74,7 +74,7 @@ def test_the_page_fits_and_mentions_every_diverged_run(profiles: Profiles) -> No
     page = profile_text("toy", profiles, BY)
     assert max(map(len, page.splitlines())) <= 80
     assert "! diverged at step 10: opt clm standard seed 1" in page
-    assert "▂" in page
+    assert sparkline([0.1 + (i + 1) / 36 for i in range(12)]) in page
     opt = page.splitlines()[page.splitlines().index("opt") + 1]
     assert "0.300" in opt
     assert "[" not in opt
