@@ -1,0 +1,54 @@
+# Every target makes what it needs: `make demo` or `make test` on a fresh clone is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STORE ?= ./store
+
+.PHONY: demo test test-all bench check lock clean
+
+demo: $(VENV)/.demo
+	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
+	$(BIN)/depthsweep profile demo --store $(STORE)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.test
+	$(BIN)/python -m tests.benchmarks
+
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+# Versions of everything, for every supported Python; torch brings its own CUDA pins.
+lock: $(VENV)/.check
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+		--no-annotate --custom-compile-command "make lock" -q -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+# torch comes first: asked for later, through a range, it may bring gigabytes of CUDA packages
+# where there is no GPU.
+$(VENV)/.torch: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "depthsweep needs Python 3.11 to 3.13: make PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check $$(grep '^torch==' requirements.lock)
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.torch
+	$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.torch
+	$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[demo,test,check]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.check: $(VENV)/.test
+	@touch $@

@@ -1,0 +1,133 @@
+"""``depthsweep plan``: what a sweep would run and what it needs; starts nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import click
+
+from orchestrator.cost import estimate
+from orchestrator.recovery import decide
+from sweeps.expand import Sweep, read_sweep
+from sweeps.results.store import Store
+from sweeps.spec import HubData, HubModel
+
+# Half of what one H100 does in dense bf16 is a good run; a third is a common one.
+ASSUMED_FLOPS = 0.35 * 989e12
+
+
+@click.command("plan")
+@click.argument("sweep_file")
+@click.option("--store", "location", help="Also say what this store already holds.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, with every run.")
+def command(sweep_file: str, location: str | None, as_json: bool) -> int:
+    """Show what SWEEP_FILE would run, by model, objective and control."""
+    sweep = read_sweep(sweep_file)
+    done = _done(sweep, location)
+    if as_json:
+        click.echo(json.dumps(_as_data(sweep, done), indent=1))
+        return 0
+    click.echo(f"{sweep.name}: {len(sweep.runs)} runs")
+    if sweep.description:
+        click.echo(sweep.description)
+    click.echo()
+    click.echo("\n".join(_table(sweep)))
+    click.echo()
+    click.echo("\n".join(_needs(sweep)))
+    if location is not None:
+        kept = sum(1 for status in done.values() if status)
+        click.echo(f"in {location}: {kept} have a result, {len(sweep.runs) - kept} to run")
+    return 0
+
+
+def _done(sweep: Sweep, location: str | None) -> dict[str, str | None]:
+    if location is None:
+        return dict.fromkeys((run.run_id for run in sweep.runs), None)
+    store = Store.at(location)
+    actions = decide(sweep.runs, lambda i: store.run(i).done(), lambda i: store.run(i).attempts())
+    return {a.run.run_id: a.reason if a.kind == "skip" else None for a in actions}
+
+
+def _table(sweep: Sweep) -> list[str]:
+    """Return lines of at most 80 columns: a row a model and objective, a column a control."""
+    controls = list(dict.fromkeys(control_name(run) for run in sweep.runs))
+    counts: Counter[tuple[str, str, str]] = Counter()
+    parameters: dict[str, str] = {}
+    for run in sweep.runs:
+        counts[run.model.name, run.objective.kind, control_name(run)] += 1
+        parameters[run.model.name] = count_text(estimate(run).parameters)
+    widths = [max(8, len(control)) for control in controls]
+    head = "  ".join(f"{control:>{w}}" for control, w in zip(controls, widths, strict=True))
+    lines = [f"{'model':<20} {'params':>6}  {'objective':<15}{head}"]
+    previous = None
+    for model, objective in dict.fromkeys((m, o) for m, o, _ in counts):
+        cells = "  ".join(
+            f"{counts[model, objective, control] or '·':>{w}}"
+            for control, w in zip(controls, widths, strict=True)
+        )
+        shown = (model, parameters[model]) if model != previous else ("", "")
+        lines.append(f"{shown[0]:<20} {shown[1]:>6}  {objective:<15}{cells}")
+        previous = model
+    total = [sum(n for key, n in counts.items() if key[2] == control) for control in controls]
+    cells = "  ".join(f"{n:>{w}}" for n, w in zip(total, widths, strict=True))
+    return [*lines, f"{'total':<20} {len(sweep.runs):>6}  {'':<15}{cells}"]
+
+
+def _needs(sweep: Sweep) -> list[str]:
+    costs = [estimate(run) for run in sweep.runs]
+    flops = sum(cost.flops for cost in costs)
+    state = max((cost.state_bytes or 0) for cost in costs)
+    rows = sum(run.probe.rows * len(run.probe_steps) for run in sweep.runs)
+    models = {run.model.source.hub for run in sweep.runs if isinstance(run.model.source, HubModel)}
+    sources = [run.objective.data for run in sweep.runs] + [run.probe.data for run in sweep.runs]
+    datasets = {f"{data.label}" for data in sources if isinstance(data, HubData)}
+    lines = [
+        "needs",
+        f"  compute    {flops:.2e} FLOPs: {flops / ASSUMED_FLOPS / 3600:.1f} H100-hours at 35 %"
+        " of bf16 peak",
+        f"  tokens     {sum(cost.tokens for cost in costs):,} trained on, {rows:,} rows probed",
+        f"  memory     {state / 2**30:.1f} GiB for weights, gradients and moments of the largest",
+        f"  downloads  {len(models)} models, {len(datasets)} datasets from the hub",
+    ]
+    if datasets:
+        lines.append(f"             {', '.join(sorted(datasets))}")
+    return lines
+
+
+def _as_data(sweep: Sweep, done: dict[str, str | None]) -> dict[str, Any]:
+    return {
+        "sweep": sweep.name,
+        "runs": [
+            {
+                "run_id": run.run_id,
+                "model": run.model.name,
+                "objective": run.objective.kind,
+                "control": run.control.kind,
+                "control_setting": run.control.setting,
+                "seed": run.seed,
+                "flops": estimate(run).flops,
+                "parameters": estimate(run).parameters,
+                "state_bytes": estimate(run).state_bytes,
+                "result": done[run.run_id],
+            }
+            for run in sweep.runs
+        ],
+    }
+
+
+def control_name(run: Any) -> str:
+    """Return a control with its setting, as tables head it."""
+    setting = run.control.setting
+    name: str = run.control.kind
+    return f"{name}({setting})" if setting and setting != "mean" else name
+
+
+def count_text(number: int | None) -> str:
+    """Return a parameter count for a person: 0.7M, 125M, 6.9B."""
+    if number is None:
+        return "?"
+    if number >= 1_000_000_000:
+        return f"{number / 1e9:.1f}B"
+    return f"{number / 1e6:.0f}M" if number >= 10_000_000 else f"{number / 1e6:.1f}M"
