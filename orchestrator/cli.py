@@ -1,7 +1,7 @@
 """The ``depthsweep`` command: what it offers, and how an error reaches the user.
 
-Each command stands in a file of ``orchestrator.commands`` and is imported only when it is called, so
-that ``--help`` and ``plan`` start neither torch nor ray.
+Each command stands in a file of ``orchestrator.commands`` and is imported only when it is called,
+so that ``--help`` and ``plan`` start neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from sweeps.errors import UserError
+from sweeps.errors import UserError, closest
 
 # Name, file of orchestrator.commands, line of the help page: known without importing the command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Show how far a sweep is, from the store."),
     "profile": ("profile", "Show the depth profiles of a sweep, per condition."),
     "compare": ("compare", "Compare two controls: persists, collapses or reverses."),
+    "claims": ("claims", "Check the claims of a study against its sweep."),
     "query": ("query", "Ask the store's tables in SQL."),
     "schema": ("schema", "Print the JSON Schema of a sweep file."),
 }
@@ -28,17 +29,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
         if cmd_name not in COMMANDS:
-            return None
+            raise UserError(f"no command {cmd_name!r}; {closest(cmd_name, list(COMMANDS))}")
         module, _ = COMMANDS[cmd_name]
         command = importlib.import_module(f"orchestrator.commands.{module}").command
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 

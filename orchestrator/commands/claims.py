@@ -1,0 +1,77 @@
+"""``depthsweep claims``: what a sweep says of the claims of a study."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sweeps.analysis.claims import ClaimResult
+
+
+@click.command()
+@click.argument("name")
+@click.option("--store", default="./store", show_default=True, help="Folder of the store.")
+@click.option(
+    "--claims", "file", metavar="FILE", help="Default: those the sweep came with, or the study's."
+)
+@click.option("--metric", default="procrustes", show_default=True, help="Which change decides.")
+@click.option("--at", default="final", show_default=True, help="final, or a probe step.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
+def command(name: str, store: str, file: str | None, metric: str, at: str, as_json: bool) -> None:
+    """Judge the claims of a study by sweep NAME.
+
+    Each is supported, contradicted, or open for want of data, with the numbers behind it and the
+    verdict under every distance. Claims are data: see sweeps/library/claims.yaml.
+    """
+    from orchestrator.commands.profile import moment
+    from orchestrator.output import terminal_width
+    from sweeps.analysis.claims import evaluate, find_claims, read_claims
+    from sweeps.analysis.claims_text import claims_text
+    from sweeps.analysis.profiles import measure
+    from sweeps.results.schema import NULL_METRICS
+    from sweeps.results.tables import open_store
+
+    tables = open_store(store, sweep=name)
+    claims = read_claims(find_claims(tables.store, name, file))
+    metrics = [metric, *[other for other in NULL_METRICS if other != metric]]
+    results = evaluate(claims.claims, {each: measure(tables, each, moment(at)) for each in metrics})
+    if as_json:
+        page = {"sweep": name, "source": claims.source, "claims": [plain(r) for r in results]}
+        click.echo(json.dumps(page, indent=1))
+    else:
+        click.echo(claims_text(name, claims.source, results, terminal_width()), nl=False)
+
+
+def plain(result: ClaimResult) -> dict[str, Any]:
+    """Return a result as JSON data; a number that is not defined is null."""
+    return {
+        "id": result.claim.id,
+        "text": result.claim.text,
+        "verdict": result.verdict,
+        "by_metric": result.by_metric,
+        "flags": list(result.flags),
+        "tests": [
+            {
+                "statement": test.statement,
+                "verdict": test.verdict,
+                "reason": test.reason,
+                "value": _number(test.estimate.value),
+                "low": _number(test.estimate.low),
+                "high": _number(test.estimate.high),
+                "than": _number(test.than),
+                "n": test.estimate.n,
+                "of": test.estimate.of,
+                "unit": test.estimate.unit,
+                "p_value": test.estimate.p_value,
+            }
+            for test in result.tests
+        ],
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

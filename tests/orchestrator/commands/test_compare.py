@@ -1,0 +1,80 @@
+"""``depthsweep compare`` and ``depthsweep claims`` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from planted_store import run_spec, save_sweep, write_run
+
+from sweeps.results.store import Store
+
+MAIN = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
+
+
+def depthsweep(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*MAIN, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = Store.at(str(tmp_path_factory.mktemp("cli") / "store"))
+    runs = []
+    for objective, kept in (("clm", 0.2), ("classification", 0.0)):
+        for seed in range(3):
+            noise = 0.01 * (seed - 1)
+            standard = run_spec("gpt2", objective, "standard", seed)
+            equal = run_spec("gpt2", objective, "equal_step", seed)
+            write_run(store, standard, lambda x, n=noise: 0.3 + (0.3 + n) * x)
+            write_run(store, equal, lambda x, n=noise, k=kept: 0.3 + (k + n) * x)
+            runs += [standard, equal]
+    save_sweep(store, "toy", runs)
+    return store.root
+
+
+def test_compare_gives_each_condition_its_verdict(store: Path, tmp_path: Path) -> None:
+    done = depthsweep("compare", "toy", "--store", str(store))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[-4] for line in lines if line.startswith("  cl")] == [
+        "persists",
+        "collapses",
+    ]
+    assert "p p p" in done.stdout
+    assert "c c c" in done.stdout
+    target = tmp_path / "compare.parquet"
+    depthsweep("compare", "toy", "--store", str(store), "-o", str(target))
+    assert pl.read_parquet(target)["verdict"].to_list() == ["persists", "collapses"]
+
+
+def test_claims_are_judged_with_their_numbers(store: Path) -> None:
+    done = depthsweep("claims", "toy", "--store", str(store))
+    assert done.returncode == 0, done.stderr
+    assert "✓ C2 SUPPORTED" in done.stdout
+    assert "✓ C3 SUPPORTED" in done.stdout
+    assert "✗ C4 CONTRADICTED" in done.stdout
+    assert "? C5 INSUFFICIENT DATA" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    page = json.loads(depthsweep("claims", "toy", "--store", str(store), "--json").stdout)
+    assert page["claims"][0]["tests"][0]["value"] == 1.0
+    assert page["claims"][3]["tests"][0]["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "toy", "--control", "layer_clip"], "--control layer_clip: no run has it"),
+        (["claims", "toy", "--claims", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["claims", "tyo"], "did you mean 'toy'"),
+    ],
+)
+def test_a_users_mistake_is_one_line(store: Path, arguments: list[str], message: str) -> None:
+    done = depthsweep(*arguments, "--store", str(store))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
