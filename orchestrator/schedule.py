@@ -47,7 +47,7 @@ class Event:
     report: dict[str, Any]
 
 
-class Admission(Searcher):
+class Admission(Searcher):  # type: ignore[misc]
     """Offers configurations in the order given, each when a slot is free."""
 
     def __init__(
@@ -61,10 +61,10 @@ class Admission(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if not self._waiting:
-            return Searcher.FINISHED  # type: ignore[no-any-return]
+            return str(Searcher.FINISHED)
         if len(self._running) >= self._slots:
             return None
-        config = self._waiting.pop()
+        config: dict[str, Any] = self._waiting.pop()
         self._running[trial_id] = config["run_id"]
         self._emit(Event(config["run_id"], "started", {}))
         return config

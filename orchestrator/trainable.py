@@ -19,7 +19,7 @@ from sweeps.spec import RunSpec
 REPORT_SECONDS = 0.5
 
 
-class RunTrainable(tune.Trainable):
+class RunTrainable(tune.Trainable):  # type: ignore[misc]
     """One run after another in one process."""
 
     def setup(self, config: dict[str, Any]) -> None:

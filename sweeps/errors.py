@@ -9,7 +9,7 @@ class UserError(Exception):
 
 
 def closest(name: str, valid: list[str] | tuple[str, ...]) -> str:
-    """Return a hint naming the valid choice nearest to ``name``, or all of them when few are close."""
+    """Return a hint naming the valid choice nearest to ``name``, or all when none is near."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, valid, n=1, cutoff=0.5)

@@ -25,7 +25,7 @@ from sweeps.spec import (
     RunSpec,
 )
 from sweeps.sweep_spec import Block, Settings, SweepSpec
-from sweeps.yaml_source import YamlSource
+from sweeps.yaml_source import YamlSource, explain
 
 PRETRAINING = "pretraining"
 _AXES = ("model", "objective", "control", "seed")
@@ -61,12 +61,13 @@ def expand(spec: SweepSpec, source: YamlSource) -> Sweep:
     runs: list[RunSpec] = []
     first_seen: dict[str, str] = {}
     for index, block in enumerate(spec.blocks):
-        where = source.where("blocks", index)
+        keys = ("blocks", index)
+        where = source.where(*keys)
         points = list(_points(spec, block, where))
         if not points:
             raise UserError(f"{where}: block {block.name!r} is empty: nothing in its grid is left")
         for point in points:
-            run = resolver.run(point, where, block.name)
+            run = resolver.run(point, keys, block.name)
             if run.run_id in first_seen:
                 raise UserError(
                     f"{where}: block {block.name!r} repeats a run of block"
@@ -97,9 +98,9 @@ def _points(spec: SweepSpec, block: Block, where: str) -> Iterator[dict[str, Any
             yield point
     for k, count in enumerate(excluded):
         if not count:
-            said = block.exclude[k].said()
+            said = ", ".join(f"{name}: {value}" for name, value in block.exclude[k].said().items())
             raise UserError(
-                f"{where}: exclude {said} of block {block.name!r} matches no point of its grid"
+                f"{where}: exclude {{{said}}} of block {block.name!r} matches no point of its grid"
             )
     for entry in block.include:
         yield {**shared, **entry.said()}
@@ -120,7 +121,7 @@ class _Resolver:
         probe = spec.probe
         self._probe = self._build(
             Probe,
-            source.where("probe"),
+            ("probe",),
             data=self._data(probe.data, ("text",), "probe", "data"),
             rows=probe.rows,
             sequence_length=probe.sequence_length,
@@ -129,49 +130,51 @@ class _Resolver:
             metrics=probe.metrics,
         )
         for name in spec.models:
-            self._model(name, source.where("models", name))
+            self._model(name, "models", name)
         for name in spec.objectives:
-            self._objective(name, source.where("objectives", name))
+            self._objective(name, "objectives", name)
 
-    def run(self, point: dict[str, Any], where: str, block: str) -> RunSpec:
+    def run(self, point: dict[str, Any], keys: tuple[Any, ...], block: str) -> RunSpec:
         missing = [name for name in _REQUIRED if point.get(name) is None]
         if missing:
             raise UserError(
-                f"{where}: block {block!r} does not say {', '.join(missing)}; add it to its grid,"
+                f"{self._source.where(*keys)}: block {block!r} does not say {', '.join(missing)}; add it to its grid,"
                 " its set or the sweep's defaults"
             )
-        model = self._model(point["model"], where)
+        model = self._model(point["model"], *keys, "grid", "model")
         objective = point["objective"]
         if objective == PRETRAINING:
             objective = model.source.pretraining
         fields = {name: value for name, value in point.items() if value is not None}
-        return self._build(
+        run: RunSpec = self._build(
             RunSpec,
-            where,
+            keys,
             model=model,
-            objective=self._objective(objective, where),
+            objective=self._objective(objective, *keys, "grid", "objective"),
             control=point["control"],
             seed=point["seed"],
             steps=point["steps"],
             batch_size=point["batch_size"],
             sequence_length=point["sequence_length"],
-            optimizer=self._build(Optimizer, where, **_only(Optimizer, fields)),
+            optimizer=self._build(Optimizer, keys, **_only(Optimizer, fields)),
             probe=self._probe,
-            execution=self._build(Execution, where, **_only(Execution, fields)),
+            execution=self._build(Execution, keys, **_only(Execution, fields)),
             precision=fields.get("precision", "fp32"),
         )
+        return run
 
-    def _model(self, name: str, where: str) -> ModelSpec:
+    def _model(self, name: str, *keys: Any) -> ModelSpec:
         if name not in self._models:
             try:
                 source = resolve_model(name, self._spec.models, self._source.folder)
             except UserError as error:
-                raise UserError(f"{where}: {error}") from None
+                raise UserError(f"{self._source.where(*keys)}: {error}") from None
             self._models[name] = ModelSpec(name=name, source=source)
         return self._models[name]
 
-    def _objective(self, name: str, where: str) -> Objective:
+    def _objective(self, name: str, *keys: Any) -> Objective:
         if name not in self._objectives:
+            where = self._source.where(*keys)
             entry = self._spec.objectives.get(name)
             if entry is None:
                 valid = [*self._spec.objectives, PRETRAINING]
@@ -188,7 +191,7 @@ class _Resolver:
                     raise UserError(f"{where}: {option} does nothing with objective {kind}")
             data = self._data(entry.data, DATA_ROLES[kind], "objectives", name, "data")
             self._objectives[name] = self._build(
-                Objective, where, kind=kind, data=data, **{**OBJECTIVE_DEFAULTS[kind], **options}
+                Objective, keys, kind=kind, data=data, **{**OBJECTIVE_DEFAULTS[kind], **options}
             )
         return self._objectives[name]
 
@@ -198,14 +201,16 @@ class _Resolver:
         except UserError as error:
             raise UserError(f"{self._source.where(*keys)}: {error}") from None
 
-    def _build(self, kind: type[Any], where: str, /, **fields: Any) -> Any:
+    def _build(self, kind: type[Any], keys: tuple[Any, ...], /, **fields: Any) -> Any:
         try:
             return kind(**fields)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            message = first["msg"].removeprefix("Value error, ")
-            raise UserError(f"{where}: {key + ': ' if key else ''}{message}") from None
+            first = error.errors(include_url=False)[0]
+            message = explain(first, kind)
+            if not first["loc"]:
+                message = message.removeprefix("the sweep: ")
+            where = self._source.where(*keys, *first["loc"])
+            raise UserError(f"{where}: {message}") from None
 
 
 def _only(kind: type[Any], fields: dict[str, Any]) -> dict[str, Any]:

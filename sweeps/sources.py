@@ -58,12 +58,14 @@ def resolve_model(name: str, entries: dict[str, ModelEntry], folder: Path) -> Mo
 
 def _hub_model(name: str, entry: ModelEntry) -> HubModel:
     known = by_hub(str(entry.hub))
-    pretraining = entry.pretraining or (known and FAMILIES[known.family].pretraining)
+    pretraining = entry.pretraining
+    if pretraining is None and known is not None:
+        pretraining = FAMILIES[known.family].pretraining
     if pretraining is None:
         raise UserError(
             f"model {name!r}: say how it was pretrained: `pretraining: clm` (decoder) or `mlm`"
         )
-    revision = entry.revision or (known and known.revision)
+    revision = entry.revision or (known.revision if known else None)
     if known and revision == known.revision and not (known.safetensors or entry.pickled_weights):
         raise UserError(
             f"model {name!r}: the pinned revision of {known.hub} has pickled weights only; if you"
@@ -185,9 +187,8 @@ def resolve_data(entry: DataEntry, roles: Iterable[str], folder: Path) -> DataSo
     columns = {role: entry.columns.get(role, role) for role in roles}
     if entry.builtin is not None:
         if entry.builtin not in corpus_names():
-            raise UserError(
-                f"unknown builtin dataset {entry.builtin!r}; {closest(entry.builtin, corpus_names())}"
-            )
+            hint = closest(entry.builtin, corpus_names())
+            raise UserError(f"unknown builtin dataset {entry.builtin!r}; {hint}")
         _check_columns(
             f"builtin {entry.builtin}", {r: r for r in roles}, corpus_columns(entry.builtin)
         )

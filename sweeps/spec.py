@@ -1,9 +1,9 @@
 """What one run is: frozen, validated objects and the identity they have.
 
-A ``RunSpec`` holds everything that decides a run's *result*, plus an ``Execution`` that decides only
-how it is carried out. ``run_id`` hashes the first and not the second, so two sweeps share a finished
-run and a retry on other hardware is the same run. Paths never enter it: a local model or data file
-counts by its content digest.
+A ``RunSpec`` holds everything that decides a run's *result*, plus an ``Execution`` that decides
+only how it is carried out. ``run_id`` hashes the first and not the second, so two sweeps share a
+finished run and a retry on other hardware is the same run. Paths never enter it: a local model or
+data file counts by its content digest.
 """
 
 from __future__ import annotations
@@ -350,7 +350,7 @@ class RunSpec(Frozen):
         return tuple(sorted({*range(every, self.steps + 1, every), self.steps}))
 
     def part_of(self, step: int) -> tuple[int, int]:
-        """Return (first − 1, last) of the part that holds ``step``: a function of the spec alone."""
+        """Return (first − 1, last) of the part that holds ``step``; the spec alone decides it."""
         size = self.execution.part_steps
         start = (step - 1) // size * size
         return start, min(start + size, self.steps)

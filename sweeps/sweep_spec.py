@@ -131,7 +131,7 @@ def _control(value: Any) -> Any:
     if isinstance(value, (Standard, LayerClip, EqualStep)):
         return value
     if isinstance(value, str):
-        name, options = value, {}
+        name, options = value, dict[str, Any]()
     elif isinstance(value, dict) and len(value) == 1:
         ((name, options),) = value.items()
         options = {} if options is None else options
@@ -237,7 +237,7 @@ class Block(Frozen):
     """A product of values, with points taken out and points added."""
 
     name: Name
-    grid: Grid = Field(default_factory=Grid)  # type: ignore[valid-type]
+    grid: Grid = Field(default_factory=Grid)
     set: Settings = Field(default_factory=Settings, description="Settings of the whole block.")
     exclude: list[Settings] = Field(default_factory=list)
     include: list[Settings] = Field(default_factory=list)

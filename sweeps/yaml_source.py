@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sweeps.errors import UserError, closest
+from sweeps.spec import EqualStep, LayerClip
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -82,7 +83,11 @@ class YamlSource:
         return f"{self.path}:{line + 1}"
 
     def value(self) -> Any:
-        return _Loader("").construct_document(self.root)
+        try:
+            return _Loader("").construct_document(self.root)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise UserError(f"{self.path}:{line}: {error.problem}") from None
 
     def validate(self, model: type[Model]) -> Model:
         """Return the document as ``model``; raise UserError for the first thing wrong with it."""
@@ -92,7 +97,9 @@ class YamlSource:
         try:
             return model.model_validate_json(json.dumps(value, default=str))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
+            # A misspelt key is also a missing one; the misspelling says more.
+            errors = error.errors(include_url=False)
+            first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
             place = self.where(*first["loc"])
             raise UserError(f"{place}: {explain(first, model)}") from None
         except ValueError as error:
@@ -117,19 +124,26 @@ def _children(node: yaml.Node) -> Iterable[tuple[tuple[Any, int], yaml.Node]]:
             yield (index, child.start_mark.line), child
 
 
+_CONTROL_OPTIONS: dict[Any, list[str]] = {
+    name: [option for option in control.model_fields if option != "kind"]
+    for name, control in (("layer_clip", LayerClip), ("equal_step", EqualStep))
+}
+
+
 def explain(error: Any, model: type[BaseModel]) -> str:
     """Return one line for one pydantic error: the key, what is wrong, what is valid."""
     loc = [part for part in error["loc"] if not _is_branch(part)]
     key = ".".join(str(part) for part in loc) or "the sweep"
     if error["type"] == "extra_forbidden":
-        valid = _fields_at(model, loc[:-1])
+        control = next((part for part in error["loc"] if part in _CONTROL_OPTIONS), None)
+        valid = _CONTROL_OPTIONS[control] if control else _fields_at(model, loc[:-1])
         hint = f"; {closest(str(loc[-1]), valid)}" if valid else ""
         return f"unknown key {loc[-1]!r} in {'.'.join(map(str, loc[:-1])) or 'the sweep'}{hint}"
     if error["type"] == "missing":
         return f"{key} is required"
     if error["type"] == "literal_error":
-        valid = tuple(re.findall(r"'([^']*)'", error["ctx"]["expected"]))
-        return f"{key}: unknown value {error['input']!r}; {closest(str(error['input']), valid)}"
+        known = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        return f"{key}: unknown value {error['input']!r}; {closest(str(error['input']), known)}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{key}: {message}"

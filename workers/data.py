@@ -104,12 +104,12 @@ def pack(tokenizer: Any, texts: Iterable[str], length: int, *, framed: bool) -> 
             f"the dataset has {len(stream)} tokens, less than one sequence of {length}; lower"
             " sequence_length or give more text"
         )
-    ids = np.asarray(stream[: rows * inner], dtype=np.int32).reshape(rows, inner)
+    packed = np.asarray(stream[: rows * inner], dtype=np.int32).reshape(rows, inner)
     if frame:
         begin = np.full((rows, 1), tokenizer.cls_token_id, dtype=np.int32)
         end = np.full((rows, 1), tokenizer.sep_token_id, dtype=np.int32)
-        ids = np.concatenate([begin, ids, end], axis=1)
-    return {"input_ids": ids}
+        packed = np.concatenate([begin, packed, end], axis=1)
+    return {"input_ids": packed}
 
 
 def pad(tokenizer: Any, texts: list[str], length: int, prefix: str = "") -> Arrays:

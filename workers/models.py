@@ -122,7 +122,7 @@ def _refuse_missing(name: str, model: nn.Module, loading: Any, needs_head: bool)
 
 
 def _facts(model: nn.Module) -> ModelFacts:
-    config = model.config
+    config: Any = model.config
     family = FAMILIES.get(config.model_type)
     block = family.block if family else "unknown"
     if config.model_type == "gpt_neox" and not config.use_parallel_residual:

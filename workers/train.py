@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sweeps.results.store import Store
+from sweeps.results.store import Status, Store
 from sweeps.results.writer import RunWriter
 from sweeps.spec import RunSpec, learning_rate
 from workers.attempt import Attempt, run_record
@@ -74,7 +74,7 @@ def train(run: RunSpec, store: Store, device: torch.device) -> Iterator[Progress
         probe = DepthProbe(run.probe, rows, reference, pretrained.backbone, blocks, device)
         run_record(folder, run, pretrained.facts, device)
         writer = RunWriter(run, folder)
-        status = "finished"
+        status: Status = "finished"
 
         for step in range(1, run.steps + 1):
             batch = objective.batch(arrays, run, step)

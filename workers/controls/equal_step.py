@@ -11,8 +11,9 @@ from workers.controls.layer_control import LayerControl
 class EqualStep(LayerControl):
     """U_l ← s_l·U_l with s_l = ρ / r_l, r_l = ‖U_l‖ / ‖W_l‖: equal relative steps, own directions.
 
-    ρ is the mean or the median (middle values averaged) of r_l over the controlled layers at this step, or a fixed number. A
-    layer whose update or weight is zero has no ratio: it keeps its step and does not enter ρ.
+    ρ is the mean or the median (middle values averaged) of r_l over the controlled layers at this
+    step, or a fixed number. A layer whose update or weight is zero has no ratio: it keeps its step
+    and does not enter ρ.
     """
 
     scales_updates = True

@@ -7,13 +7,11 @@ optimizer would make. Writing a new control is writing one subclass.
 
 from __future__ import annotations
 
-from abc import ABC
-
 import torch
 from torch import Tensor
 
 
-class LayerControl(ABC):
+class LayerControl:
     """A rule that scales each layer's gradient before the step, or its update before it is applied.
 
     All vectors are float32 of shape (C,), one entry per controlled layer group in forward order;

@@ -80,7 +80,7 @@ def find_layer_groups(model: nn.Module, forward: Callable[[], Any]) -> tuple[Lay
     head = len(blocks) + 1
     sides = _sides(model, blocks, forward)
     unplaced: list[str] = []
-    for name, module in model.named_modules():
+    for module in model.modules():
         side = sides.get(id(module))
         for parameter in module.parameters(recurse=False):
             if id(parameter) in owner and owner[id(parameter)] not in (0, head):
@@ -114,7 +114,7 @@ def find_layer_groups(model: nn.Module, forward: Callable[[], Any]) -> tuple[Lay
 
 
 def _sides(model: nn.Module, blocks: nn.ModuleList, forward: Callable[[], Any]) -> dict[int, str]:
-    """Return, for modules outside the blocks that own parameters, which side of them they run on."""
+    """Return which side of the blocks each module that owns parameters outside them runs on."""
     sides: dict[int, str] = {}
     began_before: set[int] = set()
     inside = {id(module) for module in blocks.modules()}

@@ -74,7 +74,9 @@ class MaskedLanguageModelling(CausalLanguageModelling):
         ids = batch["input_ids"].numpy()
         mask_token, vocabulary = arrays["mask_and_vocabulary"]
         ordinary = ~np.isin(ids, arrays["special_ids"])
-        chosen = ordinary & (generator.random(ids.shape) < self.objective.mask_probability)
+        probability = self.objective.mask_probability
+        assert probability is not None
+        chosen = ordinary & (generator.random(ids.shape) < probability)
         if not chosen.any():
             chosen[0, np.flatnonzero(ordinary[0])[:1]] = True
         fate = generator.random(ids.shape)

@@ -64,7 +64,7 @@ class TrainingObjective(ABC):
         return _trimmed({name: torch.from_numpy(a[chosen]).long() for name, a in arrays.items()})
 
     def accumulate(self, engine: Engine, batch: Batch, micro_batch_size: int) -> Tensor:
-        """Add the gradient of the batch's mean loss to the parameters; return that loss, detached."""
+        """Add the gradient of the batch's mean loss to the parameters; return it, detached."""
         batch = {name: tensor.to(engine.device) for name, tensor in batch.items()}
         targets = max(1, self.targets(batch))
         total = torch.zeros((), device=engine.device)
@@ -93,7 +93,7 @@ def _trimmed(batch: Batch) -> Batch:
 
 
 def pool(states: Tensor, mask: Tensor, how: str) -> Tensor:
-    """Return one vector a sequence, (B, d), of states (B, T, d) under a right-padded mask (B, T)."""
+    """Return a vector a sequence, (B, d), of states (B, T, d) under a right-padded mask (B, T)."""
     if how == "first":
         return states[:, 0]
     if how == "last":

@@ -9,6 +9,7 @@ difference: for the few rows that hypothesis draws it loses up to three more dig
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 from dataclasses import asdict, replace
 
@@ -25,6 +26,7 @@ from workers.probes.similarity import (
     Change,
     Reference,
     compare,
+    compare_with_null,
     shuffled_null,
 )
 
@@ -46,13 +48,15 @@ def gaussian(n: int, d: int, generator: torch.Generator) -> Tensor:
 
 
 def rotation(d: int, generator: torch.Generator) -> Tensor:
-    return torch.linalg.qr(gaussian(d, d, generator)).Q
+    q: Tensor = torch.linalg.qr(gaussian(d, d, generator)).Q
+    return q
 
 
 def centred_orthonormal(n: int, k: int, generator: torch.Generator) -> Tensor:
     """(n, k) orthonormal columns, each of mean zero; needs k < n."""
     draws = gaussian(n, k, generator)
-    return torch.linalg.qr(draws - draws.mean(dim=0)).Q
+    q: Tensor = torch.linalg.qr(draws - draws.mean(dim=0)).Q
+    return q
 
 
 def correlated_pair(n: int, d: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -157,6 +161,10 @@ class TestSlowReference:
         for current in (y, 2 * y, x):
             assert compare(reference, current) == compare(x, current)
 
+    @pytest.mark.parametrize(("n", "d"), [(33, 20), (20, 33)])
+    def test_a_prepared_reference_holds_the_smaller_dimension_only(self, n: int, d: int) -> None:
+        assert Reference.of(gaussian(n, d, seeded(44))).coordinates.shape == (n, min(n, d))
+
 
 class TestOracles:
     @pytest.mark.parametrize(("n", "d"), [(60, 20), (20, 60), (24, 24)])
@@ -221,9 +229,9 @@ class TestOracles:
     @pytest.mark.parametrize(("n", "d"), [(400, 100), (200, 600)])
     def test_independent_gaussians_have_only_the_bias_of_cka(self, n: int, d: int) -> None:
         change = compare(gaussian(n, d, seeded(12)), gaussian(n, d, seeded(13)))
-        # The standard deviation over seeds is below 0.004 for both shapes.
-        assert 1 - change.cka_distance == pytest.approx(d / (n + d), abs=0.02)
-        assert change.cka_distance_debiased == pytest.approx(1, abs=0.02)
+        # Measured standard deviation over seeds: at most 0.008.
+        assert 1 - change.cka_distance == pytest.approx(d / (n + d), abs=0.03)
+        assert change.cka_distance_debiased == pytest.approx(1, abs=0.03)
 
     @pytest.mark.parametrize(("n", "d"), [(40, 16), (16, 40)])
     def test_effective_rank_counts_equal_directions(self, n: int, d: int) -> None:
@@ -289,13 +297,10 @@ class TestLibraries:
 
     @pytest.mark.parametrize(("n", "d"), [(40, 16), (16, 40)])
     def test_rsatoolbox_cosine_cov_is_biased_cka(self, n: int, d: int) -> None:
-        from rsatoolbox.data import Dataset  # type: ignore[import-untyped]
-        from rsatoolbox.rdm import calc_rdm  # type: ignore[import-untyped]
-        from rsatoolbox.rdm import compare as compare_rdms
-
+        data, rdm = (importlib.import_module(f"rsatoolbox.{name}") for name in ("data", "rdm"))
         x, y = correlated_pair(n, d, seeded(22))
-        first, second = (calc_rdm(Dataset(m.numpy()), method="euclidean") for m in (x, y))
-        cka = float(compare_rdms(first, second, method="cosine_cov")[0, 0])
+        first, second = (rdm.calc_rdm(data.Dataset(m.numpy()), method="euclidean") for m in (x, y))
+        cka = float(rdm.compare(first, second, method="cosine_cov")[0, 0])
         assert compare(x, y).cka_distance == pytest.approx(1 - cka, abs=TIGHT)
 
     @pytest.mark.parametrize(("n", "d"), [(60, 20), (20, 60)])
@@ -390,6 +395,11 @@ class TestShuffledNull:
         assert null.cka_distance_debiased == pytest.approx(1, abs=0.1)
         assert compare(x, x).procrustes == 0.0
 
+    def test_compare_with_null_is_both_at_once(self) -> None:
+        x, y = correlated_pair(20, 33, seeded(45))
+        both = compare_with_null(Reference.of(x), y, seeded(46))
+        assert both == (compare(x, y), shuffled_null(x, y, seeded(46)))
+
     def test_advances_the_generator(self) -> None:
         x, y = correlated_pair(30, 12, seeded(30))
         generator = seeded(31)
@@ -444,11 +454,12 @@ class TestInputs:
         with pytest.raises(ValueError, match="reference: 1 of 72"):
             Reference.of(y)
 
-    @pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
+    @pytest.mark.parametrize("value", [0.0, 0.7, 1e6])
     def test_refuses_rows_that_are_all_equal(self, value: float) -> None:
+        """Also when their mean is rounded, as that of 12 times 0.7 is, so that X_c is not zero."""
         x = gaussian(12, 6, seeded(39))
         with pytest.raises(ValueError, match="current: all 12 rows are equal"):
-            compare(x, torch.full((12, 6), value))
+            compare(x, torch.full((12, 6), value, dtype=torch.float64))
 
     @pytest.mark.parametrize("n", [0, 1, 2, 3])
     def test_refuses_fewer_rows_than_the_debiased_cka_can_use(self, n: int) -> None:
