@@ -138,8 +138,8 @@ class _Resolver:
         missing = [name for name in _REQUIRED if point.get(name) is None]
         if missing:
             raise UserError(
-                f"{self._source.where(*keys)}: block {block!r} does not say {', '.join(missing)}; add it to its grid,"
-                " its set or the sweep's defaults"
+                f"{self._source.where(*keys)}: block {block!r} does not say {', '.join(missing)};"
+                " add it to its grid, its set or the sweep's defaults"
             )
         model = self._model(point["model"], *keys, "grid", "model")
         objective = point["objective"]

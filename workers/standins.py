@@ -168,7 +168,8 @@ def build_config(source: StandinModel, tokenizer: PreTrainedTokenizerFast) -> Pr
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    heads = max(1, width // 32)
+    # CodeGen stores its projections in four shards of heads, so heads come in fours.
+    heads = 4 * max(1, width // 128)
     wide = {
         "hidden_size": width,
         "num_hidden_layers": layers,

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jsonschema
 import pytest
 import yaml
@@ -7,7 +9,7 @@ from sweeps.expand import read_sweep
 from sweeps.sweep_spec import SweepSpec, json_schema
 from sweeps.yaml_source import YamlSource
 
-DEMO = open("sweeps/library/demo.yaml", encoding="utf-8").read()
+DEMO = Path("sweeps/library/demo.yaml").read_text(encoding="utf-8")
 
 
 def line_of(text: str, part: str) -> int:
@@ -94,7 +96,7 @@ def test_numbers_in_scientific_notation_are_numbers():
 def test_the_json_schema_accepts_the_library_and_refuses_a_typo():
     schema = json_schema()
     for name in ("demo", "paper"):
-        text = open(f"sweeps/library/{name}.yaml", encoding="utf-8").read()
+        text = Path(f"sweeps/library/{name}.yaml").read_text(encoding="utf-8")
         jsonschema.validate(YamlSource.parse(text, name).value(), schema)
     document = yaml.safe_load(DEMO)
     document["defaults"]["bach_size"] = 3

@@ -1,0 +1,179 @@
+"""The plain engine against torch's own optimizer and against the obvious way to control layers."""
+
+import copy
+
+import pytest
+import torch
+
+from sweeps import spec
+from workers.controls.layer_groups import find_layer_groups
+from workers.controls.registry import build_control
+from workers.engines.plain import PlainEngine
+
+OPTIMIZER = spec.Optimizer(learning_rate=1e-2, eps=1e-6, weight_decay=0.1)
+RATES = (1e-2, 5e-3, 2e-3)
+CONTROLS = {
+    "standard": spec.Standard(),
+    "layer_clip": spec.LayerClip(max_norm=0.05),
+    "equal_step_mean": spec.EqualStep(),
+    "equal_step_median": spec.EqualStep(target="median"),
+    "equal_step_fixed": spec.EqualStep(target=0.003),
+    "equal_step_all": spec.EqualStep(scope="all"),
+}
+
+
+def loss_of(model, step):
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(0, 400, (4, 12), generator=generator)
+    logits = model(input_ids=ids).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+
+
+def groups_of(model):
+    ids = torch.arange(4)[None]
+    return find_layer_groups(model, lambda: model(input_ids=ids))
+
+
+def engine_of(model, control, optimizer=OPTIMIZER):
+    return PlainEngine(model, groups_of(model), build_control(control), optimizer, "fp32")
+
+
+def reference_step(groups, optimizer, control):
+    """Clone every weight, step with torch, rescale each layer's displacement from the clone."""
+    if control.kind == "layer_clip":
+        for group in groups:
+            torch.nn.utils.clip_grad_norm_(group.parameters, control.max_norm)
+    before = [[p.detach().clone() for p in group.parameters] for group in groups]
+    optimizer.step()
+    if control.kind != "equal_step":
+        return
+    with torch.no_grad():
+        controlled = [
+            k for k, group in enumerate(groups) if group.kind == "block" or control.scope == "all"
+        ]
+        moved = {}
+        for k in controlled:
+            now = torch.cat([p.detach().flatten() for p in groups[k].parameters]).double()
+            old = torch.cat([p.flatten() for p in before[k]]).double()
+            moved[k] = ((now - old).norm(), old.norm())
+        ratios = torch.stack([moved[k][0] / moved[k][1] for k in controlled])
+        rho = {"mean": ratios.mean(), "median": ratios.quantile(0.5)}.get(
+            control.target, control.target
+        )
+        for k, ratio in zip(controlled, ratios, strict=True):
+            for p, old in zip(groups[k].parameters, before[k], strict=True):
+                p.copy_(old + (p - old) * (rho / ratio))
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_three_steps_equal_the_obvious_implementation(name, make_language_model):
+    control = CONTROLS[name]
+    model, _ = make_language_model("gpt2")
+    twin = copy.deepcopy(model)
+    engine = engine_of(model, control)
+    groups = groups_of(twin)
+    optimizer = torch.optim.AdamW(
+        [{"params": list(group.parameters)} for group in groups],
+        betas=OPTIMIZER.betas,
+        eps=OPTIMIZER.eps,
+        weight_decay=OPTIMIZER.weight_decay,
+    )
+    for step, rate in enumerate(RATES):
+        engine.backward(loss_of(model, step))
+        engine.step(rate)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        loss_of(twin, step).backward()
+        reference_step(groups, optimizer, control)
+    # Float32 rounding of three steps of 1e-2 on weights of order 1; the reference itself subtracts
+    # weights and loses the digits they share.
+    for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in CONTROLS if name != "standard"])
+def test_a_control_changes_the_weights_far_beyond_that_tolerance(name, make_language_model):
+    changed = []
+    for control in (CONTROLS["standard"], CONTROLS[name]):
+        model, _ = make_language_model("gpt2")
+        engine = engine_of(model, control)
+        engine.backward(loss_of(model, 0))
+        engine.step(1e-2)
+        engine.backward(loss_of(model, 1))
+        engine.step(1e-2)
+        changed.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    # Fifty times the tolerance of parity; mean and median keep the step's size and so change least.
+    assert (changed[0] - changed[1]).abs().max() > 1.5e-4
+
+
+def measured_ratios(model, groups, act):
+    """Return what ``act`` moved each group by, from clones of the weights, in float64."""
+    before = [torch.cat([p.detach().flatten() for p in g.parameters]).double() for g in groups]
+    record = act()
+    after = [torch.cat([p.detach().flatten() for p in g.parameters]).double() for g in groups]
+    moved = [((a - b).norm().item(), b.norm().item()) for a, b in zip(after, before, strict=True)]
+    return moved, record
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_what_is_recorded_is_what_happened(name, make_language_model):
+    model, _ = make_language_model("opt")
+    engine = engine_of(model, CONTROLS[name])
+    groups = groups_of(model)
+    for step in range(3):
+        engine.backward(loss_of(model, step))
+        gradients = [
+            torch.cat([p.grad.flatten() for p in g.parameters]).double().norm().item()
+            for g in groups
+        ]
+        moved, record = measured_ratios(model, groups, lambda: engine.step(1e-2))
+        assert record.gradient_norms == pytest.approx(gradients, rel=1e-5)
+        assert record.weight_norms == pytest.approx([w for _, w in moved], rel=1e-6)
+        # The displacement is measured by subtracting float32 weights: 1e-7 of the weight's norm.
+        for recorded, (update, weight) in zip(record.update_norms, moved, strict=True):
+            assert recorded == pytest.approx(update, rel=1e-4, abs=2e-7 * weight)
+
+
+def test_equal_step_moves_every_block_alike_and_standard_does_not(make_language_model):
+    for name, equal in (("equal_step_mean", True), ("standard", False)):
+        model, _ = make_language_model("gpt2")
+        engine = engine_of(model, CONTROLS[name])
+        groups = groups_of(model)
+        for step in range(4):
+            engine.backward(loss_of(model, step))
+            record = engine.step(1e-2)
+            ratios = [
+                u / w
+                for u, w, g in zip(record.update_norms, record.weight_norms, groups, strict=True)
+                if g.kind == "block"
+            ]
+            assert (max(ratios) / min(ratios) - 1 < 1e-5) == equal
+
+
+def test_global_clipping_is_torchs(make_language_model):
+    optimizer = OPTIMIZER.model_copy(update={"max_grad_norm": 0.1})
+    model, _ = make_language_model("gpt2")
+    twin = copy.deepcopy(model)
+    engine = engine_of(model, spec.Standard(), optimizer)
+    reference = torch.optim.AdamW(twin.parameters(), lr=1e-2, eps=1e-6, weight_decay=0.1)
+    engine.backward(loss_of(model, 0))
+    record = engine.step(1e-2)
+    loss_of(twin, 0).backward()
+    norm = torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.1)
+    reference.step()
+    assert record.total_gradient_norm == pytest.approx(norm.item(), rel=1e-5)
+    assert record.clip_coefficient == pytest.approx(0.1 / (norm.item() + 1e-6), rel=1e-5)
+    for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=3e-6)
+
+
+def test_bf16_computes_in_bf16_and_keeps_float32_weights(make_language_model):
+    model, _ = make_language_model("gpt2")
+    engine = PlainEngine(model, groups_of(model), build_control(spec.Standard()), OPTIMIZER, "bf16")
+    with engine.forward_precision():
+        assert model(input_ids=torch.arange(4)[None]).logits.dtype == torch.bfloat16
+        loss = loss_of(model, 0)
+    engine.backward(loss)
+    engine.step(1e-2)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}

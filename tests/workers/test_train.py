@@ -1,0 +1,232 @@
+"""One run, into a store: what it leaves there, however it ends."""
+
+import json
+import math
+
+import polars as pl
+import pytest
+import torch
+
+from sweeps.corpora import corpus_digest
+from sweeps.results.schema import TABLES
+from sweeps.results.store import Store
+from sweeps.spec import (
+    BuiltinData,
+    EqualStep,
+    Execution,
+    ModelSpec,
+    Objective,
+    Optimizer,
+    Probe,
+    RunSpec,
+    Standard,
+    StandinModel,
+)
+from workers import train as train_module
+from workers.train import train
+
+CPU = torch.device("cpu")
+DOCS = BuiltinData(builtin="python-docs", digest=corpus_digest("python-docs"))
+
+
+def make_run(**fields):
+    source = StandinModel(
+        standin="gpt2",
+        layers=3,
+        width=32,
+        vocabulary=400,
+        pretrain_steps=3,
+        pretraining="clm",
+        digest=corpus_digest("python-docs"),
+    )
+    return RunSpec(
+        **{
+            "model": ModelSpec(name="tiny", source=source),
+            "objective": Objective(kind="clm", data=DOCS),
+            "control": Standard(),
+            "seed": 0,
+            "steps": 7,
+            "batch_size": 4,
+            "sequence_length": 16,
+            "optimizer": Optimizer(learning_rate=1e-3),
+            "probe": Probe(data=DOCS, rows=32, sequence_length=16, every=3),
+            "execution": Execution(part_steps=3),
+            **fields,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A store whose cache the stores of this module share: stand-ins are made once."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def store(cache, tmp_path):
+    (cache / "cache").mkdir(exist_ok=True)
+    (tmp_path / "cache").symlink_to(cache / "cache")
+    return Store(tmp_path)
+
+
+def rows(store, run, table):
+    parts = store.run(run.run_id).parts(table)
+    return pl.concat([pl.read_parquet(path) for path in parts])
+
+
+def test_a_finished_run_has_every_row_once(store):
+    run = make_run()
+    progress = list(train(run, store, CPU))
+    assert [p.step for p in progress] == [0, 1, 2, 3, 4, 5, 6, 7, 7]
+    assert progress[-1].status == "finished"
+    assert rows(store, run, "steps")["step"].to_list() == [1, 2, 3, 4, 5, 6, 7]
+    layers = rows(store, run, "layers")
+    assert layers.select("step", "layer").n_unique() == len(layers) == 7 * 5
+    profiles = rows(store, run, "profiles")
+    assert profiles["step"].unique().sort().to_list() == [3, 6, 7]
+    assert profiles.filter(step=7)["depth"].to_list() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    names = [path.name for path in store.run(run.run_id).parts("steps")]
+    assert names == [f"part-{a:06d}-{b:06d}.parquet" for a, b in ((0, 3), (3, 6), (6, 7))]
+
+
+def test_the_closing_record_accounts_for_every_part(store):
+    run = make_run()
+    list(train(run, store, CPU))
+    folder = store.run(run.run_id)
+    done = folder.done()
+    listed = {path: part["rows"] for path, part in done["parts"].items()}
+    for table in TABLES:
+        for path in folder.parts(table):
+            assert listed.pop(str(path.relative_to(folder.path))) == len(pl.read_parquet(path))
+    assert listed == {}
+    assert folder.record()["spec"] == json.loads(run.model_dump_json())
+    assert folder.record()["facts"]["layers"] == 3
+
+
+def test_fine_tuning_moves_states_and_leaves_the_null_far_away(store):
+    run = make_run(steps=20, optimizer=Optimizer(learning_rate=5e-3))
+    list(train(run, store, CPU))
+    last = rows(store, run, "profiles").filter(step=20)
+    assert (last["procrustes"] > 0.01).all()
+    assert (last["procrustes"] < last["procrustes_null"]).all()
+    steps = rows(store, run, "steps")
+    assert steps["loss"][-1] < steps["loss"][0]
+
+
+def test_the_rows_are_a_function_of_the_run(store, tmp_path_factory, cache):
+    run = make_run(control=EqualStep())
+    again = tmp_path_factory.mktemp("again")
+    (again / "cache").symlink_to(cache / "cache")
+    list(train(run, store, CPU))
+    list(train(make_run(seed=5), store, CPU))
+    list(train(run, Store(again), CPU))
+    for table in TABLES:
+        assert rows(store, run, table).equals(rows(Store(again), run, table))
+
+
+def test_equal_step_is_recorded_as_equal_and_standard_is_not(store):
+    spreads = {}
+    for control in (EqualStep(), EqualStep(target=0.001), Standard()):
+        run = make_run(control=control)
+        list(train(run, store, CPU))
+        ratio = pl.col("update_norm") / pl.col("weight_norm")
+        blocks = rows(store, run, "layers").filter(group="block")
+        spread = blocks.group_by("step").agg((ratio.max() / ratio.min() - 1).alias("spread"))
+        spreads[control.setting] = spread["spread"]
+    assert (spreads["mean"] < 1e-5).all()
+    assert (spreads["0.001"] < 1e-5).all()
+    assert (spreads[""] > 1e-3).all()
+
+
+def test_metrics_that_were_not_asked_for_are_empty(store):
+    probe = Probe(data=DOCS, rows=32, sequence_length=16, metrics=("cka_distance",))
+    run = make_run(probe=probe)
+    list(train(run, store, CPU))
+    profiles = rows(store, run, "profiles")
+    assert profiles["cka_distance"].null_count() == 0
+    assert profiles["procrustes"].null_count() == len(profiles)
+
+
+def test_a_diverged_run_is_a_result_with_its_rows(store):
+    run = make_run(optimizer=Optimizer(learning_rate=1e18), steps=50)
+    progress = list(train(run, store, CPU))
+    done = store.run(run.run_id).done()
+    assert progress[-1].status == done["status"] == "diverged"
+    assert done["step"] < 50
+    losses = rows(store, run, "steps")["loss"].to_list()
+    assert len(losses) == done["step"]
+    assert all(math.isfinite(loss) for loss in losses[:-1])
+    assert store.run(run.run_id).attempts()[-1]["cause"] == "diverged"
+
+
+def test_closing_the_generator_is_a_cancelled_attempt_without_a_result(store):
+    run = make_run()
+    progress = train(run, store, CPU)
+    for _ in range(3):
+        next(progress)
+    progress.close()
+    folder = store.run(run.run_id)
+    assert folder.done() is None
+    (attempt,) = folder.attempts()
+    assert (attempt["cause"], attempt["error"]) == ("cancelled", None)
+
+
+def test_an_error_is_a_failed_attempt_with_its_traceback(store, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no such layer")
+
+    monkeypatch.setattr(train_module, "find_layer_groups", broken)
+    run = make_run()
+    with pytest.raises(RuntimeError):
+        list(train(run, store, CPU))
+    (attempt,) = store.run(run.run_id).attempts()
+    assert attempt["cause"] == "failed"
+    assert "RuntimeError: no such layer" in attempt["error"]
+    monkeypatch.undo()
+    list(train(run, store, CPU))
+    causes = [attempt["cause"] for attempt in store.run(run.run_id).attempts()]
+    assert causes == ["failed", "finished"]
+
+
+def test_starting_over_leaves_no_row_of_the_attempt_before(store):
+    run = make_run()
+    list(train(run, store, CPU))
+    first = {table: rows(store, run, table) for table in TABLES}
+    progress = train(run, store, CPU)
+    for _ in range(5):
+        next(progress)
+    progress.close()
+    assert store.run(run.run_id).done() is None
+    list(train(run, store, CPU))
+    assert all(rows(store, run, table).equals(first[table]) for table in TABLES)
+
+
+@pytest.mark.parametrize("kind", ["classification", "contrastive"])
+def test_every_objective_runs_from_a_builtin_corpus(store, kind):
+    corpus = {"classification": "python-packages", "contrastive": "python-pairs"}[kind]
+    data = BuiltinData(builtin=corpus, digest=corpus_digest(corpus))
+    options = {"labels": 6} if kind == "classification" else {"temperature": 0.05}
+    objective = Objective(kind=kind, data=data, pooling="mean", **options)
+    run = make_run(objective=objective, execution=Execution(micro_batch_size=2))
+    assert list(train(run, store, CPU))[-1].status == "finished"
+    groups = rows(store, run, "layers").filter(step=1)["group"].to_list()
+    assert groups == ["embedding", "block", "block", "block", "head"]
+
+
+def test_bf16_gives_a_result_near_float32(store):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        run = make_run(precision=precision)
+        list(train(run, store, CPU))
+        losses[precision] = rows(store, run, "steps")["loss"][-1]
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-2)
+
+
+def test_a_run_shares_the_reference_of_its_model(store):
+    for seed in (0, 1):
+        list(train(make_run(seed=seed), store, CPU))
+    references = list((store.cache / "reference").glob("*.safetensors"))
+    before = {path: path.stat().st_mtime_ns for path in references}
+    list(train(make_run(seed=2), store, CPU))
+    assert {path: path.stat().st_mtime_ns for path in references} == before
