@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import Counter
 from typing import Any
 
@@ -31,7 +32,7 @@ def command(sweep_file: str, location: str | None, as_json: bool) -> int:
         return 0
     click.echo(f"{sweep.name}: {len(sweep.runs)} runs")
     if sweep.description:
-        click.echo(sweep.description)
+        click.echo(textwrap.fill(sweep.description, 80))
     click.echo()
     click.echo("\n".join(_table(sweep)))
     click.echo()
