@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "profile": ("profile", "Show the depth profiles of a sweep, per condition."),
     "compare": ("compare", "Compare two controls: persists, collapses or reverses."),
     "claims": ("claims", "Check the claims of a study against its sweep."),
+    "report": ("report", "Write one self-contained HTML report of a sweep."),
     "query": ("query", "Ask the store's tables in SQL."),
     "schema": ("schema", "Print the JSON Schema of a sweep file."),
 }

@@ -51,12 +51,11 @@ def numbers(found: Estimate) -> str:
     if found.blocked:
         return ""
     resting = f"n = {found.n}" + (f" of {found.of}" if found.of != found.n else "")
+    unit = found.unit.removesuffix("s") if found.n == found.of == 1 else found.unit
     if found.draws is None:
-        return f"{found.value:.4g} ({resting} {found.unit})"
+        return f"{found.value:.4g} ({resting} {unit})"
     p_value = "" if found.p_value is None else f", permutation p = {found.p_value:.2g}"
-    return (
-        f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}] ({resting} {found.unit}{p_value})"
-    )
+    return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}] ({resting} {unit}{p_value})"
 
 
 def _fold(text: str, width: int, lead: str) -> str:

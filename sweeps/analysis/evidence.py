@@ -159,8 +159,12 @@ class Evidence:
             if measure.reduce in ("gap", "variance_explained"):
                 assert measure.by is not None
                 groups = conditions[measure.by].to_list()
-                if len(set(groups)) < 2:
+                distinct = len(set(groups))
+                if distinct < 2:
                     return _nothing(f"only one value of {measure.by}", total, notes)
+                if measure.reduce == "variance_explained" and count < 2 * distinct:
+                    reason = f"{count} conditions are too few to tell {distinct} values"
+                    return _nothing(f"{reason} of {measure.by} apart", total, notes)
                 reduce = gap if measure.reduce == "gap" else variance_explained
                 value, draws = reduce(means[None], groups), reduce(samples, groups)
                 if measure.reduce == "variance_explained":
