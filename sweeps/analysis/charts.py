@@ -72,7 +72,7 @@ def profile_charts(data: ReportData) -> list[Chart]:
     """Return one small chart per model and treatment, on one scale of change for a model."""
     bands = data.tables["bands"]
     charts = []
-    for (model, treatment), _ in bands.group_by("model", "treatment", maintain_order=True):
+    for (model, treatment), group in bands.group_by("model", "treatment", maintain_order=True):
         own = bands.filter(model=model)
         top = max(
             [float(x) for name in ("value", "high") for x in own[name].drop_nulls().to_list()]
@@ -88,24 +88,22 @@ def profile_charts(data: ReportData) -> list[Chart]:
             color=alt.Color("objective:N", scale=alt.Scale(domain=objectives(data)), legend=None),
         )
         y = alt.Y("value:Q", title=None, scale=y_scale, axis=alt.Axis(tickCount=4))
-        tooltip = [
-            "objective:N",
-            "layer:Q",
-            *[alt.Tooltip(f"{name}:Q", format=".4f") for name in ("value", "low", "high", "null")],
-            "n:Q",
-        ]
-        layers = alt.layer(
-            base.mark_area(opacity=0.2, clip=True).encode(
-                y=alt.Y("low:Q", title=None, scale=y_scale), y2="high:Q"
-            ),
-            base.mark_line(strokeDash=[2, 3], opacity=0.7, clip=True).encode(
-                y=alt.Y("null:Q", title=None, scale=y_scale)
-            ),
+        tooltip = ["objective:N", "layer:Q", *_numbers("value", "low", "high", "null"), "n:Q"]
+        parts = [
             base.mark_line(clip=True, strokeWidth=2).encode(y=y),
             base.mark_point(clip=True, size=18, filled=True, opacity=1).encode(
                 y=y, tooltip=tooltip
             ),
-        ).add_params(_chosen(), alt.param(name="tonull", value=False))
+        ]
+        # One seed has no band and an unmeasured null no line: a layer of nothing has no extent.
+        if group["null"].is_not_null().any():
+            null = base.mark_line(strokeDash=[2, 3], opacity=0.7, clip=True)
+            parts.insert(0, null.encode(y=alt.Y("null:Q", title=None, scale=y_scale)))
+        if group["low"].is_not_null().any():
+            band = base.mark_area(opacity=0.2, clip=True)
+            low = alt.Y("low:Q", title=None, scale=y_scale)
+            parts.insert(0, band.encode(y=low, y2="high:Q"))
+        layers = alt.layer(*parts).add_params(_chosen(), alt.param(name="tonull", value=False))
         label = f"{data.metric} by depth, {model}, {treatment}"
         charts.append(
             Chart(

@@ -1,0 +1,177 @@
+"""The report opened in headless Chromium: drawn, silent, offline, and answering to a click."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planted_store import plant_paper, run_spec, save_sweep, write_run
+
+from sweeps.analysis.claims import find_claims, read_claims
+from sweeps.analysis.report import render
+from sweeps.analysis.report_data import gather
+from sweeps.results.objective_distance import record_distance
+from sweeps.results.store import Store
+from sweeps.results.tables import open_store
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = Store.at(str(tmp_path_factory.mktemp("browser") / "store"))
+    runs = []
+    for model, family in (("tiny-gpt2", "gpt2"), ("<b>tiny</b> opt", "opt")):
+        for objective in ("clm", "contrastive"):
+            for control in ("standard", "equal_step"):
+                for seed in range(2):
+                    run = run_spec(model, objective, control, seed)
+                    slope = 0.3 + 0.02 * seed
+                    facts = {"layers": 6, "family": family}
+                    write_run(store, run, lambda x, s=slope: 0.1 + s * x, facts=facts)
+                    record_distance(store, run, [0.5 if objective == "clm" else 0.1])
+                    runs.append(run)
+    save_sweep(store, "toy", runs)
+    return write_report(store, "toy")
+
+
+def write_report(store: Store, name: str) -> Path:
+    tables = open_store(store.root, sweep=name)
+    data = gather(tables, name, "A study.", "", read_claims(find_claims(store, name)))
+    path = store.root / "report.html"
+    path.write_text(render(data, datetime.now(UTC)), encoding="utf-8")
+    return path
+
+
+class Visit:
+    """A page that was opened, with everything it said and asked for."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+        self.page = browser.new_context(**options).new_page()
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.url = path.as_uri()
+        started = time.perf_counter()
+        self.page.goto(self.url)
+        self.page.wait_for_selector("html[data-ready=yes]")
+        self.interactive = time.perf_counter() - started
+        self.page.wait_for_selector("html[data-charts=drawn]", timeout=60_000)
+        self.drawn = time.perf_counter() - started
+
+    def settle(self) -> None:
+        self.page.wait_for_timeout(100)
+        self.page.wait_for_selector("html[data-charts=drawn]", timeout=60_000)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
+        {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
+    ],
+    ids=["desktop-light", "phone-dark"],
+)
+def test_every_chart_is_drawn_in_silence_and_offline(
+    browser: Any, report: Path, options: dict[str, Any]
+) -> None:
+    visit = Visit(browser, report, **options)
+    states = visit.page.evaluate(
+        "[...document.querySelectorAll('[data-chart]')].map("
+        "e => [e.dataset.drawn, e.querySelectorAll('svg path').length])"
+    )
+    assert len(states) == 15
+    assert all(drawn == "yes" and paths > 0 for drawn, paths in states)
+    assert visit.said == []
+    assert [url for url in visit.asked if url != visit.url] == []
+    assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    scheme = visit.page.evaluate("document.documentElement.dataset.theme")
+    assert scheme == options["color_scheme"]
+
+
+def test_a_choice_of_model_reaches_every_chart(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report, viewport={"width": 1280, "height": 900})
+    page = visit.page
+    page.click("nav button[data-model='<b>tiny</b> opt']")
+    visit.settle()
+    chosen = page.evaluate(
+        "depthsweep.views.filter(v => v.view && v.chart.spec.params?.some(p => p.name ==="
+        " 'chosen')).map(v => v.view.signal('chosen'))"
+    )
+    assert len(chosen) == 11
+    assert set(chosen) == {"<b>tiny</b> opt"}
+    assert page.inner_text("[data-shown-model]") == "<b>tiny</b> opt"
+    faded = page.evaluate(
+        "[...document.querySelectorAll('.model.unchosen h3')].map(e => e.innerText)"
+    )
+    assert faded == ["tiny-gpt2"]
+    # Clicked in a chart instead: the first dot of the slopes is tiny-gpt2's.
+    dots = page.locator("[aria-label^='Slope of procrustes'] svg .mark-symbol path")
+    dots.first.scroll_into_view_if_needed()
+    box = dots.first.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    visit.settle()
+    assert page.get_attribute("nav button[data-model='tiny-gpt2']", "aria-pressed") == "true"
+    assert visit.said == []
+
+
+def test_the_theme_and_the_null_can_be_switched(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report, color_scheme="light")
+    page = visit.page
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    visit.settle()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    top = "depthsweep.views.find(v => v.chart.table === 'bands').view.scale('y').domain()[1]"
+    assert page.evaluate(top) < 0.6
+    page.check("#tonull")
+    page.wait_for_timeout(200)
+    assert page.evaluate(top) > 1
+    assert visit.said == []
+
+
+def test_a_report_of_240_runs_is_small_and_quick(
+    browser: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    store = plant_paper(tmp_path_factory.mktemp("paper") / "store", steps=48)
+    path = write_report(store, "paper")
+    assert path.stat().st_size < 10e6
+    visit = Visit(browser, path, viewport={"width": 1280, "height": 900})
+    print(
+        f"240 runs: {path.stat().st_size / 1e6:.1f} MB, interactive in {visit.interactive:.2f} s,"
+        f" drawn in {visit.drawn:.2f} s"
+    )
+    assert visit.interactive < 3
+    assert visit.said == []
+    button = visit.page.locator("nav button[data-model]").nth(3)
+    button.click()
+    visit.settle()
+    assert button.get_attribute("aria-pressed") == "true"
