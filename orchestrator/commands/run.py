@@ -77,9 +77,10 @@ def run_sweep(sweep: Sweep, store: Store, slots: int | None, as_json: bool) -> i
             lambda event: display.event(event.run_id, event.kind, event.report),
         )
     skipped = len(actions) - len(to_run)
-    missing = [run_id for run_id in board.runs if run_id not in board.ended]
-    ended = {**board.ended, **dict.fromkeys(missing, "cancelled")}
-    return _close(sweep, ended, board.errors, skipped, as_json, console)
+    for run_id in board.runs:
+        if run_id not in board.ended:
+            board.ended[run_id] = "cancelled" if run_id in board.running else "not started"
+    return _close(sweep, board.ended, board.errors, skipped, as_json, console)
 
 
 def _close(
@@ -97,7 +98,7 @@ def _close(
     if ended:
         said = ", ".join(f"{count} {status}" for status, count in counts.items())
         console.print(f"{sweep.name}: {said}" + (f", {skipped} skipped" if skipped else ""))
-    if counts.get("cancelled"):
+    if counts.get("cancelled") or counts.get("not started"):
         console.print("interrupted: finished runs are kept; the same command runs the rest")
         return 130
     if counts.get("failed"):

@@ -21,9 +21,7 @@ def test_a_runs_flops_are_six_a_parameter_and_token():
 
 
 def test_pairs_count_both_sentences():
-    costs = {
-        run.objective.kind: estimate(run).tokens for run in PAPER if run.model.name == "gpt2"
-    }
+    costs = {run.objective.kind: estimate(run).tokens for run in PAPER if run.model.name == "gpt2"}
     assert costs["contrastive"] == 2 * costs["classification"]
 
 

@@ -1,0 +1,153 @@
+"""A whole sweep through the command line: run, run again, lose a run, interrupt, fail."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from sweeps.results.schema import TABLES
+from sweeps.results.store import Store
+
+DEPTHSWEEP = str(Path(sys.executable).with_name("depthsweep"))
+SWEEP = """
+name: small
+models:
+  a: {standin: gpt2, layers: 2, width: 32, vocabulary: 400, pretrain_steps: 5}
+  b: {standin: opt, layers: 3, width: 32, vocabulary: 400, pretrain_steps: 5}
+objectives:
+  clm: {data: {builtin: python-source}}
+probe: {data: {builtin: python-docs}, rows: 32, sequence_length: 16, every: 4}
+defaults: {steps: 8, batch_size: 4, sequence_length: 16, learning_rate: 1e-3, part_steps: 3}
+blocks:
+  - name: all
+    grid: {model: [a, b], objective: [clm], control: [standard, equal_step], seed: [0]}
+"""
+
+
+def depthsweep(*arguments, cwd):
+    return subprocess.run(
+        [DEPTHSWEEP, *arguments], capture_output=True, text=True, cwd=cwd, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a sweep that has been run to its end."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "small.yaml").write_text(SWEEP, encoding="utf-8")
+    shown = depthsweep("run", "small.yaml", cwd=folder)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "small: 4 finished" in shown.stdout
+    return folder
+
+
+def rows_of(folder, run_id):
+    run = Store(folder / "store").run(run_id)
+    return {
+        table: pl.concat([pl.read_parquet(path) for path in run.parts(table)]) for table in TABLES
+    }
+
+
+def run_ids(folder):
+    return [run.run_id for run in Store(folder / "store").runs()]
+
+
+def test_every_run_finished_with_its_profiles(folder):
+    status = json.loads(depthsweep("status", "small", "--json", cwd=folder).stdout)
+    assert [run["state"] for run in status["small"]] == ["finished"] * 4
+    for run_id in run_ids(folder):
+        profiles = rows_of(folder, run_id)["profiles"]
+        assert profiles["step"].unique().sort().to_list() == [4, 8]
+
+
+def test_running_again_does_nothing_and_says_why(folder):
+    before = {path: path.stat().st_mtime_ns for path in (folder / "store/runs").rglob("*")}
+    shown = depthsweep("run", "small.yaml", cwd=folder)
+    assert shown.returncode == 0
+    assert "4 already finished: skipped" in shown.stdout
+    assert "nothing to do" in shown.stdout
+    assert {path: path.stat().st_mtime_ns for path in (folder / "store/runs").rglob("*")} == before
+
+
+def test_a_lost_run_runs_again_alone_with_identical_rows(folder):
+    lost = run_ids(folder)[1]
+    rows = rows_of(folder, lost)
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "store/runs").rglob("*.parquet")}
+    shutil.rmtree(folder / "store/runs" / lost)
+    shown = depthsweep("run", "small.yaml", cwd=folder)
+    assert "3 already finished: skipped" in shown.stdout
+    assert "1 to run" in shown.stdout
+    again = rows_of(folder, lost)
+    assert all(again[table].equals(rows[table]) for table in TABLES)
+    for path, written in kept.items():
+        if lost not in str(path):
+            assert path.stat().st_mtime_ns == written
+
+
+def test_a_fresh_process_without_ray_gives_the_rows_of_a_warm_one(folder, tmp_path):
+    for run_id in run_ids(folder):
+        spec = folder / "store/runs" / run_id / "run.json"
+        subprocess.run(
+            [sys.executable, "-m", "workers", str(spec), "--store", str(tmp_path / "store")],
+            check=True,
+            capture_output=True,
+        )
+        warm, fresh = rows_of(folder, run_id), rows_of(tmp_path, run_id)
+        assert all(warm[table].equals(fresh[table]) for table in TABLES)
+
+
+def test_an_interrupt_stops_cleanly_and_the_same_command_finishes(folder, tmp_path):
+    text = SWEEP.replace("steps: 8", "steps: 300").replace("every: 4", "every: 150")
+    (tmp_path / "small.yaml").write_text(text, encoding="utf-8")
+    shutil.copytree(folder / "store/cache", tmp_path / "store/cache")
+    process = subprocess.Popen(
+        [DEPTHSWEEP, "run", "small.yaml"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("store/runs/*/steps/part-*")) and time.monotonic() < until:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "interrupted: finished runs are kept" in said
+    assert "Traceback" not in said
+    causes = [
+        attempt["cause"] for run in Store(tmp_path / "store").runs() for attempt in run.attempts()
+    ]
+    assert "cancelled" in causes
+    assert set(causes) <= {"cancelled", "finished"}
+    shown = depthsweep("run", "small.yaml", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "its last attempt was cancelled" in shown.stdout
+
+
+def test_a_run_that_fails_leaves_the_others_and_says_what_to_read(folder, tmp_path):
+    rows = tmp_path / "few.jsonl"
+    rows.write_text(json.dumps({"text": "too short"}) + "\n")
+    text = SWEEP.replace(
+        "objectives:", "objectives:\n  tiny: {kind: clm, data: {file: few.jsonl}}"
+    ).replace(
+        "objective: [clm], control: [standard, equal_step]",
+        "objective: [clm, tiny], control: [standard]",
+    )
+    (tmp_path / "small.yaml").write_text(text, encoding="utf-8")
+    shutil.copytree(folder / "store/cache", tmp_path / "store/cache")
+    shown = depthsweep("run", "small.yaml", cwd=tmp_path)
+    assert shown.returncode == 1
+    assert "small: 2 failed, 2 finished" in shown.stdout
+    assert "less than one sequence of 16" in shown.stdout
+    status = depthsweep("status", "small", cwd=tmp_path).stdout
+    assert "2 finished, 2 failed" in status
+    assert "lower sequence_length" in status
