@@ -7,11 +7,14 @@ layers, it is kept in the gradient's own memory, which AdamW no longer needs.
 
 Traffic, in words a parameter: 4 read and 3 written as in fused AdamW; 1 written and 2 read more for
 updates that wait; 1 read (and 1 written where it clips) more for gradient scaling.
+
+The owner of the weights may call ``step`` once, once a parameter group, or once a stretch of one:
+gradients are held until the last call of a step, and then one pass serves every control.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,11 +23,14 @@ from torch import Tensor
 from sweeps import spec
 from workers.controls.layer_control import LayerControl
 from workers.controls.layer_groups import LayerGroup
+from workers.engines.shards import Shard
 
 # Elements of a slab: five float32 arrays of it stay in a CPU's second-level cache; on an
 # accelerator slabs only bound the scratch, so they are as large as launches want.
 CPU_SLAB = 1 << 16
 DEVICE_SLAB = 1 << 26
+
+GRADIENT, UPDATE, WEIGHT = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -41,28 +47,40 @@ class LayerStep:
 
 @dataclass
 class _Slab:
-    """A run of pieces of one group, together at most a scratch full; tensors are flat views."""
+    """A run of pieces of one layer, together at most a scratch full; tensors are flat views."""
 
-    pieces: list[tuple[int, int, int]]  # parameter, first element, end
+    pieces: list[tuple[int, int, int]]  # shard, first element, end
     weights: list[Tensor]
     first_moments: list[Tensor]
     second_moments: list[Tensor]
     updates: list[Tensor]
-    size: int
+    steps: list[Tensor]
+    scratch: Tensor
+
+
+def _unshared(squares: Tensor) -> Tensor:
+    return squares
+
+
+def _nothing(call: int) -> None:
+    del call
 
 
 class LayerAdamW(torch.optim.Optimizer):
     """AdamW with one parameter group per layer group, stepping under a ``LayerControl``.
 
     Weights and gradients are float32. The learning rate is that of ``param_groups`` at the step.
+    Until ``bind`` has said where the weights are, ``step`` does nothing.
     """
 
     def __init__(
         self, groups: Sequence[LayerGroup], control: LayerControl, optimizer: spec.Optimizer
     ) -> None:
         self.control = control
+        self.record: LayerStep | None = None
         self._max_grad_norm = optimizer.max_grad_norm
         self._controlled = [i for i, group in enumerate(groups) if control.controls(group.kind)]
+        self.layers: list[tuple[Shard, ...]] = []
         super().__init__(
             [{"params": list(group.parameters), "layer": group.layer} for group in groups],
             {
@@ -72,103 +90,172 @@ class LayerAdamW(torch.optim.Optimizer):
                 "weight_decay": optimizer.weight_decay,
             },
         )
-        device = groups[0].parameters[0].device
-        self._index = torch.tensor(self._controlled, device=device)
+        # The owner may show one group at a time under this name.
+        self._settings = list(self.param_groups)
+
+    def bind(
+        self,
+        layers: Sequence[tuple[Shard, ...]],
+        *,
+        calls: int = 1,
+        total: Callable[[Tensor], Tensor] | None = None,
+        publish: Callable[[int], None] = _nothing,
+    ) -> None:
+        """Step the weights of ``layers`` (one entry a group) from now on, with fresh moments.
+
+        ``step`` will be called ``calls`` times a step; ``total`` sums a tensor over the ranks
+        that hold other parts of the layers, if there are such; ``publish(c)`` repeats what the
+        owner did after call ``c``, with weights that had not yet moved.
+        """
+        self.layers = list(layers)
+        self._calls, self._seen = calls, 0
+        self._alone = total is None
+        self._total = total if total is not None else _unshared
+        self._publish = publish
+        self._held: dict[Tensor, Tensor] = {}
+        device = layers[0][0].weights.device
         limit = CPU_SLAB if device.type == "cpu" else DEVICE_SLAB
-        largest = max(sum(p.numel() for p in group.parameters) for group in groups)
+        largest = max(sum(shard.weights.numel() for shard in layer) for layer in layers)
         self._scratch = torch.zeros(min(limit, largest), device=device)
         self._step = torch.zeros((), device=device)
-        self._slabs = [list(self._cut(group["params"])) for group in self.param_groups]
-        slabs = [(i, slab) for i, of_group in enumerate(self._slabs) for slab in of_group]
-        self._group_of_slab = torch.tensor([i for i, _ in slabs], device=device)
-        self._group_of_piece = torch.tensor(
-            [i for i, slab in slabs for _ in slab.pieces], device=device
+        self._index = torch.tensor(self._controlled, device=device)
+        for shard in (shard for layer in layers for shard in layer):
+            self.state[shard.weights] = {
+                "step": self._step,
+                "exp_avg": torch.zeros_like(shard.weights),
+                "exp_avg_sq": torch.zeros_like(shard.weights),
+            }
+        self._slabs = [list(self._cut(layer)) for layer in layers]
+
+    def tensor(self, shard: Shard, name: str) -> Tensor:
+        """Return the flat ``weights``, ``exp_avg`` or ``exp_avg_sq`` of a shard."""
+        if name == "weights":
+            return shard.weights.detach()
+        moment: Tensor = self.state[shard.weights][name]
+        return moment
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return int(self._step)
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        self._step.fill_(value)
+
+    def _cut(self, layer: tuple[Shard, ...]) -> Iterator[_Slab]:
+        """Cut a layer into slabs, with views of everything but the gradients."""
+        room = self._scratch.numel()
+        stretch: list[tuple[int, int, int]] = []
+        for index, shard in enumerate(layer):
+            start = 0
+            while start < shard.weights.numel():
+                end = min(shard.weights.numel(), start + room)
+                stretch.append((index, start, end))
+                room -= end - start
+                start = end
+                if not room:
+                    yield self._slab(layer, stretch)
+                    room, stretch = self._scratch.numel(), []
+        if stretch:
+            yield self._slab(layer, stretch)
+
+    def _slab(self, layer: tuple[Shard, ...], pieces: list[tuple[int, int, int]]) -> _Slab:
+        sizes = [end - start for _, start, end in pieces]
+        scratch = self._scratch[: sum(sizes)]
+
+        def views(name: str) -> list[Tensor]:
+            return [self.state[layer[k].weights][name][a:e] for k, a, e in pieces]
+
+        return _Slab(
+            pieces=pieces,
+            weights=[layer[k].weights.detach()[a:e] for k, a, e in pieces],
+            first_moments=views("exp_avg"),
+            second_moments=views("exp_avg_sq"),
+            updates=list(torch.split(scratch, sizes)),
+            steps=[self._step] * len(pieces),
+            scratch=scratch,
         )
 
-    def _cut(self, parameters: list[Tensor]) -> Iterator[_Slab]:
-        """Cut a group into slabs, with views of everything but the gradients."""
-        slab = _Slab([], [], [], [], [], 0)
-        for index, parameter in enumerate(parameters):
-            state = self.state[parameter]
-            state["step"] = self._step
-            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
-            state["exp_avg_sq"] = torch.zeros_like(state["exp_avg"])
-            start = 0
-            while start < parameter.numel():
-                end = min(parameter.numel(), start + self._scratch.numel() - slab.size)
-                slab.pieces.append((index, start, end))
-                slab.weights.append(parameter.detach().view(-1)[start:end])
-                slab.first_moments.append(state["exp_avg"].view(-1)[start:end])
-                slab.second_moments.append(state["exp_avg_sq"].view(-1)[start:end])
-                slab.updates.append(self._scratch[slab.size : slab.size + end - start])
-                slab.size += end - start
-                start = end
-                if slab.size == self._scratch.numel():
-                    yield slab
-                    slab = _Slab([], [], [], [], [], 0)
-        if slab.size:
-            yield slab
-
     @torch.no_grad()
-    def step(self, closure: None = None) -> LayerStep:  # type: ignore[override]
-        """Apply one step from the gradients in place; the gradients' values are used up."""
-        assert closure is None
-        self._step += 1
-        gradients = [self._gradients(i) for i in range(len(self.param_groups))]
-        gradient_norms = self._scratch.new_zeros(len(self.param_groups))
-        coefficients = torch.ones_like(gradient_norms)
-        clip = torch.ones((), device=gradient_norms.device)
-        measured_first = self.control.scales_gradients or self._max_grad_norm is not None
-        parts: dict[str, list[Tensor]] = {"gradient": [], "update": [], "weight": []}
-        if measured_first:
-            pieces = [piece for slabs in gradients for slab in slabs for piece in slab]
-            gradient_norms = self._by_group(torch._foreach_norm(pieces), self._group_of_piece)
-            clip = self._scale_gradients(gradients, gradient_norms, coefficients)
-        for i, slabs in enumerate(gradients):
-            waits = self.control.scales_updates and i in self._controlled
-            for slab, gradient in zip(self._slabs[i], slabs, strict=True):
-                if not measured_first:
-                    parts["gradient"] += torch._foreach_norm(gradient)
-                self._make_update(i, slab, gradient)
-                filled = self._scratch[: slab.size]
-                parts["update"].append(torch.linalg.vector_norm(filled))
-                parts["weight"] += torch._foreach_norm(slab.weights)
-                if waits:
-                    torch._foreach_copy_(gradient, slab.updates)
-                else:
-                    torch._foreach_add_(slab.weights, slab.updates)
-        if not measured_first:
-            gradient_norms = self._by_group(parts["gradient"], self._group_of_piece)
-        update_norms = self._by_group(parts["update"], self._group_of_slab)
-        weight_norms = self._by_group(parts["weight"], self._group_of_piece)
-        if self.control.scales_updates:
-            self._apply_waiting(gradients, update_norms, weight_norms, coefficients)
-            update_norms = update_norms * coefficients
-        return _record(gradient_norms, weight_norms, update_norms, coefficients, clip)
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take in gradients; on the last call of a step apply it and leave its ``record``.
 
-    def _by_group(self, norms: list[Tensor] | tuple[Tensor, ...], group: Tensor) -> Tensor:
-        """Return the norm of each group, (G,), from norms of its parts.
-
-        The parts are no larger than a slab, where a float32 norm is still exact; they are added in
-        float64.
+        The gradients' values are used up.
         """
-        squares = torch.stack(list(norms)).double().square()
-        total = squares.new_zeros(len(self.param_groups)).index_add_(0, group, squares)
-        return total.sqrt().float()
+        assert closure is None
+        if not self.layers:
+            return
+        self._seen += 1
+        if self._calls > 1:
+            # The owner drops each after its call; at the first call all are alive anyway.
+            for group in self.param_groups:
+                self._held |= {p: p.grad for p in group["params"] if p.grad is not None}
+        if self._seen < self._calls:
+            return
+        self._seen = 0
+        gradients = [self._gradients(i) for i in range(len(self.layers))]
+        self._held.clear()
+        self.record = self._apply(gradients)
+        for call in range(self._calls - 1):
+            self._publish(call)
 
     def _gradients(self, i: int) -> list[list[Tensor]]:
-        """Return the flat gradient pieces of group ``i``, slab by slab."""
+        """Return the flat gradient pieces of layer ``i``, slab by slab."""
         flat = []
-        for parameter in self.param_groups[i]["params"]:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            elif not parameter.grad.is_contiguous():
-                parameter.grad = parameter.grad.contiguous()
-            flat.append(parameter.grad.view(-1))
+        for shard in self.layers[i]:
+            parts = [self._gradient(owner) for owner in shard.gradient_of]
+            flat.append(parts[0] if len(parts) == 1 else torch.cat(parts))
         return [
             [flat[k] if e - a == flat[k].numel() else flat[k][a:e] for k, a, e in slab.pieces]
             for slab in self._slabs[i]
         ]
+
+    def _gradient(self, owner: Tensor) -> Tensor:
+        gradient = self._held.get(owner, owner.grad) if self._held else owner.grad
+        if gradient is None:
+            return torch.zeros_like(owner).view(-1)
+        return gradient.reshape(-1)
+
+    def _apply(self, gradients: list[list[list[Tensor]]]) -> LayerStep:
+        self._step += 1
+        squares = self._scratch.new_zeros((len(gradients), 3), dtype=torch.float64)
+        coefficients = torch.ones(len(gradients), device=squares.device)
+        clip = torch.ones((), device=squares.device)
+        measured_first = self.control.scales_gradients or self._max_grad_norm is not None
+        if measured_first:
+            for i, slabs in enumerate(gradients):
+                squares[i, GRADIENT] = _sum_squares([part for slab in slabs for part in slab])
+            squares[:, GRADIENT] = self._total(squares[:, GRADIENT].clone())
+            gradient_norms = squares[:, GRADIENT].sqrt().float()
+            clip = self._scale_gradients(gradients, gradient_norms, coefficients)
+        at_once = self._alone and not self.control.couples_layers
+        for i, slabs in enumerate(gradients):
+            waits = self.control.scales_updates and i in self._controlled
+            found: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+            for slab, gradient in zip(self._slabs[i], slabs, strict=True):
+                self._make_update(i, slab, gradient)
+                # After the kernel, whose arithmetic hides the fetching of what they read.
+                if not measured_first:
+                    found[GRADIENT].extend(_squares(gradient))
+                found[UPDATE].extend(_squares([slab.scratch]))
+                found[WEIGHT].extend(_squares(slab.weights))
+                if waits:
+                    torch._foreach_copy_(gradient, slab.updates)
+                else:
+                    torch._foreach_add_(slab.weights, slab.updates)
+            for column, parts in enumerate(found):
+                if parts:
+                    squares[i, column] = torch.stack(parts).double().sum()
+            if waits and at_once:
+                self._apply_waiting([i], gradients, squares, coefficients)
+        if measured_first:
+            squares[:, UPDATE:] = self._total(squares[:, UPDATE:].clone())
+        else:
+            squares = self._total(squares)
+        if self.control.scales_updates and not at_once:
+            self._apply_waiting(self._controlled, gradients, squares, coefficients)
+        return _record(squares.sqrt(), coefficients, clip, self.control.scales_updates)
 
     def _scale_gradients(
         self, gradients: list[list[list[Tensor]]], norms: Tensor, coefficients: Tensor
@@ -187,8 +274,8 @@ class LayerAdamW(torch.optim.Optimizer):
 
     def _make_update(self, i: int, slab: _Slab, gradient: list[Tensor]) -> None:
         """Advance the moments and leave −U of the slab in the scratch."""
-        group = self.param_groups[i]
-        self._scratch[: slab.size].zero_()
+        group = self._settings[i]
+        slab.scratch.zero_()
         beta1, beta2 = group["betas"]
         torch._fused_adamw_(
             slab.updates,
@@ -196,7 +283,7 @@ class LayerAdamW(torch.optim.Optimizer):
             slab.first_moments,
             slab.second_moments,
             [],
-            [self._step] * len(slab.pieces),
+            slab.steps,
             lr=group["lr"],
             beta1=beta1,
             beta2=beta2,
@@ -211,37 +298,45 @@ class LayerAdamW(torch.optim.Optimizer):
 
     def _apply_waiting(
         self,
+        layers: Sequence[int],
         gradients: list[list[list[Tensor]]],
-        update_norms: Tensor,
-        weight_norms: Tensor,
+        squares: Tensor,
         coefficients: Tensor,
     ) -> None:
-        """Scale the updates kept in the gradients' memory and apply them."""
-        coefficients[self._index] = self.control.update_scale(
-            update_norms[self._index], weight_norms[self._index]
-        )
-        factors = coefficients.tolist()
-        for i in self._controlled:
+        """Scale the updates of ``layers`` kept in the gradients' memory and apply them."""
+        norms = squares[self._index].sqrt().float()
+        scale = self.control.update_scale(norms[:, UPDATE], norms[:, WEIGHT])
+        factors = torch.ones_like(coefficients)
+        factors[self._index] = scale
+        for i, factor in zip(layers, factors[list(layers)].tolist(), strict=True):
+            coefficients[i] = factors[i]
             for slab, update in zip(self._slabs[i], gradients[i], strict=True):
-                torch._foreach_add_(slab.weights, update, alpha=factors[i])
+                torch._foreach_add_(slab.weights, update, alpha=factor)
 
 
-def _record(
-    gradient_norms: Tensor,
-    weight_norms: Tensor,
-    update_norms: Tensor,
-    coefficients: Tensor,
-    clip: Tensor,
-) -> LayerStep:
-    total = gradient_norms.double().norm()
-    columns = [gradient_norms, weight_norms, update_norms, coefficients]
-    rows = torch.cat([*(column.double() for column in columns), total[None], clip.double()[None]])
+def _squares(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the squared norm of each tensor; none is larger than a slab, where float32 will do."""
+    if tensors[0].device.type == "cpu":
+        return [torch.dot(tensor, tensor) for tensor in tensors]
+    return torch._foreach_pow(torch._foreach_norm(list(tensors)), 2.0)
+
+
+def _sum_squares(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(_squares(tensors))).double().sum()
+
+
+def _record(norms: Tensor, coefficients: Tensor, clip: Tensor, scaled_updates: bool) -> LayerStep:
+    """Return the record of norms (G, 3), with updates as they were applied."""
+    if scaled_updates:
+        norms[:, UPDATE] *= coefficients
+    total = norms[:, GRADIENT].norm()
+    rows = torch.cat([norms.T.flatten(), coefficients.double(), total[None], clip.double()[None]])
     values = rows.tolist()  # the one synchronisation with the device
-    n = len(gradient_norms)
+    n = len(norms)
     return LayerStep(
         gradient_norms=values[:n],
-        weight_norms=values[n : 2 * n],
-        update_norms=values[2 * n : 3 * n],
+        update_norms=values[n : 2 * n],
+        weight_norms=values[2 * n : 3 * n],
         coefficients=values[3 * n : 4 * n],
         total_gradient_norm=values[-2],
         clip_coefficient=values[-1],

@@ -1,0 +1,96 @@
+"""What a run's engine is: it holds the model, its optimizer and, of each layer, this rank's part.
+
+The engine is no part of a run's identity, so nothing here may be visible in a result beyond
+rounding. Defaults are those of one process that holds everything.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from workers.controls.layer_groups import LayerGroup
+from workers.engines.layer_adamw import LayerAdamW, LayerStep
+from workers.engines.shards import assemble, fill
+
+Batch = dict[str, Tensor]
+# What AdamW keeps of a parameter: its float32 weights and two moments.
+LayerTensor = Literal["weights", "exp_avg", "exp_avg_sq"]
+LAYER_TENSORS: tuple[LayerTensor, ...] = ("weights", "exp_avg", "exp_avg_sq")
+
+
+class Engine(ABC):
+    """A model under training by one rank of ``ranks``."""
+
+    rank = 0
+    ranks = 1
+
+    def __init__(
+        self, model: nn.Module, groups: Sequence[LayerGroup], optimizer: LayerAdamW
+    ) -> None:
+        self.model = model
+        self.groups = tuple(groups)
+        self.optimizer = optimizer
+        self._shapes = [tuple(p.shape for p in group.parameters) for group in groups]
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where batches are computed."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a share of the batch's mean loss."""
+
+    @abstractmethod
+    def step(self, learning_rate: float) -> LayerStep:
+        """Apply the accumulated gradient under the control, and clear it."""
+
+    def forward_precision(self) -> AbstractContextManager[object]:
+        """Return the context in which losses are computed."""
+        return nullcontext()
+
+    # ------------------------------------------------------------------------------------- ranks
+    def share(self, batch: Batch) -> Batch:
+        """Return this rank's rows of a batch, on the device."""
+        rows = len(next(iter(batch.values()))) // self.ranks
+        mine = slice(self.rank * rows, (self.rank + 1) * rows)
+        return {name: tensor[mine].to(self.device) for name, tensor in batch.items()}
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return the rows of all ranks in rank order, (R·n, …); a collective."""
+        return self.all_gather(rows).flatten(0, 1)
+
+    def total(self, value: Tensor) -> Tensor:
+        """Return the sum of a tensor over the ranks; a collective."""
+        return self.all_gather(value).sum(dim=0)
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """Return the tensors of all ranks, (R, …), where this one is; a collective."""
+        return tensor[None]
+
+    # ------------------------------------------------------------------------------------ layers
+    def layer(self, i: int, name: LayerTensor, device: torch.device) -> list[Tensor]:
+        """Return one tensor of every parameter of group ``i``, whole and float32; a collective."""
+        shards = self.optimizer.layers[i]
+        tensors = [self.optimizer.tensor(shard, name) for shard in shards]
+        return assemble(shards, tensors, self._shapes[i], device, self.all_gather)
+
+    @torch.no_grad()
+    def set_layer(self, i: int, name: LayerTensor, full: Sequence[Tensor]) -> None:
+        """Write this rank's part of group ``i`` from whole tensors; then call ``publish``."""
+        shards = self.optimizer.layers[i]
+        fill(shards, [self.optimizer.tensor(s, name) for s in shards], full, self.rank)
+
+    def publish(self) -> None:
+        """Make the model compute with weights written by ``set_layer``; a collective."""
+        return
+
+    def float32_model(self, module: nn.Module) -> nn.Module:
+        """Return a module like ``module``, a part of the model, that computes in float32."""
+        return module
