@@ -139,7 +139,7 @@ def write_run(
             "seconds": None if status is None else 60.0,
         },
     )
-    writer = RunWriter(run, folder)
+    writer = RunWriter(run, folder, lambda: None)
     last = stop or run.steps
     ratios = ratios or [1e-3 * (1 + i) for i in range(count)]
     for step in range(1, last + 1):

@@ -31,14 +31,14 @@ def command(name: str, store: str, file: str | None, metric: str, at: str, as_js
     from orchestrator.output import terminal_width
     from sweeps.analysis.claims import evaluate, find_claims, read_claims
     from sweeps.analysis.claims_text import claims_text
-    from sweeps.analysis.profiles import measure
+    from sweeps.analysis.profiles import measure_each
     from sweeps.results.schema import NULL_METRICS
     from sweeps.results.tables import open_store
 
     tables = open_store(store, sweep=name)
     claims = read_claims(find_claims(tables.store, name, file))
     metrics = [metric, *[other for other in NULL_METRICS if other != metric]]
-    results = evaluate(claims.claims, {each: measure(tables, each, moment(at)) for each in metrics})
+    results = evaluate(claims.claims, measure_each(tables, metrics, moment(at)))
     if as_json:
         page = {"sweep": name, "source": claims.source, "claims": [plain(r) for r in results]}
         click.echo(json.dumps(page, indent=1))

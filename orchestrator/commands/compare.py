@@ -40,13 +40,13 @@ def command(
     from orchestrator.output import emit, terminal_width
     from sweeps.analysis.persistence import verdicts_by_metric
     from sweeps.analysis.persistence_text import persistence_text
-    from sweeps.analysis.profiles import measure
+    from sweeps.analysis.profiles import measure_each
     from sweeps.results.schema import NULL_METRICS
     from sweeps.results.tables import open_store
 
     tables = open_store(store, sweep=name)
     metrics = [metric, *[other for other in NULL_METRICS if other != metric]]
-    profiles = {each: measure(tables, each, moment(at)) for each in metrics}
+    profiles = measure_each(tables, metrics, moment(at))
     table = verdicts_by_metric(profiles, control, against)
     if as_json:
         page = {

@@ -87,6 +87,7 @@ class Evidence:
 
     def __init__(self, profiles: Profiles) -> None:
         self._profiles = profiles
+        self._compared: dict[str, pl.DataFrame | None] = {}
 
     @cached_property
     def _keys(self) -> list[str]:
@@ -107,7 +108,7 @@ class Evidence:
         if chosen.runs.is_empty() and chosen.left_out.is_empty():
             return _nothing("no run of the sweep is selected")
         if measure.statistic == PERSISTENCE:
-            return _of_verdicts(measure, chosen, control)
+            return self._of_verdicts(measure, chosen, control)
         if measure.reduce in ("share", "count"):
             return self._of_runs(measure, chosen)
         return self._of_conditions(measure, chosen)
@@ -187,15 +188,29 @@ class Evidence:
             p_value,
         )
 
-
-def _of_verdicts(measure: Measure, chosen: Profiles, control: str) -> Estimate:
-    try:
-        table = compare(chosen, control)
-    except UserError:
-        return _nothing(f"no run under {control}, or none under standard")
-    known = table.filter(pl.col("verdict") != "insufficient")
-    hits = int((known["verdict"] == measure.verdict).sum())
-    return _counted(measure, hits, known.height, table.height, "conditions", chosen)
+    def _of_verdicts(self, measure: Measure, chosen: Profiles, control: str) -> Estimate:
+        """Count conditions by their persistence verdict."""
+        if control not in self._compared:
+            try:
+                self._compared[control] = compare(self._profiles, control)
+            except UserError:
+                self._compared[control] = None
+        table = self._compared[control]
+        if table is None:
+            return _nothing(f"no run under {control}, or none under standard")
+        if set(measure.where) <= set(table.columns):
+            # What a condition has as a whole selects conditions as it selects runs.
+            table = table.filter(select(measure.where))
+        else:
+            try:
+                table = compare(chosen, control)
+            except UserError:
+                return _nothing(f"no run under {control}, or none under standard")
+        known = table.filter(pl.col("verdict") != "insufficient")
+        hits = int((known["verdict"] == measure.verdict).sum())
+        if table.is_empty():
+            return _nothing(f"no run under {control} is selected")
+        return _counted(measure, hits, known.height, table.height, "conditions", chosen)
 
 
 def _counted(

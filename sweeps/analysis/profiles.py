@@ -84,25 +84,36 @@ class Profiles:
 
 
 def measure(tables: Tables, metric: str = "procrustes", at: At = "final") -> Profiles:
-    """Return the profiles of every finished run.
+    """Return the profiles of every finished run under one metric; see ``measure_each``."""
+    return measure_each(tables, [metric], at)[metric]
+
+
+def measure_each(tables: Tables, metrics: Sequence[str], at: At = "final") -> dict[str, Profiles]:
+    """Return the profiles of every finished run under each metric, read from the store once.
 
     Args:
-        metric: one of ``METRICS``.
+        metrics: of ``METRICS``.
         at: ``final``, or a probe step.
 
     Raises:
         UserError: an unknown metric, or a step at which no run was probed.
     """
-    if metric not in METRICS:
-        raise UserError(f"--metric {metric}: unknown; {closest(metric, METRICS)}")
+    for metric in metrics:
+        if metric not in METRICS:
+            raise UserError(f"--metric {metric}: unknown; {closest(metric, METRICS)}")
     every_run = tables.runs().collect()
-    columns = ["run_id", "step", "layer", "depth", "status", "steps", metric]
-    null = f"{metric}_null"
-    scan = tables.profiles()
-    has_null = null in scan.collect_schema()
+    scan = tables.last_profiles() if at == "final" else tables.profiles()
+    nulls = {metric: f"{metric}_null" for metric in metrics}
+    known = scan.collect_schema()
     rows = (
         scan.filter(pl.col("layer") > 0)
-        .select(*columns, (pl.col(null) if has_null else pl.lit(None, pl.Float64)).alias("null"))
+        .select(
+            *["run_id", "step", "layer", "depth", "status", "steps", *metrics],
+            *[
+                (pl.col(null) if null in known else pl.lit(None, pl.Float64)).alias(null)
+                for null in nulls.values()
+            ],
+        )
         .collect(engine="streaming")
     )
     here = rows.filter(
@@ -112,16 +123,27 @@ def measure(tables: Tables, metric: str = "procrustes", at: At = "final") -> Pro
     if at != "final" and here.is_empty() and not rows.is_empty():
         steps = rows["step"].unique().sort().to_list()
         raise UserError(f"--at {at}: no run was probed there; probed: {_few(steps)}")
-    values = pl.col(metric)
-    complete = here.group_by("run_id").agg(
-        (values.is_not_null() & values.is_finite()).all().alias("complete")
-    )
+    return {
+        metric: _profiles(
+            every_run,
+            here.select(
+                *["run_id", "step", "layer", "depth"],
+                pl.col(metric).alias("value"),
+                pl.col(nulls[metric]).alias("null"),
+            ),
+            metric,
+            at,
+        )
+        for metric in metrics
+    }
+
+
+def _profiles(every_run: pl.DataFrame, here: pl.DataFrame, metric: str, at: At) -> Profiles:
+    """Return the profiles of the block rows of one moment: ``value`` and ``null`` by block."""
+    measured = (pl.col("value").is_not_null() & pl.col("value").is_finite()).all()
+    complete = here.group_by("run_id").agg(measured.alias("complete"))
     usable = complete.filter("complete")["run_id"]
-    blocks = (
-        here.filter(pl.col("run_id").is_in(usable.implode()))
-        .select("run_id", "step", "layer", "depth", "null", values.alias("value"))
-        .sort("run_id", "layer")
-    )
+    blocks = here.filter(pl.col("run_id").is_in(usable.implode())).sort("run_id", "layer")
     runs = blocks.group_by("run_id", maintain_order=True).agg(
         pl.col("step").first().alias("at"),
         pl.len().cast(pl.Int32).alias("blocks"),

@@ -9,29 +9,37 @@ A sample matrix (R, C) holds condition means of one bootstrap resample of the se
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.analysis.bootstrap import RESAMPLES, SEED, Floats
+from sweeps.analysis.bootstrap import RESAMPLES, SEED, Floats, resamples
 
 
 def seed_resamples(values: Sequence[Floats]) -> Floats:
     """Return (R, C) means of resampled seeds, each condition resampled on its own.
 
+    Every condition has the same 10,000 resamples as in its own interval, in an order of its own.
+
     Args:
-        values: per condition its seeds' values, (n_c,).
+        values: per condition its seeds' values, (n_c,), n_c at least 1.
     """
-    generator = np.random.default_rng([SEED, len(values)])
+    orders = _orders(len(values), RESAMPLES)
     means = np.empty((RESAMPLES, len(values)))
-    sizes = np.array([len(group) for group in values])
-    for n in np.unique(sizes):
-        at = np.flatnonzero(sizes == n)
-        stacked = np.stack([values[int(k)] for k in at])
-        draws = generator.integers(0, n, (RESAMPLES, len(at), n))
-        means[:, at] = np.take_along_axis(stacked[None], draws, axis=2).mean(axis=2)
+    for k, group in enumerate(values):
+        drawn = resamples(len(group))
+        means[:, k] = np.repeat(drawn.weights @ group, drawn.times)[orders[:, k]]
     return means
+
+
+@cache
+def _orders(count: int, length: int) -> NDArray[np.int64]:
+    """Return (length, count): an independent random order of ``length`` things per column."""
+    generator = np.random.default_rng([SEED, count, length])
+    ordered = np.tile(np.arange(length)[:, None], (1, count))
+    return generator.permuted(ordered, axis=0)
 
 
 def gap(means: Floats, groups: Sequence[Any]) -> Floats:
@@ -51,18 +59,20 @@ def variance_explained(means: Floats, groups: Sequence[Any]) -> Floats:
     count, number = shares.shape
     if number >= count:
         return np.full(means.shape[0], np.nan)
-    total = means.var(axis=1) * count
-    fitted = means @ (shares / shares.sum(axis=0))
-    within = ((means - fitted @ shares.T) ** 2).sum(axis=1)
+    sizes = shares.sum(axis=0)
+    # Sums of squares about one common value: nothing near zero is taken from something large.
+    centred = means - means.mean()
+    offset = centred.sum(axis=1) ** 2 / count
+    total = np.einsum("rc,rc->r", centred, centred) - offset
+    between = ((centred @ shares) ** 2 / sizes).sum(axis=1) - offset
     with np.errstate(divide="ignore", invalid="ignore"):
-        unexplained = np.where(total > 0, within / total, np.nan)
+        unexplained = np.where(total > 0, 1 - between / total, np.nan)
     return np.asarray(1 - unexplained * (count - 1) / (count - number))
 
 
 def permutation_p(means: Floats, groups: Sequence[Any]) -> float:
     """Return the share of label permutations that explain at least as much variance as (C,)."""
-    generator = np.random.default_rng([SEED, len(groups), 1])
-    shuffled = generator.permuted(np.tile(means, (RESAMPLES, 1)), axis=1)
+    shuffled = means[_orders(RESAMPLES, len(groups)).T]
     observed = variance_explained(means[None], groups)[0]
     if np.isnan(observed):
         return float("nan")
@@ -91,6 +101,7 @@ def spearman(x: Floats, y: Floats, weights: Floats | None = None) -> Floats:
     return np.asarray(ratio)
 
 
+@cache
 def condition_weights(count: int) -> Floats:
     """Return (R, C): how often each of C conditions stands in each resample of the conditions."""
     generator = np.random.default_rng([SEED, count, 2])

@@ -12,7 +12,7 @@ from sweeps.analysis.claim_spec import ClaimsFile
 from sweeps.analysis.claims import ClaimResult, evaluate
 from sweeps.analysis.conditions import condition_columns, layer_bands, summarise
 from sweeps.analysis.persistence import verdicts_by_metric
-from sweeps.analysis.profiles import At, Profiles, measure
+from sweeps.analysis.profiles import At, Profiles, measure_each
 from sweeps.errors import UserError
 from sweeps.results.schema import NULL_METRICS
 from sweeps.results.tables import Tables
@@ -59,7 +59,7 @@ def gather(
 ) -> ReportData:
     """Read a sweep's tables and return what its report shows."""
     metrics = [metric, *[other for other in NULL_METRICS if other != metric]]
-    profiles = {each: measure(tables, each, at) for each in metrics}
+    profiles = measure_each(tables, metrics, at)
     first = profiles[metric]
     runs = tables.runs().collect()
     keys = condition_columns(runs)

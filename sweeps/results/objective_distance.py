@@ -37,8 +37,8 @@ def distance_key(spec: RunSpec) -> str:
     )
 
 
-def distance_path(store: Store, spec: RunSpec) -> Path:
-    return store.cache / "objective_distance" / f"{distance_key(spec)}.json"
+def distance_path(store: Store, key: str) -> Path:
+    return store.cache / "objective_distance" / f"{key}.json"
 
 
 def record_distance(
@@ -52,7 +52,7 @@ def record_distance(
     """
     distance = 1.0 - sum(cosines) / len(cosines)
     write_json(
-        distance_path(store, spec),
+        distance_path(store, distance_key(spec)),
         {
             "objective_distance": distance,
             "cosines": list(cosines),
@@ -64,7 +64,7 @@ def record_distance(
     return distance
 
 
-def recorded_distance(store: Store, spec: RunSpec) -> float | None:
-    """Return the distance of a run's model and objective, or None where none was measured."""
-    path = distance_path(store, spec)
+def recorded_distance(store: Store, key: str) -> float | None:
+    """Return the distance of a key, or None where none was measured."""
+    path = distance_path(store, key)
     return float(read_json(path)["objective_distance"]) if path.is_file() else None

@@ -12,8 +12,7 @@ from typing import Any
 import polars as pl
 
 from sweeps.catalog import CATALOG, FAMILIES
-from sweeps.results.objective_distance import recorded_distance
-from sweeps.results.store import RunFolder, Store
+from sweeps.results.store import RunFolder
 from sweeps.spec import FolderModel, HubModel, RunSpec, StandinModel
 
 RUN_COLUMNS: dict[str, type[pl.DataType]] = {
@@ -49,11 +48,11 @@ RUN_COLUMNS: dict[str, type[pl.DataType]] = {
 
 
 def run_row(
-    store: Store,
     spec: RunSpec,
     facts: dict[str, Any],
     status: str,
     step: int | None,
+    objective_distance: float | None,
 ) -> dict[str, Any]:
     """Return one row of ``runs``; ``facts`` are those of run.json, or ``expected_facts``."""
     return {
@@ -77,7 +76,7 @@ def run_row(
         "peak_learning_rate": spec.optimizer.learning_rate,
         "weight_decay": spec.optimizer.weight_decay,
         "precision": spec.precision,
-        "objective_distance": recorded_distance(store, spec),
+        "objective_distance": objective_distance,
         "status": status,
         "last_step": step,
     }

@@ -11,6 +11,7 @@ Collect large tables with ``engine="streaming"``: the join to ``runs`` then copi
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from sweeps.errors import UserError
+from sweeps.results.objective_distance import distance_key, recorded_distance
 from sweeps.results.run_table import (
     RUN_COLUMNS,
     attempt_frame,
@@ -88,6 +90,11 @@ class Tables:
         """One row per run, probe step and layer."""
         return self._scan("profiles")
 
+    def last_profiles(self) -> pl.LazyFrame:
+        """The rows of ``profiles`` that stand in the last part of each run, its last step's among
+        them: what the final profiles need, without the parts before."""
+        return self._joined("profiles", self._contents.last_profiles)
+
     def attempts(self) -> pl.LazyFrame:
         """One row per attempt at a run."""
         frame = attempt_frame(self._contents.folders).lazy()
@@ -102,8 +109,10 @@ class Tables:
         return _read_contents(self.store, self.planned, self.include_running)
 
     def _scan(self, table: str) -> pl.LazyFrame:
+        return self._joined(table, self._contents.parts[table])
+
+    def _joined(self, table: str, parts: list[str]) -> pl.LazyFrame:
         schema = polars_schema(TABLES[table])
-        parts = self._contents.parts[table]
         if not parts:
             rows = pl.LazyFrame(schema=schema)
         else:
@@ -119,7 +128,8 @@ class Tables:
 class _Contents:
     runs: pl.DataFrame
     folders: list[RunFolder]
-    parts: dict[str, list[Path]]
+    parts: dict[str, list[str]]
+    last_profiles: list[str]
 
 
 def _read_contents(
@@ -127,7 +137,9 @@ def _read_contents(
 ) -> _Contents:
     """Read the small records of every run, and list the parts that count."""
     rows, folders = [], []
-    parts: dict[str, list[Path]] = {table: [] for table in TABLES}
+    last_profiles: list[str] = []
+    distances: dict[str, float | None] = {}
+    parts: dict[str, list[str]] = {table: [] for table in TABLES}
     wanted: list[tuple[RunFolder, RunSpec | None]]
     if planned is None:
         wanted = [(folder, None) for folder in store.runs()]
@@ -144,15 +156,20 @@ def _read_contents(
             status, step = done["status"], done["step"]
         else:
             status, step = ("unfinished" if record else "pending"), None
-        rows.append(run_row(store, spec, facts, status, step))
+        key = distance_key(spec)
+        if key not in distances:
+            distances[key] = recorded_distance(store, key)
+        rows.append(run_row(spec, facts, status, step, distances[key]))
         folders.append(folder)
         if done is not None and status in ("finished", "diverged"):
-            for name in done["parts"]:
+            for name in sorted(done["parts"]):
                 parts[name.split("/", 1)[0]].append(_listed(folder, name))
+            last = max((name for name in done["parts"] if name.startswith("profiles/")), default="")
+            last_profiles += [f"{folder.path}/{last}"] if last else []
         elif done is None and include_running:
             for table in TABLES:
-                parts[table].extend(folder.parts(table))
-    return _Contents(run_frame(rows), folders, parts)
+                parts[table].extend(map(str, folder.parts(table)))
+    return _Contents(run_frame(rows), folders, parts, last_profiles)
 
 
 def _spec_of(folder: RunFolder, record: dict[str, Any]) -> RunSpec:
@@ -165,9 +182,9 @@ def _spec_of(folder: RunFolder, record: dict[str, Any]) -> RunSpec:
         ) from None
 
 
-def _listed(folder: RunFolder, name: str) -> Path:
-    path = folder.path / name
-    if not path.is_file():
+def _listed(folder: RunFolder, name: str) -> str:
+    path = f"{folder.path}/{name}"
+    if not os.path.isfile(path):
         raise UserError(
             f"{folder.path}: {name} is missing though DONE.json lists it; delete the folder and run"
             " the sweep again to make its rows anew"

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("similarity", "step_overhead", "scheduler")
+BENCHMARKS = ("similarity", "step_overhead", "scheduler", "analysis")
 
 
 def main() -> int:
