@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from sweeps.results.attempt import Attempt
 from sweeps.results.store import Status, Store
 from sweeps.results.writer import RunWriter
 from sweeps.spec import RunSpec, learning_rate
-from workers.attempt import Attempt, run_record
 from workers.controls.layer_groups import LayerGroup, find_layer_groups
 from workers.controls.registry import build_control
 from workers.data import cached_arrays, load_rows, tokenizer_digest
@@ -23,6 +23,7 @@ from workers.objectives.objective import Batch
 from workers.objectives.registry import build_objective
 from workers.probes.capture import choose_rows, reference_states
 from workers.probes.measure import DepthProbe
+from workers.run_record import write_run_record
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ def train(run: RunSpec, store: Store, device: torch.device) -> Iterator[Progress
     """
     folder = store.run(run.run_id)
     with Attempt(folder) as attempt:
+        done = folder.done()
+        if done is not None:  # the attempt that was waited out has finished the run
+            attempt.end("not needed")
+            yield Progress(done["step"], run.steps, None, done["status"])
+            return
         yield Progress(0, run.steps, None)
         folder.forget_results()
         torch.manual_seed(run.seed)
@@ -72,8 +78,8 @@ def train(run: RunSpec, store: Store, device: torch.device) -> Iterator[Progress
             run.model, run.probe, store.cache, pretrained.backbone, blocks, rows, device
         )
         probe = DepthProbe(run.probe, rows, reference, pretrained.backbone, blocks, device)
-        run_record(folder, run, pretrained.facts, device)
-        writer = RunWriter(run, folder)
+        write_run_record(folder, run, pretrained.facts, device)
+        writer = RunWriter(run, folder, attempt.require_ownership)
         status: Status = "finished"
 
         for step in range(1, run.steps + 1):

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.commands.plan import control_name
+from sweeps.results.attempt import is_alive
 from sweeps.results.store import RunFolder, Store
 from sweeps.spec import RunSpec
 
@@ -46,23 +47,7 @@ def state_of(folder: RunFolder) -> str:
     newest = attempts[-1]
     if newest["cause"] is not None:
         return str(newest["cause"])
-    return "running" if _alive(newest) else "lost"
-
-
-def _alive(attempt: dict[str, Any]) -> bool:
-    """Return whether an attempt's process still runs; on another machine that is not known."""
-    import os
-    import platform
-
-    if attempt["node"] != platform.node():
-        return True
-    try:
-        os.kill(attempt["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return "running" if is_alive(folder, newest) else "lost"
 
 
 def _report(store: Store, name: str) -> list[dict[str, Any]]:

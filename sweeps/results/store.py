@@ -1,11 +1,11 @@
 """Where everything of a store lies, and how a file gets there whole or not at all.
 
-    sweeps/<name>/spec.yaml, resolved.json
-    runs/<run_id>/run.json                what ran: resolved spec, model facts, versions, hardware
-    runs/<run_id>/attempts/<n>.json       started, node, ended, cause
-    runs/<run_id>/<table>/part-<first>-<last>.parquet
-    runs/<run_id>/DONE.json               written last: status, row counts, checksums of the parts
-    cache/                                tokens, reference states, stand-ins, by content
+sweeps/<name>/spec.yaml, resolved.json
+runs/<run_id>/run.json                what ran: resolved spec, model facts, versions, hardware
+runs/<run_id>/attempts/<n>.json       started, node, ended, cause
+runs/<run_id>/<table>/part-<first>-<last>.parquet
+runs/<run_id>/DONE.json               written last: status, row counts, checksums of the parts
+cache/                                tokens, reference states, stand-ins, by content
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ class RunFolder:
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return the attempts in order, each with its number under ``attempt``."""
-        paths = sorted((self.path / "attempts").glob("*.json"), key=lambda path: int(path.stem))
+        found = (self.path / "attempts").glob("[0-9]*.json")
+        paths = sorted(found, key=lambda path: int(path.stem))
         return [{"attempt": int(path.stem), **read_json(path)} for path in paths]
 
     def attempt_path(self, number: int) -> Path:
@@ -163,7 +164,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; on success it takes its place, unless one is there."""
+    """Yield a temporary folder beside ``path``; it takes its place, unless one is there by then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -181,6 +182,27 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+
+def create_json(path: Path, data: Any) -> bool:
+    """Write a file whole if no other is there; return whether it is ours.
+
+    Of several that try at once exactly one succeeds: a hard link to an existing name fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(data, file, indent=1, sort_keys=True)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(name)
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any]:

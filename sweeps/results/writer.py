@@ -7,7 +7,7 @@ names with the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -21,8 +21,10 @@ from sweeps.spec import RunSpec
 class RunWriter:
     """Collects the rows of one run and writes each part once its last step is done."""
 
-    def __init__(self, run: RunSpec, folder: RunFolder) -> None:
+    def __init__(self, run: RunSpec, folder: RunFolder, guard: Callable[[], None]) -> None:
+        """``guard`` is called before anything is put in place, and raises to prevent it."""
         self._run = run
+        self._guard = guard
         self._folder = folder
         self._rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
 
@@ -49,11 +51,13 @@ class RunWriter:
             for table in TABLES
             for path in self._folder.parts(table)
         }
+        self._guard()
         write_json(
             self._folder.path / "DONE.json", {"status": status, "step": step, "parts": parts}
         )
 
     def _flush(self, first: int, last: int) -> None:
+        self._guard()
         for table, schema in TABLES.items():
             rows = self._rows[table]
             if rows:

@@ -192,6 +192,7 @@ def test_starting_over_leaves_no_row_of_the_attempt_before(store):
     run = make_run()
     list(train(run, store, CPU))
     first = {table: rows(store, run, table) for table in TABLES}
+    (store.run(run.run_id).path / "DONE.json").unlink()
     progress = train(run, store, CPU)
     for _ in range(5):
         next(progress)
@@ -199,6 +200,15 @@ def test_starting_over_leaves_no_row_of_the_attempt_before(store):
     assert store.run(run.run_id).done() is None
     list(train(run, store, CPU))
     assert all(rows(store, run, table).equals(first[table]) for table in TABLES)
+
+
+def test_a_run_with_a_result_is_not_run_again(store):
+    run = make_run()
+    list(train(run, store, CPU))
+    done = store.run(run.run_id).done()
+    assert [p.status for p in train(run, store, CPU)] == ["finished"]
+    assert store.run(run.run_id).done() == done
+    assert store.run(run.run_id).attempts()[-1]["cause"] == "not needed"
 
 
 @pytest.mark.parametrize("kind", ["classification", "contrastive"])

@@ -1,0 +1,146 @@
+"""An attempt at a run: the claim to be its one writer, and the record of how it went.
+
+The file ``attempts/<n>.json`` is both. It is created exclusively, so a number has one owner, and
+the highest number owns the run: before anything of the run is put in place, the writer asks whether
+it has been superseded. The file's modification time is a heartbeat. A successor waits while it is
+fresh, takes over when it is not, and so fences a writer that only seemed dead: workers of a killed
+driver live on for seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+import traceback
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from sweeps.results.store import RunFolder, create_json, write_json
+
+HEARTBEAT_SECONDS = 2.0
+# Several missed heartbeats: a busy disk or a long garbage collection is not a death.
+STALE_SECONDS = 20.0
+POLL_SECONDS = 0.5
+
+
+class Superseded(RuntimeError):
+    """Another attempt owns the run now; this one must not write any more."""
+
+
+class Attempt:
+    """One try at a run, from entering the context to leaving it.
+
+    Leaving without ``end`` records why: cancelled when the caller stopped, failed with the
+    traceback otherwise.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._began = time.monotonic()
+        self._ended = False
+        self._stop = threading.Event()
+        self._record: dict[str, Any] = {
+            "started": _now(),
+            "ended": None,
+            "seconds": None,
+            "node": platform.node(),
+            "pid": os.getpid(),
+            "resumed_from": None,
+            "cause": None,
+            "error": None,
+        }
+
+    def __enter__(self) -> Self:
+        """Wait out a live predecessor, claim the next number, start the heartbeat."""
+        while True:
+            attempts = self._folder.attempts()
+            if attempts and is_alive(self._folder, attempts[-1]):
+                time.sleep(POLL_SECONDS)
+                continue
+            self.number = attempts[-1]["attempt"] + 1 if attempts else 1
+            if create_json(self._path, self._record):
+                break
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        return self
+
+    @property
+    def _path(self) -> Any:
+        return self._folder.attempt_path(self.number)
+
+    def resumed_from(self, step: int) -> None:
+        """Record the step of the checkpoint this attempt continues from; 0 is the beginning."""
+        self._record["resumed_from"] = step
+        self._write()
+
+    def require_ownership(self) -> None:
+        """Raise Superseded when a later attempt has claimed the run, or the run was forgotten."""
+        if not self._path.exists() or self._folder.attempt_path(self.number + 1).exists():
+            raise Superseded(f"run {self._folder.run_id}: attempt {self.number} was superseded")
+
+    def end(self, cause: str, error: str | None = None) -> None:
+        """Record how the attempt ended; the heartbeat stops."""
+        self._stop.set()
+        seconds = round(time.monotonic() - self._began, 3)
+        self._record |= {"ended": _now(), "seconds": seconds, "cause": cause, "error": error}
+        self._ended = True
+        self._write()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._ended:
+            return
+        if kind is None or issubclass(kind, (GeneratorExit, KeyboardInterrupt)):
+            self.end("cancelled")
+        elif issubclass(kind, Superseded):
+            self.end("superseded")
+        else:
+            self.end("failed", "".join(traceback.format_exception(kind, error, trace)))
+
+    def _write(self) -> None:
+        if self._path.exists():  # a forgotten run stays forgotten
+            write_json(self._path, self._record)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            try:
+                os.utime(self._path)
+            except FileNotFoundError:
+                return
+
+
+def is_alive(folder: RunFolder, attempt: dict[str, Any]) -> bool:
+    """Return whether an attempt still runs: it has not ended, beats, and its process is there.
+
+    The process is asked for on this machine only; of another one the heartbeat is all there is.
+    """
+    if attempt["cause"] is not None:
+        return False
+    try:
+        beat = folder.attempt_path(attempt["attempt"]).stat().st_mtime
+    except FileNotFoundError:
+        return False
+    if time.time() - beat > STALE_SECONDS:
+        return False
+    return attempt["node"] != platform.node() or _process_exists(attempt["pid"])
+
+
+def _process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

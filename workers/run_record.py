@@ -1,0 +1,51 @@
+"""What a run ran on: the record beside its rows."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from sweeps.results.store import RunFolder, write_json
+from sweeps.spec import RunSpec
+from workers.models import ModelFacts
+
+PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow")
+
+
+def write_run_record(
+    folder: RunFolder, run: RunSpec, facts: ModelFacts, device: torch.device
+) -> None:
+    """Write run.json: the resolved specification, the model's facts, and what it ran on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    write_json(
+        folder.path / "run.json",
+        {
+            "run_id": run.run_id,
+            "spec": run.model_dump(mode="json"),
+            "facts": facts.as_record(),
+            "versions": {"python": sys.version.split()[0], **_versions()},
+            "git_commit": _git_commit(),
+            "hardware": {"device": device.type, "name": name, "threads": torch.get_num_threads()},
+        },
+    )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES}
+
+
+@cache
+def _git_commit() -> str | None:
+    """Commit of the code that runs, when it runs from a checkout."""
+    here = Path(__file__).resolve().parent
+    found = subprocess.run(
+        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() if found.returncode == 0 else None
