@@ -18,12 +18,15 @@ from sweeps.errors import UserError, closest
 COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Show what a sweep would run and need; start nothing."),
     "run": ("run", "Run a sweep on this machine; finished runs are skipped."),
+    "resume": ("resume", "Run what is left of a sweep the store knows."),
     "status": ("status", "Show how far a sweep is, from the store."),
     "profile": ("profile", "Show the depth profiles of a sweep, per condition."),
     "compare": ("compare", "Compare two controls: persists, collapses or reverses."),
     "claims": ("claims", "Check the claims of a study against its sweep."),
     "report": ("report", "Write one self-contained HTML report of a sweep."),
+    "distance": ("distance", "Measure how far each objective is from pretraining."),
     "query": ("query", "Ask the store's tables in SQL."),
+    "forget": ("forget", "Throw away what the store holds of one run."),
     "schema": ("schema", "Print the JSON Schema of a sweep file."),
 }
 

@@ -6,36 +6,94 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sweeps.results.attempt import is_alive
+from sweeps.results.store import RunFolder, Store
 from sweeps.spec import RunSpec
+
+# How a run stands in the store: its result, or what its newest attempt says.
+State = Literal["finished", "diverged", "running", "failed", "cancelled", "lost", "waiting"]
+RESULTS = ("finished", "diverged")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the ledger says of one run; ``checkpoint`` is the newest complete one, 0 for none."""
+
+    state: State
+    checkpoint: int = 0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a user asked for beyond "whatever is left".
+
+    ``only`` restricts to runs in a state (failed, diverged, …) or to one run id; ``force`` runs
+    again what has a result.
+    """
+
+    only: str | None = None
+    force: bool = False
+
+
+EVERYTHING = Choice()
 
 
 @dataclass(frozen=True)
 class Action:
-    """What happens to one run, and why."""
+    """What happens to one run, and why; ``again`` throws a result away first."""
 
     run: RunSpec
     kind: Literal["run", "skip"]
     reason: str
+    again: bool = False
 
 
 def decide(
-    runs: Iterable[RunSpec],
-    done: Callable[[str], dict[str, Any] | None],
-    attempts: Callable[[str], list[dict[str, Any]]],
+    runs: Iterable[RunSpec], standing: Callable[[str], Standing], choice: Choice = EVERYTHING
 ) -> list[Action]:
     """Return the action of each run, in order.
 
-    ``done`` and ``attempts`` give the store's closing record and attempt records of a run id. A
-    finished run is skipped, and so is a diverged one: that is a result. Anything else starts over.
+    A finished run is skipped, and so is a diverged one: that is a result. A run that another
+    process is at is run too: its attempt waits, and ends when the other has a result.
     """
-    actions = []
-    for run in runs:
-        closing = done(run.run_id)
-        if closing is not None:
-            actions.append(Action(run, "skip", closing["status"]))
-            continue
-        tries = attempts(run.run_id)
-        cause = (tries[-1]["cause"] or "lost") if tries else None
-        reason = f"its last attempt was {cause}" if cause else "new"
-        actions.append(Action(run, "run", reason))
-    return actions
+    return [_decide(run, standing(run.run_id), choice) for run in runs]
+
+
+def _decide(run: RunSpec, standing: Standing, choice: Choice) -> Action:
+    state = standing.state
+    if choice.only not in (None, run.run_id, state):
+        return Action(run, "skip", f"{state}, not asked for")
+    if state in RESULTS:
+        if choice.force or choice.only == state == "diverged":
+            return Action(run, "run", f"{state}, run again as asked", again=True)
+        return Action(run, "skip", state)
+    if state == "waiting":
+        return Action(run, "run", "new")
+    if state == "running":
+        return Action(run, "run", "another process is at it: its result is waited for")
+    origin = f"from step {standing.checkpoint}" if standing.checkpoint else "from the start"
+    return Action(run, "run", f"{state}, continues {origin}")
+
+
+def ledger(store: Store) -> Callable[[str], Standing]:
+    """Return the standing of runs of a store, read when asked."""
+
+    def standing(run_id: str) -> Standing:
+        folder = store.run(run_id)
+        done = folder.done()
+        if done is not None:
+            return Standing(done["status"])
+        attempts = folder.attempts()
+        if not attempts:
+            return Standing("waiting")
+        checkpoints = folder.checkpoint_steps()
+        return Standing(state_of(folder, attempts[-1]), checkpoints[-1] if checkpoints else 0)
+
+    return standing
+
+
+def state_of(folder: RunFolder, newest: dict[str, Any]) -> State:
+    """Return the state of a run without a result from its newest attempt."""
+    if newest["cause"] is None:
+        return "running" if is_alive(folder, newest) else "lost"
+    return "failed" if newest["cause"] == "failed" else "cancelled"

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.cost import estimate
-from orchestrator.recovery import decide
+from orchestrator.recovery import decide, ledger
 from sweeps.expand import Sweep, read_sweep
 from sweeps.results.store import Store
 from sweeps.spec import HubData, HubModel
@@ -46,8 +46,7 @@ def command(sweep_file: str, location: str | None, as_json: bool) -> int:
 def _done(sweep: Sweep, location: str | None) -> dict[str, str | None]:
     if location is None:
         return dict.fromkeys((run.run_id for run in sweep.runs), None)
-    store = Store.at(location)
-    actions = decide(sweep.runs, lambda i: store.run(i).done(), lambda i: store.run(i).attempts())
+    actions = decide(sweep.runs, ledger(Store.at(location)))
     return {a.run.run_id: a.reason if a.kind == "skip" else None for a in actions}
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from typing import Any
 
 import click
 
+from orchestrator.recovery import EVERYTHING, RESULTS, Action, Choice, decide, ledger
+from sweeps.changes import compare_sweeps
 from sweeps.errors import UserError
 from sweeps.expand import Sweep, read_sweep
 from sweeps.results.store import Store
@@ -26,30 +29,26 @@ def command(sweep_file: str, location: str, slots: int | None, as_json: bool) ->
     return run_sweep(sweep, store, slots, as_json)
 
 
-def run_sweep(sweep: Sweep, store: Store, slots: int | None, as_json: bool) -> int:
+def run_sweep(
+    sweep: Sweep, store: Store, slots: int | None, as_json: bool, choice: Choice = EVERYTHING
+) -> int:
     """Run what is left of a sweep; return 0 when every run has a result, 1 or 130 otherwise."""
     from rich.console import Console
 
     from orchestrator.cost import admission_order
     from orchestrator.placement import Machine, place
-    from orchestrator.recovery import decide
 
     console = Console(stderr=as_json, highlight=False)
-    actions = decide(sweep.runs, lambda i: store.run(i).done(), lambda i: store.run(i).attempts())
+    actions = decide(sweep.runs, ledger(store), choice)
     to_run = [action.run for action in actions if action.kind == "run"]
     placement = place(Machine(os.cpu_count() or 1, _gpu_count()), slots)
-    store.save_sweep(sweep)
     console.print(f"{sweep.name}: {len(sweep.runs)} runs in {location_of(store)}")
-    for status in ("finished", "diverged"):
-        count = sum(1 for a in actions if a.kind == "skip" and a.reason == status)
-        if count:
-            console.print(f"  {count} already {status}: skipped")
-    retried: dict[str, int] = {}
+    for line in (*_changes(sweep, store), *_summary(actions)):
+        console.print(f"  {line}", markup=False)
+    store.save_sweep(sweep)
     for action in actions:
-        if action.kind == "run" and action.reason != "new":
-            retried[action.reason] = retried.get(action.reason, 0) + 1
-    for reason, count in sorted(retried.items()):
-        console.print(f"  {count} started over: {reason}")
+        if action.again:
+            store.run(action.run.run_id).forget_results()
     if not to_run:
         console.print("  nothing to do: every run has a result")
         return _close(sweep, {}, {}, len(actions), as_json, console)
@@ -81,6 +80,48 @@ def run_sweep(sweep: Sweep, store: Store, slots: int | None, as_json: bool) -> i
         if run_id not in board.ended:
             board.ended[run_id] = "cancelled" if run_id in board.running else "not started"
     return _close(sweep, board.ended, board.errors, skipped, as_json, console)
+
+
+def _summary(actions: list[Action]) -> list[str]:
+    """Return a line for each reason to skip a run or to run one that is not new."""
+    reasons = Counter((action.kind, action.reason) for action in actions)
+    lines = []
+    for (kind, reason), count in reasons.items():
+        if kind == "skip":
+            lines.append(
+                f"{count} already {reason}: skipped"
+                if reason in RESULTS
+                else f"{count} skipped: {reason}"
+            )
+        elif reason != "new":
+            lines.append(f"{count} {reason}")
+    return lines
+
+
+def _changes(sweep: Sweep, store: Store) -> list[str]:
+    """Return what changed since the store last ran this sweep, a line each."""
+    if sweep.name not in store.sweep_names():
+        return []
+    changes = compare_sweeps(store.load_sweep(sweep.name).runs, sweep.runs)
+    if not changes.any:
+        return []
+    lines = [
+        f"the sweep has changed: {changes.same} runs as before, {changes.changed} changed,"
+        f" {changes.added} added, {len(changes.gone)} no longer in it (kept in the store)"
+    ]
+    for path, (old, new, count) in changes.fields.items():
+        lines.append(f"  {path}: {old} -> {new} in {count} runs")
+    return lines
+
+
+def print_actions(actions: list[Action], as_json: bool) -> None:
+    """Print what would happen to each run, and why."""
+    if as_json:
+        rows = [{"run_id": a.run.run_id, "action": a.kind, "reason": a.reason} for a in actions]
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for action in actions:
+        click.echo(f"{action.kind:<4} {action.run.run_id} {action.reason}: {action.run.describe()}")
 
 
 def _close(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from orchestrator.commands.plan import control_name
-from sweeps.results.attempt import is_alive
-from sweeps.results.store import RunFolder, Store
+from orchestrator.recovery import Standing, ledger
+from sweeps.results.store import Store
 from sweeps.spec import RunSpec
 
 STATES = ("finished", "diverged", "running", "failed", "cancelled", "lost", "waiting")
@@ -36,33 +37,22 @@ def command(name: str | None, location: str, as_json: bool) -> int:
     return 0
 
 
-def state_of(folder: RunFolder) -> str:
-    """Return where a run is: its result, or what its newest attempt says."""
-    done = folder.done()
-    if done is not None:
-        return str(done["status"])
-    attempts = folder.attempts()
-    if not attempts:
-        return "waiting"
-    newest = attempts[-1]
-    if newest["cause"] is not None:
-        return str(newest["cause"])
-    return "running" if is_alive(folder, newest) else "lost"
-
-
 def _report(store: Store, name: str) -> list[dict[str, Any]]:
-    return [_describe(run, store.run(run.run_id)) for run in store.load_sweep(name).runs]
+    standing = ledger(store)
+    return [_describe(store, run, standing) for run in store.load_sweep(name).runs]
 
 
-def _describe(run: RunSpec, folder: RunFolder) -> dict[str, Any]:
-    attempts = folder.attempts()
+def _describe(store: Store, run: RunSpec, standing: Callable[[str], Standing]) -> dict[str, Any]:
+    attempts = store.run(run.run_id).attempts()
+    stands = standing(run.run_id)
     return {
         "run_id": run.run_id,
         "model": run.model.name,
         "objective": run.objective.kind,
         "control": control_name(run),
         "seed": run.seed,
-        "state": state_of(folder),
+        "state": stands.state,
+        "checkpoint": stands.checkpoint,
         "attempts": len(attempts),
         "seconds": sum(attempt["seconds"] or 0 for attempt in attempts),
         "ended": attempts[-1]["ended"] if attempts else None,

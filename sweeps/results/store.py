@@ -138,6 +138,14 @@ class RunFolder:
     def parts(self, table: str) -> list[Path]:
         return sorted((self.path / table).glob("part-*.parquet"))
 
+    def checkpoint_path(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step:06d}"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Return the steps of complete checkpoints, oldest first: those that have a manifest."""
+        manifests = (self.path / "checkpoints").glob("step-*/manifest.json")
+        return sorted(int(path.parent.name.removeprefix("step-")) for path in manifests)
+
     def forget_results(self) -> None:
         """Remove the closing record, then the rows: what an attempt that starts over replaces."""
         from sweeps.results.schema import TABLES

@@ -80,7 +80,7 @@ def test_a_lost_run_runs_again_alone_with_identical_rows(folder):
     lost = run_ids(folder)[1]
     rows = rows_of(folder, lost)
     kept = {path: path.stat().st_mtime_ns for path in (folder / "store/runs").rglob("*.parquet")}
-    shutil.rmtree(folder / "store/runs" / lost)
+    assert depthsweep("forget", lost, cwd=folder).stdout == f"forgot run {lost}\n"
     shown = depthsweep("run", "small.yaml", cwd=folder)
     assert "3 already finished: skipped" in shown.stdout
     assert "1 to run" in shown.stdout
@@ -89,6 +89,27 @@ def test_a_lost_run_runs_again_alone_with_identical_rows(folder):
     for path, written in kept.items():
         if lost not in str(path):
             assert path.stat().st_mtime_ns == written
+
+
+def test_a_result_is_computed_again_when_asked_with_identical_rows(folder):
+    again = run_ids(folder)[2]
+    rows = rows_of(folder, again)
+    refused = depthsweep("resume", "small", "--force", cwd=folder)
+    assert (refused.returncode, "say which" in refused.stderr) == (2, True)
+    shown = depthsweep("resume", "small", "--only", again, "--force", cwd=folder)
+    assert "1 finished, run again as asked" in shown.stdout
+    assert all(rows_of(folder, again)[table].equals(rows[table]) for table in TABLES)
+    causes = [attempt["cause"] for attempt in Store(folder / "store").run(again).attempts()]
+    assert causes == ["finished", "finished"]
+
+
+def test_an_edited_sweep_runs_what_is_new_and_says_what_changed(folder, tmp_path):
+    shutil.copytree(folder / "store", tmp_path / "store")
+    text = SWEEP.replace("model: [a, b]", "model: [a]").replace("seed: [0]", "seed: [0, 1]")
+    (tmp_path / "small.yaml").write_text(text, encoding="utf-8")
+    shown = depthsweep("run", "small.yaml", cwd=tmp_path)
+    assert "2 runs as before, 0 changed, 2 added, 2 no longer in it" in shown.stdout
+    assert "small: 2 finished, 2 skipped" in shown.stdout
 
 
 def test_a_fresh_process_without_ray_gives_the_rows_of_a_warm_one(folder, tmp_path):
@@ -128,9 +149,11 @@ def test_an_interrupt_stops_cleanly_and_the_same_command_finishes(folder, tmp_pa
     ]
     assert "cancelled" in causes
     assert set(causes) <= {"cancelled", "finished"}
-    shown = depthsweep("run", "small.yaml", cwd=tmp_path)
+    planned = depthsweep("resume", "small", "--dry-run", cwd=tmp_path).stdout
+    assert "cancelled, continues from" in planned
+    shown = depthsweep("resume", "small", cwd=tmp_path)
     assert shown.returncode == 0
-    assert "its last attempt was cancelled" in shown.stdout
+    assert "cancelled, continues from" in shown.stdout
 
 
 def test_a_run_that_fails_leaves_the_others_and_says_what_to_read(folder, tmp_path):

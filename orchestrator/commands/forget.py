@@ -1,0 +1,32 @@
+"""``depthsweep forget``: throw one run's rows and records away."""
+
+from __future__ import annotations
+
+import shutil
+
+import click
+
+from sweeps.errors import UserError, closest
+from sweeps.results.attempt import is_alive
+from sweeps.results.store import Store
+
+
+@click.command("forget")
+@click.argument("run_id")
+@click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
+def command(run_id: str, location: str) -> int:
+    """Remove everything the store holds of run RUN_ID; `resume` or `run` makes it anew."""
+    store = Store.at(location)
+    known = [folder.run_id for folder in store.runs()]
+    if run_id not in known:
+        hint = closest(run_id, known) if known else "the store holds no run"
+        raise UserError(f"--store {location}: no run {run_id!r}; {hint}")
+    folder = store.run(run_id)
+    attempts = folder.attempts()
+    if attempts and is_alive(folder, attempts[-1]):
+        raise UserError(f"run {run_id} is running (process {attempts[-1]['pid']}); stop it first")
+    # The closing record goes first: from then on no reader counts what is being removed.
+    folder.forget_results()
+    shutil.rmtree(folder.path)
+    click.echo(f"forgot run {run_id}")
+    return 0

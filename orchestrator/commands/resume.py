@@ -1,0 +1,48 @@
+"""``depthsweep resume``: what is left of a sweep this store knows."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.commands.run import print_actions, run_sweep
+from orchestrator.recovery import Choice, decide, ledger
+from sweeps.errors import UserError, closest
+from sweeps.results.store import Store
+
+STATES = ("failed", "diverged", "cancelled", "lost", "waiting")
+
+
+@click.command("resume")
+@click.argument("name")
+@click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
+@click.option("--only", help="Only runs that failed, diverged, …, or one run id.")
+@click.option(
+    "--force", is_flag=True, help="Also run again what has a result (with --only RUN_ID)."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would happen to each run; start nothing.")
+@click.option("--slots", type=click.IntRange(min=1), help="Runs side by side (default: all).")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(
+    name: str,
+    location: str,
+    only: str | None,
+    force: bool,
+    dry_run: bool,
+    slots: int | None,
+    as_json: bool,
+) -> int:
+    """Run what is left of sweep NAME, as it stands in the store."""
+    store = Store.at(location)
+    sweep = store.load_sweep(name)
+    valid = [*STATES, *sweep.by_id]
+    if only is not None and only not in valid:
+        hint = closest(only, STATES if not only[:1].isdigit() else list(sweep.by_id))
+        raise UserError(f"--only {only}: neither a state nor a run of {name}; {hint}")
+    if force and only not in sweep.by_id:
+        raise UserError("--force runs a result again: say which with --only RUN_ID")
+    choice = Choice(only, force)
+    if dry_run:
+        print_actions(decide(sweep.runs, ledger(store), choice), as_json)
+        return 0
+    store.require_writable()
+    return run_sweep(sweep, store, slots, as_json, choice)
