@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.recovery import Choice, Standing, decide, ledger
+from orchestrator.recovery import EVERYTHING, Choice, Standing, decide, ledger
 from sweeps.expand import read_sweep
 from sweeps.results.store import Store, write_json
 
@@ -8,7 +8,7 @@ RUNS = read_sweep("sweeps/library/demo.yaml").runs[:3]
 FIRST, SECOND, _ = (run.run_id for run in RUNS)
 
 
-def decided(standings=None, choice=Choice()):
+def decided(standings=None, choice=EVERYTHING):
     standings = standings or {}
     actions = decide(RUNS, lambda run_id: standings.get(run_id, Standing("waiting")), choice)
     return [(action.kind, action.reason) for action in actions]

@@ -81,6 +81,12 @@ def test_what_only_carries_the_run_out_keeps_the_run_id(change):
     assert changed(RUN, **change).run_id == RUN.run_id
 
 
+def test_a_copy_has_a_run_id_of_its_own():
+    assert RUN.run_id
+    copy = RUN.model_copy(update={"batch_size": 64})
+    assert copy.run_id == changed(RUN, batch_size=64).run_id != RUN.run_id
+
+
 def test_a_folder_counts_by_its_content_and_not_by_its_path():
     source = {"folder": "/a", "digest": "d" * 64, "pretraining": "mlm"}
     here = changed(RUN, model__source=source)
