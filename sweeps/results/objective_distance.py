@@ -47,7 +47,8 @@ def record_distance(
     """Write one measurement and return the distance.
 
     Args:
-        cosines: cosine between the two gradients of each block 1..L, in [−1, 1].
+        cosines: cosine between the two gradients of each block 1..L, in [−1, 1]; a single 1 where
+            the fine-tuning objective is the pretraining objective.
         provenance: further plain data to keep beside it, such as versions.
     """
     distance = 1.0 - sum(cosines) / len(cosines)
