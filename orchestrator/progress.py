@@ -44,6 +44,8 @@ class Board:
         if run_id in self.running and report.get("step") is not None:
             self.running[run_id].step = report["step"]
             self.running[run_id].loss = report.get("loss")
+        if kind == "lost":
+            self.running.pop(run_id, None)
         if kind == "ended":
             self.running.pop(run_id, None)
             self.ended[run_id] = report.get("status") or "cancelled"
@@ -95,7 +97,11 @@ class Display:
         started = self._board.running.get(run_id)
         self._board.apply(run_id, kind, report)
         now = time.monotonic()
-        if kind == "ended":
+        if kind == "lost":
+            name = self._board.runs[run_id].describe()
+            line = f"lost      {run_id} {name}: its process is gone; it starts again"
+            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        elif kind == "ended":
             seconds = now - started.since if started else 0.0
             loss = report.get("loss")
             detail = f" loss {loss:.4f}" if isinstance(loss, float) else ""

@@ -36,11 +36,12 @@ from ray.tune import PlacementGroupFactory  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 OBJECT_STORE_BYTES = 200_000_000
+LOSSES_WITHOUT_PROGRESS = 3
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a run: started, progress, ended."""
+    """Something that happened to a run: started, progress, lost (and offered again), ended."""
 
     run_id: str
     kind: str
@@ -48,7 +49,11 @@ class Event:
 
 
 class Admission(Searcher):  # type: ignore[misc]
-    """Offers configurations in the order given, each when a slot is free."""
+    """Offers configurations in the order given, each when a slot is free.
+
+    A run whose process was lost is offered again, first in line: that is no failure of the run.
+    Only one that is lost again and again without getting further is given up.
+    """
 
     def __init__(
         self, configs: Sequence[dict[str, Any]], slots: int, emit: Callable[[Event], None]
@@ -56,31 +61,46 @@ class Admission(Searcher):  # type: ignore[misc]
         super().__init__(metric="step", mode="max")
         self._waiting = list(reversed(configs))
         self._slots = slots
-        self._running: dict[str, str] = {}
+        self._running: dict[str, dict[str, Any]] = {}
+        self._furthest: dict[str, int] = {}
+        self._losses: dict[str, int] = {}
         self._emit = emit
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if not self._waiting:
+        if not self._waiting and not self._running:
             return str(Searcher.FINISHED)
-        if len(self._running) >= self._slots:
+        if not self._waiting or len(self._running) >= self._slots:
             return None
         config: dict[str, Any] = self._waiting.pop()
-        self._running[trial_id] = config["run_id"]
+        self._running[trial_id] = config
         self._emit(Event(config["run_id"], "started", {}))
         return config
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if trial_id in self._running:
-            self._emit(Event(self._running[trial_id], "progress", result))
+            run_id = self._running[trial_id]["run_id"]
+            if result.get("step", 0) > self._furthest.get(run_id, 0):
+                self._furthest[run_id] = result["step"]
+                self._losses[run_id] = 0
+            self._emit(Event(run_id, "progress", result))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        run_id = self._running.pop(trial_id, None)
-        if run_id is None:
+        config = self._running.pop(trial_id, None)
+        if config is None:
             return
-        lost = {"status": "failed", "error": "its process was lost"}
-        self._emit(Event(run_id, "ended", lost if error or not result else result))
+        run_id = config["run_id"]
+        if not error and result:
+            self._emit(Event(run_id, "ended", result))
+            return
+        self._losses[run_id] = self._losses.get(run_id, 0) + 1
+        if self._losses[run_id] < LOSSES_WITHOUT_PROGRESS:
+            self._waiting.append(config)
+            self._emit(Event(run_id, "lost", {}))
+            return
+        message = f"its process was lost {self._losses[run_id]} times without getting further"
+        self._emit(Event(run_id, "ended", {"status": "failed", "error": message}))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher along with its state; who listens stays in this process."""

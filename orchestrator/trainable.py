@@ -13,10 +13,13 @@ from typing import Any
 
 from ray import tune
 
+from sweeps.errors import UserError
 from sweeps.results.store import Store
 from sweeps.spec import RunSpec
 
 REPORT_SECONDS = 0.5
+# How often an error in code or data is met before the run counts as failed.
+FAILURES = 2
 
 
 class RunTrainable(tune.Trainable):  # type: ignore[misc]
@@ -24,6 +27,8 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         self._run_id: str = config["run_id"]
+        self._config = config
+        self._failures = 0
         self._progress = self.start(config)
 
     def start(self, config: dict[str, Any]) -> Iterator[Any]:
@@ -38,20 +43,43 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         return train(run, Store.at(config["store"]), device)
 
     def step(self) -> dict[str, Any]:
-        """Advance for a stretch of time; an exception ends the run as failed, not the trial."""
+        """Advance for a stretch of time; an exception ends the run, not the trial.
+
+        Out of GPU memory: the same run goes on with half the micro-batch, which changes nothing but
+        rounding. A mistake of the user's fails at once; any other error is tried once more.
+        """
+        while True:
+            try:
+                return self._advance()
+            except Exception as error:
+                if not self._may_try_again(error):
+                    detail = " ".join(str(error).split())
+                    message = f"{type(error).__name__}: {detail}"
+                    report = {"run_id": self._run_id, "status": "failed", "error": message}
+                    return report | {"done": True}
+                self._progress = self.start(self._config)
+
+    def _may_try_again(self, error: Exception) -> bool:
+        if isinstance(error, UserError):
+            return False
+        if type(error).__name__ == "OutOfMemoryError":
+            smaller = with_half_the_micro_batch(self._config["spec"])
+            if smaller is None:
+                return False
+            self._config = {**self._config, "spec": smaller}
+            return True
+        self._failures += 1
+        return self._failures < FAILURES
+
+    def _advance(self) -> dict[str, Any]:
         report: dict[str, Any] = {"run_id": self._run_id, "done": False, "status": None}
         until = time.monotonic() + REPORT_SECONDS
-        try:
-            for progress in self._progress:
-                report |= {"step": progress.step, "steps": progress.steps, "loss": progress.loss}
-                report |= {"status": progress.status, "done": progress.status is not None}
-                if report["done"] or time.monotonic() > until:
-                    return report
-            report |= {"status": "failed", "error": "the run ended without a result"}
-        except Exception as error:
-            detail = " ".join(str(error).split())
-            report |= {"status": "failed", "error": f"{type(error).__name__}: {detail}"}
-        return report | {"done": True}
+        for progress in self._progress:
+            report |= {"step": progress.step, "steps": progress.steps, "loss": progress.loss}
+            report |= {"status": progress.status, "done": progress.status is not None}
+            if report["done"] or time.monotonic() > until:
+                return report
+        raise RuntimeError("the run ended without a result")
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
@@ -68,3 +96,13 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: see ``save_checkpoint``."""
+
+
+def with_half_the_micro_batch(spec: str) -> str | None:
+    """Return a run's JSON with its micro-batch halved, or None where it cannot be."""
+    run = RunSpec.model_validate_json(spec)
+    half = run.micro_batch_size // 2
+    if half < 1 or run.batch_size % half:
+        return None
+    execution = run.execution.model_copy(update={"micro_batch_size": half})
+    return run.model_copy(update={"execution": execution}).model_dump_json()

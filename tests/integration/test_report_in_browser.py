@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from planted_store import plant_paper, run_spec, save_sweep, write_run
 
+from orchestrator.commands.report import page_of
+from orchestrator.live_report import LiveReport, serve, store_state
 from sweeps.analysis.claims import find_claims, read_claims
 from sweeps.analysis.report import render
 from sweeps.analysis.report_data import gather
@@ -156,6 +159,39 @@ def test_the_theme_and_the_null_can_be_switched(browser: Any, report: Path) -> N
     page.wait_for_timeout(200)
     assert page.evaluate(top) > 1
     assert visit.said == []
+
+
+def test_a_watched_report_reloads_when_a_run_has_ended(browser: Any, tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    runs = [run_spec("tiny", seed=seed) for seed in range(2)]
+    save_sweep(store, "toy", runs)
+    write_run(store, runs[0], [0.1, 0.2, 0.3])
+    server = serve(
+        LiveReport(
+            lambda: store_state(store, "toy"),
+            lambda state: page_of("toy", str(store.root), include_running=True, live=state),
+        )
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        page.wait_for_selector("html[data-charts=drawn]")
+        assert "1\npending" in page.inner_text(".tiles")
+        page.click("nav button[data-model='tiny']")
+        write_run(store, runs[1], [0.1, 0.2, 0.3])
+        page.wait_for_function(
+            "document.querySelector('.tiles').innerText.includes('2\\nfinished')"
+        )
+        page.wait_for_selector("html[data-charts=drawn]")
+        pressed = "nav button[data-model='tiny'][aria-pressed=true]"
+        page.wait_for_selector(pressed)
+        page.close()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_a_report_of_240_runs_is_small_and_quick(

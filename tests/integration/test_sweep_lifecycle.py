@@ -156,6 +156,41 @@ def test_an_interrupt_stops_cleanly_and_the_same_command_finishes(folder, tmp_pa
     assert "cancelled, continues from" in shown.stdout
 
 
+def test_a_killed_worker_loses_nothing(folder, tmp_path):
+    text = SWEEP.replace("steps: 8", "steps: 300").replace("every: 4", "every: 150")
+    text = text.replace("model: [a, b]", "model: [a]")
+    (tmp_path / "small.yaml").write_text(text, encoding="utf-8")
+    shutil.copytree(folder / "store/cache", tmp_path / "store/cache")
+    process = subprocess.Popen(
+        [DEPTHSWEEP, "run", "small.yaml"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("store/runs/*/steps/part-*")) and time.monotonic() < until:
+        time.sleep(0.1)
+    part = next(tmp_path.glob("store/runs/*/steps/part-*"))
+    killed = Store(tmp_path / "store").run(part.parent.parent.name)
+    os.kill(killed.attempts()[-1]["pid"], signal.SIGKILL)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert f"lost      {killed.run_id}" in said
+    assert "small: 2 finished" in said
+    assert [attempt["cause"] for attempt in killed.attempts()] == [None, "finished"]
+    subprocess.run(
+        [sys.executable, "-m", "workers", "run.json", "--store", str(tmp_path / "alone")],
+        check=True,
+        capture_output=True,
+        cwd=killed.path,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    for table in TABLES:
+        alone = [p.read_bytes() for p in Store(tmp_path / "alone").run(killed.run_id).parts(table)]
+        assert [path.read_bytes() for path in killed.parts(table)] == alone
+
+
 def test_a_run_that_fails_leaves_the_others_and_says_what_to_read(folder, tmp_path):
     rows = tmp_path / "few.jsonl"
     rows.write_text(json.dumps({"text": "too short"}) + "\n")

@@ -1,0 +1,132 @@
+"""Admission and the trial adapter as plain objects: no Ray is started."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+from ray.tune.search import Searcher
+
+from orchestrator import schedule
+from orchestrator.schedule import Admission
+from orchestrator.trainable import RunTrainable, with_half_the_micro_batch
+from sweeps.errors import UserError
+from sweeps.expand import read_sweep
+from sweeps.spec import RunSpec
+from workers.train import Progress
+
+RUN = read_sweep("sweeps/library/demo.yaml").runs[0]
+
+
+def admission(count, slots=2):
+    events = []
+    configs = [{"run_id": str(k)} for k in range(count)]
+    return Admission(configs, slots, events.append), events
+
+
+def test_runs_are_offered_in_order_and_only_into_free_slots():
+    offers, events = admission(3)
+    assert [offers.suggest(t) for t in "abc"] == [{"run_id": "0"}, {"run_id": "1"}, None]
+    offers.on_trial_complete("a", result={"status": "finished"})
+    assert offers.suggest("c") == {"run_id": "2"}
+    offers.on_trial_complete("b", result={"status": "finished"})
+    assert offers.suggest("d") is None
+    offers.on_trial_complete("c", result={"status": "failed"})
+    assert offers.suggest("d") == Searcher.FINISHED
+    ended = [(e.run_id, e.report["status"]) for e in events if e.kind == "ended"]
+    assert ended == [("0", "finished"), ("1", "finished"), ("2", "failed")]
+
+
+def test_a_lost_run_is_offered_again_before_the_others():
+    offers, events = admission(3, slots=1)
+    offers.suggest("a")
+    offers.on_trial_complete("a", error=True)
+    assert offers.suggest("b") == {"run_id": "0"}
+    assert [e.kind for e in events] == ["started", "lost", "started"]
+
+
+def test_a_run_that_is_lost_without_getting_further_is_given_up():
+    offers, events = admission(1)
+    for trial in "abc":
+        assert offers.suggest(trial) == {"run_id": "0"}
+        offers.on_trial_complete(trial, error=True)
+    assert offers.suggest("d") == Searcher.FINISHED
+    assert events[-1].report["status"] == "failed"
+    assert f"{schedule.LOSSES_WITHOUT_PROGRESS} times without" in events[-1].report["error"]
+
+
+def test_losses_of_a_run_that_gets_further_each_time_do_not_count():
+    offers, _ = admission(1)
+    for step in range(1, 12):
+        trial = str(step)
+        assert offers.suggest(trial) == {"run_id": "0"}
+        offers.on_trial_result(trial, {"step": step})
+        offers.on_trial_complete(trial, error=True)
+    assert offers.suggest("last") == {"run_id": "0"}
+
+
+class Scripted(RunTrainable):
+    """A trial whose attempts raise what the script says, then finish."""
+
+    script: ClassVar[list] = []
+
+    def __init__(self):
+        self.started = []
+        self.setup({"run_id": RUN.run_id, "spec": RUN.model_dump_json()})
+
+    def start(self, config):
+        self.started.append(RunSpec.model_validate_json(config["spec"]).micro_batch_size)
+
+        def attempt():
+            yield Progress(0, 1, None)
+            if self.script:
+                raise self.script.pop(0)
+            yield Progress(1, 1, 0.5, "finished")
+
+        return attempt()
+
+
+def ended(*errors):
+    Scripted.script = list(errors)
+    trial = Scripted()
+    return trial, trial.step()
+
+
+def test_an_error_is_tried_once_more():
+    trial, report = ended(RuntimeError("flaky"))
+    assert (report["status"], len(trial.started)) == ("finished", 2)
+
+
+def test_the_second_error_fails_the_run_with_its_message():
+    trial, report = ended(RuntimeError("one"), RuntimeError("two\nlines"))
+    assert (report["status"], report["done"]) == ("failed", True)
+    assert report["error"] == "RuntimeError: two lines"
+    assert len(trial.started) == 2
+
+
+def test_a_mistake_of_the_users_is_not_tried_again():
+    trial, report = ended(UserError("no such column"))
+    assert (report["status"], len(trial.started)) == ("failed", 1)
+
+
+def test_out_of_memory_halves_the_micro_batch_until_it_fits():
+    trial, report = ended(torch.OutOfMemoryError(), torch.OutOfMemoryError())
+    assert report["status"] == "finished"
+    assert trial.started == [16, 8, 4]
+
+
+def test_out_of_memory_with_one_sequence_fails():
+    _, report = ended(*[torch.OutOfMemoryError() for _ in range(9)])
+    assert report["status"] == "failed"
+    assert "OutOfMemoryError" in report["error"]
+
+
+@pytest.mark.parametrize(("micro", "half"), [(None, 8), (16, 8), (2, 1), (1, None)])
+def test_halving_keeps_the_run(micro, half):
+    execution = RUN.execution.model_copy(update={"micro_batch_size": micro})
+    spec = RUN.model_copy(update={"execution": execution}).model_dump_json()
+    halved = with_half_the_micro_batch(spec)
+    if half is None:
+        assert halved is None
+    else:
+        smaller = RunSpec.model_validate_json(halved)
+        assert (smaller.micro_batch_size, smaller.run_id) == (half, RUN.run_id)
