@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "claims": ("claims", "Check the claims of a study against its sweep."),
     "report": ("report", "Write one self-contained HTML report of a sweep."),
     "distance": ("distance", "Measure how far each objective is from pretraining."),
+    "watch": ("watch", "Serve the report on this machine while the sweep runs."),
     "query": ("query", "Ask the store's tables in SQL."),
     "forget": ("forget", "Throw away what the store holds of one run."),
     "schema": ("schema", "Print the JSON Schema of a sweep file."),

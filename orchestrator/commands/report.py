@@ -49,8 +49,12 @@ def page_of(
     at: int | str = "final",
     *,
     include_running: bool = False,
+    live: str | None = None,
 ) -> str:
-    """Return the report of a sweep as HTML, from what the store holds now."""
+    """Return the report of a sweep as HTML, from what the store holds now.
+
+    ``live`` is the state it is made from, for a page that reloads itself; see ``live_report``.
+    """
     from datetime import UTC, datetime
     from typing import cast
 
@@ -64,4 +68,4 @@ def page_of(
     sweep = tables.store.load_sweep(name)
     claims = read_claims(find_claims(tables.store, name, claims_file))
     data = gather(tables, name, sweep.description, sweep.text, claims, metric, cast(At, at))
-    return render(data, datetime.now(UTC))
+    return render(data, datetime.now(UTC), live)

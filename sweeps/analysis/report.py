@@ -28,8 +28,14 @@ _PAGE = Path(__file__).parent / "page"
 _DIGITS = 5
 
 
-def render(data: ReportData, made: datetime) -> str:
-    """Return the page; ``made`` is the moment it is dated."""
+def render(data: ReportData, made: datetime, live: str | None = None) -> str:
+    """Return the page.
+
+    Args:
+        made: the moment it is dated.
+        live: for a served page, the state it was made from: it asks the server for ``state`` and
+            reloads when that differs. A page without it asks nobody anything.
+    """
     book = _Book()
     body = "\n".join(
         [
@@ -57,7 +63,15 @@ def render(data: ReportData, made: datetime) -> str:
         f'<script type="application/json" id="report-data">{book.json(data)}</script>\n'
         f"<script>{_vega()}</script>\n"
         f"<script>{(_PAGE / 'report.js').read_text(encoding='utf-8')}</script>\n"
-        "</body></html>\n"
+        f"{'' if live is None else _reloading(live)}</body></html>\n"
+    )
+
+
+def _reloading(state: str) -> str:
+    return (
+        "<script>setInterval(async () => { try {"
+        f" if (await (await fetch('/state')).text() !== {json.dumps(state)}) location.reload();"
+        " } catch { /* the server has stopped: the page stays as it is */ } }, 3000);</script>\n"
     )
 
 

@@ -147,6 +147,8 @@
 
   function choose(model) {
     chosen = model;
+    // The address keeps the choice over a reload, and in a link.
+    history.replaceState(null, "", model ? `#model=${encodeURIComponent(model)}` : "#");
     for (const button of document.querySelectorAll("nav.models button[data-model]")) {
       button.setAttribute("aria-pressed", String(button.dataset.model === chosen));
     }
@@ -207,7 +209,10 @@
   paintKeys();
   for (const place of document.querySelectorAll("[data-shown-model]")) place.textContent = firstModel();
   waiting.push(...document.querySelectorAll("[data-chart]"));
+  const asked = new URLSearchParams(location.hash.slice(1)).get("model");
   window.depthsweep = { choose, views };
   document.documentElement.dataset.ready = "yes";
-  drawAll();
+  drawAll().then(() => {
+    if (asked && page.models.includes(asked)) choose(asked);
+  });
 })();

@@ -1,0 +1,48 @@
+"""``depthsweep watch``: the report of a sweep, live."""
+
+from __future__ import annotations
+
+import click
+
+from sweeps.errors import UserError
+
+
+@click.command()
+@click.argument("name")
+@click.option("--store", default="./store", show_default=True, help="Folder of the store.")
+@click.option(
+    "--port", default=8777, show_default=True, type=click.IntRange(0, 65535), help="0: a free one."
+)
+@click.option(
+    "--claims", "file", metavar="FILE", help="Default: those the sweep came with, or the study's."
+)
+@click.option("--metric", default="procrustes", show_default=True, help="Which change is shown.")
+def command(name: str, store: str, port: int, file: str | None, metric: str) -> None:
+    """Serve the report of sweep NAME on this machine, refreshed from the store while it runs.
+
+    Rows of runs that have not ended are shown in the training curves. Ctrl-C stops.
+    """
+    from orchestrator.commands.report import page_of
+    from orchestrator.live_report import HOST, LiveReport, serve, store_state
+    from sweeps.results.store import Store
+
+    place = Store.at(store)
+    place.load_sweep(name)
+    report = LiveReport(
+        lambda: store_state(place, name),
+        lambda state: page_of(name, store, file, metric, include_running=True, live=state),
+    )
+    report.page()
+    try:
+        server = serve(report, port)
+    except OSError as error:
+        raise UserError(
+            f"--port {port}: cannot be listened on ({error.strerror}); give another, or 0"
+        ) from None
+    click.echo(f"http://{HOST}:{server.server_port}/  (Ctrl-C stops)")
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        click.echo("stopped")
+    finally:
+        server.server_close()
