@@ -276,7 +276,9 @@ class Execution(Frozen):
     micro_batch_size: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Sequences a forward pass; the rest of the batch is accumulated."
     )
-    part_steps: Steps = Field(100, description="Steps of rows in one Parquet part.")
+    part_steps: Steps = Field(
+        100, description="Steps of rows in one Parquet part, and between checkpoints."
+    )
     engine: Literal["plain", "deepspeed"] | None = Field(
         None, description="What trains: chosen from the model's size and the machine if not said."
     )

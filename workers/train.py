@@ -13,6 +13,7 @@ from sweeps.results.attempt import Attempt
 from sweeps.results.store import Status, Store
 from sweeps.results.writer import RunWriter
 from sweeps.spec import RunSpec, learning_rate
+from workers.checkpoint import load_checkpoint, save_checkpoint
 from workers.controls.layer_groups import LayerGroup, find_layer_groups
 from workers.controls.registry import build_control
 from workers.data import cached_arrays, load_rows, tokenizer_digest
@@ -50,7 +51,6 @@ def train(run: RunSpec, store: Store, device: torch.device) -> Iterator[Progress
             yield Progress(done["step"], run.steps, None, done["status"])
             return
         yield Progress(0, run.steps, None)
-        folder.forget_results()
         torch.manual_seed(run.seed)
         objective = build_objective(run.objective)
         pretrained = load_model(run.model, store.cache, needs_head=objective.needs_head)
@@ -79,10 +79,13 @@ def train(run: RunSpec, store: Store, device: torch.device) -> Iterator[Progress
         )
         probe = DepthProbe(run.probe, rows, reference, pretrained.backbone, blocks, device)
         write_run_record(folder, run, pretrained.facts, device)
+        resumed = load_checkpoint(folder, engine)
+        folder.forget_rows_after(resumed)
+        attempt.resumed_from(resumed)
         writer = RunWriter(run, folder, attempt.require_ownership)
         status: Status = "finished"
 
-        for step in range(1, run.steps + 1):
+        for step in range(resumed + 1, run.steps + 1):
             batch = objective.batch(arrays, run, step)
             rate = learning_rate(run.optimizer, step, run.steps)
             loss = float(objective.accumulate(engine, batch, run.micro_batch_size))
@@ -95,10 +98,12 @@ def train(run: RunSpec, store: Store, device: torch.device) -> Iterator[Progress
                 break
             if step in run.probe_steps:
                 writer.add("profiles", step, probe.measure(step))
-            writer.end_step(step)
+            if writer.end_step(step) and step < run.steps:
+                save_checkpoint(folder, step, engine, attempt.require_ownership)
             yield Progress(step, run.steps, loss)
 
         writer.finish(status, step)
+        folder.forget_checkpoints()
         attempt.end(status)
         yield Progress(step, run.steps, loss, status)
 

@@ -146,13 +146,28 @@ class RunFolder:
         manifests = (self.path / "checkpoints").glob("step-*/manifest.json")
         return sorted(int(path.parent.name.removeprefix("step-")) for path in manifests)
 
-    def forget_results(self) -> None:
-        """Remove the closing record, then the rows: what an attempt that starts over replaces."""
+    @staticmethod
+    def last_step_of(part: Path) -> int:
+        """Return the last step whose rows a part holds, from its name."""
+        return int(part.stem.split("-")[2])
+
+    def forget_rows_after(self, step: int) -> None:
+        """Remove parts with rows beyond ``step``, whole or torn: the next attempt writes them."""
         from sweeps.results.schema import TABLES
 
-        (self.path / "DONE.json").unlink(missing_ok=True)
         for table in TABLES:
-            shutil.rmtree(self.path / table, ignore_errors=True)
+            for path in [*self.parts(table), *(self.path / table).glob(".*.tmp")]:
+                if path.suffix == ".tmp" or self.last_step_of(path) > step:
+                    path.unlink(missing_ok=True)
+
+    def forget_checkpoints(self) -> None:
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def forget_results(self) -> None:
+        """Remove the closing record, then all that a run from the start replaces."""
+        (self.path / "DONE.json").unlink(missing_ok=True)
+        self.forget_checkpoints()
+        self.forget_rows_after(0)
 
 
 # ------------------------------------------------------------------------------ whole files only

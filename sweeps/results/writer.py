@@ -33,11 +33,12 @@ class RunWriter:
         key = {"run_id": self._run.run_id, "step": step}
         self._rows[table].extend({**key, **row} for row in rows)
 
-    def end_step(self, step: int) -> None:
-        """Write the parts that ``step`` completes."""
+    def end_step(self, step: int) -> bool:
+        """Write the parts that ``step`` completes; return whether it does."""
         first, last = self._run.part_of(step)
         if step == last:
             self._flush(first, last)
+        return step == last
 
     def finish(self, status: Status, step: int) -> None:
         """Write what is left after ``step``, then the closing record that makes all of it count."""

@@ -6,6 +6,7 @@ import math
 import polars as pl
 import pytest
 import torch
+from small_run import DOCS, make_run
 
 from sweeps.corpora import corpus_digest
 from sweeps.results.schema import TABLES
@@ -14,46 +15,15 @@ from sweeps.spec import (
     BuiltinData,
     EqualStep,
     Execution,
-    ModelSpec,
     Objective,
     Optimizer,
     Probe,
-    RunSpec,
     Standard,
-    StandinModel,
 )
 from workers import train as train_module
 from workers.train import train
 
 CPU = torch.device("cpu")
-DOCS = BuiltinData(builtin="python-docs", digest=corpus_digest("python-docs"))
-
-
-def make_run(**fields):
-    source = StandinModel(
-        standin="gpt2",
-        layers=3,
-        width=32,
-        vocabulary=400,
-        pretrain_steps=3,
-        pretraining="clm",
-        digest=corpus_digest("python-docs"),
-    )
-    return RunSpec(
-        **{
-            "model": ModelSpec(name="tiny", source=source),
-            "objective": Objective(kind="clm", data=DOCS),
-            "control": Standard(),
-            "seed": 0,
-            "steps": 7,
-            "batch_size": 4,
-            "sequence_length": 16,
-            "optimizer": Optimizer(learning_rate=1e-3),
-            "probe": Probe(data=DOCS, rows=32, sequence_length=16, every=3),
-            "execution": Execution(part_steps=3),
-            **fields,
-        }
-    )
 
 
 @pytest.fixture(scope="module")

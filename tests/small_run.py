@@ -1,0 +1,43 @@
+"""A run of seconds, for tests that need one."""
+
+from sweeps.corpora import corpus_digest
+from sweeps.spec import (
+    BuiltinData,
+    Execution,
+    ModelSpec,
+    Objective,
+    Optimizer,
+    Probe,
+    RunSpec,
+    Standard,
+    StandinModel,
+)
+
+DOCS = BuiltinData(builtin="python-docs", digest=corpus_digest("python-docs"))
+
+
+def make_run(**fields):
+    source = StandinModel(
+        standin="gpt2",
+        layers=3,
+        width=32,
+        vocabulary=400,
+        pretrain_steps=3,
+        pretraining="clm",
+        digest=corpus_digest("python-docs"),
+    )
+    return RunSpec(
+        **{
+            "model": ModelSpec(name="tiny", source=source),
+            "objective": Objective(kind="clm", data=DOCS),
+            "control": Standard(),
+            "seed": 0,
+            "steps": 7,
+            "batch_size": 4,
+            "sequence_length": 16,
+            "optimizer": Optimizer(learning_rate=1e-3),
+            "probe": Probe(data=DOCS, rows=32, sequence_length=16, every=3),
+            "execution": Execution(part_steps=3),
+            **fields,
+        }
+    )

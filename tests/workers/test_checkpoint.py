@@ -1,0 +1,142 @@
+"""A run that was stopped anywhere ends with the bytes of one that was not."""
+
+import shutil
+
+import pytest
+import torch
+from small_run import make_run
+
+from sweeps.results.schema import TABLES
+from sweeps.results.store import Store
+from sweeps.spec import EqualStep, Execution, LayerClip, Optimizer, Standard
+from workers.checkpoint import damage
+from workers.train import train
+
+CPU = torch.device("cpu")
+CONTROLS = [Standard(), EqualStep(), LayerClip(max_norm=0.05)]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A cache, and the bytes of unbroken runs by control."""
+    root = tmp_path_factory.mktemp("unbroken")
+    store = Store(root)
+    whole = {}
+    for control in CONTROLS:
+        run = a_run(control)
+        list(train(run, store, CPU))
+        whole[control] = parts(store, run)
+    return root / "cache", whole
+
+
+@pytest.fixture
+def store(shared, tmp_path):
+    (tmp_path / "cache").symlink_to(shared[0])
+    return Store(tmp_path)
+
+
+def a_run(control=CONTROLS[1]):
+    return make_run(
+        control=control,
+        steps=11,
+        optimizer=Optimizer(learning_rate=1e-3, weight_decay=0.1, warmup_steps=2),
+        execution=Execution(part_steps=3),
+    )
+
+
+def parts(store, run):
+    folder = store.run(run.run_id)
+    return {
+        str(path.relative_to(folder.path)): path.read_bytes()
+        for table in TABLES
+        for path in folder.parts(table)
+    }
+
+
+def stop_after(run, store, step):
+    progress = train(run, store, CPU)
+    while next(progress).step < step:
+        pass
+    progress.close()
+    return store.run(run.run_id)
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.kind)
+@pytest.mark.parametrize("step", [1, 3, 4, 8, 10])
+def test_stopping_anywhere_changes_no_byte(control, step, store, shared):
+    run = a_run(control)
+    folder = stop_after(run, store, step)
+    assert folder.done() is None
+    resumed = list(train(run, store, CPU))
+    assert resumed[1].step == step // 3 * 3 + 1
+    assert folder.attempts()[-1]["resumed_from"] == step // 3 * 3
+    assert parts(store, run) == shared[1][control]
+
+
+def test_stopping_again_and_again_changes_no_byte(store, shared):
+    run = a_run()
+    for step in (4, 7, 10):
+        stop_after(run, store, step)
+    list(train(run, store, CPU))
+    assert parts(store, run) == shared[1][CONTROLS[1]]
+
+
+def test_one_checkpoint_is_kept_and_none_after_the_end(store):
+    run = a_run()
+    folder = stop_after(run, store, 7)
+    assert folder.checkpoint_steps() == [6]
+    assert damage(folder, 6) is None
+    list(train(run, store, CPU))
+    assert folder.checkpoint_steps() == []
+    assert not list(folder.path.rglob(".*"))
+
+
+def corrupt(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize("harm", [corrupt, truncate, lambda path: path.unlink()])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "checkpoints/step-000006/layer-0001.safetensors",
+        "checkpoints/step-000006/manifest.json",
+        "steps/part-000003-000006.parquet",
+        "layers/part-000000-000003.parquet",
+    ],
+)
+def test_what_a_crash_has_torn_is_not_trusted(harm, what, store, shared):
+    run = a_run()
+    folder = stop_after(run, store, 7)
+    harm(folder.path / what)
+    list(train(run, store, CPU))
+    assert folder.attempts()[-1]["resumed_from"] == 0
+    assert parts(store, run) == shared[1][CONTROLS[1]]
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(store, shared):
+    run = a_run()
+    folder = stop_after(run, store, 4)
+    shutil.copytree(folder.checkpoint_path(3), folder.path / "kept")
+    stop_after(run, store, 7)
+    shutil.move(folder.path / "kept", folder.checkpoint_path(3))
+    corrupt(folder.checkpoint_path(6) / "layer-0002.safetensors")
+    list(train(run, store, CPU))
+    assert folder.attempts()[-1]["resumed_from"] == 3
+    assert parts(store, run) == shared[1][CONTROLS[1]]
+
+
+def test_a_checkpoint_without_its_manifest_does_not_count(store, shared):
+    run = a_run()
+    folder = stop_after(run, store, 7)
+    (folder.checkpoint_path(6) / "manifest.json").unlink()
+    (folder.path / "steps/.part-000006-000009.parquet.1.tmp").write_bytes(b"torn")
+    list(train(run, store, CPU))
+    assert parts(store, run) == shared[1][CONTROLS[1]]
+    assert not list(folder.path.rglob("*.tmp"))
