@@ -226,6 +226,16 @@ _MID = {
 }
 _LARGE = {"pythia-6.9b": ("parallel", "gpt_neox", "decoder", 6.9e9, 32, 4096)}
 _CONTROLLED = ("bert-base-uncased", "opt-125m", "gpt2", "pythia-160m", "codegen-350M-mono")
+_SHARPNESS = {
+    "bert": 0.05,
+    "roberta": 0.1,
+    "gpt2": 0.15,
+    "opt": 0.2,
+    "gpt_neox": 0.25,
+    "codegen": 0.3,
+    "mamba": 0.35,
+    "rwkv": 0.4,
+}
 _DISTANCE = {"clm": 0.2, "mlm": 0.2, "classification": 0.6, "contrastive": 0.9}
 
 
@@ -351,8 +361,12 @@ def _part(
         slope = (0.1 + 0.3 * _DISTANCE[run.objective.kind]) * (1.0 if kept else 0.0)
         slope += 0.01 * (run.seed - 1)
         d = np.arange(layers + 1) / layers
-        profile = 0.6 + slope * (d - 0.5) + 0.01 * layers * (-1) ** np.arange(layers + 1)
-        profile[0] = 0.0
+        # A pattern that narrows the profile by family and leaves its slope alone.
+        x = d[1:]
+        pattern = (-1.0) ** np.arange(layers)
+        pattern -= np.polyval(np.polyfit(x, pattern, 1), x)
+        profile = np.zeros(layers + 1)
+        profile[1:] = 0.6 + slope * (x - 0.5) + _SHARPNESS[facts["family"]] * pattern
         values = np.concatenate([profile * step / run.steps for step in probed])
         size = len(values)
         found["profiles"] = {

@@ -29,9 +29,10 @@ def command(name: str, store: str, file: str | None, metric: str, at: str, as_js
     """
     from orchestrator.commands.profile import moment
     from orchestrator.output import terminal_width
-    from sweeps.analysis.claims import evaluate, find_claims, read_claims
+    from sweeps.analysis.claims import evaluate, read_claims
     from sweeps.analysis.claims_text import claims_text
     from sweeps.analysis.profiles import measure_each
+    from sweeps.results.claims_file import find_claims
     from sweeps.results.schema import NULL_METRICS
     from sweeps.results.tables import open_store
 

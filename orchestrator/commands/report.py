@@ -58,10 +58,11 @@ def page_of(
     from datetime import UTC, datetime
     from typing import cast
 
-    from sweeps.analysis.claims import find_claims, read_claims
+    from sweeps.analysis.claims import read_claims
     from sweeps.analysis.profiles import At
     from sweeps.analysis.report import render
     from sweeps.analysis.report_data import gather
+    from sweeps.results.claims_file import find_claims
     from sweeps.results.tables import open_store
 
     tables = open_store(store, sweep=name, include_running=include_running)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from orchestrator.recovery import EVERYTHING, RESULTS, Action, Choice, decide, l
 from sweeps.changes import compare_sweeps
 from sweeps.errors import UserError
 from sweeps.expand import Sweep, read_sweep
+from sweeps.results.claims_file import keep_claims
 from sweeps.results.store import Store
 
 
@@ -26,6 +28,7 @@ def command(sweep_file: str, location: str, slots: int | None, as_json: bool) ->
     sweep = read_sweep(sweep_file)
     store = Store.at(location)
     store.require_writable()
+    keep_claims(store, sweep.name, Path(sweep_file))
     return run_sweep(sweep, store, slots, as_json)
 
 

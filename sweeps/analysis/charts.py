@@ -71,50 +71,59 @@ def run_chart(data: ReportData) -> Chart:
 def profile_charts(data: ReportData) -> list[Chart]:
     """Return one small chart per model and treatment, on one scale of change for a model."""
     bands = data.tables["bands"]
+    domain = objectives(data)
+    tops = {
+        model: max(x for name in ("value", "high") for x in own[name].drop_nulls().to_list())
+        for (model,), own in bands.group_by("model")
+    }
+    templates: dict[tuple[bool, bool], dict[str, Any]] = {}
     charts = []
     for (model, treatment), group in bands.group_by("model", "treatment", maintain_order=True):
-        own = bands.filter(model=model)
-        top = max(
-            [float(x) for name in ("value", "high") for x in own[name].drop_nulls().to_list()]
-            or [1.0]
-        )
-        y_scale = alt.Scale(
-            domainMin=0, domainMax={"expr": f"tonull ? max(1.05, {top:.6g}) : {top * 1.05:.6g}"}
-        )
-        base = alt.Chart(_named("bands")).encode(
-            x=alt.X(
-                "depth:Q", title="depth", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=3)
-            ),
-            color=alt.Color("objective:N", scale=alt.Scale(domain=objectives(data)), legend=None),
-        )
-        y = alt.Y("value:Q", title=None, scale=y_scale, axis=alt.Axis(tickCount=4))
-        tooltip = ["objective:N", "layer:Q", *_numbers("value", "low", "high", "null"), "n:Q"]
-        parts = [
-            base.mark_line(clip=True, strokeWidth=2).encode(y=y),
-            base.mark_point(clip=True, size=18, filled=True, opacity=1).encode(
-                y=y, tooltip=tooltip
-            ),
-        ]
         # One seed has no band and an unmeasured null no line: a layer of nothing has no extent.
-        if group["null"].is_not_null().any():
-            null = base.mark_line(strokeDash=[2, 3], opacity=0.7, clip=True)
-            parts.insert(0, null.encode(y=alt.Y("null:Q", title=None, scale=y_scale)))
-        if group["low"].is_not_null().any():
-            band = base.mark_area(opacity=0.2, clip=True)
-            low = alt.Y("low:Q", title=None, scale=y_scale)
-            parts.insert(0, band.encode(y=low, y2="high:Q"))
-        layers = alt.layer(*parts).add_params(_chosen(), alt.param(name="tonull", value=False))
-        label = f"{data.metric} by depth, {model}, {treatment}"
+        parts = (bool(group["low"].is_not_null().any()), bool(group["null"].is_not_null().any()))
+        if parts not in templates:
+            templates[parts] = _profile_template(domain, *parts)
+        params = [
+            {**param, "value": tops[model] * 1.05} if param["name"] == "top" else param
+            for param in templates[parts]["params"]
+        ]
         charts.append(
             Chart(
-                _spec(layers.properties(height=130)),
+                {**templates[parts], "params": params},
                 "bands",
-                label,
+                f"{data.metric} by depth, {model}, {treatment}",
                 {"model": str(model), "treatment": str(treatment)},
                 title=str(treatment),
             )
         )
     return charts
+
+
+def _profile_template(domain: list[str], banded: bool, with_null: bool) -> dict[str, Any]:
+    """Return a profile chart; its parameter ``top`` ends the scale of change."""
+    scale = alt.Scale(domainMin=0, domainMax={"expr": "tonull ? max(1.05, top) : top"})
+    base = alt.Chart(_named("bands")).encode(
+        x=alt.X(
+            "depth:Q", title="depth", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=3)
+        ),
+        color=alt.Color("objective:N", scale=alt.Scale(domain=domain), legend=None),
+    )
+    y = alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(tickCount=4))
+    tooltip = ["objective:N", "layer:Q", *_numbers("value", "low", "high", "null"), "n:Q"]
+    parts = [
+        base.mark_line(clip=True, strokeWidth=2).encode(y=y),
+        base.mark_point(clip=True, size=18, filled=True, opacity=1).encode(y=y, tooltip=tooltip),
+    ]
+    if with_null:
+        null = base.mark_line(strokeDash=[2, 3], opacity=0.7, clip=True)
+        parts.insert(0, null.encode(y=alt.Y("null:Q", title=None, scale=scale)))
+    if banded:
+        band = base.mark_area(opacity=0.2, clip=True)
+        parts.insert(0, band.encode(y=alt.Y("low:Q", title=None, scale=scale), y2="high:Q"))
+    layers = alt.layer(*parts).add_params(
+        _chosen(), alt.param(name="tonull", value=False), alt.param(name="top", value=1.0)
+    )
+    return _spec(layers.properties(height=130))
 
 
 def slope_chart(data: ReportData) -> Chart:
@@ -184,7 +193,12 @@ def persistence_chart(data: ReportData) -> Chart:
 
 def steepness_chart() -> Chart:
     base = alt.Chart(_named("steepness")).encode(
-        x=alt.X("objective_distance:Q", title="objective distance", scale=alt.Scale(zero=False)),
+        x=alt.X(
+            "objective_distance:Q",
+            title="objective distance",
+            scale=alt.Scale(zero=False),
+            axis=_TICKS,
+        ),
         color=alt.Color("family:N", legend=_legend()),
         opacity=_faded(),
     )

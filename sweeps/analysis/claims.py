@@ -14,7 +14,6 @@ from pathlib import Path
 from sweeps.analysis.claim_spec import Claim, ClaimsFile, Measure, Range, Test
 from sweeps.analysis.evidence import Estimate, Evidence, difference
 from sweeps.analysis.profiles import Profiles
-from sweeps.results.store import Store
 from sweeps.yaml_source import YamlSource
 
 SUPPORTED, CONTRADICTED, INSUFFICIENT = "supported", "contradicted", "insufficient data"
@@ -55,20 +54,6 @@ class ClaimResult:
 def read_claims(path: Path) -> ClaimsFile:
     """Read a claims file; raise UserError naming file, line and remedy."""
     return YamlSource.read(str(path)).validate(ClaimsFile)
-
-
-def find_claims(store: Store, sweep: str, given: str | None = None) -> Path:
-    """Return the claims file of a sweep: the one given, the store's, or the library's own."""
-    if given is not None:
-        return Path(given)
-    library = Path(__file__).parents[1] / "library"
-    for path in (
-        store.sweep_folder(sweep) / "claims.yaml",
-        library / f"{sweep}.claims.yaml",
-    ):
-        if path.is_file():
-            return path
-    return library / "claims.yaml"
 
 
 def evaluate(claims: Sequence[Claim], by_metric: dict[str, Profiles]) -> list[ClaimResult]:

@@ -328,15 +328,25 @@ def _associations(data: ReportData, book: _Book) -> str:
             "<h2>Steepness and objective distance</h2><p>Slope over mean change under standard"
             " training, against 1 − cosine between the gradients of the pretraining and the"
             " fine-tuning objective at initialisation.</p>"
-            + _figure(book.place(charts.steepness_chart()), "One point per condition.")
+            + _figure(book.place(charts.steepness_chart()), _said(data, "rank correlation"))
         )
     if steepness["width"].is_not_null().any():
         parts.append(
             "<h2>Width</h2><p>Effective share of blocks that carry the change, standard training:"
             " 1 when every block changes alike.</p>"
-            + _figure(book.place(charts.width_chart(data)), "By family and objective.")
+            + _figure(
+                book.place(charts.width_chart(data)),
+                _said(data, "explained by family", "explained by objective"),
+            )
         )
     return f"<section>{''.join(parts)}</section>" if parts else ""
+
+
+def _said(data: ReportData, *names: str) -> str:
+    """Return the named associations in words."""
+    found = [(name, data.associations[name]) for name in names]
+    words = [f"{name}: {numbers(each) or each.blocked}" for name, each in found]
+    return "; ".join(words) + "."
 
 
 def _training(data: ReportData, book: _Book) -> str:

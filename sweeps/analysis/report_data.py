@@ -8,9 +8,10 @@ from typing import Any
 
 import polars as pl
 
-from sweeps.analysis.claim_spec import ClaimsFile
+from sweeps.analysis.claim_spec import ClaimsFile, Measure, Where
 from sweeps.analysis.claims import ClaimResult, evaluate
 from sweeps.analysis.conditions import condition_columns, layer_bands, summarise
+from sweeps.analysis.evidence import Estimate, Evidence
 from sweeps.analysis.persistence import verdicts_by_metric
 from sweeps.analysis.profiles import At, Profiles, measure_each
 from sweeps.errors import UserError
@@ -22,6 +23,25 @@ CURVE_POINTS = 60
 HEAT_COLUMNS = 24
 
 STANDARD, EQUAL_STEP = "standard", "equal_step"
+
+_STANDARD: Where = {"control": STANDARD}
+# What stands in words beside the charts of steepness and of width.
+ASSOCIATIONS = {
+    "rank correlation": Measure.model_validate(
+        {
+            "statistic": "steepness",
+            "where": _STANDARD,
+            "reduce": "spearman",
+            "with": "objective_distance",
+        }
+    ),
+    "explained by family": Measure(
+        statistic="width", where=_STANDARD, reduce="variance_explained", by="family"
+    ),
+    "explained by objective": Measure(
+        statistic="width", where=_STANDARD, reduce="variance_explained", by="objective"
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +61,7 @@ class ReportData:
     metric: str
     at: At
     tables: dict[str, pl.DataFrame]
+    associations: dict[str, Estimate]
     claims: tuple[ClaimResult, ...]
     claims_source: str
     left_out: pl.DataFrame
@@ -84,6 +105,7 @@ def gather(
         metric,
         at,
         shown,
+        {name: Evidence(first).estimate(each, EQUAL_STEP) for name, each in ASSOCIATIONS.items()},
         tuple(evaluate(claims.claims, profiles)),
         claims.source,
         first.left_out,

@@ -18,10 +18,11 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from sweeps.analysis.claims import evaluate, find_claims, read_claims
+from sweeps.analysis.claims import evaluate, read_claims
 from sweeps.analysis.conditions import condition_columns, layer_bands, summarise
 from sweeps.analysis.persistence import verdicts_by_metric
 from sweeps.analysis.profiles import measure_each
+from sweeps.results.claims_file import find_claims
 from sweeps.results.schema import NULL_METRICS
 from sweeps.results.store import Store
 from sweeps.results.tables import open_store

@@ -14,12 +14,12 @@ from sweeps.analysis.claims import (
     SUPPORTED,
     ClaimResult,
     evaluate,
-    find_claims,
     read_claims,
 )
 from sweeps.analysis.claims_text import claims_text
 from sweeps.analysis.profiles import Profiles, measure
 from sweeps.errors import UserError
+from sweeps.results.claims_file import find_claims, keep_claims
 from sweeps.results.objective_distance import record_distance
 from sweeps.results.store import Store
 from sweeps.results.tables import open_store
@@ -216,11 +216,15 @@ def test_a_wrong_claim_is_named_with_its_line(tmp_path: Path, line: str, message
     assert f"{file}:5" in str(error.value)
 
 
-def test_claims_are_found_beside_the_sweep_first(tmp_path: Path) -> None:
+def test_claims_beside_a_sweep_file_stay_with_the_sweep(tmp_path: Path) -> None:
     store = Store.at(str(tmp_path / "store"))
-    assert find_claims(store, "toy") == LIBRARY
-    own = store.sweep_folder("toy") / "claims.yaml"
-    own.parent.mkdir(parents=True)
-    own.write_text(LIBRARY.read_text())
-    assert find_claims(store, "toy") == own
-    assert find_claims(store, "toy", "given.yaml") == Path("given.yaml")
+    sweep_file = tmp_path / "study.yaml"
+    keep_claims(store, "study", sweep_file)
+    assert find_claims(store, "study") == LIBRARY
+    (tmp_path / "claims.yaml").write_text("of the folder")
+    keep_claims(store, "study", sweep_file)
+    assert find_claims(store, "study").read_text() == "of the folder"
+    (tmp_path / "study.claims.yaml").write_text("its own")
+    keep_claims(store, "study", sweep_file)
+    assert find_claims(store, "study").read_text() == "its own"
+    assert find_claims(store, "study", "given.yaml") == Path("given.yaml")
