@@ -7,7 +7,7 @@ rounding. Defaults are those of one process that holds everything.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -75,11 +75,22 @@ class Engine(ABC):
         return tensor[None]
 
     # ------------------------------------------------------------------------------------ layers
-    def layer(self, i: int, name: LayerTensor, device: torch.device) -> list[Tensor]:
-        """Return one tensor of every parameter of group ``i``, whole and float32; a collective."""
+    def layer(
+        self,
+        i: int,
+        name: LayerTensor,
+        device: torch.device,
+        wanted: Collection[int] | None = None,
+    ) -> dict[int, Tensor]:
+        """Return one tensor of the ``wanted`` parameters (all) of group ``i``, whole and float32.
+
+        Keys are the parameters' numbers in the group. A collective.
+        """
         shards = self.optimizer.layers[i]
         tensors = [self.optimizer.tensor(shard, name) for shard in shards]
-        return assemble(shards, tensors, self._shapes[i], device, self.all_gather)
+        if wanted is None:
+            wanted = range(len(self._shapes[i]))
+        return assemble(shards, tensors, self._shapes[i], device, self.all_gather, wanted)
 
     @torch.no_grad()
     def set_layer(self, i: int, name: LayerTensor, full: Sequence[Tensor]) -> None:
@@ -91,6 +102,9 @@ class Engine(ABC):
         """Make the model compute with weights written by ``set_layer``; a collective."""
         return
 
-    def float32_model(self, module: nn.Module) -> nn.Module:
-        """Return a module like ``module``, a part of the model, that computes in float32."""
-        return module
+    def in_float32(self, backbone: nn.Module) -> nn.Module:
+        """Return a module that computes as the model's ``backbone`` does, from float32 weights.
+
+        Where ranks share the layers, a forward of it is a collective.
+        """
+        return backbone

@@ -14,6 +14,7 @@ gradients are held until the last call of a step, and then one pass serves every
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -90,8 +91,8 @@ class LayerAdamW(torch.optim.Optimizer):
                 "weight_decay": optimizer.weight_decay,
             },
         )
-        # The owner may show one group at a time under this name.
-        self._settings = list(self.param_groups)
+        # The owner may show one group at a time as ``param_groups``.
+        self.settings = list(self.param_groups)
 
     def bind(
         self,
@@ -120,6 +121,8 @@ class LayerAdamW(torch.optim.Optimizer):
         self._step = torch.zeros((), device=device)
         self._index = torch.tensor(self._controlled, device=device)
         for shard in (shard for layer in layers for shard in layer):
+            for start, end in shard.padding:
+                shard.weights.data[start:end] = 0
             self.state[shard.weights] = {
                 "step": self._step,
                 "exp_avg": torch.zeros_like(shard.weights),
@@ -206,6 +209,8 @@ class LayerAdamW(torch.optim.Optimizer):
         for shard in self.layers[i]:
             parts = [self._gradient(owner) for owner in shard.gradient_of]
             flat.append(parts[0] if len(parts) == 1 else torch.cat(parts))
+            for start, end in shard.padding:
+                flat[-1][start:end] = 0
         return [
             [flat[k] if e - a == flat[k].numel() else flat[k][a:e] for k, a, e in slab.pieces]
             for slab in self._slabs[i]
@@ -274,7 +279,7 @@ class LayerAdamW(torch.optim.Optimizer):
 
     def _make_update(self, i: int, slab: _Slab, gradient: list[Tensor]) -> None:
         """Advance the moments and leave −U of the slab in the scratch."""
-        group = self._settings[i]
+        group = self.settings[i]
         slab.scratch.zero_()
         beta1, beta2 = group["betas"]
         torch._fused_adamw_(
@@ -312,6 +317,12 @@ class LayerAdamW(torch.optim.Optimizer):
             coefficients[i] = factors[i]
             for slab, update in zip(self._slabs[i], gradients[i], strict=True):
                 torch._foreach_add_(slab.weights, update, alpha=factor)
+
+
+def no_step(groups: int) -> LayerStep:
+    """Return the record of a step that was not taken, for gradients that are not finite."""
+    unknown = [math.nan] * groups
+    return LayerStep(unknown, unknown, unknown, unknown, math.nan, math.nan)
 
 
 def _squares(tensors: Sequence[Tensor]) -> Sequence[Tensor]:

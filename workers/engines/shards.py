@@ -7,7 +7,7 @@ the checkpoints are written once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,8 @@ class Shard:
     weights: Tensor
     gradient_of: tuple[Tensor, ...]
     pieces: tuple[tuple[Piece, ...], ...]
+    # Stretches (start, end) of this rank's tensor that belong to no parameter.
+    padding: tuple[tuple[int, int], ...] = ()
 
 
 # From this rank's flat tensor (n,) to those of all ranks, (R, n).
@@ -70,11 +72,16 @@ def whole(parameters: Sequence[Tensor]) -> tuple[Shard, ...]:
     return tuple(shards)
 
 
-def stretches(sizes: Sequence[int], partition: int, ranks: int) -> tuple[tuple[Piece, ...], ...]:
-    """Return each rank's pieces of parameters laid end to end, cut every ``partition`` elements."""
+def stretches(
+    members: Sequence[tuple[int, int]], partition: int, ranks: int
+) -> tuple[tuple[Piece, ...], ...]:
+    """Return each rank's pieces of parameters laid end to end, cut every ``partition`` elements.
+
+    ``members`` are (number in the layer, elements) of the parameters, in order.
+    """
     pieces: list[list[Piece]] = [[] for _ in range(ranks)]
     begin = 0
-    for k, size in enumerate(sizes):
+    for k, size in members:
         for rank in range(ranks):
             first = max(begin, rank * partition)
             last = min(begin + size, (rank + 1) * partition)
@@ -86,21 +93,31 @@ def stretches(sizes: Sequence[int], partition: int, ranks: int) -> tuple[tuple[P
 
 
 def slices(
-    sizes: Sequence[int], partitions: Sequence[int], ranks: int, first: int
+    members: Sequence[tuple[int, int]], partitions: Sequence[int], ranks: int
 ) -> tuple[tuple[Piece, ...], ...]:
     """Return each rank's pieces where every parameter is cut into ``ranks`` partitions of its own.
 
-    ``first`` is the number, within the layer, of the first of these parameters.
+    ``members`` are (number in the layer, elements) of the parameters, in order.
     """
     pieces: list[list[Piece]] = [[] for _ in range(ranks)]
     offset = 0
-    for k, (size, partition) in enumerate(zip(sizes, partitions, strict=True)):
+    for (k, size), partition in zip(members, partitions, strict=True):
         for rank in range(ranks):
             start, end = rank * partition, min(size, (rank + 1) * partition)
             if start < end:
-                pieces[rank].append(Piece(first + k, start, end, offset))
+                pieces[rank].append(Piece(k, start, end, offset))
         offset += partition
     return tuple(tuple(held) for held in pieces)
+
+
+def padding(pieces: Sequence[Piece], size: int) -> tuple[tuple[int, int], ...]:
+    """Return the stretches (start, end) of a flat tensor of ``size`` that no piece covers."""
+    gaps, end = [], 0
+    for piece in sorted(pieces, key=lambda piece: piece.offset):
+        if piece.offset > end:
+            gaps.append((end, piece.offset))
+        end = piece.offset + piece.end - piece.start
+    return (*gaps, (end, size)) if end < size else tuple(gaps)
 
 
 def assemble(
@@ -109,16 +126,19 @@ def assemble(
     shapes: Sequence[torch.Size],
     device: torch.device,
     all_gather: AllGather,
-) -> list[Tensor]:
-    """Return a layer's parameters (or their moments) whole, float32 on ``device``.
+    wanted: Collection[int],
+) -> dict[int, Tensor]:
+    """Return the ``wanted`` parameters of a layer (or their moments) whole, on ``device``.
 
     ``tensors`` are the flat tensors of this rank, one a shard. A collective where layers are cut.
     """
-    full = [torch.empty(shape, dtype=torch.float32, device=device) for shape in shapes]
+    full = {k: torch.empty(shapes[k], dtype=torch.float32, device=device) for k in wanted}
     for shard, tensor in zip(shards, tensors, strict=True):
         held = all_gather(tensor) if len(shard.pieces) > 1 else tensor[None]
         for rank, pieces in enumerate(shard.pieces):
             for piece in pieces:
+                if piece.parameter not in full:
+                    continue
                 end = piece.offset + piece.end - piece.start
                 full[piece.parameter].view(-1)[piece.start : piece.end] = held[
                     rank, piece.offset : end

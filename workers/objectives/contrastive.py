@@ -35,9 +35,9 @@ class SentenceEncoder(nn.Module):
 class Contrastive(TrainingObjective):
     """Every other positive of the whole batch is a negative, whatever the micro-batch.
 
-    With several micro-batches the gradient is cached at the embeddings (Gao et al. 2021, arXiv
-    2101.06983): embeddings of the whole batch without a graph, the loss's gradient on them, then
-    each micro-batch again with that gradient pulled back.
+    With several micro-batches, or ranks, the gradient is cached at the embeddings (Gao et al. 2021,
+    arXiv 2101.06983): embeddings of the whole batch without a graph, the loss's gradient on them,
+    then each micro-batch again with that gradient pulled back.
     """
 
     roles = ("anchor", "positive")
@@ -68,16 +68,18 @@ class Contrastive(TrainingObjective):
     def accumulate(self, engine: Engine, batch: Batch, micro_batch_size: int) -> Tensor:
         if micro_batch_size >= self.targets(batch):
             return super().accumulate(engine, batch, micro_batch_size)
-        batch = {name: tensor.to(engine.device) for name, tensor in batch.items()}
-        parts = list(micro_batches(batch, micro_batch_size))
+        mine = engine.share(batch)
+        first = engine.rank * len(mine["anchor_input_ids"])
+        parts = list(micro_batches(mine, micro_batch_size))
         with torch.no_grad(), engine.forward_precision():
             embedded = [_embed(engine.model, part) for part in parts]
-        anchors = torch.cat([pair[0] for pair in embedded]).requires_grad_()
-        positives = torch.cat([pair[1] for pair in embedded]).requires_grad_()
+        anchors = engine.gather(torch.cat([pair[0] for pair in embedded])).requires_grad_()
+        positives = engine.gather(torch.cat([pair[1] for pair in embedded])).requires_grad_()
         loss = self._info_nce(anchors, positives) / len(anchors)
         pulls = torch.autograd.grad(loss, [anchors, positives])
         for k, part in enumerate(parts):
-            rows = slice(k * micro_batch_size, (k + 1) * micro_batch_size)
+            start = first + k * micro_batch_size
+            rows = slice(start, start + micro_batch_size)
             with engine.forward_precision():
                 pair = _embed(engine.model, part)
                 surrogate = sum(

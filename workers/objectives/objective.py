@@ -21,11 +21,24 @@ class Engine(Protocol):
     """What an objective needs of an engine."""
 
     model: nn.Module
-    device: torch.device
+    rank: int
+    ranks: int
+
+    @property
+    def device(self) -> torch.device: ...
 
     def forward_precision(self) -> AbstractContextManager[object]: ...
 
     def backward(self, loss: Tensor) -> None: ...
+
+    def share(self, batch: Batch) -> Batch:
+        """Return this rank's rows of a batch, on the device."""
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return the rows of all ranks, in rank order."""
+
+    def total(self, value: Tensor) -> Tensor:
+        """Return the sum over the ranks."""
 
 
 class TrainingObjective(ABC):
@@ -65,15 +78,14 @@ class TrainingObjective(ABC):
 
     def accumulate(self, engine: Engine, batch: Batch, micro_batch_size: int) -> Tensor:
         """Add the gradient of the batch's mean loss to the parameters; return it, detached."""
-        batch = {name: tensor.to(engine.device) for name, tensor in batch.items()}
         targets = max(1, self.targets(batch))
         total = torch.zeros((), device=engine.device)
-        for part in micro_batches(batch, micro_batch_size):
+        for part in micro_batches(engine.share(batch), micro_batch_size):
             with engine.forward_precision():
                 loss = self.loss_sum(engine.model, part) / targets
             engine.backward(loss)
             total += loss.detach()
-        return total
+        return engine.total(total)
 
 
 def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:

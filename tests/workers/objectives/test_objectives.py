@@ -33,6 +33,8 @@ class Run:
 class DirectEngine:
     """The engine protocol, with nothing in it."""
 
+    rank, ranks = 0, 1
+
     def __init__(self, model):
         self.model, self.device = model, torch.device("cpu")
 
@@ -41,6 +43,15 @@ class DirectEngine:
 
     def backward(self, loss):
         loss.backward()
+
+    def share(self, batch):
+        return batch
+
+    def gather(self, rows):
+        return rows
+
+    def total(self, value):
+        return value
 
 
 @pytest.fixture

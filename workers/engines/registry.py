@@ -1,0 +1,68 @@
+"""From how a run is to be carried out to the engine that does it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from sweeps.errors import UserError
+from sweeps.spec import RunSpec
+from workers.controls.layer_groups import LayerGroup
+from workers.controls.registry import build_control
+from workers.engines.engine import Engine
+from workers.engines.plain import PlainEngine
+from workers.models import PretrainedModel
+from workers.ranks import Ranks
+
+
+def build_engine(
+    run: RunSpec,
+    model: nn.Module,
+    pretrained: PretrainedModel,
+    groups: tuple[LayerGroup, ...],
+    ranks: Ranks,
+    device: torch.device,
+) -> Engine:
+    """Return the engine of this rank, which takes over ``model``, still whole and in float32.
+
+    Raises UserError when the specification asks for another number of processes than there are.
+    """
+    execution = run.execution.settled()
+    if execution.processes != ranks.size:
+        raise UserError(
+            f"run {run.run_id} is for {execution.processes} processes and was started with"
+            f" {ranks.size}: set `processes: {ranks.size}`, or start as many"
+        )
+    control = build_control(run.control)
+    if execution.checkpoint_activations:
+        _checkpoint_activations(model, pretrained, run.model.name)
+    if execution.engine == "plain":
+        model.to(device)
+        return PlainEngine(model, groups, control, run.optimizer, run.precision)
+    from workers.engines.deepspeed import DeepSpeedEngine
+
+    return DeepSpeedEngine(
+        model,
+        pretrained.backbone,
+        groups,
+        control,
+        run.optimizer,
+        run.precision,
+        execution,
+        ranks,
+        device,
+    )
+
+
+def _checkpoint_activations(model: nn.Module, pretrained: PretrainedModel, name: str) -> None:
+    language_model: Any = pretrained.language_model
+    if not language_model.supports_gradient_checkpointing:
+        raise UserError(
+            f"model {name}: {type(language_model).__name__} cannot compute its blocks again in the"
+            " backward pass; leave out checkpoint_activations"
+        )
+    # Blocks are computed again in training mode only; without dropout it changes nothing else.
+    model.train()
+    language_model.gradient_checkpointing_enable({"use_reentrant": False})
