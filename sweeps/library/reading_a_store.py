@@ -18,7 +18,7 @@ def _():
     from sweeps.analysis.conditions import summarise
     from sweeps.analysis.persistence import compare
     from sweeps.analysis.profiles import measure
-    from sweeps.results.tables import open_store
+    from sweeps.results import open_store
 
     return compare, measure, mo, open_store, pl, summarise
 

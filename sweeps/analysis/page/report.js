@@ -69,8 +69,10 @@
   }
 
   // A scale whose names have a meaning of their own takes the colours of that meaning.
-  function coloured(chart) {
+  // A legend is laid out in columns, which on a phone must be few.
+  function dressed(chart, width) {
     const copy = structuredClone(chart.spec);
+    const columns = Math.max(1, Math.min(5, Math.floor(width / 130)));
     const hues = chart.table === "persistence" ? STRONG : HUES[theme()];
     (function visit(node) {
       if (Array.isArray(node)) node.forEach(visit);
@@ -79,6 +81,7 @@
         if (Array.isArray(domain) && domain.every((name) => name in MEANINGS)) {
           node.color.scale.range = domain.map((name) => hues[MEANINGS[name]]);
         }
+        if (node.legend?.columns) node.legend.columns = columns;
         Object.values(node).forEach(visit);
       }
     })(copy);
@@ -95,7 +98,7 @@
       views.push({ chart, element });
       return;
     }
-    const spec = { ...coloured(chart), datasets: { [chart.table]: rows }, description: chart.label };
+    const spec = { ...dressed(chart, element.clientWidth), datasets: { [chart.table]: rows }, description: chart.label };
     const result = await window.vegaEmbed(element, spec, {
       actions: false, renderer: "svg", config: config(), tooltip: { theme: "custom" },
     });

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from planted_store import run_spec, write_run
+from planted_store import plant_paper, run_spec, write_run
 
 from sweeps.analysis.claims import (
     CONTRADICTED,
@@ -17,7 +17,7 @@ from sweeps.analysis.claims import (
     read_claims,
 )
 from sweeps.analysis.claims_text import claims_text
-from sweeps.analysis.profiles import Profiles, measure
+from sweeps.analysis.profiles import Profiles, measure, measure_each
 from sweeps.errors import UserError
 from sweeps.results.claims_file import find_claims, keep_claims
 from sweeps.results.objective_distance import record_distance
@@ -228,3 +228,12 @@ def test_claims_beside_a_sweep_file_stay_with_the_sweep(tmp_path: Path) -> None:
     keep_claims(store, "study", sweep_file)
     assert find_claims(store, "study").read_text() == "its own"
     assert find_claims(store, "study", "given.yaml") == Path("given.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(LIBRARY.parent.glob("*claims.yaml")), ids=lambda p: p.name)
+def test_the_library_holds_the_study_on_any_sweep(path: Path, tmp_path: Path) -> None:
+    claims = read_claims(path).claims
+    assert [claim.id for claim in claims] == ["C2", "C3", "C4", "C5", "C6"]
+    store = plant_paper(tmp_path / "store", steps=8, part_steps=8)
+    by_metric = measure_each(open_store(store.root, sweep="paper"), ["procrustes"])
+    assert {result.verdict for result in evaluate(claims, by_metric)} == {SUPPORTED}

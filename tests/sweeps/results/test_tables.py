@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -156,3 +158,12 @@ def test_objective_distance_is_joined_to_every_run_of_its_model_and_objective(st
     assert record_distance(store, standard, [0.5, 0.7]) == pytest.approx(0.4)
     runs = open_store(store.root).runs().sort("objective", "seed").collect()
     assert runs["objective_distance"].to_list() == [None, pytest.approx(0.4), pytest.approx(0.4)]
+
+
+def test_the_short_import_loads_polars_only_when_used() -> None:
+    code = (
+        "import sys, sweeps.results.store; assert 'polars' not in sys.modules;"
+        "from sweeps.results import open_store; assert 'polars' in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
