@@ -1,4 +1,7 @@
-"""Run one RunSpec without Ray: ``python -m workers run.json --store ./store``."""
+"""Run one RunSpec without Ray: ``python -m workers run.json --store ./store``.
+
+Several processes share a run under torchrun: ``torchrun --nproc-per-node 2 -m workers run.json``.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +45,38 @@ def _read(path: str) -> RunSpec:
 def _train(run: RunSpec, store: Store, threads: int) -> int:
     import torch
 
+    from workers.ranks import Ranks
     from workers.train import train
 
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(f"run {run.run_id}: {run.describe()} on {device}")
+    ranks = Ranks.from_environment()
+    device = ranks.device()
+    run = for_processes(run, ranks.size)
+    say = print if ranks.leads else lambda *_, **__: None
+    say(f"run {run.run_id}: {run.describe()} on {ranks.size} × {device.type}")
     status = None
-    for progress in train(run, store, device):
+    for progress in train(run, store, device, ranks):
         status = progress.status
         if progress.loss is not None and (status or progress.step % 10 == 0):
-            print(f"step {progress.step}/{progress.steps} loss {progress.loss:.4f}", flush=True)
-    print(f"run {run.run_id}: {status}")
+            say(f"step {progress.step}/{progress.steps} loss {progress.loss:.4f}", flush=True)
+    say(f"run {run.run_id}: {status}")
     return 0 if status == "finished" else 1
+
+
+def for_processes(run: RunSpec, processes: int) -> RunSpec:
+    """Return the run for as many processes as were started, where it does not say how many.
+
+    Raises UserError when they cannot share its batch.
+    """
+    if run.execution.processes is not None:
+        return run
+    data = run.model_dump(mode="json")
+    data["execution"]["processes"] = processes
+    try:
+        return RunSpec.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"{processes} processes were started: {message}") from None
 
 
 if __name__ == "__main__":

@@ -15,14 +15,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sweeps.results.schema import TABLES
-from sweeps.results.store import RunFolder, file_checksum, read_json, whole_folder, write_json
+from sweeps.results.manifest import damage, parts_until
+from sweeps.results.patience import patiently
+from sweeps.results.store import RunFolder, file_checksum, whole_folder, write_json
 from workers.engines.engine import LAYER_TENSORS, Engine
 
 CPU = torch.device("cpu")
@@ -46,9 +49,8 @@ def save_checkpoint(
         with whole_folder(path) as aside:
             _write_layers(engine, aside, files)
             guard()
-        write_json(
-            path / "manifest.json", {"step": step, "files": files, "parts": _parts(folder, step)}
-        )
+        manifest = {"step": step, "files": files, "parts": parts_until(folder, step)}
+        patiently(partial(write_json, path / "manifest.json", manifest), path)
         for older in sorted((folder.path / "checkpoints").glob("step-*")):
             if older != path:
                 shutil.rmtree(older, ignore_errors=True)
@@ -64,10 +66,17 @@ def _write_layers(engine: Engine, aside: Path | None, files: dict[str, dict[str,
                 tensors[f"{which}/{group.names[k]}"] = tensor.contiguous()
         if aside is not None:
             file = aside / f"layer-{group.layer:04d}.safetensors"
-            save_file(tensors, file)
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+            patiently(partial(_write_layer, file, tensors), file)
             files[file.name] = {"bytes": file.stat().st_size, "sha256": file_checksum(file)}
+
+
+def _write_layer(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    try:
+        save_file(tensors, file)
+    except SafetensorError as error:  # it wraps the system's error, and with it what may pass
+        raise OSError(None, str(error), str(file)) from error
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def load_checkpoint(folder: RunFolder, engine: Engine) -> int:
@@ -90,34 +99,3 @@ def _read_layers(path: Path, engine: Engine) -> None:
         tensors = load_file(path / f"layer-{group.layer:04d}.safetensors")
         for which in LAYER_TENSORS:
             engine.set_layer(i, which, [tensors[f"{which}/{name}"] for name in group.names])
-
-
-def damage(folder: RunFolder, step: int) -> str | None:
-    """Return what is wrong with a checkpoint or the rows it goes with, or None."""
-    path = folder.checkpoint_path(step)
-    try:
-        manifest = read_json(path / "manifest.json")
-        listed = {path / name: entry for name, entry in manifest["files"].items()}
-        listed |= {folder.path / name: entry for name, entry in manifest["parts"].items()}
-    except (OSError, ValueError, KeyError, AssertionError):
-        return f"{path}/manifest.json cannot be read"
-    for file, entry in listed.items():
-        if not file.is_file():
-            return f"{file} is missing"
-        if file.stat().st_size != entry["bytes"]:
-            return f"{file} has {file.stat().st_size} bytes of {entry['bytes']}"
-        if file_checksum(file) != entry["sha256"]:
-            return f"{file} does not match its checksum"
-    return None
-
-
-def _parts(folder: RunFolder, step: int) -> dict[str, dict[str, Any]]:
-    return {
-        str(path.relative_to(folder.path)): {
-            "bytes": path.stat().st_size,
-            "sha256": file_checksum(path),
-        }
-        for table in TABLES
-        for path in folder.parts(table)
-        if folder.last_step_of(path) <= step
-    }

@@ -6,11 +6,17 @@ As under torchrun, the environment says it: RANK, WORLD_SIZE, LOCAL_RANK, MASTER
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from sweeps.spec import RunSpec
+
+T = TypeVar("T")
 
 # A rank that waits this long for another ends with an error: longer than any step or checkpoint.
 COLLECTIVE_TIMEOUT = timedelta(minutes=15)
@@ -28,6 +34,14 @@ class Ranks:
     def leads(self) -> bool:
         return self.rank == 0
 
+    def agree(self, value: T) -> T:
+        """Return the first rank's value on every rank; a collective."""
+        if self.size == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]
+
     @classmethod
     def from_environment(cls) -> Ranks:
         """Return what the launcher said, or one process alone."""
@@ -41,6 +55,48 @@ class Ranks:
         if not torch.cuda.is_available():
             return torch.device("cpu")
         return torch.device("cuda", self.local % torch.cuda.device_count())
+
+
+ALONE = Ranks()
+
+
+class OnlookersAttempt:
+    """The attempt of a rank that does not write: the first rank keeps the record."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def resumed_from(self, step: int) -> None:
+        """Record nothing."""
+
+    def require_ownership(self) -> None:
+        """Leave the claim to the first rank."""
+
+    def end(self, cause: str, error: str | None = None) -> None:
+        """Record nothing."""
+
+
+class OnlookersWriter:
+    """The writer of a rank that does not write; measuring rows is still a collective."""
+
+    def __init__(self, run: RunSpec) -> None:
+        self._run = run
+
+    def add(self, table: str, step: int, rows: Iterable[dict[str, Any]]) -> None:
+        """Go through the rows, and drop them."""
+        del table, step
+        for _ in rows:
+            pass
+
+    def end_step(self, step: int) -> bool:
+        """Return whether ``step`` completes a part, as the first rank's writer does."""
+        return step == self._run.part_of(step)[1]
+
+    def finish(self, status: str, step: int) -> None:
+        """Write nothing."""
 
 
 def connect(ranks: Ranks, device: torch.device, timeout: timedelta = COLLECTIVE_TIMEOUT) -> None:

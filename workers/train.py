@@ -14,16 +14,16 @@ from sweeps.results.store import Status, Store
 from sweeps.results.writer import RunWriter
 from sweeps.spec import RunSpec, learning_rate
 from workers.checkpoint import load_checkpoint, save_checkpoint
-from workers.controls.layer_groups import LayerGroup, find_layer_groups
-from workers.controls.registry import build_control
+from workers.controls.layer_groups import LayerGroup, find_blocks, find_layer_groups
 from workers.data import cached_arrays, load_rows, tokenizer_digest
 from workers.engines.layer_adamw import LayerStep
-from workers.engines.plain import PlainEngine
+from workers.engines.registry import build_engine
 from workers.models import load_model
 from workers.objectives.objective import Batch
 from workers.objectives.registry import build_objective
 from workers.probes.capture import choose_rows, reference_states
 from workers.probes.measure import DepthProbe
+from workers.ranks import ALONE, OnlookersAttempt, OnlookersWriter, Ranks, connect
 from workers.run_record import write_run_record
 
 
@@ -37,15 +37,21 @@ class Progress:
     status: str | None = None
 
 
-def train(run: RunSpec, store: Store, device: torch.device) -> Iterator[Progress]:
+def train(
+    run: RunSpec, store: Store, device: torch.device, ranks: Ranks = ALONE
+) -> Iterator[Progress]:
     """Carry out ``run``, yielding after each step; its rows are in the store when this ends.
+
+    With several ranks, each runs this loop: all compute, the first one writes.
 
     The attempt's record says how it ended, also when the caller closes the generator (cancelled)
     or an exception leaves it (failed, with the traceback).
     """
     folder = store.run(run.run_id)
-    with Attempt(folder) as attempt:
-        done = folder.done()
+    if ranks.size > 1:
+        connect(ranks, device)
+    with Attempt(folder) if ranks.leads else OnlookersAttempt() as attempt:
+        done = ranks.agree(folder.done())
         if done is not None:  # the attempt that was waited out has finished the run
             attempt.end("not needed")
             yield Progress(done["step"], run.steps, None, done["status"])
@@ -54,7 +60,7 @@ def train(run: RunSpec, store: Store, device: torch.device) -> Iterator[Progress
         torch.manual_seed(run.seed)
         objective = build_objective(run.objective)
         pretrained = load_model(run.model, store.cache, needs_head=objective.needs_head)
-        model = objective.build_model(pretrained).to(device)
+        model = objective.build_model(pretrained)
         arrays = cached_arrays(
             store.cache,
             {
@@ -68,21 +74,23 @@ def train(run: RunSpec, store: Store, device: torch.device) -> Iterator[Progress
                 run.sequence_length,
             ),
         )
-        sample = _sample(objective.batch(arrays, run, 1), device)
+        sample = _sample(objective.batch(arrays, run, 1))
         groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample))
-        control = build_control(run.control)
-        engine = PlainEngine(model, groups, control, run.optimizer, run.precision)
-        blocks = pretrained.blocks
+        engine = build_engine(run, model, pretrained, groups, ranks, device)
+        backbone = engine.in_float32(pretrained.backbone)
+        blocks = find_blocks(backbone)
         rows = choose_rows(run.probe, pretrained.tokenizer, store.cache)
         reference = reference_states(
-            run.model, run.probe, store.cache, pretrained.backbone, blocks, rows, device
+            run.model, run.probe, store.cache, backbone, blocks, rows, device, ranks
         )
-        probe = DepthProbe(run.probe, rows, reference, pretrained.backbone, blocks, device)
-        write_run_record(folder, run, pretrained.facts, device)
+        probe = DepthProbe(run.probe, rows, reference, backbone, blocks, device)
         resumed = load_checkpoint(folder, engine)
-        folder.forget_rows_after(resumed)
+        writer: RunWriter | OnlookersWriter = OnlookersWriter(run)
+        if ranks.leads:
+            write_run_record(folder, run, pretrained.facts, device)
+            folder.forget_rows_after(resumed)
+            writer = RunWriter(run, folder, attempt.require_ownership)
         attempt.resumed_from(resumed)
-        writer = RunWriter(run, folder, attempt.require_ownership)
         status: Status = "finished"
 
         for step in range(resumed + 1, run.steps + 1):
@@ -103,13 +111,17 @@ def train(run: RunSpec, store: Store, device: torch.device) -> Iterator[Progress
             yield Progress(step, run.steps, loss)
 
         writer.finish(status, step)
-        folder.forget_checkpoints()
+        if ranks.leads:
+            folder.forget_checkpoints()
         attempt.end(status)
         yield Progress(step, run.steps, loss, status)
 
 
-def _sample(batch: Batch, device: torch.device) -> Batch:
-    return {name: tensor[:2].to(device) for name, tensor in batch.items()}
+def _sample(batch: Batch) -> Batch:
+    """Return enough of a batch to see in which order the model's modules run."""
+    return {
+        name: tensor[:2, :16] if tensor.dim() > 1 else tensor[:2] for name, tensor in batch.items()
+    }
 
 
 def _step_row(loss: float, rate: float, targets: int, layers: LayerStep) -> dict[str, Any]:

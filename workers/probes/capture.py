@@ -6,6 +6,7 @@ the first block; state i leaves block i, before any final norm.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sweeps.errors import UserError
 from sweeps.results.store import whole_file
 from sweeps.spec import ModelSpec, Probe, content_id
 from workers.data import cached_arrays, load_rows, pack, tokenizer_digest
+from workers.ranks import ALONE, Ranks
 
 SEQUENCES_A_FORWARD = 16
 
@@ -128,10 +130,12 @@ def reference_states(
     blocks: nn.ModuleList,
     rows: ProbeRows,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> list[Tensor]:
     """Return the states before fine-tuning: from the cache, or captured now and put there.
 
     They depend on the pretrained model and the probe alone, so every run of the model shares them.
+    With several ranks all capture, since the weights may be cut, and the first one writes.
     """
     identity = probe.model_dump(include={"rows", "sequence_length", "seed"}) | {
         "data": probe.data.identity(),
@@ -139,12 +143,14 @@ def reference_states(
     }
     path = cache / "reference" / f"{content_id(identity, 24)}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.is_file():
+    with FileLock(path.with_suffix(".lock")) if ranks.leads else nullcontext():
+        if ranks.agree(not path.is_file()):
             states = capture(backbone, blocks, rows, device)
-            with whole_file(path) as temporary:
-                save_file(
-                    {f"{i:04d}": s.cpu().contiguous() for i, s in enumerate(states)}, temporary
-                )
+            if ranks.leads:
+                with whole_file(path) as temporary:
+                    save_file(
+                        {f"{i:04d}": s.cpu().contiguous() for i, s in enumerate(states)}, temporary
+                    )
+    ranks.agree(None)  # the file is there
     loaded = load_file(path)
     return [loaded[name].to(device) for name in sorted(loaded)]
