@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "watch": ("watch", "Serve the report on this machine while the sweep runs."),
     "query": ("query", "Ask the store's tables in SQL."),
     "forget": ("forget", "Throw away what the store holds of one run."),
+    "doctor": ("doctor", "Check every record of a store; mend with --fix."),
     "schema": ("schema", "Print the JSON Schema of a sweep file."),
 }
 

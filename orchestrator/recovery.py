@@ -96,4 +96,5 @@ def state_of(folder: RunFolder, newest: dict[str, Any]) -> State:
     """Return the state of a run without a result from its newest attempt."""
     if newest["cause"] is None:
         return "running" if is_alive(folder, newest) else "lost"
-    return "failed" if newest["cause"] == "failed" else "cancelled"
+    known: dict[str, State] = {"failed": "failed", "lost": "lost"}
+    return known.get(newest["cause"], "cancelled")

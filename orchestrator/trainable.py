@@ -14,6 +14,7 @@ from typing import Any
 from ray import tune
 
 from sweeps.errors import UserError
+from sweeps.results.patience import StoreUnavailable
 from sweeps.results.store import Store
 from sweeps.spec import RunSpec
 
@@ -60,7 +61,7 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
                 self._progress = self.start(self._config)
 
     def _may_try_again(self, error: Exception) -> bool:
-        if isinstance(error, UserError):
+        if isinstance(error, (UserError, StoreUnavailable)):
             return False
         if type(error).__name__ == "OutOfMemoryError":
             smaller = with_half_the_micro_batch(self._config["spec"])

@@ -8,11 +8,14 @@ names with the same rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sweeps.results.patience import patiently
 from sweeps.results.schema import TABLES
 from sweeps.results.store import RunFolder, Status, file_checksum, whole_file, write_json
 from sweeps.spec import RunSpec
@@ -53,17 +56,21 @@ class RunWriter:
             for path in self._folder.parts(table)
         }
         self._guard()
-        write_json(
-            self._folder.path / "DONE.json", {"status": status, "step": step, "parts": parts}
-        )
+        closing = {"status": status, "step": step, "parts": parts}
+        path = self._folder.path / "DONE.json"
+        patiently(partial(write_json, path, closing), path)
 
     def _flush(self, first: int, last: int) -> None:
         self._guard()
         for table, schema in TABLES.items():
             rows = self._rows[table]
             if rows:
-                with whole_file(self._folder.part_path(table, first, last)) as temporary:
-                    pq.write_table(
-                        pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd"
-                    )
+                path = self._folder.part_path(table, first, last)
+                content = pa.Table.from_pylist(rows, schema=schema)
+                patiently(partial(_write_part, path, content), path)
                 rows.clear()
+
+
+def _write_part(path: Path, content: pa.Table) -> None:
+    with whole_file(path) as temporary:
+        pq.write_table(content, temporary, compression="zstd")

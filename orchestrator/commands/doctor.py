@@ -1,0 +1,40 @@
+"""``depthsweep doctor``: is everything in a store what its records say?"""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from sweeps.errors import UserError
+from sweeps.results.store import Store
+
+
+@click.command("doctor")
+@click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
+@click.option("--fix", is_flag=True, help="Mend what can be mended, and say how.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def command(location: str, fix: bool, as_json: bool) -> int:
+    """Check every record, checksum, row count and step of a store; 1 if something is left wrong.
+
+    Runs that are going on are passed over.
+    """
+    from sweeps.results.audit import audit
+
+    store = Store.at(location)
+    if not store.root.is_dir():
+        raise UserError(f"--store {location}: no such folder")
+    findings = list(audit(store))
+    if fix:
+        for finding in findings:
+            finding.mend()
+    if as_json:
+        rows = [{"run_id": f.run_id, "what": f.what, "remedy": f.remedy} for f in findings]
+        click.echo(json.dumps({"fixed": fix, "findings": rows}, indent=1))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.run_id}: {finding.what}")
+            click.echo(f"  {finding.remedy if fix else 'with --fix: ' + finding.remedy}")
+        runs = len(store.runs())
+        click.echo(f"{runs} runs looked at, {len(findings)} findings{', mended' * fix}")
+    return 1 if findings and not fix else 0
