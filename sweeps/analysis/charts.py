@@ -73,7 +73,10 @@ def profile_charts(data: ReportData) -> list[Chart]:
     bands = data.tables["bands"]
     domain = objectives(data)
     tops = {
-        model: max(x for name in ("value", "high") for x in own[name].drop_nulls().to_list())
+        model: {
+            "top": _largest(own, "value", "high"),
+            "ceiling": _largest(own, "value", "high", "null_high"),
+        }
         for (model,), own in bands.group_by("model")
     }
     templates: dict[tuple[bool, bool], dict[str, Any]] = {}
@@ -84,7 +87,7 @@ def profile_charts(data: ReportData) -> list[Chart]:
         if parts not in templates:
             templates[parts] = _profile_template(domain, *parts)
         params = [
-            {**param, "value": tops[model] * 1.05} if param["name"] == "top" else param
+            {**param, "value": tops[model].get(param["name"], param["value"])}
             for param in templates[parts]["params"]
         ]
         charts.append(
@@ -100,8 +103,8 @@ def profile_charts(data: ReportData) -> list[Chart]:
 
 
 def _profile_template(domain: list[str], banded: bool, with_null: bool) -> dict[str, Any]:
-    """Return a profile chart; its parameter ``top`` ends the scale of change."""
-    scale = alt.Scale(domainMin=0, domainMax={"expr": "tonull ? max(1.05, top) : top"})
+    """Return a profile chart; its parameters ``top``, or ``ceiling``, end the scale of change."""
+    scale = alt.Scale(domainMin=0, domainMax={"expr": "tonull ? ceiling : top"})
     base = alt.Chart(_named("bands")).encode(
         x=alt.X(
             "depth:Q", title="depth", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=3)
@@ -116,12 +119,20 @@ def _profile_template(domain: list[str], banded: bool, with_null: bool) -> dict[
     ]
     if with_null:
         null = base.mark_line(strokeDash=[2, 3], opacity=0.7, clip=True)
+        spread = base.mark_area(opacity=0.12, clip=True)
         parts.insert(0, null.encode(y=alt.Y("null:Q", title=None, scale=scale)))
+        parts.insert(
+            0,
+            spread.encode(y=alt.Y("null_low:Q", title=None, scale=scale), y2="null_high:Q"),
+        )
     if banded:
         band = base.mark_area(opacity=0.2, clip=True)
         parts.insert(0, band.encode(y=alt.Y("low:Q", title=None, scale=scale), y2="high:Q"))
     layers = alt.layer(*parts).add_params(
-        _chosen(), alt.param(name="tonull", value=False), alt.param(name="top", value=1.0)
+        _chosen(),
+        alt.param(name="tonull", value=False),
+        alt.param(name="top", value=1.0),
+        alt.param(name="ceiling", value=1.0),
     )
     return _spec(layers.properties(height=130))
 
@@ -319,6 +330,11 @@ def ratio_charts(data: ReportData) -> list[Chart]:
             )
         )
     return charts
+
+
+def _largest(table: pl.DataFrame, *columns: str) -> float:
+    """Return a little more than the largest value of some columns."""
+    return 1.05 * max(float(x) for name in columns for x in table[name].drop_nulls().to_list())
 
 
 def _rows_high(table: pl.DataFrame, keys: list[str], pixels: int) -> int:

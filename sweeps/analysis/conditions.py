@@ -138,7 +138,10 @@ def _flags(metric: str) -> pl.Expr:
 
 
 def layer_bands(profiles: Profiles, by: Sequence[str]) -> pl.DataFrame:
-    """Return one row per condition and block: ``value``, ``low``, ``high``, ``null``, ``n``.
+    """Return one row per condition and block: ``value``, ``low``, ``high``, ``n``.
+
+    ``null`` is the mean of the row-shuffled null over the runs, of which each shuffled once;
+    ``null_low`` and ``null_high`` are its range.
 
     Runs of one condition share L; where a condition mixes models of different L, its blocks are
     kept apart by ``blocks``.
@@ -154,6 +157,8 @@ def layer_bands(profiles: Profiles, by: Sequence[str]) -> pl.DataFrame:
         pl.col("seed").n_unique().cast(pl.Int64).alias("seeds"),
         pl.col("value").mean(),
         pl.col("null").mean(),
+        pl.col("null").min().alias("null_low"),
+        pl.col("null").max().alias("null_high"),
         pl.struct(pl.col("value").alias("_value")).alias("_values"),
     )
     lows, highs = _intervals(table["_values"], table["seeds"].to_numpy(), ["_value"])
