@@ -7,6 +7,7 @@ when every layer is made to take equal steps?
 
 import marimo
 
+__generated_with = "0.25.2"
 app = marimo.App(width="medium")
 
 
@@ -93,6 +94,8 @@ def _(mo, verdicts):
     by_verdict = dict(verdicts["verdict"].value_counts().rows())
     said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(by_verdict.items()))
     answer = f"Of {verdicts.height} conditions: {said}."
+    if mo.app_meta().mode == "script":
+        print(answer)
     mo.md(f"## Answer\n\n{answer}")
     return (answer,)
 
