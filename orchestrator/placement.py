@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sweeps.errors import UserError
+from sweeps.spec import RunSpec
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -35,3 +38,20 @@ def place(machine: Machine, slots: int | None = None) -> Placement:
         cpus = max(1, machine.cpus // side_by_side)
         return Placement(side_by_side, cpus, 1, cpus)
     return Placement(min(machine.cpus, slots or machine.cpus), 1, 0, 1)
+
+
+def rank_processes(run: RunSpec, slots: int) -> int:
+    """Return how many processes of its own a run needs: none when it trains in the trial's.
+
+    Raises UserError when it asks for more than can run side by side.
+    """
+    execution = run.execution.settled()
+    if execution.engine == "plain":
+        return 0
+    processes = execution.processes or 1
+    if processes > slots:
+        raise UserError(
+            f"run {run.run_id} ({run.describe()}) needs {processes} processes and {slots} can run"
+            f" side by side here: set `processes: {slots}`, raise --slots, or use a larger machine"
+        )
+    return processes

@@ -69,7 +69,9 @@ class Admission(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if not self._waiting and not self._running:
             return str(Searcher.FINISHED)
-        if not self._waiting or len(self._running) >= self._slots:
+        taken = sum(slots_of(config) for config in self._running.values())
+        # The next run in order waits for all its slots, so that smaller ones cannot starve it.
+        if not self._waiting or taken + slots_of(self._waiting[-1]) > self._slots:
             return None
         config: dict[str, Any] = self._waiting.pop()
         self._running[trial_id] = config
@@ -113,6 +115,19 @@ class Admission(Searcher):  # type: ignore[misc]
         """Nothing: see ``save``."""
 
 
+def slots_of(config: dict[str, Any]) -> int:
+    """Return how many slots a run takes: one a rank."""
+    ranks: int = config.get("ranks", 0)
+    return max(1, ranks)
+
+
+def resources_of(config: dict[str, Any], placement: Placement) -> PlacementGroupFactory:
+    """Return what a trial reserves: one bundle, or for a gang one a rank and none to watch them."""
+    bundle = {"CPU": placement.cpus, **({"GPU": placement.gpus} if placement.gpus else {})}
+    ranks = config.get("ranks", 0)
+    return PlacementGroupFactory([{}, *[bundle] * ranks] if ranks else [bundle])
+
+
 @contextlib.contextmanager
 def local_ray(placement: Placement) -> Iterator[None]:
     """Start an embedded Ray of this process's own and stop it at the end."""
@@ -148,12 +163,10 @@ def run_all(
         with contextlib.suppress(Exception):
             on_event(event)
 
-    bundle = {"CPU": placement.cpus, **({"GPU": placement.gpus} if placement.gpus else {})}
-    resources = PlacementGroupFactory([bundle])
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="depthsweep-tune-") as scratch:
         tune.Tuner(
-            tune.with_resources(trainable, resources),
+            tune.with_resources(trainable, lambda config: resources_of(config, placement)),
             tune_config=tune.TuneConfig(
                 search_alg=Admission(configs, placement.slots, emit),
                 num_samples=-1,

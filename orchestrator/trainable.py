@@ -13,6 +13,7 @@ from typing import Any
 
 from ray import tune
 
+from orchestrator.gang import RankLost, gang_progress
 from sweeps.errors import UserError
 from sweeps.results.patience import StoreUnavailable
 from sweeps.results.store import Store
@@ -34,13 +35,17 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
 
     def start(self, config: dict[str, Any]) -> Iterator[Any]:
         """Return the run's progress; the import of torch happens here, in the worker."""
+        run = RunSpec.model_validate_json(config["spec"])
+        if config.get("ranks"):
+            return gang_progress(
+                run, config["store"], config["threads"], config["cpus"], config["gpus"]
+            )
         import torch
 
         from workers.train import train
 
         torch.set_num_threads(config["threads"])
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        run = RunSpec.model_validate_json(config["spec"])
         return train(run, Store.at(config["store"]), device)
 
     def step(self) -> dict[str, Any]:
@@ -52,12 +57,15 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         while True:
             try:
                 return self._advance()
+            except RankLost:
+                raise  # the trial is lost with its rank, and admitted again
             except Exception as error:
                 if not self._may_try_again(error):
                     detail = " ".join(str(error).split())
                     message = f"{type(error).__name__}: {detail}"
-                    report = {"run_id": self._run_id, "status": "failed", "error": message}
-                    return report | {"done": True}
+                    # Tune refuses a result without the searcher's metric, which is the step.
+                    report = {"run_id": self._run_id, "step": 0, "status": "failed"}
+                    return report | {"error": message, "done": True}
                 self._progress = self.start(self._config)
 
     def _may_try_again(self, error: Exception) -> bool:
@@ -103,7 +111,7 @@ def with_half_the_micro_batch(spec: str) -> str | None:
     """Return a run's JSON with its micro-batch halved, or None where it cannot be."""
     run = RunSpec.model_validate_json(spec)
     half = run.micro_batch_size // 2
-    if half < 1 or run.batch_size % half:
+    if half < 1 or run.batch_size % (half * (run.execution.processes or 1)):
         return None
     execution = run.execution.model_copy(update={"micro_batch_size": half})
     return run.model_copy(update={"execution": execution}).model_dump_json()

@@ -6,7 +6,8 @@ As under torchrun, the environment says it: RANK, WORLD_SIZE, LOCAL_RANK, MASTER
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self, TypeVar
@@ -41,6 +42,18 @@ class Ranks:
         held = [value]
         dist.broadcast_object_list(held, src=0)
         return held[0]
+
+    @contextmanager
+    def first_then_others(self) -> Iterator[None]:
+        """Let the first rank through, then the others: what makes a file, then what reads it.
+
+        transformers writes a model on the first rank only.
+        """
+        if not self.leads:
+            self.agree(None)
+        yield
+        if self.leads:
+            self.agree(None)
 
     @classmethod
     def from_environment(cls) -> Ranks:

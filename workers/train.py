@@ -59,7 +59,8 @@ def train(
         yield Progress(0, run.steps, None)
         torch.manual_seed(run.seed)
         objective = build_objective(run.objective)
-        pretrained = load_model(run.model, store.cache, needs_head=objective.needs_head)
+        with ranks.first_then_others():
+            pretrained = load_model(run.model, store.cache, needs_head=objective.needs_head)
         model = objective.build_model(pretrained)
         arrays = cached_arrays(
             store.cache,

@@ -39,7 +39,7 @@ def run_sweep(
     from rich.console import Console
 
     from orchestrator.cost import admission_order
-    from orchestrator.placement import Machine, place
+    from orchestrator.placement import Machine, place, rank_processes
 
     console = Console(stderr=as_json, highlight=False)
     actions = decide(sweep.runs, ledger(store), choice)
@@ -68,6 +68,9 @@ def run_sweep(
             "spec": run.model_dump_json(),
             "store": str(store.root),
             "threads": placement.threads,
+            "ranks": rank_processes(run, placement.slots),
+            "cpus": placement.cpus,
+            "gpus": placement.gpus,
         }
         for run in admission_order(to_run)
     ]

@@ -116,6 +116,15 @@ class Attempt:
                 return
 
 
+def end_for(folder: RunFolder, cause: str, error: str) -> None:
+    """Record how the newest attempt ended, for one whose process cannot any more."""
+    attempts = folder.attempts()
+    if attempts and attempts[-1]["cause"] is None:
+        record = {name: value for name, value in attempts[-1].items() if name != "attempt"}
+        record |= {"ended": _now(), "cause": cause, "error": error}
+        write_json(folder.attempt_path(attempts[-1]["attempt"]), record)
+
+
 def is_alive(folder: RunFolder, attempt: dict[str, Any]) -> bool:
     """Return whether an attempt still runs: it has not ended, beats, and its process is there.
 
