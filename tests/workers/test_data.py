@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sweeps.errors import UserError
 from sweeps.sources import resolve_data
+from sweeps.spec import HubData
 from sweeps.sweep_spec import DataEntry
 from workers.data import batch_indices, cached_arrays, load_rows, pack, pad
 
@@ -100,3 +101,38 @@ def test_arrays_are_made_once_for_one_key(tmp_path):
     assert len(made) == 2
     for arrays in (first, again, other):
         assert arrays["input_ids"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_hub_dataset_is_loaded_at_its_commit_and_its_columns_are_checked(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(*arguments, **options):
+        asked.append((arguments, options))
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    data = HubData(
+        hub="owner/name",
+        config="small",
+        revision="a" * 40,
+        split="validation",
+        columns={"text": "sentence"},
+    )
+    assert load_rows(data, ("text", "label"))["label"] == [0, 1, 0, 1, 0]
+    assert asked == [(("owner/name", "small"), {"revision": "a" * 40, "split": "validation"})]
+    with pytest.raises(UserError, match=r"no column 'positive'.*it has sentence, label"):
+        load_rows(data, ("text", "positive"))
+
+
+def test_a_hub_that_cannot_be_reached_is_said_with_the_dataset(monkeypatch):
+    import datasets
+
+    def load_dataset(*_, **__):
+        raise ConnectionError("could not reach\nthe hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    data = HubData(hub="owner/name", revision="a" * 40)
+    with pytest.raises(UserError, match="dataset name: cannot be loaded: could not reach the hub"):
+        load_rows(data, ("text",))

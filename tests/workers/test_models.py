@@ -1,9 +1,10 @@
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from sweeps.errors import UserError
 from sweeps.sources import resolve_model
-from sweeps.spec import ModelSpec
+from sweeps.spec import HubModel, ModelSpec
 from sweeps.sweep_spec import ModelEntry
 from workers.models import load_model
 
@@ -69,3 +70,25 @@ def test_a_broken_checkpoint_names_the_model_and_the_folder(saved, tmp_path):
     (folder / "config.json").write_text("{")
     with pytest.raises(UserError, match=f"model mine: cannot be loaded from {folder}"):
         load_model(spec, tmp_path, needs_head=True)
+
+
+def test_a_hub_model_is_asked_for_at_its_commit_with_safetensors_and_no_code(
+    saved, tmp_path, monkeypatch
+):
+    _, model, folder = saved("gpt2")
+    asked = []
+    real = AutoModelForCausalLM.from_pretrained
+
+    def from_pretrained(path, **options):
+        asked.append(options)
+        return real(path, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    # transformers takes a folder wherever it takes a repository.
+    source = HubModel(hub=str(folder), revision="a" * 40, pretraining="clm")
+    loaded = load_model(ModelSpec(name="mine", source=source), tmp_path, needs_head=True)
+    assert torch.equal(loaded.language_model.lm_head.weight, model.lm_head.weight)
+    (options,) = asked
+    assert options["revision"] == "a" * 40
+    assert options["use_safetensors"] is True
+    assert options["trust_remote_code"] is False
