@@ -50,7 +50,8 @@ def open_store(
         include_running: also read the whole parts of runs that have not ended.
 
     Raises:
-        UserError: no such store, no such sweep, or a part that a closing record lists is missing.
+        UserError: no such store, or no such sweep. Asking for a table raises it too when a part
+            that a closing record lists is missing.
     """
     store = Store.at(str(path))
     if not store.root.is_dir():
@@ -112,6 +113,7 @@ class Tables:
         return self._joined(table, self._contents.parts[table])
 
     def _joined(self, table: str, parts: list[str]) -> pl.LazyFrame:
+        _require(parts)
         schema = polars_schema(TABLES[table])
         if not parts:
             rows = pl.LazyFrame(schema=schema)
@@ -163,7 +165,7 @@ def _read_contents(
         folders.append(folder)
         if done is not None and status in ("finished", "diverged"):
             for name in sorted(done["parts"]):
-                parts[name.split("/", 1)[0]].append(_listed(folder, name))
+                parts[name.split("/", 1)[0]].append(f"{folder.path}/{name}")
             last = max((name for name in done["parts"] if name.startswith("profiles/")), default="")
             last_profiles += [f"{folder.path}/{last}"] if last else []
         elif done is None and include_running:
@@ -182,14 +184,15 @@ def _spec_of(folder: RunFolder, record: dict[str, Any]) -> RunSpec:
         ) from None
 
 
-def _listed(folder: RunFolder, name: str) -> str:
-    path = f"{folder.path}/{name}"
-    if not os.path.isfile(path):
-        raise UserError(
-            f"{folder.path}: {name} is missing though DONE.json lists it; delete the folder and run"
-            " the sweep again to make its rows anew"
-        )
-    return path
+def _require(parts: Iterable[str]) -> None:
+    """Raise UserError for a part that is gone, before Polars meets it in the middle of a scan."""
+    for path in parts:
+        if not os.path.isfile(path):
+            part = Path(path)
+            raise UserError(
+                f"{part.parents[1]}: {part.parent.name}/{part.name} is missing though DONE.json"
+                " lists it; delete the folder and run the sweep again to make its rows anew"
+            )
 
 
 def polars_schema(schema: pa.Schema) -> pl.Schema:

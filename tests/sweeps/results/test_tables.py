@@ -107,7 +107,7 @@ def test_a_listed_part_that_is_missing_is_named(store: Store) -> None:
     folder = write_run(store, run_spec(), RISING)
     folder.part_path("layers", 0, 10).unlink()
     with pytest.raises(UserError, match=r"layers/part-000000-000010.parquet is missing"):
-        open_store(store.root).runs()
+        open_store(store.root).layers()
 
 
 def test_a_record_of_another_version_is_named(store: Store) -> None:
