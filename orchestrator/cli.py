@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "distance": ("distance", "Measure how far each objective is from pretraining."),
     "watch": ("watch", "Serve the report on this machine while the sweep runs."),
     "query": ("query", "Ask the store's tables in SQL."),
+    "logs": ("logs", "Show what a run said."),
     "forget": ("forget", "Throw away what the store holds of one run."),
     "doctor": ("doctor", "Check every record of a store; mend with --fix."),
     "schema": ("schema", "Print the JSON Schema of a sweep file."),

@@ -58,6 +58,8 @@ def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> Pretrained
     ``needs_head`` says that the pretrained output head will be used: weights that the checkpoint
     lacks are then an error, not a fresh start. Raises UserError when the model cannot be loaded.
     """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     source = model.source
     if isinstance(source, StandinModel):
         from workers.standins import standin_folder
@@ -71,8 +73,6 @@ def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> Pretrained
         path, revision = source.hub, source.revision
         pickled, remote_code = source.pickled_weights, source.trust_remote_code
     auto = AutoModelForCausalLM if source.pretraining == "clm" else AutoModelForMaskedLM
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=remote_code)
         quiet_config(config)

@@ -85,6 +85,9 @@ class OnlookersAttempt:
     def resumed_from(self, step: int) -> None:
         """Record nothing."""
 
+    def log(self, message: str, level: str = "info", **fields: Any) -> None:
+        """Say nothing."""
+
     def require_ownership(self) -> None:
         """Leave the claim to the first rank."""
 

@@ -91,6 +91,7 @@ def train(
             write_run_record(folder, run, pretrained.facts, device)
             folder.forget_rows_after(resumed)
             writer = RunWriter(run, folder, attempt.require_ownership)
+        attempt.log("model ready", **pretrained.facts.as_record(), groups=len(groups))
         attempt.resumed_from(resumed)
         status: Status = "finished"
 
@@ -109,6 +110,7 @@ def train(
                 writer.add("profiles", step, probe.measure(step))
             if writer.end_step(step) and step < run.steps:
                 save_checkpoint(folder, step, engine, attempt.require_ownership)
+                attempt.log("checkpoint", step=step, loss=loss)
             yield Progress(step, run.steps, loss)
 
         writer.finish(status, step)

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from sweeps.results.run_log import RunLog
 from sweeps.results.store import RunFolder, create_json, write_json
 
 HEARTBEAT_SECONDS = 2.0
@@ -64,6 +65,11 @@ class Attempt:
             if create_json(self._path, self._record):
                 break
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        log = RunLog(self._folder.log_path(self.number))
+        self.log = log.event
+        self._listening = log.listening()
+        self._listening.__enter__()
+        self.log("attempt started", run=self._folder.run_id, attempt=self.number)
         return self
 
     @property
@@ -74,6 +80,7 @@ class Attempt:
         """Record the step of the checkpoint this attempt continues from; 0 is the beginning."""
         self._record["resumed_from"] = step
         self._write()
+        self.log("training begins", after_step=step)
 
     def require_ownership(self) -> None:
         """Raise Superseded when a later attempt has claimed the run, or the run was forgotten."""
@@ -87,6 +94,8 @@ class Attempt:
         self._record |= {"ended": _now(), "seconds": seconds, "cause": cause, "error": error}
         self._ended = True
         self._write()
+        self.log("attempt ended", cause=cause, seconds=seconds)
+        self._listening.__exit__(None, None, None)
 
     def __exit__(
         self,

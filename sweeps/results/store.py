@@ -132,6 +132,9 @@ class RunFolder:
     def attempt_path(self, number: int) -> Path:
         return self.path / "attempts" / f"{number}.json"
 
+    def log_path(self, number: int) -> Path:
+        return self.path / "logs" / f"attempt-{number}.log"
+
     def part_path(self, table: str, first: int, last: int) -> Path:
         return self.path / table / f"part-{first:06d}-{last:06d}.parquet"
 

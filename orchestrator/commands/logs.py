@@ -1,0 +1,63 @@
+"""``depthsweep logs``: what a run said, attempt by attempt."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from sweeps.errors import UserError, closest
+from sweeps.results.attempt import is_alive
+from sweeps.results.run_log import event_text, read_events
+from sweeps.results.store import RunFolder, Store
+
+POLL_SECONDS = 0.5
+
+
+@click.command("logs")
+@click.argument("run_id")
+@click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Which attempt (default: the newest).")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the attempt ends.")
+@click.option("--json", "as_json", is_flag=True, help="Print the events as they are, JSON lines.")
+def command(run_id: str, location: str, attempt: int | None, follow: bool, as_json: bool) -> int:
+    """Show the log of run RUN_ID."""
+    store = Store.at(location)
+    known = [folder.run_id for folder in store.runs()]
+    if run_id not in known:
+        hint = closest(run_id, known) if known else "the store holds no run"
+        raise UserError(f"--store {location}: no run {run_id!r}; {hint}")
+    folder = store.run(run_id)
+    numbers = [record["attempt"] for record in folder.attempts()]
+    number = attempt or numbers[-1]
+    if number not in numbers:
+        raise UserError(f"run {run_id} has attempts {numbers[0]} to {numbers[-1]}, not {number}")
+    shown = 0
+    while True:
+        going_on = follow and _going_on(folder, number)
+        shown = _show(folder.log_path(number), shown, as_json)
+        if not going_on:
+            break
+        time.sleep(POLL_SECONDS)
+    record = folder.attempts()[number - 1]
+    if record["error"] and not as_json:
+        click.echo(record["error"].rstrip())
+    return 0
+
+
+def _going_on(folder: RunFolder, number: int) -> bool:
+    return is_alive(folder, folder.attempts()[number - 1])
+
+
+def _show(path: Path, shown: int, as_json: bool) -> int:
+    """Print the events after the first ``shown``; return how many there are."""
+    if not path.is_file():
+        return shown
+    if as_json:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    else:
+        lines = [event_text(event) for event in read_events(path)]
+    for line in lines[shown:]:
+        click.echo(line)
+    return len(lines)
