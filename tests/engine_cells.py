@@ -21,9 +21,9 @@ from sweeps import spec
 from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.engines.plain import PlainEngine
-from workers.models import ModelFacts, PretrainedModel
 from workers.objectives.language_modelling import IGNORED
 from workers.objectives.registry import build_objective
+from workers.pretrained import ModelFacts, PretrainedModel
 from workers.ranks import Ranks
 from workers.standins import build_config, build_tokenizer
 
@@ -162,7 +162,7 @@ def in_ranks(script, arguments, ranks, timeout=300):
         port = free.getsockname()[1]
     shared = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

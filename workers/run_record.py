@@ -13,7 +13,7 @@ import torch
 
 from sweeps.results.store import RunFolder, write_json
 from sweeps.spec import RunSpec
-from workers.models import ModelFacts
+from workers.pretrained import ModelFacts
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow")
 

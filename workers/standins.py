@@ -47,8 +47,8 @@ from sweeps.spec import (
 from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.engines.plain import PlainEngine
-from workers.models import ModelFacts, PretrainedModel, quiet_config
 from workers.objectives.registry import build_objective
+from workers.pretrained import ModelFacts, PretrainedModel, quiet_config
 
 CORPUS = "python-docs"
 POSITIONS = 256

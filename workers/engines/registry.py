@@ -13,7 +13,7 @@ from workers.controls.layer_groups import LayerGroup
 from workers.controls.registry import build_control
 from workers.engines.engine import Engine
 from workers.engines.plain import PlainEngine
-from workers.models import PretrainedModel
+from workers.pretrained import PretrainedModel
 from workers.ranks import Ranks
 
 

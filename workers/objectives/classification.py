@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from sweeps.errors import UserError
 from workers.data import Arrays, pad
-from workers.models import PretrainedModel
 from workers.objectives.objective import Batch, TrainingObjective, pool
+from workers.pretrained import PretrainedModel
 
 
 class Classifier(nn.Module):

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from workers.data import Arrays, pad
-from workers.models import PretrainedModel
 from workers.objectives.objective import (
     Batch,
     Engine,
@@ -17,6 +16,7 @@ from workers.objectives.objective import (
     micro_batches,
     pool,
 )
+from workers.pretrained import PretrainedModel
 
 
 class SentenceEncoder(nn.Module):

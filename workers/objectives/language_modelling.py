@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from sweeps.spec import RunSpec
 from workers.data import Arrays, pack
-from workers.models import PretrainedModel
 from workers.objectives.objective import Batch, TrainingObjective
+from workers.pretrained import PretrainedModel
 
 IGNORED = -100
 

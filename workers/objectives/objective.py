@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sweeps.spec import Objective, RunSpec
 from workers.data import Arrays, batch_indices
-from workers.models import PretrainedModel
+from workers.pretrained import PretrainedModel
 
 Batch = dict[str, Tensor]
 

@@ -18,8 +18,9 @@ from sweeps.results.objective_distance import record_distance
 from sweeps.results.store import Store
 from sweeps.spec import OBJECTIVE_DEFAULTS, Objective, RunSpec
 from workers.data import cached_arrays, load_rows, tokenizer_digest
-from workers.models import PretrainedModel, load_model
+from workers.models import load_model
 from workers.objectives.registry import build_objective
+from workers.pretrained import PretrainedModel
 
 BATCHES = 8
 

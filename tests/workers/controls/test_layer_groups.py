@@ -64,7 +64,7 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(blocks))
 
     def forward(self, input_ids):
-        x = torch.zeros(1, 4)
+        x = torch.zeros(len(input_ids), 4)
         for block in self.blocks:
             x = block(x)
         return x

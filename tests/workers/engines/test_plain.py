@@ -107,7 +107,7 @@ def test_a_control_changes_the_weights_far_beyond_that_tolerance(name, make_lang
     assert (changed[0] - changed[1]).abs().max() > 1.5e-4
 
 
-def measured_ratios(model, groups, act):
+def measured_ratios(groups, act):
     """Return what ``act`` moved each group by, from clones of the weights, in float64."""
     before = [torch.cat([p.detach().flatten() for p in g.parameters]).double() for g in groups]
     record = act()
@@ -127,7 +127,7 @@ def test_what_is_recorded_is_what_happened(name, make_language_model):
             torch.cat([p.grad.flatten() for p in g.parameters]).double().norm().item()
             for g in groups
         ]
-        moved, record = measured_ratios(model, groups, lambda: engine.step(1e-2))
+        moved, record = measured_ratios(groups, lambda: engine.step(1e-2))
         assert record.gradient_norms == pytest.approx(gradients, rel=1e-5)
         assert record.weight_norms == pytest.approx([w for _, w in moved], rel=1e-6)
         # The displacement is measured by subtracting float32 weights: 1e-7 of the weight's norm.

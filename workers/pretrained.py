@@ -1,0 +1,78 @@
+"""What a pretrained model is here: a language model, its tokenizer, and its facts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from sweeps.catalog import FAMILIES
+from workers.controls.layer_groups import find_blocks
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the tables say of a model."""
+
+    family: str
+    kind: str
+    block: str
+    layers: int
+    width: int
+    parameters: int
+
+    def as_record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A language model with its head, its tokenizer, and its facts."""
+
+    language_model: nn.Module
+    tokenizer: Any
+    facts: ModelFacts
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The model without its output head."""
+        base = self.language_model.base_model
+        assert isinstance(base, nn.Module)
+        return base
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return find_blocks(self.language_model)
+
+
+def quiet_config(config: Any) -> None:
+    """Make the model a function of its input alone.
+
+    Dropout would make the result depend on the micro-batch; RWKV's ``rescale_every`` rewrites
+    weights in place whenever the model changes to eval mode; caches are of no use without decoding.
+    """
+    for name, value in config.to_dict().items():
+        if ("drop" in name) and isinstance(value, float):
+            setattr(config, name, 0.0)
+    if hasattr(config, "rescale_every"):
+        config.rescale_every = 0
+    config.use_cache = False
+
+
+def measure_facts(model: nn.Module) -> ModelFacts:
+    """Return the facts of a loaded language model; a tied parameter counts once."""
+    config: Any = model.config
+    family = FAMILIES.get(config.model_type)
+    block = family.block if family else "unknown"
+    if config.model_type == "gpt_neox" and not config.use_parallel_residual:
+        block = "sequential"
+    unique: dict[int, Tensor] = {id(parameter): parameter for parameter in model.parameters()}
+    return ModelFacts(
+        family=config.model_type,
+        kind=family.kind if family else "unknown",
+        block=block,
+        layers=len(find_blocks(model)),
+        width=config.hidden_size,
+        parameters=sum(parameter.numel() for parameter in unique.values()),
+    )
