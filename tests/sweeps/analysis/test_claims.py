@@ -35,6 +35,7 @@ MODELS = {
     "pythia-1.4b": ("parallel", "gpt_neox", 1_400_000_000, 24),
 }
 DISTANCE = {"clm": 0.2, "classification": 0.5, "contrastive": 0.9}
+BRIEF = {"steps": 2, "probe_every": 2, "part_steps": 2}
 Keeps = Callable[[str, str], float]
 
 
@@ -60,7 +61,7 @@ def plant(
         facts = {"block": block, "family": family, "parameters": parameters, "layers": layers}
         for objective in DISTANCE if parameters < 1e9 else ("clm",):
             for seed in range(seeds):
-                run = run_spec(model, objective, "standard", seed)
+                run = run_spec(model, objective, "standard", seed, **BRIEF)
                 slope = standard(model, objective)
                 if falling and seed < falling and model == "bert":
                     slope = -slope
@@ -71,7 +72,10 @@ def plant(
                 noise = 0.01 * (seed - (seeds - 1) / 2)
                 profile = _line(kept + noise)
                 write_run(
-                    store, run_spec(model, objective, "equal_step", seed), profile, facts=facts
+                    store,
+                    run_spec(model, objective, "equal_step", seed, **BRIEF),
+                    profile,
+                    facts=facts,
                 )
     tables = open_store(store.root)
     return {name: measure(tables, name) for name in ("procrustes", "cka_distance")}
