@@ -62,8 +62,8 @@ class Store:
         return self.root / "sweeps" / name
 
     def sweep_names(self) -> list[str]:
-        folder = self.root / "sweeps"
-        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        """Return the sweeps this store has run: a folder counts once its runs are recorded."""
+        return sorted(path.parent.name for path in self.root.glob("sweeps/*/resolved.json"))
 
     def save_sweep(self, sweep: Sweep) -> None:
         """Record the sweep as written and as resolved; a later version replaces it."""

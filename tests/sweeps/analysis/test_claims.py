@@ -231,6 +231,7 @@ def test_claims_beside_a_sweep_file_stay_with_the_sweep(tmp_path: Path) -> None:
     (tmp_path / "study.claims.yaml").write_text("its own")
     keep_claims(store, "study", sweep_file)
     assert find_claims(store, "study").read_text() == "its own"
+    assert store.sweep_names() == []
     assert find_claims(store, "study", "given.yaml") == Path("given.yaml")
 
 
