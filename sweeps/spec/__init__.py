@@ -1,0 +1,63 @@
+"""What one run is: frozen, validated objects and the identity they have.
+
+A ``RunSpec`` holds everything that decides a run's *result*, plus an ``Execution`` that decides
+only how it is carried out. ``run_id`` hashes the first and not the second, so two sweeps share a
+finished run and a retry on other hardware is the same run. Paths never enter it: a local model or
+data file counts by its content digest.
+"""
+
+from sweeps.spec.control import CONTROLS, Control, EqualStep, LayerClip, Standard
+from sweeps.spec.data_source import BuiltinData, DataSource, FileData, HubData
+from sweeps.spec.execution import Execution
+from sweeps.spec.frozen import Frozen, Positive, Steps, content_id
+from sweeps.spec.model_source import (
+    STANDIN_FAMILIES,
+    FolderModel,
+    HubModel,
+    ModelSource,
+    ModelSpec,
+    StandinModel,
+)
+from sweeps.spec.objective import (
+    DATA_ROLES,
+    OBJECTIVE_DEFAULTS,
+    OBJECTIVES,
+    PRETRAINING_OBJECTIVES,
+    Objective,
+)
+from sweeps.spec.optimizer import Optimizer, learning_rate
+from sweeps.spec.probe import METRICS, Probe
+from sweeps.spec.run import RunSpec
+
+__all__ = [
+    "CONTROLS",
+    "DATA_ROLES",
+    "METRICS",
+    "OBJECTIVES",
+    "OBJECTIVE_DEFAULTS",
+    "PRETRAINING_OBJECTIVES",
+    "STANDIN_FAMILIES",
+    "BuiltinData",
+    "Control",
+    "DataSource",
+    "EqualStep",
+    "Execution",
+    "FileData",
+    "FolderModel",
+    "Frozen",
+    "HubData",
+    "HubModel",
+    "LayerClip",
+    "ModelSource",
+    "ModelSpec",
+    "Objective",
+    "Optimizer",
+    "Positive",
+    "Probe",
+    "RunSpec",
+    "Standard",
+    "StandinModel",
+    "Steps",
+    "content_id",
+    "learning_rate",
+]

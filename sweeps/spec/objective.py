@@ -1,0 +1,42 @@
+"""What the loss is, and the data it is taken on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sweeps.spec.data_source import DataSource
+from sweeps.spec.frozen import Frozen, Positive
+
+PRETRAINING_OBJECTIVES = ("clm", "mlm")
+OBJECTIVES = ("clm", "mlm", "classification", "contrastive")
+
+
+class Objective(Frozen):
+    """What the loss is and the data it is taken on."""
+
+    kind: Literal["clm", "mlm", "classification", "contrastive"]
+    data: DataSource
+    mask_probability: Annotated[float, Field(gt=0, lt=1)] | None = None
+    labels: Annotated[int, Field(ge=2)] | None = None
+    temperature: Positive | None = None
+    pooling: Literal["mean", "first", "last"] | None = None
+
+    def identity(self) -> dict[str, Any]:
+        settings = self.model_dump(mode="json", exclude={"data"}, exclude_none=True)
+        return {**settings, "data": self.data.identity()}
+
+
+OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "clm": {},
+    "mlm": {"mask_probability": 0.15},
+    "classification": {"labels": 2, "pooling": "mean"},
+    "contrastive": {"temperature": 0.05, "pooling": "mean"},
+}
+DATA_ROLES: dict[str, tuple[str, ...]] = {
+    "clm": ("text",),
+    "mlm": ("text",),
+    "classification": ("text", "label"),
+    "contrastive": ("anchor", "positive"),
+}

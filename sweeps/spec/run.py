@@ -1,0 +1,111 @@
+"""One run, complete, and the identity it has."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from sweeps.spec.control import Control
+from sweeps.spec.execution import Execution
+from sweeps.spec.frozen import Frozen, Steps, content_id
+from sweeps.spec.model_source import ModelSpec
+from sweeps.spec.objective import PRETRAINING_OBJECTIVES, Objective
+from sweeps.spec.optimizer import Optimizer
+from sweeps.spec.probe import Probe
+
+
+class RunSpec(Frozen):
+    """One fine-tuning run, complete: nothing downstream defaults or guesses."""
+
+    model: ModelSpec
+    objective: Objective
+    control: Control
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    steps: Steps
+    batch_size: Annotated[int, Field(ge=1)]
+    sequence_length: Annotated[int, Field(ge=4)]
+    optimizer: Optimizer
+    precision: Literal["fp32", "bf16"] = "fp32"
+    probe: Probe
+    execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _cross_fields(self) -> RunSpec:
+        kind, pretraining = self.objective.kind, self.model.source.pretraining
+        if kind in PRETRAINING_OBJECTIVES and kind != pretraining:
+            raise ValueError(
+                f"objective {kind} does not fit model {self.model.name}, which was pretrained with"
+                f" {pretraining}: use objective {pretraining} or pretraining"
+            )
+        if self.control.kind == "layer_clip" and self.optimizer.max_grad_norm is not None:
+            raise ValueError(
+                "layer_clip and max_grad_norm both clip the gradient: one owner, remove one"
+            )
+        if self.optimizer.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps {self.optimizer.warmup_steps} must be below steps {self.steps}"
+            )
+        if kind == "contrastive" and self.batch_size < 2:
+            raise ValueError("contrastive needs batch_size of at least 2: negatives are in-batch")
+        micro = self.execution.micro_batch_size
+        if micro is not None and self.batch_size % micro:
+            raise ValueError(f"micro_batch_size {micro} must divide batch_size {self.batch_size}")
+        ranks = self.execution.processes or 1
+        if self.batch_size % ((micro or 1) * ranks):
+            raise ValueError(
+                f"{ranks} processes must divide batch_size {self.batch_size}"
+                + (f" into shares of whole micro-batches of {micro}" if micro else "")
+            )
+        if self.probe.every is not None and self.probe.every > self.steps:
+            raise ValueError(f"probe.every {self.probe.every} is beyond steps {self.steps}")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the result, as plain JSON data."""
+        return {
+            "model": self.model.source.identity(),
+            "objective": self.objective.identity(),
+            "control": self.control.model_dump(mode="json"),
+            "seed": self.seed,
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "sequence_length": self.sequence_length,
+            "optimizer": self.optimizer.model_dump(mode="json"),
+            "precision": self.precision,
+            "probe": self.probe.identity(),
+        }
+
+    @cached_property
+    def run_id(self) -> str:
+        """First 12 hex digits of SHA-256 over the canonical JSON of the identity."""
+        return content_id(self.identity())
+
+    def model_copy(self, *, update: Any = None, deep: bool = False) -> RunSpec:
+        """Return a copy with fields replaced, unvalidated as pydantic's; its run id is its own."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("run_id", None)
+        return copy
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Sequences of one forward pass of one process."""
+        share = self.batch_size // (self.execution.processes or 1)
+        return self.execution.micro_batch_size or share
+
+    @property
+    def probe_steps(self) -> tuple[int, ...]:
+        """Steps after which hidden states are compared: every k-th and always the last."""
+        every = self.probe.every or self.steps
+        return tuple(sorted({*range(every, self.steps + 1, every), self.steps}))
+
+    def part_of(self, step: int) -> tuple[int, int]:
+        """Return (first − 1, last) of the part that holds ``step``; the spec alone decides it."""
+        size = self.execution.part_steps
+        start = (step - 1) // size * size
+        return start, min(start + size, self.steps)
+
+    def describe(self) -> str:
+        control = self.control.kind + (f"({self.control.setting})" if self.control.setting else "")
+        return f"{self.model.name} {self.objective.kind} {control} seed {self.seed}"
