@@ -103,6 +103,20 @@ def test_the_second_error_fails_the_run_with_its_message():
     assert len(trial.started) == 2
 
 
+def test_every_report_has_the_metric_that_tune_insists_on():
+    class Broken(Scripted):
+        def start(self, config):
+            del config
+
+            def attempt():
+                raise UserError("no such column")
+                yield
+
+            return attempt()
+
+    assert Broken().step()["step"] == 0
+
+
 def test_a_mistake_of_the_users_is_not_tried_again():
     trial, report = ended(UserError("no such column"))
     assert (report["status"], len(trial.started)) == ("failed", 1)
