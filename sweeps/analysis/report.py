@@ -59,7 +59,7 @@ def render(data: ReportData, made: datetime, live: str | None = None) -> str:
         f"<title>{title}</title>"
         '<link rel="icon" href="data:,">'
         f"<style>{(_PAGE / 'report.css').read_text(encoding='utf-8')}</style></head>\n"
-        f'<body><main>{body}</main><p id="status" role="status" class="soft" hidden></p>\n'
+        f'<body><main>{body}</main><p id="status" role="status" class="unseen"></p>\n'
         f'<script type="application/json" id="report-data">{book.json(data)}</script>\n'
         f"<script>{_vega()}</script>\n"
         f"<script>{(_PAGE / 'report.js').read_text(encoding='utf-8')}</script>\n"
