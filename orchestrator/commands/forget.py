@@ -6,7 +6,7 @@ import shutil
 
 import click
 
-from sweeps.errors import UserError, closest
+from sweeps.errors import UserError
 from sweeps.results.attempt import is_alive
 from sweeps.results.store import Store
 
@@ -16,12 +16,7 @@ from sweeps.results.store import Store
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 def command(run_id: str, location: str) -> int:
     """Remove everything the store holds of run RUN_ID; `resume` or `run` makes it anew."""
-    store = Store.at(location)
-    known = [folder.run_id for folder in store.runs()]
-    if run_id not in known:
-        hint = closest(run_id, known) if known else "the store holds no run"
-        raise UserError(f"--store {location}: no run {run_id!r}; {hint}")
-    folder = store.run(run_id)
+    folder = Store.at(location).known_run(run_id)
     attempts = folder.attempts()
     if attempts and is_alive(folder, attempts[-1]):
         raise UserError(f"run {run_id} is running (process {attempts[-1]['pid']}); stop it first")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sweeps.errors import UserError, closest
+from sweeps.errors import UserError
 from sweeps.results.attempt import is_alive
 from sweeps.results.run_log import event_text, read_events
 from sweeps.results.store import RunFolder, Store
@@ -23,12 +23,7 @@ POLL_SECONDS = 0.5
 @click.option("--json", "as_json", is_flag=True, help="Print the events as they are, JSON lines.")
 def command(run_id: str, location: str, attempt: int | None, follow: bool, as_json: bool) -> int:
     """Show the log of run RUN_ID."""
-    store = Store.at(location)
-    known = [folder.run_id for folder in store.runs()]
-    if run_id not in known:
-        hint = closest(run_id, known) if known else "the store holds no run"
-        raise UserError(f"--store {location}: no run {run_id!r}; {hint}")
-    folder = store.run(run_id)
+    folder = Store.at(location).known_run(run_id)
     numbers = [record["attempt"] for record in folder.attempts()]
     number = attempt or numbers[-1]
     if number not in numbers:

@@ -96,6 +96,14 @@ class Store:
     def run(self, run_id: str) -> RunFolder:
         return RunFolder(self.root / "runs" / run_id)
 
+    def known_run(self, run_id: str) -> RunFolder:
+        """Return a run the store has a folder of; raise UserError naming the nearest otherwise."""
+        known = [folder.run_id for folder in self.runs()]
+        if run_id not in known:
+            hint = closest(run_id, known) if known else "it holds no run yet"
+            raise UserError(f"store {self.root}: no run {run_id!r}; {hint}")
+        return self.run(run_id)
+
     def runs(self) -> list[RunFolder]:
         """Return every run the store has a folder of, in order of run id."""
         folder = self.root / "runs"
