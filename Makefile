@@ -47,7 +47,7 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.torch
-	$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[demo,test,check]'
+	$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[demo,deepspeed,test,check]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.check: $(VENV)/.test
