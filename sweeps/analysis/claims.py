@@ -82,7 +82,7 @@ def _judge(test: Test, control: str, evidence: Evidence) -> TestResult:
     found = evidence.estimate(test.measure, control)
     statement = describe(test.measure)
     if isinstance(test.than, Measure):
-        other = evidence.estimate(test.than, control)
+        other = evidence.estimate(test.than, control, tested=False)
         statement += f" {_WORDS[test.is_]} that of {describe(test.than)}"
         verdict, reason = _decide(difference(found, other), test.is_, 0.0)
         if verdict == SUPPORTED and (found.p_value or 0) > SIGNIFICANT:

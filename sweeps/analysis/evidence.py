@@ -94,7 +94,11 @@ class Evidence:
         both = [self._profiles.runs, self._profiles.left_out]
         return condition_columns(pl.concat([frame.select(*RUN_COLUMNS) for frame in both]))
 
-    def estimate(self, measure: Measure, control: str) -> Estimate:
+    def estimate(self, measure: Measure, control: str, *, tested: bool = True) -> Estimate:
+        """Return what a measure is; ``tested`` says whether it needs its permutation test.
+
+        Raises UserError for a selection that does not fit the type of its column.
+        """
         where = select(measure.where)
         try:
             chosen = replace(
@@ -111,7 +115,7 @@ class Evidence:
             return self._of_verdicts(measure, chosen, control)
         if measure.reduce in ("share", "count"):
             return self._of_runs(measure, chosen)
-        return self._of_conditions(measure, chosen)
+        return self._of_conditions(measure, chosen, tested)
 
     def _of_runs(self, measure: Measure, chosen: Profiles) -> Estimate:
         """Count runs; one whose condition has a single finished seed stays open."""
@@ -123,7 +127,7 @@ class Evidence:
         total = chosen.runs.height + chosen.left_out.height
         return _counted(measure, int(hits.sum()), known.len(), total, "runs", chosen)
 
-    def _of_conditions(self, measure: Measure, chosen: Profiles) -> Estimate:
+    def _of_conditions(self, measure: Measure, chosen: Profiles, tested: bool) -> Estimate:
         """Reduce condition means; a condition with a single seed cannot enter."""
         keep = [
             name for name in (measure.by, measure.with_column) if name and name not in self._keys
@@ -168,7 +172,7 @@ class Evidence:
                     return _nothing(f"{reason} of {measure.by} apart", total, notes)
                 reduce = gap if measure.reduce == "gap" else variance_explained
                 value, draws = reduce(means[None], groups), reduce(samples, groups)
-                if measure.reduce == "variance_explained":
+                if tested and measure.reduce == "variance_explained":
                     p_value = permutation_p(means, groups)
             else:
                 value = getattr(np, measure.reduce)(means[None], axis=1)
