@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.cost import estimate
+from orchestrator.placement_table import placement_data, placement_lines
 from orchestrator.recovery import decide, ledger
 from sweeps.expand import Sweep, read_sweep
 from sweeps.results.store import Store
@@ -22,13 +23,20 @@ ASSUMED_FLOPS = 0.35 * 989e12
 @click.command("plan")
 @click.argument("sweep_file")
 @click.option("--store", "location", help="Also say what this store already holds.")
+@click.option("--gpu-memory", type=click.FloatRange(min=1), help="GiB of each GPU: place the runs.")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, with every run.")
-def command(sweep_file: str, location: str | None, as_json: bool) -> int:
+def command(
+    sweep_file: str, location: str | None, gpu_memory: float | None, gpus: int, as_json: bool
+) -> int:
     """Show what SWEEP_FILE would run, by model, objective and control."""
     sweep = read_sweep(sweep_file)
     done = _done(sweep, location)
     if as_json:
-        click.echo(json.dumps(_as_data(sweep, done), indent=1))
+        data = _as_data(sweep, done)
+        if gpu_memory is not None:
+            data["placement"] = placement_data(sweep, gpu_memory, gpus)
+        click.echo(json.dumps(data, indent=1))
         return 0
     click.echo(f"{sweep.name}: {len(sweep.runs)} runs")
     if sweep.description:
@@ -37,6 +45,9 @@ def command(sweep_file: str, location: str | None, as_json: bool) -> int:
     click.echo("\n".join(_table(sweep)))
     click.echo()
     click.echo("\n".join(_needs(sweep)))
+    if gpu_memory is not None:
+        click.echo()
+        click.echo("\n".join(placement_lines(sweep, gpu_memory, gpus)))
     if location is not None:
         kept = sum(1 for status in done.values() if status)
         click.echo(f"in {location}: {kept} have a result, {len(sweep.runs) - kept} to run")

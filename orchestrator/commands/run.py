@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,14 @@ def run_sweep(
     from rich.console import Console
 
     from orchestrator.cost import admission_order
-    from orchestrator.placement import Machine, place, rank_processes
+    from orchestrator.placement import Machine, place, placed, rank_processes
 
     console = Console(stderr=as_json, highlight=False)
     actions = decide(sweep.runs, ledger(store), choice)
     to_run = [action.run for action in actions if action.kind == "run"]
-    placement = place(Machine(os.cpu_count() or 1, _gpu_count()), slots)
+    machine = Machine(os.cpu_count() or 1, _gpu_count())
+    placement = place(machine, slots)
+    gpu_bytes = _gpu_bytes() if machine.gpus else None
     console.print(f"{sweep.name}: {len(sweep.runs)} runs in {location_of(store)}")
     for line in (*_changes(sweep, store), *_summary(actions)):
         console.print(f"  {line}", markup=False)
@@ -72,7 +75,10 @@ def run_sweep(
             "cpus": placement.cpus,
             "gpus": placement.gpus,
         }
-        for run in admission_order(to_run)
+        for run in (
+            placed(run, gpu_bytes, placement.slots if machine.gpus else 0)
+            for run in admission_order(to_run)
+        )
     ]
     with Display(board, console) as display, local_ray(placement):
         run_all(
@@ -168,3 +174,13 @@ def _gpu_count() -> int:
         return int(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
     except (OSError, RuntimeError) as error:
         raise UserError(f"the GPUs of this machine cannot be counted: {error}") from error
+
+
+def _gpu_bytes() -> float | None:
+    """Memory of the smallest GPU, or None where the driver's tool does not say."""
+    asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        found = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30)
+        return min(float(line) for line in found.stdout.split()) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
