@@ -51,8 +51,8 @@ def test_what_a_run_says_is_kept():
 
 
 def test_nothing_fits_is_refused_with_the_numbers():
-    with pytest.raises(UserError, match=r"at least \d+\.\d GiB of a GPU's 4\.0.*GiB\)"):
-        choose(large(), 4 * GIB, 1)
+    with pytest.raises(UserError, match=r"at least \d+\.\d GiB of a GPU's 1\.6.*GiB\)"):
+        choose(large(), 1.6 * GIB, 1)
 
 
 def test_settings_no_machine_like_this_can_meet_are_refused():
