@@ -78,7 +78,8 @@ def select(where: Where) -> pl.Expr:
             if value.at_most is not None:
                 chosen = chosen & (name <= value.at_most)
         else:
-            chosen = chosen & name.is_in(value if isinstance(value, list) else [value])
+            values = value if isinstance(value, list) else [value]
+            chosen = chosen & pl.any_horizontal([name == each for each in values])
     return chosen
 
 

@@ -220,6 +220,19 @@ def test_a_wrong_claim_is_named_with_its_line(tmp_path: Path, line: str, message
     assert f"{file}:5" in str(error.value)
 
 
+@pytest.mark.parametrize("where", ["{parameters: abc}", "{model: {at_least: 3}}"])
+def test_a_selection_of_the_wrong_type_is_a_users_mistake(tmp_path: Path, where: str) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    write_run(store, run_spec(), [0.1, 0.2])
+    file = tmp_path / "claims.yaml"
+    file.write_text(
+        f"claims:\n  - id: a\n    text: b\n    tests:\n      - measure: {{statistic: slope,"
+        f" where: {where}, reduce: mean}}\n        is: above\n        than: 0\n"
+    )
+    with pytest.raises(UserError, match="claims: where"):
+        evaluate(read_claims(file).claims, {"procrustes": measure(open_store(store.root))})
+
+
 def test_claims_beside_a_sweep_file_stay_with_the_sweep(tmp_path: Path) -> None:
     store = Store.at(str(tmp_path / "store"))
     sweep_file = tmp_path / "study.yaml"
