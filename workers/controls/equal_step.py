@@ -21,7 +21,6 @@ class EqualStep(LayerControl):
     def __init__(self, target: str | float, scope: str) -> None:
         self.target = target
         self.scope = scope
-        self.couples_layers = isinstance(target, str)
 
     def update_scale(self, update_norms: Tensor, weight_norms: Tensor) -> Tensor:
         live = (update_norms > 0) & (weight_norms > 0)

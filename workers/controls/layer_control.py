@@ -17,14 +17,12 @@ class LayerControl:
     All vectors are float32 of shape (C,), one entry per controlled layer group in forward order;
     norms are Frobenius norms over all parameters of the group together.
 
-    ``scales_gradients`` and ``scales_updates`` say which of the two methods does something. An
-    update rule that reads other layers' norms sets ``couples_layers``: no layer can then be
-    applied before all are measured.
+    ``scales_gradients`` and ``scales_updates`` say which of the two methods does something. All
+    layers are measured before any is applied, so a rule may read other layers' norms.
     """
 
     scales_gradients = False
     scales_updates = False
-    couples_layers = False
 
     def gradient_scale(self, gradient_norms: Tensor) -> Tensor:
         """Return the factor on each layer's fully accumulated, averaged, unscaled gradient."""

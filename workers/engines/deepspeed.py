@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,7 @@ class DeepSpeedEngine(Engine):
     ) -> None:
         deepspeed = _deepspeed(device)
         connect(ranks, device)
+        os.environ.setdefault("LOCAL_RANK", str(ranks.local))  # asked for even when one is alone
         self.rank, self.ranks = ranks.rank, ranks.size
         self._device = device
         groups = tuple(groups)
@@ -173,6 +175,8 @@ def _deepspeed(device: torch.device) -> Any:
             " pip install 'depthsweep[deepspeed]'"
         ) from error
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # It calls collectives under names that torch is about to drop.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     if device.type == "cpu":
         # Its shared-memory collectives are compiled at first use, for 20 seconds.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

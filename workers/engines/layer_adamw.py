@@ -6,7 +6,7 @@ norms cost arithmetic, not another trip to memory. Where the update must wait fo
 layers, it is kept in the gradient's own memory, which AdamW no longer needs.
 
 Traffic, in words a parameter: 4 read and 3 written as in fused AdamW; 1 written and 2 read more for
-updates that wait; 1 read (and 1 written where it clips) more for gradient scaling.
+updates that wait; 1 read more where gradients are measured before they are used.
 
 The owner of the weights may call ``step`` once, once a parameter group, or once a stretch of one:
 gradients are held until the last call of a step, and then one pass serves every control.
@@ -110,7 +110,6 @@ class LayerAdamW(torch.optim.Optimizer):
         """
         self.layers = list(layers)
         self._calls, self._seen = calls, 0
-        self._alone = total is None
         self._total = total if total is not None else _unshared
         self._publish = publish
         self._held: dict[Tensor, Tensor] = {}
@@ -233,13 +232,14 @@ class LayerAdamW(torch.optim.Optimizer):
                 squares[i, GRADIENT] = _sum_squares([part for slab in slabs for part in slab])
             squares[:, GRADIENT] = self._total(squares[:, GRADIENT].clone())
             gradient_norms = squares[:, GRADIENT].sqrt().float()
-            clip = self._scale_gradients(gradients, gradient_norms, coefficients)
-        at_once = self._alone and not self.control.couples_layers
+            clip = self._gradient_factors(gradient_norms, coefficients)
+        # The kernel divides the gradient by these as it reads it.
+        divisors = (coefficients * clip).reciprocal().unbind() if measured_first else None
         for i, slabs in enumerate(gradients):
             waits = self.control.scales_updates and i in self._controlled
             found: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
             for slab, gradient in zip(self._slabs[i], slabs, strict=True):
-                self._make_update(i, slab, gradient)
+                self._make_update(i, slab, gradient, None if divisors is None else divisors[i])
                 # After the kernel, whose arithmetic hides the fetching of what they read.
                 if not measured_first:
                     found[GRADIENT].extend(_squares(gradient))
@@ -252,32 +252,26 @@ class LayerAdamW(torch.optim.Optimizer):
             for column, parts in enumerate(found):
                 if parts:
                     squares[i, column] = torch.stack(parts).double().sum()
-            if waits and at_once:
-                self._apply_waiting([i], gradients, squares, coefficients)
         if measured_first:
             squares[:, UPDATE:] = self._total(squares[:, UPDATE:].clone())
         else:
             squares = self._total(squares)
-        if self.control.scales_updates and not at_once:
-            self._apply_waiting(self._controlled, gradients, squares, coefficients)
+        if self.control.scales_updates:
+            self._apply_waiting(gradients, squares, coefficients)
         return _record(squares.sqrt(), coefficients, clip, self.control.scales_updates)
 
-    def _scale_gradients(
-        self, gradients: list[list[list[Tensor]]], norms: Tensor, coefficients: Tensor
-    ) -> Tensor:
-        """Apply the control's gradient factors and the global clipping; return the latter's."""
+    def _gradient_factors(self, norms: Tensor, coefficients: Tensor) -> Tensor:
+        """Set the control's gradient factors; return that of the global clipping."""
         if self.control.scales_gradients:
             coefficients[self._index] = self.control.gradient_scale(norms[self._index])
-        clip = torch.ones((), device=norms.device)
-        if self._max_grad_norm is not None:
-            clip = (self._max_grad_norm / (norms.norm() + 1e-6)).clamp(max=1.0)
-        for factor, slabs in zip((coefficients * clip).tolist(), gradients, strict=True):
-            if factor != 1.0:
-                for gradient in slabs:
-                    torch._foreach_mul_(gradient, factor)
-        return clip
+        if self._max_grad_norm is None:
+            return torch.ones((), device=norms.device)
+        factor: Tensor = self._max_grad_norm / (norms.norm() + 1e-6)
+        return factor.clamp(max=1.0)
 
-    def _make_update(self, i: int, slab: _Slab, gradient: list[Tensor]) -> None:
+    def _make_update(
+        self, i: int, slab: _Slab, gradient: list[Tensor], divisor: Tensor | None
+    ) -> None:
         """Advance the moments and leave −U of the slab in the scratch."""
         group = self.settings[i]
         slab.scratch.zero_()
@@ -296,6 +290,7 @@ class LayerAdamW(torch.optim.Optimizer):
             eps=group["eps"],
             amsgrad=False,
             maximize=False,
+            grad_scale=divisor,
         )
         if group["weight_decay"]:
             decay = -group["lr"] * group["weight_decay"]
@@ -303,18 +298,15 @@ class LayerAdamW(torch.optim.Optimizer):
 
     def _apply_waiting(
         self,
-        layers: Sequence[int],
         gradients: list[list[list[Tensor]]],
         squares: Tensor,
         coefficients: Tensor,
     ) -> None:
-        """Scale the updates of ``layers`` kept in the gradients' memory and apply them."""
+        """Scale the updates kept in the gradients' memory and apply them."""
         norms = squares[self._index].sqrt().float()
         scale = self.control.update_scale(norms[:, UPDATE], norms[:, WEIGHT])
-        factors = torch.ones_like(coefficients)
-        factors[self._index] = scale
-        for i, factor in zip(layers, factors[list(layers)].tolist(), strict=True):
-            coefficients[i] = factors[i]
+        coefficients[self._index] = scale
+        for i, factor in zip(self._controlled, scale.tolist(), strict=True):
             for slab, update in zip(self._slabs[i], gradients[i], strict=True):
                 torch._foreach_add_(slab.weights, update, alpha=factor)
 

@@ -59,5 +59,4 @@ def test_the_specification_builds_its_rule():
     assert isinstance(build_control(spec.Standard()), Standard)
     assert build_control(spec.LayerClip(max_norm=2.0)).max_norm == 2.0
     rule = build_control(spec.EqualStep(target=0.5, scope="all"))
-    assert (rule.target, rule.scope, rule.couples_layers) == (0.5, "all", False)
-    assert build_control(spec.EqualStep()).couples_layers
+    assert (rule.target, rule.scope) == (0.5, "all")
