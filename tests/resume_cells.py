@@ -1,0 +1,49 @@
+"""Cells that stop and go on: ``python tests/resume_cells.py save|resume FOLDER`` in each rank.
+
+``save`` trains three steps, writes a checkpoint and trains two more; ``resume`` starts from the
+checkpoint in fresh processes. Both leave the weights after five steps.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from engine_cells import Cell, advance, prepare, weights
+from safetensors.torch import save_file
+
+from sweeps.results.store import RunFolder
+from workers.checkpoint import load_checkpoint, save_checkpoint
+from workers.ranks import Ranks
+
+CELLS = [
+    *(Cell("equal_step_mean", stage) for stage in range(4)),
+    Cell("layer_clip", 2, family="bert"),
+    Cell("standard", 3, offload="parameters"),
+]
+STOP, END = 3, 5
+
+
+def go(cell, engine_name, folder, mode, ranks=None):
+    """Return the weights after all steps of one cell."""
+    objective, engine, _ = prepare(cell, engine_name, ranks)
+    run = RunFolder(Path(folder) / cell.name)
+    if mode == "save":
+        advance(cell, objective, engine, range(STOP))
+        save_checkpoint(run, STOP, engine, lambda: None)
+    else:
+        assert load_checkpoint(run, engine) == STOP
+    advance(cell, objective, engine, range(STOP, END))
+    return weights(engine)
+
+
+def main():
+    mode, folder = sys.argv[1:]
+    torch.set_num_threads(1)
+    ranks = Ranks.from_environment()
+    found = {cell.name: go(cell, "deepspeed", folder, mode, ranks).contiguous() for cell in CELLS}
+    if ranks.leads:
+        save_file(found, Path(folder) / f"{mode}-{ranks.size}.safetensors")
+
+
+if __name__ == "__main__":
+    main()
