@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
@@ -52,15 +53,20 @@ class Board:
             if report.get("error"):
                 self.errors[run_id] = report["error"]
 
+    @cached_property
+    def _flops(self) -> dict[str, float]:
+        """Estimated once: the time left is asked for several times a second."""
+        return {run_id: estimate(run).flops for run_id, run in self.runs.items()}
+
     def count(self, status: str) -> int:
         return sum(1 for value in self.ended.values() if value == status)
 
     def seconds_left(self) -> float | None:
         """Time left at the pace so far, in estimated FLOPs; None before anything was done."""
-        total = sum(estimate(run).flops for run in self.runs.values())
-        done = sum(estimate(self.runs[run_id]).flops for run_id in self.ended)
-        for state in self.running.values():
-            done += estimate(state.run).flops * state.step / state.run.steps
+        total = sum(self._flops.values())
+        done = sum(self._flops[run_id] for run_id in self.ended)
+        for run_id, state in list(self.running.items()):
+            done += self._flops[run_id] * state.step / state.run.steps
         elapsed = time.monotonic() - self.began
         return elapsed * (total - done) / done if done else None
 

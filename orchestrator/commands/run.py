@@ -25,7 +25,7 @@ from sweeps.results.store import Store
 @click.option("--slots", type=click.IntRange(min=1), help="Runs side by side (default: all).")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(sweep_file: str, location: str, slots: int | None, as_json: bool) -> int:
-    """Run SWEEP_FILE on this machine. Finished runs are skipped; the rest start over."""
+    """Run SWEEP_FILE here. Finished runs are skipped, the rest continue from their checkpoints."""
     sweep = read_sweep(sweep_file)
     store = Store.at(location)
     store.require_writable()

@@ -9,23 +9,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sweeps.analysis.bootstrap import Floats, mean_intervals
-from sweeps.analysis.profiles import FLOOR, QUANTITIES, Profiles, varied_settings
+from sweeps.analysis.profiles import (
+    DEFAULT_BY,
+    FLOOR,
+    QUANTITIES,
+    SPLITTING,
+    Profiles,
+    varied_settings,
+)
 from sweeps.errors import UserError, closest
 from sweeps.results.run_table import RUN_COLUMNS
 
-DEFAULT_BY = ("model", "objective", "control")
-# Settings that tell runs apart beyond the default: they split a condition only where they differ.
-SPLITTING = (
-    "model_source",
-    "dataset",
-    "control_setting",
-    "steps",
-    "batch_size",
-    "sequence_length",
-    "peak_learning_rate",
-    "weight_decay",
-    "precision",
-)
 FEW_SEEDS = 3
 
 

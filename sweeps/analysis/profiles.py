@@ -30,6 +30,20 @@ QUANTITIES: tuple[str, ...] = (
     "steepness",
 )
 
+DEFAULT_BY = ("model", "objective", "control")
+# Settings that tell runs apart beyond the default: they split a condition only where they differ.
+SPLITTING = (
+    "model_source",
+    "dataset",
+    "control_setting",
+    "steps",
+    "batch_size",
+    "sequence_length",
+    "peak_learning_rate",
+    "weight_decay",
+    "precision",
+)
+
 # A mean change below this is rounding of the probe's float32 forward pass, not fine-tuning. The
 # CKA distances are quadratic in the Procrustes distance.
 FLOOR: dict[str, float] = {
@@ -185,24 +199,7 @@ def _left_out(
 
 def varied_settings(runs: pl.DataFrame, by: Sequence[str]) -> list[str]:
     """Return the settings that differ within a group of ``by`` though the seed is the replicate."""
-    settings = [
-        name
-        for name in (
-            "model",
-            "objective",
-            "control",
-            "model_source",
-            "dataset",
-            "control_setting",
-            "steps",
-            "batch_size",
-            "sequence_length",
-            "peak_learning_rate",
-            "weight_decay",
-            "precision",
-        )
-        if name not in by
-    ]
+    settings = [name for name in (*DEFAULT_BY, *SPLITTING) if name not in by]
     if runs.is_empty():
         return []
     most = runs.group_by(by).agg(pl.col(settings).n_unique()).select(pl.col(settings).max())
