@@ -15,6 +15,7 @@ from ray import tune
 
 from orchestrator.gang import RankLost, gang_progress
 from sweeps.errors import UserError
+from sweeps.results.attempt import Superseded
 from sweeps.results.patience import StoreUnavailable
 from sweeps.results.store import Store
 from sweeps.spec import RunSpec
@@ -71,6 +72,8 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
     def _may_try_again(self, error: Exception) -> bool:
         if isinstance(error, (UserError, StoreUnavailable)):
             return False
+        if isinstance(error, Superseded):
+            return True  # the next attempt waits for the one that took over
         if type(error).__name__ == "OutOfMemoryError":
             smaller = with_half_the_micro_batch(self._config["spec"])
             if smaller is None:

@@ -42,6 +42,7 @@ def save_checkpoint(
     path = folder.checkpoint_path(step)
     leads = engine.rank == 0
     if leads:
+        guard()
         # What stands here has no manifest, or is of the same step and replaced.
         shutil.rmtree(path, ignore_errors=True)
     files: dict[str, dict[str, Any]] = {}
@@ -50,7 +51,7 @@ def save_checkpoint(
             _write_layers(engine, aside, files)
             guard()
         manifest = {"step": step, "files": files, "parts": parts_until(folder, step)}
-        patiently(partial(write_json, path / "manifest.json", manifest), path)
+        patiently(partial(write_json, path / "manifest.json", manifest, guard), path)
         for older in sorted((folder.path / "checkpoints").glob("step-*")):
             if older != path:
                 shutil.rmtree(older, ignore_errors=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from sweeps.results.patience import patiently
 from sweeps.results.store import RunFolder, write_json
 from sweeps.spec import RunSpec
 from workers.pretrained import ModelFacts
@@ -23,17 +24,16 @@ def write_run_record(
 ) -> None:
     """Write run.json: the resolved specification, the model's facts, and what it ran on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    write_json(
-        folder.path / "run.json",
-        {
-            "run_id": run.run_id,
-            "spec": run.model_dump(mode="json"),
-            "facts": facts.as_record(),
-            "versions": {"python": sys.version.split()[0], **_versions()},
-            "git_commit": _git_commit(),
-            "hardware": {"device": device.type, "name": name, "threads": torch.get_num_threads()},
-        },
-    )
+    record = {
+        "run_id": run.run_id,
+        "spec": run.model_dump(mode="json"),
+        "facts": facts.as_record(),
+        "versions": {"python": sys.version.split()[0], **_versions()},
+        "git_commit": _git_commit(),
+        "hardware": {"device": device.type, "name": name, "threads": torch.get_num_threads()},
+    }
+    path = folder.path / "run.json"
+    patiently(partial(write_json, path, record), path)
 
 
 @cache

@@ -114,7 +114,11 @@ def _changes(sweep: Sweep, store: Store) -> list[str]:
     """Return what changed since the store last ran this sweep, a line each."""
     if sweep.name not in store.sweep_names():
         return []
-    changes = compare_sweeps(store.load_sweep(sweep.name).runs, sweep.runs)
+    try:
+        before = store.load_sweep(sweep.name)
+    except UserError:
+        return ["what the store recorded of this sweep cannot be read: it is written anew"]
+    changes = compare_sweeps(before.runs, sweep.runs)
     if not changes.any:
         return []
     lines = [

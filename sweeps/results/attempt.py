@@ -5,6 +5,9 @@ the highest number owns the run: before anything of the run is put in place, the
 it has been superseded. The file's modification time is a heartbeat. A successor waits while it is
 fresh, takes over when it is not, and so fences a writer that only seemed dead: workers of a killed
 driver live on for seconds.
+
+An attempt that has been silent for ``stale_seconds`` counts as gone; DEPTHSWEEP_STALE_SECONDS in
+the environment says another time than 20 s. All processes at a store must agree on it.
 """
 
 from __future__ import annotations
@@ -15,16 +18,20 @@ import threading
 import time
 import traceback
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from sweeps.errors import UserError
+from sweeps.results.patience import patiently
 from sweeps.results.run_log import RunLog
 from sweeps.results.store import RunFolder, create_json, write_json
 
-HEARTBEAT_SECONDS = 2.0
-# Several missed heartbeats: a busy disk or a long garbage collection is not a death.
+# Ten missed heartbeats: a busy disk or a long garbage collection is not a death.
 STALE_SECONDS = 20.0
+BEATS = 10
 POLL_SECONDS = 0.5
+STALE_VARIABLE = "DEPTHSWEEP_STALE_SECONDS"
 
 
 class Superseded(RuntimeError):
@@ -40,6 +47,7 @@ class Attempt:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
+        self._beat_seconds = stale_seconds() / BEATS
         self._began = time.monotonic()
         self._ended = False
         self._stop = threading.Event()
@@ -57,13 +65,14 @@ class Attempt:
     def __enter__(self) -> Self:
         """Wait out a live predecessor, claim the next number, start the heartbeat."""
         while True:
-            attempts = self._folder.attempts()
-            if attempts and is_alive(self._folder, attempts[-1]):
-                time.sleep(POLL_SECONDS)
+            newest = self._folder.newest_attempt()
+            if newest is not None and is_alive(self._folder, newest):
+                time.sleep(min(POLL_SECONDS, self._beat_seconds))
                 continue
-            self.number = attempts[-1]["attempt"] + 1 if attempts else 1
-            if create_json(self._path, self._record):
+            self.number = newest["attempt"] + 1 if newest else 1
+            if patiently(partial(create_json, self._path, self._record), self._path):
                 break
+        self._folder.fence()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         log = RunLog(self._folder.log_path(self.number))
         self.log = log.event
@@ -84,8 +93,11 @@ class Attempt:
 
     def require_ownership(self) -> None:
         """Raise Superseded when a later attempt has claimed the run, or the run was forgotten."""
-        if not self._path.exists() or self._folder.attempt_path(self.number + 1).exists():
+        if self._superseded():
             raise Superseded(f"run {self._folder.run_id}: attempt {self.number} was superseded")
+
+    def _superseded(self) -> bool:
+        return not self._path.exists() or self._folder.attempt_path(self.number + 1).exists()
 
     def end(self, cause: str, error: str | None = None) -> None:
         """Record how the attempt ended; the heartbeat stops."""
@@ -108,30 +120,44 @@ class Attempt:
             return
         if kind is None or issubclass(kind, (GeneratorExit, KeyboardInterrupt)):
             self.end("cancelled")
-        elif issubclass(kind, Superseded):
+        elif issubclass(kind, Superseded) or self._superseded():
             self.end("superseded")
         else:
             self.end("failed", "".join(traceback.format_exception(kind, error, trace)))
 
     def _write(self) -> None:
         if self._path.exists():  # a forgotten run stays forgotten
-            write_json(self._path, self._record)
+            patiently(partial(write_json, self._path, self._record), self._path)
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
+        while not self._stop.wait(self._beat_seconds):
             try:
                 os.utime(self._path)
             except FileNotFoundError:
                 return
+            except OSError:  # a store that is away may come back, and the run waits for it
+                continue
+
+
+def stale_seconds() -> float:
+    """Return after how much silence an attempt counts as gone; raise UserError for nonsense."""
+    said = os.environ.get(STALE_VARIABLE)
+    try:
+        seconds = STALE_SECONDS if said is None else float(said)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise UserError(f"{STALE_VARIABLE}={said}: give a number of seconds above 0")
+    return seconds
 
 
 def end_for(folder: RunFolder, cause: str, error: str) -> None:
     """Record how the newest attempt ended, for one whose process cannot any more."""
-    attempts = folder.attempts()
-    if attempts and attempts[-1]["cause"] is None:
-        record = {name: value for name, value in attempts[-1].items() if name != "attempt"}
+    newest = folder.newest_attempt()
+    if newest is not None and newest["cause"] is None:
+        record = {name: value for name, value in newest.items() if name != "attempt"}
         record |= {"ended": _now(), "cause": cause, "error": error}
-        write_json(folder.attempt_path(attempts[-1]["attempt"]), record)
+        write_json(folder.attempt_path(newest["attempt"]), record)
 
 
 def is_alive(folder: RunFolder, attempt: dict[str, Any]) -> bool:
@@ -145,9 +171,10 @@ def is_alive(folder: RunFolder, attempt: dict[str, Any]) -> bool:
         beat = folder.attempt_path(attempt["attempt"]).stat().st_mtime
     except FileNotFoundError:
         return False
-    if time.time() - beat > STALE_SECONDS:
+    if time.time() - beat > stale_seconds():
         return False
-    return attempt["node"] != platform.node() or _process_exists(attempt["pid"])
+    here = attempt["node"] == platform.node() and attempt["pid"] is not None
+    return not here or _process_exists(attempt["pid"])
 
 
 def _process_exists(pid: int) -> bool:

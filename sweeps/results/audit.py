@@ -45,12 +45,18 @@ def audit(store: Store) -> Iterator[Finding]:
 def _run(folder: RunFolder) -> Iterator[Finding]:
     for path in folder.path.rglob(".*.tmp"):
         yield _leftover(folder.run_id, path)
-    try:
-        done = folder.done()
-    except ValueError as error:
-        yield _again(folder, f"DONE.json cannot be read: {error}")
-        return
+    done = folder.done()
     if done is None:
+        if (folder.path / "DONE.json").exists():
+            yield _again(folder, "DONE.json cannot be read")
+            return
+        if (folder.path / "run.json").exists() and folder.record() is None:
+            yield Finding(
+                folder.run_id,
+                "run.json cannot be read",
+                "removed: the next attempt writes it",
+                (folder.path / "run.json").unlink,
+            )
         yield from _checkpoints(folder)
         return
     wrong = next(_closed(folder, done), None)

@@ -13,16 +13,17 @@ def damage(folder: RunFolder, step: int) -> str | None:
     path = folder.checkpoint_path(step)
     try:
         manifest = read_json(path / "manifest.json")
-        listed = {path / name: entry for name, entry in manifest["files"].items()}
-        listed |= {folder.path / name: entry for name, entry in manifest["parts"].items()}
-    except (OSError, ValueError, KeyError, AssertionError):
+        listed = [(path / name, entry) for name, entry in manifest["files"].items()]
+        listed += [(folder.path / name, entry) for name, entry in manifest["parts"].items()]
+        accounts = [(file, entry["bytes"], entry["sha256"]) for file, entry in listed]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return f"{path}/manifest.json cannot be read"
-    for file, entry in listed.items():
+    for file, size, checksum in accounts:
         if not file.is_file():
             return f"{file} is missing"
-        if file.stat().st_size != entry["bytes"]:
-            return f"{file} has {file.stat().st_size} bytes of {entry['bytes']}"
-        if file_checksum(file) != entry["sha256"]:
+        if file.stat().st_size != size:
+            return f"{file} has {file.stat().st_size} bytes of {size}"
+        if file_checksum(file) != checksum:
             return f"{file} does not match its checksum"
     return None
 

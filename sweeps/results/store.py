@@ -13,19 +13,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sweeps.errors import UserError, closest
 from sweeps.expand import Sweep
+from sweeps.results.records import Status as Status
+from sweeps.results.records import attempt_record, closing_record
 from sweeps.spec import RunSpec
-
-Status = Literal["finished", "diverged", "failed"]
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,19 @@ class Store:
             names = self.sweep_names()
             hint = closest(name, names) if names else "it holds no sweep yet"
             raise UserError(f"store {self.root}: no sweep {name!r}; {hint}")
-        resolved = read_json(folder / "resolved.json")
-        runs = tuple(
-            RunSpec.model_validate_json(json.dumps(entry["spec"])) for entry in resolved["runs"]
-        )
-        text = (folder / "spec.yaml").read_text(encoding="utf-8")
-        return Sweep(name, resolved["description"], text, runs)
+        try:
+            resolved = read_json(folder / "resolved.json")
+            runs = tuple(
+                RunSpec.model_validate_json(json.dumps(entry["spec"])) for entry in resolved["runs"]
+            )
+            text = (folder / "spec.yaml").read_text(encoding="utf-8")
+            return Sweep(name, resolved["description"], text, runs)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            detail = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{folder}: the record of sweep {name} cannot be read ({detail}); give the sweep"
+                " file to `depthsweep run` again, which writes it anew"
+            ) from None
 
     # -------------------------------------------------------------------------------------- runs
     def run(self, run_id: str) -> RunFolder:
@@ -125,17 +133,36 @@ class RunFolder:
         return self.path.name
 
     def record(self) -> dict[str, Any] | None:
-        return _read_if_there(self.path / "run.json")
+        """Return what ran, or None where no attempt got that far or it cannot be read."""
+        record = _read_if_readable(self.path / "run.json")
+        sound = record is not None and all(
+            isinstance(record.get(name), dict) for name in ("spec", "facts")
+        )
+        return record if sound else None
 
     def done(self) -> dict[str, Any] | None:
-        """Return the closing record, or None while the run has not ended."""
-        return _read_if_there(self.path / "DONE.json")
+        """Return the closing record, or None where there is none that can be read."""
+        return closing_record(_read_if_readable(self.path / "DONE.json"))
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return the attempts in order, each with its number under ``attempt``."""
-        found = (self.path / "attempts").glob("[0-9]*.json")
-        paths = sorted(found, key=lambda path: int(path.stem))
-        return [{"attempt": int(path.stem), **read_json(path)} for path in paths]
+        return [self._attempt(number) for number in self.attempt_numbers()]
+
+    def newest_attempt(self) -> dict[str, Any] | None:
+        """Return the last of ``attempts`` without reading the others."""
+        numbers = self.attempt_numbers()
+        return self._attempt(numbers[-1]) if numbers else None
+
+    def attempt_numbers(self) -> list[int]:
+        try:
+            names = os.listdir(self.path / "attempts")
+        except FileNotFoundError:
+            return []
+        stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+        return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+    def _attempt(self, number: int) -> dict[str, Any]:
+        return attempt_record(number, _read_if_readable(self.attempt_path(number)))
 
     def attempt_path(self, number: int) -> Path:
         return self.path / "attempts" / f"{number}.json"
@@ -171,6 +198,18 @@ class RunFolder:
                 if path.suffix == ".tmp" or self.last_step_of(path) > step:
                     path.unlink(missing_ok=True)
 
+    def fence(self) -> None:
+        """Take from earlier attempts what they are about to put in place.
+
+        A writer asks whether it still owns the run between writing a temporary file and renaming
+        it. One that was stopped there, for however long, finds its file gone when it goes on.
+        """
+        for path in self.path.rglob(".*.tmp"):
+            if path.parent.name != "attempts":  # others may be claiming a number just now
+                path.unlink(missing_ok=True)
+        for path in (self.path / "checkpoints").glob(".step-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
     def forget_checkpoints(self) -> None:
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
@@ -182,15 +221,24 @@ class RunFolder:
 
 
 # ------------------------------------------------------------------------------ whole files only
+def no_guard() -> None:
+    """Let everything be put in place: for files that have no single owner."""
+
+
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and takes its place."""
+def whole_file(path: Path, guard: Callable[[], None] = no_guard) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is synced and takes its place.
+
+    ``guard`` is called before that and raises to prevent it; see ``RunFolder.fence``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A process id alone is not unique: containers on several nodes count theirs alike.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        guard()
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -209,13 +257,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
+def write_text(path: Path, text: str, guard: Callable[[], None] = no_guard) -> None:
+    with whole_file(path, guard) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, data: Any) -> None:
-    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
+def write_json(path: Path, data: Any, guard: Callable[[], None] = no_guard) -> None:
+    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n", guard)
 
 
 def create_json(path: Path, data: Any) -> bool:
@@ -240,13 +288,18 @@ def create_json(path: Path, data: Any) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Return the object a file holds; raise ValueError where it holds something else."""
     data = json.loads(path.read_text(encoding="utf-8"))
-    assert isinstance(data, dict)
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: not a JSON object")
     return data
 
 
-def _read_if_there(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.is_file() else None
+def _read_if_readable(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_json(path)
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def file_checksum(path: Path) -> str:

@@ -149,6 +149,11 @@ def _read_contents(
         wanted = [(store.run(spec.run_id), spec) for spec in planned]
     for folder, spec in wanted:
         record, done = folder.record(), folder.done()
+        if done is not None and record is None:
+            raise UserError(
+                f"{folder.path}: has a result and no run.json that can be read; `depthsweep doctor"
+                " --fix` drops the result, and resuming makes it anew"
+            )
         if spec is None:
             if record is None:
                 continue
@@ -191,7 +196,7 @@ def _require(parts: Iterable[str]) -> None:
             part = Path(path)
             raise UserError(
                 f"{part.parents[1]}: {part.parent.name}/{part.name} is missing though DONE.json"
-                " lists it; delete the folder and run the sweep again to make its rows anew"
+                " lists it; `depthsweep doctor --fix` drops the result, and resuming makes it anew"
             )
 
 

@@ -55,22 +55,20 @@ class RunWriter:
             for table in TABLES
             for path in self._folder.parts(table)
         }
-        self._guard()
         closing = {"status": status, "step": step, "parts": parts}
         path = self._folder.path / "DONE.json"
-        patiently(partial(write_json, path, closing), path)
+        patiently(partial(write_json, path, closing, self._guard), path)
 
     def _flush(self, first: int, last: int) -> None:
-        self._guard()
         for table, schema in TABLES.items():
             rows = self._rows[table]
             if rows:
                 path = self._folder.part_path(table, first, last)
                 content = pa.Table.from_pylist(rows, schema=schema)
-                patiently(partial(_write_part, path, content), path)
+                patiently(partial(_write_part, path, content, self._guard), path)
                 rows.clear()
 
 
-def _write_part(path: Path, content: pa.Table) -> None:
-    with whole_file(path) as temporary:
+def _write_part(path: Path, content: pa.Table, guard: Callable[[], None]) -> None:
+    with whole_file(path, guard) as temporary:
         pq.write_table(content, temporary, compression="zstd")

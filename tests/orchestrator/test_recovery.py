@@ -73,5 +73,5 @@ def test_the_ledger_is_read_from_the_stores_files(tmp_path, attempts, state):
     found = ledger(store)(FIRST)
     assert found.state == state
     assert found.checkpoint == (40 if attempts else 0)
-    write_json(folder.path / "DONE.json", {"status": "diverged"})
+    write_json(folder.path / "DONE.json", {"status": "diverged", "step": 60, "parts": {}})
     assert ledger(store)(FIRST).state == "diverged"

@@ -1,5 +1,6 @@
 """Claims, heartbeats and fencing, with real processes where a process matters."""
 
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,9 @@ import time
 
 import pytest
 
+from sweeps.errors import UserError
 from sweeps.results import attempt as attempt_module
+from sweeps.results import patience
 from sweeps.results.attempt import Attempt, Superseded, is_alive
 from sweeps.results.store import RunFolder, create_json, read_json, write_json
 
@@ -78,8 +81,7 @@ def test_a_killed_attempt_is_succeeded_at_once(folder):
 
 
 def test_a_stopped_attempt_goes_stale_and_is_fenced_when_it_wakes(folder, monkeypatch):
-    monkeypatch.setattr(attempt_module, "HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr(attempt_module, "STALE_SECONDS", 0.3)
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "0.3")
     stopped = Attempt(folder).__enter__()
     stopped._stop.set()  # its process is frozen: no heartbeat, no word of an end
     with Attempt(folder) as mine:
@@ -96,6 +98,73 @@ def test_an_attempt_on_another_machine_is_judged_by_its_heartbeat(folder):
     old = time.time() - attempt_module.STALE_SECONDS - 1
     os.utime(folder.attempt_path(1), (old, old))
     assert not is_alive(folder, {**record, "attempt": 1})
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "soon", "nan", "inf"])
+def test_a_stale_time_that_is_none_is_refused(said, monkeypatch):
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", said)
+    with pytest.raises(UserError, match="DEPTHSWEEP_STALE_SECONDS"):
+        attempt_module.stale_seconds()
+
+
+def test_the_heartbeat_outlives_a_store_that_was_away_for_a_while(folder, monkeypatch):
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "0.4")
+    utime, refused = os.utime, []
+
+    def away(path, *times):
+        if len(refused) < 3:
+            refused.append(path)
+            raise OSError(errno.EROFS, "Read-only file system")
+        utime(path, *times)
+
+    monkeypatch.setattr(attempt_module.os, "utime", away)
+    with Attempt(folder) as mine:
+        before = mine._path.stat().st_mtime_ns
+        time.sleep(0.4)
+        assert len(refused) == 3
+        assert mine._path.stat().st_mtime_ns > before
+
+
+def test_a_record_that_cannot_be_read_is_of_an_attempt_that_beats_or_is_gone(folder):
+    folder.attempt_path(1).parent.mkdir(parents=True)
+    folder.attempt_path(1).write_bytes(b'{"cause": nul')
+    assert is_alive(folder, folder.newest_attempt())
+    old = time.time() - attempt_module.STALE_SECONDS - 1
+    os.utime(folder.attempt_path(1), (old, old))
+    with Attempt(folder) as mine:
+        assert mine.number == 2
+
+
+def test_a_writer_that_was_stopped_before_its_rename_finds_itself_fenced(folder):
+    path = folder.path / "DONE.json"
+    with Attempt(folder) as stopped:
+        aside = []
+
+        def stop_here():
+            stopped.require_ownership()
+            aside.extend(folder.path.glob(".DONE.json.*.tmp"))
+            create_json(folder.attempt_path(2), {})  # what a successor does
+            folder.fence()
+
+        with pytest.raises(FileNotFoundError):
+            write_json(path, {"status": "finished"}, stop_here)
+        assert len(aside) == 1
+        assert not path.exists()
+
+
+def test_a_claim_waits_for_a_full_store(folder, monkeypatch):
+    waits, make = [], attempt_module.create_json
+
+    def full(path, data):
+        if len(waits) < 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return make(path, data)
+
+    monkeypatch.setattr(attempt_module, "create_json", full)
+    monkeypatch.setattr(patience.time, "sleep", waits.append)
+    with Attempt(folder) as mine:
+        assert mine.number == 1
+    assert len(waits) == 2
 
 
 def test_of_many_that_claim_at_once_each_gets_its_own_number(tmp_path):

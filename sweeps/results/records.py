@@ -1,0 +1,62 @@
+"""Small JSON records as a crash or a failing disk may have left them.
+
+What cannot be read says nothing: a closing record is then no result, an attempt's is that of one
+that was lost. Only the file's name and time are left to go by, and the next attempt goes on.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+Status = Literal["finished", "diverged", "failed"]
+
+_ATTEMPT: dict[str, tuple[type, ...]] = {
+    "started": (str,),
+    "ended": (str,),
+    "seconds": (int, float),
+    "node": (str,),
+    "pid": (int,),
+    "resumed_from": (int,),
+    "cause": (str,),
+    "error": (str,),
+}
+_TIMES = ("started", "ended")
+
+
+def closing_record(data: Any) -> dict[str, Any] | None:
+    """Return the content of a DONE.json, or None for what is not one."""
+    if not isinstance(data, dict) or data.get("status") not in get_args(Status):
+        return None
+    step, parts = data.get("step"), data.get("parts")
+    if not isinstance(step, int) or not isinstance(parts, dict):
+        return None
+    sound = all(_is_part(name, entry) for name, entry in parts.items())
+    return data if sound else None
+
+
+def _is_part(name: str, entry: Any) -> bool:
+    return (
+        name.count("/") == 1
+        and isinstance(entry, dict)
+        and isinstance(entry.get("rows"), int)
+        and isinstance(entry.get("sha256"), str)
+    )
+
+
+def attempt_record(number: int, data: Any) -> dict[str, Any]:
+    """Return an attempt with its number under ``attempt``; unknown is None, ``cause`` too."""
+    record = data if isinstance(data, dict) else {}
+    fields = {name: record.get(name) for name in _ATTEMPT}
+    for name, kinds in _ATTEMPT.items():
+        value = fields[name]
+        if not isinstance(value, kinds) or (name in _TIMES and not _is_time(value)):
+            fields[name] = None
+    return {"attempt": number, **fields}
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
