@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.memory import GIB, Memory, ModelShape, estimate_memory, shape_of
@@ -34,6 +34,16 @@ class Placement:
     cpus: int
     gpus: int
     threads: int
+    slots_per_node: int
+
+
+@dataclass(frozen=True)
+class ClusterNode:
+    """A machine of a cluster and all it has, whoever uses it now."""
+
+    name: str
+    cpus: int
+    gpus: int
 
 
 def place(machine: Machine, slots: int | None = None) -> Placement:
@@ -41,8 +51,30 @@ def place(machine: Machine, slots: int | None = None) -> Placement:
     if machine.gpus:
         side_by_side = min(machine.gpus, slots or machine.gpus)
         cpus = max(1, machine.cpus // side_by_side)
-        return Placement(side_by_side, cpus, 1, cpus)
-    return Placement(min(machine.cpus, slots or machine.cpus), 1, 0, 1)
+        return Placement(side_by_side, cpus, 1, cpus, side_by_side)
+    side_by_side = min(machine.cpus, slots or machine.cpus)
+    return Placement(side_by_side, 1, 0, 1, side_by_side)
+
+
+def place_on(nodes: Sequence[ClusterNode], slots: int | None = None) -> Placement:
+    """Return the placement of single-process runs on the nodes of a cluster.
+
+    Where any node has GPUs, runs go to those nodes only. Raises UserError for a cluster with
+    neither GPUs nor CPUs.
+    """
+    with_gpus = [node for node in nodes if node.gpus]
+    if with_gpus:
+        room = [node.gpus for node in with_gpus]
+        cpus = max(1, min(node.cpus // node.gpus for node in with_gpus))
+    else:
+        room = [node.cpus for node in nodes if node.cpus]
+        cpus = 1
+    if not room:
+        raise UserError("the cluster has neither a GPU nor a CPU: add a node, or wait for one")
+    side_by_side = min(sum(room), slots or sum(room))
+    threads = cpus if with_gpus else 1
+    per_node = min(max(room), side_by_side)
+    return Placement(side_by_side, cpus, int(bool(with_gpus)), threads, per_node)
 
 
 def placed(run: RunSpec, gpu_bytes: float | None, gpus: int) -> RunSpec:

@@ -8,34 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.placement import Placement
+from orchestrator.ray_environment import ray  # noqa: F401, before ray.tune is imported
 
-# Read by Ray and Tune when they are imported or started.
-_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_MAX_PENDING_TRIALS_PG": "64",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-}
-for _name, _value in _ENVIRONMENT.items():
-    os.environ.setdefault(_name, _value)
+from ray import tune  # isort: skip
+from ray.tune import PlacementGroupFactory  # isort: skip
+from ray.tune.search import Searcher  # isort: skip
 
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.tune import PlacementGroupFactory  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
-
-OBJECT_STORE_BYTES = 200_000_000
 LOSSES_WITHOUT_PROGRESS = 3
 
 
@@ -122,29 +106,16 @@ def slots_of(config: dict[str, Any]) -> int:
 
 
 def resources_of(config: dict[str, Any], placement: Placement) -> PlacementGroupFactory:
-    """Return what a trial reserves: one bundle, or for a gang one a rank and none to watch them."""
+    """Return what a trial reserves: one bundle, or for a gang one a rank and none to watch them.
+
+    Ranks share a node where the largest has room for them all.
+    """
     bundle = {"CPU": placement.cpus, **({"GPU": placement.gpus} if placement.gpus else {})}
     ranks = config.get("ranks", 0)
-    return PlacementGroupFactory([{}, *[bundle] * ranks] if ranks else [bundle])
-
-
-@contextlib.contextmanager
-def local_ray(placement: Placement) -> Iterator[None]:
-    """Start an embedded Ray of this process's own and stop it at the end."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    ray.init(
-        address="local",
-        num_cpus=placement.slots * placement.cpus,
-        num_gpus=placement.slots * placement.gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    if not ranks:
+        return PlacementGroupFactory([bundle])
+    strategy = "STRICT_PACK" if ranks <= placement.slots_per_node else "PACK"
+    return PlacementGroupFactory([{}, *[bundle] * ranks], strategy=strategy)
 
 
 def run_all(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.commands.run import print_actions, run_sweep
+from orchestrator.commands.run import ON_CLUSTER, print_actions, run_sweep
 from orchestrator.recovery import Choice, decide, ledger
 from sweeps.errors import UserError, closest
 from sweeps.results.store import Store
@@ -21,6 +21,7 @@ STATES = ("failed", "diverged", "cancelled", "lost", "waiting")
 )
 @click.option("--dry-run", is_flag=True, help="Say what would happen to each run; start nothing.")
 @click.option("--slots", type=click.IntRange(min=1), help="Runs side by side (default: all).")
+@ON_CLUSTER
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     name: str,
@@ -29,6 +30,7 @@ def command(
     force: bool,
     dry_run: bool,
     slots: int | None,
+    address: str | None,
     as_json: bool,
 ) -> int:
     """Run what is left of sweep NAME, as it stands in the store."""
@@ -45,4 +47,4 @@ def command(
         print_actions(decide(sweep.runs, ledger(store), choice), as_json)
         return 0
     store.require_writable()
-    return run_sweep(sweep, store, slots, as_json, choice)
+    return run_sweep(sweep, store, slots, as_json, choice, address)

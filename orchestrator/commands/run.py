@@ -1,13 +1,13 @@
-"""``depthsweep run``: a sweep on this machine, on an embedded Ray."""
+"""``depthsweep run``: a sweep on this machine, or on the Ray cluster at an address."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import subprocess
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,37 +17,53 @@ from sweeps.errors import UserError
 from sweeps.expand import Sweep, read_sweep
 from sweeps.results.claims_file import keep_claims
 from sweeps.results.store import Store
+from sweeps.spec import RunSpec
+
+if TYPE_CHECKING:
+    from orchestrator.placement import Placement
+
+
+ON_CLUSTER = click.option(
+    "--address",
+    envvar="RAY_ADDRESS",
+    help="Run on the Ray cluster there (HOST:PORT or auto), not on this machine.",
+)
 
 
 @click.command("run")
 @click.argument("sweep_file")
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 @click.option("--slots", type=click.IntRange(min=1), help="Runs side by side (default: all).")
+@ON_CLUSTER
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def command(sweep_file: str, location: str, slots: int | None, as_json: bool) -> int:
-    """Run SWEEP_FILE here. Finished runs are skipped, the rest continue from their checkpoints."""
+def command(
+    sweep_file: str, location: str, slots: int | None, address: str | None, as_json: bool
+) -> int:
+    """Run SWEEP_FILE. Finished runs are skipped, the rest continue from their checkpoints."""
     sweep = read_sweep(sweep_file)
     store = Store.at(location)
     store.require_writable()
     keep_claims(store, sweep.name, Path(sweep_file))
-    return run_sweep(sweep, store, slots, as_json)
+    return run_sweep(sweep, store, slots, as_json, address=address)
 
 
 def run_sweep(
-    sweep: Sweep, store: Store, slots: int | None, as_json: bool, choice: Choice = EVERYTHING
+    sweep: Sweep,
+    store: Store,
+    slots: int | None,
+    as_json: bool,
+    choice: Choice = EVERYTHING,
+    address: str | None = None,
 ) -> int:
-    """Run what is left of a sweep; return 0 when every run has a result, 1 or 130 otherwise."""
-    from rich.console import Console
+    """Run what is left of a sweep; return 0 when every run has a result, 1 or 130 otherwise.
 
-    from orchestrator.cost import admission_order
-    from orchestrator.placement import Machine, place, placed, rank_processes
+    ``address`` is of the Ray cluster to run on; None or ``local`` starts one for this process.
+    """
+    from rich.console import Console
 
     console = Console(stderr=as_json, highlight=False)
     actions = decide(sweep.runs, ledger(store), choice)
     to_run = [action.run for action in actions if action.kind == "run"]
-    machine = Machine(os.cpu_count() or 1, _gpu_count())
-    placement = place(machine, slots)
-    gpu_bytes = _gpu_bytes() if machine.gpus else None
     console.print(f"{sweep.name}: {len(sweep.runs)} runs in {location_of(store)}")
     for line in (*_changes(sweep, store), *_summary(actions)):
         console.print(f"  {line}", markup=False)
@@ -58,29 +74,27 @@ def run_sweep(
     if not to_run:
         console.print("  nothing to do: every run has a result")
         return _close(sweep, {}, {}, len(actions), as_json, console)
-    console.print(f"  {len(to_run)} to run, {min(placement.slots, len(to_run))} side by side")
 
+    from orchestrator.connection import cluster_nodes, connected_ray, local_ray, require_workers
+    from orchestrator.placement import place_on
     from orchestrator.progress import Board, Display
-    from orchestrator.schedule import local_ray, run_all
+    from orchestrator.schedule import run_all
     from orchestrator.trainable import RunTrainable
 
     board = Board({run.run_id: run for run in to_run})
-    configs: list[dict[str, Any]] = [
-        {
-            "run_id": run.run_id,
-            "spec": run.model_dump_json(),
-            "store": str(store.root),
-            "threads": placement.threads,
-            "ranks": rank_processes(run, placement.slots),
-            "cpus": placement.cpus,
-            "gpus": placement.gpus,
-        }
-        for run in (
-            placed(run, gpu_bytes, placement.slots if machine.gpus else 0)
-            for run in admission_order(to_run)
-        )
-    ]
-    with Display(board, console) as display, local_ray(placement):
+    with contextlib.ExitStack() as until_done:
+        if address in (None, "", "local"):
+            placement, gpu_bytes = _here(slots)
+            configs = _configs(to_run, store, placement, gpu_bytes)
+            until_done.enter_context(local_ray(placement))
+        else:
+            until_done.enter_context(connected_ray(address))
+            nodes = cluster_nodes()
+            placement, gpu_bytes = place_on(nodes, slots), require_workers(nodes)
+            configs = _configs(to_run, store, placement, gpu_bytes)
+            console.print(f"  on the Ray cluster at {address}: {len(nodes)} nodes", markup=False)
+        console.print(f"  {len(to_run)} to run, {min(placement.slots, len(to_run))} side by side")
+        display = until_done.enter_context(Display(board, console))
         run_all(
             RunTrainable,
             configs,
@@ -92,6 +106,39 @@ def run_sweep(
         if run_id not in board.ended:
             board.ended[run_id] = "cancelled" if run_id in board.running else "not started"
     return _close(sweep, board.ended, board.errors, skipped, as_json, console)
+
+
+def _here(slots: int | None) -> tuple[Placement, float | None]:
+    """Return the placement on this machine, and the bytes of its smallest GPU."""
+    from orchestrator.connection import gpu_bytes, gpu_count
+    from orchestrator.placement import Machine, place
+
+    machine = Machine(os.cpu_count() or 1, gpu_count())
+    return place(machine, slots), gpu_bytes() if machine.gpus else None
+
+
+def _configs(
+    to_run: list[RunSpec], store: Store, placement: Placement, gpu_bytes: float | None
+) -> list[dict[str, Any]]:
+    """Return what each trial is told, in the order of admission; UserError where a run fits not."""
+    from orchestrator.cost import admission_order
+    from orchestrator.placement import placed, rank_processes
+
+    runs = (
+        placed(run, gpu_bytes, placement.slots * placement.gpus) for run in admission_order(to_run)
+    )
+    return [
+        {
+            "run_id": run.run_id,
+            "spec": run.model_dump_json(),
+            "store": str(store.root),
+            "threads": placement.threads,
+            "ranks": rank_processes(run, placement.slots),
+            "cpus": placement.cpus,
+            "gpus": placement.gpus,
+        }
+        for run in runs
+    ]
 
 
 def _summary(actions: list[Action]) -> list[str]:
@@ -168,23 +215,3 @@ def location_of(store: Store) -> str:
     """Return the store's place as a person would write it here."""
     relative = os.path.relpath(store.root)
     return str(store.root) if relative.startswith("..") else f"./{relative}"
-
-
-def _gpu_count() -> int:
-    """GPUs of this machine, without importing torch."""
-    from ray._private.accelerators import NvidiaGPUAcceleratorManager
-
-    try:
-        return int(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"the GPUs of this machine cannot be counted: {error}") from error
-
-
-def _gpu_bytes() -> float | None:
-    """Memory of the smallest GPU, or None where the driver's tool does not say."""
-    asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        found = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30)
-        return min(float(line) for line in found.stdout.split()) * 2**20
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None

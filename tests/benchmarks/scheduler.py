@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator.connection import local_ray
 from orchestrator.placement import Machine, place
-from orchestrator.schedule import Event, local_ray, run_all
+from orchestrator.schedule import Event, run_all
 from orchestrator.trainable import RunTrainable
 from workers.train import Progress
 
