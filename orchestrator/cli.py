@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("report", "Write one self-contained HTML report of a sweep."),
     "distance": ("distance", "Measure how far each objective is from pretraining."),
     "watch": ("watch", "Serve the report on this machine while the sweep runs."),
+    "digest": ("digest", "Print a checksum of a sweep's rows, to compare two stores."),
     "query": ("query", "Ask the store's tables in SQL."),
     "logs": ("logs", "Show what a run said."),
     "forget": ("forget", "Throw away what the store holds of one run."),

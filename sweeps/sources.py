@@ -94,7 +94,7 @@ def _standin(name: str, entry: ModelEntry) -> StandinModel:
     family = "opt" if entry.standin == "opt_post_norm" else str(entry.standin)
     chosen = {
         key: getattr(entry, key)
-        for key in ("layers", "width", "vocabulary", "pretrain_steps")
+        for key in ("layers", "width", "vocabulary", "pretrain_steps", "pretrain_mask")
         if getattr(entry, key) is not None
     }
     try:

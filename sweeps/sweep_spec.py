@@ -81,6 +81,7 @@ class ModelEntry(Frozen):
     width: int | None = None
     vocabulary: int | None = None
     pretrain_steps: int | None = None
+    pretrain_mask: float | None = None
     pretraining: Literal["clm", "mlm"] | None = Field(
         None, description="Pretraining objective, where the architecture does not tell."
     )
@@ -98,7 +99,7 @@ class ModelEntry(Frozen):
                 "hub": ("revision", *loaded),
                 "folder": loaded,
                 "package": loaded,
-                "standin": ("layers", "width", "vocabulary", "pretrain_steps"),
+                "standin": ("layers", "width", "vocabulary", "pretrain_steps", "pretrain_mask"),
             },
         )
         return self

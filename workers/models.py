@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from sweeps.errors import UserError
 from sweeps.spec import FolderModel, ModelSpec, StandinModel
-from workers.pretrained import PretrainedModel, measure_facts, quiet_config
+from workers.pretrained import PretrainedModel, measure_facts, quiet_config, read_pretraining
 from workers.standins import standin_folder
 
 
@@ -25,8 +25,11 @@ def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> Pretrained
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     source = model.source
+    pretraining = None
     if isinstance(source, StandinModel):
-        path, revision = str(standin_folder(source, cache)), None
+        folder = standin_folder(source, cache)
+        pretraining = read_pretraining(folder)
+        path, revision = str(folder), None
         pickled = remote_code = False
     elif isinstance(source, FolderModel):
         path, revision = source.folder, None
@@ -54,7 +57,7 @@ def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> Pretrained
         detail = " ".join(str(error).split())
         raise UserError(f"model {model.name}: cannot be loaded from {path}: {detail}") from error
     _refuse_missing(model.name, language_model, loading, needs_head)
-    return PretrainedModel(language_model, tokenizer, measure_facts(language_model))
+    return PretrainedModel(language_model, tokenizer, measure_facts(language_model, pretraining))
 
 
 def _refuse_missing(name: str, model: nn.Module, loading: Any, needs_head: bool) -> None:

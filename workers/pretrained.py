@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from sweeps.catalog import FAMILIES
+from sweeps.results.store import read_json
 from workers.controls.layer_groups import find_blocks
+
+PRETRAINING_FILE = "pretraining.json"
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How far the pretraining of a stand-in came, in nats a token.
+
+    ``loss`` is the mean over the last tenth of its steps; ``unigram_entropy``, that of the same
+    text's token frequencies, is what knowing no context at all would cost.
+    """
+
+    loss: float
+    unigram_entropy: float
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the tables say of a model."""
+    """What the tables say of a model; what is not known of its pretraining is None."""
 
     family: str
     kind: str
@@ -21,6 +37,8 @@ class ModelFacts:
     layers: int
     width: int
     parameters: int
+    pretraining_loss: float | None = None
+    unigram_entropy: float | None = None
 
     def as_record(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,16 +69,27 @@ def quiet_config(config: Any) -> None:
 
     Dropout would make the result depend on the micro-batch; RWKV's ``rescale_every`` rewrites
     weights in place whenever the model changes to eval mode; caches are of no use without decoding.
+    Mamba's recurrence is taken by a parallel scan: step by step, as it is done where its CUDA
+    kernels are not installed, the backward pass of each step fills a zero tensor as long as the
+    sequence.
     """
     for name, value in config.to_dict().items():
         if ("drop" in name) and isinstance(value, float):
             setattr(config, name, 0.0)
     if hasattr(config, "rescale_every"):
         config.rescale_every = 0
+    if hasattr(config, "use_mambapy"):
+        config.use_mambapy = True
     config.use_cache = False
 
 
-def measure_facts(model: nn.Module) -> ModelFacts:
+def read_pretraining(folder: Path) -> Pretraining | None:
+    """Return what a folder's record says of the model's pretraining, or None without one."""
+    path = folder / PRETRAINING_FILE
+    return Pretraining(**read_json(path)) if path.is_file() else None
+
+
+def measure_facts(model: nn.Module, pretraining: Pretraining | None = None) -> ModelFacts:
     """Return the facts of a loaded language model; a tied parameter counts once."""
     config: Any = model.config
     family = FAMILIES.get(config.model_type)
@@ -75,4 +104,6 @@ def measure_facts(model: nn.Module) -> ModelFacts:
         layers=len(find_blocks(model)),
         width=config.hidden_size,
         parameters=sum(parameter.numel() for parameter in unique.values()),
+        pretraining_loss=pretraining.loss if pretraining else None,
+        unigram_entropy=pretraining.unigram_entropy if pretraining else None,
     )

@@ -8,11 +8,14 @@ family's own objective on the text of Python's documentation.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -48,7 +51,13 @@ from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.engines.plain import PlainEngine
 from workers.objectives.registry import build_objective
-from workers.pretrained import ModelFacts, PretrainedModel, quiet_config
+from workers.pretrained import (
+    PRETRAINING_FILE,
+    ModelFacts,
+    PretrainedModel,
+    Pretraining,
+    quiet_config,
+)
 
 CORPUS = "python-docs"
 POSITIONS = 256
@@ -79,14 +88,14 @@ def _make(source: StandinModel, folder: Path) -> None:
     config = build_config(source, tokenizer)
     auto = AutoModelForCausalLM if source.pretraining == "clm" else AutoModelForMaskedLM
     model = auto.from_config(config)
-    losses = _pretrain(source, model, tokenizer)
+    pretraining = _pretrain(source, model, tokenizer)
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
-    write_json(folder / "pretraining.json", {"first_loss": losses[0], "last_loss": losses[-1]})
+    write_json(folder / PRETRAINING_FILE, asdict(pretraining))
     torch.set_rng_state(random_state)
 
 
-def _pretrain(source: StandinModel, model: torch.nn.Module, tokenizer: Any) -> list[float]:
+def _pretrain(source: StandinModel, model: torch.nn.Module, tokenizer: Any) -> Pretraining:
     run = _pretraining_run(source)
     objective = build_objective(run.objective)
     pretrained = PretrainedModel(model, tokenizer, ModelFacts("", "", "", 0, source.width, 0))
@@ -102,12 +111,23 @@ def _pretrain(source: StandinModel, model: torch.nn.Module, tokenizer: Any) -> l
         batch = objective.batch(arrays, run, step)
         losses.append(float(objective.accumulate(engine, batch, run.batch_size)))
         engine.step(learning_rate(run.optimizer, step, run.steps))
-    return losses
+    ending = losses[-max(1, run.steps // 10) :]
+    return Pretraining(sum(ending) / len(ending), unigram_entropy(arrays["input_ids"]))
+
+
+def unigram_entropy(tokens: NDArray[Any]) -> float:
+    """Return −Σ p ln p in nats over the frequencies of tokens: the loss of knowing no context.
+
+    What a model has learned of its language is how far its loss lies below.
+    """
+    counts = np.bincount(tokens.ravel())
+    p = counts[counts > 0] / tokens.size
+    return float(-(p * np.log(p)).sum())
 
 
 def _pretraining_run(source: StandinModel) -> RunSpec:
     data = BuiltinData(builtin=CORPUS, digest=source.digest)
-    mask = 0.15 if source.pretraining == "mlm" else None
+    mask = source.pretrain_mask if source.pretraining == "mlm" else None
     recurrent = source.standin in ("mamba", "rwkv")
     return RunSpec(
         model=ModelSpec(name=source.standin, source=source),
@@ -119,7 +139,7 @@ def _pretraining_run(source: StandinModel) -> RunSpec:
         sequence_length=RECURRENT_SEQUENCE_LENGTH if recurrent else SEQUENCE_LENGTH,
         optimizer=Optimizer(
             learning_rate=LEARNING_RATE,
-            warmup_steps=min(20, source.pretrain_steps - 1),
+            warmup_steps=source.pretrain_steps // 10,
             max_grad_norm=1.0,
         ),
         probe=Probe(data=data, rows=4),
@@ -176,7 +196,14 @@ def build_config(source: StandinModel, tokenizer: PreTrainedTokenizerFast) -> Pr
         "num_attention_heads": heads,
         "max_position_embeddings": POSITIONS,
     }
-    narrow = {"n_embd": width, "n_layer": layers, "n_head": heads, "n_positions": POSITIONS}
+    # gelu_new, as GPT-2 and CodeGen have it, in one operation in place of eight.
+    narrow = {
+        "n_embd": width,
+        "n_layer": layers,
+        "n_head": heads,
+        "n_positions": POSITIONS,
+        "activation_function": "gelu_pytorch_tanh",
+    }
     encoder = {**wide, "intermediate_size": 4 * width}
     makers: dict[str, Callable[[], PreTrainedConfig]] = {
         "bert": lambda: BertConfig(**tokens, **encoder),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     type=click.Choice(["csv", "parquet", "json"]),
     help="One row per condition and block, with everything known of both.",
 )
+@click.option("--runs", "per_run", is_flag=True, help="Export one row per run instead.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
 def command(
@@ -36,6 +37,7 @@ def command(
     metric: str,
     at: str,
     form: str | None,
+    per_run: bool,
     output: str | None,
     as_json: bool,
 ) -> None:
@@ -48,11 +50,13 @@ def command(
     from orchestrator.output import emit, terminal_width
     from sweeps.analysis.conditions import layer_bands, parse_by, summarise
     from sweeps.analysis.profile_text import profile_text
-    from sweeps.analysis.profiles import measure
+    from sweeps.analysis.profiles import measure, run_summary
     from sweeps.results.tables import open_store
 
     profiles = measure(open_store(store, sweep=name), metric, moment(at))
     keys = parse_by(by, profiles.runs)
+    if per_run and as_json:
+        raise UserError("--runs with --json: use --export json")
     if as_json:
         table, bands = summarise(profiles, keys), layer_bands(profiles, keys)
         page = {
@@ -65,6 +69,8 @@ def command(
             "left_out": profiles.left_out.to_dicts(),
         }
         click.echo(json.dumps(page, indent=1))
+    elif per_run:
+        emit(run_summary(profiles), form, output)
     elif form is not None or output is not None:
         table, bands = summarise(profiles, keys), layer_bands(profiles, keys)
         wide = bands.join(table.drop("n", "mean", "null"), on=keys, how="left", nulls_equal=True)

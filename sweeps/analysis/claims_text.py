@@ -52,6 +52,9 @@ def numbers(found: Estimate) -> str:
         return ""
     resting = f"n = {found.n}" + (f" of {found.of}" if found.of != found.n else "")
     unit = found.unit.removesuffix("s") if found.n == found.of == 1 else found.unit
+    if found.hits is not None:
+        selected = f", {found.of} selected" if found.of != found.n else ""
+        return f"{found.value:.4g} ({found.hits} of {found.n} {unit}{selected})"
     if found.draws is None:
         return f"{found.value:.4g} ({resting} {unit})"
     p_value = "" if found.p_value is None else f", permutation p = {found.p_value:.2g}"

@@ -39,6 +39,7 @@ class Estimate:
     Attributes:
         n: units it was taken from; ``of`` counts those selected, known or not.
         draws: (R,) bootstrap values, None for a count.
+        hits: of a share, how many of the ``n`` it counts.
         notes: what a reader must know; ``blocked`` says why there is no number at all.
     """
 
@@ -52,6 +53,7 @@ class Estimate:
     notes: tuple[str, ...] = ()
     p_value: float | None = None
     blocked: str = ""
+    hits: int | None = None
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
@@ -59,7 +61,9 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
     blocked = a.blocked or b.blocked
     value = a.value - b.value
     if blocked or (a.draws is None and b.draws is None):
-        return replace(a, value=value, low=a.low - b.high, high=a.high - b.low, blocked=blocked)
+        return replace(
+            a, value=value, low=a.low - b.high, high=a.high - b.low, blocked=blocked, hits=None
+        )
     left = a.draws if a.draws is not None else np.array(a.value)
     right = b.draws if b.draws is not None else np.array(b.value)
     draws = left - right
@@ -224,11 +228,10 @@ def _counted(
     notes = _weaknesses(chosen, total - known if unit == "conditions" else 0)
     if known == 0:
         return _nothing(f"none of {total} {unit} has two finished seeds", total, notes)
-    scale = 1 if measure.reduce == "count" else total
-    value = hits / (1 if measure.reduce == "count" else known)
-    return Estimate(
-        value, hits / scale, (hits + total - known) / scale, known, total, unit, None, notes
-    )
+    if measure.reduce == "count":
+        return Estimate(hits, hits, hits + total - known, known, total, unit, None, notes)
+    low, high = hits / total, (hits + total - known) / total
+    return Estimate(hits / known, low, high, known, total, unit, None, notes, hits=hits)
 
 
 def _nothing(reason: str, of: int = 0, notes: tuple[str, ...] = ()) -> Estimate:

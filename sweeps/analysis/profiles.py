@@ -197,6 +197,26 @@ def _left_out(
     )
 
 
+def run_summary(profiles: Profiles, digits: int = 6) -> pl.DataFrame:
+    """Return one row per run, with or without a profile: what ran, how it ended, its quantities.
+
+    Numbers are rounded to ``digits`` significant ones: enough to check any table made of them.
+    """
+    about = [
+        *("model", "family", "block", "model_layers", "model_width", "parameters"),
+        *("pretraining_loss", "unigram_entropy", "objective", "control", "seed"),
+        *("objective_distance", "status", "last_step"),
+    ]
+    quantities = [name for name in QUANTITIES if name != "steepness"]
+    every = pl.concat([profiles.runs, profiles.left_out], how="diagonal")
+    order = ["model", "objective", "control", "seed", "run_id"]
+    return (
+        every.select("run_id", *about, "blocks", "mean", "null", *quantities)
+        .sort(order)
+        .with_columns(pl.selectors.float().round_sig_figs(digits))
+    )
+
+
 def varied_settings(runs: pl.DataFrame, by: Sequence[str]) -> list[str]:
     """Return the settings that differ within a group of ``by`` though the seed is the replicate."""
     settings = [name for name in (*DEFAULT_BY, *SPLITTING) if name not in by]

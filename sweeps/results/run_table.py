@@ -27,6 +27,9 @@ RUN_COLUMNS: dict[str, type[pl.DataType]] = {
     "model_layers": pl.Int32,
     "model_width": pl.Int32,
     "parameters": pl.Int64,
+    # Of stand-ins, in nats a token: where their pretraining ended, and what no context would cost.
+    "pretraining_loss": pl.Float64,
+    "unigram_entropy": pl.Float64,
     "objective": pl.String,
     "dataset": pl.String,
     "control": pl.String,
@@ -65,6 +68,8 @@ def run_row(
         "model_layers": facts.get("layers"),
         "model_width": facts.get("width"),
         "parameters": facts.get("parameters"),
+        "pretraining_loss": facts.get("pretraining_loss"),
+        "unigram_entropy": facts.get("unigram_entropy"),
         "objective": spec.objective.kind,
         "dataset": spec.objective.data.label,
         "control": spec.control.kind,

@@ -58,6 +58,9 @@ class StandinModel(Frozen):
     width: Annotated[int, Field(ge=16, le=1024, multiple_of=16)] = 96
     vocabulary: Annotated[int, Field(ge=300, le=65536)] = 1024
     pretrain_steps: Steps = 300
+    pretrain_mask: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.3, description="Share of tokens to predict in masked pretraining."
+    )
     pretraining: Literal["clm", "mlm"]
     digest: str = Field(description="Content digest of the pretraining text.")
 

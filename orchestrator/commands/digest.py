@@ -1,0 +1,28 @@
+"""``depthsweep digest``: do two stores hold the same rows?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+
+@click.command("digest")
+@click.argument("name")
+@click.option("--store", default="./store", show_default=True, help="Folder of the store.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a table.")
+def command(name: str, store: str, as_json: bool) -> None:
+    """Print a checksum of every table of sweep NAME.
+
+    Equal for equal rows, bit for bit, whatever was interrupted, resumed or run elsewhere.
+    """
+    from sweeps.results.digest import digests
+    from sweeps.results.tables import open_store
+
+    found = list(digests(open_store(store, sweep=name)))
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in found], indent=1))
+        return
+    for each in found:
+        click.echo(f"{each.table:<9} {each.rows:>10,} rows  {each.sha256[:32]}")
