@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,13 +63,18 @@ class Board:
         return sum(1 for value in self.ended.values() if value == status)
 
     def seconds_left(self) -> float | None:
-        """Time left at the pace so far, in estimated FLOPs; None before anything was done."""
+        """Time left at the pace so far, in estimated FLOPs; None before a run has ended.
+
+        Before that, what was measured is mostly what runs share: imports, a stand-in's pretraining.
+        """
+        if not self.ended:
+            return None
         total = sum(self._flops.values())
         done = sum(self._flops[run_id] for run_id in self.ended)
         for run_id, state in list(self.running.items()):
             done += self._flops[run_id] * state.step / state.run.steps
         elapsed = time.monotonic() - self.began
-        return elapsed * (total - done) / done if done else None
+        return elapsed * (total - done) / done
 
 
 class Display:
@@ -77,7 +83,8 @@ class Display:
     def __init__(self, board: Board, console: Console) -> None:
         self._board = board
         self._console = console
-        self._last_line = time.monotonic()
+        self._said = threading.Event()
+        self._closed = threading.Event()
         self._live = (
             Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
             if console.is_terminal
@@ -87,6 +94,8 @@ class Display:
     def __enter__(self) -> Self:
         if self._live:
             self._live.start()
+        else:
+            threading.Thread(target=self._tick, name="progress", daemon=True).start()
         return self
 
     def __exit__(
@@ -95,8 +104,16 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._closed.set()
         if self._live:
             self._live.stop()
+
+    def _tick(self) -> None:
+        """Say how far the sweep is whenever nothing else was said for a while."""
+        while not self._closed.wait(LINE_SECONDS):
+            if not self._said.is_set():
+                self._console.print(self._summary(), highlight=False)
+            self._said.clear()
 
     def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
         """Take in one event and show what is new."""
@@ -114,11 +131,9 @@ class Display:
             name = self._board.runs[run_id].describe()
             line = f"{self._board.ended[run_id]:<9} {run_id} {name}{detail} {seconds:.0f} s"
             self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+            self._said.set()
             if report.get("error"):
                 self._console.print(f"          {report['error']}", markup=False, soft_wrap=True)
-        elif self._live is None and now - self._last_line > LINE_SECONDS:
-            self._console.print(self._summary(), highlight=False)
-            self._last_line = now
 
     def _summary(self) -> str:
         board = self._board

@@ -191,8 +191,36 @@ def _overview(data: ReportData, book: _Book) -> str:
     return (
         f'<section><h2>Overview</h2><div class="tiles">{cards}</div>'
         f"{_figure(book.place(charts.run_chart(data)), 'Runs per model, by how they ended.')}"
-        "</section>"
+        f"{_model_facts(data)}</section>"
     )
+
+
+def _model_facts(data: ReportData) -> str:
+    """Return what the models are; of stand-ins, how far their pretraining came."""
+    models = data.tables["models"]
+    pretrained_here = models["pretraining_loss"].is_not_null().any()
+    names = ["model", "family", "block", "layers", "width", "parameters"]
+    rows = [
+        [
+            *(str(row[name] or "?") for name in ("model", "family", "block")),
+            *(f"{row[name] or 0:,}" for name in ("model_layers", "model_width", "parameters")),
+            *(
+                (plain(row["pretraining_loss"]), plain(row["unigram_entropy"]))
+                if pretrained_here
+                else ()
+            ),
+        ]
+        for row in models.to_dicts()
+    ]
+    note = ""
+    if pretrained_here:
+        names += ["pretraining loss", "unigram entropy"]
+        note = (
+            "<p>Stand-ins were pretrained in place. A loss well below the entropy of single tokens"
+            " (nats a token) says that they had learned something for fine-tuning to change.</p>"
+        )
+    table = _table(names, rows, numeric=range(3, len(names)))
+    return f"<details><summary>The models</summary>{note}{table}</details>"
 
 
 def _claims(results: Sequence[ClaimResult], source: str) -> str:

@@ -26,6 +26,10 @@ STANDARD, EQUAL_STEP = "standard", "equal_step"
 
 _STANDARD: Where = {"control": STANDARD}
 # What stands in words beside the charts of steepness and of width.
+MODEL_FACTS = (
+    *("family", "block", "model_layers", "model_width", "parameters"),
+    *("pretraining_loss", "unigram_entropy"),
+)
 ASSOCIATIONS = {
     "rank correlation": Measure.model_validate(
         {
@@ -48,8 +52,9 @@ ASSOCIATIONS = {
 class ReportData:
     """Everything a report shows of one sweep.
 
-    ``tables`` by name: ``runs`` (model, status, runs, seconds), ``bands`` (change per condition and
-    block), ``slopes`` (one row per condition), ``persistence``, ``steepness``, ``curves`` (loss),
+    ``tables`` by name: ``runs`` (model, status, runs, seconds), ``models`` (their facts),
+    ``bands`` (change per condition and block), ``slopes`` (one row per condition),
+    ``persistence``, ``steepness``, ``curves`` (loss),
     ``ratios`` (update ratio of each block relative to the mean over blocks), ``spread`` (how far
     ratios differ between blocks within a step). Each has ``model``, ``objective`` and
     ``treatment``: the control with whatever else tells conditions apart.
@@ -88,6 +93,7 @@ def gather(
     attempts = tables.attempts().select("run_id", "seconds", "cause", "error").collect()
     shown = {
         "runs": _runs(runs, attempts),
+        "models": runs.unique("model", maintain_order=True).select("model", *MODEL_FACTS),
         "bands": _labelled(layer_bands(first, keys), extra),
         "slopes": _labelled(_described(summarise(first, keys), runs, keys), extra),
         "persistence": _persistence(profiles, runs),

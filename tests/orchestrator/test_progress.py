@@ -1,4 +1,5 @@
 import io
+import time
 
 from rich.console import Console
 
@@ -15,8 +16,9 @@ def test_a_board_follows_the_events():
     board.apply(FIRST, "started", {})
     board.apply(FIRST, "progress", {"step": 30, "loss": 2.5})
     assert (board.running[FIRST].step, board.running[FIRST].loss) == (30, 2.5)
-    assert board.seconds_left() > 0
+    assert board.seconds_left() is None
     board.apply(FIRST, "ended", {"status": "finished", "step": 60})
+    assert board.seconds_left() > 0
     board.apply(SECOND, "started", {})
     board.apply(SECOND, "ended", {"status": "failed", "error": "OSError: disk full"})
     assert board.ended == {FIRST: "finished", SECOND: "failed"}
@@ -48,6 +50,17 @@ def test_a_terminal_shows_the_running_runs():
     assert "0/2 runs, 1 running" in shown
     assert "12/60" in shown
     assert "loss 3.5000" in shown
+
+
+def test_a_log_hears_of_a_sweep_in_which_nothing_ends(monkeypatch):
+    monkeypatch.setattr("orchestrator.progress.LINE_SECONDS", 0.05)
+    output = io.StringIO()
+    with Display(Board(RUNS), Console(file=output, force_terminal=False, width=200)) as display:
+        display.event(FIRST, "started", {})
+        until = time.monotonic() + 20
+        while not output.getvalue() and time.monotonic() < until:
+            time.sleep(0.02)
+    assert output.getvalue().startswith("0/2 runs, 1 running")
 
 
 def test_durations_are_for_a_person():

@@ -16,7 +16,7 @@ from sweeps.analysis.claims import (
     evaluate,
     read_claims,
 )
-from sweeps.analysis.claims_text import claims_text
+from sweeps.analysis.claims_text import claims_text, numbers
 from sweeps.analysis.profiles import Profiles, measure, measure_each
 from sweeps.errors import UserError
 from sweeps.results.claims_file import find_claims, keep_claims
@@ -255,3 +255,12 @@ def test_the_library_holds_the_study_on_any_sweep(path: Path, tmp_path: Path) ->
     store = plant_paper(tmp_path / "store", steps=8, part_steps=8)
     by_metric = measure_each(open_store(store.root, sweep="paper"), ["procrustes"])
     assert {result.verdict for result in evaluate(claims, by_metric)} == {SUPPORTED}
+
+
+def test_a_share_says_how_many_of_how_many(tmp_path: Path) -> None:
+    results = judged(plant(tmp_path, falling=1))
+    (test,) = results["C2"].tests
+    counted = numbers(test.estimate)
+    runs = test.estimate.n
+    assert counted.endswith(f"({test.estimate.hits} of {runs} runs)")
+    assert test.estimate.hits == round(test.estimate.value * runs) < runs

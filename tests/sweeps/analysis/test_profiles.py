@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from planted_store import run_spec, write_run
 from scipy import stats
 
-from sweeps.analysis.profiles import measure, quantity_expressions, varied_settings
+from sweeps.analysis.profiles import (
+    measure,
+    quantity_expressions,
+    run_summary,
+    varied_settings,
+)
 from sweeps.errors import UserError
 from sweeps.results.store import Store
 from sweeps.results.tables import open_store
@@ -118,6 +123,17 @@ def test_runs_without_a_profile_are_named_with_the_reason(store: Store) -> None:
         2: "procrustes was not measured, or is not finite, in some block",
         3: "unfinished",
     }
+
+
+def test_a_summary_has_every_run_once_with_or_without_a_profile(store: Store) -> None:
+    write_run(store, run_spec(seed=1), [0.1, 0.2], status="diverged", stop=10)
+    write_run(store, run_spec(seed=0), [0.1, 0.3333333333])
+    rows = run_summary(measure(open_store(store.root)), digits=3).to_dicts()
+    assert [(row["seed"], row["status"], row["slope"]) for row in rows] == [
+        (0, "finished", 0.467),
+        (1, "diverged", None),
+    ]
+    assert rows[0]["run_id"] == run_spec(seed=0).run_id
 
 
 def test_a_wrong_metric_or_step_is_a_users_mistake(store: Store) -> None:
