@@ -5,37 +5,64 @@ from __future__ import annotations
 import json
 import textwrap
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import click
 
 from orchestrator.cost import estimate
+from orchestrator.estimates import ASSUMED_FLOPS, NOTHING_MEASURED, line_up, measure
+from orchestrator.gpu_pool import GpuPool, gpu_pool
 from orchestrator.placement_table import placement_data, placement_lines
 from orchestrator.recovery import decide, ledger
+from orchestrator.simulation import Schedule
+from orchestrator.simulation import simulate as simulate_runs
+from orchestrator.simulation_text import simulation_data, simulation_lines
+from sweeps.errors import UserError
 from sweeps.expand import Sweep, read_sweep
 from sweeps.results.store import Store
 from sweeps.spec import HubData, HubModel
-
-# Half of what one H100 does in dense bf16 is a good run; a third is a common one.
-ASSUMED_FLOPS = 0.35 * 989e12
 
 
 @click.command("plan")
 @click.argument("sweep_file")
 @click.option("--store", "location", help="Also say what this store already holds.")
-@click.option("--gpu-memory", type=click.FloatRange(min=1), help="GiB of each GPU: place the runs.")
-@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--gpus",
+    "pool",
+    type=gpu_pool,
+    metavar="COUNTxGIB[/PER_NODE]",
+    help="Place the runs on these: 8x80 is 8 GPUs of 80 GiB; nodes have 8 unless it says.",
+)
+@click.option("--simulate", is_flag=True, help="Also say how long --gpus take for what is left.")
+@click.option("--gantt", metavar="FILE.html", help="Draw the simulated schedule (with --simulate).")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, with every run.")
 def command(
-    sweep_file: str, location: str | None, gpu_memory: float | None, gpus: int, as_json: bool
+    sweep_file: str,
+    location: str | None,
+    pool: GpuPool | None,
+    simulate: bool,
+    gantt: str | None,
+    as_json: bool,
 ) -> int:
     """Show what SWEEP_FILE would run, by model, objective and control."""
+    if simulate and pool is None:
+        raise UserError("--simulate needs the GPUs to simulate: --gpus 8x80")
+    if gantt is not None and not simulate:
+        raise UserError("--gantt draws a simulated schedule: add --simulate --gpus 8x80")
     sweep = read_sweep(sweep_file)
     done = _done(sweep, location)
+    simulated = None
+    if simulate and pool is not None:
+        simulated = _simulated(sweep, done, location, pool)
+        if gantt is not None:
+            _draw(sweep, simulated[0], simulation_lines(simulated[0], pool, simulated[1]), gantt)
     if as_json:
         data = _as_data(sweep, done)
-        if gpu_memory is not None:
-            data["placement"] = placement_data(sweep, gpu_memory, gpus)
+        if pool is not None:
+            data["placement"] = placement_data(sweep, pool.gib, pool.count)
+        if simulated is not None:
+            data["simulation"] = simulation_data(*simulated)
         click.echo(json.dumps(data, indent=1))
         return 0
     click.echo(f"{sweep.name}: {len(sweep.runs)} runs")
@@ -45,13 +72,41 @@ def command(
     click.echo("\n".join(_table(sweep)))
     click.echo()
     click.echo("\n".join(_needs(sweep)))
-    if gpu_memory is not None:
+    if pool is not None:
         click.echo()
-        click.echo("\n".join(placement_lines(sweep, gpu_memory, gpus)))
+        click.echo("\n".join(placement_lines(sweep, pool.gib, pool.count)))
+    if simulated is not None and pool is not None:
+        click.echo()
+        click.echo("\n".join(simulation_lines(simulated[0], pool, simulated[1])))
+    if gantt is not None:
+        click.echo(f"  chart        {gantt}")
     if location is not None:
         kept = sum(1 for status in done.values() if status)
         click.echo(f"in {location}: {kept} have a result, {len(sweep.runs) - kept} to run")
     return 0
+
+
+def _simulated(
+    sweep: Sweep, done: dict[str, str | None], location: str | None, pool: GpuPool
+) -> tuple[Schedule, int]:
+    """Return the schedule of the runs without a result, and how many estimates are measured."""
+    left = [run for run in sweep.runs if not done[run.run_id]]
+    measured = NOTHING_MEASURED
+    if location is not None:
+        measured = measure(Store.at(location), sweep.runs)
+    waiting = line_up(left, pool.count, pool.gib, measured)
+    known = sum(1 for run in left if measured.seconds(run) is not None)
+    return simulate_runs(waiting, pool.nodes), known
+
+
+def _draw(sweep: Sweep, done: Schedule, summary: list[str], path: str) -> None:
+    from orchestrator.gantt import gantt_page
+
+    page = gantt_page(sweep.name, done, sweep.by_id, summary)
+    try:
+        Path(path).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--gantt {path}: cannot be written ({error.strerror})") from None
 
 
 def _done(sweep: Sweep, location: str | None) -> dict[str, str | None]:

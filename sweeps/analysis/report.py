@@ -61,7 +61,7 @@ def render(data: ReportData, made: datetime, live: str | None = None) -> str:
         f"<style>{(_PAGE / 'report.css').read_text(encoding='utf-8')}</style></head>\n"
         f'<body><main>{body}</main><p id="status" role="status" class="unseen"></p>\n'
         f'<script type="application/json" id="report-data">{book.json(data)}</script>\n'
-        f"<script>{_vega()}</script>\n"
+        f"<script>{vega_script()}</script>\n"
         f"<script>{(_PAGE / 'report.js').read_text(encoding='utf-8')}</script>\n"
         f"{'' if live is None else _reloading(live)}</body></html>\n"
     )
@@ -76,7 +76,7 @@ def _reloading(state: str) -> str:
 
 
 @cache
-def _vega() -> str:
+def vega_script() -> str:
     """Return Vega, Vega-Lite and vega-embed as one script that defines window.vegaEmbed."""
     import altair as alt
     import vl_convert

@@ -1,0 +1,113 @@
+"""A sweep on a cluster that is not there: the policy's own decisions, event by event."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from orchestrator.occupancy import UNITS, Demand, Occupancy
+from orchestrator.policy import Line, Reservation, Waiting, next_start
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A run from start to end, in seconds from the beginning, on GPUs (node, index)."""
+
+    run: Waiting
+    starts: float
+    ends: float
+    gpus: tuple[tuple[str, int], ...]
+    reserved: Reservation | None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What became of a sweep: every run's stretch, in the order of their starts."""
+
+    stretches: tuple[Stretch, ...]
+    gpus: int
+    lower_bound: float
+
+    @property
+    def makespan(self) -> float:
+        return max((stretch.ends for stretch in self.stretches), default=0.0)
+
+    @property
+    def gpu_seconds(self) -> float:
+        return sum(s.run.seconds * s.run.demand.total for s in self.stretches)
+
+    @property
+    def utilisation(self) -> float:
+        """GPU-seconds used over those there were until the last run ended."""
+        return self.gpu_seconds / (self.gpus * self.makespan) if self.makespan else 0.0
+
+    @property
+    def ratio(self) -> float:
+        """Makespan over its lower bound: 1 is a schedule that nothing can beat."""
+        return self.makespan / self.lower_bound if self.lower_bound else 1.0
+
+
+def simulate(runs: Iterable[Waiting], nodes: Sequence[tuple[str, int]]) -> Schedule:
+    """Return the schedule of ``runs`` on nodes (name, GPUs), if every estimate were exact.
+
+    Raises ValueError for a run that has more GPUs than there are.
+    """
+    waiting = list(runs)
+    cluster, line = Occupancy(nodes), Line(waiting)
+    if any(run.demand.gpus > cluster.gpus for run in waiting):
+        raise ValueError(f"a run needs more than the {cluster.gpus} GPUs there are")
+    index = {id(gpu): n for gpus in cluster.nodes.values() for n, gpu in enumerate(gpus)}
+    ends: list[tuple[float, str]] = []
+    stretches: list[Stretch] = []
+    now = 0.0
+    while True:
+        while (start := next_start(cluster, line, now)) is not None:
+            run, until = start.run, now + start.run.seconds
+            line.remove(run)
+            cluster.occupy(run.run_id, run.demand, start.gpus, until)
+            heapq.heappush(ends, (until, run.run_id))
+            where = tuple((gpu.node, index[id(gpu)]) for gpu in start.gpus)
+            stretches.append(Stretch(run, now, until, where, start.reserved))
+        if not ends:
+            break
+        now, ended = heapq.heappop(ends)
+        cluster.release(ended)
+        while ends and ends[0][0] == now:
+            cluster.release(heapq.heappop(ends)[1])
+    return Schedule(tuple(stretches), cluster.gpus, lower_bound(waiting, nodes))
+
+
+def lower_bound(runs: Sequence[Waiting], nodes: Sequence[tuple[str, int]]) -> float:
+    """Return seconds below which no schedule of ``runs`` ends. The largest of
+
+    - GPU-seconds of all runs over GPUs, and the longest run;
+    - for every demand d, with the runs that demand d or more and c(d) the number of those that fit
+      at once (packed: Σ over nodes of ⌊GPUs / d⌋): their seconds over c(d), and for k = 1, 2, …,
+      the k + 1 shortest of their k·c(d) + 1 longest, since two of c + 1 runs (and k + 1 of k·c + 1)
+      must follow one another (the bound of parallel machines, Dell'Amico and Martello 1995).
+    """
+    gpus = sum(count for _, count in nodes)
+    bound = sum(run.seconds * run.demand.total for run in runs) / gpus if gpus else 0.0
+    largest_node = max((count for _, count in nodes), default=0)
+    for demand in {run.demand for run in runs}:
+        at_once = _at_once(demand, nodes, gpus, largest_node)
+        # A gang wider than every node lies on parts of nodes, beside more than c(d) packed ones.
+        widest = largest_node if 1 < demand.gpus <= largest_node else gpus
+        alike = (r for r in runs if demand.total <= r.demand.total <= widest)
+        lengths = sorted((run.seconds for run in alike), reverse=True)
+        below = [0.0, *accumulate(lengths)]
+        bound = max(bound, lengths[0], below[-1] / at_once)
+        for k in range(1, (len(lengths) - 1) // at_once + 1):
+            last = k * at_once
+            bound = max(bound, below[last + 1] - below[last - k])
+    return bound
+
+
+def _at_once(demand: Demand, nodes: Sequence[tuple[str, int]], gpus: int, largest_node: int) -> int:
+    if demand.units < UNITS:
+        return gpus * (UNITS // demand.units)
+    if demand.gpus > largest_node:
+        return gpus // demand.gpus
+    return sum(count // demand.gpus for _, count in nodes)

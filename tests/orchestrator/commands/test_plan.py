@@ -1,0 +1,44 @@
+"""``plan --gpus … --simulate``: the schedule of a sweep on GPUs that are not there."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from orchestrator.cli import cli
+from sweeps.errors import UserError
+
+PAPER = "sweeps/library/paper.yaml"
+
+
+def plan(*arguments):
+    result = CliRunner().invoke(cli, ["plan", *arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+@pytest.mark.parametrize("gpus", ["8x80", "64x80", "512x80"])
+def test_the_paper_is_scheduled_near_its_lower_bound(gpus):
+    simulated = json.loads(plan(PAPER, "--gpus", gpus, "--simulate", "--json"))["simulation"]
+    assert 1 <= simulated["ratio"] <= 1.05
+    assert len({row["run_id"] for row in simulated["schedule"]}) == 240
+    assert simulated["makespan"] == max(row["ends"] for row in simulated["schedule"])
+    assert simulated["measured_estimates"] == 0
+
+
+def test_the_summary_fits_the_screen_and_says_where_estimates_come_from():
+    text = plan(PAPER, "--gpus", "64x80/4", "--simulate")
+    assert "simulated on 64 GPUs of 80 GiB, 4 a node: 240 runs" in text
+    assert "0 from finished runs, 240 from FLOPs" in text
+    assert all(len(line) <= 80 for line in text.split("simulated on")[1].splitlines())
+
+
+def test_simulating_needs_gpus_and_drawing_a_simulation(tmp_path):
+    with pytest.raises(UserError, match="--simulate needs the GPUs"):
+        plan(PAPER, "--simulate")
+    with pytest.raises(UserError, match="add --simulate"):
+        plan(PAPER, "--gpus", "8x80", "--gantt", "x.html")
+    missing = str(tmp_path / "no" / "x.html")
+    with pytest.raises(UserError, match="cannot be written"):
+        plan(PAPER, "--gpus", "8x80", "--simulate", "--gantt", missing)
