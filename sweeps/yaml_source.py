@@ -40,24 +40,28 @@ class YamlSource:
     path: str
     text: str
     root: yaml.Node
+    # What the document is, in a complaint about the whole of it.
+    what: str = "the sweep"
 
     @property
     def folder(self) -> Path:
         return Path(self.path).parent
 
     @classmethod
-    def read(cls, path: str) -> YamlSource:
+    def read(cls, path: str, what: str = "the sweep") -> YamlSource:
         """Read a file; raise UserError when it is missing, not UTF-8 text or not YAML."""
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise UserError(f"{path}: no such file; give the path of a sweep file") from None
+            raise UserError(
+                f"{path}: no such file; give the path of a {what.removeprefix('the ')} file"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: cannot be read: {error}") from None
-        return cls.parse(text, path)
+        return cls.parse(text, path, what)
 
     @classmethod
-    def parse(cls, text: str, path: str) -> YamlSource:
+    def parse(cls, text: str, path: str, what: str = "the sweep") -> YamlSource:
         try:
             root = yaml.compose(text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:
@@ -67,8 +71,9 @@ class YamlSource:
         except yaml.YAMLError as error:
             raise UserError(f"{path}: malformed YAML: {' '.join(str(error).split())}") from None
         if root is None:
-            raise UserError(f"{path}: the file is empty; see sweeps/library/demo.yaml")
-        source = cls(path, text, root)
+            hint = "; see sweeps/library/demo.yaml" if what == "the sweep" else ""
+            raise UserError(f"{path}: the file is empty{hint}")
+        source = cls(path, text, root, what)
         source._refuse_repeated_keys(root)
         return source
 
@@ -101,7 +106,7 @@ class YamlSource:
             errors = error.errors(include_url=False)
             first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
             place = self.where(*first["loc"])
-            raise UserError(f"{place}: {explain(first, model)}") from None
+            raise UserError(f"{place}: {explain(first, model, self.what)}") from None
         except ValueError as error:
             raise UserError(f"{self.path}: {error}") from None
 
@@ -130,15 +135,15 @@ _CONTROL_OPTIONS: dict[Any, list[str]] = {
 }
 
 
-def explain(error: Any, model: type[BaseModel]) -> str:
+def explain(error: Any, model: type[BaseModel], what: str = "the sweep") -> str:
     """Return one line for one pydantic error: the key, what is wrong, what is valid."""
     loc = [part for part in error["loc"] if not _is_branch(part)]
-    key = ".".join(str(part) for part in loc) or "the sweep"
+    key = ".".join(str(part) for part in loc) or what
     if error["type"] == "extra_forbidden":
         control = next((part for part in error["loc"] if part in _CONTROL_OPTIONS), None)
         valid = _CONTROL_OPTIONS[control] if control else _fields_at(model, loc[:-1])
         hint = f"; {closest(str(loc[-1]), valid)}" if valid else ""
-        return f"unknown key {loc[-1]!r} in {'.'.join(map(str, loc[:-1])) or 'the sweep'}{hint}"
+        return f"unknown key {loc[-1]!r} in {'.'.join(map(str, loc[:-1])) or what}{hint}"
     if error["type"] == "missing":
         return f"{key} is required"
     if error["type"] == "literal_error":

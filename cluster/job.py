@@ -1,0 +1,25 @@
+"""One sweep on its way to a cluster: what a rendered file needs to know of it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sweep, where its results go, and the id under which the cluster knows it."""
+
+    submission_id: str
+    sweep: str
+    sweep_file: str
+    sweep_text: str
+    store: str
+
+    def command(self, sweep_file: str | None = None) -> list[str]:
+        """Return what the cluster runs: it starts the sweep, or goes on with what is left of it."""
+        run = ["depthsweep", "run", sweep_file or self.sweep_file]
+        return [*run, "--address", "auto", "--store", self.store]
+
+    def shell(self, sweep_file: str | None = None) -> str:
+        return shlex.join(self.command(sweep_file))

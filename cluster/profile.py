@@ -1,0 +1,251 @@
+"""What a cluster is: one frozen, validated profile for each kind.
+
+A profile names secrets (a file, a Kubernetes secret), it never holds one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from sweeps.spec.frozen import Frozen
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$")]
+# What stands in a line of a shell script or of `ray start` as it is.
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:/@=+%~-]+$")]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+_SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|API_KEY)", re.IGNORECASE)
+
+
+class ClusterProfile(Frozen):
+    """What every kind has: plain settings of the environment in which runs are executed."""
+
+    env: dict[Variable, str] = Field(
+        default={}, description="Environment of every run: plain settings, no secrets."
+    )
+
+    @field_validator("env")
+    @classmethod
+    def _no_secret(cls, env: dict[str, str]) -> dict[str, str]:
+        for name in env:
+            if _SECRET.search(name) and not name.endswith(("_PATH", "_FILE")):
+                raise ValueError(
+                    f"{name} looks like a secret, and whoever reads the profile or the dashboard"
+                    " would see it; give the nodes a role, a file or a Kubernetes secret instead"
+                )
+        return env
+
+
+class JobsApi(ClusterProfile):
+    """A cluster whose head answers Ray's Jobs API."""
+
+    token_file: str = Field(
+        default="~/.ray/auth_token",
+        description="File with the cluster's token, here and on its nodes; mode 0600.",
+    )
+    code: Literal["upload", "installed"] = Field(
+        default="upload",
+        description="upload: depthsweep itself goes with each job; installed: nodes have it.",
+    )
+
+
+class Local(JobsApi):
+    """Several Ray nodes on this machine, on loopback."""
+
+    kind: Literal["local"]
+    token_file: str = Field(default="", description="Empty: a token of the cluster's own.")
+    nodes: AtLeastOne = Field(default=2, description="Ray nodes, the head among them.")
+    cpus_per_node: AtLeastOne | None = Field(default=None, description="Default: a fair share.")
+    gpus: Count = Field(default=0, description="GPUs, all on the first node.")
+    port: Port = 6399
+    dashboard_port: Port = 8265
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+
+class Static(JobsApi):
+    """Machines of your own, by their addresses."""
+
+    kind: Literal["static"]
+    name: Name = "depthsweep"
+    head: Host
+    workers: tuple[Host, ...] = Field(
+        default=(), description="Other machines; none when the cluster is already up."
+    )
+    ssh_user: Word = "ubuntu"
+    ssh_private_key: str | None = Field(default=None, description="Path of the key file here.")
+    setup: tuple[str, ...] = Field(default=(), description="Shell commands on each machine.")
+    dashboard_port: Port = 8265
+    jobs_address: Url | None = Field(
+        default=None, description="Where the Jobs API is reached from here (a tunnel, a proxy)."
+    )
+
+    @property
+    def address(self) -> str:
+        return self.jobs_address or f"http://{self.head}:{self.dashboard_port}"
+
+
+class NodeType(Frozen):
+    """Machines of one type in a cloud; models go where their memory estimate fits."""
+
+    name: Name
+    instance: Word
+    cpus: AtLeastOne
+    gpus: Count = 0
+    gpu: Word | None = Field(default=None, description="GCP: the accelerator's type.")
+    min: Count = 0
+    max: AtLeastOne = 1
+    spot: bool = Field(default=False, description="May be taken away; runs continue elsewhere.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NodeType:
+        if self.min > self.max:
+            raise ValueError(f"min: {self.min} is more than max: {self.max}")
+        return self
+
+
+class Cloud(JobsApi):
+    """A cluster that Ray's autoscaler starts (`ray up`) and grows."""
+
+    name: Name = "depthsweep"
+    region: Word
+    image: Word
+    head: NodeType
+    workers: Annotated[tuple[NodeType, ...], Field(min_length=1)]
+    disk_gib: AtLeastOne = 200
+    idle_minutes: AtLeastOne = 10
+    ssh_user: Word = "ubuntu"
+    setup: tuple[str, ...] = ()
+    jobs_address: Url = Field(
+        default="http://127.0.0.1:8265", description="Where `ray dashboard FILE` forwards it."
+    )
+
+    @property
+    def address(self) -> str:
+        return self.jobs_address
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Cloud:
+        names = [self.head.name, *(worker.name for worker in self.workers)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"node types need names of their own; found {', '.join(names)}")
+        return self
+
+
+class Aws(Cloud):
+    kind: Literal["aws"]
+    zones: tuple[Word, ...] = ()
+    ami: Word = Field(description="An image with NVIDIA's driver and Docker, of the region.")
+    instance_profile: Word = Field(
+        description="IAM instance profile: may launch nodes and use the store's bucket."
+    )
+
+
+class Gcp(Cloud):
+    kind: Literal["gcp"]
+    project: Word
+    zone: Word
+    source_image: Word = Field(
+        default="projects/deeplearning-platform-release/global/images/family/common-cu128-ubuntu-2204",
+        description="An image with NVIDIA's driver and Docker.",
+    )
+    service_account: Word = Field(
+        description="May launch nodes and use the store's bucket; its e-mail address."
+    )
+
+    @model_validator(mode="after")
+    def _accelerators(self) -> Gcp:
+        for node in (self.head, *self.workers):
+            if node.gpus and node.gpu is None:
+                raise ValueError(f"node type {node.name}: name its accelerator with `gpu:`")
+        return self
+
+
+class Toleration(Frozen):
+    key: str
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class PodGroup(Frozen):
+    """Pods of one size."""
+
+    name: Name
+    cpus: AtLeastOne
+    memory: Annotated[str, Field(pattern=r"^[0-9]+(Mi|Gi|Ti)$")]
+    shared_memory: Annotated[str, Field(pattern=r"^[0-9]+(Mi|Gi|Ti)$")] = "16Gi"
+    gpus: Count = 0
+    min: Count = 0
+    max: AtLeastOne = 1
+    node_selector: dict[str, str] = Field(default={}, description="Labels of the nodes to use.")
+    tolerations: tuple[Toleration, ...] = ()
+
+
+class Kuberay(ClusterProfile):
+    """A KubeRay RayJob: a cluster for one sweep, gone when the sweep is done."""
+
+    kind: Literal["kuberay"]
+    namespace: Name = "default"
+    image: Word
+    head: PodGroup
+    workers: Annotated[tuple[PodGroup, ...], Field(min_length=1)]
+    service_account: Name | None = Field(
+        default=None, description="With workload identity: may use the store's bucket."
+    )
+    secrets: tuple[Name, ...] = Field(
+        default=(), description="Kubernetes secrets whose keys become environment variables."
+    )
+    token_secret: Name = Field(description="Kubernetes secret with the key auth_token.")
+    volume_claim: Name | None = Field(
+        default=None, description="A ReadWriteMany claim, mounted at /store."
+    )
+    backoff_limit: Count = Field(default=3, description="New clusters after a failed one.")
+    kept_seconds: Count = Field(default=600, description="How long an ended RayJob stays.")
+
+
+class Slurm(ClusterProfile):
+    """A Slurm allocation in which `ray symmetric-run` makes a cluster for one sweep."""
+
+    kind: Literal["slurm"]
+    nodes: AtLeastOne
+    cpus_per_node: AtLeastOne
+    gpus_per_node: Count = 0
+    time: Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2}$")]
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    modules: tuple[Word, ...] = ()
+    venv: Word = Field(description="Virtual environment with depthsweep, seen by every node.")
+    token_file: Word = Field(
+        default="~/.ray/auth_token", description="On a folder all nodes see; mode 0600."
+    )
+
+
+KINDS: dict[str, type[ClusterProfile]] = {
+    "local": Local,
+    "static": Static,
+    "aws": Aws,
+    "gcp": Gcp,
+    "kuberay": Kuberay,
+    "slurm": Slurm,
+}
+Profile = Local | Static | Aws | Gcp | Kuberay | Slurm
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a profile file, one alternative a kind."""
+    from pydantic import TypeAdapter
+
+    kinds: Any = Annotated[Profile, Field(discriminator="kind")]
+    return {"title": "depthsweep cluster profile", **TypeAdapter(kinds).json_schema()}
