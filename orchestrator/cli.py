@@ -19,7 +19,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Show what a sweep would run and need; start nothing."),
     "run": ("run", "Run a sweep on this machine; finished runs are skipped."),
     "resume": ("resume", "Run what is left of a sweep the store knows."),
-    "status": ("status", "Show how far a sweep is, from the store."),
+    "submit": ("submit", "Give a sweep to a cluster; return at once."),
+    "cancel": ("cancel", "Stop a sweep's job on its cluster; what is done is kept."),
+    "status": ("status", "Show how far a sweep is, from the store and its cluster."),
     "profile": ("profile", "Show the depth profiles of a sweep, per condition."),
     "compare": ("compare", "Compare two controls: persists, collapses or reverses."),
     "claims": ("claims", "Check the claims of a study against its sweep."),
@@ -28,9 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "watch": ("watch", "Serve the report on this machine while the sweep runs."),
     "digest": ("digest", "Print a checksum of a sweep's rows, to compare two stores."),
     "query": ("query", "Ask the store's tables in SQL."),
-    "logs": ("logs", "Show what a run said."),
+    "logs": ("logs", "Show what a sweep's job or a run said."),
     "forget": ("forget", "Throw away what the store holds of one run."),
     "doctor": ("doctor", "Check every record of a store; mend with --fix."),
+    "cluster": ("cluster", "List and render cluster profiles; start a local one."),
     "schema": ("schema", "Print the JSON Schema of a sweep file."),
 }
 

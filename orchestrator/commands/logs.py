@@ -1,7 +1,8 @@
-"""``depthsweep logs``: what a run said, attempt by attempt."""
+"""``depthsweep logs``: what the job of a sweep said, or a run, attempt by attempt."""
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -13,16 +14,43 @@ from sweeps.results.run_log import event_text, read_events
 from sweeps.results.store import RunFolder, Store
 
 POLL_SECONDS = 0.5
+RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
 @click.command("logs")
-@click.argument("run_id")
+@click.argument("name", metavar="NAME|RUN_ID")
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Which attempt (default: the newest).")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the attempt ends.")
-@click.option("--json", "as_json", is_flag=True, help="Print the events as they are, JSON lines.")
-def command(run_id: str, location: str, attempt: int | None, follow: bool, as_json: bool) -> int:
-    """Show the log of run RUN_ID."""
+@click.option("--cluster", "profile_name", help="Profile (default: where it was submitted).")
+@click.option("--json", "as_json", is_flag=True, help="Print a run's events as JSON lines.")
+def command(
+    name: str,
+    location: str,
+    attempt: int | None,
+    follow: bool,
+    profile_name: str | None,
+    as_json: bool,
+) -> int:
+    """Show what the job of sweep NAME said on its cluster, or the log of run RUN_ID."""
+    if RUN_ID.fullmatch(name):
+        return _run_log(name, location, attempt, follow, as_json)
+    if attempt or as_json:
+        raise UserError("--attempt and --json are for the log of one run: give its RUN_ID")
+    from orchestrator.submission import find
+
+    found = find(name, location, profile_name)
+    said = (
+        found.queue.follow(found.job.submission_id)
+        if follow
+        else [found.queue.log(found.job.submission_id)]
+    )
+    for text in said:
+        click.echo(text, nl=False)
+    return 0
+
+
+def _run_log(run_id: str, location: str, attempt: int | None, follow: bool, as_json: bool) -> int:
     folder = Store.at(location).known_run(run_id)
     numbers = [record["attempt"] for record in folder.attempts()]
     number = attempt or numbers[-1]

@@ -7,6 +7,7 @@ import click
 from orchestrator.commands.run import ON_CLUSTER, print_actions, run_sweep
 from orchestrator.recovery import Choice, decide, ledger
 from sweeps.errors import UserError, closest
+from sweeps.expand import Sweep
 from sweeps.results.store import Store
 
 STATES = ("failed", "diverged", "cancelled", "lost", "waiting")
@@ -22,6 +23,7 @@ STATES = ("failed", "diverged", "cancelled", "lost", "waiting")
 @click.option("--dry-run", is_flag=True, help="Say what would happen to each run; start nothing.")
 @click.option("--slots", type=click.IntRange(min=1), help="Runs side by side (default: all).")
 @ON_CLUSTER
+@click.option("--cluster", "profile_name", help="Submit to a cluster: a profile or .yaml file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     name: str,
@@ -31,6 +33,7 @@ def command(
     dry_run: bool,
     slots: int | None,
     address: str | None,
+    profile_name: str | None,
     as_json: bool,
 ) -> int:
     """Run what is left of sweep NAME, as it stands in the store."""
@@ -46,5 +49,36 @@ def command(
     if dry_run:
         print_actions(decide(sweep.runs, ledger(store), choice), as_json)
         return 0
+    if profile_name is not None:
+        if slots is not None:
+            raise UserError("--slots is for runs on this machine; a cluster takes what fits")
+        return _submit(sweep, location, profile_name, only, force, as_json)
     store.require_writable()
     return run_sweep(sweep, store, slots, as_json, choice, address)
+
+
+def _submit(
+    sweep: Sweep, location: str, profile_name: str, only: str | None, force: bool, as_json: bool
+) -> int:
+    """Give what is left of a sweep to a cluster, as the store has it."""
+    from cluster.library import read_profile
+    from orchestrator.commands.submit import carry_out
+    from orchestrator.submission import Request, absolute_store
+    from orchestrator.working_directory import came_along
+
+    file = came_along(sweep)
+    if file is not None:
+        raise UserError(
+            f"{sweep.name} was submitted with local files ({file}); submit its sweep file again,"
+            " which goes on with what is left"
+        )
+    chosen = [*(["--only", only] if only else []), *(["--force"] if force else [])]
+    request = Request(
+        sweep,
+        None,
+        ["resume", sweep.name, *chosen],
+        absolute_store(location),
+        profile_name,
+        read_profile(profile_name),
+    )
+    return carry_out(request, False, as_json)

@@ -79,6 +79,7 @@ def run_sweep(
     from orchestrator.placement import place_on
     from orchestrator.progress import Board, Display
     from orchestrator.schedule import run_all
+    from orchestrator.store_probe import require_store_on
     from orchestrator.trainable import RunTrainable
 
     board = Board({run.run_id: run for run in to_run})
@@ -91,6 +92,7 @@ def run_sweep(
             until_done.enter_context(connected_ray(address))
             nodes = cluster_nodes()
             placement, gpu_bytes = place_on(nodes, slots), require_workers(nodes)
+            require_store_on([node.name for node in nodes], str(store.root), sweep.name)
             configs = _configs(to_run, store, placement, gpu_bytes)
             console.print(f"  on the Ray cluster at {address}: {len(nodes)} nodes", markup=False)
         console.print(f"  {len(to_run)} to run, {min(placement.slots, len(to_run))} side by side")

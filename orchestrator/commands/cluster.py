@@ -1,0 +1,90 @@
+"""``depthsweep cluster``: profiles of clusters, the files they stand for, and a cluster here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sweeps.errors import UserError
+
+if TYPE_CHECKING:
+    from orchestrator.local_cluster import LocalCluster
+
+
+@click.group("cluster")
+def command() -> None:
+    """List profiles, render the file of one, start a cluster on this machine."""
+
+
+@command.command("list")
+def list_profiles() -> None:
+    """List the profiles that come with depthsweep."""
+    from cluster.library import profile_names, profile_path
+
+    for name in profile_names():
+        lines = profile_path(name).read_text(encoding="utf-8").splitlines()
+        first = lines[0].removeprefix("# ").split(". ")[0].rstrip(".")
+        click.echo(f"{name:<8} {first}")
+    click.echo(f"\nfiles: {profile_path(profile_names()[0]).parent} (copy one and edit it)")
+
+
+@command.command("render")
+@click.argument("profile_name", metavar="PROFILE")
+@click.option("--sweep", "sweep_file", help="Sweep file, for a cluster made for one sweep.")
+@click.option("--store", help="Where its results go, as the cluster's nodes see it.")
+def render_profile(profile_name: str, sweep_file: str | None, store: str | None) -> None:
+    """Print the file that would be applied: PROFILE is a name, or a .yaml file of yours."""
+    from cluster.library import read_profile
+    from cluster.render import render
+    from orchestrator.submission import job_of
+
+    profile = read_profile(profile_name)
+    if (sweep_file is None) != (store is None):
+        raise UserError("--sweep and --store belong together: give both or neither")
+    job = job_of(sweep_file, store) if sweep_file and store else None
+    click.echo(render(profile, job), nl=False)
+
+
+@command.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of a cluster profile."""
+    from cluster.profile import schema
+
+    click.echo(json.dumps(schema(), indent=1))
+
+
+@command.command("up")
+@click.argument("profile_name", metavar="PROFILE", default="local")
+def up(profile_name: str) -> None:
+    """Start the local cluster of PROFILE on this machine."""
+    cluster = _local(profile_name)
+    cluster.up()
+    profile = cluster.profile
+    click.echo(f"{profile.nodes} Ray nodes on this machine; Jobs API at {profile.address}")
+    click.echo(f"submit to it: depthsweep submit SWEEP --cluster {profile_name} --store FOLDER")
+
+
+@command.command("down")
+@click.argument("profile_name", metavar="PROFILE", default="local")
+def down(profile_name: str) -> None:
+    """End the local cluster of PROFILE."""
+    ended = _local(profile_name).down()
+    click.echo(f"{ended} Ray nodes ended" if ended else "no local cluster is up")
+
+
+def _local(profile_name: str) -> LocalCluster:
+    from cluster.library import profile_path, read_profile
+    from cluster.profile import Local
+    from orchestrator.local_cluster import LocalCluster
+
+    profile = read_profile(profile_name)
+    if not isinstance(profile, Local):
+        path = Path(profile_path(profile_name))
+        raise UserError(
+            f"{path}: a {profile.kind} cluster is started by its own tool:"
+            f" depthsweep cluster render {profile_name} > FILE says how in its first lines"
+        )
+    return LocalCluster(profile)
