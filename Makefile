@@ -4,11 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= ./store
 
-.PHONY: demo test test-all bench check lock clean
+.PHONY: demo replica test test-all bench check lock clean
 
 demo: $(VENV)/.demo
 	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
 	$(BIN)/depthsweep profile demo --store $(STORE)
+
+# The whole study in miniature: 240 runs. Interrupted, the same command goes on.
+replica: $(VENV)/.replica
+	$(BIN)/depthsweep run sweeps/library/replica.yaml --store $(STORE)
+	$(BIN)/depthsweep distance replica --store $(STORE)
+	$(BIN)/depthsweep claims replica --store $(STORE)
+	$(BIN)/depthsweep report replica --store $(STORE) -o replica.html
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow"
@@ -46,9 +53,13 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.torch
 	$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[demo]'
 	@touch $@
 
+$(VENV)/.replica: pyproject.toml $(VENV)/.torch
+	$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[deepspeed]'
+	@touch $@
+
 $(VENV)/.test: pyproject.toml $(VENV)/.torch
 	$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[demo,deepspeed,test,check]'
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.replica
 
 $(VENV)/.check: $(VENV)/.test
 	@touch $@
