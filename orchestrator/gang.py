@@ -67,7 +67,7 @@ class RankProcess:
         ranks = Ranks.from_environment()
         run = RunSpec.model_validate_json(spec)
         status = None
-        for progress in train(run, Store.at(store), ranks.device(), ranks):
+        for progress in train(run, Store.at(store, waits=True), ranks.device(), ranks):
             self._latest = Reached(progress.step, progress.steps, progress.loss)
             status = progress.status
         if status is None:
@@ -101,7 +101,7 @@ def gang_progress(
         ).remote()
         for rank in range(processes)
     ]
-    folder = Store.at(store).run(run.run_id)
+    folder = Store.at(store, waits=True).run(run.run_id)
     try:
         yield from _watched(actors, run, store, threads)
     except Exception as error:

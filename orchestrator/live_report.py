@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from sweeps.results.objects import ObjectPath
 from sweeps.results.store import Store
 
 HOST = "127.0.0.1"
@@ -19,12 +20,26 @@ HOST = "127.0.0.1"
 
 def store_state(store: Store, sweep: str) -> str:
     """Return a short text that changes whenever a run of the sweep has new rows or has ended."""
+    runs = store.load_sweep(sweep).runs
+    if isinstance(store.root, ObjectPath):
+        return _objects_state(store.root, {run.run_id for run in runs})
     digest = hashlib.sha256()
-    for run in store.load_sweep(sweep).runs:
-        folder = store.run(run.run_id).path
+    for run in runs:
+        folder = store.root / "runs" / run.run_id
         for path in (folder, folder / "steps", folder / "attempts"):
             # A folder's time changes when a file in it appears, is renamed or goes.
             digest.update(str(path.stat().st_mtime_ns if path.is_dir() else 0).encode())
+    return digest.hexdigest()[:16]
+
+
+def _objects_state(root: ObjectPath, run_ids: set[str]) -> str:
+    digest = hashlib.sha256()
+    for key, entry in (root / "runs").entries().items():
+        run_id, _, name = key.partition("/")
+        if run_id in run_ids and name.split("/")[0] in ("steps", "attempts", "DONE.json"):
+            # The record of an attempt is a heartbeat too: that it is there is what counts.
+            version = "" if name.startswith("attempts/") else entry.version
+            digest.update(f"{key} {version}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -76,7 +76,8 @@ def _decide(run: RunSpec, standing: Standing, choice: Choice) -> Action:
 
 
 def ledger(store: Store) -> Callable[[str], Standing]:
-    """Return the standing of runs of a store, read when asked."""
+    """Return the standing of runs of a store, read when asked; of an object store, read now."""
+    store = store.reading()
 
     def standing(run_id: str) -> Standing:
         folder = store.run(run_id)

@@ -47,7 +47,7 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
 
         torch.set_num_threads(config["threads"])
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return train(run, Store.at(config["store"]), device)
+        return train(run, Store.at(config["store"], waits=True), device)
 
     def step(self) -> dict[str, Any]:
         """Advance for a stretch of time; an exception ends the run, not the trial.

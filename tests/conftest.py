@@ -1,7 +1,25 @@
-"""Settings of all tests."""
+"""Settings of all tests, and the object store that some of them share."""
 
+import uuid
+
+import pytest
 from hypothesis import settings
+from s3_server import BUCKET, environment, serve_s3
 
 # Time is not asserted on: these machines are shared.
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
+
+
+@pytest.fixture(scope="session")
+def s3_port():
+    with serve_s3() as port:
+        yield port
+
+
+@pytest.fixture
+def s3_url(s3_port, tmp_path, monkeypatch):
+    """The URL of an empty store; this process and those it starts know how to reach it."""
+    for name, value in environment(s3_port, tmp_path / "node").items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"

@@ -20,7 +20,7 @@ from sweeps.spec import RunSpec
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("spec", help="a RunSpec as JSON: run.json, or one of resolved.json's runs")
-    parser.add_argument("--store", default="./store", help="where rows go (default: ./store)")
+    parser.add_argument("--store", default="./store", help="folder or URL (default: ./store)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     arguments = parser.parse_args()
     try:

@@ -7,16 +7,19 @@ or schedule to keep: weights, moments and the step are all of a run's state.
 
 It is written aside and counts once its manifest is there, written last. The manifest has size and
 SHA-256 of each file and of the run's Parquet parts up to the step, so that resuming never trusts
-rows that a crash has torn.
+rows that a crash has torn. On an object store nothing can be moved into place: layers lie under a
+name that no other save ever takes, and the manifest says which; what it does not list is removed.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -24,8 +27,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sweeps.results.manifest import damage, parts_until
+from sweeps.results.objects import ObjectPath
 from sweeps.results.patience import patiently
-from sweeps.results.store import RunFolder, file_checksum, whole_folder, write_json
+from sweeps.results.store import (
+    Place,
+    RunFolder,
+    file_checksum,
+    local_file,
+    read_json,
+    remove_folder,
+    whole_file,
+    whole_folder,
+    write_json,
+)
 from workers.engines.engine import LAYER_TENSORS, Engine
 
 CPU = torch.device("cpu")
@@ -40,26 +54,40 @@ def save_checkpoint(
     been written before.
     """
     path = folder.checkpoint_path(step)
-    leads = engine.rank == 0
-    if leads:
+    if engine.rank != 0:
+        _write_layers(engine, None)
+        return
+    with _aside(path, guard) as aside:
+        files = _write_layers(engine, aside)
+    manifest = {"step": step, "files": files, "parts": parts_until(folder, step)}
+    patiently(partial(write_json, path / "manifest.json", manifest, guard), path)
+    others: Iterable[Place] = (folder.path / "checkpoints").iterdir()
+    for older in list(others):
+        if older != path:
+            remove_folder(older)
+    if isinstance(path, ObjectPath):
+        path.files.delete(
+            f"{path.key}/{name}" for name in path.entries() if name not in (*files, "manifest.json")
+        )
+
+
+@contextmanager
+def _aside(path: Place, guard: Callable[[], None]) -> Iterator[Place]:
+    """Yield where layers go before they count; a local folder then takes its place at ``path``."""
+    if isinstance(path, ObjectPath):
+        yield path / secrets.token_hex(8)
+        return
+    guard()
+    # What stands here has no manifest, or is of the same step and replaced.
+    shutil.rmtree(path, ignore_errors=True)
+    with whole_folder(path) as folder:
+        yield folder
         guard()
-        # What stands here has no manifest, or is of the same step and replaced.
-        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_layers(engine: Engine, aside: Place | None) -> dict[str, dict[str, Any]]:
+    """Write every layer, or only take part; return what the manifest says of the files."""
     files: dict[str, dict[str, Any]] = {}
-    if leads:
-        with whole_folder(path) as aside:
-            _write_layers(engine, aside, files)
-            guard()
-        manifest = {"step": step, "files": files, "parts": parts_until(folder, step)}
-        patiently(partial(write_json, path / "manifest.json", manifest, guard), path)
-        for older in sorted((folder.path / "checkpoints").glob("step-*")):
-            if older != path:
-                shutil.rmtree(older, ignore_errors=True)
-    else:
-        _write_layers(engine, None, files)
-
-
-def _write_layers(engine: Engine, aside: Path | None, files: dict[str, dict[str, Any]]) -> None:
     for i, group in enumerate(engine.groups):
         tensors: dict[str, torch.Tensor] = {}
         for which in LAYER_TENSORS:
@@ -67,17 +95,22 @@ def _write_layers(engine: Engine, aside: Path | None, files: dict[str, dict[str,
                 tensors[f"{which}/{group.names[k]}"] = tensor.contiguous()
         if aside is not None:
             file = aside / f"layer-{group.layer:04d}.safetensors"
-            patiently(partial(_write_layer, file, tensors), file)
-            files[file.name] = {"bytes": file.stat().st_size, "sha256": file_checksum(file)}
+            name = file.name if isinstance(file, Path) else f"{aside.name}/{file.name}"
+            files[name] = patiently(partial(_write_layer, file, tensors), file)
+    return files
 
 
-def _write_layer(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+def _write_layer(file: Place, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    if isinstance(file, ObjectPath):
+        with whole_file(file) as local:
+            return _write_layer(local, tensors)
     try:
         save_file(tensors, file)
     except SafetensorError as error:  # it wraps the system's error, and with it what may pass
         raise OSError(None, str(error), str(file)) from error
     with file.open("rb") as written:
         os.fsync(written.fileno())
+    return {"bytes": file.stat().st_size, "sha256": file_checksum(file)}
 
 
 def load_checkpoint(folder: RunFolder, engine: Engine) -> int:
@@ -95,8 +128,11 @@ def load_checkpoint(folder: RunFolder, engine: Engine) -> int:
     return 0
 
 
-def _read_layers(path: Path, engine: Engine) -> None:
+def _read_layers(path: Place, engine: Engine) -> None:
+    listed = read_json(path / "manifest.json")["files"]
+    names = {PurePosixPath(name).name: name for name in listed}
     for i, group in enumerate(engine.groups):
-        tensors = load_file(path / f"layer-{group.layer:04d}.safetensors")
+        with local_file(path / names[f"layer-{group.layer:04d}.safetensors"]) as file:
+            tensors = load_file(file)
         for which in LAYER_TENSORS:
             engine.set_layer(i, which, [tensors[f"{which}/{name}"] for name in group.names])

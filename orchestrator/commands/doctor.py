@@ -23,7 +23,7 @@ def command(location: str, fix: bool, as_json: bool) -> int:
 
     store = Store.at(location)
     if not store.root.is_dir():
-        raise UserError(f"--store {location}: no such folder")
+        raise UserError(f"--store {location}: nothing is there")
     findings = list(audit(store))
     if fix:
         for finding in findings:

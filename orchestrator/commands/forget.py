@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import click
 
 from sweeps.errors import UserError
@@ -20,8 +18,6 @@ def command(run_id: str, location: str) -> int:
     attempts = folder.attempts()
     if attempts and is_alive(folder, attempts[-1]):
         raise UserError(f"run {run_id} is running (process {attempts[-1]['pid']}); stop it first")
-    # The closing record goes first: from then on no reader counts what is being removed.
-    folder.forget_results()
-    shutil.rmtree(folder.path)
+    folder.forget()
     click.echo(f"forgot run {run_id}")
     return 0

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 
 import click
 
 from sweeps.errors import UserError
 from sweeps.results.attempt import is_alive
 from sweeps.results.run_log import event_text, read_events
-from sweeps.results.store import RunFolder, Store
+from sweeps.results.store import Place, RunFolder, Store
 
 POLL_SECONDS = 0.5
 RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -73,7 +72,7 @@ def _going_on(folder: RunFolder, number: int) -> bool:
     return is_alive(folder, folder.attempts()[number - 1])
 
 
-def _show(path: Path, shown: int, as_json: bool) -> int:
+def _show(path: Place, shown: int, as_json: bool) -> int:
     """Print the events after the first ``shown``; return how many there are."""
     if not path.is_file():
         return shown

@@ -92,7 +92,7 @@ def run_sweep(
             until_done.enter_context(connected_ray(address))
             nodes = cluster_nodes()
             placement, gpu_bytes = place_on(nodes, slots), require_workers(nodes)
-            require_store_on([node.name for node in nodes], str(store.root), sweep.name)
+            require_store_on([node.name for node in nodes], store.location, sweep.name)
             configs = _configs(to_run, store, placement, gpu_bytes)
             console.print(f"  on the Ray cluster at {address}: {len(nodes)} nodes", markup=False)
         console.print(f"  {len(to_run)} to run, {min(placement.slots, len(to_run))} side by side")
@@ -133,7 +133,7 @@ def _configs(
         {
             "run_id": run.run_id,
             "spec": run.model_dump_json(),
-            "store": str(store.root),
+            "store": store.location,
             "threads": placement.threads,
             "ranks": rank_processes(run, placement.slots),
             "cpus": placement.cpus,
@@ -215,5 +215,7 @@ def _close(
 
 def location_of(store: Store) -> str:
     """Return the store's place as a person would write it here."""
+    if not isinstance(store.root, Path):
+        return store.location
     relative = os.path.relpath(store.root)
     return str(store.root) if relative.startswith("..") else f"./{relative}"

@@ -30,7 +30,7 @@ STATES = ("finished", "diverged", "running", "failed", "cancelled", "lost", "wai
 @click.option("--json", "as_json", is_flag=True, help="Print every run's state as JSON.")
 def command(name: str | None, location: str, profile_name: str | None, as_json: bool) -> int:
     """Show how far sweep NAME is; without a name, every sweep of the store."""
-    store = Store.at(location)
+    store = Store.at(location).reading()
     names = [name] if name else store.sweep_names()
     reports = {sweep: _report(store, sweep) for sweep in names}
     if as_json:

@@ -4,7 +4,7 @@ The file ``attempts/<n>.json`` is both. It is created exclusively, so a number h
 the highest number owns the run: before anything of the run is put in place, the writer asks whether
 it has been superseded. The file's modification time is a heartbeat. A successor waits while it is
 fresh, takes over when it is not, and so fences a writer that only seemed dead: workers of a killed
-driver live on for seconds.
+driver live on for seconds. On an object store ``object_claim`` does the same with whole PUTs.
 
 An attempt that has been silent for ``stale_seconds`` counts as gone; DEPTHSWEEP_STALE_SECONDS in
 the environment says another time than 20 s. All processes at a store must agree on it.
@@ -12,6 +12,7 @@ the environment says another time than 20 s. All processes at a store must agree
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import threading
@@ -19,13 +20,18 @@ import time
 import traceback
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sweeps.errors import UserError
+from sweeps.results.objects import ObjectPath
 from sweeps.results.patience import patiently
 from sweeps.results.run_log import RunLog
-from sweeps.results.store import RunFolder, create_json, write_json
+from sweeps.results.store import Place, RunFolder, create_json, write_json
+
+if TYPE_CHECKING:
+    from sweeps.results.object_claim import ObjectClaim
 
 # Ten missed heartbeats: a busy disk or a long garbage collection is not a death.
 STALE_SECONDS = 20.0
@@ -64,19 +70,13 @@ class Attempt:
 
     def __enter__(self) -> Self:
         """Wait out a live predecessor, claim the next number, start the heartbeat."""
-        while True:
-            newest = self._folder.newest_attempt()
-            if newest is not None and is_alive(self._folder, newest):
-                time.sleep(min(POLL_SECONDS, self._beat_seconds))
-                continue
-            self.number = newest["attempt"] + 1 if newest else 1
-            if patiently(partial(create_json, self._path, self._record), self._path):
-                break
+        self._claim = claim_of(self._folder)
+        self.number = self._claim.take(self._record)
         self._folder.fence()
+        self._log = RunLog(self._folder.log_path(self.number))
+        self.log = self._log.event
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        log = RunLog(self._folder.log_path(self.number))
-        self.log = log.event
-        self._listening = log.listening()
+        self._listening = self._log.listening()
         self._listening.__enter__()
         self.log("attempt started", run=self._folder.run_id, attempt=self.number)
         return self
@@ -93,11 +93,8 @@ class Attempt:
 
     def require_ownership(self) -> None:
         """Raise Superseded when a later attempt has claimed the run, or the run was forgotten."""
-        if self._superseded():
+        if not self._claim.holds():
             raise Superseded(f"run {self._folder.run_id}: attempt {self.number} was superseded")
-
-    def _superseded(self) -> bool:
-        return not self._path.exists() or self._folder.attempt_path(self.number + 1).exists()
 
     def end(self, cause: str, error: str | None = None) -> None:
         """Record how the attempt ended; the heartbeat stops."""
@@ -107,6 +104,7 @@ class Attempt:
         self._ended = True
         self._write()
         self.log("attempt ended", cause=cause, seconds=seconds)
+        self._log.flush()
         self._listening.__exit__(None, None, None)
 
     def __exit__(
@@ -120,23 +118,80 @@ class Attempt:
             return
         if kind is None or issubclass(kind, (GeneratorExit, KeyboardInterrupt)):
             self.end("cancelled")
-        elif issubclass(kind, Superseded) or self._superseded():
+        elif issubclass(kind, Superseded) or not self._claim.holds():
             self.end("superseded")
         else:
             self.end("failed", "".join(traceback.format_exception(kind, error, trace)))
 
     def _write(self) -> None:
-        if self._path.exists():  # a forgotten run stays forgotten
-            patiently(partial(write_json, self._path, self._record), self._path)
+        self._claim.write(self._record)
 
     def _beat(self) -> None:
         while not self._stop.wait(self._beat_seconds):
-            try:
-                os.utime(self._path)
-            except FileNotFoundError:
-                return
-            except OSError:  # a store that is away may come back, and the run waits for it
+            # A store that is away may come back, and the run waits for it: the heart goes on.
+            with contextlib.suppress(OSError):
+                if not self._claim.beat(self._record):
+                    return
+                self._log.flush()
+
+
+class FileClaim:
+    """The claim of the next number of a run in a local folder: an exclusive hard link."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    @property
+    def _path(self) -> Path:
+        return _local(self._folder.attempt_path(self.number))
+
+    def take(self, record: dict[str, Any]) -> int:
+        """Wait out a live predecessor, claim the next number, and return it."""
+        while True:
+            newest = self._folder.newest_attempt()
+            if newest is not None and is_alive(self._folder, newest):
+                time.sleep(poll_seconds())
                 continue
+            self.number: int = newest["attempt"] + 1 if newest else 1
+            if patiently(partial(create_json, self._path, record), self._path):
+                return self.number
+
+    def holds(self) -> bool:
+        """Return whether no later attempt has claimed the run and nobody has forgotten it."""
+        return self._path.exists() and not self._folder.attempt_path(self.number + 1).exists()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Put the record in place, unless the run was forgotten meanwhile."""
+        if self._path.exists():
+            patiently(partial(write_json, self._path, record), self._path)
+
+    def beat(self, record: dict[str, Any]) -> bool:
+        """Touch the record; return False once there is nothing left to beat for."""
+        del record
+        try:
+            os.utime(self._path)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def claim_of(folder: RunFolder) -> FileClaim | ObjectClaim:
+    """Return a claim not yet taken, of the kind that the store's files allow."""
+    if isinstance(folder.path, ObjectPath):
+        from sweeps.results.object_claim import ObjectClaim
+
+        return ObjectClaim(folder)
+    return FileClaim(folder)
+
+
+def _local(path: Place) -> Path:
+    assert isinstance(path, Path)
+    return path
+
+
+def poll_seconds() -> float:
+    """Return how often a waiting successor looks."""
+    return min(POLL_SECONDS, stale_seconds() / BEATS)
 
 
 def stale_seconds() -> float:
@@ -163,28 +218,44 @@ def end_for(folder: RunFolder, cause: str, error: str) -> None:
 def is_alive(folder: RunFolder, attempt: dict[str, Any]) -> bool:
     """Return whether an attempt still runs: it has not ended, beats, and its process is there.
 
-    The process is asked for on this machine only; of another one the heartbeat is all there is.
+    The process is asked for on this machine only; of another one the heartbeat is all there is. On
+    an object store it is watched, for up to STALE_SECONDS.
     """
     if attempt["cause"] is not None:
         return False
+    if isinstance(folder.path, ObjectPath):
+        return bool(alive_runs([folder]))
     try:
-        beat = folder.attempt_path(attempt["attempt"]).stat().st_mtime
+        beat = _local(folder.attempt_path(attempt["attempt"])).stat().st_mtime
     except FileNotFoundError:
         return False
     if time.time() - beat > stale_seconds():
         return False
-    here = attempt["node"] == platform.node() and attempt["pid"] is not None
-    return not here or _process_exists(attempt["pid"])
+    return not is_dead_here(attempt)
 
 
-def _process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+def alive_runs(folders: list[RunFolder]) -> set[str]:
+    """Return the ids of the runs whose newest attempt is alive; heartbeats are watched together."""
+    newest = ((folder, folder.newest_attempt()) for folder in folders)
+    open_ones = [(folder, a) for folder, a in newest if a is not None and a["cause"] is None]
+    if any(isinstance(folder.path, ObjectPath) for folder, _ in open_ones):
+        from sweeps.results.object_claim import alive_among
+
+        return alive_among([folder for folder, _ in open_ones])
+    return {folder.run_id for folder, attempt in open_ones if is_alive(folder, attempt)}
+
+
+def is_dead_here(attempt: dict[str, Any]) -> bool:
+    """Return whether an attempt ran on this machine and its process is gone."""
+    if attempt["node"] != platform.node() or attempt["pid"] is None:
         return False
-    except PermissionError:
+    try:
+        os.kill(attempt["pid"], 0)
+    except ProcessLookupError:
         return True
-    return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _now() -> str:

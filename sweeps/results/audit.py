@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from sweeps.results.attempt import is_alive
+from sweeps.results.attempt import alive_runs
 from sweeps.results.manifest import damage
+from sweeps.results.mirror import Mirror
+from sweeps.results.objects import ObjectPath, scratch_folder
 from sweeps.results.schema import TABLES
-from sweeps.results.store import RunFolder, Store, file_checksum, write_json
+from sweeps.results.store import RunFolder, Store, file_checksum, name_in, write_json
 from sweeps.spec import RunSpec
 
 
@@ -30,54 +33,83 @@ class Finding:
 
 
 def audit(store: Store) -> Iterator[Finding]:
-    """Yield what is wrong with each run of a store, and with its cache."""
-    for folder in store.runs():
-        attempts = folder.attempts()
-        if attempts and is_alive(folder, attempts[-1]):
-            continue
-        yield from _run(folder)
-        if attempts and attempts[-1]["cause"] is None:
-            yield _lost_attempt(folder, attempts[-1])
-    for path in store.cache.rglob(".*"):
-        yield _leftover("cache", path)
+    """Yield what is wrong with each run of a store, and with its cache.
+
+    Of an object store everything is fetched anew: what was fetched before proves nothing.
+    """
+    with _fetched(store) as fetched:
+        folders = fetched.runs()
+        attempts = {folder.run_id: folder.attempts() for folder in folders}
+        open_ones = [i for i, tries in attempts.items() if tries and tries[-1]["cause"] is None]
+        alive = alive_runs([store.run(run_id) for run_id in open_ones])
+        for folder in folders:
+            if folder.run_id in alive:
+                continue
+            yield from _run(folder, store.run(folder.run_id))
+            if folder.run_id in open_ones:
+                yield _lost_attempt(store.run(folder.run_id), attempts[folder.run_id][-1])
+    if isinstance(store.root, Path):
+        for path in store.cache.rglob(".*"):
+            yield _leftover("cache", path)
 
 
-def _run(folder: RunFolder) -> Iterator[Finding]:
-    for path in folder.path.rglob(".*.tmp"):
-        yield _leftover(folder.run_id, path)
+@contextmanager
+def _fetched(store: Store) -> Iterator[Store]:
+    if isinstance(store.root, Path):
+        yield store
+        return
+    with scratch_folder() as folder:
+        mirror = Mirror(store.root, folder)
+        mirror.refresh(with_parts=True)
+        yield Store(mirror.folder, mirror)
+
+
+def _run(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
+    """Yield what is wrong with a run as read in ``folder``; mending is done to ``real``."""
+    if isinstance(real.path, Path):
+        for left in real.path.rglob(".*.tmp"):
+            yield _leftover(folder.run_id, left)
     done = folder.done()
     if done is None:
         if (folder.path / "DONE.json").exists():
-            yield _again(folder, "DONE.json cannot be read")
+            yield _again(real, "DONE.json cannot be read")
             return
         if (folder.path / "run.json").exists() and folder.record() is None:
             yield Finding(
                 folder.run_id,
                 "run.json cannot be read",
                 "removed: the next attempt writes it",
-                (folder.path / "run.json").unlink,
+                (real.path / "run.json").unlink,
             )
-        yield from _checkpoints(folder)
+        yield from _checkpoints(real)
         return
     wrong = next(_closed(folder, done), None)
     if wrong is not None:
-        yield _again(folder, wrong)
+        yield _again(real, wrong)
         return
     for table in TABLES:
         for path in folder.parts(table):
-            if _relative(folder, path) not in done["parts"]:
+            name = name_in(folder, path)
+            if name not in done["parts"]:
                 yield Finding(
                     folder.run_id,
-                    f"{_relative(folder, path)} is accounted for by no record",
+                    f"{name} is accounted for by no record",
                     "removed: no reader counts it",
-                    path.unlink,
+                    (real.path / name).unlink,
                 )
+    if isinstance(real.path, ObjectPath) and real.checkpoint_steps():
+        yield Finding(
+            folder.run_id,
+            "a checkpoint is left though the run has ended",
+            "removed",
+            real.forget_checkpoints,
+        )
 
 
 def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
     """Yield what contradicts a closing record."""
     for name, entry in done["parts"].items():
-        path = folder.path / name
+        path = _local(folder) / name
         if not path.is_file():
             yield f"{name} is missing"
         elif file_checksum(path) != entry["sha256"]:
@@ -103,7 +135,7 @@ def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
 def _steps(
     folder: RunFolder, done: dict[str, Any], table: str, expected: Any, *, unique: bool
 ) -> Iterator[str]:
-    paths = [folder.path / name for name in done["parts"] if name.startswith(f"{table}/")]
+    paths = [_local(folder) / name for name in done["parts"] if name.startswith(f"{table}/")]
     rows: list[tuple[int, int]] = []
     for path in paths:
         part = pq.read_table(path, columns=["step"] if unique else ["step", "layer"])
@@ -160,5 +192,6 @@ def _lost_attempt(folder: RunFolder, attempt: dict[str, Any]) -> Finding:
     return Finding(folder.run_id, what, "recorded as lost", close)
 
 
-def _relative(folder: RunFolder, path: Path) -> str:
-    return str(path.relative_to(folder.path))
+def _local(folder: RunFolder) -> Path:
+    assert isinstance(folder.path, Path)
+    return folder.path

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweeps.results.store import Store, write_text
+from sweeps.results.store import Place, Store, write_text
 
 LIBRARY = Path(__file__).parents[1] / "library"
 
@@ -22,12 +22,15 @@ def keep_claims(store: Store, sweep: str, sweep_file: Path) -> None:
 
 
 def find_claims(store: Store, sweep: str, given: str | None = None) -> Path:
-    """Return the claims file of a sweep: the one given, the one kept, or the study's own."""
+    """Return the claims file of a sweep: the one given, the one kept, or the study's own.
+
+    ``store`` is one for reading: see ``Store.reading``.
+    """
     if given is not None:
         return Path(given)
     kept = _kept(store, sweep)
-    return kept if kept.is_file() else LIBRARY / "claims.yaml"
+    return kept if isinstance(kept, Path) and kept.is_file() else LIBRARY / "claims.yaml"
 
 
-def _kept(store: Store, sweep: str) -> Path:
+def _kept(store: Store, sweep: str) -> Place:
     return store.sweep_folder(sweep) / "claims.yaml"

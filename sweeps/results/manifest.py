@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sweeps.results.schema import TABLES
-from sweeps.results.store import RunFolder, file_checksum, read_json
+from sweeps.results.store import RunFolder, account_of, name_in, read_json
 
 
 def damage(folder: RunFolder, step: int) -> str | None:
@@ -19,23 +19,18 @@ def damage(folder: RunFolder, step: int) -> str | None:
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return f"{path}/manifest.json cannot be read"
     for file, size, checksum in accounts:
-        if not file.is_file():
+        found = account_of([file]).get(file)
+        if found is None:
             return f"{file} is missing"
-        if file.stat().st_size != size:
-            return f"{file} has {file.stat().st_size} bytes of {size}"
-        if file_checksum(file) != checksum:
+        if found["bytes"] != size:
+            return f"{file} has {found['bytes']} bytes of {size}"
+        if found["sha256"] != checksum:
             return f"{file} does not match its checksum"
     return None
 
 
 def parts_until(folder: RunFolder, step: int) -> dict[str, dict[str, Any]]:
     """Return size and SHA-256 of each part whose rows end at ``step`` or before, by its path."""
-    return {
-        str(path.relative_to(folder.path)): {
-            "bytes": path.stat().st_size,
-            "sha256": file_checksum(path),
-        }
-        for table in TABLES
-        for path in folder.parts(table)
-        if folder.last_step_of(path) <= step
-    }
+    parts = (path for table in TABLES for path in folder.parts(table))
+    known = account_of(path for path in parts if folder.last_step_of(path) <= step)
+    return {name_in(folder, path): entry for path, entry in known.items()}

@@ -11,10 +11,9 @@ same model, objective and probe shares one measurement.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from sweeps.results.store import Store, read_json, write_json
+from sweeps.results.store import Place, Store, read_if_readable, write_json
 from sweeps.spec import RunSpec, content_id
 
 
@@ -37,8 +36,9 @@ def distance_key(spec: RunSpec) -> str:
     )
 
 
-def distance_path(store: Store, key: str) -> Path:
-    return store.cache / "objective_distance" / f"{key}.json"
+def distance_path(store: Store, key: str) -> Place:
+    """Return where a distance is kept: with the results, whatever kind of store they are in."""
+    return store.root / "cache" / "objective_distance" / f"{key}.json"
 
 
 def record_distance(
@@ -67,5 +67,5 @@ def record_distance(
 
 def recorded_distance(store: Store, key: str) -> float | None:
     """Return the distance of a key, or None where none was measured."""
-    path = distance_path(store, key)
-    return float(read_json(path)["objective_distance"]) if path.is_file() else None
+    record = read_if_readable(distance_path(store, key))
+    return None if record is None else float(record["objective_distance"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -32,11 +33,12 @@ class StoreUnavailable(OSError):
     """The store could not be written for as long as a run waits."""
 
 
-def patiently(write: Callable[[], Result], path: Path) -> Result:
+def patiently(write: Callable[[], Result], path: object) -> Result:
     """Return ``write()``, trying again with growing waits while the store cannot be written.
 
     ``write`` must leave nothing half done when it raises. Raises StoreUnavailable, naming the path
-    and its free space, when patience runs out; any error that will not pass is raised at once.
+    and its free space, or the URL, when patience runs out; any error that will not pass is raised
+    at once.
     """
     wait, waited = FIRST_WAIT_SECONDS, 0.0
     while True:
@@ -45,10 +47,12 @@ def patiently(write: Callable[[], Result], path: Path) -> Result:
         except OSError as error:
             if not _passes(error):
                 raise
+            if not waited:
+                logging.getLogger(__name__).warning("%s: waiting for it: %s", path, error)
             if waited >= PATIENCE_SECONDS:
                 raise StoreUnavailable(
                     f"{path}: could not be written for {waited:.0f} s ({error.strerror or error});"
-                    f" {_free(path)} free there. Make room or bring it back, then resume"
+                    f"{_free(path)} bring it back, then resume"
                 ) from error
         time.sleep(wait)
         waited += wait
@@ -60,11 +64,13 @@ def _passes(error: OSError) -> bool:
     return error.errno in PASSING or "No space left" in str(error)
 
 
-def _free(path: Path) -> str:
+def _free(path: object) -> str:
+    if not isinstance(path, Path):
+        return ""
     folder = path
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
-        return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB"
+        return f" {shutil.disk_usage(folder).free / 2**20:.0f} MiB free there. Make room or"
     except OSError:
-        return "unknown space"
+        return " Make room or"

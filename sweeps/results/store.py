@@ -6,6 +6,9 @@ runs/<run_id>/attempts/<n>.json       started, node, ended, cause
 runs/<run_id>/<table>/part-<first>-<last>.parquet
 runs/<run_id>/DONE.json               written last: status, row counts, checksums of the parts
 cache/                                tokens, reference states, stand-ins, by content
+
+The root is a local folder, or a URL of an object store: the same names are then keys of objects,
+``ObjectPath`` takes the place of ``Path``, and the cache stays on the node.
 """
 
 from __future__ import annotations
@@ -16,37 +19,78 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.errors import UserError, closest
 from sweeps.expand import Sweep
+from sweeps.results.node_cache import node_cache
+from sweeps.results.objects import Entry, ObjectFiles, ObjectPath, scratch_folder
 from sweeps.results.records import Status as Status
 from sweeps.results.records import attempt_record, closing_record
 from sweeps.spec import RunSpec
 
+if TYPE_CHECKING:
+    from sweeps.results.mirror import Mirror
+
+Place = Path | ObjectPath
+
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of sweeps, runs and caches."""
+    """Sweeps, runs and caches below one root; ``mirror`` where it is a copy for reading."""
 
-    root: Path
+    root: Place
+    mirror: Mirror | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def at(cls, location: str) -> Store:
-        """Return the store at a path; raise UserError for what cannot be one."""
+    def at(cls, location: str, *, waits: bool = False) -> Store:
+        """Return the store at a path or URL; raise UserError for what cannot be one.
+
+        ``waits`` is for a worker: an object store that is out of reach is then waited for from the
+        first request on.
+        """
         if "://" in location:
-            raise UserError(f"--store {location}: a store is a local folder; give its path")
+            return cls(ObjectPath(ObjectFiles(location, waits=waits)))
         root = Path(location).expanduser().absolute()
         if root.exists() and not root.is_dir():
             raise UserError(f"--store {location}: is a file; give a folder")
         return cls(root)
 
+    @property
+    def location(self) -> str:
+        """The path or URL of the store, also of one that is read through a mirror."""
+        return str(self.root) if self.mirror is None else self.mirror.url
+
+    def reading(self) -> Store:
+        """Return this store for reading now: of an object store its newest records, copied here.
+
+        Parts are copied by ``bring`` when they are asked for.
+        """
+        if isinstance(self.root, Path):
+            return self
+        from sweeps.results.mirror import Mirror
+
+        mirror = Mirror(self.root, node_cache() / "mirrors")
+        mirror.refresh()
+        return Store(mirror.folder, mirror)
+
+    def bring(self, parts: Iterable[str]) -> None:
+        """See to it that parts, given by local path, are on this machine if the store has them."""
+        if self.mirror is not None:
+            self.mirror.bring(parts)
+
     def require_writable(self) -> None:
         """Raise UserError unless files can be made here; leaves nothing behind."""
+        if isinstance(self.root, ObjectPath):
+            probe = self.root / f"writable-{secrets.token_hex(8)}"
+            probe.write_bytes(b"")
+            probe.unlink()
+            return
         folder = self.root
         while not folder.exists():
             folder = folder.parent
@@ -59,7 +103,7 @@ class Store:
             ) from None
 
     # ------------------------------------------------------------------------------------ sweeps
-    def sweep_folder(self, name: str) -> Path:
+    def sweep_folder(self, name: str) -> Place:
         return self.root / "sweeps" / name
 
     def sweep_names(self) -> list[str]:
@@ -85,7 +129,7 @@ class Store:
         if not (folder / "resolved.json").is_file():
             names = self.sweep_names()
             hint = closest(name, names) if names else "it holds no sweep yet"
-            raise UserError(f"store {self.root}: no sweep {name!r}; {hint}")
+            raise UserError(f"store {self.location}: no sweep {name!r}; {hint}")
         try:
             resolved = read_json(folder / "resolved.json")
             runs = tuple(
@@ -109,24 +153,27 @@ class Store:
         known = [folder.run_id for folder in self.runs()]
         if run_id not in known:
             hint = closest(run_id, known) if known else "it holds no run yet"
-            raise UserError(f"store {self.root}: no run {run_id!r}; {hint}")
+            raise UserError(f"store {self.location}: no run {run_id!r}; {hint}")
         return self.run(run_id)
 
     def runs(self) -> list[RunFolder]:
         """Return every run the store has a folder of, in order of run id."""
         folder = self.root / "runs"
+        if isinstance(folder, ObjectPath):
+            return [RunFolder(path) for path in sorted(folder.iterdir())]
         return [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
 
     @property
     def cache(self) -> Path:
-        return self.root / "cache"
+        """Where what can be made again is kept: in the store, or on this node for a URL."""
+        return self.root / "cache" if isinstance(self.root, Path) else node_cache()
 
 
 @dataclass(frozen=True)
 class RunFolder:
     """What the store holds of one run."""
 
-    path: Path
+    path: Place
 
     @property
     def run_id(self) -> str:
@@ -134,7 +181,7 @@ class RunFolder:
 
     def record(self) -> dict[str, Any] | None:
         """Return what ran, or None where no attempt got that far or it cannot be read."""
-        record = _read_if_readable(self.path / "run.json")
+        record = read_if_readable(self.path / "run.json")
         sound = record is not None and all(
             isinstance(record.get(name), dict) for name in ("spec", "facts")
         )
@@ -142,7 +189,7 @@ class RunFolder:
 
     def done(self) -> dict[str, Any] | None:
         """Return the closing record, or None where there is none that can be read."""
-        return closing_record(_read_if_readable(self.path / "DONE.json"))
+        return closing_record(read_if_readable(self.path / "DONE.json"))
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return the attempts in order, each with its number under ``attempt``."""
@@ -154,29 +201,32 @@ class RunFolder:
         return self._attempt(numbers[-1]) if numbers else None
 
     def attempt_numbers(self) -> list[int]:
+        place = self.path / "attempts"
         try:
-            names = os.listdir(self.path / "attempts")
+            names = (
+                os.listdir(place) if isinstance(place, Path) else place.files.children(place.key)
+            )
         except FileNotFoundError:
             return []
         stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
     def _attempt(self, number: int) -> dict[str, Any]:
-        return attempt_record(number, _read_if_readable(self.attempt_path(number)))
+        return attempt_record(number, read_if_readable(self.attempt_path(number)))
 
-    def attempt_path(self, number: int) -> Path:
+    def attempt_path(self, number: int) -> Place:
         return self.path / "attempts" / f"{number}.json"
 
-    def log_path(self, number: int) -> Path:
+    def log_path(self, number: int) -> Place:
         return self.path / "logs" / f"attempt-{number}.log"
 
-    def part_path(self, table: str, first: int, last: int) -> Path:
+    def part_path(self, table: str, first: int, last: int) -> Place:
         return self.path / table / f"part-{first:06d}-{last:06d}.parquet"
 
-    def parts(self, table: str) -> list[Path]:
+    def parts(self, table: str) -> list[Place]:
         return sorted((self.path / table).glob("part-*.parquet"))
 
-    def checkpoint_path(self, step: int) -> Path:
+    def checkpoint_path(self, step: int) -> Place:
         return self.path / "checkpoints" / f"step-{step:06d}"
 
     def checkpoint_steps(self) -> list[int]:
@@ -185,7 +235,7 @@ class RunFolder:
         return sorted(int(path.parent.name.removeprefix("step-")) for path in manifests)
 
     @staticmethod
-    def last_step_of(part: Path) -> int:
+    def last_step_of(part: Place) -> int:
         """Return the last step whose rows a part holds, from its name."""
         return int(part.stem.split("-")[2])
 
@@ -202,8 +252,11 @@ class RunFolder:
         """Take from earlier attempts what they are about to put in place.
 
         A writer asks whether it still owns the run between writing a temporary file and renaming
-        it. One that was stopped there, for however long, finds its file gone when it goes on.
+        it. One that was stopped there, for however long, finds its file gone when it goes on. On
+        an object store there is nothing to take: the PUT follows the question at once.
         """
+        if isinstance(self.path, ObjectPath):
+            return
         for path in self.path.rglob(".*.tmp"):
             if path.parent.name != "attempts":  # others may be claiming a number just now
                 path.unlink(missing_ok=True)
@@ -211,7 +264,12 @@ class RunFolder:
             shutil.rmtree(path, ignore_errors=True)
 
     def forget_checkpoints(self) -> None:
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        remove_folder(self.path / "checkpoints")
+
+    def forget(self) -> None:
+        """Remove everything; from the first moment on, no reader counts what is being removed."""
+        self.forget_results()
+        remove_folder(self.path)
 
     def forget_results(self) -> None:
         """Remove the closing record, then all that a run from the start replaces."""
@@ -226,11 +284,17 @@ def no_guard() -> None:
 
 
 @contextmanager
-def whole_file(path: Path, guard: Callable[[], None] = no_guard) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and takes its place.
+def whole_file(path: Place, guard: Callable[[], None] = no_guard) -> Iterator[Path]:
+    """Yield a temporary local path; on success it is synced and takes its place, as one object.
 
     ``guard`` is called before that and raises to prevent it; see ``RunFolder.fence``.
     """
+    if isinstance(path, ObjectPath):
+        with scratch_folder() as folder:
+            yield folder / path.name
+            guard()
+            path.files.upload(folder / path.name, path.key)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # A process id alone is not unique: containers on several nodes count theirs alike.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -242,6 +306,30 @@ def whole_file(path: Path, guard: Callable[[], None] = no_guard) -> Iterator[Pat
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def name_in(folder: RunFolder, path: Place) -> str:
+    """Return the path of a run's file as the run's records name it: steps/part-…."""
+    return str(path).removeprefix(f"{folder.path}/")
+
+
+@contextmanager
+def local_file(path: Place) -> Iterator[Path]:
+    """Yield a local path with the content of ``path``; raise FileNotFoundError if it is gone."""
+    if isinstance(path, Path):
+        yield path
+        return
+    with scratch_folder() as folder:
+        path.files.download(path.key, folder / path.name)
+        yield folder / path.name
+
+
+def remove_folder(path: Place) -> None:
+    """Remove all below a path; nothing where there is nothing."""
+    if isinstance(path, ObjectPath):
+        path.remove_all()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -257,12 +345,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_text(path: Path, text: str, guard: Callable[[], None] = no_guard) -> None:
+def write_text(path: Place, text: str, guard: Callable[[], None] = no_guard) -> None:
     with whole_file(path, guard) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, data: Any, guard: Callable[[], None] = no_guard) -> None:
+def write_json(path: Place, data: Any, guard: Callable[[], None] = no_guard) -> None:
     write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n", guard)
 
 
@@ -287,7 +375,7 @@ def create_json(path: Path, data: Any) -> bool:
     return True
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Place) -> dict[str, Any]:
     """Return the object a file holds; raise ValueError where it holds something else."""
     data = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(data, dict):
@@ -295,13 +383,34 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _read_if_readable(path: Path) -> dict[str, Any] | None:
+def read_if_readable(path: Place) -> dict[str, Any] | None:
+    """Return the object a file holds, or None where there is none or it cannot be read."""
     try:
         return read_json(path)
     except (FileNotFoundError, ValueError):
         return None
 
 
-def file_checksum(path: Path) -> str:
-    with path.open("rb") as file:
+def file_checksum(path: Place) -> str:
+    with local_file(path) as local, local.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def account_of(paths: Iterable[Place]) -> dict[Place, dict[str, Any]]:
+    """Return size in bytes and SHA-256 of each file; one that is not there is left out."""
+    found: dict[Place, dict[str, Any]] = {}
+    listings: dict[str, dict[str, Entry]] = {}
+    for path in paths:
+        if isinstance(path, Path):
+            if path.is_file():
+                found[path] = {"bytes": path.stat().st_size, "sha256": file_checksum(path)}
+            continue
+        above = path.parent
+        if above.key not in listings:
+            listings[above.key] = above.entries()
+        entry = listings[above.key].get(path.name)
+        if entry is not None:
+            read = partial(file_checksum, path)
+            checksum = path.files.checksum(path.key, entry, read)
+            found[path] = {"bytes": entry.size, "sha256": checksum}
+    return found

@@ -44,7 +44,7 @@ def open_store(
     """Return the tables of a store.
 
     Args:
-        path: folder of the store.
+        path: folder or URL of the store.
         sweep: only the runs of this sweep, under the names it gives its models; runs it has not
             started yet are in ``runs`` with status ``pending``.
         include_running: also read the whole parts of runs that have not ended.
@@ -53,7 +53,7 @@ def open_store(
         UserError: no such store, or no such sweep. Asking for a table raises it too when a part
             that a closing record lists is missing.
     """
-    store = Store.at(str(path))
+    store = Store.at(str(path)).reading()
     if not store.root.is_dir():
         raise UserError(f"--store {path}: no such folder; give the store that a run wrote to")
     if sweep is not None:
@@ -113,7 +113,8 @@ class Tables:
         return self._joined(table, self._contents.parts[table])
 
     def _joined(self, table: str, parts: list[str]) -> pl.LazyFrame:
-        _require(parts)
+        self.store.bring(parts)
+        _require(self.store, parts)
         schema = polars_schema(TABLES[table])
         if not parts:
             rows = pl.LazyFrame(schema=schema)
@@ -189,14 +190,15 @@ def _spec_of(folder: RunFolder, record: dict[str, Any]) -> RunSpec:
         ) from None
 
 
-def _require(parts: Iterable[str]) -> None:
+def _require(store: Store, parts: Iterable[str]) -> None:
     """Raise UserError for a part that is gone, before Polars meets it in the middle of a scan."""
     for path in parts:
         if not os.path.isfile(path):
             part = Path(path)
             raise UserError(
-                f"{part.parents[1]}: {part.parent.name}/{part.name} is missing though DONE.json"
-                " lists it; `depthsweep doctor --fix` drops the result, and resuming makes it anew"
+                f"{store.location}/runs/{part.parents[1].name}: {part.parent.name}/{part.name} is"
+                " missing though DONE.json lists it; `depthsweep doctor --fix` drops the result,"
+                " and resuming makes it anew"
             )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +16,16 @@ import pyarrow.parquet as pq
 
 from sweeps.results.patience import patiently
 from sweeps.results.schema import TABLES
-from sweeps.results.store import RunFolder, Status, file_checksum, whole_file, write_json
+from sweeps.results.store import (
+    Place,
+    RunFolder,
+    Status,
+    file_checksum,
+    local_file,
+    name_in,
+    whole_file,
+    write_json,
+)
 from sweeps.spec import RunSpec
 
 
@@ -48,10 +56,7 @@ class RunWriter:
         if step:
             self._flush(*self._run.part_of(step))
         parts = {
-            str(path.relative_to(self._folder.path)): {
-                "rows": pq.read_metadata(path).num_rows,
-                "sha256": file_checksum(path),
-            }
+            name_in(self._folder, path): _account(path)
             for table in TABLES
             for path in self._folder.parts(table)
         }
@@ -69,6 +74,11 @@ class RunWriter:
                 rows.clear()
 
 
-def _write_part(path: Path, content: pa.Table, guard: Callable[[], None]) -> None:
+def _account(path: Place) -> dict[str, Any]:
+    with local_file(path) as local:
+        return {"rows": pq.read_metadata(local).num_rows, "sha256": file_checksum(local)}
+
+
+def _write_part(path: Place, content: pa.Table, guard: Callable[[], None]) -> None:
     with whole_file(path, guard) as temporary:
         pq.write_table(content, temporary, compression="zstd")
