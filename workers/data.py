@@ -16,6 +16,7 @@ from sweeps.corpora import corpus_rows
 from sweeps.errors import UserError
 from sweeps.results.store import whole_file
 from sweeps.spec import BuiltinData, DataSource, FileData, HubData, content_id
+from workers.hub import HubUnavailable, dataset_columns
 
 Arrays = dict[str, NDArray[Any]]
 TOKENISE_BATCH = 1000
@@ -32,17 +33,17 @@ def load_rows(data: DataSource, roles: tuple[str, ...]) -> dict[str, list[Any]]:
     import datasets
 
     datasets.disable_progress_bars()
+    columns = {role: data.columns.get(role, role) for role in roles}
     try:
         if isinstance(data, HubData):
-            table = datasets.load_dataset(
-                data.hub, data.config, revision=data.revision, split=data.split
-            )
+            table = dataset_columns(data, list(columns.values()))
         else:
             table = _local(data)
+    except HubUnavailable:
+        raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         detail = " ".join(str(error).split())
         raise UserError(f"dataset {data.label}: cannot be loaded: {detail}") from error
-    columns = {role: data.columns.get(role, role) for role in roles}
     for role, column in columns.items():
         if column not in table.column_names:
             raise UserError(

@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 from transformers.utils import logging as transformers_logging
 
 from sweeps.errors import UserError
-from sweeps.spec import FolderModel, ModelSpec, StandinModel
+from sweeps.spec import FolderModel, HubModel, ModelSpec, StandinModel
+from workers.hub import HubUnavailable, model_folder, refusal
 from workers.pretrained import PretrainedModel, measure_facts, quiet_config, read_pretraining
 from workers.standins import standin_folder
 
@@ -29,35 +30,41 @@ def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> Pretrained
     if isinstance(source, StandinModel):
         folder = standin_folder(source, cache)
         pretraining = read_pretraining(folder)
-        path, revision = str(folder), None
+        path = str(folder)
         pickled = remote_code = False
     elif isinstance(source, FolderModel):
-        path, revision = source.folder, None
+        path = source.folder
         pickled, remote_code = source.pickled_weights, source.trust_remote_code
     else:
-        path, revision = source.hub, source.revision
+        path = str(_downloaded(model.name, source))
         pickled, remote_code = source.pickled_weights, source.trust_remote_code
     auto = AutoModelForCausalLM if source.pretraining == "clm" else AutoModelForMaskedLM
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=remote_code)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=remote_code)
         quiet_config(config)
         language_model, loading = auto.from_pretrained(
             path,
-            revision=revision,
             config=config,
             dtype=torch.float32,
             use_safetensors=None if pickled else True,
             trust_remote_code=remote_code,
             output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(
-            path, revision=revision, trust_remote_code=remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=remote_code)
     except (OSError, ValueError) as error:
         detail = " ".join(str(error).split())
         raise UserError(f"model {model.name}: cannot be loaded from {path}: {detail}") from error
     _refuse_missing(model.name, language_model, loading, needs_head)
     return PretrainedModel(language_model, tokenizer, measure_facts(language_model, pretraining))
+
+
+def _downloaded(name: str, source: HubModel) -> Path:
+    try:
+        return model_folder(source)
+    except HubUnavailable:
+        raise
+    except (OSError, ValueError) as error:
+        raise refusal(error, f"model {name} ({source.hub})") from error
 
 
 def _refuse_missing(name: str, model: nn.Module, loading: Any, needs_head: bool) -> None:

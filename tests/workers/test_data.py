@@ -103,8 +103,12 @@ def test_arrays_are_made_once_for_one_key(tmp_path):
         assert arrays["input_ids"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_a_hub_dataset_is_loaded_at_its_commit_and_its_columns_are_checked(monkeypatch):
+def test_a_hub_dataset_is_loaded_once_at_its_commit_and_its_columns_are_checked(
+    monkeypatch, tmp_path
+):
     import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
 
     asked = []
 
@@ -120,19 +124,25 @@ def test_a_hub_dataset_is_loaded_at_its_commit_and_its_columns_are_checked(monke
         split="validation",
         columns={"text": "sentence"},
     )
-    assert load_rows(data, ("text", "label"))["label"] == [0, 1, 0, 1, 0]
+    for _ in range(2):
+        assert load_rows(data, ("text", "label"))["label"] == [0, 1, 0, 1, 0]
     assert asked == [(("owner/name", "small"), {"revision": "a" * 40, "split": "validation"})]
     with pytest.raises(UserError, match=r"no column 'positive'.*it has sentence, label"):
         load_rows(data, ("text", "positive"))
 
 
-def test_a_hub_that_cannot_be_reached_is_said_with_the_dataset(monkeypatch):
+def test_a_hub_that_cannot_be_reached_is_said_with_the_dataset(monkeypatch, tmp_path):
     import datasets
+
+    from workers import hub
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(hub, "PATIENCE_SECONDS", 0.0)
 
     def load_dataset(*_, **__):
         raise ConnectionError("could not reach\nthe hub")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     data = HubData(hub="owner/name", revision="a" * 40)
-    with pytest.raises(UserError, match="dataset name: cannot be loaded: could not reach the hub"):
+    with pytest.raises(hub.HubUnavailable, match=r"dataset owner/name: .*could not reach the hub"):
         load_rows(data, ("text",))

@@ -77,6 +77,7 @@ def test_a_hub_model_is_asked_for_at_its_commit_with_safetensors_and_no_code(
 ):
     _, model, folder = saved("gpt2")
     asked = []
+    fetched = []
     real = AutoModelForCausalLM.from_pretrained
 
     def from_pretrained(path, **options):
@@ -84,11 +85,19 @@ def test_a_hub_model_is_asked_for_at_its_commit_with_safetensors_and_no_code(
         return real(path, **options)
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
-    # transformers takes a folder wherever it takes a repository.
-    source = HubModel(hub=str(folder), revision="a" * 40, pretraining="clm")
+
+    def snapshot_download(repository, **options):
+        fetched.append((repository, options))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    source = HubModel(hub="owner/name", revision="a" * 40, pretraining="clm")
     loaded = load_model(ModelSpec(name="mine", source=source), tmp_path, needs_head=True)
     assert torch.equal(loaded.language_model.lm_head.weight, model.lm_head.weight)
     (options,) = asked
-    assert options["revision"] == "a" * 40
+    ((repository, download),) = fetched
+    assert (repository, download["revision"]) == ("owner/name", "a" * 40)
+    assert not any("bin" in pattern for pattern in download["allow_patterns"])
     assert options["use_safetensors"] is True
     assert options["trust_remote_code"] is False
