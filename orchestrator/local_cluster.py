@@ -92,7 +92,9 @@ class LocalCluster:
         for node in reversed(alive):  # the head last, so that nobody waits for it
             _end(node["pid"])
         if self._record.is_file():
-            shutil.rmtree(json.loads(self._record.read_text())["scratch"], ignore_errors=True)
+            scratch = json.loads(self._record.read_text())["scratch"]
+            _end_orphans(scratch)
+            shutil.rmtree(scratch, ignore_errors=True)
             self._record.unlink()
         return len(alive)
 
@@ -183,3 +185,16 @@ def _end(pid: int) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(left, timeout=STOP_SECONDS)
+
+
+def _end_orphans(scratch: str) -> None:
+    """End what a node left behind that died before its children; they name the cluster's folder."""
+    import psutil
+
+    left = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(f"{scratch}/" in word for word in process.cmdline()):
+                process.kill()
+                left.append(process)
+    psutil.wait_procs(left, timeout=STOP_SECONDS)

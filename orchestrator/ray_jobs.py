@@ -68,13 +68,13 @@ class JobsApiClient:
             answer = client._get("/api/version")
             found = answer.json()["ray_version"]
             client._get("/api/jobs/")  # the version is told to anyone, the jobs are not
-        except requests.RequestException as error:
+        except (requests.ConnectionError, requests.Timeout) as error:
             reason = "timed out" if isinstance(error, requests.Timeout) else "refused"
             raise UserError(
                 f"no Ray cluster answers at {client.address} ({reason}); start it, or correct the"
                 " address in the cluster profile"
             ) from None
-        except (ValueError, KeyError, TypeError):
+        except (requests.RequestException, ValueError, KeyError, TypeError):
             raise UserError(f"{client.address} is no Ray Jobs API: not what it answers") from None
         here = version("ray")
         if found != here:
