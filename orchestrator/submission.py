@@ -58,7 +58,9 @@ class Request:
 
 def absolute_store(location: str) -> str:
     """Return a store's location as every node would be told: a URL, or an absolute path."""
-    return location if "://" in location else str(Path(location).expanduser().absolute())
+    if "://" in location:
+        return location.rstrip("/")
+    return str(Path(location).expanduser().absolute())
 
 
 def job_of(sweep_file: str, store: str, attempt: int = 1) -> Job:

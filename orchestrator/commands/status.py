@@ -40,20 +40,20 @@ def command(name: str | None, location: str, profile_name: str | None, as_json: 
         click.echo(f"{location} holds no sweep yet; start one with `depthsweep run`")
     for sweep, runs in reports.items():
         specs = store.load_sweep(sweep).runs
-        click.echo("\n".join([*_text(sweep, specs, runs), *_live(store, sweep, profile_name)]))
+        click.echo("\n".join([*_text(sweep, specs, runs), *_live(location, sweep, profile_name)]))
     return 0
 
 
-def _live(store: Store, sweep: str, profile_name: str | None) -> list[str]:
+def _live(location: str, sweep: str, profile_name: str | None) -> list[str]:
     """Return what the cluster says of a sweep's newest job; nothing where there never was one."""
-    records = job_records(store, sweep)
+    records = job_records(Store.at(location), sweep)
     if not records and profile_name is None:
         return []
     from orchestrator.ray_jobs import JobsApiClient
     from orchestrator.submission import find
 
     try:
-        found = find(sweep, location_of(store), profile_name)
+        found = find(sweep, location, profile_name)
     except UserError as error:
         newest = records[max(records)]["submission_id"] if records else "its job"
         return ["", f"job {newest}: {error}"]
@@ -68,10 +68,6 @@ def _live(store: Store, sweep: str, profile_name: str | None) -> list[str]:
         gpus = sum(node["resources_total"].get("GPU", 0) for node in nodes)
         lines.append(f"cluster: {len(nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs")
     return ["", *lines]
-
-
-def location_of(store: Store) -> str:
-    return str(store.root)
 
 
 def _report(store: Store, name: str) -> list[dict[str, Any]]:
