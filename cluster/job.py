@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Job:
-    """A sweep, where its results go, and the id under which the cluster knows it."""
+    """A sweep, where its results go, and the id under which the cluster knows it.
+
+    ``version`` is a digest of which runs the sweep stands for.
+    """
 
     submission_id: str
     sweep: str
+    version: str
     sweep_file: str
     sweep_text: str
     store: str

@@ -30,7 +30,7 @@ def rayjob(profile: Kuberay, job: Job, ray_version: str) -> list[dict[str, Any]]
     }
     spec = {
         "entrypoint": job.shell(f"{SWEEP_FOLDER}/sweep.yaml"),
-        "metadata": {"sweep": job.sweep},
+        "metadata": {"sweep": job.sweep, "version": job.version},
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": profile.kept_seconds,
         "backoffLimit": profile.backoff_limit,

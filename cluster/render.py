@@ -17,6 +17,7 @@ from cluster.slurm import batch_script
 EXAMPLE = Job(
     submission_id="depthsweep-paper-example-1",
     sweep="paper",
+    version="",
     sweep_file="/shared/paper.yaml",
     sweep_text="# your sweep file: give it with --sweep FILE\n",
     store="s3://BUCKET/depthsweep",

@@ -19,7 +19,12 @@ from orchestrator.jobs import JobState, State
 from sweeps.errors import UserError
 
 POLL_SECONDS = 5.0
-_STATES: dict[str, State] = {"Complete": "succeeded", "Failed": "failed", "Running": "running"}
+_STATES: dict[str, State] = {
+    "Complete": "succeeded",
+    "Failed": "failed",
+    "ValidationFailed": "failed",
+    "Running": "running",
+}
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,7 @@ class LocalCluster:
     def down(self) -> int:
         """End what ``up`` started; return how many nodes there were."""
         alive = self.processes()
-        for node in reversed(alive):  # the head last, so that nobody waits for it
-            _end(node["pid"])
+        _end([node["pid"] for node in alive])
         if self._record.is_file():
             scratch = json.loads(self._record.read_text())["scratch"]
             _end_orphans(scratch)
@@ -172,19 +171,21 @@ def _alive(node: dict[str, Any]) -> bool:
         return False
 
 
-def _end(pid: int) -> None:
-    """End a node and everything it started, gently first."""
+def _end(nodes: list[int]) -> None:
+    """End nodes and everything they started, gently first."""
     import psutil
 
-    with contextlib.suppress(psutil.NoSuchProcess):
-        node = psutil.Process(pid)
-        family = [node, *node.children(recursive=True)]
-        node.terminate()
-        _, left = psutil.wait_procs(family, timeout=STOP_SECONDS)
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, timeout=STOP_SECONDS)
+    family = []
+    for pid in nodes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            node = psutil.Process(pid)
+            family += [node, *node.children(recursive=True)]
+            node.terminate()
+    _, left = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=STOP_SECONDS)
 
 
 def _end_orphans(scratch: str) -> None:

@@ -26,6 +26,10 @@ _STATES: dict[str, State] = {
 }
 
 
+class NoCluster(UserError):
+    """Nothing answers at a cluster's address."""
+
+
 def read_token(path: Path) -> str | None:
     """Return the token in a file, or None where there is none.
 
@@ -53,7 +57,8 @@ class JobsApiClient:
     def connect(cls, address: str, token_path: Path | None) -> JobsApiClient:
         """Return the API at ``address`` (http://host:port).
 
-        Raises UserError where nothing answers, the token is refused, or Ray is another version.
+        Raises NoCluster where nothing answers, UserError where the token is refused or Ray is
+        another version.
         """
         try:
             import requests
@@ -70,10 +75,7 @@ class JobsApiClient:
             client._get("/api/jobs/")  # the version is told to anyone, the jobs are not
         except (requests.ConnectionError, requests.Timeout) as error:
             reason = "timed out" if isinstance(error, requests.Timeout) else "refused"
-            raise UserError(
-                f"no Ray cluster answers at {client.address} ({reason}); start it, or correct the"
-                " address in the cluster profile"
-            ) from None
+            raise NoCluster(f"no Ray cluster answers at {client.address} ({reason})") from None
         except (requests.RequestException, ValueError, KeyError, TypeError):
             raise UserError(f"{client.address} is no Ray Jobs API: not what it answers") from None
         here = version("ray")

@@ -68,7 +68,8 @@ def job_of(sweep_file: str, store: str, attempt: int = 1) -> Job:
     sweep = read_sweep(sweep_file)
     place = absolute_store(store)
     name = f"{job_name(sweep.name, place)}-{attempt}"
-    return Job(name, sweep.name, str(Path(sweep_file).absolute()), sweep.text, place)
+    path = str(Path(sweep_file).absolute())
+    return Job(name, sweep.name, version_of(sweep), path, sweep.text, place)
 
 
 def stored_profile_name(name: str) -> str:
@@ -92,14 +93,21 @@ def queue_of(profile: Profile) -> Queue:
 def jobs_api(profile: Local | Static | Aws | Gcp) -> JobsApiClient:
     """Return the Jobs API of a profile's cluster; raise UserError where it does not answer."""
     from orchestrator.local_cluster import LocalCluster
-    from orchestrator.ray_jobs import JobsApiClient
+    from orchestrator.ray_jobs import JobsApiClient, NoCluster
 
     if isinstance(profile, Local):
         cluster = LocalCluster(profile)
         if not cluster.processes():
             raise UserError("no local cluster is up; start one: depthsweep cluster up")
         return JobsApiClient.connect(profile.address, cluster.token_path)
-    return JobsApiClient.connect(profile.address, Path(profile.token_file).expanduser())
+    try:
+        return JobsApiClient.connect(profile.address, Path(profile.token_file).expanduser())
+    except NoCluster as error:
+        steps = "correct the address in the cluster profile, or start it: save what `depthsweep"
+        steps += " cluster render` prints for the profile as cluster.yaml, `ray up cluster.yaml`"
+        if not isinstance(profile, Static):
+            steps += ", and leave `ray dashboard cluster.yaml` open"
+        raise UserError(f"{error}; {steps}") from None
 
 
 def submit(request: Request, say: Callable[[str], None]) -> Submission:

@@ -15,7 +15,9 @@ from cluster.profile import KINDS
 from cluster.render import EXAMPLE, local_commands, render
 
 CRD = json.loads(Path(__file__).with_name("rayjob_v1_fields.json").read_text(encoding="utf-8"))
-JOB = Job("depthsweep-paper-0123abcd-1", "paper", "/shared/my sweep.yaml", "name: p\n", "s3://b/x")
+JOB = Job(
+    "depthsweep-paper-0123abcd-1", "paper", "v1", "/shared/my sweep.yaml", "name: p\n", "s3://b/x"
+)
 
 
 def autoscaler_schema():

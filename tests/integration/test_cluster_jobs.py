@@ -22,8 +22,8 @@ models:
   a: {standin: gpt2, layers: 2, width: 32, vocabulary: 400, pretrain_steps: 5}
 objectives:
   clm: {data: {file: rows.jsonl}}
-probe: {data: {builtin: python-docs}, rows: 32, sequence_length: 16, every: 100}
-defaults: {steps: 300, batch_size: 4, sequence_length: 16, learning_rate: 1e-3, part_steps: 20}
+probe: {data: {builtin: python-docs}, rows: 32, sequence_length: 16, every: 400}
+defaults: {steps: 800, batch_size: 4, sequence_length: 16, learning_rate: 1e-3, part_steps: 40}
 blocks:
   - name: all
     grid: {model: [a], objective: [clm], control: [standard], seed: [0, 1, 2]}
@@ -134,10 +134,10 @@ def test_a_sweep_survives_cancel_and_a_lost_node_and_equals_one_machine(cluster,
     assert f"job {told['submission_id']}: stopped" in status
     assert "cluster: 3 nodes, 3 CPUs, 0 GPUs" in status
 
-    second = call(*submit, "--json", cwd=tmp_path, env=env)
-    assert second.returncode == 0, second.stderr
-    assert json.loads(second.stdout)["attempt"] == 2
+    command = [DEPTHSWEEP, *submit, "--json"]
+    second = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
     os.kill(wait_for(lambda: a_node_that_computes(store)).pid, signal.SIGKILL)
+    assert json.loads(second.communicate(timeout=200)[0])["attempt"] == 2
     assert call("logs", "trio", "-f", "--store", "store", cwd=tmp_path, env=env).returncode == 0
     said = call("logs", "trio", "--store", "store", cwd=tmp_path, env=env).stdout
     assert "trio: 3 finished" in said

@@ -7,7 +7,9 @@ from importlib.metadata import version
 
 import pytest
 
+from cluster.library import read_profile
 from orchestrator.ray_jobs import JobsApiClient, read_token
+from orchestrator.submission import jobs_api
 from sweeps.errors import UserError
 
 
@@ -78,3 +80,13 @@ def test_a_token_that_others_may_read_is_refused(tmp_path):
     with pytest.raises(UserError, match="chmod 600"):
         read_token(token)
     assert read_token(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("aws", "ray dashboard cluster.yaml"), ("static", "ray up")]
+)
+def test_a_cluster_that_is_not_up_is_said_with_how_it_is_started(kind, said, tmp_path):
+    here = {"jobs_address": "http://127.0.0.1:9", "token_file": str(tmp_path / "none")}
+    profile = read_profile(kind).model_copy(update=here)
+    with pytest.raises(UserError, match=f"no Ray cluster answers at http://127.0.0.1:9 .*{said}"):
+        jobs_api(profile)
