@@ -23,10 +23,13 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from sweeps.results.attempt import end_for
 from sweeps.results.store import Store
 from sweeps.spec import RunSpec
+from workers.notice import Cause, Notice
 
 POLL_SECONDS = 0.5
 # An actor that does not say how far it is for so long, with a thread of its own to do it, is gone.
 SILENCE_SECONDS = 60.0
+# How long after a rank's error the death of another one is looked for, as its cause.
+DEATH_SECONDS = 5.0
 
 
 class RankLost(RuntimeError):
@@ -41,13 +44,15 @@ class Reached:
     steps: int
     loss: float | None
     status: str | None = None
+    resumed_from: int = 0
 
 
 class RankProcess:
-    """One rank: a thread trains, another one answers how far it is."""
+    """One rank: a thread trains, another one answers how far it is and takes notice to stop."""
 
     def __init__(self) -> None:
         self._latest = Reached(0, 0, None)
+        self._notice = Notice()
 
     def meeting_point(self) -> tuple[str, int]:
         """Return an address at which the ranks can find this one."""
@@ -67,8 +72,11 @@ class RankProcess:
         ranks = Ranks.from_environment()
         run = RunSpec.model_validate_json(spec)
         status = None
-        for progress in train(run, Store.at(store, waits=True), ranks.device(), ranks):
-            self._latest = Reached(progress.step, progress.steps, progress.loss)
+        where = Store.at(store, waits=True)
+        for progress in train(run, where, ranks.device(), ranks, self._notice):
+            self._latest = Reached(
+                progress.step, progress.steps, progress.loss, None, progress.resumed_from
+            )
             status = progress.status
         if status is None:
             raise RuntimeError("the run ended without a result")
@@ -78,11 +86,17 @@ class RankProcess:
         """Return where this rank is."""
         return self._latest
 
+    def stop(self, cause: Cause) -> None:
+        """Have all ranks stop, with a checkpoint, after the step they are in."""
+        self._notice.give(cause)
+
 
 def gang_progress(
-    run: RunSpec, store: str, threads: int, cpus: int, gpus: int
+    run: RunSpec, store: str, threads: int, cpus: int, gpus: int, notice: Notice
 ) -> Iterator[Reached]:
     """Yield where the first rank is whenever that changed, at last with the status.
+
+    A ``notice`` is handed on to the ranks.
 
     Raises the error of a rank that failed, and RankLost for one that died or hung.
     """
@@ -103,7 +117,7 @@ def gang_progress(
     ]
     folder = Store.at(store, waits=True).run(run.run_id)
     try:
-        yield from _watched(actors, run, store, threads)
+        yield from _watched(actors, run, store, threads, notice)
     except Exception as error:
         cause = "lost" if isinstance(error, RankLost) else "failed"
         _kill(actors)
@@ -113,7 +127,9 @@ def gang_progress(
         _kill(actors)
 
 
-def _watched(actors: list[Any], run: RunSpec, store: str, threads: int) -> Iterator[Reached]:
+def _watched(
+    actors: list[Any], run: RunSpec, store: str, threads: int, notice: Notice
+) -> Iterator[Reached]:
     host, port = _ask(actors[0].meeting_point, "rank 0")
     spec = run.model_dump_json()
     running = []
@@ -127,11 +143,18 @@ def _watched(actors: list[Any], run: RunSpec, store: str, threads: int) -> Itera
         }
         running.append(actor.run.remote(spec, store, threads, environment))
     told: Reached | None = None
+    reached: Reached
+    warned = False
     while True:
+        if notice.cause and not warned:
+            actors[0].stop.remote(notice.cause)
+            warned = True
         ended, going = ray.wait(running, num_returns=len(running), timeout=POLL_SECONDS)
-        for reference in ended:
-            _raise_if_failed(reference, running.index(reference), len(running))
-        reached: Reached = _ask(actors[0].latest, "rank 0")
+        if ended:
+            _raise_if_failed(ended, running)
+        # All are asked, and each answers by a thread of its own: a stopped process does not, and
+        # the others would wait for it until their collectives time out.
+        reached, *_ = [_ask(a.latest, f"rank {rank}") for rank, a in enumerate(actors)]
         if not going:
             yield replace(reached, status=ray.get(running[0]))
             return
@@ -140,14 +163,35 @@ def _watched(actors: list[Any], run: RunSpec, store: str, threads: int) -> Itera
             yield reached
 
 
-def _raise_if_failed(reference: Any, rank: int, ranks: int) -> None:
+def _raise_if_failed(ended: list[Any], running: list[Any]) -> None:
+    """Raise RankLost when a rank died, else the error of one that failed, else nothing.
+
+    The others fail in their collectives when a rank dies, and often say so before Ray has seen the
+    death: a failure counts as one only when nobody has died a moment later.
+    """
+    failed: BaseException | None = None
+    for reference in ended:
+        failed = failed or _error_of(reference, running)
+    if failed is None:
+        return
+    ended, _ = ray.wait(running, num_returns=len(running), timeout=DEATH_SECONDS)
+    for reference in ended:
+        error = _error_of(reference, running)
+        if isinstance(error, RankLost):
+            failed = error
+    raise failed
+
+
+def _error_of(reference: Any, running: list[Any]) -> BaseException | None:
     try:
         ray.get(reference)
     except RayTaskError as error:
-        raise error.cause or error from error
+        cause: BaseException = error.cause or error
+        return cause
     except RayActorError as error:
-        detail = " ".join(str(error).split())
-        raise RankLost(f"rank {rank} of {ranks} died: {detail}") from error
+        who = f"rank {running.index(reference)} of {len(running)}"
+        return RankLost(f"{who} died: {' '.join(str(error).split())}")
+    return None
 
 
 def _ask(method: Any, who: str) -> Any:

@@ -38,15 +38,19 @@ class Board:
     running: dict[str, _Running] = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    # Step of the checkpoint that each run continued from, for those that did.
+    resumed: dict[str, int] = field(default_factory=dict)
 
     def apply(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
-        """Take in one event of a run: started, progress or ended."""
+        """Take in one event of a run; see ``orchestrator.schedule.Event``."""
+        if report.get("resumed_from"):
+            self.resumed[run_id] = report["resumed_from"]
         if kind == "started":
             self.running[run_id] = _Running(self.runs[run_id], time.monotonic())
         if run_id in self.running and report.get("step") is not None:
             self.running[run_id].step = report["step"]
             self.running[run_id].loss = report.get("loss")
-        if kind == "lost":
+        if kind in ("lost", "preempted"):
             self.running.pop(run_id, None)
         if kind == "ended":
             self.running.pop(run_id, None)
@@ -118,22 +122,27 @@ class Display:
     def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
         """Take in one event and show what is new."""
         started = self._board.running.get(run_id)
+        before = self._board.resumed.get(run_id)
         self._board.apply(run_id, kind, report)
         now = time.monotonic()
+        if self._board.resumed.get(run_id) != before:
+            self._say("resumed", run_id, f": goes on after step {self._board.resumed[run_id]}")
         if kind == "lost":
-            name = self._board.runs[run_id].describe()
-            line = f"lost      {run_id} {name}: its process is gone; it starts again"
-            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+            self._say(kind, run_id, ": its process is gone; it starts again")
+        elif kind == "preempted":
+            self._say(kind, run_id, ": its process was told to go; what it did is kept")
         elif kind == "ended":
             seconds = now - started.since if started else 0.0
             loss = report.get("loss")
             detail = f" loss {loss:.4f}" if isinstance(loss, float) else ""
-            name = self._board.runs[run_id].describe()
-            line = f"{self._board.ended[run_id]:<9} {run_id} {name}{detail} {seconds:.0f} s"
-            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+            self._say(self._board.ended[run_id], run_id, f"{detail} {seconds:.0f} s")
             self._said.set()
             if report.get("error"):
                 self._console.print(f"          {report['error']}", markup=False, soft_wrap=True)
+
+    def _say(self, what: str, run_id: str, more: str) -> None:
+        line = f"{what:<9} {run_id} {self._board.runs[run_id].describe()}{more}"
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def _summary(self) -> str:
         board = self._board

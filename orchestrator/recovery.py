@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sweeps.results.attempt import is_alive
 from sweeps.results.store import RunFolder, Store
 from sweeps.spec import RunSpec
 
 # How a run stands in the store: its result, or what its newest attempt says.
-State = Literal["finished", "diverged", "running", "failed", "cancelled", "lost", "waiting"]
+State = Literal[
+    "finished", "diverged", "running", "failed", "cancelled", "preempted", "lost", "waiting"
+]
+STATES: tuple[State, ...] = get_args(State)
 RESULTS = ("finished", "diverged")
 
 
@@ -40,12 +43,24 @@ EVERYTHING = Choice()
 
 @dataclass(frozen=True)
 class Action:
-    """What happens to one run, and why; ``again`` throws a result away first."""
+    """What happens to one run, and why.
+
+    ``again`` throws a result away first; ``start`` is the step of the checkpoint that a run which
+    was tried before continues from, 0 for the beginning.
+    """
 
     run: RunSpec
     kind: Literal["run", "skip"]
-    reason: str
+    why: str
     again: bool = False
+    start: int | None = None
+
+    @property
+    def reason(self) -> str:
+        if self.start is None:
+            return self.why
+        origin = f"from step {self.start}" if self.start else "from the start"
+        return f"{self.why}, continues {origin}"
 
 
 def decide(
@@ -71,8 +86,7 @@ def _decide(run: RunSpec, standing: Standing, choice: Choice) -> Action:
         return Action(run, "run", "new")
     if state == "running":
         return Action(run, "run", "another process is at it: its result is waited for")
-    origin = f"from step {standing.checkpoint}" if standing.checkpoint else "from the start"
-    return Action(run, "run", f"{state}, continues {origin}")
+    return Action(run, "run", state, start=standing.checkpoint)
 
 
 def ledger(store: Store) -> Callable[[str], Standing]:
@@ -84,11 +98,11 @@ def ledger(store: Store) -> Callable[[str], Standing]:
         done = folder.done()
         if done is not None:
             return Standing(done["status"])
-        attempts = folder.attempts()
-        if not attempts:
+        newest = folder.newest_attempt()
+        if newest is None:
             return Standing("waiting")
         checkpoints = folder.checkpoint_steps()
-        return Standing(state_of(folder, attempts[-1]), checkpoints[-1] if checkpoints else 0)
+        return Standing(state_of(folder, newest), checkpoints[-1] if checkpoints else 0)
 
     return standing
 
@@ -97,5 +111,5 @@ def state_of(folder: RunFolder, newest: dict[str, Any]) -> State:
     """Return the state of a run without a result from its newest attempt."""
     if newest["cause"] is None:
         return "running" if is_alive(folder, newest) else "lost"
-    known: dict[str, State] = {"failed": "failed", "lost": "lost"}
+    known: dict[str, State] = {"failed": "failed", "lost": "lost", "preempted": "preempted"}
     return known.get(newest["cause"], "cancelled")

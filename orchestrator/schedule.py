@@ -25,7 +25,8 @@ LOSSES_WITHOUT_PROGRESS = 3
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a run: started, progress, lost (and offered again), ended."""
+    """Something that happened to a run: started, progress, ended; lost or preempted, and offered
+    again."""
 
     run_id: str
     kind: str
@@ -36,7 +37,8 @@ class Admission(Searcher):  # type: ignore[misc]
     """Offers configurations in the order given, each when a slot is free.
 
     A run whose process was lost is offered again, first in line: that is no failure of the run.
-    Only one that is lost again and again without getting further is given up.
+    Only one that is lost again and again without getting further is given up; one that was told to
+    go, and kept what it had done, does not count at all.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Admission(Searcher):  # type: ignore[misc]
         self._running: dict[str, dict[str, Any]] = {}
         self._furthest: dict[str, int] = {}
         self._losses: dict[str, int] = {}
+        self._preempted: set[str] = set()
         self._emit = emit
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -68,6 +71,8 @@ class Admission(Searcher):  # type: ignore[misc]
             if result.get("step", 0) > self._furthest.get(run_id, 0):
                 self._furthest[run_id] = result["step"]
                 self._losses[run_id] = 0
+            if result.get("status") == "preempted":
+                self._preempted.add(trial_id)
             self._emit(Event(run_id, "progress", result))
 
     def on_trial_complete(
@@ -79,6 +84,10 @@ class Admission(Searcher):  # type: ignore[misc]
         run_id = config["run_id"]
         if not error and result:
             self._emit(Event(run_id, "ended", result))
+            return
+        if trial_id in self._preempted:
+            self._waiting.append(config)
+            self._emit(Event(run_id, "preempted", {}))
             return
         self._losses[run_id] = self._losses.get(run_id, 0) + 1
         if self._losses[run_id] < LOSSES_WITHOUT_PROGRESS:

@@ -3,10 +3,16 @@
 A trial is a stretch of a run's generator at a time, so Tune hears of progress without a callback
 bus, and stopping a trial is closing the generator. The process outlives the run: the next trial
 with the same resources starts warm, with torch and transformers imported.
+
+SIGTERM to the process means that its machine is taken away: the run stops with a checkpoint, and
+the process ends so that the run is offered again elsewhere.
 """
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,10 +25,15 @@ from sweeps.results.attempt import Superseded
 from sweeps.results.patience import StoreUnavailable
 from sweeps.results.store import Store
 from sweeps.spec import RunSpec
+from workers.notice import Notice
 
 REPORT_SECONDS = 0.5
 # How often an error in code or data is met before the run counts as failed.
 FAILURES = 2
+
+
+class Preempted(RuntimeError):
+    """This process was told to go; what its run has done is kept."""
 
 
 class RunTrainable(tune.Trainable):  # type: ignore[misc]
@@ -32,14 +43,29 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         self._run_id: str = config["run_id"]
         self._config = config
         self._failures = 0
+        self._stepping = False
+        self._preempted = False
+        self._notice = Notice()
+        self._listen()
         self._progress = self.start(config)
+
+    def _listen(self) -> None:
+        """Take SIGTERM for a preemption notice while a run is on."""
+        if threading.current_thread() is threading.main_thread():
+            notice = self._notice
+            signal.signal(signal.SIGTERM, lambda *_: notice.give("preempted"))
 
     def start(self, config: dict[str, Any]) -> Iterator[Any]:
         """Return the run's progress; the import of torch happens here, in the worker."""
         run = RunSpec.model_validate_json(config["spec"])
         if config.get("ranks"):
             return gang_progress(
-                run, config["store"], config["threads"], config["cpus"], config["gpus"]
+                run,
+                config["store"],
+                config["threads"],
+                config["cpus"],
+                config["gpus"],
+                self._notice,
             )
         import torch
 
@@ -47,7 +73,7 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
 
         torch.set_num_threads(config["threads"])
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return train(run, Store.at(config["store"], waits=True), device)
+        return train(run, Store.at(config["store"], waits=True), device, notice=self._notice)
 
     def step(self) -> dict[str, Any]:
         """Advance for a stretch of time; an exception ends the run, not the trial.
@@ -55,6 +81,8 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         Out of GPU memory: the same run goes on with half the micro-batch, which changes nothing but
         rounding. A mistake of the user's fails at once; any other error is tried once more.
         """
+        if self._preempted:
+            raise Preempted("its machine was taken away; the run goes on elsewhere")
         while True:
             try:
                 return self._advance()
@@ -88,8 +116,12 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         until = time.monotonic() + REPORT_SECONDS
         for progress in self._progress:
             report |= {"step": progress.step, "steps": progress.steps, "loss": progress.loss}
-            report |= {"status": progress.status, "done": progress.status is not None}
-            if report["done"] or time.monotonic() > until:
+            report |= {"status": progress.status, "resumed_from": progress.resumed_from}
+            self._stepping = progress.loss is not None
+            # The report of a preempted run must reach the driver before its process ends.
+            self._preempted = progress.status == "preempted"
+            report["done"] = progress.status is not None and not self._preempted
+            if progress.status or time.monotonic() > until:
                 return report
         raise RuntimeError("the run ended without a result")
 
@@ -99,6 +131,12 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         return True
 
     def cleanup(self) -> None:
+        """End the run, if it is still on, with a checkpoint of the step it is in."""
+        self._notice.give("cancelled")
+        if self._stepping:
+            with contextlib.suppress(Exception):  # the attempt's record says what it was
+                for _ in self._progress:
+                    pass
         close = getattr(self._progress, "close", None)
         if close is not None:
             close()

@@ -16,6 +16,9 @@ from sweeps.errors import UserError
 from sweeps.results.store import Store
 from sweeps.spec import RunSpec
 
+# Exit codes of a run that was told to stop: 128 and the number of the signal that usually says so.
+STOPPED = {"cancelled": 130, "preempted": 143}
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
@@ -45,6 +48,7 @@ def _read(path: str) -> RunSpec:
 def _train(run: RunSpec, store: Store, threads: int) -> int:
     import torch
 
+    from workers.notice import Notice, given_by_signals
     from workers.ranks import Ranks
     from workers.train import train
 
@@ -54,11 +58,15 @@ def _train(run: RunSpec, store: Store, threads: int) -> int:
     run = for_processes(run, ranks.size)
     say = print if ranks.leads else lambda *_, **__: None
     say(f"run {run.run_id}: {run.describe()} on {ranks.size} × {device.type}")
-    status = None
-    for progress in train(run, store, device, ranks):
-        status = progress.status
-        if progress.loss is not None and (status or progress.step % 10 == 0):
-            say(f"step {progress.step}/{progress.steps} loss {progress.loss:.4f}", flush=True)
+    status, step, notice = None, 0, Notice()
+    with given_by_signals(notice):
+        for progress in train(run, store, device, ranks, notice):
+            status, step = progress.status, progress.step
+            if progress.loss is not None and (status or step % 10 == 0):
+                say(f"step {step}/{progress.steps} loss {progress.loss:.4f}", flush=True)
+    if status in STOPPED:
+        say(f"run {run.run_id}: {status}, kept up to step {step}; the same command continues it")
+        return STOPPED[status]
     say(f"run {run.run_id}: {status}")
     return 0 if status == "finished" else 1
 

@@ -7,8 +7,10 @@ or schedule to keep: weights, moments and the step are all of a run's state.
 
 It is written aside and counts once its manifest is there, written last. The manifest has size and
 SHA-256 of each file and of the run's Parquet parts up to the step, so that resuming never trusts
-rows that a crash has torn. On an object store nothing can be moved into place: layers lie under a
-name that no other save ever takes, and the manifest says which; what it does not list is removed.
+rows that a crash has torn. A run that is told to stop between two parts has the rows since the last
+one among the checkpoint's files. On an object store nothing can be moved into place: layers lie
+under a name that no other save ever takes, and the manifest says which; what it does not list is
+removed.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sweeps.results.manifest import damage, parts_until
+from sweeps.results.manifest import damage
 from sweeps.results.objects import ObjectPath
 from sweeps.results.patience import patiently
 from sweeps.results.store import (
@@ -40,18 +42,24 @@ from sweeps.results.store import (
     whole_folder,
     write_json,
 )
+from sweeps.results.writer import RunWriter
 from workers.engines.engine import LAYER_TENSORS, Engine
+from workers.ranks import OnlookersWriter
 
 CPU = torch.device("cpu")
 
 
 def save_checkpoint(
-    folder: RunFolder, step: int, engine: Engine, guard: Callable[[], None]
+    folder: RunFolder,
+    step: int,
+    engine: Engine,
+    guard: Callable[[], None],
+    writer: RunWriter | OnlookersWriter | None = None,
 ) -> None:
     """Write the state after ``step`` and drop older checkpoints; a collective.
 
     ``guard`` raises to prevent that anything is put in place. The parts up to ``step`` must have
-    been written before.
+    been written before by ``writer``, whose rows since the last part go into the checkpoint.
     """
     path = folder.checkpoint_path(step)
     if engine.rank != 0:
@@ -59,7 +67,11 @@ def save_checkpoint(
         return
     with _aside(path, guard) as aside:
         files = _write_layers(engine, aside)
-    manifest = {"step": step, "files": files, "parts": parts_until(folder, step)}
+        parts: dict[str, dict[str, Any]] = {}
+        if isinstance(writer, RunWriter):
+            parts = writer.parts()
+            files |= {_listed(aside, name): entry for name, entry in writer.keep(aside).items()}
+    manifest = {"step": step, "files": files, "parts": parts}
     patiently(partial(write_json, path / "manifest.json", manifest, guard), path)
     others: Iterable[Place] = (folder.path / "checkpoints").iterdir()
     for older in list(others):
@@ -95,9 +107,13 @@ def _write_layers(engine: Engine, aside: Place | None) -> dict[str, dict[str, An
                 tensors[f"{which}/{group.names[k]}"] = tensor.contiguous()
         if aside is not None:
             file = aside / f"layer-{group.layer:04d}.safetensors"
-            name = file.name if isinstance(file, Path) else f"{aside.name}/{file.name}"
-            files[name] = patiently(partial(_write_layer, file, tensors), file)
+            files[_listed(aside, file.name)] = patiently(partial(_write_layer, file, tensors), file)
     return files
+
+
+def _listed(aside: Place, name: str) -> str:
+    """Return the name of a file of ``aside`` under the checkpoint's path."""
+    return name if isinstance(aside, Path) else f"{aside.name}/{name}"
 
 
 def _write_layer(file: Place, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:

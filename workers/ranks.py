@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from sweeps.spec import RunSpec
+from workers.notice import Cause, Notice, cause_of
 
 T = TypeVar("T")
 
@@ -42,6 +43,14 @@ class Ranks:
         held = [value]
         dist.broadcast_object_list(held, src=0)
         return held[0]
+
+    def agreed_cause(self, notice: Notice, device: torch.device) -> Cause | None:
+        """Return why all ranks stop after this step, if any was told to; a collective."""
+        if self.size == 1:
+            return notice.cause
+        number = torch.tensor(notice.number, device=device)
+        dist.all_reduce(number, dist.ReduceOp.MAX)
+        return cause_of(int(number))
 
     @contextmanager
     def first_then_others(self) -> Iterator[None]:

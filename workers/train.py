@@ -19,6 +19,7 @@ from workers.data import cached_arrays, load_rows, tokenizer_digest
 from workers.engines.layer_adamw import LayerStep
 from workers.engines.registry import build_engine
 from workers.models import load_model
+from workers.notice import Notice
 from workers.objectives.objective import Batch
 from workers.objectives.registry import build_objective
 from workers.probes.capture import choose_rows, reference_states
@@ -29,20 +30,31 @@ from workers.run_record import write_run_record
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: after ``step`` of ``steps``; ``status`` is set once it has ended."""
+    """Where a run is: after ``step`` of ``steps``; ``status`` is set once it has ended.
+
+    ``resumed_from`` is the step of the checkpoint it continued from; 0 is the beginning.
+    """
 
     step: int
     steps: int
     loss: float | None
     status: str | None = None
+    resumed_from: int = 0
 
 
 def train(
-    run: RunSpec, store: Store, device: torch.device, ranks: Ranks = ALONE
+    run: RunSpec,
+    store: Store,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+    notice: Notice | None = None,
 ) -> Iterator[Progress]:
     """Carry out ``run``, yielding after each step; its rows are in the store when this ends.
 
     With several ranks, each runs this loop: all compute, the first one writes.
+
+    A ``notice`` that is given to any rank stops it after the step it is in, with a checkpoint that
+    has everything up to there; the status is then the notice's cause.
 
     The attempt's record says how it ended, also when the caller closes the generator (cancelled)
     or an exception leaves it (failed, with the traceback).
@@ -86,14 +98,23 @@ def train(
         )
         probe = DepthProbe(run.probe, rows, reference, backbone, blocks, device)
         resumed = load_checkpoint(folder, engine)
+        notice = notice or Notice()
         writer: RunWriter | OnlookersWriter = OnlookersWriter(run)
         if ranks.leads:
             write_run_record(folder, run, pretrained.facts, device)
             folder.forget_rows_after(resumed)
             writer = RunWriter(run, folder, attempt.require_ownership)
+            if resumed:
+                writer.take_back(folder.checkpoint_path(resumed))
         attempt.log("model ready", **pretrained.facts.as_record(), groups=len(groups))
         attempt.resumed_from(resumed)
         status: Status = "finished"
+        step, loss = resumed, None
+        stop = ranks.agreed_cause(notice, device)
+        if stop:
+            attempt.end(stop)
+            yield Progress(step, run.steps, loss, stop, resumed)
+            return
 
         for step in range(resumed + 1, run.steps + 1):
             batch = objective.batch(arrays, run, step)
@@ -108,16 +129,25 @@ def train(
                 break
             if step in run.probe_steps:
                 writer.add("profiles", step, probe.measure(step))
-            if writer.end_step(step) and step < run.steps:
-                save_checkpoint(folder, step, engine, attempt.require_ownership)
-                attempt.log("checkpoint", step=step, loss=loss)
-            yield Progress(step, run.steps, loss)
+            ended_part = writer.end_step(step)
+            if step < run.steps:
+                stop = ranks.agreed_cause(notice, device)
+                if ended_part or stop:
+                    save_checkpoint(folder, step, engine, attempt.require_ownership, writer)
+                    attempt.log("checkpoint", step=step, loss=loss)
+                if stop:
+                    attempt.end(stop)
+                    yield Progress(step, run.steps, loss, stop, resumed)
+                    return
+            elif run.execution.keep_checkpoint:
+                save_checkpoint(folder, step, engine, attempt.require_ownership, writer)
+            yield Progress(step, run.steps, loss, None, resumed)
 
         writer.finish(status, step)
-        if ranks.leads:
+        if ranks.leads and not run.execution.keep_checkpoint:
             folder.forget_checkpoints()
         attempt.end(status)
-        yield Progress(step, run.steps, loss, status)
+        yield Progress(step, run.steps, loss, status, resumed)
 
 
 def _sample(batch: Batch) -> Batch:

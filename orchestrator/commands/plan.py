@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import click
 
+from orchestrator.actions_text import print_actions
 from orchestrator.cost import estimate
 from orchestrator.estimates import ASSUMED_FLOPS, NOTHING_MEASURED, line_up, measure
 from orchestrator.gpu_pool import GpuPool, gpu_pool
@@ -25,8 +27,8 @@ from sweeps.spec import HubData, HubModel
 
 
 @click.command("plan")
-@click.argument("sweep_file")
-@click.option("--store", "location", help="Also say what this store already holds.")
+@click.argument("sweep")
+@click.option("--store", "location", help="Say what this store holds of it (NAME: ./store).")
 @click.option(
     "--gpus",
     "pool",
@@ -38,19 +40,58 @@ from sweeps.spec import HubData, HubModel
 @click.option("--gantt", metavar="FILE.html", help="Draw the simulated schedule (with --simulate).")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, with every run.")
 def command(
-    sweep_file: str,
+    sweep: str,
     location: str | None,
     pool: GpuPool | None,
     simulate: bool,
     gantt: str | None,
     as_json: bool,
 ) -> int:
-    """Show what SWEEP_FILE would run, by model, objective and control."""
+    """Show what SWEEP would run.
+
+    Of a file: by model, objective and control, and what that needs. Of a sweep that the store
+    knows, by its name: what would happen to each run, and why.
+    """
     if simulate and pool is None:
         raise UserError("--simulate needs the GPUs to simulate: --gpus 8x80")
     if gantt is not None and not simulate:
         raise UserError("--gantt draws a simulated schedule: add --simulate --gpus 8x80")
-    sweep = read_sweep(sweep_file)
+    if names_sweep(sweep):
+        if pool is None:
+            return _plan_named(sweep, location or "./store", as_json)
+        location = location or "./store"
+        return _plan(_known(sweep, location), location, pool, simulate, gantt, as_json)
+    return _plan(read_sweep(sweep), location, pool, simulate, gantt, as_json)
+
+
+def names_sweep(given: str) -> bool:
+    """Return whether an argument is the name of a sweep in the store, and not a file's path."""
+    return not (os.path.exists(given) or os.sep in given or given.endswith((".yaml", ".yml")))
+
+
+def _known(name: str, location: str) -> Sweep:
+    try:
+        return Store.at(location).load_sweep(name)
+    except UserError as error:
+        raise UserError(f"{name}: no such sweep file, and {error}") from None
+
+
+def _plan_named(name: str, location: str, as_json: bool) -> int:
+    sweep = _known(name, location)
+    if not as_json:
+        click.echo(f"{name}: {len(sweep.runs)} runs in {location}")
+    print_actions(decide(sweep.runs, ledger(Store.at(location))), as_json)
+    return 0
+
+
+def _plan(
+    sweep: Sweep,
+    location: str | None,
+    pool: GpuPool | None,
+    simulate: bool,
+    gantt: str | None,
+    as_json: bool,
+) -> int:
     done = _done(sweep, location)
     simulated = None
     if simulate and pool is not None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.commands.run import ON_CLUSTER, print_actions, run_sweep
+from orchestrator.actions_text import print_actions
+from orchestrator.commands.run import ON_CLUSTER, run_sweep
 from orchestrator.recovery import Choice, decide, ledger
 from sweeps.errors import UserError, closest
 from sweeps.expand import Sweep
 from sweeps.results.store import Store
 
-STATES = ("failed", "diverged", "cancelled", "lost", "waiting")
+# Not finished ones: a result is run again by its id only.
+STATES = ("failed", "diverged", "cancelled", "preempted", "lost", "waiting")
 
 
 @click.command("resume")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.recovery import EVERYTHING, RESULTS, Action, Choice, decide, ledger
+from orchestrator.actions_text import summary_lines
+from orchestrator.recovery import EVERYTHING, Choice, decide, ledger
 from sweeps.changes import compare_sweeps
 from sweeps.errors import UserError
 from sweeps.expand import Sweep, read_sweep
@@ -22,6 +22,9 @@ from sweeps.spec import RunSpec
 if TYPE_CHECKING:
     from orchestrator.placement import Placement
 
+
+# What a shell says of a process that Ctrl-C ended.
+INTERRUPTED = 130
 
 ON_CLUSTER = click.option(
     "--address",
@@ -55,7 +58,8 @@ def run_sweep(
     choice: Choice = EVERYTHING,
     address: str | None = None,
 ) -> int:
-    """Run what is left of a sweep; return 0 when every run has a result, 1 or 130 otherwise.
+    """Run what is left of a sweep; return 0 when every run has a result, 1 otherwise, 130 when
+    interrupted and 143 when terminated.
 
     ``address`` is of the Ray cluster to run on; None or ``local`` starts one for this process.
     """
@@ -65,7 +69,7 @@ def run_sweep(
     actions = decide(sweep.runs, ledger(store), choice)
     to_run = [action.run for action in actions if action.kind == "run"]
     console.print(f"{sweep.name}: {len(sweep.runs)} runs in {location_of(store)}")
-    for line in (*_changes(sweep, store), *_summary(actions)):
+    for line in (*_changes(sweep, store), *summary_lines(actions)):
         console.print(f"  {line}", markup=False)
     store.save_sweep(sweep)
     for action in actions:
@@ -76,6 +80,7 @@ def run_sweep(
         return _close(sweep, {}, {}, len(actions), as_json, console)
 
     from orchestrator.connection import cluster_nodes, connected_ray, local_ray, require_workers
+    from orchestrator.interruption import Interruption
     from orchestrator.placement import place_on
     from orchestrator.progress import Board, Display
     from orchestrator.schedule import run_all
@@ -97,17 +102,30 @@ def run_sweep(
             console.print(f"  on the Ray cluster at {address}: {len(nodes)} nodes", markup=False)
         console.print(f"  {len(to_run)} to run, {min(placement.slots, len(to_run))} side by side")
         display = until_done.enter_context(Display(board, console))
-        run_all(
-            RunTrainable,
-            configs,
-            placement,
-            lambda event: display.event(event.run_id, event.kind, event.report),
-        )
+        interruption = until_done.enter_context(Interruption())
+        try:
+            run_all(
+                RunTrainable,
+                configs,
+                placement,
+                lambda event: display.event(event.run_id, event.kind, event.report),
+            )
+        except KeyboardInterrupt:
+            return interruption.code
     skipped = len(actions) - len(to_run)
     for run_id in board.runs:
         if run_id not in board.ended:
             board.ended[run_id] = "cancelled" if run_id in board.running else "not started"
-    return _close(sweep, board.ended, board.errors, skipped, as_json, console)
+    if board.resumed:
+        steps = sorted(board.resumed.values())
+        span = f"step {steps[0]}" if steps[0] == steps[-1] else f"steps {steps[0]} to {steps[-1]}"
+        console.print(f"{len(board.resumed)} runs were resumed from checkpoints of {span}")
+    code = _close(sweep, board.ended, board.errors, skipped, as_json, console)
+    if code != INTERRUPTED:
+        return code
+    for line in _kept(store, list(board.running)):
+        console.print(line, markup=False)
+    return interruption.code
 
 
 def _here(slots: int | None) -> tuple[Placement, float | None]:
@@ -143,20 +161,16 @@ def _configs(
     ]
 
 
-def _summary(actions: list[Action]) -> list[str]:
-    """Return a line for each reason to skip a run or to run one that is not new."""
-    reasons = Counter((action.kind, action.reason) for action in actions)
-    lines = []
-    for (kind, reason), count in reasons.items():
-        if kind == "skip":
-            lines.append(
-                f"{count} already {reason}: skipped"
-                if reason in RESULTS
-                else f"{count} skipped: {reason}"
-            )
-        elif reason != "new":
-            lines.append(f"{count} {reason}")
-    return lines
+def _kept(store: Store, stopped: list[str]) -> list[str]:
+    """Return a line that says up to where the runs that were stopped have been kept."""
+    standing = ledger(store)
+    steps = sorted(standing(run_id).checkpoint for run_id in stopped)
+    if not steps:
+        return []
+    return [
+        f"{len(steps)} running: kept up to step {', '.join(map(str, steps[:8]))}"
+        + (f" and {len(steps) - 8} more" if steps[8:] else "")
+    ]
 
 
 def _changes(sweep: Sweep, store: Store) -> list[str]:
@@ -179,16 +193,6 @@ def _changes(sweep: Sweep, store: Store) -> list[str]:
     return lines
 
 
-def print_actions(actions: list[Action], as_json: bool) -> None:
-    """Print what would happen to each run, and why."""
-    if as_json:
-        rows = [{"run_id": a.run.run_id, "action": a.kind, "reason": a.reason} for a in actions]
-        click.echo(json.dumps(rows, indent=1))
-        return
-    for action in actions:
-        click.echo(f"{action.kind:<4} {action.run.run_id} {action.reason}: {action.run.describe()}")
-
-
 def _close(
     sweep: Sweep,
     ended: dict[str, str],
@@ -206,7 +210,7 @@ def _close(
         console.print(f"{sweep.name}: {said}" + (f", {skipped} skipped" if skipped else ""))
     if counts.get("cancelled") or counts.get("not started"):
         console.print("interrupted: finished runs are kept; the same command runs the rest")
-        return 130
+        return INTERRUPTED
     if counts.get("failed"):
         console.print("the traceback of a failed run: runs/<run id>/attempts/ in the store")
         return 1

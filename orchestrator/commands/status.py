@@ -12,7 +12,7 @@ import click
 
 from orchestrator.commands.plan import control_name
 from orchestrator.pace import failures_by_cause, pace
-from orchestrator.recovery import Standing, ledger
+from orchestrator.recovery import STATES, Standing, ledger
 from sweeps.errors import UserError
 from sweeps.results.job_record import job_records
 from sweeps.results.store import Store
@@ -20,7 +20,6 @@ from sweeps.spec import RunSpec
 
 # Up to so many failed runs are listed one by one, more of them by cause.
 LISTED = 10
-STATES = ("finished", "diverged", "running", "failed", "cancelled", "lost", "waiting")
 
 
 @click.command("status")

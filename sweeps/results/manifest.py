@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from sweeps.results.schema import TABLES
-from sweeps.results.store import RunFolder, account_of, name_in, read_json
+from sweeps.results.store import RunFolder, account_of, read_json
 
 
 def damage(folder: RunFolder, step: int) -> str | None:
@@ -14,7 +14,7 @@ def damage(folder: RunFolder, step: int) -> str | None:
     try:
         manifest = read_json(path / "manifest.json")
         listed = [(path / name, entry) for name, entry in manifest["files"].items()]
-        listed += [(folder.path / name, entry) for name, entry in manifest["parts"].items()]
+        listed += [(folder.path / name, entry) for name, entry in _parts(manifest)]
         accounts = [(file, entry["bytes"], entry["sha256"]) for file, entry in listed]
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return f"{path}/manifest.json cannot be read"
@@ -29,8 +29,8 @@ def damage(folder: RunFolder, step: int) -> str | None:
     return None
 
 
-def parts_until(folder: RunFolder, step: int) -> dict[str, dict[str, Any]]:
-    """Return size and SHA-256 of each part whose rows end at ``step`` or before, by its path."""
-    parts = (path for table in TABLES for path in folder.parts(table))
-    known = account_of(path for path in parts if folder.last_step_of(path) <= step)
-    return {name_in(folder, path): entry for path, entry in known.items()}
+def _parts(manifest: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, entry in manifest["parts"].items():
+        if not isinstance(entry["rows"], int):
+            raise ValueError("rows are counted")
+        yield name, entry

@@ -18,6 +18,9 @@ class Execution(Frozen):
     part_steps: Steps = Field(
         100, description="Steps of rows in one Parquet part, and between checkpoints."
     )
+    keep_checkpoint: bool = Field(
+        False, description="Keep the last checkpoint, the trained weights, when a run has ended."
+    )
     engine: Literal["plain", "deepspeed"] | None = Field(
         None, description="What trains: chosen from the model's size and the machine if not said."
     )

@@ -23,7 +23,7 @@ def test_a_result_is_not_computed_again(status):
     assert decided({SECOND: Standing(status)})[1] == ("skip", status)
 
 
-@pytest.mark.parametrize("state", ["failed", "cancelled", "lost"])
+@pytest.mark.parametrize("state", ["failed", "cancelled", "preempted", "lost"])
 @pytest.mark.parametrize(("step", "origin"), [(0, "the start"), (40, "step 40")])
 def test_an_attempt_without_a_result_continues_and_says_from_where(state, step, origin):
     assert decided({FIRST: Standing(state, step)})[0] == (
@@ -59,6 +59,7 @@ def test_a_result_runs_again_only_when_asked_in_words():
         ([], "waiting"),
         ([{"cause": "failed"}], "failed"),
         ([{"cause": "failed"}, {"cause": "cancelled"}], "cancelled"),
+        ([{"cause": "preempted"}], "preempted"),
         ([{"cause": None, "node": "elsewhere", "pid": 1}], "running"),
     ],
 )

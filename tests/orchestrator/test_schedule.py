@@ -1,5 +1,6 @@
 """Admission and the trial adapter as plain objects: no Ray is started."""
 
+import signal
 from typing import ClassVar
 
 import pytest
@@ -8,7 +9,7 @@ from ray.tune.search import Searcher
 
 from orchestrator import schedule
 from orchestrator.schedule import Admission
-from orchestrator.trainable import RunTrainable, with_half_the_micro_batch
+from orchestrator.trainable import Preempted, RunTrainable, with_half_the_micro_batch
 from sweeps.errors import UserError
 from sweeps.expand import read_sweep
 from sweeps.spec import RunSpec
@@ -64,6 +65,23 @@ def test_losses_of_a_run_that_gets_further_each_time_do_not_count():
     assert offers.suggest("last") == {"run_id": "0"}
 
 
+def test_a_preempted_run_is_offered_again_however_often():
+    offers, events = admission(1)
+    for trial in "abcdef":
+        assert offers.suggest(trial) == {"run_id": "0"}
+        offers.on_trial_result(trial, {"step": 1, "status": "preempted"})
+        offers.on_trial_complete(trial, error=True)
+        assert events[-1].kind == "preempted"
+    assert offers.suggest("last") == {"run_id": "0"}
+
+
+@pytest.fixture(autouse=True)
+def sigterm_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 class Scripted(RunTrainable):
     """A trial whose attempts raise what the script says, then finish."""
 
@@ -89,6 +107,49 @@ def ended(*errors):
     Scripted.script = list(errors)
     trial = Scripted()
     return trial, trial.step()
+
+
+def test_a_process_that_is_told_to_go_reports_and_then_ends():
+    class Told(Scripted):
+        def start(self, config):
+            del config
+
+            def attempt():
+                yield Progress(0, 9, None)
+                signal.raise_signal(signal.SIGTERM)
+                assert self._notice.cause == "preempted"
+                yield Progress(4, 9, 0.5, "preempted", 2)
+
+            return attempt()
+
+    trial = Told()
+    report = trial.step()
+    assert (report["status"], report["done"], report["step"]) == ("preempted", False, 4)
+    assert report["resumed_from"] == 2
+    with pytest.raises(Preempted):
+        trial.step()
+
+
+def test_a_trial_that_is_ended_finishes_the_step_it_is_in():
+    seen = []
+
+    class Long(Scripted):
+        def start(self, config):
+            del config
+
+            def attempt():
+                for step in range(1, 10**6):
+                    yield Progress(step, 10**6, 0.5, self._notice.cause)
+                    if self._notice.cause:
+                        seen.append(step)
+                        return
+
+            return attempt()
+
+    trial = Long()
+    trial.step()
+    trial.cleanup()
+    assert len(seen) == 1
 
 
 def test_an_error_is_tried_once_more():

@@ -1,0 +1,35 @@
+"""SIGTERM ends a sweep as Ctrl-C does: running trials checkpoint, then everything is put away."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class Interruption:
+    """While entered, a SIGTERM to this process is an interrupt; ``code`` says which it was.
+
+    130 for an interrupt, 143 for SIGTERM. To be entered after Ray is started, which puts a handler
+    of its own in place, and in the main thread.
+    """
+
+    def __init__(self) -> None:
+        self.code = 130
+
+    def __enter__(self) -> Self:
+        self._before: Any = signal.signal(signal.SIGTERM, self._terminated)
+        return self
+
+    def _terminated(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.code = 143
+        signal.raise_signal(signal.SIGINT)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signal.signal(signal.SIGTERM, self._before)

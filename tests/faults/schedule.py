@@ -1,0 +1,80 @@
+"""Which faults, in which order, how far apart: a function of the seed alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+FILES = ("checkpoint", "manifest", "part", "done", "run", "attempt")
+HARMS = ("flip", "truncate")
+
+# To processes started as `python -m workers` is, and to the store under them.
+WORKER_KINDS = (
+    "kill_worker",
+    "kill_at_operation",
+    "kill_rank",
+    "terminate_worker",
+    "stop_worker",
+    "stop_at_operation",
+    "stop_rank",
+    "full_disk",
+    "read_only_disk",
+    "failing_write",
+    *(f"{harm}_{file}" for harm in HARMS for file in FILES),
+)
+# To a running `depthsweep run`, its Ray and its workers; the first ones occur in short campaigns.
+COMMAND_KINDS = (
+    "kill_trial",
+    "kill_driver",
+    "terminate_driver",
+    "kill_raylet",
+    "full_disk",
+    "flip_checkpoint",
+    "kill_rank",
+    "terminate_worker",
+    "stop_worker",
+    "failing_write",
+    "read_only_disk",
+    "truncate_part",
+    "interrupt_driver",
+    "flip_manifest",
+    "truncate_attempt",
+)
+# Of all faults, how many hit the command.
+COMMAND_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: ``wait`` seconds after the one before; ``pick`` in [0, 1) chooses the target."""
+
+    kind: str
+    wait: float
+    pick: float
+    hold: float
+
+
+def schedule(seed: int, count: int) -> tuple[list[Fault], list[Fault]]:
+    """Return the faults of workers and of the command, every kind as often as another."""
+    on_command = min(count, max(1, round(COMMAND_SHARE * count)))
+    return (
+        _faults(random.Random(f"workers {seed}"), WORKER_KINDS, count - on_command, 0.02, 0.4),
+        _faults(random.Random(f"command {seed}"), COMMAND_KINDS, on_command, 0.2, 2.0),
+    )
+
+
+def _faults(
+    rng: random.Random, kinds: tuple[str, ...], count: int, shortest: float, longest: float
+) -> list[Fault]:
+    decks = _decks(rng, kinds)
+    return [
+        Fault(next(decks), rng.uniform(shortest, longest), rng.random(), rng.uniform(0.2, 1.5))
+        for _ in range(count)
+    ]
+
+
+def _decks(rng: random.Random, kinds: tuple[str, ...]) -> Iterator[str]:
+    yield from kinds
+    while True:
+        yield from rng.sample(kinds, len(kinds))

@@ -1,0 +1,66 @@
+"""Are the tables of a store those of the sweep that never failed?"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from sweeps.results import open_store
+from sweeps.results.audit import audit
+from sweeps.results.schema import SORT_KEYS
+from sweeps.results.store import Store
+
+
+@dataclass
+class Verdict:
+    """What differs from the reference; all empty or 0 when nothing does."""
+
+    rows: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    different: list[str] = field(default_factory=list)
+    not_finished: list[str] = field(default_factory=list)
+    by_hand: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        return not (
+            self.lost or self.duplicated or self.different or self.not_finished or self.by_hand
+        )
+
+
+def mend(store: Store) -> list[str]:
+    """Do what ``doctor --fix`` does; return its findings."""
+    findings = list(audit(store))
+    for finding in findings:
+        finding.mend()
+    return [f"{finding.run_id}: {finding.what}" for finding in findings]
+
+
+def judge(reference: Path, store: Store) -> Verdict:
+    """Compare all tables byte for byte after sorting, and look for what doctor still finds."""
+    verdict = Verdict(by_hand=[f"{f.run_id}: {f.what}" for f in audit(store)])
+    expected, found = open_store(reference), open_store(store.root)
+    keys = {**{table: list(key) for table, key in SORT_KEYS.items()}, "runs": ["run_id"]}
+    for table, key in keys.items():
+        want = getattr(expected, table)().collect().sort(key)
+        have = getattr(found, table)().collect().sort(key)
+        verdict.rows += want.height
+        verdict.duplicated += have.height - have.select(key).n_unique()
+        verdict.lost += want.join(have, on=key, how="anti").height
+        if _bytes(want) != _bytes(have):
+            verdict.different.append(table)
+    runs = found.runs().collect()
+    ended = set(runs.filter(pl.col("status").is_in(["finished", "diverged"]))["run_id"])
+    verdict.not_finished = sorted(set(expected.runs().collect()["run_id"]) - ended)
+    return verdict
+
+
+def _bytes(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    # In the oldest layout equal values have equal bytes: newer strings lie where they were read.
+    frame.rechunk().write_ipc(buffer, compat_level=pl.CompatLevel.oldest())
+    return buffer.getvalue()
