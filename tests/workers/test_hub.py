@@ -88,7 +88,6 @@ def test_processes_of_a_node_download_each_file_once_and_then_need_no_hub(reposi
     assert files == dict.fromkeys(expected, 1)
     before = counts.read_text()
     # Nothing listens there any more.
-    assert ask(FETCH, port, tmp_path / "home", 2) == fetched
     (facts,) = ask(LOAD, port, tmp_path / "home", 1)
     assert "layers=3" in facts
     assert counts.read_text() == before
