@@ -52,20 +52,3 @@ def parameter_count(source: ModelSource) -> int | None:
     assert isinstance(source, FolderModel)
     files = Path(source.folder).glob("*.safetensors")
     return sum(path.stat().st_size for path in files) // 4 or None
-
-
-def admission_order(runs: list[RunSpec]) -> list[RunSpec]:
-    """Return the order in which runs are offered: longest first, one run of each model before that.
-
-    The first run of a model makes what the others share (stand-in, tokens, reference states), so
-    these start side by side and not one behind another's lock.
-    """
-    longest_first = sorted(runs, key=lambda run: -estimate(run).flops)
-    seen: set[str] = set()
-    opening = []
-    for run in longest_first:
-        if run.model.name not in seen:
-            seen.add(run.model.name)
-            opening.append(run)
-    chosen = {run.run_id for run in opening}
-    return opening + [run for run in longest_first if run.run_id not in chosen]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.cost import estimate
-from orchestrator.memory import GIB, estimate_memory, shape_of
+from orchestrator.memory import estimate_memory, shape_of
 from orchestrator.occupancy import UNITS, Demand
 from orchestrator.placement import placed
 from orchestrator.policy import Waiting
@@ -98,32 +98,31 @@ def demand_of(
 def line_up(
     runs: Sequence[RunSpec],
     gpus: int,
-    gpu_gib: float | None,
+    gpu_bytes: float | None,
     measured: Measured = NOTHING_MEASURED,
     most: int = RUNS_PER_GPU,
-) -> list[Waiting]:
-    """Return runs as the policy sees them; the longest of each model opens for its others.
+) -> list[tuple[Waiting, RunSpec]]:
+    """Return runs as the policy sees them, each with the way it is carried out on these GPUs.
 
-    The first run of a model makes what the others share (stand-in, tokens, reference states).
-    Raises UserError for a run that fits in no way.
+    ``gpu_bytes`` is None where runs train on CPUs, of which ``gpus`` then is the number. The
+    longest run of each model opens for the model's others, since it makes what they share
+    (stand-in, tokens, reference states). Raises UserError for a run that fits in no way.
     """
-    gpu_bytes = None if gpu_gib is None else gpu_gib * GIB
     crowd = -(-len(runs) // gpus) if gpus else 1
-    waiting: list[tuple[RunSpec, Demand, float]] = []
-    seen: dict[str, tuple[Demand, float]] = {}
+    seen: dict[str, tuple[RunSpec, Demand, float]] = {}
+    found: list[tuple[Waiting, RunSpec]] = []
+    longest: dict[str, Waiting] = {}
     for run in runs:
         alike = run.model_dump_json(exclude={"seed", "control", "optimizer"})
         if alike not in seen:
             settled = placed(run, gpu_bytes, gpus)
             demand = demand_of(settled, gpu_bytes, crowd, most)
-            seen[alike] = (demand, expected_seconds(run, demand, measured))
-        waiting.append((run, *seen[alike]))
-    longest: dict[str, tuple[float, str]] = {}
-    for run, demand, seconds in waiting:
-        first = (-seconds * demand.total, run.run_id)
-        longest[run.model.name] = min(longest.get(run.model.name, first), first)
-    opening = {run_id for _, run_id in longest.values()}
-    return [
-        Waiting(run.run_id, demand, seconds, opens=run.run_id in opening)
-        for run, demand, seconds in waiting
-    ]
+            seen[alike] = (settled, demand, expected_seconds(run, demand, measured))
+        settled, demand, seconds = seen[alike]
+        waiting = Waiting(run.run_id, demand, seconds)
+        longest[run.model.name] = max(
+            longest.get(run.model.name, waiting), waiting, key=lambda one: one.turn
+        )
+        found.append((waiting, run.model_copy(update={"execution": settled.execution})))
+    opening = {waiting.run_id for waiting in longest.values()}
+    return [(replace(waiting, opens=waiting.run_id in opening), run) for waiting, run in found]

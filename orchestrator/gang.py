@@ -92,7 +92,7 @@ class RankProcess:
 
 
 def gang_progress(
-    run: RunSpec, store: str, threads: int, cpus: int, gpus: int, notice: Notice
+    run: RunSpec, store: str, threads: int, cpus: float, gpus: float, notice: Notice
 ) -> Iterator[Reached]:
     """Yield where the first rank is whenever that changed, at last with the status.
 

@@ -23,7 +23,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Placement:
-    """What each run of a sweep reserves: whole CPUs, and a GPU where there is one.
+    """What a slot is: CPUs, and a GPU where there are any. A run takes a share, one or several.
 
     ``threads`` is how many CPU threads its arithmetic uses. On a CPU it is one, whatever the
     machine: the order of a parallel reduction depends on the thread count, and with it the last
@@ -34,7 +34,6 @@ class Placement:
     cpus: int
     gpus: int
     threads: int
-    slots_per_node: int
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,8 @@ def place(machine: Machine, slots: int | None = None) -> Placement:
     if machine.gpus:
         side_by_side = min(machine.gpus, slots or machine.gpus)
         cpus = max(1, machine.cpus // side_by_side)
-        return Placement(side_by_side, cpus, 1, cpus, side_by_side)
-    side_by_side = min(machine.cpus, slots or machine.cpus)
-    return Placement(side_by_side, 1, 0, 1, side_by_side)
+        return Placement(side_by_side, cpus, 1, cpus)
+    return Placement(min(machine.cpus, slots or machine.cpus), 1, 0, 1)
 
 
 def place_on(nodes: Sequence[ClusterNode], slots: int | None = None) -> Placement:
@@ -72,9 +70,23 @@ def place_on(nodes: Sequence[ClusterNode], slots: int | None = None) -> Placemen
     if not room:
         raise UserError("the cluster has neither a GPU nor a CPU: add a node, or wait for one")
     side_by_side = min(sum(room), slots or sum(room))
-    threads = cpus if with_gpus else 1
-    per_node = min(max(room), side_by_side)
-    return Placement(side_by_side, cpus, int(bool(with_gpus)), threads, per_node)
+    return Placement(side_by_side, cpus, int(bool(with_gpus)), cpus if with_gpus else 1)
+
+
+def slots_of(
+    nodes: Sequence[ClusterNode], placement: Placement, most: int | None = None
+) -> list[tuple[str, int]]:
+    """Return how many slots of a placement each node has, ``most`` in all."""
+    left = most
+    found = []
+    for node in sorted(nodes, key=lambda node: node.name):
+        slots = min(node.gpus, node.cpus // placement.cpus) if placement.gpus else node.cpus
+        if left is not None:
+            slots = min(slots, left)
+            left -= slots
+        if slots:
+            found.append((node.name, slots))
+    return found
 
 
 def placed(run: RunSpec, gpu_bytes: float | None, gpus: int) -> RunSpec:

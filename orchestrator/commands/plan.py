@@ -15,6 +15,7 @@ from orchestrator.actions_text import print_actions
 from orchestrator.cost import estimate
 from orchestrator.estimates import ASSUMED_FLOPS, NOTHING_MEASURED, line_up, measure
 from orchestrator.gpu_pool import GpuPool, gpu_pool
+from orchestrator.memory import GIB
 from orchestrator.placement_table import placement_data, placement_lines
 from orchestrator.recovery import decide, ledger
 from orchestrator.simulation import Schedule
@@ -135,7 +136,7 @@ def _simulated(
     measured = NOTHING_MEASURED
     if location is not None:
         measured = measure(Store.at(location), sweep.runs)
-    waiting = line_up(left, pool.count, pool.gib, measured)
+    waiting = [one for one, _ in line_up(left, pool.count, pool.gib * GIB, measured)]
     known = sum(1 for run in left if measured.seconds(run) is not None)
     return simulate_runs(waiting, pool.nodes), known
 

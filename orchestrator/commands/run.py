@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.actions_text import summary_lines
+from orchestrator.occupancy import UNITS
 from orchestrator.recovery import EVERYTHING, Choice, decide, ledger
 from sweeps.changes import compare_sweeps
 from sweeps.errors import UserError
@@ -20,6 +21,7 @@ from sweeps.results.store import Store
 from sweeps.spec import RunSpec
 
 if TYPE_CHECKING:
+    from orchestrator.admission import Offer
     from orchestrator.placement import Placement
 
 
@@ -81,7 +83,7 @@ def run_sweep(
 
     from orchestrator.connection import cluster_nodes, connected_ray, local_ray, require_workers
     from orchestrator.interruption import Interruption
-    from orchestrator.placement import place_on
+    from orchestrator.placement import place_on, slots_of
     from orchestrator.progress import Board, Display
     from orchestrator.schedule import run_all
     from orchestrator.store_probe import require_store_on
@@ -91,23 +93,34 @@ def run_sweep(
     with contextlib.ExitStack() as until_done:
         if address in (None, "", "local"):
             placement, gpu_bytes = _here(slots)
-            configs = _configs(to_run, store, placement, gpu_bytes)
+            offers = _offers(to_run, store, placement, gpu_bytes)
             until_done.enter_context(local_ray(placement))
+
+            def nodes() -> list[tuple[str, int]]:
+                return [("this machine", placement.slots)]
+
         else:
             until_done.enter_context(connected_ray(address))
-            nodes = cluster_nodes()
-            placement, gpu_bytes = place_on(nodes, slots), require_workers(nodes)
-            require_store_on([node.name for node in nodes], store.location, sweep.name)
-            configs = _configs(to_run, store, placement, gpu_bytes)
-            console.print(f"  on the Ray cluster at {address}: {len(nodes)} nodes", markup=False)
-        console.print(f"  {len(to_run)} to run, {min(placement.slots, len(to_run))} side by side")
+            found = cluster_nodes()
+            placement, gpu_bytes = place_on(found, slots), require_workers(found)
+            require_store_on([node.name for node in found], store.location, sweep.name)
+            offers = _offers(to_run, store, placement, gpu_bytes)
+            console.print(f"  on the Ray cluster at {address}: {len(found)} nodes", markup=False)
+
+            def nodes() -> list[tuple[str, int]]:
+                return slots_of(cluster_nodes(), placement, slots)
+
+        room = f"on {placement.slots} GPUs"
+        if not placement.gpus:
+            room = f"{min(placement.slots, len(to_run))} side by side"
+        console.print(f"  {len(to_run)} to run, {room}")
         display = until_done.enter_context(Display(board, console))
         interruption = until_done.enter_context(Interruption())
         try:
             run_all(
                 RunTrainable,
-                configs,
-                placement,
+                offers,
+                nodes,
                 lambda event: display.event(event.run_id, event.kind, event.report),
             )
         except KeyboardInterrupt:
@@ -137,27 +150,34 @@ def _here(slots: int | None) -> tuple[Placement, float | None]:
     return place(machine, slots), gpu_bytes() if machine.gpus else None
 
 
-def _configs(
+def _offers(
     to_run: list[RunSpec], store: Store, placement: Placement, gpu_bytes: float | None
-) -> list[dict[str, Any]]:
-    """Return what each trial is told, in the order of admission; UserError where a run fits not."""
-    from orchestrator.cost import admission_order
-    from orchestrator.placement import placed, rank_processes
+) -> list[Offer]:
+    """Return runs as they are offered; UserError where one does not fit.
 
-    runs = (
-        placed(run, gpu_bytes, placement.slots * placement.gpus) for run in admission_order(to_run)
-    )
+    A run on a GPU gets a process of its own, as do ranks: what one leaves on a device, or DeepSpeed
+    in memory, the next would find. On CPUs a process runs one after another, warm.
+    """
+    from orchestrator.admission import Offer
+    from orchestrator.estimates import line_up, measure
+    from orchestrator.placement import rank_processes
+
+    lined = line_up(to_run, placement.slots, gpu_bytes, measure(store, to_run))
     return [
-        {
-            "run_id": run.run_id,
-            "spec": run.model_dump_json(),
-            "store": store.location,
-            "threads": placement.threads,
-            "ranks": rank_processes(run, placement.slots),
-            "cpus": placement.cpus,
-            "gpus": placement.gpus,
-        }
-        for run in runs
+        Offer(
+            waiting,
+            {
+                "run_id": run.run_id,
+                "spec": run.model_dump_json(),
+                "store": store.location,
+                "threads": max(1, int(placement.threads * share)),
+                "ranks": rank_processes(run, placement.slots) or placement.gpus,
+                "cpus": placement.cpus * share,
+                "gpus": placement.gpus * share,
+            },
+        )
+        for waiting, run in lined
+        for share in [waiting.demand.units / UNITS]
     ]
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("similarity", "step_overhead", "scheduler", "analysis")
+BENCHMARKS = ("similarity", "step_overhead", "scheduler", "makespan", "analysis")
 
 
 def main() -> int:

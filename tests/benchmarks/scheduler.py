@@ -13,9 +13,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator.admission import Event, Offer
 from orchestrator.connection import local_ray
+from orchestrator.occupancy import Demand
 from orchestrator.placement import Machine, place
-from orchestrator.schedule import Event, run_all
+from orchestrator.policy import Waiting
+from orchestrator.schedule import run_all
 from orchestrator.trainable import RunTrainable
 from workers.train import Progress
 
@@ -39,8 +42,12 @@ def ours(runs: int, slots: int) -> float:
 
     began = time.monotonic()
     placement = place(Machine(slots, 0))
+    shape = {"cpus": placement.cpus, "gpus": 0, "ranks": 0}
+    offers = [
+        Offer(Waiting(str(k), Demand(), 0.1), {"run_id": str(k), **shape}) for k in range(runs)
+    ]
     with local_ray(placement):
-        run_all(NoOperation, [{"run_id": str(k)} for k in range(runs)], placement, count)
+        run_all(NoOperation, offers, lambda: [("here", slots)], count)
     assert sorted(ended, key=int) == [str(k) for k in range(runs)]
     return time.monotonic() - began
 

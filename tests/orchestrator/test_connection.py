@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from orchestrator.connection import connected_ray
-from orchestrator.placement import ClusterNode, place_on
+from orchestrator.placement import ClusterNode, place_on, slots_of
 from sweeps.errors import UserError
 
 
@@ -65,8 +65,9 @@ def test_a_cluster_is_as_large_as_its_gpus_or_without_any_its_cpus():
     nodes = [ClusterNode("head", 4, 0), ClusterNode("a", 32, 8), ClusterNode("b", 64, 4)]
     placement = place_on(nodes)
     assert (placement.slots, placement.gpus, placement.cpus) == (12, 1, 4)
-    assert placement.slots_per_node == 8
+    assert slots_of(nodes, placement) == [("a", 8), ("b", 4)]
+    assert slots_of(nodes, placement, 9) == [("a", 8), ("b", 1)]
     cpus = place_on([ClusterNode("a", 3, 0), ClusterNode("b", 2, 0)])
-    assert (cpus.slots, cpus.gpus, cpus.threads, cpus.slots_per_node) == (5, 0, 1, 3)
+    assert (cpus.slots, cpus.gpus, cpus.threads) == (5, 0, 1)
     with pytest.raises(UserError, match="neither a GPU nor a CPU"):
         place_on([ClusterNode("head", 0, 0)])

@@ -1,14 +1,11 @@
 import json
 
-import pytest
-
-from orchestrator.cost import admission_order, estimate, parameter_count
+from orchestrator.cost import estimate, parameter_count
 from sweeps.expand import read_sweep
 from sweeps.sources import resolve_model
 from sweeps.sweep_spec import ModelEntry
 
 PAPER = list(read_sweep("sweeps/library/paper.yaml").runs)
-DEMO = list(read_sweep("sweeps/library/demo.yaml").runs)
 
 
 def test_a_runs_flops_are_six_a_parameter_and_token():
@@ -31,14 +28,3 @@ def test_a_folders_parameters_follow_from_its_files(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     source = resolve_model("m", {"m": ModelEntry(folder=str(tmp_path))}, tmp_path)
     assert parameter_count(source) == 1000
-
-
-@pytest.mark.parametrize("runs", [PAPER, DEMO], ids=["paper", "demo"])
-def test_every_run_is_offered_once_longest_first_after_one_of_each_model(runs):
-    order = admission_order(runs)
-    assert sorted(run.run_id for run in order) == sorted(run.run_id for run in runs)
-    models = {run.model.name for run in runs}
-    opening, rest = order[: len(models)], order[len(models) :]
-    assert {run.model.name for run in opening} == models
-    flops = [estimate(run).flops for run in rest]
-    assert flops == sorted(flops, reverse=True)

@@ -50,7 +50,7 @@ def test_nobody_shares_while_another_gpu_is_free_or_memory_is_not_known():
 
 
 def test_large_models_hold_whole_gpus():
-    demands = {w.run_id: w.demand for w in line_up(PAPER, 8, 80)}
+    demands = {w.run_id: w.demand for w, _ in line_up(PAPER, 8, 80 * GIB)}
     for run in PAPER:
         if run.model.name == "pythia-6.9b":
             assert demands[run.run_id].gpus >= 2
@@ -59,7 +59,7 @@ def test_large_models_hold_whole_gpus():
 
 
 def test_one_run_of_each_model_opens_the_longest():
-    waiting = line_up(PAPER, 8, 80)
+    waiting = [w for w, _ in line_up(PAPER, 8, 80 * GIB)]
     opening = {w.run_id for w in waiting if w.opens}
     models = [run.model.name for run in PAPER if run.run_id in opening]
     assert sorted(models) == sorted({run.model.name for run in PAPER})

@@ -1,14 +1,12 @@
-"""Admission and the trial adapter as plain objects: no Ray is started."""
+"""The trial adapter as a plain object, and what a trial reserves: no Ray is started."""
 
 import signal
 from typing import ClassVar
 
 import pytest
 import torch
-from ray.tune.search import Searcher
 
-from orchestrator import schedule
-from orchestrator.schedule import Admission
+from orchestrator.schedule import resources_of
 from orchestrator.trainable import Preempted, RunTrainable, with_half_the_micro_batch
 from sweeps.errors import UserError
 from sweeps.expand import read_sweep
@@ -18,61 +16,14 @@ from workers.train import Progress
 RUN = read_sweep("sweeps/library/demo.yaml").runs[0]
 
 
-def admission(count, slots=2):
-    events = []
-    configs = [{"run_id": str(k)} for k in range(count)]
-    return Admission(configs, slots, events.append), events
-
-
-def test_runs_are_offered_in_order_and_only_into_free_slots():
-    offers, events = admission(3)
-    assert [offers.suggest(t) for t in "abc"] == [{"run_id": "0"}, {"run_id": "1"}, None]
-    offers.on_trial_complete("a", result={"status": "finished"})
-    assert offers.suggest("c") == {"run_id": "2"}
-    offers.on_trial_complete("b", result={"status": "finished"})
-    assert offers.suggest("d") is None
-    offers.on_trial_complete("c", result={"status": "failed"})
-    assert offers.suggest("d") == Searcher.FINISHED
-    ended = [(e.run_id, e.report["status"]) for e in events if e.kind == "ended"]
-    assert ended == [("0", "finished"), ("1", "finished"), ("2", "failed")]
-
-
-def test_a_lost_run_is_offered_again_before_the_others():
-    offers, events = admission(3, slots=1)
-    offers.suggest("a")
-    offers.on_trial_complete("a", error=True)
-    assert offers.suggest("b") == {"run_id": "0"}
-    assert [e.kind for e in events] == ["started", "lost", "started"]
-
-
-def test_a_run_that_is_lost_without_getting_further_is_given_up():
-    offers, events = admission(1)
-    for trial in "abc":
-        assert offers.suggest(trial) == {"run_id": "0"}
-        offers.on_trial_complete(trial, error=True)
-    assert offers.suggest("d") == Searcher.FINISHED
-    assert events[-1].report["status"] == "failed"
-    assert f"{schedule.LOSSES_WITHOUT_PROGRESS} times without" in events[-1].report["error"]
-
-
-def test_losses_of_a_run_that_gets_further_each_time_do_not_count():
-    offers, _ = admission(1)
-    for step in range(1, 12):
-        trial = str(step)
-        assert offers.suggest(trial) == {"run_id": "0"}
-        offers.on_trial_result(trial, {"step": step})
-        offers.on_trial_complete(trial, error=True)
-    assert offers.suggest("last") == {"run_id": "0"}
-
-
-def test_a_preempted_run_is_offered_again_however_often():
-    offers, events = admission(1)
-    for trial in "abcdef":
-        assert offers.suggest(trial) == {"run_id": "0"}
-        offers.on_trial_result(trial, {"step": 1, "status": "preempted"})
-        offers.on_trial_complete(trial, error=True)
-        assert events[-1].kind == "preempted"
-    assert offers.suggest("last") == {"run_id": "0"}
+def test_ranks_share_a_node_where_one_has_room_for_them():
+    gang = {"cpus": 2, "gpus": 1, "ranks": 2}
+    together = resources_of({**gang, "one_node": True})
+    assert together.strategy == "STRICT_PACK"
+    assert together.bundles == [{"CPU": 2, "GPU": 1}] * 2
+    assert resources_of({**gang, "one_node": False}).strategy == "PACK"
+    alone = resources_of({"cpus": 0.5, "gpus": 0.25, "ranks": 0, "one_node": True})
+    assert alone.bundles == [{"CPU": 0.5, "GPU": 0.25}]
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,153 @@
+"""Admission as a plain object: no Ray is started, nodes and the clock are the test's."""
+
+from ray.tune.search import Searcher
+
+from orchestrator import admission as admission_module
+from orchestrator.admission import Admission, Offer
+from orchestrator.occupancy import Demand
+from orchestrator.policy import Waiting
+
+
+class Cluster:
+    """Nodes and a clock that a test sets."""
+
+    def __init__(self, **nodes):
+        self.now = 0.0
+        self.present = nodes
+
+    def nodes(self):
+        return list(self.present.items())
+
+
+def admission(runs, cluster):
+    """Offers of runs {id: (gpus, seconds)}, and the list that events go to."""
+    events = []
+    offers = [
+        Offer(Waiting(run_id, Demand.of(gpus), seconds), {"run_id": run_id})
+        for run_id, (gpus, seconds) in runs.items()
+    ]
+    return Admission(offers, cluster.nodes, events.append, lambda: cluster.now), events
+
+
+def offered(offers, trial):
+    answer = offers.suggest(trial)
+    return answer["run_id"] if isinstance(answer, dict) else answer
+
+
+def test_runs_are_offered_longest_first_and_only_into_free_slots():
+    offers, events = admission({"a": (1, 3), "b": (1, 2), "c": (1, 1)}, Cluster(n=2))
+    assert [offered(offers, t) for t in "123"] == ["a", "b", None]
+    offers.on_trial_complete("1", result={"status": "finished"})
+    assert offered(offers, "3") == "c"
+    offers.on_trial_complete("2", result={"status": "finished"})
+    assert offered(offers, "4") is None
+    offers.on_trial_complete("3", result={"status": "failed"})
+    assert offers.suggest("4") == Searcher.FINISHED
+    ended = [(e.run_id, e.report["status"]) for e in events if e.kind == "ended"]
+    assert ended == [("a", "finished"), ("b", "finished"), ("c", "failed")]
+
+
+def test_a_lost_run_is_offered_again_before_the_others():
+    offers, events = admission({"a": (1, 3), "b": (1, 9), "c": (1, 5)}, Cluster(n=1))
+    assert offered(offers, "1") == "b"
+    offers.on_trial_complete("1", error=True)
+    assert offered(offers, "2") == "b"
+    assert [e.kind for e in events] == ["started", "lost", "started"]
+
+
+def test_a_run_that_is_lost_without_getting_further_is_given_up():
+    offers, events = admission({"a": (1, 3)}, Cluster(n=1))
+    for trial in "123":
+        assert offered(offers, trial) == "a"
+        offers.on_trial_complete(trial, error=True)
+    assert offers.suggest("4") == Searcher.FINISHED
+    assert events[-1].report["status"] == "failed"
+    assert f"{admission_module.LOSSES_WITHOUT_PROGRESS} times without" in events[-1].report["error"]
+
+
+def test_losses_of_a_run_that_gets_further_each_time_do_not_count():
+    offers, _ = admission({"a": (1, 3)}, Cluster(n=1))
+    for step in range(1, 12):
+        assert offered(offers, str(step)) == "a"
+        offers.on_trial_result(str(step), {"step": step, "steps": 20})
+        offers.on_trial_complete(str(step), error=True)
+    assert offered(offers, "last") == "a"
+
+
+def test_a_preempted_run_is_offered_again_however_often():
+    offers, events = admission({"a": (1, 3)}, Cluster(n=1))
+    for trial in "123456":
+        assert offered(offers, trial) == "a"
+        offers.on_trial_result(trial, {"step": 1, "status": "preempted"})
+        offers.on_trial_complete(trial, error=True)
+        assert events[-1].kind == "preempted"
+    assert offered(offers, "last") == "a"
+
+
+def test_losses_with_a_node_that_left_do_not_count_whenever_that_is_noticed():
+    cluster = Cluster(n0=1)
+    offers, events = admission({"a": (1, 3)}, cluster)
+    for k in range(8):
+        assert offered(offers, str(k)) == "a"
+        # The process is missed first, the node a moment later.
+        offers.on_trial_complete(str(k), error=True)
+        cluster.present = {f"n{k + 1}": 1}
+        cluster.now += 2
+    assert offered(offers, "last") == "a"
+    assert {e.kind for e in events} == {"started", "lost"}
+
+
+def test_a_node_that_joins_is_used_and_one_that_leaves_is_not_any_more():
+    cluster = Cluster(a=1)
+    offers, _ = admission({str(k): (1, 9 - k) for k in range(5)}, cluster)
+    assert [offered(offers, t) for t in "xy"] == ["0", None]
+    cluster.present = {"a": 1, "b": 2}
+    cluster.now = 1.5
+    assert [offered(offers, t) for t in "yzw"] == ["1", "2", None]
+    cluster.present = {"b": 2}
+    cluster.now = 3.0
+    assert offered(offers, "w") is None  # what ran on it holds nothing, and is still to be missed
+    offers.on_trial_complete("x", error=True)
+    assert offered(offers, "w") is None
+    offers.on_trial_complete("y", result={"status": "finished"})
+    assert offered(offers, "w") == "0"
+
+
+def test_a_gang_larger_than_a_node_is_not_asked_onto_one():
+    offers, _ = admission({"wide": (3, 9), "pair": (2, 1)}, Cluster(a=2, b=2, c=2))
+    assert [offers.suggest(t)["one_node"] for t in "12"] == [False, True]
+
+
+def test_what_runs_take_corrects_what_may_overtake():
+    """Estimates of ended runs were a tenth of what it took: a brief run would come too late."""
+    cluster = Cluster(n=2)
+    runs = {"first": (2, 50), "long": (1, 20), "wide": (2, 9), "brief": (1, 5)}
+    offers, _ = admission(runs, cluster)
+    assert [offered(offers, t) for t in "ab"] == ["first", None]
+    cluster.now = 500.0
+    offers.on_trial_complete("a", result={"status": "finished"})
+    assert offered(offers, "b") == "long"
+    offers.on_trial_result("b", {"step": 0, "steps": 4})
+    cluster.now = 510.0
+    offers.on_trial_result("b", {"step": 1, "steps": 4})
+    # It is expected to end in 30 seconds; brief takes 5 as estimated, 50 as things went.
+    assert offered(offers, "c") is None
+
+
+def test_36_small_runs_do_not_starve_a_whole_node_run_listed_fifth():
+    runs = {f"{k:02}": (4 if k == 4 else 1, 10) for k in range(37)}
+    cluster = Cluster(n=4)
+    offers, _ = admission(runs, cluster)
+    order, going = [], []
+    for trial in range(200):
+        answer = offered(offers, str(trial))
+        if answer == Searcher.FINISHED:
+            break
+        if answer is None:
+            cluster.now += 10
+            offers.on_trial_complete(going.pop(0), result={"status": "finished"})
+        else:
+            order.append(answer)
+            going.append(str(trial))
+    assert sorted(order) == sorted(runs)
+    assert order.index("04") + 1 <= 6
