@@ -43,14 +43,13 @@ def worker(run, location, folder, **environment):
     )
 
 
-def depthsweep(*arguments, cwd, **environment):
+def depthsweep(*arguments, at, cwd=None):
     return subprocess.run(
-        [DEPTHSWEEP, *arguments],
+        [DEPTHSWEEP, *arguments, "--store", at],
         capture_output=True,
         text=True,
         cwd=cwd,
         timeout=300,
-        env={**os.environ, **environment},
     )
 
 
@@ -72,14 +71,15 @@ def await_checkpoint(folder, process, step):
 
 
 def long_run():
-    return make_run(steps=400, execution=Execution(part_steps=40))
+    return make_run(steps=120, execution=Execution(part_steps=30))
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_with_the_bytes_of_a_local_one(s3_url, tmp_path):
     run = long_run()
     store, local = Store.at(s3_url), Store.at(str(tmp_path / "local"))
     process = worker(run, s3_url, tmp_path)
-    await_checkpoint(store.run(run.run_id), process, 80)
+    await_checkpoint(store.run(run.run_id), process, 30)
     process.kill()
     process.wait()
     again = worker(run, s3_url, tmp_path)
@@ -92,8 +92,11 @@ def test_a_killed_run_is_resumed_with_the_bytes_of_a_local_one(s3_url, tmp_path)
     assert part_bytes(store, run) == part_bytes(local, run)
     first, second = store.run(run.run_id).attempts()
     assert (first["cause"], second["cause"]) == (None, "finished")
-    assert second["resumed_from"] >= 80
+    assert second["resumed_from"] >= 30
     assert store.run(run.run_id).checkpoint_steps() == []
+    counted = depthsweep("query", "SELECT max(step) AS n FROM layers", "--format=csv", at=s3_url)
+    assert counted.stdout == "n\n120\n", counted.stderr
+    assert "1 runs looked at" in depthsweep("doctor", at=s3_url).stdout
 
 
 @pytest.mark.slow
@@ -104,7 +107,7 @@ def test_a_run_waits_for_a_server_that_went_away(s3_url, s3_port, tmp_path):
     store = Store.at(s3_url)
     try:
         process = worker(run, s3_url, tmp_path, **through)
-        await_checkpoint(store.run(run.run_id), process, 40)
+        await_checkpoint(store.run(run.run_id), process, 30)
         wire.cut()
         time.sleep(5)
         assert process.poll() is None, process.stdout.read()
@@ -125,11 +128,12 @@ def sweep(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_sweep_is_run_read_audited_and_mended(s3_url, sweep):
     """One story, since each command takes a second to start."""
 
     def said(*arguments, code=0):
-        done = depthsweep(*arguments, "--store", s3_url, cwd=sweep)
+        done = depthsweep(*arguments, at=s3_url, cwd=sweep)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
@@ -156,27 +160,11 @@ def test_a_sweep_is_run_read_audited_and_mended(s3_url, sweep):
     assert "attempt ended" in said("logs", harmed)
 
 
-@pytest.mark.parametrize(
-    ("location", "environment", "message"),
-    [
-        (f"s3://{BUCKET}-none/x", {}, "the bucket does not exist; create it"),
-        ("s3://key:secret@study/x", {}, "the URL holds credentials"),
-        ("nope://study/x", {}, "no client knows nope://"),
-        (f"s3://{BUCKET}/x", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "cannot be reached"),
-        (
-            f"s3://{BUCKET}/x",
-            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "HOME": "/nonexistent"},
-            "access is refused",
-        ),
-        (f"s3://{BUCKET}/x", {"PYTHONPATH": "blocked"}, "pip install 'depthsweep[s3]'"),
-    ],
-)
 @pytest.mark.usefixtures("s3_url")
-def test_what_cannot_be_a_store_is_said_in_one_line(location, environment, message, sweep):
-    (sweep / "blocked").mkdir()
-    (sweep / "blocked" / "s3fs.py").write_text("raise ImportError('not here')")
-    done = depthsweep("run", "small.yaml", "--store", location, cwd=sweep, **environment)
-    assert done.returncode == 2, done.stdout + done.stderr
-    (line,) = done.stderr.splitlines()
-    assert message in line
-    assert "secret" not in line
+def test_what_cannot_be_a_store_ends_the_command_in_one_line_before_it_starts(sweep):
+    done = depthsweep("run", "small.yaml", at=f"s3://{BUCKET}-none/x", cwd=sweep)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"depthsweep: --store s3://{BUCKET}-none/x: the bucket does not exist; create it, or"
+        " correct the URL\n"
+    )

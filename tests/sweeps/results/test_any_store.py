@@ -1,5 +1,6 @@
 """What a store promises, over a local folder and over an S3-compatible server alike."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from sweeps.errors import UserError
 from sweeps.results import attempt as attempt_module
 from sweeps.results.attempt import Attempt, Superseded, alive_runs, end_for, is_alive
 from sweeps.results.objects import ObjectPath
+from sweeps.results.patience import StoreUnavailable
 from sweeps.results.run_log import RunLog, read_events
 from sweeps.results.store import (
     Store,
@@ -260,3 +262,54 @@ def test_a_log_of_an_object_store_comes_with_the_heartbeat(s3_url):
     assert [event["event"] for event in read_events(path)] == ["one"]
     log.flush()
     assert [event["event"] for event in read_events(path)] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("s3://key:secret@study/x", "the URL holds credentials"),
+        ("s3://study/x?versionId=1", "give scheme, bucket and prefix, nothing else"),
+        ("s3://", "names no bucket"),
+        ("file:///tmp/x", "a local folder is given as its path"),
+        ("nope://study/x", "no client knows nope://"),
+    ],
+)
+def test_a_url_that_cannot_be_a_store_is_refused(location, message):
+    with pytest.raises(UserError, match=message) as refused:
+        Store.at(location)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_client_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    known = importlib.import_module("fsspec.registry")._registry
+    monkeypatch.delitem(known, "s3", raising=False)
+    with pytest.raises(UserError, match=r"pip install 'depthsweep\[s3\]'"):
+        Store.at("s3://study/x")
+
+
+def test_what_hinders_the_first_request_is_the_users_and_raised_at_once(s3_url, monkeypatch):
+    with pytest.raises(UserError, match="the bucket does not exist; create it"):
+        Store.at("s3://none/x").reading()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="cannot be reached"):
+        Store.at(s3_url).require_writable()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    with pytest.raises(UserError, match=r"access is refused .*AWS_ACCESS_KEY_ID"):
+        Store.at(s3_url).require_writable()
+
+
+def test_a_worker_waits_for_a_server_and_then_says_which(s3_url, monkeypatch):
+    slept = []
+    monkeypatch.setattr("sweeps.results.patience.time.sleep", slept.append)
+    store = Store.at(s3_url, waits=True)
+    request = ConnectionError("refused")
+
+    def refuse(*_, **__):
+        raise request
+
+    monkeypatch.setattr(store.root.files._system, "find", refuse)
+    with pytest.raises(StoreUnavailable, match=rf"{s3_url}: could not be .*refused"):
+        store.run("abc").parts("steps")
+    assert sum(slept) >= 300
