@@ -53,8 +53,8 @@ def measure(store: Store, runs: Iterable[RunSpec]) -> Measured:
         if folder.done() is None:
             continue
         for attempt in folder.attempts():
-            whole = attempt["cause"] == "finished" and not attempt["resumed_from"]
-            if whole and attempt["seconds"]:
+            whole = attempt.get("cause") == "finished" and not attempt.get("resumed_from")
+            if whole and attempt.get("seconds"):
                 key = (run.model.name, run.objective.kind)
                 seconds[key] += attempt["seconds"]
                 flops[key] += estimate(run).flops

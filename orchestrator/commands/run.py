@@ -22,6 +22,7 @@ from sweeps.spec import RunSpec
 
 if TYPE_CHECKING:
     from orchestrator.admission import Offer
+    from orchestrator.estimates import Measured
     from orchestrator.placement import Placement
 
 
@@ -82,6 +83,7 @@ def run_sweep(
         return _close(sweep, {}, {}, len(actions), as_json, console)
 
     from orchestrator.connection import cluster_nodes, connected_ray, local_ray, require_workers
+    from orchestrator.estimates import measure
     from orchestrator.interruption import Interruption
     from orchestrator.placement import place_on, slots_of
     from orchestrator.progress import Board, Display
@@ -90,10 +92,11 @@ def run_sweep(
     from orchestrator.trainable import RunTrainable
 
     board = Board({run.run_id: run for run in to_run})
+    measured = measure(store, sweep.runs)
     with contextlib.ExitStack() as until_done:
         if address in (None, "", "local"):
             placement, gpu_bytes = _here(slots)
-            offers = _offers(to_run, store, placement, gpu_bytes)
+            offers = _offers(to_run, store, placement, gpu_bytes, measured)
             until_done.enter_context(local_ray(placement))
 
             def nodes() -> list[tuple[str, int]]:
@@ -104,7 +107,7 @@ def run_sweep(
             found = cluster_nodes()
             placement, gpu_bytes = place_on(found, slots), require_workers(found)
             require_store_on([node.name for node in found], store.location, sweep.name)
-            offers = _offers(to_run, store, placement, gpu_bytes)
+            offers = _offers(to_run, store, placement, gpu_bytes, measured)
             console.print(f"  on the Ray cluster at {address}: {len(found)} nodes", markup=False)
 
             def nodes() -> list[tuple[str, int]]:
@@ -151,7 +154,11 @@ def _here(slots: int | None) -> tuple[Placement, float | None]:
 
 
 def _offers(
-    to_run: list[RunSpec], store: Store, placement: Placement, gpu_bytes: float | None
+    to_run: list[RunSpec],
+    store: Store,
+    placement: Placement,
+    gpu_bytes: float | None,
+    measured: Measured,
 ) -> list[Offer]:
     """Return runs as they are offered; UserError where one does not fit.
 
@@ -159,10 +166,10 @@ def _offers(
     in memory, the next would find. On CPUs a process runs one after another, warm.
     """
     from orchestrator.admission import Offer
-    from orchestrator.estimates import line_up, measure
+    from orchestrator.estimates import line_up
     from orchestrator.placement import rank_processes
 
-    lined = line_up(to_run, placement.slots, gpu_bytes, measure(store, to_run))
+    lined = line_up(to_run, placement.slots, gpu_bytes, measured)
     return [
         Offer(
             waiting,
