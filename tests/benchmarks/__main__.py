@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("similarity", "step_overhead", "scheduler", "makespan", "analysis")
+BENCHMARKS = ("similarity", "step_overhead", "scheduler", "makespan", "analysis", "ledger")
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -214,17 +215,16 @@ def main() -> int:
 
     say(f"seed {arguments.seed}, {arguments.faults} faults, in {folder}")
     forked.warm_up()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the disk is unmounted then, too
     campaign = Campaign(folder, say)
-    of_workers, of_command = schedule.schedule(arguments.seed, arguments.faults)
+    of_workers, of_command = schedule.schedule(arguments.seed, arguments.faults, arguments.only)
     try:
         if not campaign.disk.mounted:
             say("no tmpfs may be mounted here: writes fail by RLIMIT_FSIZE instead of a full disk")
         campaign.unbroken()
         say("the unbroken sweep is done")
-        if arguments.only != "command":
-            campaign.on_workers(of_workers, SABOTAGE.get(arguments.broken))
-        if arguments.only != "workers":
-            campaign.on_command(of_command)
+        campaign.on_workers(of_workers, SABOTAGE.get(arguments.broken))
+        campaign.on_command(of_command)
     finally:
         campaign.disk.close()
     seconds = time.monotonic() - began

@@ -55,9 +55,10 @@ class Fault:
     hold: float
 
 
-def schedule(seed: int, count: int) -> tuple[list[Fault], list[Fault]]:
+def schedule(seed: int, count: int, only: str | None = None) -> tuple[list[Fault], list[Fault]]:
     """Return the faults of workers and of the command, every kind as often as another."""
-    on_command = min(count, max(1, round(COMMAND_SHARE * count)))
+    shares = {"workers": 0, "command": count, None: max(1, round(COMMAND_SHARE * count))}
+    on_command = shares[only]
     return (
         _faults(random.Random(f"workers {seed}"), WORKER_KINDS, count - on_command, 0.02, 0.4),
         _faults(random.Random(f"command {seed}"), COMMAND_KINDS, on_command, 0.2, 2.0),

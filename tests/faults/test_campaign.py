@@ -1,0 +1,59 @@
+"""A sweep under faults ends with the bytes of one without; a broken protocol is found out."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.faults.schedule import COMMAND_KINDS, WORKER_KINDS, schedule
+
+pytest.importorskip("deepspeed")
+
+
+def campaign(*arguments):
+    command = [sys.executable, "-m", "tests.faults", "--json", *arguments]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    assert shown.stdout, shown.stderr
+    return shown.returncode, json.loads(shown.stdout), shown.stderr
+
+
+def assert_nothing_was_lost(code, summary, said):
+    assert code == 0, f"{summary}\n{said}"
+    assert summary["rows_compared"] > 0
+    for count in ("rows_lost", "rows_duplicated", "tables_different", "runs_not_finished"):
+        assert summary[count] == 0, f"{summary}\n{said}"
+
+
+def test_25_faults_lose_and_double_nothing():
+    code, summary, said = campaign("--seed", "1", "--faults", "25", "--only", "workers")
+    assert_nothing_was_lost(code, summary, said)
+    assert summary["faults"] == 25
+    assert len(summary["faults_of_workers"]) >= 20
+
+
+@pytest.mark.slow
+def test_200_faults_also_of_the_command_lose_and_double_nothing():
+    code, summary, said = campaign("--seed", "2", "--faults", "200")
+    assert_nothing_was_lost(code, summary, said)
+    assert summary["faults"] == 200
+    assert set(summary["faults_of_command"]) == set(COMMAND_KINDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["unchecked", "closed-first"])
+def test_a_broken_protocol_is_found(protocol):
+    faults = ["--seed", "1", "--faults", "60", "--only", "workers"]
+    code, summary, said = campaign(*faults, "--broken", protocol)
+    assert (code, summary["sound"]) == (1, False), said
+    assert "folder" in summary
+
+
+def test_the_seed_decides_the_schedule_and_every_kind_occurs():
+    assert schedule(7, 300) == schedule(7, 300)
+    assert schedule(7, 300) != schedule(8, 300)
+    of_workers, of_command = schedule(7, 300)
+    assert {fault.kind for fault in of_workers} == set(WORKER_KINDS)
+    assert {fault.kind for fault in of_command} == set(COMMAND_KINDS)
+    assert len(of_workers) + len(of_command) == 300
+    assert schedule(7, 30, "workers")[1] == schedule(7, 30, "command")[0] == []
