@@ -60,6 +60,15 @@ class PretrainedModel:
         return base
 
     @property
+    def output_width(self) -> int:
+        """Width of the backbone's output: what the output head reads.
+
+        Not always that of the blocks: opt-350m projects its last hidden state down.
+        """
+        head = self.language_model.get_output_embeddings()  # type: ignore[operator]
+        return head.in_features if isinstance(head, nn.Linear) else self.facts.width
+
+    @property
     def blocks(self) -> nn.ModuleList:
         return find_blocks(self.language_model)
 

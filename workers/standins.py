@@ -88,11 +88,28 @@ def _make(source: StandinModel, folder: Path) -> None:
     config = build_config(source, tokenizer)
     auto = AutoModelForCausalLM if source.pretraining == "clm" else AutoModelForMaskedLM
     model = auto.from_config(config)
+    let_tokens_through(model)
     pretraining = _pretrain(source, model, tokenizer)
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     write_json(folder / PRETRAINING_FILE, asdict(pretraining))
     torch.set_rng_state(random_state)
+
+
+@torch.no_grad()
+def let_tokens_through(model: torch.nn.Module) -> None:
+    """Start OPT's position embeddings small and its projections at the scale of their input.
+
+    As they are initialised for models a thousand times larger, a token is so faint beside its
+    position in the first norm that hundreds of steps of a post-norm stand-in end at the entropy of
+    single tokens: it learns no word from the word before.
+    """
+    for name, module in model.named_modules():
+        kind = name.rpartition(".")[2]
+        if isinstance(module, torch.nn.Embedding) and kind == "embed_positions":
+            module.weight *= 0.1
+        elif isinstance(module, torch.nn.Linear) and kind in ("project_in", "project_out"):
+            torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)
 
 
 def _pretrain(source: StandinModel, model: torch.nn.Module, tokenizer: Any) -> Pretraining:

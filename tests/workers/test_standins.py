@@ -3,7 +3,7 @@ import pytest
 from small_run import make_run
 
 from workers.models import load_model
-from workers.standins import unigram_entropy
+from workers.standins import let_tokens_through, unigram_entropy
 
 
 @pytest.mark.parametrize("kinds", [1, 2, 512])
@@ -19,3 +19,11 @@ def test_the_facts_of_a_stand_in_say_how_far_its_pretraining_came(tmp_path):
     assert first.pretraining_loss > first.unigram_entropy
     again = load_model(make_run().model, tmp_path, needs_head=True).facts
     assert again == first
+
+
+def test_a_post_norm_stand_in_hears_its_tokens_above_their_positions(make_language_model):
+    model, _ = make_language_model("opt_post_norm")
+    let_tokens_through(model)
+    decoder = model.model.decoder
+    tokens = decoder.project_in(decoder.embed_tokens.weight)
+    assert tokens.norm(dim=1).mean() > 2 * decoder.embed_positions.weight.norm(dim=1).mean()

@@ -38,7 +38,7 @@ class Classification(TrainingObjective):
         labels, pooling = self.objective.labels, self.objective.pooling
         assert labels is not None
         assert pooling is not None
-        return Classifier(pretrained.backbone, pretrained.facts.width, labels, pooling)
+        return Classifier(pretrained.backbone, pretrained.output_width, labels, pooling)
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
         labels = np.asarray(rows["label"])

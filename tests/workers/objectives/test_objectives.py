@@ -172,3 +172,11 @@ def test_pooling_picks_what_it_says():
     assert pool(states, mask, "last").tolist() == [states[0, 1].tolist(), states[1, 3].tolist()]
     expected = np.stack([states[0, :2].mean(0), states[1].mean(0)])
     np.testing.assert_allclose(pool(states, mask, "mean"), expected)
+
+
+@pytest.mark.parametrize("kind", ["classification", "contrastive"])
+def test_every_family_can_be_given_labels_or_pairs(kind, family, prepared):
+    objective, model, arrays, _ = prepared(kind, family)
+    loss, grads = gradients(objective, model, objective.batch(arrays, Run, 1), 4)
+    assert torch.isfinite(loss)
+    assert any(gradient.abs().max() > 0 for gradient in grads.values())
