@@ -1,4 +1,4 @@
-"""A sweep under faults ends with the bytes of one without; a broken protocol is found out."""
+"""A sweep under faults ends with the bytes of one without."""
 
 import json
 import subprocess
@@ -38,15 +38,6 @@ def test_200_faults_also_of_the_command_lose_and_double_nothing():
     assert_nothing_was_lost(code, summary, said)
     assert summary["faults"] == 200
     assert set(summary["faults_of_command"]) == set(COMMAND_KINDS)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("protocol", ["unchecked", "closed-first"])
-def test_a_broken_protocol_is_found(protocol):
-    faults = ["--seed", "1", "--faults", "60", "--only", "workers"]
-    code, summary, said = campaign(*faults, "--broken", protocol)
-    assert (code, summary["sound"]) == (1, False), said
-    assert "folder" in summary
 
 
 def test_the_seed_decides_the_schedule_and_every_kind_occurs():
