@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 90.0
 POLL_SECONDS = 0.5
 # What the driver says once nodes, code and store are found good.
-READY = "side by side"
+READY = " to run, "
 NOTHING_LEFT = "nothing to do"
 # Ray's Jobs API ends a driver with SIGINT, like a person's Ctrl-C, and gives it this long.
 STOPPING = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
