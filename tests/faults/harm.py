@@ -80,19 +80,26 @@ def small_files_only(pid: int, size: int) -> Iterator[None]:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
-def harm_file(store: Store, kind: str, pick: float) -> bool:
-    """Flip a bit of, or cut off, the newest file of a kind; False where there is none."""
+# What only a resume reads: its run is ended with it, or nothing would come of the harm.
+READ_BY_A_RESUME = ("checkpoint", "manifest", "part")
+
+
+def harm_file(store: Store, kind: str, pick: float) -> str | None:
+    """Flip a bit of, or cut off, the newest file of a kind; return the run, None without one."""
     harm, what = kind.split("_", 1)
-    found = [path for folder in store.runs() for path in _files(folder, what)]
+    found = [(folder, path) for folder in store.runs() for path in _files(folder, what)]
+    if what in READ_BY_A_RESUME:
+        # What has a result is harmed too, but one that a resume will read is preferred.
+        found = [each for each in found if each[0].done() is None] or found
     if not found:
-        return False
-    path = found[int(pick * len(found))]
+        return None
+    folder, path = found[int(pick * len(found))]
     place = pick * 7919 % 1  # another number between 0 and 1
     with suppress(FileNotFoundError, OSError):
         before = path.stat()
         data = bytearray(path.read_bytes())
         if not data:
-            return False
+            return None
         if harm == "truncate":
             data = data[: int(place * len(data))]
         else:
@@ -101,8 +108,8 @@ def harm_file(store: Store, kind: str, pick: float) -> bool:
             file.truncate(len(data))
             file.write(data)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        return True
-    return False
+        return folder.run_id
+    return None
 
 
 def _files(folder: RunFolder, what: str) -> list[Path]:

@@ -15,7 +15,7 @@ import psutil
 
 from sweeps.results.attempt import stale_seconds
 from sweeps.results.store import Store
-from tests.faults.harm import Disk, harm_file, small_files_only
+from tests.faults.harm import READ_BY_A_RESUME, Disk, harm_file, small_files_only
 from tests.faults.schedule import FILES, HARMS, Fault
 
 DEPTHSWEEP = str(Path(sys.executable).with_name("depthsweep"))
@@ -24,6 +24,8 @@ VAIN_COMMANDS = 3
 # Nothing in the store changes for so long: the command hangs.
 HUNG_SECONDS = 150.0
 POLL_SECONDS = 0.05
+# What Ray titles the processes of trials, which Tune wraps, and of ranks.
+TRIAL, RANK = "ray::ResourceTrainable", "ray::RankProcess"
 
 
 class Sessions:
@@ -95,7 +97,7 @@ class Sessions:
 
     def _may_strike(self, family: set[psutil.Process]) -> bool:
         """Faults begin when a run is being trained, that is, has a live attempt."""
-        return any(_name(p).startswith(("ray::RunTrainable", "ray::RankProcess")) for p in family)
+        return any(_name(p).startswith((TRIAL, RANK)) for p in family)
 
     def _strike(self, driver: int, family: set[psutil.Process]) -> None:
         fault = self.faults[-1]
@@ -114,7 +116,14 @@ class Sessions:
         hold = ExitStack()
         until = time.monotonic() + fault.hold
         if harm in HARMS and what in FILES:
-            return harm_file(self.store, fault.kind, fault.pick)
+            harmed = harm_file(self.store, fault.kind, fault.pick)
+            if harmed is not None and what in READ_BY_A_RESUME:
+                attempts = self.store.run(harmed).attempts()
+                for process in family:
+                    if attempts and process.pid == attempts[-1].get("pid"):
+                        with suppress(psutil.NoSuchProcess):
+                            process.kill()
+            return harmed is not None
         if what == "driver":
             number = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM}.get(harm, signal.SIGINT)
             os.kill(driver, number)
@@ -131,9 +140,9 @@ class Sessions:
             return True
         names = {
             "raylet": ("raylet",),
-            "rank": ("ray::RankProcess",),
-            "trial": ("ray::RunTrainable",),
-        }.get(what, ("ray::RunTrainable", "ray::RankProcess"))
+            "rank": (RANK,),
+            "trial": (TRIAL,),
+        }.get(what, (TRIAL, RANK))
         found = [p for p in family if p.is_running() and _name(p).startswith(names)]
         if not found:
             return False

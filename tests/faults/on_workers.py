@@ -15,7 +15,7 @@ from sweeps.results.attempt import stale_seconds
 from sweeps.results.store import Store
 from sweeps.spec import RunSpec
 from tests.faults import forked
-from tests.faults.harm import Disk, harm_file, small_files_only
+from tests.faults.harm import READ_BY_A_RESUME, Disk, harm_file, small_files_only
 from tests.faults.schedule import FILES, HARMS, Fault
 
 SLOTS = 2
@@ -150,7 +150,13 @@ class Round:
         """Apply a fault; return False where there is nothing it could befall now."""
         harm, _, what = fault.kind.partition("_")
         if harm in HARMS and what in FILES:
-            return harm_file(self.store, fault.kind, fault.pick)
+            harmed = harm_file(self.store, fault.kind, fault.pick)
+            if harmed is not None and what in READ_BY_A_RESUME:
+                for attempt in self.active:
+                    if attempt.run.run_id == harmed:
+                        for pid in attempt.alive():
+                            os.kill(pid, signal.SIGKILL)
+            return harmed is not None
         if fault.kind in ("kill_at_operation", "stop_at_operation"):
             number = signal.SIGKILL if harm == "kill" else signal.SIGSTOP
             self._crashes.append((1 + int(fault.pick * OPERATIONS), number))

@@ -33,6 +33,16 @@ def test_25_faults_lose_and_double_nothing():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["unchecked", "closed-first"])
+def test_a_broken_protocol_is_found(protocol):
+    code, summary, _ = campaign(
+        *("--seed", "1", "--faults", "30", "--only", "workers", "--broken", protocol)
+    )
+    assert code == 1
+    assert summary["tables_different"] + summary["left_to_a_person"] > 0
+
+
+@pytest.mark.slow
 def test_200_faults_also_of_the_command_lose_and_double_nothing():
     code, summary, said = campaign("--seed", "2", "--faults", "200")
     assert_nothing_was_lost(code, summary, said)
