@@ -18,7 +18,7 @@ replica: $(VENV)/.replica
 	$(BIN)/depthsweep report replica --store $(STORE) -o replica.html
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest

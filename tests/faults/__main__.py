@@ -203,6 +203,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("--only", choices=("workers", "command"), help="only faults of one sort")
+    parser.add_argument("--kinds", nargs="+", choices=schedule.WORKER_KINDS, default=())
     parser.add_argument("--broken", choices=SABOTAGE, help="break the protocol: it must be found")
     arguments = parser.parse_args()
     os.environ.setdefault(STALE_VARIABLE, str(STALE_SECONDS))
@@ -217,7 +218,9 @@ def main() -> int:
     forked.warm_up()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the disk is unmounted then, too
     campaign = Campaign(folder, say)
-    of_workers, of_command = schedule.schedule(arguments.seed, arguments.faults, arguments.only)
+    of_workers, of_command = schedule.schedule(
+        arguments.seed, arguments.faults, arguments.only, tuple(arguments.kinds)
+    )
     try:
         if not campaign.disk.mounted:
             say("no tmpfs may be mounted here: writes fail by RLIMIT_FSIZE instead of a full disk")

@@ -55,8 +55,15 @@ class Fault:
     hold: float
 
 
-def schedule(seed: int, count: int, only: str | None = None) -> tuple[list[Fault], list[Fault]]:
-    """Return the faults of workers and of the command, every kind as often as another."""
+def schedule(
+    seed: int, count: int, only: str | None = None, kinds: tuple[str, ...] = ()
+) -> tuple[list[Fault], list[Fault]]:
+    """Return the faults of workers and of the command, every kind as often as another.
+
+    ``kinds`` restricts those of workers; the command then has none.
+    """
+    if kinds:
+        return _faults(random.Random(f"workers {seed}"), kinds, count, 0.02, 0.4), []
     shares = {"workers": 0, "command": count, None: max(1, round(COMMAND_SHARE * count))}
     on_command = shares[only]
     return (

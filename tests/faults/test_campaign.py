@@ -33,13 +33,14 @@ def test_25_faults_lose_and_double_nothing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("protocol", ["unchecked", "closed-first"])
-def test_a_broken_protocol_is_found(protocol):
-    code, summary, _ = campaign(
-        *("--seed", "1", "--faults", "30", "--only", "workers", "--broken", protocol)
-    )
+@pytest.mark.parametrize(
+    ("protocol", "kinds"),
+    [("unchecked", ("flip_checkpoint",)), ("closed-first", ("kill_at_operation",))],
+)
+def test_a_broken_protocol_is_found(protocol, kinds):
+    code, summary, _ = campaign("--faults", "12", "--broken", protocol, "--kinds", *kinds)
     assert code == 1
-    assert summary["tables_different"] + summary["left_to_a_person"] > 0
+    assert summary["tables_different"] > 0
 
 
 @pytest.mark.slow
