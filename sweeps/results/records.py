@@ -6,7 +6,7 @@ that was lost. Only the file's name and time are left to go by, and the next att
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 Status = Literal["finished", "diverged", "failed"]
@@ -57,6 +57,7 @@ def attempt_record(number: int, data: Any) -> dict[str, Any]:
 
 def _is_time(value: Any) -> bool:
     try:
-        return datetime.fromisoformat(value).tzinfo is not None
-    except ValueError:
+        time = datetime.fromisoformat(value)
+        return time.tzinfo is not None and time.astimezone(UTC) is not None
+    except (ValueError, OverflowError):
         return False

@@ -7,6 +7,7 @@ column can be joined to their rows.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -134,19 +135,20 @@ ATTEMPT_COLUMNS: dict[str, Any] = {
 
 def attempt_frame(folders: Iterable[RunFolder]) -> pl.DataFrame:
     """Return one row per attempt, keyed by run_id."""
-    times = ("started", "ended")
-    untyped = {
-        "run_id": pl.String,
-        **{name: pl.String if name in times else kind for name, kind in ATTEMPT_COLUMNS.items()},
-    }
     rows = [
-        {"run_id": folder.run_id, **{name: record.get(name) for name in ATTEMPT_COLUMNS}}
+        {"run_id": folder.run_id, **{name: _cell(name, record) for name in ATTEMPT_COLUMNS}}
         for folder in folders
         for record in folder.attempts()
     ]
-    return pl.DataFrame(rows, schema=untyped, orient="row").with_columns(
-        pl.col(name).str.to_datetime(time_unit="us", time_zone="UTC") for name in times
-    )
+    return pl.DataFrame(rows, schema={"run_id": pl.String, **ATTEMPT_COLUMNS}, orient="row")
+
+
+def _cell(name: str, record: dict[str, Any]) -> Any:
+    value = record.get(name)
+    if name in ("started", "ended") and value is not None:
+        # Not by Polars, which refuses some forms of ISO 8601 that a harmed record may have.
+        return datetime.fromisoformat(value).astimezone(UTC)
+    return value
 
 
 def _source(spec: RunSpec) -> str:

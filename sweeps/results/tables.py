@@ -186,7 +186,7 @@ def _spec_of(folder: RunFolder, record: dict[str, Any]) -> RunSpec:
     except (KeyError, ValidationError) as error:
         raise UserError(
             f"{folder.path / 'run.json'}: not the record of a run that this version can read"
-            f" ({' '.join(str(error).split())[:200]}); move the folder out of the store"
+            f" ({' '.join(str(error).split())[:200]}); `depthsweep forget {folder.run_id}` drops it"
         ) from None
 
 

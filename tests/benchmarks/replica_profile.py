@@ -1,8 +1,8 @@
 """Where the time of the replica's runs goes: one run of each model, in one process, profiled.
 
-The profiler itself slows what makes many small calls, so read the shares, not the seconds. What a
-store's cache holds already (stand-ins, tokens, reference states) is not made again; ``--fresh``
-starts without one.
+The profiler itself slows what makes many small calls, so read the shares, not the seconds. The
+cache of a store in which the replica has run is used: stand-ins, tokens and reference states are
+made once for many runs, and would hide what each run costs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from workers.train import train
 SWEEP = "sweeps/library/replica.yaml"
 # What a run consists of: file and name of the function that does all of it.
 PARTS = {
-    "stand-in: pretraining": ("standins.py", "_pretrain"),
     "model: load": ("models.py", "load_model"),
     "tokens: load or make": ("data.py", "cached_arrays"),
     "layer groups": ("layer_groups.py", "find_layer_groups"),
@@ -37,10 +36,7 @@ PARTS = {
     "checkpoints": ("checkpoint.py", "save_checkpoint"),
 }
 # A part that another one calls counts in the inner one alone.
-INNER = {
-    "forward": ("backward",),
-    "model: load": ("stand-in: pretraining",),
-}
+INNER = {"forward": ("backward",)}
 
 
 def one_of_each(runs: tuple[RunSpec, ...]) -> list[RunSpec]:
@@ -63,15 +59,10 @@ def profiled(runs: list[RunSpec], store: Store) -> tuple[float, dict[str, float]
         profiler.disable()
     statistics = pstats.Stats(profiler)
     seconds = dict.fromkeys(PARTS, 0.0)
-    pretraining = 0.0
-    for (file, _, name), (*_, cumulative, callers) in statistics.stats.items():  # type: ignore[attr-defined]
+    for (file, _, name), (*_, cumulative, _) in statistics.stats.items():  # type: ignore[attr-defined]
         for part, (place, function) in PARTS.items():
             if name == function and Path(file).name == place:
                 seconds[part] += cumulative
-                # Pretraining goes through the same forward, backward and step.
-                pretraining += sum(
-                    call[3] for caller, call in callers.items() if caller[2] == "_pretrain"
-                ) * (part in ("forward", "optimizer, control, norms"))
     total = statistics.total_tt  # type: ignore[attr-defined]
     for part, inner in INNER.items():
         seconds[part] -= sum(seconds[each] for each in inner)
@@ -80,13 +71,12 @@ def profiled(runs: list[RunSpec], store: Store) -> tuple[float, dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--store", help="A store of the replica, for its cache.")
+    parser.add_argument("store", help="A store in which the replica has run.")
     arguments = parser.parse_args()
     runs = one_of_each(read_sweep(SWEEP).runs)
     with tempfile.TemporaryDirectory(prefix="depthsweep-profile-") as scratch:
         store = Store.at(f"{scratch}/store")
-        if arguments.store:
-            shutil.copytree(Store.at(arguments.store).cache, store.cache)
+        shutil.copytree(Store.at(arguments.store).cache, store.cache)
         total, seconds = profiled(runs, store)
     print(f"replica: {len(runs)} runs, one of each model and objective, {total:.0f} s")
     rest = total - sum(seconds.values())

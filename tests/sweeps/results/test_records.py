@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from small_run import make_run
 
@@ -56,6 +56,7 @@ HARM = st.builds(
 
 
 @given(HARM)
+@example(lambda data: flipped(data, 4507, 0))
 def test_a_harmed_record_is_read_as_far_as_it_can_be(tmp_path_factory, harm):
     store = Store(tmp_path_factory.mktemp("store"))
     folder = store.run(RUN.run_id)
