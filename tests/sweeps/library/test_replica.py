@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
+from pathlib import Path
 
+import polars as pl
 import pytest
 
 from sweeps.catalog import CATALOG, FAMILIES
@@ -49,3 +52,33 @@ def test_the_largest_goes_through_deepspeed_on_two_ranks() -> None:
         if run.model.name == "pythia-6.9b"
     }
     assert ways == {("deepspeed", 2, 3)}
+
+
+def test_the_committed_summary_has_every_run_and_the_readme_says_what_it_says() -> None:
+    summary = pl.read_csv("sweeps/library/replica-summary.csv")
+    cells = summary.select("model", "objective", "control", "seed").rows()
+    assert Counter(cells) == Counter(map(cell, REPLICA))
+    assert set(summary["status"]) == {"finished"}
+    standard = summary.filter(pl.col("control") == "standard")
+    positive = (standard["slope"] > 0).sum()
+    readme = Path("README.md").read_text(encoding="utf-8")
+    assert f"{positive} of {standard.height} standard slopes are above 0" in readme
+    for model, of_model in summary.group_by("model"):
+        facts = of_model.row(0, named=True)
+        below = facts["unigram_entropy"] - facts["pretraining_loss"]
+        assert below > 0.4
+        (line,) = re.findall(rf"^{re.escape(str(model[0]))} +[0-9].*$", readme, flags=re.M)
+        assert line.split()[1:] == [f"{below:.2f}", *slopes_of(of_model)]
+
+
+def slopes_of(runs: pl.DataFrame) -> list[str]:
+    """Return the mean slopes as the README's table has them."""
+    pretraining = pl.col("objective").is_in(["clm", "mlm"])
+    shown = []
+    for control in ("standard", "equal_step"):
+        here = runs.filter(pl.col("control") == control)
+        for name in ("pretraining", "classification", "contrastive"):
+            chosen = pretraining if name == "pretraining" else pl.col("objective") == name
+            slopes = here.filter(chosen)["slope"]
+            shown.append("·" if slopes.is_empty() else f"{slopes.mean():.3f}")
+    return shown
