@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -208,6 +209,10 @@ def _file_system(url: str) -> tuple[Any, str]:
         raise UserError(
             f"--store {url}: no client knows {scheme}; give a folder or an s3:// URL"
         ) from None
+    if "host" in inspect.signature(kind).parameters:  # ftp, sftp, smb: files on one machine
+        raise UserError(
+            f"--store {url}: {scheme} is no object store; give a folder or an s3:// URL"
+        )
     # What another machine has written is seen only without a listing kept from before.
     return kind(use_listings_cache=False, skip_instance_cache=True), kind._strip_protocol(url)
 

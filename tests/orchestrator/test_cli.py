@@ -75,7 +75,7 @@ def test_a_mistake_in_the_sweep_is_one_line_with_code_2_and_writes_nothing(sweep
         (("run", "none.yaml"), "none.yaml: no such file"),
         (("run", "sweep.yaml", "--store", "sweep.yaml"), "is a file; give a folder"),
         (("run", "sweep.yaml", "--store", "/proc/store"), "cannot be written"),
-        (("run", "sweep.yaml", "--store", "ftp://host/x"), "a store is a local folder"),
+        (("run", "sweep.yaml", "--store", "ftp://host/x"), "give a folder or an s3:// URL"),
         (("status", "demo", "--store", "store"), "no sweep 'demo'"),
         (("plann",), "no command 'plann'; did you mean 'plan'?"),
         (("run", "sweep.yaml", "--slots", "0"), "not in the range"),
