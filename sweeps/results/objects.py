@@ -209,7 +209,7 @@ def _file_system(url: str) -> tuple[Any, str]:
         raise UserError(
             f"--store {url}: no client knows {scheme}; give a folder or an s3:// URL"
         ) from None
-    if "host" in inspect.signature(kind).parameters:  # ftp, sftp, smb: files on one machine
+    if "host" in inspect.signature(kind.__init__).parameters:  # ftp, sftp, smb
         raise UserError(
             f"--store {url}: {scheme} is no object store; give a folder or an s3:// URL"
         )
