@@ -2,8 +2,8 @@
 
     python -m tests.faults --seed 1 --faults 500
 
-Most faults befall forked workers, which start in a tenth of a second; one in seven befalls the
-real command, its Ray and its workers. Every kind is drawn as often as another, from the seed; when
+Most faults befall forked workers, which start in a tenth of a second; one in 25 befalls the real
+command, its Ray and its workers. Every kind is drawn as often as another, from the seed; when
 exactly a fault strikes depends on the machine, too. Exits with 1 when any row is lost, doubled or
 different, a run is not finished, or a person would have to clean up; the folder is then kept.
 """
@@ -86,13 +86,13 @@ class Campaign:
             sessions = Sessions(SWEEP, len(self.sweep.runs), store, self.disk, logs, part)
             try:
                 sessions.carry_out()
+                self.applied["command"] += sessions.applied
                 again = Sessions(SWEEP, len(self.sweep.runs), store, self.disk, logs, [])
                 self._close(store, again.carry_out)
                 again.put_away()
             finally:
                 sessions.put_away()
             self.hung += sessions.hung
-            self.applied["command"] += sessions.applied
             left = list(reversed(sessions.faults)) + rest
 
     def _close(self, store: Store, resume: Callable[[], None]) -> None:

@@ -41,8 +41,10 @@ COMMAND_KINDS = (
     "flip_manifest",
     "truncate_attempt",
 )
-# Of all faults, how many hit the command.
-COMMAND_SHARE = 0.15
+# Of all faults, how many hit the command: half a minute each, against a second for a worker's.
+COMMAND_SHARE = 0.04
+# A campaign of so many has each kind of them at least once.
+WHOLE_CAMPAIGN = 100
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def schedule(
     """
     if kinds:
         return _faults(random.Random(f"workers {seed}"), kinds, count, 0.02, 0.4), []
-    shares = {"workers": 0, "command": count, None: max(1, round(COMMAND_SHARE * count))}
+    least = len(COMMAND_KINDS) if count >= WHOLE_CAMPAIGN else 1
+    shares = {"workers": 0, "command": count, None: max(least, round(COMMAND_SHARE * count))}
     on_command = shares[only]
     return (
         _faults(random.Random(f"workers {seed}"), WORKER_KINDS, count - on_command, 0.02, 0.4),
