@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from orchestrator.ray_environment import ray
 from sweeps.errors import UserError
-from sweeps.results.store import Store, write_text
+from sweeps.results.store import Store
+from sweeps.results.whole_files import write_text
 
 PROBE_SECONDS = 120.0
 

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from sweeps.expand import Sweep
 from sweeps.results.objective_distance import record_distance
 from sweeps.results.schema import NULL_METRICS, TABLES
-from sweeps.results.store import RunFolder, Store, write_json
+from sweeps.results.store import RunFolder, Store
+from sweeps.results.whole_files import write_json
 from sweeps.results.writer import RunWriter
 from sweeps.spec import (
     BuiltinData,

@@ -31,9 +31,9 @@ from safetensors.torch import load_file, save_file
 from sweeps.results.manifest import damage
 from sweeps.results.objects import ObjectPath
 from sweeps.results.patience import patiently
-from sweeps.results.store import (
+from sweeps.results.store import RunFolder
+from sweeps.results.whole_files import (
     Place,
-    RunFolder,
     file_checksum,
     local_file,
     read_json,

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from sweeps.corpora import corpus_rows
 from sweeps.errors import UserError
-from sweeps.results.store import whole_file
+from sweeps.results.whole_files import whole_file
 from sweeps.spec import BuiltinData, DataSource, FileData, HubData, content_id
 from workers.hub import HubUnavailable, dataset_columns
 

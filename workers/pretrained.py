@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sweeps.catalog import FAMILIES
-from sweeps.results.store import read_json
+from sweeps.results.whole_files import read_json
 from workers.controls.layer_groups import find_blocks
 
 PRETRAINING_FILE = "pretraining.json"

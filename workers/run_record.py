@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from sweeps.results.patience import patiently
-from sweeps.results.store import RunFolder, write_json
+from sweeps.results.store import RunFolder
+from sweeps.results.whole_files import write_json
 from sweeps.spec import RunSpec
 from workers.pretrained import ModelFacts
 

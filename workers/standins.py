@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from sweeps.corpora import corpus_rows
-from sweeps.results.store import whole_folder, write_json
+from sweeps.results.whole_files import whole_folder, write_json
 from sweeps.spec import (
     BuiltinData,
     Execution,

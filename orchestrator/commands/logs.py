@@ -10,7 +10,8 @@ import click
 from sweeps.errors import UserError
 from sweeps.results.attempt import is_alive
 from sweeps.results.run_log import event_text, read_events
-from sweeps.results.store import Place, RunFolder, Store
+from sweeps.results.store import RunFolder, Store
+from sweeps.results.whole_files import Place
 
 POLL_SECONDS = 0.5
 RUN_ID = re.compile(r"[0-9a-f]{12}")

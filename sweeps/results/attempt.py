@@ -28,7 +28,8 @@ from sweeps.errors import UserError
 from sweeps.results.objects import ObjectPath
 from sweeps.results.patience import patiently
 from sweeps.results.run_log import RunLog
-from sweeps.results.store import Place, RunFolder, create_json, write_json
+from sweeps.results.store import RunFolder
+from sweeps.results.whole_files import Place, create_json, write_json
 
 if TYPE_CHECKING:
     from sweeps.results.object_claim import ObjectClaim

@@ -18,7 +18,8 @@ from sweeps.results.manifest import damage
 from sweeps.results.mirror import Mirror
 from sweeps.results.objects import ObjectPath, scratch_folder
 from sweeps.results.schema import TABLES
-from sweeps.results.store import RunFolder, Store, file_checksum, name_in, write_json
+from sweeps.results.store import RunFolder, Store, name_in
+from sweeps.results.whole_files import file_checksum, write_json
 from sweeps.spec import RunSpec
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweeps.results.store import Place, Store, write_text
+from sweeps.results.store import Store
+from sweeps.results.whole_files import Place, write_text
 
 LIBRARY = Path(__file__).parents[1] / "library"
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sweeps.results.store import Store, read_json, write_json
+from sweeps.results.store import Store
+from sweeps.results.whole_files import read_json, write_json
 
 
 def record_job(store: Store, sweep: str, attempt: int, record: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sweeps.results.store import RunFolder, account_of, read_json
+from sweeps.results.store import RunFolder
+from sweeps.results.whole_files import account_of, read_json
 
 
 def damage(folder: RunFolder, step: int) -> str | None:

@@ -22,7 +22,8 @@ from typing import Any
 from sweeps.results import attempt as attempts
 from sweeps.results.objects import Entry, ObjectPath
 from sweeps.results.records import attempt_record
-from sweeps.results.store import RunFolder, read_if_readable
+from sweeps.results.store import RunFolder
+from sweeps.results.whole_files import read_if_readable
 
 # The longest a claimant that met another one pauses, in seconds.
 LONGEST_PAUSE = 4.0

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.results.store import Place, Store, read_if_readable, write_json
+from sweeps.results.store import Store
+from sweeps.results.whole_files import Place, read_if_readable, write_json
 from sweeps.spec import RunSpec, content_id
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sweeps.results.objects import ObjectPath
-from sweeps.results.store import Place
+from sweeps.results.whole_files import Place
 
 
 class RunLog(logging.Handler):

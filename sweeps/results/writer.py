@@ -17,13 +17,11 @@ import pyarrow.parquet as pq
 
 from sweeps.results.patience import patiently
 from sweeps.results.schema import TABLES
-from sweeps.results.store import (
+from sweeps.results.store import RunFolder, Status, name_in
+from sweeps.results.whole_files import (
     Place,
-    RunFolder,
-    Status,
     file_checksum,
     local_file,
-    name_in,
     no_guard,
     read_json,
     whole_file,

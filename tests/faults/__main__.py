@@ -25,7 +25,8 @@ from typing import Any
 
 from sweeps.expand import read_sweep
 from sweeps.results.attempt import STALE_VARIABLE
-from sweeps.results.store import Store, read_json, write_json
+from sweeps.results.store import Store
+from sweeps.results.whole_files import read_json, write_json
 from tests.faults import forked, schedule
 from tests.faults.harm import Disk
 from tests.faults.on_command import Sessions

@@ -17,7 +17,8 @@ from orchestrator.estimates import (
 from orchestrator.memory import GIB, estimate_memory, shape_of
 from orchestrator.occupancy import UNITS, Demand
 from sweeps.expand import read_sweep
-from sweeps.results.store import Store, write_json
+from sweeps.results.store import Store
+from sweeps.results.whole_files import write_json
 
 PAPER = list(read_sweep("sweeps/library/paper.yaml").runs)
 

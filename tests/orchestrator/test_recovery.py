@@ -2,7 +2,8 @@ import pytest
 
 from orchestrator.recovery import EVERYTHING, Choice, Standing, decide, ledger
 from sweeps.expand import read_sweep
-from sweeps.results.store import Store, write_json
+from sweeps.results.store import Store
+from sweeps.results.whole_files import write_json
 
 RUNS = read_sweep("sweeps/library/demo.yaml").runs[:3]
 FIRST, SECOND, _ = (run.run_id for run in RUNS)

@@ -15,7 +15,7 @@ from workers import hub
 COMMIT = "a" * 40
 SOURCE = 'HubModel(hub="owner/tiny", revision="a" * 40, pretraining="clm")'
 FETCH = f"""
-from sweeps.results.store import file_checksum
+from sweeps.results.whole_files import file_checksum
 from sweeps.spec import HubModel
 from workers import hub
 hub.FIRST_WAIT_SECONDS = 0.1

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sweeps.errors import UserError
-from sweeps.results.store import whole_file
+from sweeps.results.whole_files import whole_file
 from sweeps.spec import ModelSpec, Probe, content_id
 from workers.data import cached_arrays, load_rows, pack, tokenizer_digest
 from workers.ranks import ALONE, Ranks

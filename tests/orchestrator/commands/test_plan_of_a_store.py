@@ -7,7 +7,8 @@ import pytest
 from orchestrator.cli import cli
 from sweeps.errors import UserError
 from sweeps.expand import read_sweep
-from sweeps.results.store import Store, write_json
+from sweeps.results.store import Store
+from sweeps.results.whole_files import write_json
 
 SWEEP = read_sweep("sweeps/library/demo.yaml")
 IDS = [run.run_id for run in SWEEP.runs]

@@ -14,8 +14,9 @@ from sweeps.analysis.claim_spec import Claim, ClaimsFile, Measure, Test
 from sweeps.analysis.report import render
 from sweeps.analysis.report_data import ReportData, gather
 from sweeps.results.objective_distance import record_distance
-from sweeps.results.store import Store, read_json, write_json
+from sweeps.results.store import Store
 from sweeps.results.tables import open_store
+from sweeps.results.whole_files import read_json, write_json
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 

@@ -16,8 +16,8 @@ from sweeps.results.attempt import Attempt, Superseded, alive_runs, end_for, is_
 from sweeps.results.objects import ObjectPath
 from sweeps.results.patience import StoreUnavailable
 from sweeps.results.run_log import RunLog, read_events
-from sweeps.results.store import (
-    Store,
+from sweeps.results.store import Store
+from sweeps.results.whole_files import (
     account_of,
     file_checksum,
     local_file,

@@ -15,7 +15,8 @@ from sweeps.errors import UserError
 from sweeps.results import attempt as attempt_module
 from sweeps.results import patience
 from sweeps.results.attempt import Attempt, Superseded, is_alive
-from sweeps.results.store import RunFolder, create_json, read_json, write_json
+from sweeps.results.store import RunFolder
+from sweeps.results.whole_files import create_json, read_json, write_json
 
 
 @pytest.fixture

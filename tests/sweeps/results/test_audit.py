@@ -10,7 +10,8 @@ import torch
 from small_run import make_run
 
 from sweeps.results.audit import audit
-from sweeps.results.store import Store, file_checksum, read_json, write_json
+from sweeps.results.store import Store
+from sweeps.results.whole_files import file_checksum, read_json, write_json
 from workers.train import train
 
 RUN = make_run()

@@ -4,7 +4,8 @@ import pytest
 
 from sweeps.results.audit import audit
 from sweeps.results.mirror import Mirror
-from sweeps.results.store import Store, write_json, write_text
+from sweeps.results.store import Store
+from sweeps.results.whole_files import write_json, write_text
 
 PART = "part-000000-000003.parquet"
 

@@ -11,7 +11,8 @@ from orchestrator.recovery import ledger
 from sweeps.results.manifest import damage
 from sweeps.results.records import attempt_record, closing_record
 from sweeps.results.run_table import attempt_frame
-from sweeps.results.store import RunFolder, Store, write_json
+from sweeps.results.store import RunFolder, Store
+from sweeps.results.whole_files import write_json
 
 RUN = make_run()
 DONE = {

@@ -15,8 +15,9 @@ from planted_store import run_spec, save_sweep, write_run
 from sweeps.errors import UserError
 from sweeps.results.objective_distance import record_distance
 from sweeps.results.schema import TABLES
-from sweeps.results.store import Store, write_json
+from sweeps.results.store import Store
 from sweeps.results.tables import open_store, polars_schema, run_columns
+from sweeps.results.whole_files import write_json
 
 RISING = [0.1, 0.2, 0.3, 0.4]
 
