@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.occupancy import Occupancy
 from orchestrator.policy import Line, Waiting, next_start
 from orchestrator.ray_environment import ray  # noqa: F401, before ray.tune is imported
+from orchestrator.reservations import Reservations, Shape
 
 from ray.tune.search import Searcher  # isort: skip
 
@@ -65,6 +66,7 @@ class Admission(Searcher):  # type: ignore[misc]
         offers: Sequence[Offer],
         nodes: Callable[[], Sequence[tuple[str, int]]],
         emit: Callable[[Event], None],
+        reservations: Reservations,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(metric="step", mode="max")
@@ -72,6 +74,7 @@ class Admission(Searcher):  # type: ignore[misc]
         self._line = Line(offer.run for offer in offers)
         self._nodes = nodes
         self._emit = emit
+        self._reservations = reservations
         self._clock = clock
         self._cluster = Occupancy(())
         self._looked = float("-inf")
@@ -86,18 +89,23 @@ class Admission(Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         now = self._clock()
         self._look(now)
+        self._reservations.tidy()
         pace = self._taken / self._estimated if self._estimated else 1.0
         start = next_start(self._cluster, self._line, now, pace)
         if start is None:
             return None
         run = start.run
+        offer = self._offers[run.run_id]
+        nodes = tuple(gpu.node for gpu in start.gpus)
+        shape = Shape(nodes, offer.config["cpus"], offer.config["gpus"])
+        group = self._reservations.take(run.run_id, shape)
+        if group is None:
+            return None
         self._line.remove(run)
         self._cluster.occupy(run.run_id, run.demand, start.gpus, now + pace * run.seconds)
-        nodes = tuple(dict.fromkeys(gpu.node for gpu in start.gpus))
-        offer = self._offers[run.run_id]
         self._running[trial_id] = _Trial(offer, now, nodes)
         self._emit(Event(run.run_id, "started", {}))
-        return {**offer.config, "one_node": run.demand.gpus <= self._cluster.largest_node}
+        return {**offer.config, "nodes": nodes, "group": group}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         trial = self._running.get(trial_id)
@@ -122,6 +130,7 @@ class Admission(Searcher):  # type: ignore[misc]
         run = trial.offer.run
         now = self._clock()
         self._cluster.release(run.run_id)
+        self._reservations.give_back(run.run_id, whole=not error or trial.preempted)
         if not error and result:
             if result.get("status") == "finished":
                 self._estimated += run.seconds
@@ -159,7 +168,13 @@ class Admission(Searcher):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher along with its state; who listens stays in this process."""
-        return {**self.__dict__, "_emit": None, "_nodes": None, "_clock": None}
+        return {
+            **self.__dict__,
+            "_emit": None,
+            "_nodes": None,
+            "_clock": None,
+            "_reservations": None,
+        }
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: what is left to do follows from the store."""

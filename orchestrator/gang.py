@@ -1,32 +1,33 @@
-"""Several ranks in one trial: child actors in the trial's own placement group.
+"""One run on what it holds: its ranks, on the nodes that the policy chose.
 
-The trial's process supervises: it starts one actor a rank, polls how far the first one is, and ends
-them all. A rank that raises ends the run with its own error; one that dies, or that hangs until the
-others' collectives time out, ends it as lost. Each run gets fresh processes, since DeepSpeed leaves
-models and hooks behind.
+The trial's process supervises. It waits for its placement group, has the nodes' hosts carry the
+ranks out, polls how far the first one is, and ends them all. A rank that raises ends the run with
+its own error; one that dies or falls silent ends it as lost.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
-from ray.util import get_current_placement_group
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.rank_hosts import host_name
 from sweeps.results.attempt import end_for
 from sweeps.results.store import Store
-from sweeps.spec import RunSpec
-from workers.notice import Cause, Notice
+from workers.notice import Notice
+from workers.progress import Progress
+from workers.rank_process import Broken, Job
 
 POLL_SECONDS = 0.5
-# An actor that does not say how far it is for so long, with a thread of its own to do it, is gone.
+# Ray waits for a group in whole seconds.
+WAIT_SECONDS = 1
+# A host that does not answer for so long is gone.
 SILENCE_SECONDS = 60.0
 # How long after a rank's error the death of another one is looked for, as its cause.
 DEATH_SECONDS = 5.0
@@ -36,174 +37,181 @@ class RankLost(RuntimeError):
     """A rank's process is gone or does not answer; no fault of the run."""
 
 
+class RunBroken(RuntimeError):
+    """The run ended with an error, which ``how`` describes."""
+
+    def __init__(self, how: Broken) -> None:
+        super().__init__(how.text)
+        self.how = how
+
+
 @dataclass(frozen=True)
-class Reached:
-    """Where a run is; ``status`` is set once it has ended."""
+class Gang:
+    """A rank on each of ``nodes``, a bundle of the placement ``group`` and ``gpus`` for each.
 
-    step: int
-    steps: int
-    loss: float | None
-    status: str | None = None
-    resumed_from: int = 0
+    ``fresh`` asks for processes that no run has been in.
+    """
 
-
-class RankProcess:
-    """One rank: a thread trains, another one answers how far it is and takes notice to stop."""
-
-    def __init__(self) -> None:
-        self._latest = Reached(0, 0, None)
-        self._notice = Notice()
-
-    def meeting_point(self) -> tuple[str, int]:
-        """Return an address at which the ranks can find this one."""
-        with socket.socket() as free:
-            free.bind(("", 0))
-            return ray.util.get_node_ip_address(), free.getsockname()[1]
-
-    def run(self, spec: str, store: str, threads: int, environment: dict[str, str]) -> str:
-        """Train to the end and return the status."""
-        os.environ.update(environment)
-        import torch
-
-        from workers.ranks import Ranks
-        from workers.train import train
-
-        torch.set_num_threads(threads)
-        ranks = Ranks.from_environment()
-        run = RunSpec.model_validate_json(spec)
-        status = None
-        where = Store.at(store, waits=True)
-        for progress in train(run, where, ranks.device(), ranks, self._notice):
-            self._latest = Reached(
-                progress.step, progress.steps, progress.loss, None, progress.resumed_from
-            )
-            status = progress.status
-        if status is None:
-            raise RuntimeError("the run ended without a result")
-        return status
-
-    def latest(self) -> Reached:
-        """Return where this rank is."""
-        return self._latest
-
-    def stop(self, cause: Cause) -> None:
-        """Have all ranks stop, with a checkpoint, after the step they are in."""
-        self._notice.give(cause)
+    run_id: str
+    nodes: tuple[str, ...]
+    group: Any
+    gpus: float
+    fresh: bool
 
 
-def gang_progress(
-    run: RunSpec, store: str, threads: int, cpus: float, gpus: float, notice: Notice
-) -> Iterator[Reached]:
+def gang_progress(gang: Gang, job: Job, notice: Notice) -> Iterator[Progress]:
     """Yield where the first rank is whenever that changed, at last with the status.
 
     A ``notice`` is handed on to the ranks.
 
-    Raises the error of a rank that failed, and RankLost for one that died or hung.
+    Raises RunBroken with the error of a rank that failed, and RankLost for one that died or hung.
     """
-    processes = run.execution.processes or 1
-    actor = ray.remote(RankProcess)
-    options = {"num_cpus": cpus, "num_gpus": gpus, "max_concurrency": 2}
-    group = get_current_placement_group()
-    assert group is not None
-    first = group.bundle_count - processes
-    actors = [
-        actor.options(
-            **options,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(
-                group, placement_group_bundle_index=first + rank
-            ),
-        ).remote()
-        for rank in range(processes)
-    ]
-    folder = Store.at(store, waits=True).run(run.run_id)
     try:
-        yield from _watched(actors, run, store, threads, notice)
-    except Exception as error:
-        cause = "lost" if isinstance(error, RankLost) else "failed"
-        _kill(actors)
-        end_for(folder, cause, str(error))
-        raise
-    finally:
-        _kill(actors)
+        with contextlib.ExitStack() as held:
+            yield from _reserved(gang, notice)
+            if not notice.cause:
+                hosts = {node: _host_of(node) for node in gang.nodes}
+                held.callback(_end, gang, hosts)
+                yield from _watched(gang, hosts, _jobs(gang, hosts, job), notice)
+    except RayError as error:
+        raise _close(gang, job, RankLost(" ".join(str(error).split()))) from error
+    except (RankLost, RunBroken, GeneratorExit) as error:
+        raise _close(gang, job, error) from error.__cause__
+
+
+def _close(gang: Gang, job: Job, error: BaseException) -> BaseException:
+    """Close the attempt's record for a process that has not done it, and is no more."""
+    kinds = {RankLost: "lost", RunBroken: "failed"}
+    cause = kinds.get(type(error), "cancelled")
+    with contextlib.suppress(OSError):  # the next attempt does it then
+        end_for(Store.at(job.store).run(gang.run_id), cause, str(error))
+    return error
+
+
+def _host_of(node: str) -> Any:
+    try:
+        return ray.get_actor(host_name(node))
+    except ValueError as error:
+        raise RankLost(f"node {node[:12]} has left the cluster") from error
+
+
+def _reserved(gang: Gang, notice: Notice) -> Iterator[Progress]:
+    """Yield until what the run holds is there, or it was told to stop."""
+    while not gang.group.wait(WAIT_SECONDS):
+        yield Progress(0, 0, None, notice.cause)
+        if notice.cause:
+            return
+        present = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        for node in gang.nodes:
+            if node not in present:
+                raise RankLost(f"node {node[:12]} has left the cluster")
+
+
+def _jobs(gang: Gang, hosts: dict[str, Any], job: Job) -> list[Job]:
+    """Return the ranks' jobs: how they find each other, and which GPU each may see."""
+    count = len(gang.nodes)
+    environment = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    if count > 1:
+        host, port = _ask(hosts[gang.nodes[0]].meeting_point.remote(), "the first rank's node")
+        environment |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
+    visible = ray.get(
+        [_gpus_in(gang.group, rank, gang.gpus) for rank in range(count)] if gang.gpus else []
+    )
+    return [
+        replace(
+            job,
+            environment={
+                **environment,
+                "RANK": str(rank),
+                "WORLD_SIZE": str(count),
+                "LOCAL_RANK": str(rank),
+                **({"CUDA_VISIBLE_DEVICES": visible[rank]} if gang.gpus else {}),
+            },
+        )
+        for rank in range(count)
+    ]
+
+
+def _gpus_in(group: Any, bundle: int, gpus: float) -> Any:
+    """Ask which GPUs Ray has put into a bundle, by a task that is given them.
+
+    Its process is used again (``max_calls``), since it leaves nothing on a GPU.
+    """
+    strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
+    asked = ray.remote(num_cpus=0, num_gpus=gpus, max_calls=0, scheduling_strategy=strategy)
+    return asked(_visible_gpus).remote()
+
+
+def _visible_gpus() -> str:
+    return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
 def _watched(
-    actors: list[Any], run: RunSpec, store: str, threads: int, notice: Notice
-) -> Iterator[Reached]:
-    host, port = _ask(actors[0].meeting_point, "rank 0")
-    spec = run.model_dump_json()
-    running = []
-    for rank, actor in enumerate(actors):
-        environment = {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(len(actors)),
-            "MASTER_ADDR": host,
-            "MASTER_PORT": str(port),
-        }
-        running.append(actor.run.remote(spec, store, threads, environment))
-    told: Reached | None = None
-    reached: Reached
+    gang: Gang, hosts: dict[str, Any], jobs: list[Job], notice: Notice
+) -> Iterator[Progress]:
+    running = [
+        hosts[node].run.remote(gang.run_id, rank, jobs[rank], gang.fresh)
+        for rank, node in enumerate(gang.nodes)
+    ]
+    first = hosts[gang.nodes[0]]
+    told: Progress | None = None
     warned = False
     while True:
         if notice.cause and not warned:
-            actors[0].stop.remote(notice.cause)
+            first.stop.remote(gang.run_id, notice.cause)
             warned = True
         ended, going = ray.wait(running, num_returns=len(running), timeout=POLL_SECONDS)
         if ended:
-            _raise_if_failed(ended, running)
-        # All are asked, and each answers by a thread of its own: a stopped process does not, and
-        # the others would wait for it until their collectives time out.
-        reached, *_ = [_ask(a.latest, f"rank {rank}") for rank, a in enumerate(actors)]
+            _raise_if_broken(ended, running)
         if not going:
-            yield replace(reached, status=ray.get(running[0]))
+            yield ray.get(running[0])
             return
+        reached = _ask(first.latest.remote(gang.run_id, 0), "the first rank's node")
         if reached != told:
             told = reached
             yield reached
 
 
-def _raise_if_failed(ended: list[Any], running: list[Any]) -> None:
+def _raise_if_broken(ended: list[Any], running: list[Any]) -> None:
     """Raise RankLost when a rank died, else the error of one that failed, else nothing.
 
-    The others fail in their collectives when a rank dies, and often say so before Ray has seen the
-    death: a failure counts as one only when nobody has died a moment later.
+    The others fail in their collectives when a rank dies, and often say so before its death is
+    seen: a failure counts as one only when nobody has died a moment later.
     """
-    failed: BaseException | None = None
-    for reference in ended:
-        failed = failed or _error_of(reference, running)
+    failed = next((error for one in ended if (error := _error_of(one, running))), None)
     if failed is None:
         return
-    ended, _ = ray.wait(running, num_returns=len(running), timeout=DEATH_SECONDS)
-    for reference in ended:
-        error = _error_of(reference, running)
-        if isinstance(error, RankLost):
-            failed = error
+    if not isinstance(failed, RankLost):
+        ended, _ = ray.wait(running, num_returns=len(running), timeout=DEATH_SECONDS)
+        for reference in ended:
+            error = _error_of(reference, running)
+            failed = error if isinstance(error, RankLost) else failed
     raise failed
 
 
-def _error_of(reference: Any, running: list[Any]) -> BaseException | None:
+def _error_of(reference: Any, running: list[Any]) -> RunBroken | RankLost | None:
+    who = f"rank {running.index(reference)} of {len(running)}"
     try:
-        ray.get(reference)
-    except RayTaskError as error:
-        cause: BaseException = error.cause or error
-        return cause
+        end = ray.get(reference)
     except RayActorError as error:
-        who = f"rank {running.index(reference)} of {len(running)}"
-        return RankLost(f"{who} died: {' '.join(str(error).split())}")
-    return None
+        return RankLost(f"{who}: its node's host died: {' '.join(str(error).split())}")
+    except RayTaskError as error:
+        return RunBroken(Broken.by(error.cause or error))
+    if not isinstance(end, Broken):
+        return None
+    return RankLost(f"{who}: {end.text}") if end.what == "lost" else RunBroken(end)
 
 
-def _ask(method: Any, who: str) -> Any:
+def _ask(answer: Any, who: str) -> Any:
     try:
-        return ray.get(method.remote(), timeout=SILENCE_SECONDS)
+        return ray.get(answer, timeout=SILENCE_SECONDS)
     except GetTimeoutError as error:
         raise RankLost(f"{who} has not answered for {SILENCE_SECONDS:g} s") from error
     except RayActorError as error:
-        raise RankLost(f"{who} died: {' '.join(str(error).split())}") from error
+        raise RankLost(f"{who} is gone: {' '.join(str(error).split())}") from error
 
 
-def _kill(actors: list[Any]) -> None:
-    for actor in actors:
-        with contextlib.suppress(Exception):
-            ray.kill(actor)
+def _end(gang: Gang, hosts: dict[str, Any]) -> None:
+    """Leave no process of the run, so that what it held is free before it is given back."""
+    with contextlib.suppress(RayError):
+        ray.get([host.end.remote(gang.run_id) for host in hosts.values()], timeout=SILENCE_SECONDS)

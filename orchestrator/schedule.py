@@ -1,4 +1,4 @@
-"""Runs to Ray Tune trials: each holds a placement group, and processes are used again warm."""
+"""Runs to Ray Tune trials, whose processes are used again warm."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestrator.admission import Admission, Event, Offer
+from orchestrator.rank_hosts import RankHosts, on_node
 from orchestrator.ray_environment import ray  # noqa: F401, before ray.tune is imported
+from orchestrator.reservations import Reservations
 
 from ray import tune  # isort: skip
 from ray.tune import PlacementGroupFactory  # isort: skip
 
 
 def resources_of(config: dict[str, Any]) -> PlacementGroupFactory:
-    """Return what a trial reserves: one bundle, or one a rank and none for the one that watches.
+    """Return what a trial asks Tune for: next to nothing, on the node of its run's first rank.
 
-    Ranks share a node where one has room for them all.
+    What the run holds is a reservation of its own: so trials of all shapes ask Tune for the same,
+    their processes are used again warm, and no idle one keeps a GPU.
     """
-    bundle = {"CPU": config["cpus"], **({"GPU": config["gpus"]} if config["gpus"] else {})}
-    if not config["ranks"]:
-        return PlacementGroupFactory([bundle])
-    strategy = "STRICT_PACK" if config["one_node"] else "PACK"
-    return PlacementGroupFactory([{}, *[bundle] * config["ranks"]], strategy=strategy)
+    node = on_node(config["nodes"][0])
+    return PlacementGroupFactory([{"memory": 1}], bundle_label_selector=[node])
 
 
 def run_all(
@@ -35,21 +35,35 @@ def run_all(
 ) -> None:
     """Run one trial an offer, as the policy says, on the nodes there are at each moment.
 
-    A trial is told ``run_id``, ``cpus`` and ``gpus`` of a bundle, and ``ranks``. ``on_event`` is
-    called in this process; what it raises is dropped, since an exception in a Tune callback would
-    end the sweep. Needs a running Ray.
+    ``nodes`` are named by Ray's node ids. A trial is told the ``nodes`` of its ranks and the
+    placement ``group`` they hold beside what its offer says: ``run_id``, the ``job``, the ``cpus``
+    and ``gpus`` of a rank, and whether it wants ``fresh`` processes. ``on_event`` is called in this
+    process; what it raises is dropped, since an exception in a Tune callback would end the sweep.
+    Needs a running Ray.
     """
+    hosts, reservations = RankHosts(), Reservations()
 
     def emit(event: Event) -> None:
+        if event.kind == "lost":
+            hosts.end(event.run_id)
         with contextlib.suppress(Exception):
             on_event(event)
 
+    def present() -> Sequence[tuple[str, int]]:
+        found = nodes()
+        hosts.follow([name for name, _ in found])
+        return found
+
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="depthsweep-tune-") as scratch:
+    with (
+        contextlib.closing(hosts),
+        contextlib.closing(reservations),
+        tempfile.TemporaryDirectory(prefix="depthsweep-tune-") as scratch,
+    ):
         tune.Tuner(
             tune.with_resources(trainable, resources_of),
             tune_config=tune.TuneConfig(
-                search_alg=Admission(offers, nodes, emit),
+                search_alg=Admission(offers, present, emit, reservations),
                 num_samples=-1,
                 reuse_actors=True,
                 max_concurrent_trials=None,

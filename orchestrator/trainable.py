@@ -1,8 +1,8 @@
 """The adapter between a Tune trial and one run of ``workers``.
 
-A trial is a stretch of a run's generator at a time, so Tune hears of progress without a callback
-bus, and stopping a trial is closing the generator. The process outlives the run: the next trial
-with the same resources starts warm, with torch and transformers imported.
+A trial is a stretch of a run's progress at a time, so Tune hears of it without a callback bus, and
+stopping a trial is closing the progress. The trial's process supervises, the run's ranks are
+processes of their own; it outlives the run, and the next trial starts warm.
 
 SIGTERM to the process means that its machine is taken away: the run stops with a checkpoint, and
 the process ends so that the run is offered again elsewhere.
@@ -15,17 +15,15 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ray import tune
 
-from orchestrator.gang import RankLost, gang_progress
-from sweeps.errors import UserError
-from sweeps.results.attempt import Superseded
-from sweeps.results.patience import StoreUnavailable
-from sweeps.results.store import Store
+from orchestrator.gang import Gang, RankLost, RunBroken, gang_progress
 from sweeps.spec import RunSpec
 from workers.notice import Notice
+from workers.progress import Progress
 
 REPORT_SECONDS = 0.5
 # How often an error in code or data is met before the run counts as failed.
@@ -55,25 +53,16 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
             notice = self._notice
             signal.signal(signal.SIGTERM, lambda *_: notice.give("preempted"))
 
-    def start(self, config: dict[str, Any]) -> Iterator[Any]:
-        """Return the run's progress; the import of torch happens here, in the worker."""
-        run = RunSpec.model_validate_json(config["spec"])
-        if config.get("ranks"):
-            return gang_progress(
-                run,
-                config["store"],
-                config["threads"],
-                config["cpus"],
-                config["gpus"],
-                self._notice,
-            )
-        import torch
-
-        from workers.train import train
-
-        torch.set_num_threads(config["threads"])
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return train(run, Store.at(config["store"], waits=True), device, notice=self._notice)
+    def start(self, config: dict[str, Any]) -> Iterator[Progress]:
+        """Return the run's progress."""
+        gang = Gang(
+            config["run_id"],
+            tuple(config["nodes"]),
+            config["group"],
+            config["gpus"],
+            config["fresh"],
+        )
+        return gang_progress(gang, config["job"], self._notice)
 
     def step(self) -> dict[str, Any]:
         """Advance for a stretch of time; an exception ends the run, not the trial.
@@ -90,23 +79,23 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
                 raise  # the trial is lost with its rank, and admitted again
             except Exception as error:
                 if not self._may_try_again(error):
-                    detail = " ".join(str(error).split())
-                    message = f"{type(error).__name__}: {detail}"
                     # Tune refuses a result without the searcher's metric, which is the step.
                     report = {"run_id": self._run_id, "step": 0, "status": "failed"}
-                    return report | {"error": message, "done": True}
+                    return report | {"error": str(error), "done": True}
                 self._progress = self.start(self._config)
 
     def _may_try_again(self, error: Exception) -> bool:
-        if isinstance(error, (UserError, StoreUnavailable)):
+        what = error.how.what if isinstance(error, RunBroken) else "error"
+        if what in ("mistake", "store"):
             return False
-        if isinstance(error, Superseded):
+        if what == "superseded":
             return True  # the next attempt waits for the one that took over
-        if type(error).__name__ == "OutOfMemoryError":
-            smaller = with_half_the_micro_batch(self._config["spec"])
+        if what == "memory":
+            job = self._config["job"]
+            smaller = with_half_the_micro_batch(job.spec)
             if smaller is None:
                 return False
-            self._config = {**self._config, "spec": smaller}
+            self._config = {**self._config, "job": replace(job, spec=smaller)}
             return True
         self._failures += 1
         return self._failures < FAILURES

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,22 +23,9 @@ from workers.objectives.objective import Batch
 from workers.objectives.registry import build_objective
 from workers.probes.capture import choose_rows, reference_states
 from workers.probes.measure import DepthProbe
+from workers.progress import Progress
 from workers.ranks import ALONE, OnlookersAttempt, OnlookersWriter, Ranks, connect
 from workers.run_record import write_run_record
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is: after ``step`` of ``steps``; ``status`` is set once it has ended.
-
-    ``resumed_from`` is the step of the checkpoint it continued from; 0 is the beginning.
-    """
-
-    step: int
-    steps: int
-    loss: float | None
-    status: str | None = None
-    resumed_from: int = 0
 
 
 def train(

@@ -99,9 +99,6 @@ def run_sweep(
             offers = _offers(to_run, store, placement, gpu_bytes, measured)
             until_done.enter_context(local_ray(placement))
 
-            def nodes() -> list[tuple[str, int]]:
-                return [("this machine", placement.slots)]
-
         else:
             until_done.enter_context(connected_ray(address))
             found = cluster_nodes()
@@ -109,9 +106,6 @@ def run_sweep(
             require_store_on([node.name for node in found], store.location, sweep.name)
             offers = _offers(to_run, store, placement, gpu_bytes, measured)
             console.print(f"  on the Ray cluster at {address}: {len(found)} nodes", markup=False)
-
-            def nodes() -> list[tuple[str, int]]:
-                return slots_of(cluster_nodes(), placement, slots)
 
         room = f"on {placement.slots} GPUs"
         if not placement.gpus:
@@ -123,7 +117,7 @@ def run_sweep(
             run_all(
                 RunTrainable,
                 offers,
-                nodes,
+                lambda: slots_of(cluster_nodes(), placement, slots),
                 lambda event: display.event(event.run_id, event.kind, event.report),
             )
         except KeyboardInterrupt:
@@ -168,6 +162,7 @@ def _offers(
     from orchestrator.admission import Offer
     from orchestrator.estimates import line_up
     from orchestrator.placement import rank_processes
+    from workers.rank_process import Job
 
     lined = line_up(to_run, placement.slots, gpu_bytes, measured)
     return [
@@ -175,10 +170,12 @@ def _offers(
             waiting,
             {
                 "run_id": run.run_id,
-                "spec": run.model_dump_json(),
-                "store": store.location,
-                "threads": max(1, int(placement.threads * share)),
-                "ranks": rank_processes(run, placement.slots) or placement.gpus,
+                "job": Job(
+                    run.model_dump_json(),
+                    store.location,
+                    threads=max(1, int(placement.threads * share)),
+                ),
+                "fresh": bool(placement.gpus or rank_processes(run, placement.slots)),
                 "cpus": placement.cpus * share,
                 "gpus": placement.gpus * share,
             },

@@ -10,26 +10,17 @@ import argparse
 import random
 import tempfile
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.admission import Event, Offer
-from orchestrator.connection import local_ray
+from orchestrator.connection import cluster_nodes, local_ray
 from orchestrator.occupancy import UNITS, Demand
-from orchestrator.placement import Placement
+from orchestrator.placement import Placement, slots_of
 from orchestrator.policy import Waiting
 from orchestrator.schedule import run_all
 from orchestrator.simulation import lower_bound, simulate
 from orchestrator.trainable import RunTrainable
-from workers.train import Progress
-
-
-class Sleep(RunTrainable):
-    """A run that holds what it was given for so many seconds."""
-
-    def start(self, config: dict[str, Any]) -> Iterator[Any]:
-        time.sleep(config["seconds"])
-        return iter([Progress(1, 1, 0.0, "finished")])
+from workers.rank_process import Job
 
 
 def mixed(runs: int, scale: float, seed: int = 0) -> list[Waiting]:
@@ -56,18 +47,23 @@ def ours(runs: list[Waiting], gpus: int) -> tuple[float, list[str]]:
         elif event.kind == "ended" and event.report["status"] == "finished":
             ended.append(event.run_id)
 
-    offers = [
-        Offer(run, {"run_id": run.run_id, "seconds": run.seconds, **shape(run)}) for run in runs
-    ]
     began = time.monotonic()
-    run_all(Sleep, offers, lambda: [("here", gpus)], note)
+    placement = Placement(gpus, 1, 1, 1)
+    run_all(
+        RunTrainable,
+        [Offer(run, config_of(run)) for run in runs],
+        lambda: slots_of(cluster_nodes(), placement),
+        note,
+    )
     assert sorted(ended) == sorted(run.run_id for run in runs)
     return time.monotonic() - began, order
 
 
-def shape(run: Waiting) -> dict[str, Any]:
+def config_of(run: Waiting) -> dict[str, Any]:
+    """Return a trial's config as ``depthsweep run`` makes it: each rank in a fresh process."""
     share = run.demand.units / UNITS
-    return {"cpus": share, "gpus": share, "ranks": run.demand.gpus if run.demand.gpus > 1 else 0}
+    job = Job("", "", 1, body="tests.rank_bodies:sleep", details={"seconds": run.seconds})
+    return {"run_id": run.run_id, "job": job, "fresh": True, "cpus": share, "gpus": share}
 
 
 def stock(runs: list[Waiting]) -> tuple[float, list[str]]:

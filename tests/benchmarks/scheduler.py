@@ -10,30 +10,19 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.admission import Event, Offer
-from orchestrator.connection import local_ray
+from orchestrator.connection import cluster_nodes, local_ray
 from orchestrator.occupancy import Demand
-from orchestrator.placement import Machine, place
+from orchestrator.placement import Machine, place, slots_of
 from orchestrator.policy import Waiting
 from orchestrator.schedule import run_all
 from orchestrator.trainable import RunTrainable
-from workers.train import Progress
+from workers.rank_process import Job
 
 
-class NoOperation(RunTrainable):
-    """A run of no steps in a process that has imported all that a real one needs."""
-
-    def start(self, config: dict[str, Any]) -> Iterator[Any]:
-        import workers.train  # noqa: F401
-
-        del config
-        return iter([Progress(1, 1, 0.0, "finished")])
-
-
-def ours(runs: int, slots: int) -> float:
+def ours(runs: int, slots: int, fresh: bool) -> float:
     ended: list[str] = []
 
     def count(event: Event) -> None:
@@ -42,12 +31,13 @@ def ours(runs: int, slots: int) -> float:
 
     began = time.monotonic()
     placement = place(Machine(slots, 0))
-    shape = {"cpus": placement.cpus, "gpus": 0, "ranks": 0}
+    job = Job("", "", 1, body="tests.rank_bodies:sleep", details={"seconds": 0.0})
+    shape = {"job": job, "fresh": fresh, "cpus": placement.cpus, "gpus": 0}
     offers = [
         Offer(Waiting(str(k), Demand(), 0.1), {"run_id": str(k), **shape}) for k in range(runs)
     ]
     with local_ray(placement):
-        run_all(NoOperation, offers, lambda: [("here", slots)], count)
+        run_all(RunTrainable, offers, lambda: slots_of(cluster_nodes(), placement), count)
     assert sorted(ended, key=int) == [str(k) for k in range(runs)]
     return time.monotonic() - began
 
@@ -78,12 +68,17 @@ def main() -> None:
     parser.add_argument("--stock-runs", type=int, default=24, help="240 takes 10 to 20 minutes")
     parser.add_argument("--slots", type=int, default=2)
     arguments = parser.parse_args()
-    mine = ours(arguments.runs, arguments.slots)
+    mine = ours(arguments.runs, arguments.slots, fresh=False)
+    forked = ours(arguments.runs, arguments.slots, fresh=True)
     theirs = stock(arguments.stock_runs, arguments.slots)
     a, b = mine / arguments.runs, theirs / arguments.stock_runs
     print(f"scheduler: runs that do nothing, {arguments.slots} slots, start of Ray included")
     print(f"  {'':<26} {'runs':>5} {'seconds':>8} {'s a run':>8}")
     print(f"  {'depthsweep, warm':<26} {arguments.runs:>5} {mine:>8.1f} {a:>8.3f}")
+    print(
+        f"  {'depthsweep, fresh process':<26} {arguments.runs:>5} {forked:>8.1f}"
+        f" {forked / arguments.runs:>8.3f}"
+    )
     print(f"  {'stock function trials':<26} {arguments.stock_runs:>5} {theirs:>8.1f} {b:>8.3f}")
     print(f"  stock takes {b / a:.1f} times as long a run")
 
