@@ -6,12 +6,14 @@ offers a run only when its resources are free, and Tune starts what it is offere
 
 from __future__ import annotations
 
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.occupancy import Occupancy
+from orchestrator.occupancy import UNITS, Occupancy
 from orchestrator.policy import Line, Waiting, next_start
 from orchestrator.ray_environment import ray  # noqa: F401, before ray.tune is imported
 from orchestrator.reservations import Reservations, Shape
@@ -21,6 +23,11 @@ from ray.tune.search import Searcher  # isort: skip
 LOSSES_WITHOUT_PROGRESS = 3
 # How often a cluster is asked which nodes it has.
 NODES_SECONDS = 1.0
+# Trials without a run that a node has at most.
+SPARES = 16
+# Trials whose process starts at the same time. Those of one machine would slow each other down, and
+# the longest run, which is offered first, with them.
+STARTING = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,15 @@ class Offer:
 
 @dataclass
 class _Trial:
-    offer: Offer
-    since: float
-    nodes: tuple[str, ...]
+    """A process on a node that supervises a run; a spare one has none yet."""
+
+    node: str
+    up: bool = False  # it has been heard from
+    offer: Offer | None = None
+    since: float = 0.0
+    nodes: tuple[str, ...] = ()
     preempted: bool = False
+    dismissed: bool = False
 
 
 class Admission(Searcher):  # type: ignore[misc]
@@ -57,8 +69,12 @@ class Admission(Searcher):  # type: ignore[misc]
     have left the cluster since do not count, nor does one that was told to go and kept what it had
     done.
 
+    Where more runs than now may come to run side by side, trials without a run are started ahead,
+    one at a time: a process takes seconds to start, and what it will supervise none to be told.
+
     Args:
         nodes: the nodes now and the GPUs (or CPUs, where none has GPUs) that runs may take of each.
+        assign: tells a spare trial on a node its run, or with an empty one to end.
     """
 
     def __init__(
@@ -67,6 +83,7 @@ class Admission(Searcher):  # type: ignore[misc]
         nodes: Callable[[], Sequence[tuple[str, int]]],
         emit: Callable[[Event], None],
         reservations: Reservations,
+        assign: Callable[[str, str, dict[str, Any]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(metric="step", mode="max")
@@ -75,24 +92,50 @@ class Admission(Searcher):  # type: ignore[misc]
         self._nodes = nodes
         self._emit = emit
         self._reservations = reservations
+        self._assign = assign
         self._clock = clock
         self._cluster = Occupancy(())
         self._looked = float("-inf")
-        self._running: dict[str, _Trial] = {}
+        self._trials: dict[str, _Trial] = {}
+        # Processes of trials that ended, which Tune keeps for those that are offered at once.
+        self._warm = 0
         self._furthest: dict[str, int] = {}
         self._losses: dict[str, list[tuple[str, ...]]] = {}
         # Seconds that estimates said of ended runs, and those it took.
         self._estimated = self._taken = 0.0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if not len(self._line) and not self._running:
-            return str(Searcher.FINISHED)
+        """Start what can start, in spare trials where there are any; else offer a trial for it."""
         now = self._clock()
         self._look(now)
         self._reservations.tidy()
+        if not len(self._line):
+            self._dismiss()
+            return None if self._trials else str(Searcher.FINISHED)
+        while (begun := self._begin(now)) is not None:
+            node, trial, run = begun
+            spare = self._spare_on(node)
+            if spare is None:
+                self._trials[trial_id] = trial
+                self._warm = max(0, self._warm - 1)
+                return {"node": node, "trial": trial_id, "run": run}
+            trial.up = self._trials[spare].up
+            self._trials[spare] = trial
+            self._assign(node, spare, run)
+        short = self._short_of_spares()
+        if short is None:
+            return None
+        self._warm = max(0, self._warm - 1)
+        self._trials[trial_id] = _Trial(short)
+        return {"node": short, "trial": trial_id, "run": None}
+
+    def _begin(self, now: float) -> tuple[str, _Trial, dict[str, Any]] | None:
+        """Reserve what the next run needs; return its node, its trial, and what that is told."""
         pace = self._taken / self._estimated if self._estimated else 1.0
         start = next_start(self._cluster, self._line, now, pace)
         if start is None:
+            return None
+        if self._spare_on(start.gpus[0].node) is None and self._starting() >= STARTING:
             return None
         run = start.run
         offer = self._offers[run.run_id]
@@ -103,13 +146,45 @@ class Admission(Searcher):  # type: ignore[misc]
             return None
         self._line.remove(run)
         self._cluster.occupy(run.run_id, run.demand, start.gpus, now + pace * run.seconds)
-        self._running[trial_id] = _Trial(offer, now, nodes)
         self._emit(Event(run.run_id, "started", {}))
-        return {**offer.config, "nodes": nodes, "group": group}
+        trial = _Trial(nodes[0], offer=offer, since=now, nodes=nodes)
+        return nodes[0], trial, {**offer.config, "nodes": nodes, "group": group}
+
+    def _starting(self) -> int:
+        return sum(not trial.up for trial in self._trials.values())
+
+    def _spare_on(self, node: str) -> str | None:
+        """Return a spare trial on a node, one that is up where there is one."""
+        spares = [name for name, t in self._trials.items() if t.offer is None and t.node == node]
+        return max(spares, key=lambda name: self._trials[name].up, default=None)
+
+    def _short_of_spares(self) -> str | None:
+        """Return a node that may come to run more than it has trials for; None while one starts."""
+        if not len(self._line) or (self._starting() and not self._warm):
+            return None
+        smallest = min(run.demand.units for run in self._line.heads())
+        spares = Counter(trial.node for trial in self._trials.values() if trial.offer is None)
+        if spares.total() >= len(self._line):
+            return None
+        trials = Counter(trial.node for trial in self._trials.values())
+        for node, gpus in self._cluster.nodes.items():
+            most = len(gpus) * UNITS // smallest
+            if trials[node] < most and spares[node] < SPARES:
+                return node
+        return None
+
+    def _dismiss(self) -> None:
+        for name, trial in self._trials.items():
+            if trial.offer is None and not trial.dismissed:
+                trial.dismissed = True
+                self._assign(trial.node, name, {})
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        trial = self._running.get(trial_id)
+        trial = self._trials.get(trial_id)
         if trial is None:
+            return
+        trial.up = True
+        if trial.offer is None:
             return
         run_id, step = trial.offer.run.run_id, result.get("step", 0)
         if step > self._furthest.get(run_id, 0):
@@ -124,14 +199,15 @@ class Admission(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        trial = self._running.pop(trial_id, None)
-        if trial is None:
+        trial = self._trials.pop(trial_id, None)
+        self._warm += not error
+        if trial is None or trial.offer is None:
             return
         run = trial.offer.run
         now = self._clock()
         self._cluster.release(run.run_id)
         self._reservations.give_back(run.run_id, whole=not error or trial.preempted)
-        if not error and result:
+        if not error and result and result.get("status"):
             if result.get("status") == "finished":
                 self._estimated += run.seconds
                 self._taken += now - trial.since

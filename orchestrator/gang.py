@@ -8,14 +8,12 @@ its own error; one that dies or falls silent ends it as lost.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.rank_hosts import host_name
 from sweeps.results.attempt import end_for
@@ -29,6 +27,7 @@ POLL_SECONDS = 0.5
 WAIT_SECONDS = 1
 # A host that does not answer for so long is gone.
 SILENCE_SECONDS = 60.0
+ASSIGNMENT_SECONDS = 2.0
 # How long after a rank's error the death of another one is looked for, as its cause.
 DEATH_SECONDS = 5.0
 
@@ -57,6 +56,16 @@ class Gang:
     group: Any
     gpus: float
     fresh: bool
+
+
+def assignment(node: str, trial: str) -> dict[str, Any] | None:
+    """Return the run that a waiting trial was given; see ``RankHost.assignment``.
+
+    Raises RankLost where the node is gone.
+    """
+    asked = _host_of(node).assignment.remote(trial, ASSIGNMENT_SECONDS)
+    run: dict[str, Any] | None = _ask(asked, "the trial's node")
+    return run
 
 
 def gang_progress(gang: Gang, job: Job, notice: Notice) -> Iterator[Progress]:
@@ -114,9 +123,10 @@ def _jobs(gang: Gang, hosts: dict[str, Any], job: Job) -> list[Job]:
     if count > 1:
         host, port = _ask(hosts[gang.nodes[0]].meeting_point.remote(), "the first rank's node")
         environment |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
-    visible = ray.get(
-        [_gpus_in(gang.group, rank, gang.gpus) for rank in range(count)] if gang.gpus else []
-    )
+    visible: list[str] = []
+    if gang.gpus:
+        asked = hosts[gang.nodes[0]].visible_gpus.remote(gang.group, gang.gpus)
+        visible = _ask(asked, "the first rank's node")
     return [
         replace(
             job,
@@ -132,20 +142,6 @@ def _jobs(gang: Gang, hosts: dict[str, Any], job: Job) -> list[Job]:
     ]
 
 
-def _gpus_in(group: Any, bundle: int, gpus: float) -> Any:
-    """Ask which GPUs Ray has put into a bundle, by a task that is given them.
-
-    Its process is used again (``max_calls``), since it leaves nothing on a GPU.
-    """
-    strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
-    asked = ray.remote(num_cpus=0, num_gpus=gpus, max_calls=0, scheduling_strategy=strategy)
-    return asked(_visible_gpus).remote()
-
-
-def _visible_gpus() -> str:
-    return os.environ["CUDA_VISIBLE_DEVICES"]
-
-
 def _watched(
     gang: Gang, hosts: dict[str, Any], jobs: list[Job], notice: Notice
 ) -> Iterator[Progress]:
@@ -154,7 +150,8 @@ def _watched(
         for rank, node in enumerate(gang.nodes)
     ]
     first = hosts[gang.nodes[0]]
-    told: Progress | None = None
+    told = Progress(0, 0, None)
+    yield told
     warned = False
     while True:
         if notice.cause and not warned:

@@ -17,12 +17,15 @@ import sys
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from typing import Any
 
 from orchestrator.ray_environment import ray
 from workers.notice import Cause
 from workers.progress import Progress
 from workers.rank_process import PING, PONG, Broken, Job
 from workers.rank_server import ENVIRONMENT, NUMBER
+
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # isort: skip
 
 PING_SECONDS = 5.0
 # A process that does not answer for so long, with a thread of its own to do it, is gone.
@@ -60,6 +63,8 @@ class RankHost:
         self._busy: dict[tuple[str, int], _Process] = {}
         self._idle: list[_Process] = []
         self._starting = asyncio.Lock()
+        self._asking = asyncio.Lock()
+        self._given: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._pinging: asyncio.Task[None] | None = None
 
     async def ready(self) -> None:
@@ -71,6 +76,33 @@ class RankHost:
         with socket.socket() as free:
             free.bind(("", 0))
             return ray.util.get_node_ip_address(), free.getsockname()[1]
+
+    async def assign(self, trial: str, run: dict[str, Any]) -> None:
+        """Give a trial that waits here its run; an empty one says that there will be none."""
+        self._given_to(trial).set_result(run)
+
+    async def assignment(self, trial: str, seconds: float) -> dict[str, Any] | None:
+        """Return the run that a trial was given, None when that was nothing for some seconds."""
+        given = self._given_to(trial)
+        await asyncio.wait([given], timeout=seconds)
+        if not given.done():
+            return None
+        del self._given[trial]
+        return given.result()
+
+    def _given_to(self, trial: str) -> asyncio.Future[dict[str, Any]]:
+        if trial not in self._given:
+            self._given[trial] = asyncio.get_running_loop().create_future()
+        return self._given[trial]
+
+    async def visible_gpus(self, group: Any, gpus: float) -> list[str]:
+        """Return the CUDA_VISIBLE_DEVICES of each bundle of a placement group.
+
+        A task that is given the bundle is asked, one at a time: its process is used again
+        (``max_calls``), since it leaves nothing on a GPU.
+        """
+        async with self._asking:
+            return [await _ask(group, bundle, gpus) for bundle in range(group.bundle_count)]
 
     async def run(self, run_id: str, rank: int, job: Job, fresh: bool) -> Progress | Broken:
         """Carry out one rank of a run; return its last progress, or how it broke.
@@ -213,3 +245,13 @@ class RankHost:
                 if time.monotonic() - process.heard > SILENCE_SECONDS:
                     process.kill()
                 process.send(PING)
+
+
+def _ask(group: Any, bundle: int, gpus: float) -> Any:
+    strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
+    asked = ray.remote(num_cpus=0, num_gpus=gpus, max_calls=0, scheduling_strategy=strategy)
+    return asked(_visible).remote()
+
+
+def _visible() -> str:
+    return os.environ["CUDA_VISIBLE_DEVICES"]

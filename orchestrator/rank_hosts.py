@@ -47,6 +47,11 @@ class RankHosts:
             )
             self._hosts[node].ready.remote()
 
+    def assign(self, node: str, trial: str, run: dict[str, Any]) -> None:
+        """Give a trial that waits on a node its run; an empty one says that there will be none."""
+        if node in self._hosts:
+            self._hosts[node].assign.remote(trial, run)
+
     def end(self, run_id: str) -> None:
         """Kill what there is of a run anywhere, without waiting for it."""
         for host in self._hosts.values():

@@ -1,8 +1,8 @@
 """What runs hold of the cluster: placement groups, kept by the driver and used again.
 
 A group of the same shape on the same nodes is handed from one run to the next. One of another shape
-has to wait a moment for what was given back: measured on Ray 2.60, a group that is asked for within
-0.1 s of another one's removal finds the node still full, and is next looked at a second later.
+is asked for once Ray knows that what was given back is free. Measured on Ray 2.60: asked for within
+0.1 s of another group's removal, it finds the node still full, and waits a second for the next try.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any
 from orchestrator.rank_hosts import on_node
 from orchestrator.ray_environment import ray
 
-SETTLE_SECONDS = 0.12
+# After so long it is asked for in any case: others may have taken what was free.
+SETTLE_SECONDS = 1.0
 # A group that nobody used for so long goes back to the cluster, which others may share.
 IDLE_SECONDS = 2.0
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,24 @@ class Shape:
     gpus: float
 
 
-class Reservations:
-    """Hands out placement groups; ``clock`` is in seconds."""
+def free_resources() -> dict[str, dict[str, float]]:
+    """Return what each node has free as the scheduler of placement groups knows it."""
+    from ray._private.state import available_resources_per_node
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    found: dict[str, dict[str, float]] = available_resources_per_node()
+    return found
+
+
+class Reservations:
+    """Hands out placement groups; ``clock`` is in seconds, ``free`` as ``free_resources``."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        free: Callable[[], dict[str, dict[str, float]]] = free_resources,
+    ) -> None:
         self._clock = clock
+        self._free = free
         self._held: dict[str, tuple[Shape, Any]] = {}
         self._idle: list[tuple[float, Shape, Any]] = []
         self._removed: dict[str, float] = {}
@@ -51,9 +66,12 @@ class Reservations:
                 self._held[run_id] = (shape, group)
                 return group
         self._remove(lambda _, other: not set(shape.nodes).isdisjoint(other.nodes))
-        if any(
-            now - self._removed.get(node, -SETTLE_SECONDS) < SETTLE_SECONDS for node in shape.nodes
-        ):
+        settling = [
+            node
+            for node in dict.fromkeys(shape.nodes)
+            if now - self._removed.get(node, -SETTLE_SECONDS) < SETTLE_SECONDS
+        ]
+        if settling and not self._room(shape, settling):
             return None
         bundle = {"CPU": shape.cpus, **({"GPU": shape.gpus} if shape.gpus else {})}
         group = ray.util.placement_group(
@@ -62,6 +80,17 @@ class Reservations:
         )
         self._held[run_id] = (shape, group)
         return group
+
+    def _room(self, shape: Shape, nodes: list[str]) -> bool:
+        free = self._free()
+        for node in nodes:
+            ranks = shape.nodes.count(node)
+            has = free.get(node, {})
+            if has.get("CPU", 0.0) < ranks * shape.cpus - ROUNDING:
+                return False
+            if has.get("GPU", 0.0) < ranks * shape.gpus - ROUNDING:
+                return False
+        return True
 
     def give_back(self, run_id: str, whole: bool = True) -> None:
         """Take back what a run held; not ``whole`` where a node or process of it was lost."""

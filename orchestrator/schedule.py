@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestrator.admission import Admission, Event, Offer
-from orchestrator.rank_hosts import RankHosts, on_node
+from orchestrator.rank_hosts import RankHosts
 from orchestrator.ray_environment import ray  # noqa: F401, before ray.tune is imported
 from orchestrator.reservations import Reservations
 
@@ -18,13 +18,15 @@ from ray.tune import PlacementGroupFactory  # isort: skip
 
 
 def resources_of(config: dict[str, Any]) -> PlacementGroupFactory:
-    """Return what a trial asks Tune for: next to nothing, on the node of its run's first rank.
+    """Return what a trial asks Tune for: next to nothing, on its node if that is there.
 
     What the run holds is a reservation of its own: so trials of all shapes ask Tune for the same,
     their processes are used again warm, and no idle one keeps a GPU.
     """
-    node = on_node(config["nodes"][0])
-    return PlacementGroupFactory([{"memory": 1}], bundle_label_selector=[node])
+    # A trial for a node that has just left must start elsewhere and say so; pinned, it would wait.
+    return PlacementGroupFactory(
+        [{"memory": 1}], strategy="STRICT_PACK", _soft_target_node_id=config["node"]
+    )
 
 
 def run_all(
@@ -63,7 +65,7 @@ def run_all(
         tune.Tuner(
             tune.with_resources(trainable, resources_of),
             tune_config=tune.TuneConfig(
-                search_alg=Admission(offers, present, emit, reservations),
+                search_alg=Admission(offers, present, emit, reservations, hosts.assign),
                 num_samples=-1,
                 reuse_actors=True,
                 max_concurrent_trials=None,

@@ -20,7 +20,7 @@ from typing import Any
 
 from ray import tune
 
-from orchestrator.gang import Gang, RankLost, RunBroken, gang_progress
+from orchestrator.gang import Gang, RankLost, RunBroken, assignment, gang_progress
 from sweeps.spec import RunSpec
 from workers.notice import Notice
 from workers.progress import Progress
@@ -35,17 +35,26 @@ class Preempted(RuntimeError):
 
 
 class RunTrainable(tune.Trainable):  # type: ignore[misc]
-    """One run after another in one process."""
+    """One run after another in one process, told with the config or later, by the node's host.
+
+    A config has ``node`` and ``trial``, and ``run`` where the trial begins with it.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._run_id: str = config["run_id"]
-        self._config = config
-        self._failures = 0
+        self._node, self._trial = config["node"], config["trial"]
+        self._progress: Iterator[Progress] | None = None
+        self._notice = Notice()
         self._stepping = False
         self._preempted = False
-        self._notice = Notice()
         self._listen()
-        self._progress = self.start(config)
+        if config.get("run"):
+            self._begin(config["run"])
+
+    def _begin(self, run: dict[str, Any]) -> None:
+        self._run = run
+        self._failures = 0
+        self._heard = False
+        self._progress = self.start(run)
 
     def _listen(self) -> None:
         """Take SIGTERM for a preemption notice while a run is on."""
@@ -53,16 +62,10 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
             notice = self._notice
             signal.signal(signal.SIGTERM, lambda *_: notice.give("preempted"))
 
-    def start(self, config: dict[str, Any]) -> Iterator[Progress]:
+    def start(self, run: dict[str, Any]) -> Iterator[Progress]:
         """Return the run's progress."""
-        gang = Gang(
-            config["run_id"],
-            tuple(config["nodes"]),
-            config["group"],
-            config["gpus"],
-            config["fresh"],
-        )
-        return gang_progress(gang, config["job"], self._notice)
+        gang = Gang(run["run_id"], tuple(run["nodes"]), run["group"], run["gpus"], run["fresh"])
+        return gang_progress(gang, run["job"], self._notice)
 
     def step(self) -> dict[str, Any]:
         """Advance for a stretch of time; an exception ends the run, not the trial.
@@ -72,6 +75,13 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         """
         if self._preempted:
             raise Preempted("its machine was taken away; the run goes on elsewhere")
+        # Tune refuses a result without the searcher's metric, which is the step.
+        nothing = {"step": 0, "status": None}
+        if self._progress is None:
+            run = assignment(self._node, self._trial)
+            if not run:
+                return {**nothing, "done": run is not None or self._notice.cause is not None}
+            self._begin(run)
         while True:
             try:
                 return self._advance()
@@ -79,10 +89,9 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
                 raise  # the trial is lost with its rank, and admitted again
             except Exception as error:
                 if not self._may_try_again(error):
-                    # Tune refuses a result without the searcher's metric, which is the step.
-                    report = {"run_id": self._run_id, "step": 0, "status": "failed"}
-                    return report | {"error": str(error), "done": True}
-                self._progress = self.start(self._config)
+                    failed = {"run_id": self._run["run_id"], "status": "failed", "done": True}
+                    return nothing | failed | {"error": str(error)}
+                self._progress = self.start(self._run)
 
     def _may_try_again(self, error: Exception) -> bool:
         what = error.how.what if isinstance(error, RunBroken) else "error"
@@ -91,18 +100,21 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         if what == "superseded":
             return True  # the next attempt waits for the one that took over
         if what == "memory":
-            job = self._config["job"]
+            job = self._run["job"]
             smaller = with_half_the_micro_batch(job.spec)
             if smaller is None:
                 return False
-            self._config = {**self._config, "job": replace(job, spec=smaller)}
+            self._run = {**self._run, "job": replace(job, spec=smaller)}
             return True
         self._failures += 1
         return self._failures < FAILURES
 
     def _advance(self) -> dict[str, Any]:
-        report: dict[str, Any] = {"run_id": self._run_id, "done": False, "status": None}
-        until = time.monotonic() + REPORT_SECONDS
+        report: dict[str, Any] = {"run_id": self._run["run_id"], "done": False, "status": None}
+        # The first word comes at once: the next process may start.
+        until = time.monotonic() + (REPORT_SECONDS if self._heard else 0.0)
+        self._heard = True
+        assert self._progress is not None
         for progress in self._progress:
             report |= {"step": progress.step, "steps": progress.steps, "loss": progress.loss}
             report |= {"status": progress.status, "resumed_from": progress.resumed_from}
@@ -122,7 +134,7 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
     def cleanup(self) -> None:
         """End the run, if it is still on, with a checkpoint of the step it is in."""
         self._notice.give("cancelled")
-        if self._stepping:
+        if self._stepping and self._progress is not None:
             with contextlib.suppress(Exception):  # the attempt's record says what it was
                 for _ in self._progress:
                     pass

@@ -24,8 +24,9 @@ VAIN_COMMANDS = 3
 # Nothing in the store changes for so long: the command hangs.
 HUNG_SECONDS = 150.0
 POLL_SECONDS = 0.05
-# What Ray titles the processes of trials, which Tune wraps, and of ranks.
-TRIAL, RANK = "ray::ResourceTrainable", "ray::RankProcess"
+# What Ray titles the processes of trials, which Tune wraps, and of the host of ranks. A rank is
+# called as the server that it was forked from.
+TRIAL, HOST, RANK = "ray::ResourceTrainable", "ray::RankHost", "rank"
 
 
 class Sessions:
@@ -142,6 +143,7 @@ class Sessions:
             "raylet": ("raylet",),
             "rank": (RANK,),
             "trial": (TRIAL,),
+            "host": (HOST,),
         }.get(what, (TRIAL, RANK))
         found = [p for p in family if p.is_running() and _name(p).startswith(names)]
         if not found:
@@ -196,8 +198,14 @@ def _family(pid: int) -> set[psutil.Process]:
     return set()
 
 
+def _is_of_rank_server(process: psutil.Process | None) -> bool:
+    return process is not None and "workers.rank_server" in process.cmdline()
+
+
 def _name(process: psutil.Process) -> str:
     with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, IndexError):
+        if _is_of_rank_server(process) and _is_of_rank_server(process.parent()):
+            return RANK
         title = process.cmdline()[0]
         return Path(title.split()[0]).name if title.startswith("/") else title
     return ""

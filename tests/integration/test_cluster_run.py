@@ -1,11 +1,9 @@
 """Sweeps on a cluster that is already up: two raylets on loopback, the CLI as a process."""
 
 import logging
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from orchestrator.policy import Waiting
 from orchestrator.schedule import run_all
 from orchestrator.trainable import RunTrainable
 from sweeps.results.store import Store
-from workers.train import Progress
+from workers.rank_process import Job
 
 DEPTHSWEEP = str(Path(sys.executable).with_name("depthsweep"))
 SWEEP = """
@@ -72,24 +70,13 @@ def test_a_sweep_runs_on_the_nodes_of_a_cluster(cluster, tmp_path):
     assert (again.returncode, "nothing to do" in again.stdout) == (0, True)
 
 
-class Held(RunTrainable):
-    """A run that goes on until the test's file says it may end."""
-
-    def start(self, config):
-        for step in range(100_000):
-            done = os.path.exists(config["gate"])
-            yield Progress(step, 100_000, 0.0, "finished" if done else None)
-            if done:
-                return
-            time.sleep(0.05)
-
-
 def test_a_node_that_joins_is_used_and_the_runs_of_one_that_leaves_go_on(cluster, tmp_path):
     gate = tmp_path / "gate"
+    job = Job("", "", 1, body="tests.rank_bodies:wait_for_file", details={"file": str(gate)})
     offers = [
         Offer(
             Waiting(f"{k}", Demand(), 9.0),
-            {"run_id": f"{k}", "cpus": 1, "gpus": 0, "ranks": 0, "gate": str(gate)},
+            {"run_id": f"{k}", "job": job, "fresh": k == 0, "cpus": 1, "gpus": 0},
         )
         for k in range(3)
     ]
@@ -101,7 +88,7 @@ def test_a_node_that_joins_is_used_and_the_runs_of_one_that_leaves_go_on(cluster
     changes = ["join", "leave", "end"]
 
     def note(event):
-        progress[event.run_id] += event.kind == "progress"
+        progress[event.run_id] += event.kind == "progress" and event.report["step"] > 0
         kinds.append((event.kind, event.report.get("status")))
         running = sum(1 for count in progress.values() if count)
         if changes[:1] == ["join"] and running == 2:
@@ -115,7 +102,7 @@ def test_a_node_that_joins_is_used_and_the_runs_of_one_that_leaves_go_on(cluster
             changes.pop(0)
 
     try:
-        run_all(Held, offers, lambda: slots_of(cluster_nodes(), placement), note)
+        run_all(RunTrainable, offers, lambda: slots_of(cluster_nodes(), placement), note)
     finally:
         gate.touch()
         ray.shutdown()

@@ -1,5 +1,6 @@
 """Admission as a plain object: no Ray is started, nodes and the clock are the test's."""
 
+import pytest
 from ray.tune.search import Searcher
 
 from orchestrator import admission as admission_module
@@ -19,19 +20,59 @@ class Cluster:
         return list(self.present.items())
 
 
-def admission(runs, cluster):
+class Reservations:
+    """All that is asked for is there, unless ``busy``."""
+
+    def __init__(self):
+        self.busy = False
+        self.held = {}
+
+    def take(self, run_id, shape):
+        if self.busy:
+            return None
+        self.held[run_id] = shape
+        return f"group of {run_id}"
+
+    def give_back(self, run_id, whole=True):
+        assert whole in (True, False)
+        self.held.pop(run_id)
+
+    def tidy(self):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def processes_start_at_once(monkeypatch):
+    monkeypatch.setattr(admission_module, "STARTING", 99)
+    monkeypatch.setattr(admission_module, "SPARES", 0)
+
+
+def admission(runs, cluster, reservations=None, assigned=None):
     """Offers of runs {id: (gpus, seconds)}, and the list that events go to."""
     events = []
     offers = [
-        Offer(Waiting(run_id, Demand.of(gpus), seconds), {"run_id": run_id})
+        Offer(
+            Waiting(run_id, Demand.of(gpus), seconds),
+            {"run_id": run_id, "cpus": 1, "gpus": min(gpus, 1)},
+        )
         for run_id, (gpus, seconds) in runs.items()
     ]
-    return Admission(offers, cluster.nodes, events.append, lambda: cluster.now), events
+    assigned = [] if assigned is None else assigned
+    return Admission(
+        offers,
+        cluster.nodes,
+        events.append,
+        reservations or Reservations(),
+        lambda *given: assigned.append(given),
+        lambda: cluster.now,
+    ), events
 
 
 def offered(offers, trial):
     answer = offers.suggest(trial)
-    return answer["run_id"] if isinstance(answer, dict) else answer
+    if isinstance(answer, dict):
+        return answer["run"]["run_id"] if answer["run"] else "spare"
+    return answer
 
 
 def test_runs_are_offered_longest_first_and_only_into_free_slots():
@@ -115,7 +156,10 @@ def test_a_node_that_joins_is_used_and_one_that_leaves_is_not_any_more():
 
 def test_a_gang_larger_than_a_node_is_not_asked_onto_one():
     offers, _ = admission({"wide": (3, 9), "pair": (2, 1)}, Cluster(a=2, b=2, c=2))
-    assert [offers.suggest(t)["one_node"] for t in "12"] == [False, True]
+    wide, pair = (offers.suggest(t)["run"]["nodes"] for t in "12")
+    assert len(set(wide)) == 2
+    assert len(set(pair)) == 1
+    assert len(wide + pair) == 5
 
 
 def test_what_runs_take_corrects_what_may_overtake():
@@ -151,3 +195,85 @@ def test_36_small_runs_do_not_starve_a_whole_node_run_listed_fifth():
             going.append(str(trial))
     assert sorted(order) == sorted(runs)
     assert order.index("04") + 1 <= 6
+
+
+def test_a_run_begins_once_its_reservation_is_there_and_gives_it_back():
+    reservations = Reservations()
+    reservations.busy = True
+    offers, events = admission({"a": (2, 3)}, Cluster(n=2), reservations)
+    assert (offered(offers, "1"), events) == (None, [])
+    reservations.busy = False
+    run = offers.suggest("1")["run"]
+    assert (run["group"], run["nodes"]) == ("group of a", ("n", "n"))
+    assert reservations.held["a"].nodes == ("n", "n")
+    offers.on_trial_complete("1", result={"status": "finished"})
+    assert reservations.held == {}
+
+
+def test_a_trial_that_ends_before_its_run_has_begun_loses_nothing():
+    offers, events = admission({"a": (1, 3)}, Cluster(n=1))
+    assert offered(offers, "1") == "a"
+    offers.on_trial_complete("1", result={"status": None})
+    assert offered(offers, "2") == "a"
+    assert [e.kind for e in events] == ["started", "lost", "started"]
+
+
+def test_no_more_processes_start_at_once_than_a_machine_bears(monkeypatch):
+    monkeypatch.setattr(admission_module, "STARTING", 2)
+    offers, _ = admission({str(k): (1, 9 - k) for k in range(4)}, Cluster(n=4))
+    assert [offered(offers, t) for t in "abc"] == ["0", "1", None]
+    offers.on_trial_result("a", {"step": 0})
+    assert [offered(offers, t) for t in "cd"] == ["2", None]
+
+
+def test_where_shares_may_follow_trials_are_started_ahead_and_given_their_runs(monkeypatch):
+    monkeypatch.setattr(admission_module, "SPARES", 2)
+    assigned = []
+    runs = {"whole": (1, 9), "a": (0.5, 3), "b": (0.5, 2)}
+    offers, events = admission(runs, Cluster(n=1), assigned=assigned)
+    assert offered(offers, "1") == "whole"
+    assert offered(offers, "2") is None  # one process at a time
+    offers.on_trial_result("1", {"step": 0})
+    assert [offered(offers, t) for t in "23"] == ["spare", None]
+    offers.on_trial_result("2", {"step": 0})
+    assert offered(offers, "3") is None  # two shares fit, two trials there are
+    offers.on_trial_complete("1", result={"status": "finished"})
+    assert offered(offers, "3") == "b"
+    ((node, trial, run),) = assigned
+    assert (node, trial, run["run_id"]) == ("n", "2", "a")
+    offers.on_trial_result("2", {"step": 1, "steps": 2})
+    assert events[-1].run_id == "a"
+    offers.on_trial_complete("2", result={"status": "finished"})
+    assert events[-1].kind == "ended"
+
+
+def test_a_spare_trial_that_no_run_came_for_is_told_so_once(monkeypatch):
+    monkeypatch.setattr(admission_module, "SPARES", 2)
+    assigned = []
+    runs = {"x": (1, 9), "y": (1, 8), "late": (0.5, 3)}
+    offers, _ = admission(runs, Cluster(m=1, n=1), assigned=assigned)
+    on = {answer["node"]: answer["trial"] for answer in map(offers.suggest, "12")}
+    for trial in "12":
+        offers.on_trial_result(trial, {"step": 0})
+    spare = offers.suggest("3")
+    assert spare["run"] is None
+    elsewhere = "n" if spare["node"] == "m" else "m"
+    offers.on_trial_complete(on[elsewhere], result={"status": "finished"})
+    assert offered(offers, "4") == "late"
+    assert [offered(offers, "5") for _ in range(2)] == [None, None]
+    assert assigned == [(spare["node"], "3", {})]
+    offers.on_trial_complete("3", result={"status": None})
+    offers.on_trial_complete(on[spare["node"]], result={"status": "finished"})
+    offers.on_trial_complete("4", result={"status": "finished"})
+    assert offered(offers, "5") == Searcher.FINISHED
+
+
+def test_a_spare_trial_whose_process_is_lost_is_replaced(monkeypatch):
+    monkeypatch.setattr(admission_module, "SPARES", 2)
+    offers, events = admission({"whole": (1, 9), "a": (0.5, 3)}, Cluster(n=1))
+    offers.suggest("1")
+    offers.on_trial_result("1", {"step": 0})
+    for trial in "234":
+        assert offered(offers, trial) == "spare"
+        offers.on_trial_complete(trial, error=True)
+    assert [e.kind for e in events] == ["started", "progress"]

@@ -4,26 +4,24 @@ import signal
 from typing import ClassVar
 
 import pytest
-import torch
 
+from orchestrator import trainable
+from orchestrator.gang import RankLost, RunBroken
 from orchestrator.schedule import resources_of
 from orchestrator.trainable import Preempted, RunTrainable, with_half_the_micro_batch
-from sweeps.errors import UserError
 from sweeps.expand import read_sweep
 from sweeps.spec import RunSpec
-from workers.train import Progress
+from workers.progress import Progress
+from workers.rank_process import Broken, Job
 
 RUN = read_sweep("sweeps/library/demo.yaml").runs[0]
 
 
-def test_ranks_share_a_node_where_one_has_room_for_them():
-    gang = {"cpus": 2, "gpus": 1, "ranks": 2}
-    together = resources_of({**gang, "one_node": True})
-    assert together.strategy == "STRICT_PACK"
-    assert together.bundles == [{"CPU": 2, "GPU": 1}] * 2
-    assert resources_of({**gang, "one_node": False}).strategy == "PACK"
-    alone = resources_of({"cpus": 0.5, "gpus": 0.25, "ranks": 0, "one_node": True})
-    assert alone.bundles == [{"CPU": 0.5, "GPU": 0.25}]
+def test_trials_of_all_shapes_ask_tune_for_the_same_on_their_node():
+    wide = resources_of({"node": "a", "trial": "1", "run": {"gpus": 4}})
+    assert wide == resources_of({"node": "a", "trial": "2", "run": None})
+    assert wide != resources_of({"node": "b", "trial": "3", "run": None})
+    assert wide.required_resources == {"memory": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +38,11 @@ class Scripted(RunTrainable):
 
     def __init__(self):
         self.started = []
-        self.setup({"run_id": RUN.run_id, "spec": RUN.model_dump_json()})
+        run = {"run_id": RUN.run_id, "job": Job(RUN.model_dump_json(), "store", 1)}
+        self.setup({"node": "n", "trial": "t", "run": run})
 
-    def start(self, config):
-        self.started.append(RunSpec.model_validate_json(config["spec"]).micro_batch_size)
+    def start(self, run):
+        self.started.append(RunSpec.model_validate_json(run["job"].spec).micro_batch_size)
 
         def attempt():
             yield Progress(0, 1, None)
@@ -57,13 +56,24 @@ class Scripted(RunTrainable):
 def ended(*errors):
     Scripted.script = list(errors)
     trial = Scripted()
-    return trial, trial.step()
+    return trial, last_report(trial)
+
+
+def last_report(trial):
+    while True:
+        report = trial.step()
+        if report["done"] or report["status"]:
+            return report
+
+
+def broken(what, text):
+    return RunBroken(Broken(what, text))
 
 
 def test_a_process_that_is_told_to_go_reports_and_then_ends():
     class Told(Scripted):
-        def start(self, config):
-            del config
+        def start(self, run):
+            del run
 
             def attempt():
                 yield Progress(0, 9, None)
@@ -74,7 +84,7 @@ def test_a_process_that_is_told_to_go_reports_and_then_ends():
             return attempt()
 
     trial = Told()
-    report = trial.step()
+    report = last_report(trial)
     assert (report["status"], report["done"], report["step"]) == ("preempted", False, 4)
     assert report["resumed_from"] == 2
     with pytest.raises(Preempted):
@@ -85,8 +95,8 @@ def test_a_trial_that_is_ended_finishes_the_step_it_is_in():
     seen = []
 
     class Long(Scripted):
-        def start(self, config):
-            del config
+        def start(self, run):
+            del run
 
             def attempt():
                 for step in range(1, 10**6):
@@ -103,25 +113,30 @@ def test_a_trial_that_is_ended_finishes_the_step_it_is_in():
     assert len(seen) == 1
 
 
+FULL = broken("memory", "OutOfMemoryError: 2 GiB")
+
+
 def test_an_error_is_tried_once_more():
-    trial, report = ended(RuntimeError("flaky"))
+    trial, report = ended(broken("error", "RuntimeError: flaky"))
     assert (report["status"], len(trial.started)) == ("finished", 2)
 
 
 def test_the_second_error_fails_the_run_with_its_message():
-    trial, report = ended(RuntimeError("one"), RuntimeError("two\nlines"))
+    trial, report = ended(
+        broken("error", "RuntimeError: one"), broken("error", "RuntimeError: two")
+    )
     assert (report["status"], report["done"]) == ("failed", True)
-    assert report["error"] == "RuntimeError: two lines"
+    assert report["error"] == "RuntimeError: two"
     assert len(trial.started) == 2
 
 
 def test_every_report_has_the_metric_that_tune_insists_on():
     class Broken(Scripted):
-        def start(self, config):
-            del config
+        def start(self, run):
+            del run
 
             def attempt():
-                raise UserError("no such column")
+                raise broken("mistake", "UserError: no such column")
                 yield
 
             return attempt()
@@ -129,19 +144,56 @@ def test_every_report_has_the_metric_that_tune_insists_on():
     assert Broken().step()["step"] == 0
 
 
+def test_a_run_that_another_attempt_took_over_is_waited_for_as_often_as_it_takes():
+    trial, report = ended(*[broken("superseded", "Superseded: attempt 2")] * 5)
+    assert (report["status"], len(trial.started)) == ("finished", 6)
+
+
+def test_a_store_that_stays_away_fails_the_run_at_once():
+    trial, report = ended(broken("store", "StoreUnavailable: no space"))
+    assert (report["status"], len(trial.started)) == ("failed", 1)
+
+
+def test_a_lost_rank_ends_the_trial():
+    with pytest.raises(RankLost):
+        ended(RankLost("rank 1 of 2: process 7 died"))
+
+
+def test_a_trial_without_a_run_waits_for_one_and_ends_when_there_is_none(monkeypatch):
+    answers = [None, None, {}]
+    monkeypatch.setattr(trainable, "assignment", lambda *_: answers.pop(0))
+    trial = object.__new__(RunTrainable)
+    trial.setup({"node": "n", "trial": "t", "run": None})
+    reports = [trial.step() for _ in range(3)]
+    assert [(report["done"], report["status"]) for report in reports] == [
+        (False, None),
+        (False, None),
+        (True, None),
+    ]
+
+
+def test_a_trial_without_a_run_begins_the_one_it_is_given(monkeypatch):
+    given = {"run_id": RUN.run_id, "job": Job(RUN.model_dump_json(), "store", 1)}
+    monkeypatch.setattr(trainable, "assignment", lambda *_: given)
+    trial = object.__new__(Scripted)
+    trial.started = []
+    trial.setup({"node": "n", "trial": "t", "run": None})
+    assert last_report(trial)["status"] == "finished"
+
+
 def test_a_mistake_of_the_users_is_not_tried_again():
-    trial, report = ended(UserError("no such column"))
+    trial, report = ended(broken("mistake", "UserError: no such column"))
     assert (report["status"], len(trial.started)) == ("failed", 1)
 
 
 def test_out_of_memory_halves_the_micro_batch_until_it_fits():
-    trial, report = ended(torch.OutOfMemoryError(), torch.OutOfMemoryError())
+    trial, report = ended(FULL, FULL)
     assert report["status"] == "finished"
     assert trial.started == [16, 8, 4]
 
 
 def test_out_of_memory_with_one_sequence_fails():
-    _, report = ended(*[torch.OutOfMemoryError() for _ in range(9)])
+    _, report = ended(*[FULL] * 9)
     assert report["status"] == "failed"
     assert "OutOfMemoryError" in report["error"]
 
