@@ -43,8 +43,8 @@ COMMAND_KINDS = (
     "flip_manifest",
     "truncate_attempt",
 )
-# Of all faults, how many hit the command: half a minute each, against a second for a worker's.
-COMMAND_SHARE = 0.04
+# Of all faults, how many hit the command: six seconds each, against one for a worker's.
+COMMAND_SHARE = 0.1
 # A campaign of so many has each kind of them at least once.
 WHOLE_CAMPAIGN = 100
 
