@@ -98,7 +98,7 @@ def placed(run: RunSpec, gpu_bytes: float | None, gpus: int) -> RunSpec:
 
 
 def rank_processes(run: RunSpec, slots: int) -> int:
-    """Return how many processes of its own a run needs: none when it trains in the trial's.
+    """Return how many ranks share a run of DeepSpeed: none of the plain engine's.
 
     Raises UserError when it asks for more than can run side by side.
     """

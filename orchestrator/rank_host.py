@@ -1,8 +1,8 @@
 """The rank processes of one node, kept by one actor that holds no resources itself.
 
-Trials reserve GPUs and CPUs; their runs' ranks are processes of the node's host. A rank gets a
-fresh process where asked to (a GPU, DeepSpeed), forked from one that has imported what it needs;
-else a process carries out one run after another, warm.
+GPUs and CPUs are held by placement groups; what runs on them are processes of the node's host. A
+rank gets a fresh process where asked to (a GPU, DeepSpeed), forked from one that has imported what
+it needs; else a process carries out one run after another, warm.
 """
 
 from __future__ import annotations

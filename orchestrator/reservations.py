@@ -95,9 +95,10 @@ class Reservations:
     def give_back(self, run_id: str, whole: bool = True) -> None:
         """Take back what a run held; not ``whole`` where a node or process of it was lost."""
         shape, group = self._held.pop(run_id)
-        self._idle.append((self._clock(), shape, group))
-        if not whole:
-            self._remove(lambda _, other: other is shape)
+        if whole:
+            self._idle.append((self._clock(), shape, group))
+        else:
+            self._remove_group(shape, group)
 
     def tidy(self) -> None:
         """Give what has been idle for long back to the cluster."""
@@ -116,7 +117,10 @@ class Reservations:
             if not chosen(since, shape):
                 left.append((since, shape, group))
                 continue
-            with contextlib.suppress(Exception):  # its node may have left
-                ray.util.remove_placement_group(group)
-            self._removed |= dict.fromkeys(shape.nodes, self._clock())
+            self._remove_group(shape, group)
         self._idle = left
+
+    def _remove_group(self, shape: Shape, group: Any) -> None:
+        with contextlib.suppress(Exception):  # its node may have left
+            ray.util.remove_placement_group(group)
+        self._removed |= dict.fromkeys(shape.nodes, self._clock())

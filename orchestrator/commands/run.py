@@ -156,8 +156,8 @@ def _offers(
 ) -> list[Offer]:
     """Return runs as they are offered; UserError where one does not fit.
 
-    A run on a GPU gets a process of its own, as do ranks: what one leaves on a device, or DeepSpeed
-    in memory, the next would find. On CPUs a process runs one after another, warm.
+    A run on a GPU gets fresh processes, as does one of DeepSpeed: what one leaves on a device or in
+    memory, the next would find. On CPUs a process runs one after another, warm.
     """
     from orchestrator.admission import Offer
     from orchestrator.estimates import line_up

@@ -2,7 +2,7 @@
 
     python -m tests.faults --seed 1 --faults 500
 
-Most faults befall forked workers, which start in a tenth of a second; one in 25 befalls the real
+Most faults befall forked workers, which start in a tenth of a second; one in ten befalls the real
 command, its Ray and its workers. Every kind is drawn as often as another, from the seed; when
 exactly a fault strikes depends on the machine, too. Exits with 1 when any row is lost, doubled or
 different, a run is not finished, or a person would have to clean up; the folder is then kept.

@@ -99,13 +99,13 @@ def parts_of(store):
 
 
 def a_node_that_computes(store):
-    """Return the raylet, other than the head's, that is the parent of a run under way."""
+    """Return the raylet, other than the head's, of whose node a run is under way."""
     for run in Store(store).runs():
         newest = (run.attempts() or [{"cause": "none yet"}])[-1]
         if newest["cause"] is None and run.checkpoint_steps() and psutil.pid_exists(newest["pid"]):
-            raylet = psutil.Process(newest["pid"]).parent()
-            head = any("--head" in word for word in raylet.parent().cmdline())
-            if raylet.name() == "raylet" and not head:
+            above = psutil.Process(newest["pid"]).parents()
+            raylet = next((process for process in above if process.name() == "raylet"), None)
+            if raylet and not any("--head" in word for word in raylet.parent().cmdline()):
                 return raylet
     return None
 

@@ -178,7 +178,7 @@ def test_a_killed_worker_loses_nothing(folder, tmp_path):
     assert process.returncode == 0, said
     assert f"lost      {killed.run_id}" in said
     assert "small: 2 finished" in said
-    assert [attempt["cause"] for attempt in killed.attempts()] == [None, "finished"]
+    assert [attempt["cause"] for attempt in killed.attempts()] == ["lost", "finished"]
     subprocess.run(
         [sys.executable, "-m", "workers", "run.json", "--store", str(tmp_path / "alone")],
         check=True,
