@@ -12,6 +12,7 @@ import os
 import secrets
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -112,6 +113,9 @@ class LocalCluster:
         # One each: of two nodes in one folder the second would replace the first's copy of a job's
         # working directory under its driver.
         program.append(f"--temp-dir={scratch}/{index}")
+        # Ray's own choice is the same for every node of a machine, whoever started it; a head whose
+        # agent finds it taken accepts no job.
+        program.append(f"--dashboard-agent-listen-port={_free_port()}")
         environment = {
             **os.environ,
             **self.profile.env,
@@ -158,6 +162,12 @@ class LocalCluster:
         from orchestrator.ray_jobs import JobsApiClient
 
         return JobsApiClient.connect(self.profile.address, self.token_path).nodes_alive()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _alive(node: dict[str, Any]) -> bool:
