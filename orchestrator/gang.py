@@ -8,7 +8,7 @@ its own error; one that dies or falls silent ends it as lost.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from orchestrator.rank_hosts import host_name
-from sweeps.results.attempt import end_for
+from sweeps.results.attempt import end_for, is_dead_here
 from sweeps.results.store import Store
 from workers.notice import Notice
 from workers.progress import Progress
@@ -77,8 +77,7 @@ def gang_progress(gang: Gang, job: Job, notice: Notice) -> Iterator[Progress]:
     """
     try:
         with contextlib.ExitStack() as held:
-            yield from _reserved(gang, notice)
-            if not notice.cause:
+            if (yield from _reserved(gang, notice)):
                 hosts = {node: _host_of(node) for node in gang.nodes}
                 held.callback(_end, gang, hosts)
                 yield from _watched(gang, hosts, _jobs(gang, hosts, job), notice)
@@ -89,11 +88,17 @@ def gang_progress(gang: Gang, job: Job, notice: Notice) -> Iterator[Progress]:
 
 
 def _close(gang: Gang, job: Job, error: BaseException) -> BaseException:
-    """Close the attempt's record for a process that has not done it, and is no more."""
+    """Close the attempt's record for a process that has not done it, and is no more.
+
+    The newest attempt may be another driver's, which a rank of this one waited for: one whose
+    process is there, or on another node, is left alone, and a successor finds it silent.
+    """
     kinds = {RankLost: "lost", RunBroken: "failed"}
-    cause = kinds.get(type(error), "cancelled")
-    with contextlib.suppress(OSError):  # the next attempt does it then
-        end_for(Store.at(job.store).run(gang.run_id), cause, str(error))
+    folder = Store.at(job.store).run(gang.run_id)
+    with contextlib.suppress(OSError):
+        newest = folder.newest_attempt()
+        if newest is not None and is_dead_here(newest):
+            end_for(folder, kinds.get(type(error), "cancelled"), str(error))
     return error
 
 
@@ -104,16 +109,18 @@ def _host_of(node: str) -> Any:
         raise RankLost(f"node {node[:12]} has left the cluster") from error
 
 
-def _reserved(gang: Gang, notice: Notice) -> Iterator[Progress]:
-    """Yield until what the run holds is there, or it was told to stop."""
+def _reserved(gang: Gang, notice: Notice) -> Generator[Progress, None, bool]:
+    """Yield until what the run holds is there; return False when it was told to stop before."""
     while not gang.group.wait(WAIT_SECONDS):
-        yield Progress(0, 0, None, notice.cause)
-        if notice.cause:
-            return
+        stopped = notice.cause
+        yield Progress(0, 0, None, stopped)
+        if stopped:
+            return False
         present = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         for node in gang.nodes:
             if node not in present:
                 raise RankLost(f"node {node[:12]} has left the cluster")
+    return True
 
 
 def _jobs(gang: Gang, hosts: dict[str, Any], job: Job) -> list[Job]:

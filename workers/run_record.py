@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from sweeps.results.patience import patiently
+from sweeps.results.records import sealed
 from sweeps.results.store import RunFolder
 from sweeps.results.whole_files import write_json
 from sweeps.spec import RunSpec
@@ -34,7 +35,7 @@ def write_run_record(
         "hardware": {"device": device.type, "name": name, "threads": torch.get_num_threads()},
     }
     path = folder.path / "run.json"
-    patiently(partial(write_json, path, record), path)
+    patiently(partial(write_json, path, sealed(record)), path)
 
 
 @cache

@@ -168,8 +168,12 @@ def _checkpoints(folder: RunFolder) -> Iterator[Finding]:
 
 
 def _again(folder: RunFolder, what: str) -> Finding:
-    remedy = "its result is dropped; resume runs it again"
-    return Finding(folder.run_id, what, remedy, folder.forget_results)
+    def drop() -> None:
+        folder.forget_results()
+        if folder.record() is None:
+            (folder.path / "run.json").unlink(missing_ok=True)
+
+    return Finding(folder.run_id, what, "its result is dropped; resume runs it again", drop)
 
 
 def _leftover(run_id: str, path: Path) -> Finding:

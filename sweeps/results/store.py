@@ -28,7 +28,7 @@ from sweeps.expand import Sweep
 from sweeps.results.node_cache import node_cache
 from sweeps.results.objects import ObjectFiles, ObjectPath
 from sweeps.results.records import Status as Status
-from sweeps.results.records import attempt_record, closing_record
+from sweeps.results.records import attempt_record, closing_record, is_whole
 from sweeps.results.whole_files import (
     Place,
     read_if_readable,
@@ -185,10 +185,9 @@ class RunFolder:
     def record(self) -> dict[str, Any] | None:
         """Return what ran, or None where no attempt got that far or it cannot be read."""
         record = read_if_readable(self.path / "run.json")
-        sound = record is not None and all(
-            isinstance(record.get(name), dict) for name in ("spec", "facts")
-        )
-        return record if sound else None
+        if record is None or not is_whole(record):
+            return None
+        return record if all(isinstance(record.get(k), dict) for k in ("spec", "facts")) else None
 
     def done(self) -> dict[str, Any] | None:
         """Return the closing record, or None where there is none that can be read."""

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweeps.results.patience import patiently
+from sweeps.results.records import sealed
 from sweeps.results.schema import TABLES
 from sweeps.results.store import RunFolder, Status, name_in
 from sweeps.results.whole_files import (
@@ -90,7 +91,7 @@ class RunWriter:
             name: {"rows": entry["rows"], "sha256": entry["sha256"]}
             for name, entry in self._parts.items()
         }
-        closing = {"status": status, "step": step, "parts": parts}
+        closing = sealed({"status": status, "step": step, "parts": parts})
         path = self._folder.path / "DONE.json"
         patiently(partial(write_json, path, closing, self._guard), path)
 

@@ -10,6 +10,7 @@ import torch
 from small_run import make_run
 
 from sweeps.results.audit import audit
+from sweeps.results.records import SEAL, sealed
 from sweeps.results.store import Store
 from sweeps.results.whole_files import file_checksum, read_json, write_json
 from workers.train import train
@@ -54,12 +55,25 @@ def rewrite(folder, change):
     pq.write_table(table, folder.path / name)
     done = folder.done()
     done["parts"][name] = {"rows": len(rows), "sha256": file_checksum(folder.path / name)}
-    write_json(folder.path / "DONE.json", done)
+    write_json(folder.path / "DONE.json", sealed({k: v for k, v in done.items() if k != SEAL}))
+
+
+def exchange(name, old, new):
+    """Return a harm after which a record still reads well: one that a flipped bit may do."""
+
+    def harm(folder):
+        text = (folder.path / name).read_text()
+        assert old in text
+        (folder.path / name).write_text(text.replace(old, new, 1))
+
+    return harm
 
 
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
+        (exchange("run.json", "pretraining_loss", "pretbaining_loss"), "run.json is missing or"),
+        (exchange("DONE.json", '"step": 7', '"step": 5'), "DONE.json cannot be read"),
         (flip, "does not match its checksum"),
         (lambda f: (f.path / "layers/part-000000-000003.parquet").unlink(), "is missing"),
         (lambda f: rewrite(f, lambda rows: rows[:-1]), "steps lacks step 6"),
