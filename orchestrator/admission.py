@@ -25,8 +25,8 @@ LOSSES_WITHOUT_PROGRESS = 3
 NODES_SECONDS = 1.0
 # Trials without a run that a node has at most.
 SPARES = 16
-# Trials whose process starts at the same time. Those of one machine would slow each other down, and
-# the longest run, which is offered first, with them.
+# Trials of a node whose process starts at the same time: they would slow each other down, and the
+# longest run, which is offered first, with them. Nodes are taken to be no smaller than this one.
 STARTING = os.cpu_count() or 1
 
 
@@ -70,7 +70,7 @@ class Admission(Searcher):  # type: ignore[misc]
     done.
 
     Where more runs than now may come to run side by side, trials without a run are started ahead,
-    one at a time: a process takes seconds to start, and what it will supervise none to be told.
+    one at a time on a node: a process takes seconds to start, and then no time to be given a run.
 
     Args:
         nodes: the nodes now and the GPUs (or CPUs, where none has GPUs) that runs may take of each.
@@ -135,7 +135,8 @@ class Admission(Searcher):  # type: ignore[misc]
         start = next_start(self._cluster, self._line, now, pace)
         if start is None:
             return None
-        if self._spare_on(start.gpus[0].node) is None and self._starting() >= STARTING:
+        node = start.gpus[0].node
+        if self._spare_on(node) is None and self._starting()[node] >= STARTING:
             return None
         run = start.run
         offer = self._offers[run.run_id]
@@ -147,11 +148,12 @@ class Admission(Searcher):  # type: ignore[misc]
         self._line.remove(run)
         self._cluster.occupy(run.run_id, run.demand, start.gpus, now + pace * run.seconds)
         self._emit(Event(run.run_id, "started", {}))
-        trial = _Trial(nodes[0], offer=offer, since=now, nodes=nodes)
-        return nodes[0], trial, {**offer.config, "nodes": nodes, "group": group}
+        trial = _Trial(node, offer=offer, since=now, nodes=nodes)
+        return node, trial, {**offer.config, "nodes": nodes, "group": group}
 
-    def _starting(self) -> int:
-        return sum(not trial.up for trial in self._trials.values())
+    def _starting(self) -> Counter[str]:
+        """Return how many trials of each node have not been heard from."""
+        return Counter(trial.node for trial in self._trials.values() if not trial.up)
 
     def _spare_on(self, node: str) -> str | None:
         """Return a spare trial on a node, one that is up where there is one."""
@@ -159,15 +161,18 @@ class Admission(Searcher):  # type: ignore[misc]
         return max(spares, key=lambda name: self._trials[name].up, default=None)
 
     def _short_of_spares(self) -> str | None:
-        """Return a node that may come to run more than it has trials for; None while one starts."""
-        if not len(self._line) or (self._starting() and not self._warm):
+        """Return a node that may come to run more than it has trials for, and where none starts."""
+        if not len(self._line):
             return None
+        starting = self._starting()
         smallest = min(run.demand.units for run in self._line.heads())
         spares = Counter(trial.node for trial in self._trials.values() if trial.offer is None)
         if spares.total() >= len(self._line):
             return None
         trials = Counter(trial.node for trial in self._trials.values())
         for node, gpus in self._cluster.nodes.items():
+            if starting[node] and not self._warm:
+                continue
             most = len(gpus) * UNITS // smallest
             if trials[node] < most and spares[node] < SPARES:
                 return node
@@ -250,6 +255,7 @@ class Admission(Searcher):  # type: ignore[misc]
             "_nodes": None,
             "_clock": None,
             "_reservations": None,
+            "_assign": None,
         }
 
     def save(self, checkpoint_path: str) -> None:

@@ -1,5 +1,7 @@
 """Admission as a plain object: no Ray is started, nodes and the clock are the test's."""
 
+import pickle
+
 import pytest
 from ray.tune.search import Searcher
 
@@ -224,6 +226,17 @@ def test_no_more_processes_start_at_once_than_a_machine_bears(monkeypatch):
     assert [offered(offers, t) for t in "abc"] == ["0", "1", None]
     offers.on_trial_result("a", {"step": 0})
     assert [offered(offers, t) for t in "cd"] == ["2", None]
+
+
+def test_processes_of_different_nodes_do_not_wait_for_each_other(monkeypatch):
+    monkeypatch.setattr(admission_module, "STARTING", 1)
+    offers, _ = admission({str(k): (1, 9 - k) for k in range(4)}, Cluster(a=1, b=1, c=1))
+    assert [offered(offers, t) for t in "1234"] == ["0", "1", "2", None]
+
+
+def test_it_can_be_saved_as_tune_does():
+    offers, _ = admission({"a": (1, 3)}, Cluster(n=1))
+    assert len(pickle.loads(pickle.dumps(offers))._offers) == 1
 
 
 def test_where_shares_may_follow_trials_are_started_ahead_and_given_their_runs(monkeypatch):
