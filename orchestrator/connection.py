@@ -101,6 +101,21 @@ def cluster_nodes() -> list[ClusterNode]:
     ]
 
 
+class RayDied(RuntimeError):
+    """The Ray that this process started is not there any more."""
+
+
+def own_nodes() -> list[ClusterNode]:
+    """Return the node of ``local_ray``; raises RayDied where it is gone, since none will come."""
+    nodes = cluster_nodes()
+    if not nodes:
+        raise RayDied(
+            "the raylet of this machine's Ray is gone (killed, or out of memory?): what has been"
+            " done is kept, and the same command goes on from there"
+        )
+    return nodes
+
+
 def require_workers(nodes: list[ClusterNode]) -> float | None:
     """Return the bytes of the smallest GPU of the cluster, as its nodes say; None where none does.
 

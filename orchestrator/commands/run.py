@@ -82,7 +82,13 @@ def run_sweep(
         console.print("  nothing to do: every run has a result")
         return _close(sweep, {}, {}, len(actions), as_json, console)
 
-    from orchestrator.connection import cluster_nodes, connected_ray, local_ray, require_workers
+    from orchestrator.connection import (
+        cluster_nodes,
+        connected_ray,
+        local_ray,
+        own_nodes,
+        require_workers,
+    )
     from orchestrator.estimates import measure
     from orchestrator.interruption import Interruption
     from orchestrator.placement import place_on, slots_of
@@ -98,10 +104,12 @@ def run_sweep(
             placement, gpu_bytes = _here(slots)
             offers = _offers(to_run, store, placement, gpu_bytes, measured)
             until_done.enter_context(local_ray(placement))
+            living = own_nodes
 
         else:
             until_done.enter_context(connected_ray(address))
-            found = cluster_nodes()
+            living = cluster_nodes
+            found = living()
             placement, gpu_bytes = place_on(found, slots), require_workers(found)
             require_store_on([node.name for node in found], store.location, sweep.name)
             offers = _offers(to_run, store, placement, gpu_bytes, measured)
@@ -117,11 +125,14 @@ def run_sweep(
             run_all(
                 RunTrainable,
                 offers,
-                lambda: slots_of(cluster_nodes(), placement, slots),
+                lambda: slots_of(living(), placement, slots),
                 lambda event: display.event(event.run_id, event.kind, event.report),
             )
         except KeyboardInterrupt:
             return interruption.code
+        except Exception:
+            living()  # says so where the cause is that Ray itself is gone
+            raise
     skipped = len(actions) - len(to_run)
     for run_id in board.runs:
         if run_id not in board.ended:
