@@ -122,7 +122,7 @@ def main() -> None:
     print(f"  {'simulated, free starts':<28} {ideal:>8.1f} {ideal / bound:>11.2f}")
     with local_ray(Placement(8, 1, 1, 1)):
         wall, _ = ours(runs, 8)
-        print(f"  {'depthsweep':<28} {wall:>8.1f} {wall / bound:>11.2f}", flush=True)
+        print(f"  {'ours':<28} {wall:>8.1f} {wall / bound:>11.2f}", flush=True)
         if not arguments.without_stock:
             wall, _ = stock(runs)
             print(f"  {'stock Tune, reuse, as listed':<28} {wall:>8.1f} {wall / bound:>11.2f}")
@@ -131,7 +131,7 @@ def main() -> None:
     print("a run of the whole node listed 5th, 36 small ones, 4 pretended GPUs: it starts as")
     with local_ray(Placement(4, 1, 1, 1)):
         _, order = ours(small, 4)
-        print(f"  {'depthsweep':<28} {order.index('04') + 1:>8}.", flush=True)
+        print(f"  {'ours':<28} {order.index('04') + 1:>8}.", flush=True)
         if not arguments.without_stock:
             _, order = stock(small)
             print(f"  {'stock Tune, reuse, as listed':<28} {order.index('04') + 1:>8}.")
