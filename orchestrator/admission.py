@@ -6,28 +6,22 @@ offers a run only when its resources are free, and Tune starts what it is offere
 
 from __future__ import annotations
 
-import os
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.occupancy import UNITS, Occupancy
-from orchestrator.policy import Line, Waiting, next_start
+from orchestrator.policy import Line, next_start
 from orchestrator.ray_environment import ray  # noqa: F401, before ray.tune is imported
 from orchestrator.reservations import Reservations, Shape
+from orchestrator.trials import Offer, Trial, Trials
 
 from ray.tune.search import Searcher  # isort: skip
 
 LOSSES_WITHOUT_PROGRESS = 3
 # How often a cluster is asked which nodes it has.
 NODES_SECONDS = 1.0
-# Trials without a run that a node has at most.
-SPARES = 16
-# Trials of a node whose process starts at the same time: they would slow each other down, and the
-# longest run, which is offered first, with them. Nodes are taken to be no smaller than this one.
-STARTING = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -38,27 +32,6 @@ class Event:
     run_id: str
     kind: str
     report: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A run as the policy sees it, and what its trial is told."""
-
-    run: Waiting
-    config: dict[str, Any]
-
-
-@dataclass
-class _Trial:
-    """A process on a node that supervises a run; a spare one has none yet."""
-
-    node: str
-    up: bool = False  # it has been heard from
-    offer: Offer | None = None
-    since: float = 0.0
-    nodes: tuple[str, ...] = ()
-    preempted: bool = False
-    dismissed: bool = False
 
 
 class Admission(Searcher):  # type: ignore[misc]
@@ -96,9 +69,7 @@ class Admission(Searcher):  # type: ignore[misc]
         self._clock = clock
         self._cluster = Occupancy(())
         self._looked = float("-inf")
-        self._trials: dict[str, _Trial] = {}
-        # Processes of trials that ended, which Tune keeps for those that are offered at once.
-        self._warm = 0
+        self._trials = Trials()
         self._furthest: dict[str, int] = {}
         self._losses: dict[str, list[tuple[str, ...]]] = {}
         # Seconds that estimates said of ended runs, and those it took.
@@ -110,37 +81,33 @@ class Admission(Searcher):  # type: ignore[misc]
         self._look(now)
         self._reservations.tidy()
         if not len(self._line):
-            self._dismiss()
-            return None if self._trials else str(Searcher.FINISHED)
+            self._trials.dismiss_spare(lambda node, name: self._assign(node, name, {}))
+            return None if len(self._trials) else str(Searcher.FINISHED)
         while (begun := self._begin(now)) is not None:
-            node, trial, run = begun
-            spare = self._spare_on(node)
+            trial, spare, run = begun
             if spare is None:
-                self._trials[trial_id] = trial
-                self._warm = max(0, self._warm - 1)
-                return {"node": node, "trial": trial_id, "run": run}
-            trial.up = self._trials[spare].up
-            self._trials[spare] = trial
-            self._assign(node, spare, run)
-        short = self._short_of_spares()
-        if short is None:
-            return None
-        self._warm = max(0, self._warm - 1)
-        self._trials[trial_id] = _Trial(short)
-        return {"node": short, "trial": trial_id, "run": None}
+                return self._offer(trial_id, trial, run)
+            self._trials.take_over(spare, trial)
+            self._assign(trial.node, spare, run)
+        short = self._trials.node_short_of_spares(self._side_by_side(), len(self._line))
+        return None if short is None else self._offer(trial_id, Trial(short), None)
 
-    def _begin(self, now: float) -> tuple[str, _Trial, dict[str, Any]] | None:
-        """Reserve what the next run needs; return its node, its trial, and what that is told."""
+    def _offer(self, name: str, trial: Trial, run: dict[str, Any] | None) -> dict[str, Any]:
+        self._trials.add(name, trial)
+        return {"node": trial.node, "trial": name, "run": run}
+
+    def _begin(self, now: float) -> tuple[Trial, str | None, dict[str, Any]] | None:
+        """Reserve what the next run needs; return its trial, a spare one to be it, and its run."""
         pace = self._taken / self._estimated if self._estimated else 1.0
         start = next_start(self._cluster, self._line, now, pace)
         if start is None:
             return None
-        node = start.gpus[0].node
-        if self._spare_on(node) is None and self._starting()[node] >= STARTING:
+        nodes = tuple(gpu.node for gpu in start.gpus)
+        spare = self._trials.spare_on(nodes[0])
+        if spare is None and not self._trials.may_start_on(nodes[0]):
             return None
         run = start.run
         offer = self._offers[run.run_id]
-        nodes = tuple(gpu.node for gpu in start.gpus)
         shape = Shape(nodes, offer.config["cpus"], offer.config["gpus"])
         group = self._reservations.take(run.run_id, shape)
         if group is None:
@@ -148,41 +115,13 @@ class Admission(Searcher):  # type: ignore[misc]
         self._line.remove(run)
         self._cluster.occupy(run.run_id, run.demand, start.gpus, now + pace * run.seconds)
         self._emit(Event(run.run_id, "started", {}))
-        trial = _Trial(node, offer=offer, since=now, nodes=nodes)
-        return node, trial, {**offer.config, "nodes": nodes, "group": group}
+        trial = Trial(nodes[0], offer=offer, since=now, nodes=nodes)
+        return trial, spare, {**offer.config, "nodes": nodes, "group": group}
 
-    def _starting(self) -> Counter[str]:
-        """Return how many trials of each node have not been heard from."""
-        return Counter(trial.node for trial in self._trials.values() if not trial.up)
-
-    def _spare_on(self, node: str) -> str | None:
-        """Return a spare trial on a node, one that is up where there is one."""
-        spares = [name for name, t in self._trials.items() if t.offer is None and t.node == node]
-        return max(spares, key=lambda name: self._trials[name].up, default=None)
-
-    def _short_of_spares(self) -> str | None:
-        """Return a node that may come to run more than it has trials for, and where none starts."""
-        if not len(self._line):
-            return None
-        starting = self._starting()
-        smallest = min(run.demand.units for run in self._line.heads())
-        spares = Counter(trial.node for trial in self._trials.values() if trial.offer is None)
-        if spares.total() >= len(self._line):
-            return None
-        trials = Counter(trial.node for trial in self._trials.values())
-        for node, gpus in self._cluster.nodes.items():
-            if starting[node] and not self._warm:
-                continue
-            most = len(gpus) * UNITS // smallest
-            if trials[node] < most and spares[node] < SPARES:
-                return node
-        return None
-
-    def _dismiss(self) -> None:
-        for name, trial in self._trials.items():
-            if trial.offer is None and not trial.dismissed:
-                trial.dismissed = True
-                self._assign(trial.node, name, {})
+    def _side_by_side(self) -> dict[str, int]:
+        """Return how many of the smallest run that waits each node has room for."""
+        smallest = min((run.demand.units for run in self._line.heads()), default=UNITS)
+        return {node: len(gpus) * UNITS // smallest for node, gpus in self._cluster.nodes.items()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         trial = self._trials.get(trial_id)
@@ -204,8 +143,7 @@ class Admission(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        trial = self._trials.pop(trial_id, None)
-        self._warm += not error
+        trial = self._trials.remove(trial_id, warm=not error)
         if trial is None or trial.offer is None:
             return
         run = trial.offer.run

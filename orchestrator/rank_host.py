@@ -12,18 +12,16 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
+from orchestrator.rank_starter import RankStarter
 from orchestrator.ray_environment import ray
 from workers.notice import Cause
 from workers.progress import Progress
 from workers.rank_process import PING, PONG, Broken, Job
-from workers.rank_server import ENVIRONMENT, NUMBER
 
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # isort: skip
 
@@ -58,8 +56,7 @@ class RankHost:
     """Starts rank processes, and answers for them."""
 
     def __init__(self) -> None:
-        self._control: socket.socket | None = None
-        self._forks = True
+        self._starter = RankStarter()
         self._busy: dict[tuple[str, int], _Process] = {}
         self._idle: list[_Process] = []
         self._starting = asyncio.Lock()
@@ -69,7 +66,7 @@ class RankHost:
 
     async def ready(self) -> None:
         """Begin to import what the processes need."""
-        self._server()
+        self._starter.warm_up()
 
     def meeting_point(self) -> tuple[str, int]:
         """Return an address at which the ranks of a run can find a process of this node."""
@@ -119,8 +116,8 @@ class RankHost:
         process.ended = asyncio.get_running_loop().create_future()
         process.send(job)
         ended = await process.ended
-        if isinstance(ended, Broken) and ended.what == "fork" and self._forks:
-            self._forks = False
+        if isinstance(ended, Broken) and ended.what == "fork" and self._starter.forks:
+            self._starter.forks = False
             return await self.run(run_id, rank, job, fresh)
         if isinstance(ended, Progress) and not fresh:
             del self._busy[run_id, rank]
@@ -160,51 +157,13 @@ class RankHost:
             process = self._idle.pop()
             if not process.gone.is_set():
                 return process
-        ours, its = socket.socketpair()
-        with its:
-            async with self._starting:
-                number = await asyncio.to_thread(self._start, its)
-        process = _Process(number, Connection(ours.detach()), os.pidfd_open(number))
+        async with self._starting:
+            number, connection = await asyncio.to_thread(self._starter.start)
+        process = _Process(number, connection, os.pidfd_open(number))
         loop = asyncio.get_running_loop()
         loop.add_reader(process.connection.fileno(), self._hear, process)
         loop.add_reader(process.watched, self._bury, process)
         return process
-
-    def _start(self, its: socket.socket) -> int:
-        if not self._forks:
-            return self._popen("--alone", its).pid
-        try:
-            return self._ask_server(its)
-        except OSError:  # the server is gone: once more with a new one
-            self._control = None
-            return self._ask_server(its)
-
-    def _ask_server(self, its: socket.socket) -> int:
-        control = self._server()
-        socket.send_fds(control, [b"f"], [its.fileno()])
-        answer = control.recv(NUMBER.size)
-        if not answer:
-            raise OSError("no rank process could be started: see this node's Ray logs")
-        number: int = NUMBER.unpack(answer)[0]
-        return number
-
-    def _server(self) -> socket.socket:
-        if self._control is None:
-            self._control, its = socket.socketpair()
-            with its:
-                self._popen("", its)
-        return self._control
-
-    @staticmethod
-    def _popen(option: str, its: socket.socket) -> subprocess.Popen[bytes]:
-        number = its.fileno()
-        words = [option, str(number)] if option else [str(number)]
-        return subprocess.Popen(
-            [sys.executable, "-m", "workers.rank_server", *words],
-            pass_fds=[number],
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
 
     def _hear(self, process: _Process) -> bool:
         """Take in one message; return False once there will be no more."""

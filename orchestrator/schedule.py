@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from orchestrator.admission import Admission, Event, Offer
+from orchestrator.admission import Admission, Event
 from orchestrator.rank_hosts import RankHosts
 from orchestrator.ray_environment import ray  # noqa: F401, before ray.tune is imported
 from orchestrator.reservations import Reservations
+from orchestrator.trials import Offer
 
 from ray import tune  # isort: skip
 from ray.tune import PlacementGroupFactory  # isort: skip

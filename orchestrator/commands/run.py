@@ -21,9 +21,9 @@ from sweeps.results.store import Store
 from sweeps.spec import RunSpec
 
 if TYPE_CHECKING:
-    from orchestrator.admission import Offer
     from orchestrator.estimates import Measured
     from orchestrator.placement import Placement
+    from orchestrator.trials import Offer
 
 
 # What a shell says of a process that Ctrl-C ended.
@@ -170,9 +170,9 @@ def _offers(
     A run on a GPU gets fresh processes, as does one of DeepSpeed: what one leaves on a device or in
     memory, the next would find. On CPUs a process runs one after another, warm.
     """
-    from orchestrator.admission import Offer
     from orchestrator.estimates import line_up
     from orchestrator.placement import rank_processes
+    from orchestrator.trials import Offer
     from workers.rank_process import Job
 
     lined = line_up(to_run, placement.slots, gpu_bytes, measured)

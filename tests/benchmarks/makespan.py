@@ -12,7 +12,7 @@ import tempfile
 import time
 from typing import Any
 
-from orchestrator.admission import Event, Offer
+from orchestrator.admission import Event
 from orchestrator.connection import cluster_nodes, local_ray
 from orchestrator.occupancy import UNITS, Demand
 from orchestrator.placement import Placement, slots_of
@@ -20,6 +20,7 @@ from orchestrator.policy import Waiting
 from orchestrator.schedule import run_all
 from orchestrator.simulation import lower_bound, simulate
 from orchestrator.trainable import RunTrainable
+from orchestrator.trials import Offer
 from workers.rank_process import Job
 
 

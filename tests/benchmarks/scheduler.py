@@ -12,13 +12,14 @@ import tempfile
 import time
 from typing import Any
 
-from orchestrator.admission import Event, Offer
+from orchestrator.admission import Event
 from orchestrator.connection import cluster_nodes, local_ray
 from orchestrator.occupancy import Demand
 from orchestrator.placement import Machine, place, slots_of
 from orchestrator.policy import Waiting
 from orchestrator.schedule import run_all
 from orchestrator.trainable import RunTrainable
+from orchestrator.trials import Offer
 from workers.rank_process import Job
 
 
@@ -74,9 +75,9 @@ def main() -> None:
     a, b = mine / arguments.runs, theirs / arguments.stock_runs
     print(f"scheduler: runs that do nothing, {arguments.slots} slots, start of Ray included")
     print(f"  {'':<26} {'runs':>5} {'seconds':>8} {'s a run':>8}")
-    print(f"  {'depthsweep, warm':<26} {arguments.runs:>5} {mine:>8.1f} {a:>8.3f}")
+    print(f"  {'ours, warm':<26} {arguments.runs:>5} {mine:>8.1f} {a:>8.3f}")
     print(
-        f"  {'depthsweep, fresh process':<26} {arguments.runs:>5} {forked:>8.1f}"
+        f"  {'ours, fresh process':<26} {arguments.runs:>5} {forked:>8.1f}"
         f" {forked / arguments.runs:>8.3f}"
     )
     print(f"  {'stock function trials':<26} {arguments.stock_runs:>5} {theirs:>8.1f} {b:>8.3f}")

@@ -11,13 +11,13 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator.admission import Offer
 from orchestrator.connection import cluster_nodes
 from orchestrator.occupancy import Demand
 from orchestrator.placement import place_on, slots_of
 from orchestrator.policy import Waiting
 from orchestrator.schedule import run_all
 from orchestrator.trainable import RunTrainable
+from orchestrator.trials import Offer
 from sweeps.results.store import Store
 from workers.rank_process import Job
 

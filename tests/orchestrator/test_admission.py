@@ -5,10 +5,11 @@ import pickle
 import pytest
 from ray.tune.search import Searcher
 
-from orchestrator import admission as admission_module
-from orchestrator.admission import Admission, Offer
+from orchestrator import trials
+from orchestrator.admission import LOSSES_WITHOUT_PROGRESS, Admission
 from orchestrator.occupancy import Demand
 from orchestrator.policy import Waiting
+from orchestrator.trials import Offer
 
 
 class Cluster:
@@ -45,8 +46,8 @@ class Reservations:
 
 @pytest.fixture(autouse=True)
 def processes_start_at_once(monkeypatch):
-    monkeypatch.setattr(admission_module, "STARTING", 99)
-    monkeypatch.setattr(admission_module, "SPARES", 0)
+    monkeypatch.setattr(trials, "STARTING", 99)
+    monkeypatch.setattr(trials, "SPARES", 0)
 
 
 def admission(runs, cluster, reservations=None, assigned=None):
@@ -105,7 +106,7 @@ def test_a_run_that_is_lost_without_getting_further_is_given_up():
         offers.on_trial_complete(trial, error=True)
     assert offers.suggest("4") == Searcher.FINISHED
     assert events[-1].report["status"] == "failed"
-    assert f"{admission_module.LOSSES_WITHOUT_PROGRESS} times without" in events[-1].report["error"]
+    assert f"{LOSSES_WITHOUT_PROGRESS} times without" in events[-1].report["error"]
 
 
 def test_losses_of_a_run_that_gets_further_each_time_do_not_count():
@@ -221,7 +222,7 @@ def test_a_trial_that_ends_before_its_run_has_begun_loses_nothing():
 
 
 def test_no_more_processes_start_at_once_than_a_machine_bears(monkeypatch):
-    monkeypatch.setattr(admission_module, "STARTING", 2)
+    monkeypatch.setattr(trials, "STARTING", 2)
     offers, _ = admission({str(k): (1, 9 - k) for k in range(4)}, Cluster(n=4))
     assert [offered(offers, t) for t in "abc"] == ["0", "1", None]
     offers.on_trial_result("a", {"step": 0})
@@ -229,7 +230,7 @@ def test_no_more_processes_start_at_once_than_a_machine_bears(monkeypatch):
 
 
 def test_processes_of_different_nodes_do_not_wait_for_each_other(monkeypatch):
-    monkeypatch.setattr(admission_module, "STARTING", 1)
+    monkeypatch.setattr(trials, "STARTING", 1)
     offers, _ = admission({str(k): (1, 9 - k) for k in range(4)}, Cluster(a=1, b=1, c=1))
     assert [offered(offers, t) for t in "1234"] == ["0", "1", "2", None]
 
@@ -240,7 +241,7 @@ def test_it_can_be_saved_as_tune_does():
 
 
 def test_where_shares_may_follow_trials_are_started_ahead_and_given_their_runs(monkeypatch):
-    monkeypatch.setattr(admission_module, "SPARES", 2)
+    monkeypatch.setattr(trials, "SPARES", 2)
     assigned = []
     runs = {"whole": (1, 9), "a": (0.5, 3), "b": (0.5, 2)}
     offers, events = admission(runs, Cluster(n=1), assigned=assigned)
@@ -261,7 +262,7 @@ def test_where_shares_may_follow_trials_are_started_ahead_and_given_their_runs(m
 
 
 def test_a_spare_trial_that_no_run_came_for_is_told_so_once(monkeypatch):
-    monkeypatch.setattr(admission_module, "SPARES", 2)
+    monkeypatch.setattr(trials, "SPARES", 2)
     assigned = []
     runs = {"x": (1, 9), "y": (1, 8), "late": (0.5, 3)}
     offers, _ = admission(runs, Cluster(m=1, n=1), assigned=assigned)
@@ -282,7 +283,7 @@ def test_a_spare_trial_that_no_run_came_for_is_told_so_once(monkeypatch):
 
 
 def test_a_spare_trial_whose_process_is_lost_is_replaced(monkeypatch):
-    monkeypatch.setattr(admission_module, "SPARES", 2)
+    monkeypatch.setattr(trials, "SPARES", 2)
     offers, events = admission({"whole": (1, 9), "a": (0.5, 3)}, Cluster(n=1))
     offers.suggest("1")
     offers.on_trial_result("1", {"step": 0})

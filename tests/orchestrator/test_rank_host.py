@@ -29,8 +29,7 @@ def hosted(scenario):
         finally:
             for process in [*host._busy.values(), *host._idle]:
                 process.kill()
-            if host._control is not None:
-                host._control.close()
+            host._starter.close()
 
     return asyncio.run(carried_out())
 
@@ -39,6 +38,14 @@ async def running(host, run_id, rank=0):
     """Wait until a rank has got somewhere."""
     while (await host.latest(run_id, rank)).step < 2:
         await asyncio.sleep(0.02)
+
+
+async def struck(host, by, fresh):
+    """Send a signal to the process of a run that is under way; return how the run ends."""
+    end = asyncio.ensure_future(host.run("a", 0, job("wait_for_file", file="/none"), fresh))
+    await running(host, "a")
+    os.kill(host._busy["a", 0].number, by)
+    return await end
 
 
 def test_a_process_carries_out_run_after_run_and_a_fresh_one_only_one():
@@ -85,13 +92,8 @@ def test_a_run_says_how_far_it_is_and_stops_when_told():
 
 
 def test_sigterm_to_a_process_stops_its_run():
-    async def scenario(host):
-        end = asyncio.ensure_future(host.run("a", 0, job("wait_for_file", file="/none"), False))
-        await running(host, "a")
-        os.kill(host._busy["a", 0].number, signal.SIGTERM)
-        return await end
-
-    assert hosted(scenario).status == "preempted"
+    end = hosted(lambda host: struck(host, signal.SIGTERM, False))
+    assert end.status == "preempted"
 
 
 @pytest.mark.parametrize(
@@ -118,13 +120,7 @@ def test_a_run_without_a_result_is_an_error():
 
 
 def test_a_killed_process_is_a_loss():
-    async def scenario(host):
-        end = asyncio.ensure_future(host.run("a", 0, job("wait_for_file", file="/none"), True))
-        await running(host, "a")
-        os.kill(host._busy["a", 0].number, signal.SIGKILL)
-        return await end
-
-    end = hosted(scenario)
+    end = hosted(lambda host: struck(host, signal.SIGKILL, True))
     assert (end.what, "died" in end.text) == ("lost", True)
 
 
@@ -134,10 +130,7 @@ def test_a_stopped_process_is_a_loss_after_a_silence(monkeypatch):
 
     async def scenario(host):
         await host.run("warm", 0, job("tell_about_it"), False)
-        end = asyncio.ensure_future(host.run("a", 0, job("wait_for_file", file="/none"), False))
-        await running(host, "a")
-        os.kill(host._busy["a", 0].number, signal.SIGSTOP)
-        return await end
+        return await struck(host, signal.SIGSTOP, False)
 
     end = hosted(scenario)
     assert (end.what, "did not answer" in end.text) == ("lost", True)
@@ -171,7 +164,7 @@ def test_a_server_that_died_is_replaced():
     async def scenario(host):
         await host.run("a", 0, job("tell_about_it"), True)
         await host.end("a")
-        host._control.close()  # the server ends with it
+        host._starter.close()
         return await host.run("b", 0, job("tell_about_it"), True)
 
     assert hosted(scenario).status.isdigit()
@@ -180,7 +173,7 @@ def test_a_server_that_died_is_replaced():
 def test_where_cuda_refuses_a_fork_processes_are_started_alone():
     async def scenario(host):
         ends = [await host.run(name, 0, job("refuse_a_fork"), True) for name in "ab"]
-        return ends, host._forks
+        return ends, host._starter.forks
 
     ends, forks = hosted(scenario)
     assert ([end.status for end in ends], forks) == (["finished"] * 2, False)
