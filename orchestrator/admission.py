@@ -16,12 +16,17 @@ from orchestrator.policy import Line, next_start
 from orchestrator.ray_environment import ray  # noqa: F401, before ray.tune is imported
 from orchestrator.reservations import Reservations, Shape
 from orchestrator.trials import Offer, Trial, Trials
+from orchestrator.weights import Weights
 
 from ray.tune.search import Searcher  # isort: skip
 
 LOSSES_WITHOUT_PROGRESS = 3
 # How often a cluster is asked which nodes it has.
 NODES_SECONDS = 1.0
+# How many weights are tried before the first start, and whenever something has changed; and for
+# each second of trying, how many pass without.
+TRIED_FIRST, TRIED_AGAIN = 100, 40
+PAUSE_A_SECOND = 20.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,9 @@ class Admission(Searcher):  # type: ignore[misc]
     Where more runs than now may come to run side by side, trials without a run are started ahead,
     one at a time on a node: a process takes seconds to start, and then no time to be given a run.
 
+    Whenever nothing can start, and something has changed, it looks for weights of the waiting runs'
+    demands under which the rest of the sweep ends sooner.
+
     Args:
         nodes: the nodes now and the GPUs (or CPUs, where none has GPUs) that runs may take of each.
         assign: tells a spare trial on a node its run, or with an empty one to end.
@@ -62,6 +70,9 @@ class Admission(Searcher):  # type: ignore[misc]
         super().__init__(metric="step", mode="max")
         self._offers = {offer.run.run_id: offer for offer in offers}
         self._line = Line(offer.run for offer in offers)
+        self._weights = Weights(offer.run.demand for offer in offers)
+        self._changed = True
+        self._weighs_from = float("-inf")
         self._nodes = nodes
         self._emit = emit
         self._reservations = reservations
@@ -83,14 +94,30 @@ class Admission(Searcher):  # type: ignore[misc]
         if not len(self._line):
             self._trials.dismiss_spare(lambda node, name: self._assign(node, name, {}))
             return None if len(self._trials) else str(Searcher.FINISHED)
+        if not self._cluster.placed:
+            self._weigh(now, TRIED_FIRST)
         while (begun := self._begin(now)) is not None:
             trial, spare, run = begun
             if spare is None:
                 return self._offer(trial_id, trial, run)
             self._trials.take_over(spare, trial)
             self._assign(trial.node, spare, run)
+        self._weigh(now, TRIED_AGAIN)
         short = self._trials.node_short_of_spares(self._side_by_side(), len(self._line))
         return None if short is None else self._offer(trial_id, Trial(short), None)
+
+    def _weigh(self, now: float, most: int) -> None:
+        if not self._changed or now < self._weighs_from:
+            return
+        self._changed = False
+        start_up = self._trials.start_up()
+        self._weights.improve(self._cluster, list(self._line), now, self._pace(), start_up, most)
+        self._line.weights = self._weights.best
+        after = self._clock()
+        self._weighs_from = after + PAUSE_A_SECOND * (after - now)
+
+    def _pace(self) -> float:
+        return self._taken / self._estimated if self._estimated else 1.0
 
     def _offer(self, name: str, trial: Trial, run: dict[str, Any] | None) -> dict[str, Any]:
         self._trials.add(name, trial)
@@ -98,7 +125,7 @@ class Admission(Searcher):  # type: ignore[misc]
 
     def _begin(self, now: float) -> tuple[Trial, str | None, dict[str, Any]] | None:
         """Reserve what the next run needs; return its trial, a spare one to be it, and its run."""
-        pace = self._taken / self._estimated if self._estimated else 1.0
+        pace = self._pace()
         start = next_start(self._cluster, self._line, now, pace)
         if start is None:
             return None
@@ -148,6 +175,7 @@ class Admission(Searcher):  # type: ignore[misc]
             return
         run = trial.offer.run
         now = self._clock()
+        self._changed = True
         self._cluster.release(run.run_id)
         self._reservations.give_back(run.run_id, whole=not error or trial.preempted)
         if not error and result and result.get("status"):
@@ -181,9 +209,11 @@ class Admission(Searcher):  # type: ignore[misc]
         present = dict(self._nodes())
         for name in [name for name in self._cluster.nodes if name not in present]:
             self._cluster.remove_node(name)
+            self._changed = True
         for name, gpus in present.items():
             if name not in self._cluster.nodes:
                 self._cluster.add_node(name, gpus)
+                self._changed = True
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher along with its state; who listens stays in this process."""

@@ -121,7 +121,9 @@ def line_up(
         settled, demand, seconds = seen[alike]
         waiting = Waiting(run.run_id, demand, seconds)
         longest[run.model.name] = max(
-            longest.get(run.model.name, waiting), waiting, key=lambda one: one.turn
+            longest.get(run.model.name, waiting),
+            waiting,
+            key=lambda one: (one.seconds, one.run_id),
         )
         found.append((waiting, run.model_copy(update={"execution": settled.execution})))
     opening = {waiting.run_id for waiting in longest.values()}

@@ -22,7 +22,7 @@ from workers.notice import Notice
 from workers.progress import Progress
 from workers.rank_process import Broken, Job
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 # Ray waits for a group in whole seconds.
 WAIT_SECONDS = 1
 # A host that does not answer for so long is gone.

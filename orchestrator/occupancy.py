@@ -74,6 +74,17 @@ class Occupancy:
     def largest_node(self) -> int:
         return max((len(gpus) for gpus in self.nodes.values()), default=0)
 
+    def copy(self) -> Occupancy:
+        """Return an independent one in the same state."""
+        other = Occupancy((name, len(gpus)) for name, gpus in self.nodes.items())
+        for name, gpus in self.nodes.items():
+            for mine, its in zip(gpus, other.nodes[name], strict=True):
+                its.free, its.tenants = mine.free, dict(mine.tenants)
+                for run_id in mine.tenants:
+                    other.placed.setdefault(run_id, []).append(its)
+        other.free_whole, other.free_on = dict(self.free_whole), dict(self.free_on)
+        return other
+
     def add_node(self, name: str, gpus: int) -> None:
         self.nodes[name] = [Gpu(name) for _ in range(gpus)]
         self.free_whole[name] = gpus

@@ -1,24 +1,26 @@
 """Which waiting run starts where, now: one pure decision for real clusters and simulated ones.
 
-Runs start longest first, length weighed by GPUs, so that the large ones do not end alone. The first
-in line that does not fit gets a reservation: the GPUs on which it can start earliest, from the
-moment they are expected to be free. Others may overtake it where they hold none of those GPUs, or
-are expected to end before that moment (EASY backfilling: Lifka 1995, with the longest in line
-instead of the oldest).
+Runs start longest first, length weighed by what they demand (see ``weights``), so that the large
+ones do not end alone. The first in line that does not fit gets a reservation: the GPUs on which it
+can start earliest, from the moment they are expected to be free. Others may overtake it where they
+hold none of those GPUs, or are expected to end before that moment (EASY backfilling: Lifka 1995,
+with the longest in line instead of the oldest).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
 from orchestrator.occupancy import UNITS, Demand, Gpu, Occupancy
 
-# How much GPUs count beside length in a run's turn. On 12 draws of 60 mixed runs (0.25 to 4 GPUs on
-# 8) the makespan was 1.043 of its bound with 0.15, 1.045 without, 1.073 with GPU-seconds (1.0).
-GPUS_WEIGHT = 0.15
+# The power of its GPUs that a run's seconds are weighed by where no weights are given. On 12 draws
+# of 60 mixed runs (0.25 to 4 GPUs on 8) the makespan was 1.043 of its bound with 0.15, 1.045
+# without, 1.073 with GPU-seconds (1.0).
+USUAL_POWER = 0.15
+NO_WEIGHTS: Mapping[Demand, float] = {}
 # Ends and starts that differ by rounding alone are the same moment.
 SAME_MOMENT = 1e-6
 
@@ -36,19 +38,18 @@ class Waiting:
     seconds: float
     opens: bool = False
 
-    @property
-    def turn(self) -> tuple[bool, float, str]:
-        """Sorts runs by their turn, the next in line last."""
-        return (self.opens, self.seconds * self.demand.total**GPUS_WEIGHT, self.run_id)
-
 
 class Line:
-    """The waiting runs, in the order of their turn among those that demand the same.
+    """The waiting runs, longest first among those that demand the same.
 
-    A decision looks at one run of each demand, not at every run that waits.
+    A decision looks at one run of each demand, not at every run that waits. ``weights`` say what a
+    second counts in the turn of a run, by its demand.
     """
 
-    def __init__(self, runs: Iterable[Waiting] = ()) -> None:
+    def __init__(
+        self, runs: Iterable[Waiting] = (), weights: Mapping[Demand, float] = NO_WEIGHTS
+    ) -> None:
+        self.weights = weights
         self._by_demand: dict[tuple[bool, Demand], list[Waiting]] = {}
         for run in runs:
             self._by_demand.setdefault((run.opens, run.demand), []).append(run)
@@ -77,7 +78,12 @@ class Line:
     def heads(self) -> list[Waiting]:
         """Return the next run of each demand, in the order of their turn."""
         heads = [queue[-1] for queue in self._by_demand.values() if queue]
-        return sorted(heads, key=attrgetter("turn"), reverse=True)
+        return sorted(heads, key=self._turn, reverse=True)
+
+    def _turn(self, run: Waiting) -> tuple[bool, float, str]:
+        weight = self.weights.get(run.demand)
+        weight = run.demand.total**USUAL_POWER if weight is None else weight
+        return (run.opens, run.seconds * weight, run.run_id)
 
     def longest_within(self, head: Waiting, seconds: float) -> Waiting | None:
         """Return the longest run of at most so many seconds that demands what ``head`` does."""
@@ -86,7 +92,7 @@ class Line:
         return queue[below - 1] if below else None
 
 
-# Sorts runs of one demand as ``turn`` does.
+# Sorts runs of one demand as their turn does.
 _LENGTH = attrgetter("seconds", "run_id")
 
 

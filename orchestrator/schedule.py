@@ -58,6 +58,7 @@ def run_all(
         return found
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    present()  # hosts import what ranks need while Tune starts
     with (
         contextlib.closing(hosts),
         contextlib.closing(reservations),

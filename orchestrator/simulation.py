@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from orchestrator.occupancy import UNITS, Demand, Occupancy
-from orchestrator.policy import Line, Reservation, Waiting, next_start
+from orchestrator.policy import NO_WEIGHTS, Line, Reservation, Start, Waiting, next_start
+
+
+@dataclass(frozen=True)
+class StartUp:
+    """How the processes that supervise runs come up on a node.
+
+    ``at_once`` do after ``first`` seconds, as many more ``each`` so many seconds later, beside
+    those that are ``there`` already, by node.
+    """
+
+    first: float
+    each: float
+    at_once: int
+    there: Mapping[str, int] = field(default_factory=dict)
+
+    def up(self, node: str, now: float) -> int:
+        """Return how many are up on a node."""
+        return self.there.get(node, 0) + self.at_once * self._batches(now)
+
+    def next(self, now: float) -> float:
+        """Return when the next ones are."""
+        return self.first + self.each * self._batches(now)
+
+    def _batches(self, now: float) -> int:
+        return max(0, math.floor((now - self.first) / self.each + 1e-9) + 1)
 
 
 @dataclass(frozen=True)
@@ -49,34 +76,74 @@ class Schedule:
         return self.makespan / self.lower_bound if self.lower_bound else 1.0
 
 
-def simulate(runs: Iterable[Waiting], nodes: Sequence[tuple[str, int]]) -> Schedule:
+def simulate(
+    runs: Iterable[Waiting],
+    nodes: Sequence[tuple[str, int]],
+    weights: Mapping[Demand, float] = NO_WEIGHTS,
+    start_up: StartUp | None = None,
+) -> Schedule:
     """Return the schedule of ``runs`` on nodes (name, GPUs), if every estimate were exact.
 
-    Raises ValueError for a run that has more GPUs than there are.
+    Runs start without delay, unless ``start_up`` says how the processes for them come up. Raises
+    ValueError for a run that has more GPUs than there are.
     """
     waiting = list(runs)
-    cluster, line = Occupancy(nodes), Line(waiting)
+    cluster = Occupancy(nodes)
     if any(run.demand.gpus > cluster.gpus for run in waiting):
         raise ValueError(f"a run needs more than the {cluster.gpus} GPUs there are")
     index = {id(gpu): n for gpus in cluster.nodes.values() for n, gpu in enumerate(gpus)}
-    ends: list[tuple[float, str]] = []
-    stretches: list[Stretch] = []
-    now = 0.0
-    while True:
-        while (start := next_start(cluster, line, now)) is not None:
-            run, until = start.run, now + start.run.seconds
-            line.remove(run)
-            cluster.occupy(run.run_id, run.demand, start.gpus, until)
-            heapq.heappush(ends, (until, run.run_id))
-            where = tuple((gpu.node, index[id(gpu)]) for gpu in start.gpus)
-            stretches.append(Stretch(run, now, until, where, start.reserved))
-        if not ends:
-            break
-        now, ended = heapq.heappop(ends)
-        cluster.release(ended)
-        while ends and ends[0][0] == now:
-            cluster.release(heapq.heappop(ends)[1])
+    stretches = [
+        Stretch(
+            start.run,
+            begins,
+            begins + start.run.seconds,
+            tuple((gpu.node, index[id(gpu)]) for gpu in start.gpus),
+            start.reserved,
+        )
+        for begins, start in starts(cluster, Line(waiting, weights), start_up=start_up)
+    ]
     return Schedule(tuple(stretches), cluster.gpus, lower_bound(waiting, nodes))
+
+
+def starts(
+    cluster: Occupancy,
+    line: Line,
+    now: float = 0.0,
+    pace: float = 1.0,
+    start_up: StartUp | None = None,
+) -> Iterator[tuple[float, Start]]:
+    """Yield when each run in line starts, and where, from ``now`` on; uses up both arguments.
+
+    Runs that are on the cluster end when they are expected to; ``pace`` is as in ``next_start``,
+    and ``start_up`` begins now.
+    """
+    moments: list[tuple[float, str, str]] = []  # when, which run ends, and on which node
+    running = Counter[str]()
+    for run_id, gpus in cluster.placed.items():
+        moments.append((max(now, gpus[0].tenants[run_id][1]), run_id, gpus[0].node))
+        running[gpus[0].node] += 1
+    heapq.heapify(moments)
+    began = now
+    while True:
+        while (start := next_start(cluster, line, now, pace)) is not None:
+            node = start.gpus[0].node
+            if start_up is not None and running[node] >= start_up.up(node, now - began):
+                heapq.heappush(moments, (began + start_up.next(now - began), "", node))
+                break
+            run, until = start.run, now + pace * start.run.seconds
+            line.remove(run)
+            running[node] += 1
+            cluster.occupy(run.run_id, run.demand, start.gpus, until)
+            heapq.heappush(moments, (until, run.run_id, node))
+            yield now, start
+        if not moments:
+            return
+        now = moments[0][0]
+        while moments and moments[0][0] == now:
+            _, ended, node = heapq.heappop(moments)
+            if ended:
+                cluster.release(ended)
+                running[node] -= 1
 
 
 def lower_bound(runs: Sequence[Waiting], nodes: Sequence[tuple[str, int]]) -> float:

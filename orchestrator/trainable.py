@@ -25,7 +25,7 @@ from sweeps.spec import RunSpec
 from workers.notice import Notice
 from workers.progress import Progress
 
-REPORT_SECONDS = 0.5
+REPORT_SECONDS = 1.0
 # How often an error in code or data is met before the run counts as failed.
 FAILURES = 2
 

@@ -21,6 +21,7 @@ from orchestrator.recovery import decide, ledger
 from orchestrator.simulation import Schedule
 from orchestrator.simulation import simulate as simulate_runs
 from orchestrator.simulation_text import simulation_data, simulation_lines
+from orchestrator.weights import weights_for
 from sweeps.errors import UserError
 from sweeps.expand import Sweep, read_sweep
 from sweeps.results.store import Store
@@ -136,9 +137,10 @@ def _simulated(
     measured = NOTHING_MEASURED
     if location is not None:
         measured = measure(Store.at(location), sweep.runs)
-    waiting = [one for one, _ in line_up(left, pool.count, pool.gib * GIB, measured)]
+    lined = line_up(left, pool.count, pool.gib * GIB, measured)
+    waiting = [one for one, _ in lined]
     known = sum(1 for run in left if measured.seconds(run) is not None)
-    return simulate_runs(waiting, pool.nodes), known
+    return simulate_runs(waiting, pool.nodes, weights_for(waiting, pool.nodes)), known
 
 
 def _draw(sweep: Sweep, done: Schedule, summary: list[str], path: str) -> None:

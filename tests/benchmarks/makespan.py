@@ -21,6 +21,7 @@ from orchestrator.schedule import run_all
 from orchestrator.simulation import lower_bound, simulate
 from orchestrator.trainable import RunTrainable
 from orchestrator.trials import Offer
+from orchestrator.weights import weights_for
 from workers.rank_process import Job
 
 
@@ -117,7 +118,8 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = mixed(arguments.runs, arguments.scale)
     bound = lower_bound(runs, [("here", 8)])
-    ideal = simulate(runs, [("here", 8)]).makespan
+    eight = [("here", 8)]
+    ideal = simulate(runs, eight, weights_for(runs, eight)).makespan
     print(f"makespan: {len(runs)} sleeping runs on 8 pretended GPUs, bound {bound:.1f} s")
     print(f"  {'':<28} {'seconds':>8} {'over bound':>11}")
     print(f"  {'simulated, free starts':<28} {ideal:>8.1f} {ideal / bound:>11.2f}")

@@ -108,10 +108,10 @@ def test_a_line_keeps_the_order_of_turn_as_runs_come_and_go():
     while line.heads():
         order.append(line.heads()[0])
         line.remove(order[-1])
-    assert order == sorted(runs, key=lambda run: run.turn, reverse=True)
+    assert order == sorted(runs, key=lambda run: (run.seconds, run.run_id), reverse=True)
 
 
-def test_longer_runs_that_hold_more_go_first_and_openers_before_all():
+def test_longer_runs_go_first_and_openers_before_all():
     runs = [
         Waiting("short", Demand(), 1.0),
         Waiting("long", Demand(), 9.0),
