@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.occupancy import UNITS, Occupancy
 from orchestrator.policy import Line, next_start
 from orchestrator.ray_environment import ray  # noqa: F401, before ray.tune is imported
-from orchestrator.reservations import Reservations, Shape
+from orchestrator.reservations import Reservations
 from orchestrator.trials import Offer, Trial, Trials
 from orchestrator.weights import Weights
 
@@ -135,15 +135,13 @@ class Admission(Searcher):  # type: ignore[misc]
             return None
         run = start.run
         offer = self._offers[run.run_id]
-        shape = Shape(nodes, offer.config["cpus"], offer.config["gpus"])
-        group = self._reservations.take(run.run_id, shape)
-        if group is None:
-            return None
+        places = [(gpu.node, gpu.index) for gpu in start.gpus]
+        slots = self._reservations.take(run.run_id, places)
         self._line.remove(run)
         self._cluster.occupy(run.run_id, run.demand, start.gpus, now + pace * run.seconds)
         self._emit(Event(run.run_id, "started", {}))
         trial = Trial(nodes[0], offer=offer, since=now, nodes=nodes)
-        return trial, spare, {**offer.config, "nodes": nodes, "group": group}
+        return trial, spare, {**offer.config, "slots": slots}
 
     def _side_by_side(self) -> dict[str, int]:
         """Return how many of the smallest run that waits each node has room for."""
@@ -177,7 +175,7 @@ class Admission(Searcher):  # type: ignore[misc]
         now = self._clock()
         self._changed = True
         self._cluster.release(run.run_id)
-        self._reservations.give_back(run.run_id, whole=not error or trial.preempted)
+        self._reservations.give_back(run.run_id)
         if not error and result and result.get("status"):
             if result.get("status") == "finished":
                 self._estimated += run.seconds
@@ -209,6 +207,7 @@ class Admission(Searcher):  # type: ignore[misc]
         present = dict(self._nodes())
         for name in [name for name in self._cluster.nodes if name not in present]:
             self._cluster.remove_node(name)
+            self._reservations.forget(name)
             self._changed = True
         for name, gpus in present.items():
             if name not in self._cluster.nodes:

@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from orchestrator.rank_hosts import host_name
+from orchestrator.slot import Slot
 from sweeps.results.attempt import end_for, is_dead_here
 from sweeps.results.store import Store
 from workers.notice import Notice
@@ -46,16 +47,16 @@ class RunBroken(RuntimeError):
 
 @dataclass(frozen=True)
 class Gang:
-    """A rank on each of ``nodes``, a bundle of the placement ``group`` and ``gpus`` for each.
-
-    ``fresh`` asks for processes that no run has been in.
-    """
+    """A rank on each of ``slots``; ``fresh`` asks for processes that no run has been in."""
 
     run_id: str
-    nodes: tuple[str, ...]
-    group: Any
-    gpus: float
+    slots: tuple[Slot, ...]
     fresh: bool
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The node of each rank."""
+        return tuple(slot.node for slot in self.slots)
 
 
 def assignment(node: str, trial: str) -> dict[str, Any] | None:
@@ -111,15 +112,16 @@ def _host_of(node: str) -> Any:
 
 def _reserved(gang: Gang, notice: Notice) -> Generator[Progress, None, bool]:
     """Yield until what the run holds is there; return False when it was told to stop before."""
-    while not gang.group.wait(WAIT_SECONDS):
-        stopped = notice.cause
-        yield Progress(0, 0, None, stopped)
-        if stopped:
-            return False
-        present = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        for node in gang.nodes:
-            if node not in present:
-                raise RankLost(f"node {node[:12]} has left the cluster")
+    for slot in gang.slots:
+        while not slot.group.wait(WAIT_SECONDS):
+            stopped = notice.cause
+            yield Progress(0, 0, None, stopped)
+            if stopped:
+                return False
+            present = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            for node in gang.nodes:
+                if node not in present:
+                    raise RankLost(f"node {node[:12]} has left the cluster")
     return True
 
 
@@ -130,10 +132,8 @@ def _jobs(gang: Gang, hosts: dict[str, Any], job: Job) -> list[Job]:
     if count > 1:
         host, port = _ask(hosts[gang.nodes[0]].meeting_point.remote(), "the first rank's node")
         environment |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
-    visible: list[str] = []
-    if gang.gpus:
-        asked = hosts[gang.nodes[0]].visible_gpus.remote(gang.group, gang.gpus)
-        visible = _ask(asked, "the first rank's node")
+    asked = [hosts[slot.node].visible_gpu.remote(slot) for slot in gang.slots if slot.gpu]
+    visible = [_ask(one, "the node of a rank") for one in asked]
     return [
         replace(
             job,
@@ -142,7 +142,7 @@ def _jobs(gang: Gang, hosts: dict[str, Any], job: Job) -> list[Job]:
                 "RANK": str(rank),
                 "WORLD_SIZE": str(count),
                 "LOCAL_RANK": str(rank),
-                **({"CUDA_VISIBLE_DEVICES": visible[rank]} if gang.gpus else {}),
+                **({"CUDA_VISIBLE_DEVICES": visible[rank]} if visible else {}),
             },
         )
         for rank in range(count)

@@ -37,9 +37,11 @@ class Demand:
 
 @dataclass
 class Gpu:
-    """One GPU: the units nobody holds, and who holds the others until when."""
+    """One GPU, the ``index``-th of its node: the units nobody holds, and who holds the others until
+    when."""
 
     node: str
+    index: int
     free: int = UNITS
     tenants: dict[str, tuple[int, float]] = field(default_factory=dict)
 
@@ -86,7 +88,7 @@ class Occupancy:
         return other
 
     def add_node(self, name: str, gpus: int) -> None:
-        self.nodes[name] = [Gpu(name) for _ in range(gpus)]
+        self.nodes[name] = [Gpu(name, index) for index in range(gpus)]
         self.free_whole[name] = gpus
         self.free_on[name] = gpus * UNITS
 

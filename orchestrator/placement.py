@@ -35,6 +35,11 @@ class Placement:
     gpus: int
     threads: int
 
+    @property
+    def holds(self) -> dict[str, float]:
+        """The resources of a slot, as Ray names them."""
+        return {"CPU": self.cpus, "GPU": self.gpus}
+
 
 @dataclass(frozen=True)
 class ClusterNode:

@@ -19,6 +19,7 @@ from typing import Any
 
 from orchestrator.rank_starter import RankStarter
 from orchestrator.ray_environment import ray
+from orchestrator.slot import Slot
 from workers.notice import Cause
 from workers.progress import Progress
 from workers.rank_process import PING, PONG, Broken, Job
@@ -61,6 +62,7 @@ class RankHost:
         self._idle: list[_Process] = []
         self._starting = asyncio.Lock()
         self._asking = asyncio.Lock()
+        self._visible: dict[tuple[Any, int], str] = {}
         self._given: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._pinging: asyncio.Task[None] | None = None
 
@@ -92,14 +94,17 @@ class RankHost:
             self._given[trial] = asyncio.get_running_loop().create_future()
         return self._given[trial]
 
-    async def visible_gpus(self, group: Any, gpus: float) -> list[str]:
-        """Return the CUDA_VISIBLE_DEVICES of each bundle of a placement group.
+    async def visible_gpu(self, slot: Slot) -> str:
+        """Return the CUDA_VISIBLE_DEVICES of a slot, which stays the same.
 
-        A task that is given the bundle is asked, one at a time: its process is used again
+        A task that is given the slot is asked, one at a time: its process is used again
         (``max_calls``), since it leaves nothing on a GPU.
         """
+        key = (slot.group.id, slot.bundle)
         async with self._asking:
-            return [await _ask(group, bundle, gpus) for bundle in range(group.bundle_count)]
+            if key not in self._visible:
+                self._visible[key] = await _ask(slot)
+            return self._visible[key]
 
     async def run(self, run_id: str, rank: int, job: Job, fresh: bool) -> Progress | Broken:
         """Carry out one rank of a run; return its last progress, or how it broke.
@@ -206,9 +211,11 @@ class RankHost:
                 process.send(PING)
 
 
-def _ask(group: Any, bundle: int, gpus: float) -> Any:
-    strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
-    asked = ray.remote(num_cpus=0, num_gpus=gpus, max_calls=0, scheduling_strategy=strategy)
+def _ask(slot: Slot) -> Any:
+    strategy = PlacementGroupSchedulingStrategy(
+        slot.group, placement_group_bundle_index=slot.bundle
+    )
+    asked = ray.remote(num_cpus=0, num_gpus=1, max_calls=0, scheduling_strategy=strategy)
     return asked(_visible).remote()
 
 

@@ -1,126 +1,109 @@
-"""What runs hold of the cluster: placement groups, kept by the driver and used again.
+"""What runs hold of the cluster: slots, each a GPU with its CPUs, or a CPU where there are no GPUs.
 
-A group of the same shape on the same nodes is handed from one run to the next. One of another shape
-is asked for once Ray knows that what was given back is free. Measured on Ray 2.60: asked for within
-0.1 s of another group's removal, it finds the node still full, and waits a second for the next try.
+A slot is a bundle of a placement group on its node. The driver keeps it for one run after another,
+whatever share of one or however many they demand: so what the policy counts on is what there is.
+Measured on Ray 2.60 with a group for each run: Ray put shares on other GPUs of the node than the
+policy did, and a run of a whole GPU waited for 10 s where one should have been free; and a group
+that is asked for within 0.1 s of another's removal waits for a second.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.rank_hosts import on_node
 from orchestrator.ray_environment import ray
+from orchestrator.slot import Slot
 
-# After so long it is asked for in any case: others may have taken what was free.
-SETTLE_SECONDS = 1.0
-# A group that nobody used for so long goes back to the cluster, which others may share.
-IDLE_SECONDS = 2.0
-ROUNDING = 1e-6
+# Slots that nobody used for so long go back to the cluster, which others may share.
+IDLE_SECONDS = 10.0
 
-
-@dataclass(frozen=True)
-class Shape:
-    """A bundle on each of ``nodes`` (one a rank), with CPUs and a share of a GPU in each."""
-
-    nodes: tuple[str, ...]
-    cpus: float
-    gpus: float
+Place = tuple[str, int]
 
 
-def free_resources() -> dict[str, dict[str, float]]:
-    """Return what each node has free as the scheduler of placement groups knows it."""
-    from ray._private.state import available_resources_per_node
+@dataclass(eq=False)
+class _Group:
+    """A placement group with a bundle for each place, and how many runs use any of them."""
 
-    found: dict[str, dict[str, float]] = available_resources_per_node()
-    return found
+    group: Any
+    places: tuple[Place, ...]
+    runs: int = 0
+    idle_since: float = 0.0
 
 
 class Reservations:
-    """Hands out placement groups; ``clock`` is in seconds, ``free`` as ``free_resources``."""
+    """Hands out slots. ``holds`` are the resources of one, ``clock`` is in seconds."""
 
     def __init__(
-        self,
-        clock: Callable[[], float] = time.monotonic,
-        free: Callable[[], dict[str, dict[str, float]]] = free_resources,
+        self, holds: Mapping[str, float], clock: Callable[[], float] = time.monotonic
     ) -> None:
+        self._holds = {name: amount for name, amount in holds.items() if amount}
         self._clock = clock
-        self._free = free
-        self._held: dict[str, tuple[Shape, Any]] = {}
-        self._idle: list[tuple[float, Shape, Any]] = []
-        self._removed: dict[str, float] = {}
+        self._groups: list[_Group] = []
+        self._at: dict[Place, _Group] = {}
+        self._used: dict[str, list[_Group]] = {}
 
-    def take(self, run_id: str, shape: Shape) -> Any | None:
-        """Return a group for a run, or None to be asked again in a moment.
+    def take(self, run_id: str, places: Sequence[Place]) -> tuple[Slot, ...]:
+        """Return the slots of a run at places (node, index), which its trial waits for.
 
-        What the shape needs must be free but for groups that nobody uses.
+        What is missing is asked for at once, with what nobody uses of the others: so two sweeps
+        never wait for each other, each with a part of what it needs.
         """
-        now = self._clock()
-        for place, (_, other, group) in enumerate(self._idle):
-            if other == shape:
-                del self._idle[place]
-                self._held[run_id] = (shape, group)
-                return group
-        self._remove(lambda _, other: not set(shape.nodes).isdisjoint(other.nodes))
-        settling = [
-            node
-            for node in dict.fromkeys(shape.nodes)
-            if now - self._removed.get(node, -SETTLE_SECONDS) < SETTLE_SECONDS
-        ]
-        if settling and not self._room(shape, settling):
-            return None
-        bundle = {"CPU": shape.cpus, **({"GPU": shape.gpus} if shape.gpus else {})}
-        group = ray.util.placement_group(
-            [bundle] * len(shape.nodes),
-            bundle_label_selector=[on_node(node) for node in shape.nodes],
+        if any(place not in self._at for place in places):
+            for group in {id(found): found for p in places if (found := self._at.get(p))}.values():
+                if not group.runs:
+                    self._remove(group)
+            self._ask([place for place in places if place not in self._at])
+        groups = [self._at[place] for place in places]
+        self._used[run_id] = list({id(group): group for group in groups}.values())
+        for group in self._used[run_id]:
+            group.runs += 1
+        return tuple(
+            Slot(place[0], group.group, group.places.index(place), bool(self._holds.get("GPU")))
+            for place, group in zip(places, groups, strict=True)
         )
-        self._held[run_id] = (shape, group)
-        return group
 
-    def _room(self, shape: Shape, nodes: list[str]) -> bool:
-        free = self._free()
-        for node in nodes:
-            ranks = shape.nodes.count(node)
-            has = free.get(node, {})
-            if has.get("CPU", 0.0) < ranks * shape.cpus - ROUNDING:
-                return False
-            if has.get("GPU", 0.0) < ranks * shape.gpus - ROUNDING:
-                return False
-        return True
+    def give_back(self, run_id: str) -> None:
+        """Take back what a run used."""
+        for group in self._used.pop(run_id):
+            group.runs -= 1
+            group.idle_since = self._clock()
 
-    def give_back(self, run_id: str, whole: bool = True) -> None:
-        """Take back what a run held; not ``whole`` where a node or process of it was lost."""
-        shape, group = self._held.pop(run_id)
-        if whole:
-            self._idle.append((self._clock(), shape, group))
-        else:
-            self._remove_group(shape, group)
+    def forget(self, node: str) -> None:
+        """Count on nothing of a node that has left."""
+        for place in [place for place in self._at if place[0] == node]:
+            del self._at[place]
 
     def tidy(self) -> None:
-        """Give what has been idle for long back to the cluster."""
+        """Give what has been idle for long, or is not there any more, back to the cluster."""
         before = self._clock() - IDLE_SECONDS
-        self._remove(lambda since, _: since < before)
+        for group in list(self._groups):
+            gone = not any(self._at.get(place) is group for place in group.places)
+            if not group.runs and (gone or group.idle_since < before):
+                self._remove(group)
 
     def close(self) -> None:
         """Give everything back."""
-        for run_id in list(self._held):
-            self.give_back(run_id)
-        self._remove(lambda *_: True)
+        for group in list(self._groups):
+            self._remove(group)
 
-    def _remove(self, chosen: Callable[[float, Shape], bool]) -> None:
-        left = []
-        for since, shape, group in self._idle:
-            if not chosen(since, shape):
-                left.append((since, shape, group))
-                continue
-            self._remove_group(shape, group)
-        self._idle = left
+    def _ask(self, places: Sequence[Place]) -> None:
+        group = ray.util.placement_group(
+            [self._holds] * len(places),
+            bundle_label_selector=[on_node(node) for node, _ in places],
+        )
+        asked = _Group(group, tuple(places))
+        self._groups.append(asked)
+        self._at |= dict.fromkeys(places, asked)
 
-    def _remove_group(self, shape: Shape, group: Any) -> None:
+    def _remove(self, group: _Group) -> None:
+        self._groups.remove(group)
+        for place in group.places:
+            if self._at.get(place) is group:
+                del self._at[place]
         with contextlib.suppress(Exception):  # its node may have left
-            ray.util.remove_placement_group(group)
-        self._removed |= dict.fromkeys(shape.nodes, self._clock())
+            ray.util.remove_placement_group(group.group)

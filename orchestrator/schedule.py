@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.admission import Admission, Event
@@ -34,17 +34,17 @@ def run_all(
     trainable: type[tune.Trainable],
     offers: Sequence[Offer],
     nodes: Callable[[], Sequence[tuple[str, int]]],
+    holds: Mapping[str, float],
     on_event: Callable[[Event], None],
 ) -> None:
     """Run one trial an offer, as the policy says, on the nodes there are at each moment.
 
-    ``nodes`` are named by Ray's node ids. A trial is told the ``nodes`` of its ranks and the
-    placement ``group`` they hold beside what its offer says: ``run_id``, the ``job``, the ``cpus``
-    and ``gpus`` of a rank, and whether it wants ``fresh`` processes. ``on_event`` is called in this
-    process; what it raises is dropped, since an exception in a Tune callback would end the sweep.
-    Needs a running Ray.
+    ``nodes`` are named by Ray's node ids, and each of their slots ``holds`` some resources. A trial
+    is told the ``slots`` of its ranks beside what its offer says: ``run_id``, the ``job``, and
+    whether it wants ``fresh`` processes. ``on_event`` is called in this process; what it raises is
+    dropped, since an exception in a Tune callback would end the sweep. Needs a running Ray.
     """
-    hosts, reservations = RankHosts(), Reservations()
+    hosts, reservations = RankHosts(), Reservations(holds)
 
     def emit(event: Event) -> None:
         if event.kind == "lost":

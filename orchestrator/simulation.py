@@ -91,13 +91,12 @@ def simulate(
     cluster = Occupancy(nodes)
     if any(run.demand.gpus > cluster.gpus for run in waiting):
         raise ValueError(f"a run needs more than the {cluster.gpus} GPUs there are")
-    index = {id(gpu): n for gpus in cluster.nodes.values() for n, gpu in enumerate(gpus)}
     stretches = [
         Stretch(
             start.run,
             begins,
             begins + start.run.seconds,
-            tuple((gpu.node, index[id(gpu)]) for gpu in start.gpus),
+            tuple((gpu.node, gpu.index) for gpu in start.gpus),
             start.reserved,
         )
         for begins, start in starts(cluster, Line(waiting, weights), start_up=start_up)

@@ -64,7 +64,7 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
 
     def start(self, run: dict[str, Any]) -> Iterator[Progress]:
         """Return the run's progress."""
-        gang = Gang(run["run_id"], tuple(run["nodes"]), run["group"], run["gpus"], run["fresh"])
+        gang = Gang(run["run_id"], run["slots"], run["fresh"])
         return gang_progress(gang, run["job"], self._notice)
 
     def step(self) -> dict[str, Any]:

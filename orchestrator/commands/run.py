@@ -126,6 +126,7 @@ def run_sweep(
                 RunTrainable,
                 offers,
                 lambda: slots_of(living(), placement, slots),
+                placement.holds,
                 lambda event: display.event(event.run_id, event.kind, event.report),
             )
         except KeyboardInterrupt:
@@ -187,8 +188,6 @@ def _offers(
                     threads=max(1, int(placement.threads * share)),
                 ),
                 "fresh": bool(placement.gpus or rank_processes(run, placement.slots)),
-                "cpus": placement.cpus * share,
-                "gpus": placement.gpus * share,
             },
         )
         for waiting, run in lined

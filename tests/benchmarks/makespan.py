@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.admission import Event
 from orchestrator.connection import cluster_nodes, local_ray
-from orchestrator.occupancy import UNITS, Demand
+from orchestrator.occupancy import Demand
 from orchestrator.placement import Placement, slots_of
 from orchestrator.policy import Waiting
 from orchestrator.schedule import run_all
@@ -55,6 +55,7 @@ def ours(runs: list[Waiting], gpus: int) -> tuple[float, list[str]]:
         RunTrainable,
         [Offer(run, config_of(run)) for run in runs],
         lambda: slots_of(cluster_nodes(), placement),
+        placement.holds,
         note,
     )
     assert sorted(ended) == sorted(run.run_id for run in runs)
@@ -63,9 +64,8 @@ def ours(runs: list[Waiting], gpus: int) -> tuple[float, list[str]]:
 
 def config_of(run: Waiting) -> dict[str, Any]:
     """Return a trial's config as ``depthsweep run`` makes it: each rank in a fresh process."""
-    share = run.demand.units / UNITS
     job = Job("", "", 1, body="tests.rank_bodies:sleep", details={"seconds": run.seconds})
-    return {"run_id": run.run_id, "job": job, "fresh": True, "cpus": share, "gpus": share}
+    return {"run_id": run.run_id, "job": job, "fresh": True}
 
 
 def stock(runs: list[Waiting]) -> tuple[float, list[str]]:

@@ -33,12 +33,18 @@ def ours(runs: int, slots: int, fresh: bool) -> float:
     began = time.monotonic()
     placement = place(Machine(slots, 0))
     job = Job("", "", 1, body="tests.rank_bodies:sleep", details={"seconds": 0.0})
-    shape = {"job": job, "fresh": fresh, "cpus": placement.cpus, "gpus": 0}
+    shape = {"job": job, "fresh": fresh}
     offers = [
         Offer(Waiting(str(k), Demand(), 0.1), {"run_id": str(k), **shape}) for k in range(runs)
     ]
     with local_ray(placement):
-        run_all(RunTrainable, offers, lambda: slots_of(cluster_nodes(), placement), count)
+        run_all(
+            RunTrainable,
+            offers,
+            lambda: slots_of(cluster_nodes(), placement),
+            placement.holds,
+            count,
+        )
     assert sorted(ended, key=int) == [str(k) for k in range(runs)]
     return time.monotonic() - began
 

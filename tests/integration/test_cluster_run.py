@@ -76,7 +76,7 @@ def test_a_node_that_joins_is_used_and_the_runs_of_one_that_leaves_go_on(cluster
     offers = [
         Offer(
             Waiting(f"{k}", Demand(), 9.0),
-            {"run_id": f"{k}", "job": job, "fresh": k == 0, "cpus": 1, "gpus": 0},
+            {"run_id": f"{k}", "job": job, "fresh": k == 0},
         )
         for k in range(3)
     ]
@@ -102,7 +102,13 @@ def test_a_node_that_joins_is_used_and_the_runs_of_one_that_leaves_go_on(cluster
             changes.pop(0)
 
     try:
-        run_all(RunTrainable, offers, lambda: slots_of(cluster_nodes(), placement), note)
+        run_all(
+            RunTrainable,
+            offers,
+            lambda: slots_of(cluster_nodes(), placement),
+            placement.holds,
+            note,
+        )
     finally:
         gate.touch()
         ray.shutdown()

@@ -24,21 +24,21 @@ class Cluster:
 
 
 class Reservations:
-    """All that is asked for is there, unless ``busy``."""
+    """All that is asked for is there."""
 
     def __init__(self):
-        self.busy = False
         self.held = {}
+        self.forgotten = []
 
-    def take(self, run_id, shape):
-        if self.busy:
-            return None
-        self.held[run_id] = shape
-        return f"group of {run_id}"
+    def take(self, run_id, places):
+        self.held[run_id] = places
+        return tuple(f"slot {index} of {node}" for node, index in places)
 
-    def give_back(self, run_id, whole=True):
-        assert whole in (True, False)
+    def give_back(self, run_id):
         self.held.pop(run_id)
+
+    def forget(self, node):
+        self.forgotten.append(node)
 
     def tidy(self):
         pass
@@ -56,7 +56,7 @@ def admission(runs, cluster, reservations=None, assigned=None):
     offers = [
         Offer(
             Waiting(run_id, Demand.of(gpus), seconds),
-            {"run_id": run_id, "cpus": 1, "gpus": min(gpus, 1)},
+            {"run_id": run_id},
         )
         for run_id, (gpus, seconds) in runs.items()
     ]
@@ -159,7 +159,7 @@ def test_a_node_that_joins_is_used_and_one_that_leaves_is_not_any_more():
 
 def test_a_gang_larger_than_a_node_is_not_asked_onto_one():
     offers, _ = admission({"wide": (3, 9), "pair": (2, 1)}, Cluster(a=2, b=2, c=2))
-    wide, pair = (offers.suggest(t)["run"]["nodes"] for t in "12")
+    wide, pair = (offers.suggest(t)["run"]["slots"] for t in "12")
     assert len(set(wide)) == 2
     assert len(set(pair)) == 1
     assert len(wide + pair) == 5
@@ -200,15 +200,11 @@ def test_36_small_runs_do_not_starve_a_whole_node_run_listed_fifth():
     assert order.index("04") + 1 <= 6
 
 
-def test_a_run_begins_once_its_reservation_is_there_and_gives_it_back():
+def test_a_run_has_the_slots_that_the_policy_chose_and_gives_them_back():
     reservations = Reservations()
-    reservations.busy = True
-    offers, events = admission({"a": (2, 3)}, Cluster(n=2), reservations)
-    assert (offered(offers, "1"), events) == (None, [])
-    reservations.busy = False
-    run = offers.suggest("1")["run"]
-    assert (run["group"], run["nodes"]) == ("group of a", ("n", "n"))
-    assert reservations.held["a"].nodes == ("n", "n")
+    offers, _ = admission({"a": (2, 3)}, Cluster(n=2), reservations)
+    assert offers.suggest("1")["run"]["slots"] == ("slot 0 of n", "slot 1 of n")
+    assert reservations.held == {"a": [("n", 0), ("n", 1)]}
     offers.on_trial_complete("1", result={"status": "finished"})
     assert reservations.held == {}
 

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator import gang as module
 from orchestrator.gang import Gang, RankLost, gang_progress
+from orchestrator.slot import Slot
 from sweeps.results.store import Store
 from workers.notice import Notice
 from workers.rank_process import Job
@@ -34,7 +35,7 @@ def started(monkeypatch, tmp_path):
     def started(present, notice=None, waits=99):
         nodes = [{"NodeID": name, "Alive": True} for name in present]
         monkeypatch.setattr(module.ray, "nodes", lambda: nodes)
-        gang = Gang("r" * 12, ("here",), Group(waits), 0.0, False)
+        gang = Gang("r" * 12, (Slot("here", Group(waits), 0, False),), False)
         return gang_progress(gang, Job("", str(tmp_path), 1), notice or Notice())
 
     return started

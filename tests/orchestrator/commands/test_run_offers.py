@@ -5,6 +5,7 @@ import pytest
 from orchestrator.commands.run import _offers
 from orchestrator.estimates import NOTHING_MEASURED
 from orchestrator.memory import GIB
+from orchestrator.occupancy import UNITS
 from orchestrator.placement import Placement
 from sweeps.expand import read_sweep
 from sweeps.results.store import Store
@@ -20,18 +21,14 @@ def store(tmp_path):
 
 def test_every_run_on_a_gpu_gets_a_process_of_its_own(store):
     offers = _offers(PAPER, store, Placement(8, 4, 1, 4), 80 * GIB, NOTHING_MEASURED)
-    for offer in offers:
-        share = offer.config["gpus"]
-        assert offer.config["fresh"]
-        assert offer.run.demand.gpus * share == pytest.approx(offer.run.demand.total)
-        assert offer.config["cpus"] == pytest.approx(4 * share)
-    assert {offer.config["gpus"] for offer in offers} == {0.25, 1.0}
+    assert all(offer.config["fresh"] for offer in offers)
+    threads = {offer.run.demand.units / UNITS: offer.config["job"].threads for offer in offers}
+    assert threads == {0.25: 1, 1.0: 4}
 
 
 def test_on_cpus_plain_runs_share_warm_processes_and_zero_3_does_not(store):
     offers = _offers(DEMO, store, Placement(2, 1, 0, 1), None, NOTHING_MEASURED)
-    told = {(o.config["fresh"], o.config["gpus"], o.config["job"].threads) for o in offers}
-    assert told == {(False, 0, 1)}
+    assert {(o.config["fresh"], o.config["job"].threads) for o in offers} == {(False, 1)}
     execution = DEMO[0].execution.model_copy(update={"engine": "deepspeed", "zero_stage": 3})
     sharded = [DEMO[0].model_copy(update={"execution": execution})]
     (alone,) = _offers(sharded, store, Placement(2, 1, 0, 1), None, NOTHING_MEASURED)
