@@ -25,8 +25,8 @@ LOSSES_WITHOUT_PROGRESS = 3
 NODES_SECONDS = 1.0
 # How many weights are tried before the first start, and whenever something has changed; and for
 # each second of trying, how many pass without.
-TRIED_FIRST, TRIED_AGAIN = 100, 40
-PAUSE_A_SECOND = 20.0
+TRIED_FIRST, TRIED_AGAIN = 100, 60
+PAUSE_A_SECOND = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class Admission(Searcher):  # type: ignore[misc]
     have left the cluster since do not count, nor does one that was told to go and kept what it had
     done.
 
-    Where more runs than now may come to run side by side, trials without a run are started ahead,
-    one at a time on a node: a process takes seconds to start, and then no time to be given a run.
+    A trial supervises one run after another. Where more runs than now may come to run side by side,
+    trials are started ahead, one at a time on a node: a process takes seconds to start, and then no
+    time to be given a run.
 
     Whenever nothing can start, and something has changed, it looks for weights of the waiting runs'
     demands under which the rest of the sweep ends sooner.
@@ -159,8 +160,17 @@ class Admission(Searcher):  # type: ignore[misc]
         if step > self._furthest.get(run_id, 0):
             self._furthest[run_id] = step
             self._losses.pop(run_id, None)
-        trial.preempted = trial.preempted or result.get("status") == "preempted"
+        status = result.get("status")
+        trial.preempted = trial.preempted or status == "preempted"
         now = self._clock()
+        if status and status != "preempted":
+            self._release(run_id)
+            if status == "finished":
+                self._estimated += trial.offer.run.seconds
+                self._taken += now - trial.since
+            trial.offer = None
+            self._emit(Event(run_id, "ended", result))
+            return
         if step and result.get("steps") and run_id in self._cluster.placed:
             self._cluster.expect(run_id, now + (now - trial.since) * (result["steps"] / step - 1))
         self._emit(Event(run_id, "progress", result))
@@ -168,21 +178,14 @@ class Admission(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        trial = self._trials.remove(trial_id, warm=not error)
+        """A trial is gone; with its run, if it has one."""
+        del result, error
+        trial = self._trials.remove(trial_id)
         if trial is None or trial.offer is None:
             return
         run = trial.offer.run
-        now = self._clock()
-        self._changed = True
-        self._cluster.release(run.run_id)
-        self._reservations.give_back(run.run_id)
-        if not error and result and result.get("status"):
-            if result.get("status") == "finished":
-                self._estimated += run.seconds
-                self._taken += now - trial.since
-            self._emit(Event(run.run_id, "ended", result))
-            return
-        self._look(now, at_once=True)
+        self._release(run.run_id)
+        self._look(self._clock(), at_once=True)
         if trial.preempted:
             self._line.add(replace(run, opens=True))
             self._emit(Event(run.run_id, "preempted", {}))
@@ -195,6 +198,11 @@ class Admission(Searcher):  # type: ignore[misc]
             return
         message = f"its process was lost {len(losses)} times without getting further"
         self._emit(Event(run.run_id, "ended", {"status": "failed", "error": message}))
+
+    def _release(self, run_id: str) -> None:
+        self._changed = True
+        self._cluster.release(run_id)
+        self._reservations.give_back(run_id)
 
     def _still_has(self, nodes: tuple[str, ...]) -> bool:
         return all(node in self._cluster.nodes for node in nodes)

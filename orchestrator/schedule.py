@@ -1,4 +1,4 @@
-"""Runs to Ray Tune trials, whose processes are used again warm."""
+"""Runs to Ray Tune trials, each of which supervises one run after another."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ray.tune import PlacementGroupFactory  # isort: skip
 def resources_of(config: dict[str, Any]) -> PlacementGroupFactory:
     """Return what a trial asks Tune for: next to nothing, on its node if that is there.
 
-    What the run holds is a reservation of its own: so trials of all shapes ask Tune for the same,
-    their processes are used again warm, and no idle one keeps a GPU.
+    What its runs hold are slots that the driver reserves: so a trial serves runs of all shapes, and
+    an idle one keeps no GPU.
     """
     # A trial for a node that has just left must start elsewhere and say so; pinned, it would wait.
     return PlacementGroupFactory(
@@ -37,7 +37,7 @@ def run_all(
     holds: Mapping[str, float],
     on_event: Callable[[Event], None],
 ) -> None:
-    """Run one trial an offer, as the policy says, on the nodes there are at each moment.
+    """Carry out all offers, as the policy says, on the nodes there are at each moment.
 
     ``nodes`` are named by Ray's node ids, and each of their slots ``holds`` some resources. A trial
     is told the ``slots`` of its ranks beside what its offer says: ``run_id``, the ``job``, and
@@ -69,7 +69,6 @@ def run_all(
             tune_config=tune.TuneConfig(
                 search_alg=Admission(offers, present, emit, reservations, hosts.assign),
                 num_samples=-1,
-                reuse_actors=True,
                 max_concurrent_trials=None,
             ),
             run_config=tune.RunConfig(name="sweep", storage_path=scratch, verbose=0),

@@ -2,7 +2,8 @@
 
 A trial is a stretch of a run's progress at a time, so Tune hears of it without a callback bus, and
 stopping a trial is closing the progress. The trial's process supervises, the run's ranks are
-processes of their own; it outlives the run, and the next trial starts warm.
+processes of their own. It takes seconds to start, so one trial supervises run after run: Tune ends
+the process of a trial that is done, unless another one waits at that moment.
 
 SIGTERM to the process means that its machine is taken away: the run stops with a checkpoint, and
 the process ends so that the run is offered again elsewhere.
@@ -35,9 +36,10 @@ class Preempted(RuntimeError):
 
 
 class RunTrainable(tune.Trainable):  # type: ignore[misc]
-    """One run after another in one process, told with the config or later, by the node's host.
+    """One run after another, until told that there are no more.
 
-    A config has ``node`` and ``trial``, and ``run`` where the trial begins with it.
+    A config has ``node`` and ``trial``, and ``run`` where the trial begins with it. Other runs it
+    is told by the node's host. A report with a status is a run's last.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -53,7 +55,7 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
     def _begin(self, run: dict[str, Any]) -> None:
         self._run = run
         self._failures = 0
-        self._heard = False
+        self._heard = self._stepping = False
         self._progress = self.start(run)
 
     def _listen(self) -> None:
@@ -89,7 +91,8 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
                 raise  # the trial is lost with its rank, and admitted again
             except Exception as error:
                 if not self._may_try_again(error):
-                    failed = {"run_id": self._run["run_id"], "status": "failed", "done": True}
+                    self._progress = None
+                    failed = {"run_id": self._run["run_id"], "status": "failed", "done": False}
                     return nothing | failed | {"error": str(error)}
                 self._progress = self.start(self._run)
 
@@ -121,23 +124,24 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
             self._stepping = progress.loss is not None
             # The report of a preempted run must reach the driver before its process ends.
             self._preempted = progress.status == "preempted"
-            report["done"] = progress.status is not None and not self._preempted
+            if progress.status and not self._preempted:
+                self._leave()
             if progress.status or time.monotonic() > until:
                 return report
         raise RuntimeError("the run ended without a result")
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.cleanup()
-        self.setup(new_config)
-        return True
+    def _leave(self) -> None:
+        """End the ranks of a run that has ended: the next one on their slots finds them free."""
+        for _ in self._progress or ():
+            pass
+        self._progress = None
 
     def cleanup(self) -> None:
         """End the run, if it is still on, with a checkpoint of the step it is in."""
         self._notice.give("cancelled")
         if self._stepping and self._progress is not None:
             with contextlib.suppress(Exception):  # the attempt's record says what it was
-                for _ in self._progress:
-                    pass
+                self._leave()
         close = getattr(self._progress, "close", None)
         if close is not None:
             close()

@@ -1,7 +1,7 @@
 """The trials of a sweep: which node each is on, and which run it has, if any.
 
-A trial is a process that supervises a run. It takes seconds to start, so some are started ahead,
-without a run: they are spare.
+A trial is a process that supervises one run after another. It takes seconds to start, so some are
+started ahead. Those without a run are spare.
 """
 
 from __future__ import annotations
@@ -51,8 +51,6 @@ class Trials:
 
     def __init__(self) -> None:
         self._by_name: dict[str, Trial] = {}
-        # Processes of trials that ended, which Tune keeps for those that are offered at once.
-        self._warm = 0
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -62,18 +60,16 @@ class Trials:
         return self._by_name.get(name)
 
     def add(self, name: str, trial: Trial) -> None:
-        """Take in a trial that Tune is about to start, in a warm process where there is one."""
+        """Take in a trial that Tune is about to start."""
         self._by_name[name] = trial
-        self._warm = max(0, self._warm - 1)
 
     def take_over(self, spare: str, trial: Trial) -> None:
         """Let a spare trial be this one."""
         trial.up = self._by_name[spare].up
         self._by_name[spare] = trial
 
-    def remove(self, name: str, warm: bool) -> Trial | None:
-        """Forget a trial; its process is ``warm`` where it is still there."""
-        self._warm += warm
+    def remove(self, name: str) -> Trial | None:
+        """Forget a trial; return it, if there is one."""
         return self._by_name.pop(name, None)
 
     def spare_on(self, node: str) -> str | None:
@@ -98,9 +94,7 @@ class Trials:
         trials = Counter(trial.node for trial in self._by_name.values())
         starting = self._starting()
         for node, runs in most.items():
-            if starting[node] and not self._warm:
-                continue
-            if trials[node] < runs and spares[node] < SPARES:
+            if not starting[node] and trials[node] < runs and spares[node] < SPARES:
                 return node
         return None
 
@@ -111,13 +105,16 @@ class Trials:
 
     def dismiss_spare(self, dismiss: Callable[[str, str], None]) -> None:
         """Call ``dismiss(node, name)`` for each spare trial, once."""
-        for name, trial in self._spare():
-            if not trial.dismissed:
-                trial.dismissed = True
-                dismiss(trial.node, name)
+        for name, trial in list(self._spare()):
+            trial.dismissed = True
+            dismiss(trial.node, name)
 
     def _spare(self) -> Iterator[tuple[str, Trial]]:
-        return ((name, t) for name, t in self._by_name.items() if t.offer is None)
+        return (
+            (name, trial)
+            for name, trial in self._by_name.items()
+            if trial.offer is None and not trial.dismissed
+        )
 
     def _starting(self) -> Counter[str]:
         return Counter(trial.node for trial in self._by_name.values() if not trial.up)

@@ -78,14 +78,20 @@ def offered(offers, trial):
     return answer
 
 
+def end(offers, trial, status="finished"):
+    """End the run of a trial, and then the trial."""
+    offers.on_trial_result(trial, {"step": 0, "status": status})
+    offers.on_trial_complete(trial)
+
+
 def test_runs_are_offered_longest_first_and_only_into_free_slots():
     offers, events = admission({"a": (1, 3), "b": (1, 2), "c": (1, 1)}, Cluster(n=2))
     assert [offered(offers, t) for t in "123"] == ["a", "b", None]
-    offers.on_trial_complete("1", result={"status": "finished"})
+    end(offers, "1")
     assert offered(offers, "3") == "c"
-    offers.on_trial_complete("2", result={"status": "finished"})
+    end(offers, "2")
     assert offered(offers, "4") is None
-    offers.on_trial_complete("3", result={"status": "failed"})
+    end(offers, "3", "failed")
     assert offers.suggest("4") == Searcher.FINISHED
     ended = [(e.run_id, e.report["status"]) for e in events if e.kind == "ended"]
     assert ended == [("a", "finished"), ("b", "finished"), ("c", "failed")]
@@ -153,13 +159,14 @@ def test_a_node_that_joins_is_used_and_one_that_leaves_is_not_any_more():
     assert offered(offers, "w") is None  # what ran on it holds nothing, and is still to be missed
     offers.on_trial_complete("x", error=True)
     assert offered(offers, "w") is None
-    offers.on_trial_complete("y", result={"status": "finished"})
+    end(offers, "y")
     assert offered(offers, "w") == "0"
 
 
 def test_a_gang_larger_than_a_node_is_not_asked_onto_one():
     offers, _ = admission({"wide": (3, 9), "pair": (2, 1)}, Cluster(a=2, b=2, c=2))
-    wide, pair = (offers.suggest(t)["run"]["slots"] for t in "12")
+    slots = [offers.suggest(t)["run"]["slots"] for t in "12"]
+    wide, pair = ([slot.split()[-1] for slot in one] for one in slots)
     assert len(set(wide)) == 2
     assert len(set(pair)) == 1
     assert len(wide + pair) == 5
@@ -172,7 +179,7 @@ def test_what_runs_take_corrects_what_may_overtake():
     offers, _ = admission(runs, cluster)
     assert [offered(offers, t) for t in "ab"] == ["first", None]
     cluster.now = 500.0
-    offers.on_trial_complete("a", result={"status": "finished"})
+    end(offers, "a")
     assert offered(offers, "b") == "long"
     offers.on_trial_result("b", {"step": 0, "steps": 4})
     cluster.now = 510.0
@@ -192,7 +199,7 @@ def test_36_small_runs_do_not_starve_a_whole_node_run_listed_fifth():
             break
         if answer is None:
             cluster.now += 10
-            offers.on_trial_complete(going.pop(0), result={"status": "finished"})
+            end(offers, going.pop(0))
         else:
             order.append(answer)
             going.append(str(trial))
@@ -205,14 +212,14 @@ def test_a_run_has_the_slots_that_the_policy_chose_and_gives_them_back():
     offers, _ = admission({"a": (2, 3)}, Cluster(n=2), reservations)
     assert offers.suggest("1")["run"]["slots"] == ("slot 0 of n", "slot 1 of n")
     assert reservations.held == {"a": [("n", 0), ("n", 1)]}
-    offers.on_trial_complete("1", result={"status": "finished"})
+    end(offers, "1")
     assert reservations.held == {}
 
 
 def test_a_trial_that_ends_before_its_run_has_begun_loses_nothing():
     offers, events = admission({"a": (1, 3)}, Cluster(n=1))
     assert offered(offers, "1") == "a"
-    offers.on_trial_complete("1", result={"status": None})
+    offers.on_trial_complete("1")
     assert offered(offers, "2") == "a"
     assert [e.kind for e in events] == ["started", "lost", "started"]
 
@@ -247,14 +254,39 @@ def test_where_shares_may_follow_trials_are_started_ahead_and_given_their_runs(m
     assert [offered(offers, t) for t in "23"] == ["spare", None]
     offers.on_trial_result("2", {"step": 0})
     assert offered(offers, "3") is None  # two shares fit, two trials there are
-    offers.on_trial_complete("1", result={"status": "finished"})
+    end(offers, "1")
     assert offered(offers, "3") == "b"
     ((node, trial, run),) = assigned
     assert (node, trial, run["run_id"]) == ("n", "2", "a")
     offers.on_trial_result("2", {"step": 1, "steps": 2})
     assert events[-1].run_id == "a"
-    offers.on_trial_complete("2", result={"status": "finished"})
+    end(offers, "2")
     assert events[-1].kind == "ended"
+
+
+def test_a_trial_supervises_one_run_after_another():
+    assigned = []
+    offers, events = admission({"a": (1, 9), "b": (1, 3)}, Cluster(n=1), assigned=assigned)
+    assert offered(offers, "1") == "a"
+    offers.on_trial_result("1", {"step": 3, "status": "failed"})
+    assert offered(offers, "2") is None
+    assert [(node, trial, run["run_id"]) for node, trial, run in assigned] == [("n", "1", "b")]
+    offers.on_trial_result("1", {"step": 3, "status": "finished"})
+    kinds = [(e.run_id, e.kind) for e in events]
+    assert kinds == [("a", "started"), ("a", "ended"), ("b", "started"), ("b", "ended")]
+    assert offered(offers, "2") is None
+    assert assigned[1:] == [("n", "1", {})]
+    offers.on_trial_complete("1")
+    assert offered(offers, "2") == Searcher.FINISHED
+
+
+def test_a_run_that_is_lost_late_is_not_given_to_a_trial_that_was_dismissed():
+    offers, _ = admission({"a": (1, 9), "b": (1, 3)}, Cluster(n=2))
+    assert [offered(offers, t) for t in "12"] == ["a", "b"]
+    offers.on_trial_result("2", {"step": 3, "status": "finished"})
+    assert offered(offers, "3") is None  # the second is dismissed
+    offers.on_trial_complete("1", error=True)
+    assert offered(offers, "3") == "a"
 
 
 def test_a_spare_trial_that_no_run_came_for_is_told_so_once(monkeypatch):
@@ -268,13 +300,13 @@ def test_a_spare_trial_that_no_run_came_for_is_told_so_once(monkeypatch):
     spare = offers.suggest("3")
     assert spare["run"] is None
     elsewhere = "n" if spare["node"] == "m" else "m"
-    offers.on_trial_complete(on[elsewhere], result={"status": "finished"})
+    end(offers, on[elsewhere])
     assert offered(offers, "4") == "late"
     assert [offered(offers, "5") for _ in range(2)] == [None, None]
     assert assigned == [(spare["node"], "3", {})]
-    offers.on_trial_complete("3", result={"status": None})
-    offers.on_trial_complete(on[spare["node"]], result={"status": "finished"})
-    offers.on_trial_complete("4", result={"status": "finished"})
+    offers.on_trial_complete("3")
+    end(offers, on[spare["node"]])
+    end(offers, "4")
     assert offered(offers, "5") == Searcher.FINISHED
 
 

@@ -91,6 +91,34 @@ def test_a_process_that_is_told_to_go_reports_and_then_ends():
         trial.step()
 
 
+def test_a_trial_goes_on_with_the_runs_it_is_given_until_there_are_none(monkeypatch):
+    trial, report = ended(broken("mistake", "UserError: no such column"))
+    assert report["status"] == "failed"
+    run = {"run_id": "second", "job": Job(RUN.model_dump_json(), "store", 1)}
+    given = [None, run, {}]
+    monkeypatch.setattr(trainable, "assignment", lambda *_: given.pop(0))
+    assert trial.step() == {"step": 0, "status": None, "done": False}
+    report = last_report(trial)
+    assert (report["run_id"], report["status"]) == ("second", "finished")
+    assert trial.step()["done"]
+
+
+def test_the_ranks_of_a_run_are_gone_when_its_end_is_told():
+    gone = []
+
+    class Held(Scripted):
+        def start(self, run):
+            del run
+
+            def attempt():
+                yield Progress(1, 1, 0.5, "finished")
+                gone.append(True)
+
+            return attempt()
+
+    assert (last_report(Held())["status"], gone) == ("finished", [True])
+
+
 def test_a_trial_that_is_ended_finishes_the_step_it_is_in():
     seen = []
 
@@ -125,7 +153,7 @@ def test_the_second_error_fails_the_run_with_its_message():
     trial, report = ended(
         broken("error", "RuntimeError: one"), broken("error", "RuntimeError: two")
     )
-    assert (report["status"], report["done"]) == ("failed", True)
+    assert (report["status"], report["done"]) == ("failed", False)
     assert report["error"] == "RuntimeError: two"
     assert len(trial.started) == 2
 
