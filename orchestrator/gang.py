@@ -1,6 +1,6 @@
 """One run on what it holds: its ranks, on the nodes that the policy chose.
 
-The trial's process supervises. It waits for its placement group, has the nodes' hosts carry the
+The trial's process supervises. It waits for its slots, has the nodes' hosts carry the
 ranks out, polls how far the first one is, and ends them all. A rank that raises ends the run with
 its own error; one that dies or falls silent ends it as lost.
 """
