@@ -7,9 +7,9 @@ offers a run only when its resources are free, and Tune starts what it is offere
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.occupancy import UNITS, Occupancy
 from orchestrator.policy import Line, next_start
@@ -39,6 +39,19 @@ class Event:
     report: dict[str, Any]
 
 
+class Hosts(Protocol):
+    """What is asked of the hosts of the nodes; see ``RankHosts``."""
+
+    def assign(self, node: str, trial: str, run: dict[str, Any]) -> None:
+        """Give a spare trial on a node its run, or with an empty one let it end."""
+
+    def doubt(self, nodes: Collection[str]) -> None:
+        """Ask nodes on which a run was lost whether they are there."""
+
+    def doubted(self, node: str) -> bool:
+        """Return whether a node has not answered yet."""
+
+
 class Admission(Searcher):  # type: ignore[misc]
     """Offers each run once its turn has come and its GPUs are free.
 
@@ -56,7 +69,6 @@ class Admission(Searcher):  # type: ignore[misc]
 
     Args:
         nodes: the nodes now and the GPUs (or CPUs, where none has GPUs) that runs may take of each.
-        assign: tells a spare trial on a node its run, or with an empty one to end.
     """
 
     def __init__(
@@ -65,7 +77,7 @@ class Admission(Searcher):  # type: ignore[misc]
         nodes: Callable[[], Sequence[tuple[str, int]]],
         emit: Callable[[Event], None],
         reservations: Reservations,
-        assign: Callable[[str, str, dict[str, Any]], None],
+        hosts: Hosts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(metric="step", mode="max")
@@ -77,7 +89,7 @@ class Admission(Searcher):  # type: ignore[misc]
         self._nodes = nodes
         self._emit = emit
         self._reservations = reservations
-        self._assign = assign
+        self._hosts = hosts
         self._clock = clock
         self._cluster = Occupancy(())
         self._looked = float("-inf")
@@ -93,7 +105,7 @@ class Admission(Searcher):  # type: ignore[misc]
         self._look(now)
         self._reservations.tidy()
         if not len(self._line):
-            self._trials.dismiss_spare(lambda node, name: self._assign(node, name, {}))
+            self._trials.dismiss_spare(lambda node, name: self._hosts.assign(node, name, {}))
             return None if len(self._trials) else str(Searcher.FINISHED)
         if not self._cluster.placed:
             self._weigh(now, TRIED_FIRST)
@@ -102,7 +114,7 @@ class Admission(Searcher):  # type: ignore[misc]
             if spare is None:
                 return self._offer(trial_id, trial, run)
             self._trials.take_over(spare, trial)
-            self._assign(trial.node, spare, run)
+            self._hosts.assign(trial.node, spare, run)
         self._weigh(now, TRIED_AGAIN)
         short = self._trials.node_short_of_spares(self._side_by_side(), len(self._line))
         return None if short is None else self._offer(trial_id, Trial(short), None)
@@ -131,6 +143,8 @@ class Admission(Searcher):  # type: ignore[misc]
         if start is None:
             return None
         nodes = tuple(gpu.node for gpu in start.gpus)
+        if any(self._hosts.doubted(node) for node in nodes):
+            return None
         spare = self._trials.spare_on(nodes[0])
         if spare is None and not self._trials.may_start_on(nodes[0]):
             return None
@@ -147,7 +161,11 @@ class Admission(Searcher):  # type: ignore[misc]
     def _side_by_side(self) -> dict[str, int]:
         """Return how many of the smallest run that waits each node has room for."""
         smallest = min((run.demand.units for run in self._line.heads()), default=UNITS)
-        return {node: len(gpus) * UNITS // smallest for node, gpus in self._cluster.nodes.items()}
+        return {
+            node: len(gpus) * UNITS // smallest
+            for node, gpus in self._cluster.nodes.items()
+            if not self._hosts.doubted(node)
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         trial = self._trials.get(trial_id)
@@ -186,6 +204,7 @@ class Admission(Searcher):  # type: ignore[misc]
         run = trial.offer.run
         self._release(run.run_id)
         self._look(self._clock(), at_once=True)
+        self._hosts.doubt(trial.nodes)
         if trial.preempted:
             self._line.add(replace(run, opens=True))
             self._emit(Event(run.run_id, "preempted", {}))
@@ -230,7 +249,7 @@ class Admission(Searcher):  # type: ignore[misc]
             "_nodes": None,
             "_clock": None,
             "_reservations": None,
-            "_assign": None,
+            "_hosts": None,
         }
 
     def save(self, checkpoint_path: str) -> None:

@@ -74,9 +74,13 @@ class Reservations:
             group.idle_since = self._clock()
 
     def forget(self, node: str) -> None:
-        """Count on nothing of a node that has left."""
-        for place in [place for place in self._at if place[0] == node]:
-            del self._at[place]
+        """Count on nothing of a node that has left, nor on what was asked for together with it.
+
+        A group that has lost a bundle counts as not there: who waits for another one of its bundles
+        waits in vain. Runs that use those keep them to their end.
+        """
+        lost = {id(group) for place, group in self._at.items() if place[0] == node}
+        self._at = {place: group for place, group in self._at.items() if id(group) not in lost}
 
     def tidy(self) -> None:
         """Give what has been idle for long, or is not there any more, back to the cluster."""

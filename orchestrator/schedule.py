@@ -67,7 +67,7 @@ def run_all(
         tune.Tuner(
             tune.with_resources(trainable, resources_of),
             tune_config=tune.TuneConfig(
-                search_alg=Admission(offers, present, emit, reservations, hosts.assign),
+                search_alg=Admission(offers, present, emit, reservations, hosts),
                 num_samples=-1,
                 max_concurrent_trials=None,
             ),

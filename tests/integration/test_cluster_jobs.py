@@ -17,7 +17,7 @@ from sweeps.results.store import Store
 
 DEPTHSWEEP = str(Path(sys.executable).with_name("depthsweep"))
 SWEEP = """
-name: pair
+name: trio
 models:
   a: {standin: gpt2, layers: 2, width: 32, vocabulary: 400, pretrain_steps: 5}
 objectives:
@@ -26,7 +26,7 @@ probe: {data: {builtin: python-docs}, rows: 32, sequence_length: 16, every: 250}
 defaults: {steps: 500, batch_size: 4, sequence_length: 16, learning_rate: 1e-3, part_steps: 40}
 blocks:
   - name: all
-    grid: {model: [a], objective: [clm], control: [standard], seed: [0, 1]}
+    grid: {model: [a], objective: [clm], control: [standard], seed: [0, 1, 2]}
 """
 
 
@@ -82,7 +82,7 @@ def wait_for(found, seconds=200):
 
 
 def written(folder, text=SWEEP):
-    (folder / "pair.yaml").write_text(text, encoding="utf-8")
+    (folder / "trio.yaml").write_text(text, encoding="utf-8")
     words = ["depth", "layer", "gradient", "norm", "probe", "seed", "block", "model"]
     rows = [{"text": " ".join(words[i % 8 :] + words[: i % 5])} for i in range(400)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -114,7 +114,7 @@ def test_a_sweep_survives_cancel_and_a_lost_node_and_equals_one_machine(cluster,
     profile, env = cluster
     written(tmp_path)
     store = tmp_path / "store"
-    submit = ["submit", "pair.yaml", "--cluster", str(profile), "--store", "store"]
+    submit = ["submit", "trio.yaml", "--cluster", str(profile), "--store", "store"]
     first = call(*submit, "--json", cwd=tmp_path, env=env)
     assert first.returncode == 0, first.stderr
     told = json.loads(first.stdout)
@@ -124,13 +124,13 @@ def test_a_sweep_survives_cancel_and_a_lost_node_and_equals_one_machine(cluster,
     again = json.loads(call(*submit, "--json", cwd=tmp_path, env=env).stdout)
     assert again == {**told, "attached": True}
 
-    stopped = call("cancel", "pair", "--store", "store", cwd=tmp_path, env=env)
+    stopped = call("cancel", "trio", "--store", "store", cwd=tmp_path, env=env)
     assert stopped.returncode == 0, stopped.stderr
     assert f"{told['submission_id']} stopped" in stopped.stdout
     causes = [attempt["cause"] for run in Store(store).runs() for attempt in run.attempts()]
     assert "cancelled" in causes
     assert None not in causes
-    status = call("status", "pair", "--store", "store", cwd=tmp_path, env=env).stdout
+    status = call("status", "trio", "--store", "store", cwd=tmp_path, env=env).stdout
     assert f"job {told['submission_id']}: stopped" in status
     assert "cluster: 3 nodes, 3 CPUs, 0 GPUs" in status
 
@@ -138,13 +138,13 @@ def test_a_sweep_survives_cancel_and_a_lost_node_and_equals_one_machine(cluster,
     second = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
     os.kill(wait_for(lambda: a_node_that_computes(store)).pid, signal.SIGKILL)
     assert json.loads(second.communicate(timeout=200)[0])["attempt"] == 2
-    assert call("logs", "pair", "-f", "--store", "store", cwd=tmp_path, env=env).returncode == 0
-    said = call("logs", "pair", "--store", "store", cwd=tmp_path, env=env).stdout
-    assert "pair: 2 finished" in said
+    assert call("logs", "trio", "-f", "--store", "store", cwd=tmp_path, env=env).returncode == 0
+    said = call("logs", "trio", "--store", "store", cwd=tmp_path, env=env).stdout
+    assert "trio: 3 finished" in said
     assert "continues from step" in said
     assert "lost" in said
 
-    alone = call("run", "pair.yaml", "--store", "alone", cwd=tmp_path, env=env)
+    alone = call("run", "trio.yaml", "--store", "alone", cwd=tmp_path, env=env)
     assert alone.returncode == 0, alone.stderr
     assert parts_of(store) == parts_of(tmp_path / "alone")
 
@@ -167,7 +167,7 @@ def test_what_the_cluster_refuses_is_one_line(cluster, tmp_path):
         one_line(
             call(
                 "submit",
-                "pair.yaml",
+                "trio.yaml",
                 "--cluster",
                 str(static),
                 "--store",
@@ -179,7 +179,7 @@ def test_what_the_cluster_refuses_is_one_line(cluster, tmp_path):
         )
     refused = call(
         "submit",
-        "pair.yaml",
+        "trio.yaml",
         "--cluster",
         str(profile),
         "--store",

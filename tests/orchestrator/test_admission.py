@@ -44,13 +44,31 @@ class Reservations:
         pass
 
 
+class Hosts:
+    """What trials were told, and the nodes that do not answer."""
+
+    def __init__(self):
+        self.assigned = []
+        self.asked = []
+        self.silent = set()
+
+    def assign(self, *given):
+        self.assigned.append(given)
+
+    def doubt(self, nodes):
+        self.asked += nodes
+
+    def doubted(self, node):
+        return node in self.silent
+
+
 @pytest.fixture(autouse=True)
 def processes_start_at_once(monkeypatch):
     monkeypatch.setattr(trials, "STARTING", 99)
     monkeypatch.setattr(trials, "SPARES", 0)
 
 
-def admission(runs, cluster, reservations=None, assigned=None):
+def admission(runs, cluster, reservations=None, hosts=None):
     """Offers of runs {id: (gpus, seconds)}, and the list that events go to."""
     events = []
     offers = [
@@ -60,13 +78,12 @@ def admission(runs, cluster, reservations=None, assigned=None):
         )
         for run_id, (gpus, seconds) in runs.items()
     ]
-    assigned = [] if assigned is None else assigned
     return Admission(
         offers,
         cluster.nodes,
         events.append,
         reservations or Reservations(),
-        lambda *given: assigned.append(given),
+        hosts or Hosts(),
         lambda: cluster.now,
     ), events
 
@@ -145,6 +162,20 @@ def test_losses_with_a_node_that_left_do_not_count_whenever_that_is_noticed():
         cluster.now += 2
     assert offered(offers, "last") == "a"
     assert {e.kind for e in events} == {"started", "lost"}
+
+
+def test_nothing_is_started_on_a_node_that_lost_a_run_and_does_not_answer(monkeypatch):
+    """Ray says for a while that it is alive; a run given to it would be lost again and again."""
+    monkeypatch.setattr(trials, "SPARES", 1)
+    hosts = Hosts()
+    offers, _ = admission({"a": (1, 9), "b": (1, 3)}, Cluster(n=1), hosts=hosts)
+    assert offered(offers, "1") == "a"
+    hosts.silent = {"n"}
+    offers.on_trial_complete("1", error=True)
+    assert hosts.asked == ["n"]
+    assert offered(offers, "2") is None
+    hosts.silent = set()
+    assert offered(offers, "2") == "a"
 
 
 def test_a_node_that_joins_is_used_and_one_that_leaves_is_not_any_more():
@@ -245,9 +276,9 @@ def test_it_can_be_saved_as_tune_does():
 
 def test_where_shares_may_follow_trials_are_started_ahead_and_given_their_runs(monkeypatch):
     monkeypatch.setattr(trials, "SPARES", 2)
-    assigned = []
+    hosts = Hosts()
     runs = {"whole": (1, 9), "a": (0.5, 3), "b": (0.5, 2)}
-    offers, events = admission(runs, Cluster(n=1), assigned=assigned)
+    offers, events = admission(runs, Cluster(n=1), hosts=hosts)
     assert offered(offers, "1") == "whole"
     assert offered(offers, "2") is None  # one process at a time
     offers.on_trial_result("1", {"step": 0})
@@ -256,7 +287,7 @@ def test_where_shares_may_follow_trials_are_started_ahead_and_given_their_runs(m
     assert offered(offers, "3") is None  # two shares fit, two trials there are
     end(offers, "1")
     assert offered(offers, "3") == "b"
-    ((node, trial, run),) = assigned
+    ((node, trial, run),) = hosts.assigned
     assert (node, trial, run["run_id"]) == ("n", "2", "a")
     offers.on_trial_result("2", {"step": 1, "steps": 2})
     assert events[-1].run_id == "a"
@@ -265,17 +296,18 @@ def test_where_shares_may_follow_trials_are_started_ahead_and_given_their_runs(m
 
 
 def test_a_trial_supervises_one_run_after_another():
-    assigned = []
-    offers, events = admission({"a": (1, 9), "b": (1, 3)}, Cluster(n=1), assigned=assigned)
+    hosts = Hosts()
+    offers, events = admission({"a": (1, 9), "b": (1, 3)}, Cluster(n=1), hosts=hosts)
     assert offered(offers, "1") == "a"
     offers.on_trial_result("1", {"step": 3, "status": "failed"})
     assert offered(offers, "2") is None
-    assert [(node, trial, run["run_id"]) for node, trial, run in assigned] == [("n", "1", "b")]
+    ((node, trial, run),) = hosts.assigned
+    assert (node, trial, run["run_id"]) == ("n", "1", "b")
     offers.on_trial_result("1", {"step": 3, "status": "finished"})
     kinds = [(e.run_id, e.kind) for e in events]
     assert kinds == [("a", "started"), ("a", "ended"), ("b", "started"), ("b", "ended")]
     assert offered(offers, "2") is None
-    assert assigned[1:] == [("n", "1", {})]
+    assert hosts.assigned[1:] == [("n", "1", {})]
     offers.on_trial_complete("1")
     assert offered(offers, "2") == Searcher.FINISHED
 
@@ -291,9 +323,9 @@ def test_a_run_that_is_lost_late_is_not_given_to_a_trial_that_was_dismissed():
 
 def test_a_spare_trial_that_no_run_came_for_is_told_so_once(monkeypatch):
     monkeypatch.setattr(trials, "SPARES", 2)
-    assigned = []
+    hosts = Hosts()
     runs = {"x": (1, 9), "y": (1, 8), "late": (0.5, 3)}
-    offers, _ = admission(runs, Cluster(m=1, n=1), assigned=assigned)
+    offers, _ = admission(runs, Cluster(m=1, n=1), hosts=hosts)
     on = {answer["node"]: answer["trial"] for answer in map(offers.suggest, "12")}
     for trial in "12":
         offers.on_trial_result(trial, {"step": 0})
@@ -303,7 +335,7 @@ def test_a_spare_trial_that_no_run_came_for_is_told_so_once(monkeypatch):
     end(offers, on[elsewhere])
     assert offered(offers, "4") == "late"
     assert [offered(offers, "5") for _ in range(2)] == [None, None]
-    assert assigned == [(spare["node"], "3", {})]
+    assert hosts.assigned == [(spare["node"], "3", {})]
     offers.on_trial_complete("3")
     end(offers, on[spare["node"]])
     end(offers, "4")
