@@ -141,7 +141,8 @@ def run_sweep(
     if board.resumed:
         steps = sorted(board.resumed.values())
         span = f"step {steps[0]}" if steps[0] == steps[-1] else f"steps {steps[0]} to {steps[-1]}"
-        console.print(f"{len(board.resumed)} runs were resumed from checkpoints of {span}")
+        runs = "1 run" if len(steps) == 1 else f"{len(steps)} runs"
+        console.print(f"{runs} resumed from checkpoints of {span}")
     code = _close(sweep, board.ended, board.errors, skipped, as_json, console)
     if code != INTERRUPTED:
         return code
