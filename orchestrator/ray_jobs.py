@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ _STATES: dict[str, State] = {
 
 class NoCluster(UserError):
     """Nothing answers at a cluster's address."""
+
+
+def require_packages(*names: str) -> None:
+    """Raises UserError, naming the extra to install, where a package clusters need is missing."""
+    if any(find_spec(name) is None for name in names):
+        raise UserError("clusters need more of Ray: pip install 'depthsweep[cluster]'")
 
 
 def read_token(path: Path) -> str | None:
@@ -60,12 +67,9 @@ class JobsApiClient:
         Raises NoCluster where nothing answers, UserError where the token is refused or Ray is
         another version.
         """
-        try:
-            import requests
-        except ImportError:
-            raise UserError(
-                "clusters need more of Ray: pip install 'depthsweep[cluster]'"
-            ) from None
+        require_packages("requests")
+        import requests
+
         token = read_token(token_path) if token_path else None
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         client = cls(address.rstrip("/"), token_path, headers)

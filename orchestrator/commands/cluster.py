@@ -79,7 +79,9 @@ def _local(profile_name: str) -> LocalCluster:
     from cluster.library import profile_path, read_profile
     from cluster.profile import Local
     from orchestrator.local_cluster import LocalCluster
+    from orchestrator.ray_jobs import require_packages
 
+    require_packages("psutil", "aiohttp_cors")  # the second is the dashboard's, and its Jobs API
     profile = read_profile(profile_name)
     if not isinstance(profile, Local):
         path = Path(profile_path(profile_name))
