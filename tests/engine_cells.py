@@ -24,6 +24,7 @@ from workers.engines.plain import PlainEngine
 from workers.objectives.language_modelling import IGNORED
 from workers.objectives.registry import build_objective
 from workers.pretrained import ModelFacts, PretrainedModel
+from workers.rank_process import end_process
 from workers.ranks import Ranks
 from workers.standins import build_config, build_tokenizer
 
@@ -215,3 +216,4 @@ def main():
 
 if __name__ == "__main__":
     main()
+    end_process()

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from sweeps.results.store import RunFolder
 from workers.checkpoint import load_checkpoint, save_checkpoint
+from workers.rank_process import end_process
 from workers.ranks import Ranks
 
 CELLS = [
@@ -47,3 +48,4 @@ def main():
 
 if __name__ == "__main__":
     main()
+    end_process()

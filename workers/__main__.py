@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sweeps.errors import UserError
 from sweeps.results.store import Store
 from sweeps.spec import RunSpec
+from workers.rank_process import end_process
 
 # Exit codes of a run that was told to stop: 128 and the number of the signal that usually says so.
 STOPPED = {"cancelled": 130, "preempted": 143}
@@ -88,4 +89,4 @@ def for_processes(run: RunSpec, processes: int) -> RunSpec:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -11,12 +11,13 @@ import importlib
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from sweeps.errors import UserError
 from sweeps.results.attempt import Superseded
@@ -159,6 +160,18 @@ def serve(connection: Connection) -> None:
     threading.Thread(target=talk.listen, name="listen", daemon=True).start()
     while (job := talk.jobs.get()) is not None:
         _carry_out(job, talk)
+
+
+def end_process(code: int = 0) -> NoReturn:
+    """End this process at once, once what it printed is out; for one that has done its work.
+
+    What a run leaves behind, threads and libraries, has no say in it: an interpreter that
+    finalizes while a thread of torch or gloo waits for it is aborted now and then ("terminate
+    called without an active exception"), and a run that had finished would count as lost.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _carry_out(job: Job, talk: _Talk) -> None:

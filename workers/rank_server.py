@@ -19,7 +19,7 @@ import struct
 import sys
 from multiprocessing.connection import Connection
 
-from workers.rank_process import serve
+from workers.rank_process import end_process, serve
 
 IMPORTED = ("torch", "transformers", "workers.train", "workers.ranks")
 # A parent that has asked CUDA how many GPUs there are cannot be forked; this has torch ask NVML.
@@ -32,8 +32,7 @@ def main() -> None:
         serve(Connection(int(sys.argv[2])))
     else:
         _answer(socket.socket(fileno=int(sys.argv[1])))
-    sys.stdout.flush()
-    os._exit(0)  # what a run left behind, threads and libraries, has no say in when this ends
+    end_process()
 
 
 def _answer(control: socket.socket) -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("deepspeed")
 
 from engine_cells import Cell, advance, in_ranks, prepare
 
+from workers.rank_process import end_process
 from workers.ranks import Ranks
 
 WRAPPERS = {
@@ -108,3 +109,4 @@ def test_deepspeed_does_not_replace_torchs_linear(found):
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     examine(sys.argv[1])
+    end_process()
