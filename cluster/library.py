@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import cast
 
 from cluster.profile import KINDS, Profile
+from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError, closest
-from sweeps.yaml_source import YamlSource
 
 PROFILES = Path(__file__).with_name("profiles")
 

@@ -21,12 +21,12 @@ from sweeps import spec
 from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.engines.plain import PlainEngine
+from workers.models.pretrained import ModelFacts, PretrainedModel
+from workers.models.standins import build_config, build_tokenizer
 from workers.objectives.language_modelling import IGNORED
 from workers.objectives.registry import build_objective
-from workers.pretrained import ModelFacts, PretrainedModel
-from workers.rank_process import end_process
-from workers.ranks import Ranks
-from workers.standins import build_config, build_tokenizer
+from workers.ranks.process_group import Ranks
+from workers.ranks.rank_process import end_process
 
 ROOT = Path(__file__).resolve().parent.parent
 # eps far above rounding: with 1e-8, near-zero gradients turn rounding into steps of full size.

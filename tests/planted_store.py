@@ -11,12 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweeps.expand import Sweep
-from sweeps.results.objective_distance import record_distance
-from sweeps.results.schema import NULL_METRICS, TABLES
-from sweeps.results.store import RunFolder, Store
-from sweeps.results.whole_files import write_json
-from sweeps.results.writer import RunWriter
+from sweeps.declaration.expand import Sweep
+from sweeps.files.whole_files import write_json
+from sweeps.reading.objective_distance import record_distance
 from sweeps.spec import (
     BuiltinData,
     EqualStep,
@@ -30,6 +27,9 @@ from sweeps.spec import (
     RunSpec,
     Standard,
 )
+from sweeps.store.schema import NULL_METRICS, TABLES
+from sweeps.store.store import RunFolder, Store
+from sweeps.store.writer import RunWriter
 
 CONTROLS: dict[str, Any] = {
     "standard": Standard(),

@@ -5,7 +5,7 @@ import sys
 import time
 
 from workers.progress import Progress
-from workers.rank_process import CudaAfterFork
+from workers.ranks.rank_process import CudaAfterFork
 
 
 def sleep(job, notice):

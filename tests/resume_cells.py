@@ -11,10 +11,10 @@ import torch
 from engine_cells import Cell, advance, prepare, weights
 from safetensors.torch import save_file
 
-from sweeps.results.store import RunFolder
+from sweeps.store.store import RunFolder
 from workers.checkpoint import load_checkpoint, save_checkpoint
-from workers.rank_process import end_process
-from workers.ranks import Ranks
+from workers.ranks.process_group import Ranks
+from workers.ranks.rank_process import end_process
 
 CELLS = [
     *(Cell("equal_step_mean", stage) for stage in range(4)),

@@ -1,6 +1,6 @@
 """A run of seconds, for tests that need one."""
 
-from sweeps.corpora import corpus_digest
+from sweeps.declaration.corpora import corpus_digest
 from sweeps.spec import (
     BuiltinData,
     Execution,

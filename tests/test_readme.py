@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from orchestrator.cli import COMMANDS, cli
-from sweeps.sweep_spec import SweepSpec
-from sweeps.yaml_source import YamlSource
+from sweeps.declaration.sweep_spec import SweepSpec
+from sweeps.declaration.yaml_source import YamlSource
 
 README = Path("README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.M | re.S)

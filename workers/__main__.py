@@ -13,9 +13,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sweeps.errors import UserError
-from sweeps.results.store import Store
 from sweeps.spec import RunSpec
-from workers.rank_process import end_process
+from sweeps.store.store import Store
+from workers.ranks.rank_process import end_process
 
 # Exit codes of a run that was told to stop: 128 and the number of the signal that usually says so.
 STOPPED = {"cancelled": 130, "preempted": 143}
@@ -49,8 +49,8 @@ def _read(path: str) -> RunSpec:
 def _train(run: RunSpec, store: Store, threads: int) -> int:
     import torch
 
-    from workers.notice import Notice, given_by_signals
-    from workers.ranks import Ranks
+    from workers.ranks.notice import Notice, given_by_signals
+    from workers.ranks.process_group import Ranks
     from workers.train import train
 
     torch.set_num_threads(threads)

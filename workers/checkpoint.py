@@ -28,11 +28,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sweeps.results.manifest import damage
-from sweeps.results.objects import ObjectPath
-from sweeps.results.patience import patiently
-from sweeps.results.store import RunFolder
-from sweeps.results.whole_files import (
+from sweeps.files.objects import ObjectPath
+from sweeps.files.patience import patiently
+from sweeps.files.whole_files import (
     Place,
     file_checksum,
     local_file,
@@ -42,9 +40,11 @@ from sweeps.results.whole_files import (
     whole_folder,
     write_json,
 )
-from sweeps.results.writer import RunWriter
+from sweeps.store.manifest import damage
+from sweeps.store.store import RunFolder
+from sweeps.store.writer import RunWriter
 from workers.engines.engine import LAYER_TENSORS, Engine
-from workers.ranks import OnlookersWriter
+from workers.ranks.process_group import OnlookersWriter
 
 CPU = torch.device("cpu")
 

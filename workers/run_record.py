@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from sweeps.results.patience import patiently
-from sweeps.results.records import sealed
-from sweeps.results.store import RunFolder
-from sweeps.results.whole_files import write_json
+from sweeps.files.patience import patiently
+from sweeps.files.whole_files import write_json
 from sweeps.spec import RunSpec
-from workers.pretrained import ModelFacts
+from sweeps.store.records import sealed
+from sweeps.store.store import RunFolder
+from workers.models.pretrained import ModelFacts
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow")
 

@@ -8,23 +8,23 @@ from typing import Any
 
 import torch
 
-from sweeps.results.attempt import Attempt
-from sweeps.results.store import Status, Store
-from sweeps.results.writer import RunWriter
 from sweeps.spec import RunSpec, learning_rate
+from sweeps.store.attempt import Attempt
+from sweeps.store.store import Status, Store
+from sweeps.store.writer import RunWriter
 from workers.checkpoint import load_checkpoint, save_checkpoint
 from workers.controls.layer_groups import LayerGroup, find_blocks, find_layer_groups
-from workers.data import cached_arrays, load_rows, tokenizer_digest
+from workers.data.datasets import cached_arrays, load_rows, tokenizer_digest
 from workers.engines.layer_adamw import LayerStep
 from workers.engines.registry import build_engine
-from workers.models import load_model
-from workers.notice import Notice
+from workers.loading import load_model
 from workers.objectives.objective import Batch
 from workers.objectives.registry import build_objective
 from workers.probes.capture import choose_rows, reference_states
 from workers.probes.measure import DepthProbe
 from workers.progress import Progress
-from workers.ranks import ALONE, OnlookersAttempt, OnlookersWriter, Ranks, connect
+from workers.ranks.notice import Notice
+from workers.ranks.process_group import ALONE, OnlookersAttempt, OnlookersWriter, Ranks, connect
 from workers.run_record import write_run_record
 
 

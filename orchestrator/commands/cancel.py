@@ -19,9 +19,9 @@ POLL_SECONDS = 0.5
 @click.option("--cluster", "profile_name", help="Profile (default: where it was submitted).")
 def command(name: str, store: str, profile_name: str | None) -> int:
     """Stop the job of sweep NAME. Finished runs are kept, the others continue when resumed."""
-    from orchestrator.recovery import ledger
-    from orchestrator.submission import find
-    from sweeps.results.store import Store
+    from orchestrator.jobs.submission import find
+    from orchestrator.ledger.recovery import ledger
+    from sweeps.store.store import Store
 
     found = find(name, store, profile_name)
     job = found.job

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from sweeps.analysis.claims import ClaimResult
+    from sweeps.statistics.claims import ClaimResult
 
 
 @click.command()
@@ -28,13 +28,13 @@ def command(name: str, store: str, file: str | None, metric: str, at: str, as_js
     verdict under every distance. Claims are data: see sweeps/library/claims.yaml.
     """
     from orchestrator.commands.profile import moment
-    from orchestrator.output import terminal_width
-    from sweeps.analysis.claims import evaluate, read_claims
-    from sweeps.analysis.claims_text import claims_text
-    from sweeps.analysis.profiles import measure_each
-    from sweeps.results.claims_file import find_claims
-    from sweeps.results.schema import NULL_METRICS
-    from sweeps.results.tables import open_store
+    from orchestrator.display.output import terminal_width
+    from sweeps.reading.tables import open_store
+    from sweeps.report.claims_text import claims_text
+    from sweeps.statistics.claims import evaluate, read_claims
+    from sweeps.statistics.profiles import measure_each
+    from sweeps.store.claims_file import find_claims
+    from sweeps.store.schema import NULL_METRICS
 
     tables = open_store(store, sweep=name)
     claims = read_claims(find_claims(tables.store, name, file))

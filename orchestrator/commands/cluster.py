@@ -11,7 +11,7 @@ import click
 from sweeps.errors import UserError
 
 if TYPE_CHECKING:
-    from orchestrator.local_cluster import LocalCluster
+    from orchestrator.jobs.local_cluster import LocalCluster
 
 
 @click.group("cluster")
@@ -39,7 +39,7 @@ def render_profile(profile_name: str, sweep_file: str | None, store: str | None)
     """Print the file that would be applied: PROFILE is a name, or a .yaml file of yours."""
     from cluster.library import read_profile
     from cluster.render import render
-    from orchestrator.submission import job_of
+    from orchestrator.jobs.submission import job_of
 
     profile = read_profile(profile_name)
     if (sweep_file is None) != (store is None):
@@ -78,8 +78,8 @@ def down(profile_name: str) -> None:
 def _local(profile_name: str) -> LocalCluster:
     from cluster.library import profile_path, read_profile
     from cluster.profile import Local
-    from orchestrator.local_cluster import LocalCluster
-    from orchestrator.ray_jobs import require_packages
+    from orchestrator.jobs.local_cluster import LocalCluster
+    from orchestrator.jobs.ray_jobs import require_packages
 
     require_packages("psutil", "aiohttp_cors")  # the second is the dashboard's, and its Jobs API
     profile = read_profile(profile_name)

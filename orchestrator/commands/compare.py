@@ -37,12 +37,12 @@ def command(
     is insufficient. The verdict under each distance stands beside it.
     """
     from orchestrator.commands.profile import moment
-    from orchestrator.output import emit, terminal_width
-    from sweeps.analysis.persistence import verdicts_by_metric
-    from sweeps.analysis.persistence_text import persistence_text
-    from sweeps.analysis.profiles import measure_each
-    from sweeps.results.schema import NULL_METRICS
-    from sweeps.results.tables import open_store
+    from orchestrator.display.output import emit, terminal_width
+    from sweeps.reading.tables import open_store
+    from sweeps.report.persistence_text import persistence_text
+    from sweeps.statistics.persistence import verdicts_by_metric
+    from sweeps.statistics.profiles import measure_each
+    from sweeps.store.schema import NULL_METRICS
 
     tables = open_store(store, sweep=name)
     metrics = [metric, *[other for other in NULL_METRICS if other != metric]]

@@ -17,8 +17,8 @@ def command(name: str, store: str, as_json: bool) -> None:
 
     Equal for equal rows, bit for bit, whatever was interrupted, resumed or run elsewhere.
     """
-    from sweeps.results.digest import digests
-    from sweeps.results.tables import open_store
+    from sweeps.reading.digest import digests
+    from sweeps.reading.tables import open_store
 
     found = list(digests(open_store(store, sweep=name)))
     if as_json:

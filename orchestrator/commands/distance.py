@@ -20,8 +20,8 @@ def command(name: str, store: str, threads: int) -> None:
     objective and that of the fine-tuning objective. What is in the store already is not measured
     again; the tables, claims and the report then carry it.
     """
-    from sweeps.results.objective_distance import distance_key, recorded_distance
-    from sweeps.results.store import Store
+    from sweeps.reading.objective_distance import distance_key, recorded_distance
+    from sweeps.store.store import Store
 
     place = Store.at(store)
     runs = {distance_key(run): run for run in place.load_sweep(name).runs}

@@ -7,7 +7,7 @@ import json
 import click
 
 from sweeps.errors import UserError
-from sweeps.results.store import Store
+from sweeps.store.store import Store
 
 
 @click.command("doctor")
@@ -19,7 +19,7 @@ def command(location: str, fix: bool, as_json: bool) -> int:
 
     Runs that are going on are passed over.
     """
-    from sweeps.results.audit import audit
+    from sweeps.store.audit import audit
 
     store = Store.at(location)
     if not store.root.is_dir():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from sweeps.errors import UserError
-from sweeps.results.attempt import is_alive
-from sweeps.results.store import Store
+from sweeps.store.attempt import is_alive
+from sweeps.store.store import Store
 
 
 @click.command("forget")

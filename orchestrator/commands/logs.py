@@ -8,10 +8,10 @@ import time
 import click
 
 from sweeps.errors import UserError
-from sweeps.results.attempt import is_alive
-from sweeps.results.run_log import event_text, read_events
-from sweeps.results.store import RunFolder, Store
-from sweeps.results.whole_files import Place
+from sweeps.files.whole_files import Place
+from sweeps.store.attempt import is_alive
+from sweeps.store.run_log import event_text, read_events
+from sweeps.store.store import RunFolder, Store
 
 POLL_SECONDS = 0.5
 RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -37,7 +37,7 @@ def command(
         return _run_log(name, location, attempt, follow, as_json)
     if attempt or as_json:
         raise UserError("--attempt and --json are for the log of one run: give its RUN_ID")
-    from orchestrator.submission import find
+    from orchestrator.jobs.submission import find
 
     found = find(name, location, profile_name)
     said = (

@@ -11,21 +11,21 @@ from typing import Any
 
 import click
 
-from orchestrator.actions_text import print_actions
-from orchestrator.cost import estimate
-from orchestrator.estimates import ASSUMED_FLOPS, NOTHING_MEASURED, line_up, measure
-from orchestrator.gpu_pool import GpuPool, gpu_pool
-from orchestrator.memory import GIB
-from orchestrator.placement_table import placement_data, placement_lines
-from orchestrator.recovery import decide, ledger
-from orchestrator.simulation import Schedule
-from orchestrator.simulation import simulate as simulate_runs
-from orchestrator.simulation_text import simulation_data, simulation_lines
-from orchestrator.weights import weights_for
+from orchestrator.display.actions_text import print_actions
+from orchestrator.display.placement_table import placement_data, placement_lines
+from orchestrator.display.simulation_text import simulation_data, simulation_lines
+from orchestrator.ledger.recovery import decide, ledger
+from orchestrator.policy.priorities import weights_for
+from orchestrator.policy.simulation import Schedule
+from orchestrator.policy.simulation import simulate as simulate_runs
+from orchestrator.sizing.cost import estimate
+from orchestrator.sizing.estimates import ASSUMED_FLOPS, NOTHING_MEASURED, line_up, measure
+from orchestrator.sizing.gpu_pool import GpuPool, gpu_pool
+from orchestrator.sizing.memory import GIB
+from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.errors import UserError
-from sweeps.expand import Sweep, read_sweep
-from sweeps.results.store import Store
 from sweeps.spec import HubData, HubModel
+from sweeps.store.store import Store
 
 
 @click.command("plan")
@@ -144,7 +144,7 @@ def _simulated(
 
 
 def _draw(sweep: Sweep, done: Schedule, summary: list[str], path: str) -> None:
-    from orchestrator.gantt import gantt_page
+    from orchestrator.display.gantt import gantt_page
 
     page = gantt_page(sweep.name, done, sweep.by_id, summary)
     try:

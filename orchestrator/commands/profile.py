@@ -10,7 +10,7 @@ import click
 from sweeps.errors import UserError
 
 if TYPE_CHECKING:
-    from sweeps.analysis.profiles import At
+    from sweeps.statistics.profiles import At
 
 
 @click.command()
@@ -47,11 +47,11 @@ def command(
     change on relative depth (0 to 1). Centre: its centre of mass. Width: the share of blocks that
     carry it. n: finished runs.
     """
-    from orchestrator.output import emit, terminal_width
-    from sweeps.analysis.conditions import layer_bands, parse_by, summarise
-    from sweeps.analysis.profile_text import profile_text
-    from sweeps.analysis.profiles import measure, run_summary
-    from sweeps.results.tables import open_store
+    from orchestrator.display.output import emit, terminal_width
+    from sweeps.reading.tables import open_store
+    from sweeps.report.profile_text import profile_text
+    from sweeps.statistics.conditions import layer_bands, parse_by, summarise
+    from sweeps.statistics.profiles import measure, run_summary
 
     profiles = measure(open_store(store, sweep=name), metric, moment(at))
     keys = parse_by(by, profiles.runs)

@@ -33,9 +33,9 @@ def command(
     depthsweep query "SELECT model, control, avg(procrustes)
                       FROM profiles GROUP BY ALL"
     """
-    from orchestrator.output import emit
-    from sweeps.results.query import query
-    from sweeps.results.tables import open_store
+    from orchestrator.display.output import emit
+    from sweeps.reading.query import query
+    from sweeps.reading.tables import open_store
 
     frame = query(open_store(store, sweep=sweep, include_running=include_running), sql)
     emit(frame, form, output)

@@ -58,12 +58,12 @@ def page_of(
     from datetime import UTC, datetime
     from typing import cast
 
-    from sweeps.analysis.claims import read_claims
-    from sweeps.analysis.profiles import At
-    from sweeps.analysis.report import render
-    from sweeps.analysis.report_data import gather
-    from sweeps.results.claims_file import find_claims
-    from sweeps.results.tables import open_store
+    from sweeps.reading.tables import open_store
+    from sweeps.report.data import gather
+    from sweeps.report.page import render
+    from sweeps.statistics.claims import read_claims
+    from sweeps.statistics.profiles import At
+    from sweeps.store.claims_file import find_claims
 
     tables = open_store(store, sweep=name, include_running=include_running)
     sweep = tables.store.load_sweep(name)

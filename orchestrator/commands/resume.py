@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.actions_text import print_actions
 from orchestrator.commands.run import ON_CLUSTER, run_sweep
-from orchestrator.recovery import Choice, decide, ledger
+from orchestrator.display.actions_text import print_actions
+from orchestrator.ledger.recovery import Choice, decide, ledger
+from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError, closest
-from sweeps.expand import Sweep
-from sweeps.results.store import Store
+from sweeps.store.store import Store
 
 # Not finished ones: a result is run again by its id only.
 STATES = ("failed", "diverged", "cancelled", "preempted", "lost", "waiting")
@@ -65,8 +65,8 @@ def _submit(
     """Give what is left of a sweep to a cluster, as the store has it."""
     from cluster.library import read_profile
     from orchestrator.commands.submit import carry_out
-    from orchestrator.submission import Request, absolute_store
-    from orchestrator.working_directory import came_along
+    from orchestrator.jobs.submission import Request, absolute_store
+    from orchestrator.jobs.working_directory import came_along
 
     file = came_along(sweep)
     if file is not None:

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.actions_text import summary_lines
-from orchestrator.occupancy import UNITS
-from orchestrator.recovery import EVERYTHING, Choice, decide, ledger
-from sweeps.changes import compare_sweeps
+from orchestrator.display.actions_text import summary_lines
+from orchestrator.ledger.recovery import EVERYTHING, Choice, decide, ledger
+from orchestrator.policy.occupancy import UNITS
+from sweeps.declaration.changes import compare_sweeps
+from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.errors import UserError
-from sweeps.expand import Sweep, read_sweep
-from sweeps.results.claims_file import keep_claims
-from sweeps.results.store import Store
 from sweeps.spec import RunSpec
+from sweeps.store.claims_file import keep_claims
+from sweeps.store.store import Store
 
 if TYPE_CHECKING:
-    from orchestrator.estimates import Measured
-    from orchestrator.placement import Placement
-    from orchestrator.trials import Offer
+    from orchestrator.sizing.estimates import Measured
+    from orchestrator.sizing.placement import Placement
+    from orchestrator.tuning.trials import Offer
 
 
 # What a shell says of a process that Ctrl-C ended.
@@ -82,20 +82,20 @@ def run_sweep(
         console.print("  nothing to do: every run has a result")
         return _close(sweep, {}, {}, len(actions), as_json, console)
 
-    from orchestrator.connection import (
+    from orchestrator.connection.nodes import (
         cluster_nodes,
         connected_ray,
         local_ray,
         own_nodes,
         require_workers,
     )
-    from orchestrator.estimates import measure
-    from orchestrator.interruption import Interruption
-    from orchestrator.placement import place_on, slots_of
-    from orchestrator.progress import Board, Display
-    from orchestrator.schedule import run_all
-    from orchestrator.store_probe import require_store_on
-    from orchestrator.trainable import RunTrainable
+    from orchestrator.connection.store_probe import require_store_on
+    from orchestrator.display.progress import Board, Display
+    from orchestrator.sizing.estimates import measure
+    from orchestrator.sizing.placement import place_on, slots_of
+    from orchestrator.tuning.interruption import Interruption
+    from orchestrator.tuning.trainable import RunTrainable
+    from orchestrator.tuning.tune_sweep import run_all
 
     board = Board({run.run_id: run for run in to_run})
     measured = measure(store, sweep.runs)
@@ -153,8 +153,8 @@ def run_sweep(
 
 def _here(slots: int | None) -> tuple[Placement, float | None]:
     """Return the placement on this machine, and the bytes of its smallest GPU."""
-    from orchestrator.connection import gpu_bytes, gpu_count
-    from orchestrator.placement import Machine, place
+    from orchestrator.connection.nodes import gpu_bytes, gpu_count
+    from orchestrator.sizing.placement import Machine, place
 
     machine = Machine(os.cpu_count() or 1, gpu_count())
     return place(machine, slots), gpu_bytes() if machine.gpus else None
@@ -172,10 +172,10 @@ def _offers(
     A run on a GPU gets fresh processes, as does one of DeepSpeed: what one leaves on a device or in
     memory, the next would find. On CPUs a process runs one after another, warm.
     """
-    from orchestrator.estimates import line_up
-    from orchestrator.placement import rank_processes
-    from orchestrator.trials import Offer
-    from workers.rank_process import Job
+    from orchestrator.sizing.estimates import line_up
+    from orchestrator.sizing.placement import rank_processes
+    from orchestrator.tuning.trials import Offer
+    from workers.ranks.rank_process import Job
 
     lined = line_up(to_run, placement.slots, gpu_bytes, measured)
     return [

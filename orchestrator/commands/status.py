@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from orchestrator.commands.plan import control_name
-from orchestrator.pace import failures_by_cause, pace
-from orchestrator.recovery import STATES, Standing, ledger
+from orchestrator.ledger.pace import failures_by_cause, pace
+from orchestrator.ledger.recovery import STATES, Standing, ledger
 from sweeps.errors import UserError
-from sweeps.results.job_record import job_records
-from sweeps.results.store import Store
 from sweeps.spec import RunSpec
+from sweeps.store.job_record import job_records
+from sweeps.store.store import Store
 
 # Up to so many failed runs are listed one by one, more of them by cause.
 LISTED = 10
@@ -48,8 +48,8 @@ def _live(location: str, sweep: str, profile_name: str | None) -> list[str]:
     records = job_records(Store.at(location), sweep)
     if not records and profile_name is None:
         return []
-    from orchestrator.ray_jobs import JobsApiClient
-    from orchestrator.submission import find
+    from orchestrator.jobs.ray_jobs import JobsApiClient
+    from orchestrator.jobs.submission import find
 
     try:
         found = find(sweep, location, profile_name)
@@ -106,7 +106,7 @@ def _text(sweep: str, specs: Sequence[RunSpec], runs: list[dict[str, Any]]) -> l
     if ended:
         ago = datetime.now(UTC) - datetime.fromisoformat(max(ended))
         lines[0] += f", last ended {ago.total_seconds() / 60:.0f} min ago"
-    from orchestrator.progress import duration
+    from orchestrator.display.progress import duration
 
     going = pace(specs, runs)
     if going.runs_per_hour is not None:

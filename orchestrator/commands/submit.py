@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.expand import read_sweep
+from sweeps.declaration.expand import read_sweep
 
 if TYPE_CHECKING:
-    from orchestrator.submission import Request
+    from orchestrator.jobs.submission import Request
 
 
 @click.command("submit")
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def command(sweep_file: str, profile_name: str, store: str, follow: bool, as_json: bool) -> int:
     """Submit SWEEP_FILE to a cluster. The same submit again attaches, or goes on with the rest."""
     from cluster.library import read_profile
-    from orchestrator.submission import Request, absolute_store
+    from orchestrator.jobs.submission import Request, absolute_store
 
     sweep = read_sweep(sweep_file)
     path = Path(sweep_file).absolute()
@@ -40,7 +40,7 @@ def command(sweep_file: str, profile_name: str, store: str, follow: bool, as_jso
 
 def carry_out(request: Request, follow: bool, as_json: bool) -> int:
     """Submit, say how to go on, and follow if asked; return 1 when a followed job failed."""
-    from orchestrator.submission import find, submit
+    from orchestrator.jobs.submission import find, submit
 
     chosen = submit(request, lambda line: click.echo(line, err=True))
     if as_json:

@@ -23,8 +23,8 @@ def command(name: str, store: str, port: int, file: str | None, metric: str) -> 
     Rows of runs that have not ended are shown in the training curves. Ctrl-C stops.
     """
     from orchestrator.commands.report import page_of
-    from orchestrator.live_report import HOST, LiveReport, serve, store_state
-    from sweeps.results.store import Store
+    from orchestrator.display.live_report import HOST, LiveReport, serve, store_state
+    from sweeps.store.store import Store
 
     place = Store.at(store)
     place.load_sweep(name)

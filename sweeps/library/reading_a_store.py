@@ -16,10 +16,10 @@ def _():
     import marimo as mo
     import polars as pl
 
-    from sweeps.analysis.conditions import summarise
-    from sweeps.analysis.persistence import compare
-    from sweeps.analysis.profiles import measure
-    from sweeps.results import open_store
+    from sweeps import open_store
+    from sweeps.statistics.conditions import summarise
+    from sweeps.statistics.persistence import compare
+    from sweeps.statistics.profiles import measure
 
     return compare, measure, mo, open_store, pl, summarise
 

@@ -18,14 +18,14 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from sweeps.analysis.claims import evaluate, read_claims
-from sweeps.analysis.conditions import condition_columns, layer_bands, summarise
-from sweeps.analysis.persistence import verdicts_by_metric
-from sweeps.analysis.profiles import measure_each
-from sweeps.results.claims_file import find_claims
-from sweeps.results.schema import NULL_METRICS
-from sweeps.results.store import Store
-from sweeps.results.tables import open_store
+from sweeps.reading.tables import open_store
+from sweeps.statistics.claims import evaluate, read_claims
+from sweeps.statistics.conditions import condition_columns, layer_bands, summarise
+from sweeps.statistics.persistence import verdicts_by_metric
+from sweeps.statistics.profiles import measure_each
+from sweeps.store.claims_file import find_claims
+from sweeps.store.schema import NULL_METRICS
+from sweeps.store.store import Store
 from tests.planted_store import paper_runs, plant_paper
 
 REPEATS = 5

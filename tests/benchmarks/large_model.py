@@ -20,9 +20,9 @@ import time
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
-from orchestrator.memory import GIB, ModelShape, estimate_memory
-from orchestrator.placement import choose, execution_text
-from sweeps.catalog import CATALOG
+from orchestrator.sizing.memory import GIB, ModelShape, estimate_memory
+from orchestrator.sizing.placement import choose, execution_text
+from sweeps.declaration.catalog import CATALOG
 from sweeps.spec import (
     BuiltinData,
     Control,
@@ -40,9 +40,9 @@ from sweeps.spec import (
 from workers.controls.layer_groups import find_layer_groups
 from workers.engines.engine import Engine
 from workers.engines.registry import build_engine
+from workers.models.pretrained import ModelFacts, PretrainedModel
 from workers.objectives.registry import build_objective
-from workers.pretrained import ModelFacts, PretrainedModel
-from workers.ranks import ALONE
+from workers.ranks.process_group import ALONE
 
 CONTROLS: dict[str, Control] = {
     "standard": Standard(),

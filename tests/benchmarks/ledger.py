@@ -18,10 +18,10 @@ from collections import Counter
 from pathlib import Path
 
 from orchestrator.commands.status import _report
-from orchestrator.recovery import decide, ledger
-from sweeps.expand import Sweep, read_sweep
-from sweeps.results.store import Store
+from orchestrator.ledger.recovery import decide, ledger
+from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.spec import RunSpec
+from sweeps.store.store import Store
 
 DONE = '{"status": "finished", "step": 60, "parts": {}}'
 ATTEMPT = (

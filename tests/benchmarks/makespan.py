@@ -12,17 +12,17 @@ import tempfile
 import time
 from typing import Any
 
-from orchestrator.admission import Event
-from orchestrator.connection import cluster_nodes, local_ray
-from orchestrator.occupancy import Demand
-from orchestrator.placement import Placement, slots_of
-from orchestrator.policy import Waiting
-from orchestrator.schedule import run_all
-from orchestrator.simulation import lower_bound, simulate
-from orchestrator.trainable import RunTrainable
-from orchestrator.trials import Offer
-from orchestrator.weights import weights_for
-from workers.rank_process import Job
+from orchestrator.connection.nodes import cluster_nodes, local_ray
+from orchestrator.policy.next_start import Waiting
+from orchestrator.policy.occupancy import Demand
+from orchestrator.policy.priorities import weights_for
+from orchestrator.policy.simulation import lower_bound, simulate
+from orchestrator.sizing.placement import Placement, slots_of
+from orchestrator.tuning.admission import Event
+from orchestrator.tuning.trainable import RunTrainable
+from orchestrator.tuning.trials import Offer
+from orchestrator.tuning.tune_sweep import run_all
+from workers.ranks.rank_process import Job
 
 
 def mixed(runs: int, scale: float, seed: int = 0) -> list[Waiting]:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.commands.run import run_sweep
-from orchestrator.connection import local_ray
-from orchestrator.placement import Machine, place
-from sweeps.expand import Sweep, read_sweep
-from sweeps.results.digest import digests
-from sweeps.results.store import Store
-from sweeps.results.tables import open_store
+from orchestrator.connection.nodes import local_ray
+from orchestrator.sizing.placement import Machine, place
+from sweeps.declaration.expand import Sweep, read_sweep
+from sweeps.reading.digest import digests
+from sweeps.reading.tables import open_store
 from sweeps.spec import RunSpec
+from sweeps.store.store import Store
 
 SWEEP = "sweeps/library/replica.yaml"
 
@@ -48,7 +48,7 @@ def stock(sweep: Sweep, store: Store, slots: int) -> None:
     def trial(config: dict[str, Any]) -> None:
         import torch
 
-        from sweeps.results.store import Store
+        from sweeps.store.store import Store
         from workers.train import train
 
         torch.set_num_threads(1)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from sweeps.expand import read_sweep
-from sweeps.results.store import Store
+from sweeps.declaration.expand import read_sweep
 from sweeps.spec import RunSpec
+from sweeps.store.store import Store
 from workers.train import train
 
 SWEEP = "sweeps/library/replica.yaml"

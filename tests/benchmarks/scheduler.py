@@ -12,15 +12,15 @@ import tempfile
 import time
 from typing import Any
 
-from orchestrator.admission import Event
-from orchestrator.connection import cluster_nodes, local_ray
-from orchestrator.occupancy import Demand
-from orchestrator.placement import Machine, place, slots_of
-from orchestrator.policy import Waiting
-from orchestrator.schedule import run_all
-from orchestrator.trainable import RunTrainable
-from orchestrator.trials import Offer
-from workers.rank_process import Job
+from orchestrator.connection.nodes import cluster_nodes, local_ray
+from orchestrator.policy.next_start import Waiting
+from orchestrator.policy.occupancy import Demand
+from orchestrator.sizing.placement import Machine, place, slots_of
+from orchestrator.tuning.admission import Event
+from orchestrator.tuning.trainable import RunTrainable
+from orchestrator.tuning.trials import Offer
+from orchestrator.tuning.tune_sweep import run_all
+from workers.ranks.rank_process import Job
 
 
 def ours(runs: int, slots: int, fresh: bool) -> float:

@@ -23,10 +23,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeps.expand import read_sweep
-from sweeps.results.attempt import STALE_VARIABLE
-from sweeps.results.store import Store
-from sweeps.results.whole_files import read_json, write_json
+from sweeps.declaration.expand import read_sweep
+from sweeps.files.whole_files import read_json, write_json
+from sweeps.store.attempt import STALE_VARIABLE
+from sweeps.store.store import Store
 from tests.faults import forked, schedule
 from tests.faults.harm import Disk
 from tests.faults.on_command import Sessions
@@ -177,7 +177,7 @@ def unchecked() -> None:
 
 def closed_first() -> None:
     """A broken protocol: the closing record is written before the last parts."""
-    from sweeps.results.writer import RunWriter
+    from sweeps.store.writer import RunWriter
 
     flush, finish = RunWriter._flush, RunWriter.finish
 

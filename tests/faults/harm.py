@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sweeps.results.schema import TABLES
-from sweeps.results.store import RunFolder, Store
+from sweeps.store.schema import TABLES
+from sweeps.store.store import RunFolder, Store
 
 DISK_MEBIBYTES = 48
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from sweeps.results.attempt import stale_seconds
-from sweeps.results.store import Store
+from sweeps.store.attempt import stale_seconds
+from sweeps.store.store import Store
 from tests.faults.harm import READ_BY_A_RESUME, Disk, harm_file, small_files_only
 from tests.faults.schedule import FILES, HARMS, Fault
 
@@ -199,7 +199,7 @@ def _family(pid: int) -> set[psutil.Process]:
 
 
 def _is_of_rank_server(process: psutil.Process | None) -> bool:
-    return process is not None and "workers.rank_server" in process.cmdline()
+    return process is not None and "workers.ranks.rank_server" in process.cmdline()
 
 
 def _name(process: psutil.Process) -> str:

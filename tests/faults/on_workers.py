@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from sweeps.results.attempt import stale_seconds
-from sweeps.results.store import Store
 from sweeps.spec import RunSpec
+from sweeps.store.attempt import stale_seconds
+from sweeps.store.store import Store
 from tests.faults import forked
 from tests.faults.harm import READ_BY_A_RESUME, Disk, harm_file, small_files_only
 from tests.faults.schedule import FILES, HARMS, Fault

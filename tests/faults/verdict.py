@@ -8,10 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from sweeps.results import open_store
-from sweeps.results.audit import audit
-from sweeps.results.schema import SORT_KEYS
-from sweeps.results.store import Store
+from sweeps import open_store
+from sweeps.store.audit import audit
+from sweeps.store.schema import SORT_KEYS
+from sweeps.store.store import Store
 
 
 @dataclass

@@ -11,15 +11,15 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator.connection import cluster_nodes
-from orchestrator.occupancy import Demand
-from orchestrator.placement import place_on, slots_of
-from orchestrator.policy import Waiting
-from orchestrator.schedule import run_all
-from orchestrator.trainable import RunTrainable
-from orchestrator.trials import Offer
-from sweeps.results.store import Store
-from workers.rank_process import Job
+from orchestrator.connection.nodes import cluster_nodes
+from orchestrator.policy.next_start import Waiting
+from orchestrator.policy.occupancy import Demand
+from orchestrator.sizing.placement import place_on, slots_of
+from orchestrator.tuning.trainable import RunTrainable
+from orchestrator.tuning.trials import Offer
+from orchestrator.tuning.tune_sweep import run_all
+from sweeps.store.store import Store
+from workers.ranks.rank_process import Job
 
 DEPTHSWEEP = str(Path(sys.executable).with_name("depthsweep"))
 SWEEP = """

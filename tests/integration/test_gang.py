@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sweeps.results.store import Store
+from sweeps.store.store import Store
 
 pytest.importorskip("deepspeed")
 

@@ -5,10 +5,10 @@ import shutil
 import pytest
 from planted_store import run_spec
 
-from orchestrator.gantt import bars, gantt_page
-from orchestrator.occupancy import Demand
-from orchestrator.policy import Waiting
-from orchestrator.simulation import simulate
+from orchestrator.display.gantt import bars, gantt_page
+from orchestrator.policy.next_start import Waiting
+from orchestrator.policy.occupancy import Demand
+from orchestrator.policy.simulation import simulate
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RUNS = {run.run_id: run for run in (run_spec("<b>tiny</b>", seed=seed) for seed in range(6))}

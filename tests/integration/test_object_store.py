@@ -11,9 +11,9 @@ import pytest
 from s3_server import BUCKET, Wire
 from small_run import make_run
 
-from sweeps.results.schema import TABLES
-from sweeps.results.store import Store
 from sweeps.spec import Execution
+from sweeps.store.schema import TABLES
+from sweeps.store.store import Store
 
 DEPTHSWEEP = str(Path(sys.executable).with_name("depthsweep"))
 SWEEP = """

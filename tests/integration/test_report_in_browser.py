@@ -14,14 +14,14 @@ import pytest
 from planted_store import plant_paper, run_spec, save_sweep, write_run
 
 from orchestrator.commands.report import page_of
-from orchestrator.live_report import LiveReport, serve, store_state
-from sweeps.analysis.claims import read_claims
-from sweeps.analysis.report import render
-from sweeps.analysis.report_data import gather
-from sweeps.results.claims_file import find_claims
-from sweeps.results.objective_distance import record_distance
-from sweeps.results.store import Store
-from sweeps.results.tables import open_store
+from orchestrator.display.live_report import LiveReport, serve, store_state
+from sweeps.reading.objective_distance import record_distance
+from sweeps.reading.tables import open_store
+from sweeps.report.data import gather
+from sweeps.report.page import render
+from sweeps.statistics.claims import read_claims
+from sweeps.store.claims_file import find_claims
+from sweeps.store.store import Store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [

@@ -12,8 +12,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sweeps.results.schema import TABLES
-from sweeps.results.store import Store
+from sweeps.store.schema import TABLES
+from sweeps.store.store import Store
 
 DEPTHSWEEP = str(Path(sys.executable).with_name("depthsweep"))
 SWEEP = """

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from sweeps.spec import STANDIN_FAMILIES, StandinModel
-from workers.standins import build_config, build_tokenizer
+from workers.models.standins import build_config, build_tokenizer
 
 torch.set_num_threads(1)
 

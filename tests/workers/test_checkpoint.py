@@ -6,10 +6,10 @@ import pytest
 import torch
 from small_run import make_run
 
-from sweeps.results.manifest import damage
-from sweeps.results.schema import TABLES
-from sweeps.results.store import Store
 from sweeps.spec import EqualStep, Execution, LayerClip, Optimizer, Standard
+from sweeps.store.manifest import damage
+from sweeps.store.schema import TABLES
+from sweeps.store.store import Store
 from workers.train import train
 
 CPU = torch.device("cpu")

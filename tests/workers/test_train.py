@@ -8,9 +8,7 @@ import pytest
 import torch
 from small_run import DOCS, make_run
 
-from sweeps.corpora import corpus_digest
-from sweeps.results.schema import TABLES
-from sweeps.results.store import Store
+from sweeps.declaration.corpora import corpus_digest
 from sweeps.spec import (
     BuiltinData,
     EqualStep,
@@ -20,6 +18,8 @@ from sweeps.spec import (
     Probe,
     Standard,
 )
+from sweeps.store.schema import TABLES
+from sweeps.store.store import Store
 from workers import train as train_module
 from workers.train import train
 

@@ -25,7 +25,7 @@ from workers.engines.deepspeed_zero import ownership, restore_float_buffers
 from workers.engines.engine import Engine
 from workers.engines.float32_twin import float32_twin
 from workers.engines.layer_adamw import LayerAdamW, LayerStep, no_step
-from workers.ranks import Ranks, connect
+from workers.ranks.process_group import Ranks, connect
 
 # Elements that DeepSpeed moves in one message; its buffers are as large.
 BUCKET = 50_000_000

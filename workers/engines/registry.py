@@ -13,8 +13,8 @@ from workers.controls.layer_groups import LayerGroup
 from workers.controls.registry import build_control
 from workers.engines.engine import Engine
 from workers.engines.plain import PlainEngine
-from workers.pretrained import PretrainedModel
-from workers.ranks import Ranks
+from workers.models.pretrained import PretrainedModel
+from workers.ranks.process_group import Ranks
 
 
 def build_engine(

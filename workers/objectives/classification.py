@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sweeps.errors import UserError
-from workers.data import Arrays, pad
+from workers.data.datasets import Arrays, pad
+from workers.models.pretrained import PretrainedModel
 from workers.objectives.objective import Batch, TrainingObjective, pool
-from workers.pretrained import PretrainedModel
 
 
 class Classifier(nn.Module):

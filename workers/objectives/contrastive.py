@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from workers.data import Arrays, pad
+from workers.data.datasets import Arrays, pad
+from workers.models.pretrained import PretrainedModel
 from workers.objectives.objective import (
     Batch,
     Engine,
@@ -16,7 +17,6 @@ from workers.objectives.objective import (
     micro_batches,
     pool,
 )
-from workers.pretrained import PretrainedModel
 
 
 class SentenceEncoder(nn.Module):

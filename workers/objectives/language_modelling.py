@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sweeps.spec import RunSpec
-from workers.data import Arrays, pack
+from workers.data.datasets import Arrays, pack
+from workers.models.pretrained import PretrainedModel
 from workers.objectives.objective import Batch, TrainingObjective
-from workers.pretrained import PretrainedModel
 
 IGNORED = -100
 

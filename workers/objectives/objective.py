@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sweeps.spec import Objective, RunSpec
-from workers.data import Arrays, batch_indices
-from workers.pretrained import PretrainedModel
+from workers.data.datasets import Arrays, batch_indices
+from workers.models.pretrained import PretrainedModel
 
 Batch = dict[str, Tensor]
 

@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sweeps.errors import UserError
-from sweeps.results.whole_files import whole_file
+from sweeps.files.whole_files import whole_file
 from sweeps.spec import ModelSpec, Probe, content_id
-from workers.data import cached_arrays, load_rows, pack, tokenizer_digest
-from workers.ranks import ALONE, Ranks
+from workers.data.datasets import cached_arrays, load_rows, pack, tokenizer_digest
+from workers.ranks.process_group import ALONE, Ranks
 
 SEQUENCES_A_FORWARD = 16
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sweeps.results.objective_distance import record_distance
-from sweeps.results.store import Store
+from sweeps.reading.objective_distance import record_distance
 from sweeps.spec import OBJECTIVE_DEFAULTS, Objective, RunSpec
-from workers.data import cached_arrays, load_rows, tokenizer_digest
-from workers.models import load_model
+from sweeps.store.store import Store
+from workers.data.datasets import cached_arrays, load_rows, tokenizer_digest
+from workers.loading import load_model
+from workers.models.pretrained import PretrainedModel
 from workers.objectives.registry import build_objective
-from workers.pretrained import PretrainedModel
 
 BATCHES = 8
 

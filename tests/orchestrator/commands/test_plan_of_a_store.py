@@ -5,10 +5,10 @@ import json
 import pytest
 
 from orchestrator.cli import cli
+from sweeps.declaration.expand import read_sweep
 from sweeps.errors import UserError
-from sweeps.expand import read_sweep
-from sweeps.results.store import Store
-from sweeps.results.whole_files import write_json
+from sweeps.files.whole_files import write_json
+from sweeps.store.store import Store
 
 SWEEP = read_sweep("sweeps/library/demo.yaml")
 IDS = [run.run_id for run in SWEEP.runs]

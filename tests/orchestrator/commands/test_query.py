@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from planted_store import run_spec, write_run
 
-from sweeps.results.store import Store
+from sweeps.store.store import Store
 
 MAIN = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 

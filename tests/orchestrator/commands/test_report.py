@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from planted_store import run_spec, save_sweep, write_run
 
-from sweeps.results.objective_distance import distance_path
-from sweeps.results.store import Store
-from sweeps.results.tables import open_store
+from sweeps.reading.objective_distance import distance_path
+from sweeps.reading.tables import open_store
+from sweeps.store.store import Store
 
 MAIN = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 

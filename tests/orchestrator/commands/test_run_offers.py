@@ -3,12 +3,12 @@
 import pytest
 
 from orchestrator.commands.run import _offers
-from orchestrator.estimates import NOTHING_MEASURED
-from orchestrator.memory import GIB
-from orchestrator.occupancy import UNITS
-from orchestrator.placement import Placement
-from sweeps.expand import read_sweep
-from sweeps.results.store import Store
+from orchestrator.policy.occupancy import UNITS
+from orchestrator.sizing.estimates import NOTHING_MEASURED
+from orchestrator.sizing.memory import GIB
+from orchestrator.sizing.placement import Placement
+from sweeps.declaration.expand import read_sweep
+from sweeps.store.store import Store
 
 PAPER = list(read_sweep("sweeps/library/paper.yaml").runs)
 DEMO = list(read_sweep("sweeps/library/demo.yaml").runs)

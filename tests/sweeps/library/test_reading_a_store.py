@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from planted_store import run_spec, save_sweep, write_run
 
-from sweeps.results.store import Store
+from sweeps.store.store import Store
 
 NOTEBOOK = Path(__file__).parents[3] / "sweeps" / "library" / "reading_a_store.py"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sweeps.catalog import CATALOG, FAMILIES
-from sweeps.expand import read_sweep
+from sweeps.declaration.catalog import CATALOG, FAMILIES
+from sweeps.declaration.expand import read_sweep
 from sweeps.spec import RunSpec, StandinModel
 
 PAPER = read_sweep("sweeps/library/paper.yaml").runs

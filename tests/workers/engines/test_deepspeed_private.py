@@ -15,8 +15,8 @@ pytest.importorskip("deepspeed")
 
 from engine_cells import Cell, advance, in_ranks, prepare
 
-from workers.rank_process import end_process
-from workers.ranks import Ranks
+from workers.ranks.process_group import Ranks
+from workers.ranks.rank_process import end_process
 
 WRAPPERS = {
     (0, "fp32"): ("LayerAdamW", ()),

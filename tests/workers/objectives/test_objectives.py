@@ -10,9 +10,9 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from sweeps.errors import UserError
 from sweeps.spec import OBJECTIVE_DEFAULTS, BuiltinData, Objective
+from workers.models.pretrained import ModelFacts, PretrainedModel
 from workers.objectives.objective import pool
 from workers.objectives.registry import build_objective
-from workers.pretrained import ModelFacts, PretrainedModel
 
 DATA = BuiltinData(builtin="python-docs", digest="0" * 64)
 TEXTS = [

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweeps.corpora import corpus_digest
+from sweeps.declaration.corpora import corpus_digest
 from sweeps.errors import UserError
 from sweeps.spec import BuiltinData, ModelSpec, Probe, StandinModel
 from workers.controls.layer_groups import find_blocks

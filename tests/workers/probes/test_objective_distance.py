@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sweeps.results.objective_distance import distance_key, recorded_distance
-from sweeps.results.store import Store
+from sweeps.reading.objective_distance import distance_key, recorded_distance
 from sweeps.spec import (
     BuiltinData,
     EqualStep,
@@ -18,7 +17,8 @@ from sweeps.spec import (
     Standard,
     StandinModel,
 )
-from workers.models import load_model
+from sweeps.store.store import Store
+from workers.loading import load_model
 from workers.objectives.registry import build_objective
 from workers.probes.objective_distance import (
     BATCHES,
@@ -82,7 +82,7 @@ def test_gradients_are_those_of_the_mean_loss_over_the_batches(store):
 
     objective = build_objective(run.objective)
     model = objective.build_model(pretrained)
-    from workers.data import load_rows
+    from workers.data.datasets import load_rows
 
     texts = load_rows(run.objective.data, objective.roles)
     arrays = objective.tokenise(pretrained.tokenizer, texts, run.sequence_length)

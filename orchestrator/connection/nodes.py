@@ -1,0 +1,184 @@
+"""Which Ray carries a sweep: an embedded one of this process, or a cluster that is already up."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+
+from orchestrator.connection.ray_environment import ray
+from orchestrator.sizing.placement import ClusterNode, Placement
+from sweeps.errors import UserError
+
+OBJECT_STORE_BYTES = 200_000_000
+# A cluster that does not accept a connection for so long is not there; Ray itself tries minutes.
+ANSWER_SECONDS = 5.0
+PROBE_SECONDS = 120.0
+
+
+@contextlib.contextmanager
+def local_ray(placement: Placement) -> Iterator[None]:
+    """Start an embedded Ray of this process's own and stop it at the end."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray.init(
+        address="local",
+        num_cpus=placement.slots * placement.cpus,
+        num_gpus=placement.slots * placement.gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=OBJECT_STORE_BYTES,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def connected_ray(address: str) -> Iterator[None]:
+    """Join the cluster at ``address`` (``auto`` or HOST:PORT), leave it at the end.
+
+    Raises UserError when there is none, or one of another Ray or Python version.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    _require_answer(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError) as error:
+        raise _no_cluster(address, error) from error
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        if "ersion mismatch" not in detail:
+            raise UserError(f"--address {address}: Ray refused: {detail}") from error
+        raise UserError(
+            f"--address {address}: the cluster runs other versions than Ray {ray.__version__} and"
+            f" Python {platform.python_version()} here; install the same on both ({detail})"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    if address.startswith("ray://"):
+        raise UserError(
+            f"--address {address}: a sweep cannot be driven through Ray Client; run on a node of"
+            " the cluster with --address auto"
+        )
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    try:
+        found = canonicalize_bootstrap_address_or_die(address)
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    detail = " ".join(str(error).split())
+    return UserError(
+        f"no Ray cluster answers at --address {address} ({detail}); start one with `ray start"
+        " --head`, or leave --address and RAY_ADDRESS out to run on this machine"
+    )
+
+
+def cluster_nodes() -> list[ClusterNode]:
+    """Return the live nodes of the connected cluster with all they have, taken or free."""
+    return [
+        ClusterNode(
+            name=node["NodeID"],
+            cpus=int(node["Resources"].get("CPU", 0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+class RayDied(RuntimeError):
+    """The Ray that this process started is not there any more."""
+
+
+def own_nodes() -> list[ClusterNode]:
+    """Return the node of ``local_ray``; raises RayDied where it is gone, since none will come."""
+    nodes = cluster_nodes()
+    if not nodes:
+        raise RayDied(
+            "the raylet of this machine's Ray is gone (killed, or out of memory?): what has been"
+            " done is kept, and the same command goes on from there"
+        )
+    return nodes
+
+
+def require_workers(nodes: list[ClusterNode]) -> float | None:
+    """Return the bytes of the smallest GPU of the cluster, as its nodes say; None where none does.
+
+    Raises UserError for a node whose workers cannot import this package.
+    """
+    from ray.exceptions import GetTimeoutError, RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # By value, so that a worker without the package can still say so.
+    probe = ray.remote(num_cpus=0, max_retries=0)(_probe())
+    asked = {
+        node.name: probe.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.name, soft=False)
+        ).remote()
+        for node in nodes
+    }
+    sizes = []
+    for name, reference in asked.items():
+        try:
+            missing, size = ray.get(reference, timeout=PROBE_SECONDS)
+        except (RayError, GetTimeoutError) as error:
+            detail = " ".join(str(error).split())[-300:]
+            raise UserError(f"node {name[:12]} of the cluster runs no task: {detail}") from error
+        if missing:
+            raise UserError(
+                f"workers on node {name[:12]} cannot import depthsweep ({missing}): install it on"
+                " every node, or submit the sweep with its working directory"
+            )
+        sizes += [size] if size else []
+    return min(sizes, default=None)
+
+
+def _probe() -> Callable[[], tuple[str | None, float | None]]:
+    def probe() -> tuple[str | None, float | None]:
+        import importlib
+
+        try:
+            for name in ("orchestrator.tuning.trainable", "workers.train"):
+                importlib.import_module(name)
+        except ImportError as error:
+            return str(error), None
+        from orchestrator.connection.nodes import gpu_bytes
+
+        return None, gpu_bytes()
+
+    return probe
+
+
+def gpu_count() -> int:
+    """GPUs of this machine, without importing torch."""
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+    try:
+        return int(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"the GPUs of this machine cannot be counted: {error}") from error
+
+
+def gpu_bytes() -> float | None:
+    """Memory of the smallest GPU here, or None where the driver's tool does not say."""
+    asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        found = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30)
+        return min(float(line) for line in found.stdout.split()) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None

@@ -1,0 +1,45 @@
+"""How a command hands over a table: on the terminal, or as a file in the form its name says."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from sweeps.errors import UserError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from sweeps.reading.query import Format
+
+
+def emit(frame: pl.DataFrame, form: str | None, output: str | None) -> None:
+    """Print ``frame``, or write it to ``output``; raise UserError where that cannot be done."""
+    from sweeps.reading.query import FORMATS, render, write
+
+    if form is None:
+        ending = Path(output).suffix.lstrip(".") if output else ""
+        form = ending if ending in FORMATS else "table"
+    chosen = cast("Format", form)
+    if output is not None:
+        path = Path(output)
+        try:
+            write(frame, chosen, path)
+        except OSError as error:
+            raise UserError(f"-o {output}: cannot be written ({error.strerror})") from None
+        click.echo(f"{frame.height} rows in {path}", err=True)
+    elif chosen == "parquet":
+        if sys.stdout.isatty():
+            raise UserError("--format parquet is not text; name a file with -o FILE")
+        frame.write_parquet(sys.stdout.buffer)
+    else:
+        click.echo(render(frame, chosen, width=terminal_width()), nl=False)
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; 80 where there is none, so that output in a file is the same."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80

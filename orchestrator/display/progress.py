@@ -1,0 +1,175 @@
+"""Live progress of a sweep: a table on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.sizing.cost import estimate
+from sweeps.spec import RunSpec
+
+LINE_SECONDS = 30.0
+
+
+@dataclass
+class _Running:
+    run: RunSpec
+    since: float
+    step: int = 0
+    loss: float | None = None
+
+
+@dataclass
+class Board:
+    """The state of a sweep as told by events; knows nothing of Ray or of a terminal."""
+
+    runs: dict[str, RunSpec]
+    began: float = field(default_factory=time.monotonic)
+    running: dict[str, _Running] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    # Step of the checkpoint that each run continued from, for those that did.
+    resumed: dict[str, int] = field(default_factory=dict)
+
+    def apply(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
+        """Take in one event of a run; see ``orchestrator.tuning.admission.Event``."""
+        if report.get("resumed_from"):
+            self.resumed[run_id] = report["resumed_from"]
+        if kind == "started":
+            self.running[run_id] = _Running(self.runs[run_id], time.monotonic())
+        if run_id in self.running and report.get("step") is not None:
+            self.running[run_id].step = report["step"]
+            self.running[run_id].loss = report.get("loss")
+        if kind in ("lost", "preempted"):
+            self.running.pop(run_id, None)
+        if kind == "ended":
+            self.running.pop(run_id, None)
+            self.ended[run_id] = report.get("status") or "cancelled"
+            if report.get("error"):
+                self.errors[run_id] = report["error"]
+
+    @cached_property
+    def _flops(self) -> dict[str, float]:
+        """Estimated once: the time left is asked for several times a second."""
+        return {run_id: estimate(run).flops for run_id, run in self.runs.items()}
+
+    def count(self, status: str) -> int:
+        return sum(1 for value in self.ended.values() if value == status)
+
+    def seconds_left(self) -> float | None:
+        """Time left at the pace so far, in estimated FLOPs; None before a run has ended.
+
+        Before that, what was measured is mostly what runs share: imports, a stand-in's pretraining.
+        """
+        if not self.ended:
+            return None
+        total = sum(self._flops.values())
+        done = sum(self._flops[run_id] for run_id in self.ended)
+        for run_id, state in list(self.running.items()):
+            done += self._flops[run_id] * state.step / state.run.steps
+        elapsed = time.monotonic() - self.began
+        return elapsed * (total - done) / done
+
+
+class Display:
+    """Shows a board: redrawn in place on a terminal, otherwise a line for each thing that ends."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self._board = board
+        self._console = console
+        self._said = threading.Event()
+        self._closed = threading.Event()
+        self._live = (
+            Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        else:
+            threading.Thread(target=self._tick, name="progress", daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closed.set()
+        if self._live:
+            self._live.stop()
+
+    def _tick(self) -> None:
+        """Say how far the sweep is whenever nothing else was said for a while."""
+        while not self._closed.wait(LINE_SECONDS):
+            if not self._said.is_set():
+                self._console.print(self._summary(), highlight=False)
+            self._said.clear()
+
+    def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
+        """Take in one event and show what is new."""
+        started = self._board.running.get(run_id)
+        before = self._board.resumed.get(run_id)
+        self._board.apply(run_id, kind, report)
+        now = time.monotonic()
+        if self._board.resumed.get(run_id) != before:
+            self._say("resumed", run_id, f": goes on after step {self._board.resumed[run_id]}")
+        if kind == "lost":
+            self._say(kind, run_id, ": its process is gone; it starts again")
+        elif kind == "preempted":
+            self._say(kind, run_id, ": its process was told to go; what it did is kept")
+        elif kind == "ended":
+            seconds = now - started.since if started else 0.0
+            loss = report.get("loss")
+            detail = f" loss {loss:.4f}" if isinstance(loss, float) else ""
+            self._say(self._board.ended[run_id], run_id, f"{detail} {seconds:.0f} s")
+            self._said.set()
+            if report.get("error"):
+                self._console.print(f"          {report['error']}", markup=False, soft_wrap=True)
+
+    def _say(self, what: str, run_id: str, more: str) -> None:
+        line = f"{what:<9} {run_id} {self._board.runs[run_id].describe()}{more}"
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def _summary(self) -> str:
+        board = self._board
+        parts = [f"{len(board.ended)}/{len(board.runs)} runs", f"{len(board.running)} running"]
+        parts += [f"{board.count(s)} {s}" for s in ("failed", "diverged") if board.count(s)]
+        left = board.seconds_left()
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        return ", ".join(parts)
+
+    def _render(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for state in list(self._board.running.values()):
+            loss = "" if state.loss is None else f"loss {state.loss:.4f}"
+            table.add_row(
+                Text(state.run.describe(), overflow="ellipsis", no_wrap=True),
+                ProgressBar(total=state.run.steps, completed=state.step, width=12),
+                f"{state.step}/{state.run.steps}" if state.step else "preparing",
+                loss,
+            )
+        return Group(Text(self._summary(), style="bold"), table)
+
+
+def duration(seconds: float) -> str:
+    """Return a time span for a person: 42 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,81 @@
+"""What goes along with a job: the sweep file, the local files it names, and this code."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sweeps.declaration.expand import Sweep
+from sweeps.declaration.sweep_spec import SweepSpec
+from sweeps.declaration.yaml_source import YamlSource
+from sweeps.errors import UserError
+
+# Where Ray unpacks working directories, below its own folder of a node.
+IN_A_JOB = "/runtime_resources/working_dir_files/"
+PACKAGES = ("sweeps", "workers", "orchestrator", "cluster")
+
+
+def local_files(sweep_file: Path) -> list[str]:
+    """Return the files and folders a sweep names relative to itself.
+
+    Raises UserError for one outside the sweep file's folder: it would not be found on a cluster.
+    """
+    source = YamlSource.read(str(sweep_file))
+    spec = source.validate(SweepSpec)
+    named = [entry.folder for entry in spec.models.values()]
+    named += [entry.data.file for entry in spec.objectives.values()]
+    named.append(spec.probe.data.file)
+    inside = []
+    for name in named:
+        # An absolute path is meant as it stands: a place that every node sees.
+        if name is None or Path(name).is_absolute():
+            continue
+        if ".." in Path(name).parts:
+            raise UserError(
+                f"{sweep_file}: {name} lies outside the folder of the sweep file and cannot go"
+                " along to a cluster; move it there, or give an absolute path all nodes see"
+            )
+        inside.append(name)
+    return sorted(set(inside))
+
+
+def came_along(sweep: Sweep) -> str | None:
+    """Return a file of a recorded sweep that lay in a job's working directory, gone with it."""
+    for run in sweep.runs:
+        for source in (run.model.source, run.objective.data, run.probe.data):
+            place = getattr(source, "folder", None) or getattr(source, "file", None)
+            if place is not None and IN_A_JOB in place:
+                return Path(place).name
+    return None
+
+
+@contextlib.contextmanager
+def working_directory(sweep_file: Path | None, with_code: bool) -> Iterator[Path]:
+    """Yield a folder with what a job needs; ``with_code`` puts these packages into it."""
+    with tempfile.TemporaryDirectory(prefix="depthsweep-job-") as name:
+        folder = Path(name)
+        if sweep_file is not None:
+            shutil.copy2(sweep_file, folder)
+            beside = [sweep_file.with_suffix(".claims.yaml"), sweep_file.with_name("claims.yaml")]
+            for path in beside:
+                if path.is_file():
+                    shutil.copy2(path, folder)
+            for named in local_files(sweep_file):
+                _copy(sweep_file.parent / named, folder / named)
+        if with_code:
+            here = Path(__file__).resolve().parents[2]
+            for package in PACKAGES:
+                _copy(here / package, folder / package)
+        yield folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "*.png")
+        shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, target)

@@ -1,0 +1,130 @@
+"""How long each run is expected to take, and what it holds meanwhile.
+
+Before anything has run: FLOPs over what a GPU does, plus a start. Once runs of a store have
+finished: their own seconds, per model and objective, scaled by FLOPs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.policy.next_start import Waiting
+from orchestrator.policy.occupancy import UNITS, Demand
+from orchestrator.sizing.cost import estimate
+from orchestrator.sizing.memory import estimate_memory, shape_of
+from orchestrator.sizing.placement import placed
+from sweeps.spec import RunSpec
+from sweeps.store.store import Store
+
+# 35 % of what one H100 does in dense bf16: half is a good run, a third a common one.
+ASSUMED_FLOPS = 0.35 * 989e12
+# Process, imports, weights, tokens and reference states of a run, before its first step.
+START_SECONDS = 20.0
+# More runs on one GPU than this gain nothing: each has its own context, kernels and CPU process.
+RUNS_PER_GPU = 4
+# Of a shared GPU's memory, what estimates leave free: they are estimates, and nobody is isolated.
+SHARED_MARGIN = 0.15
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds a FLOP of finished runs, per model and objective."""
+
+    pace: dict[tuple[str, str], float]
+
+    def seconds(self, run: RunSpec) -> float | None:
+        """Return the seconds of a run from finished ones like it; None where there are none."""
+        pace = self.pace.get((run.model.name, run.objective.kind))
+        return None if pace is None else pace * estimate(run).flops
+
+
+def measure(store: Store, runs: Iterable[RunSpec]) -> Measured:
+    """Return the pace of the runs that have finished in a store.
+
+    Only attempts that went from the first step to the last count: of a resumed one the seconds
+    before are another process's.
+    """
+    seconds: dict[tuple[str, str], float] = defaultdict(float)
+    flops: dict[tuple[str, str], float] = defaultdict(float)
+    for run in runs:
+        folder = store.run(run.run_id)
+        if folder.done() is None:
+            continue
+        for attempt in folder.attempts():
+            whole = attempt.get("cause") == "finished" and not attempt.get("resumed_from")
+            if whole and attempt.get("seconds"):
+                key = (run.model.name, run.objective.kind)
+                seconds[key] += attempt["seconds"]
+                flops[key] += estimate(run).flops
+    return Measured({key: seconds[key] / flops[key] for key in seconds})
+
+
+NOTHING_MEASURED = Measured({})
+
+
+def expected_seconds(run: RunSpec, demand: Demand, measured: Measured) -> float:
+    """Return the seconds of a run that holds ``demand``.
+
+    By FLOPs, GPUs of a gang share the work evenly, and runs that share a GPU take turns: what
+    sharing gains on kernels that leave a GPU idle is not counted before it is measured.
+    """
+    found = measured.seconds(run)
+    if found is not None:
+        return found
+    return START_SECONDS + estimate(run).flops / ASSUMED_FLOPS / demand.total
+
+
+def demand_of(
+    run: RunSpec, gpu_bytes: float | None, crowd: int = 1, most: int = RUNS_PER_GPU
+) -> Demand:
+    """Return what a placed run holds: GPUs for its ranks, or a share of one.
+
+    A plain run takes 1/k of a GPU when k of it fit with a margin, k being at most ``most``, and
+    at most ``crowd``, the runs there are for each GPU: nobody shares while another GPU is free.
+    """
+    execution = run.execution.settled()
+    if execution.engine != "plain":
+        return Demand(gpus=execution.processes or 1)
+    shape = shape_of(run)
+    if gpu_bytes is None or shape is None or min(most, crowd) < 2:
+        return Demand()
+    needs = estimate_memory(run, shape, execution).total
+    sharing = int(gpu_bytes * (1 - SHARED_MARGIN) / needs)
+    return Demand(UNITS // max(1, min(sharing, most, crowd)))
+
+
+def line_up(
+    runs: Sequence[RunSpec],
+    gpus: int,
+    gpu_bytes: float | None,
+    measured: Measured = NOTHING_MEASURED,
+    most: int = RUNS_PER_GPU,
+) -> list[tuple[Waiting, RunSpec]]:
+    """Return runs as the policy sees them, each with the way it is carried out on these GPUs.
+
+    ``gpu_bytes`` is None where runs train on CPUs, of which ``gpus`` then is the number. The
+    longest run of each model opens for the model's others, since it makes what they share
+    (stand-in, tokens, reference states). Raises UserError for a run that fits in no way.
+    """
+    crowd = -(-len(runs) // gpus) if gpus else 1
+    seen: dict[str, tuple[RunSpec, Demand, float]] = {}
+    found: list[tuple[Waiting, RunSpec]] = []
+    longest: dict[str, Waiting] = {}
+    for run in runs:
+        alike = run.model_dump_json(exclude={"seed", "control", "optimizer"})
+        if alike not in seen:
+            settled = placed(run, gpu_bytes, gpus)
+            demand = demand_of(settled, gpu_bytes, crowd, most)
+            seen[alike] = (settled, demand, expected_seconds(run, demand, measured))
+        settled, demand, seconds = seen[alike]
+        waiting = Waiting(run.run_id, demand, seconds)
+        longest[run.model.name] = max(
+            longest.get(run.model.name, waiting),
+            waiting,
+            key=lambda one: (one.seconds, one.run_id),
+        )
+        found.append((waiting, run.model_copy(update={"execution": settled.execution})))
+    opening = {waiting.run_id for waiting in longest.values()}
+    return [(replace(waiting, opens=waiting.run_id in opening), run) for waiting, run in found]

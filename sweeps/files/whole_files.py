@@ -1,0 +1,155 @@
+"""How a file of a store gets there whole or not at all, and how it is read back.
+
+On a local disk a file is written aside, synced and renamed; on an object store it is made in a
+scratch folder and put as one object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sweeps.files.objects import Entry, ObjectPath, scratch_folder
+
+Place = Path | ObjectPath
+
+
+def no_guard() -> None:
+    """Let everything be put in place: for files that have no single owner."""
+
+
+@contextmanager
+def whole_file(path: Place, guard: Callable[[], None] = no_guard) -> Iterator[Path]:
+    """Yield a temporary local path; on success it is synced and takes its place, as one object.
+
+    ``guard`` is called before that and raises to prevent it; see ``RunFolder.fence``.
+    """
+    if isinstance(path, ObjectPath):
+        with scratch_folder() as folder:
+            yield folder / path.name
+            guard()
+            path.files.upload(folder / path.name, path.key)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A process id alone is not unique: containers on several nodes count theirs alike.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        guard()
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def local_file(path: Place) -> Iterator[Path]:
+    """Yield a local path with the content of ``path``; raise FileNotFoundError if it is gone."""
+    if isinstance(path, Path):
+        yield path
+        return
+    with scratch_folder() as folder:
+        path.files.download(path.key, folder / path.name)
+        yield folder / path.name
+
+
+def remove_folder(path: Place) -> None:
+    """Remove all below a path; nothing where there is nothing."""
+    if isinstance(path, ObjectPath):
+        path.remove_all()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; it takes its place, unless one is there by then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        if not path.exists():
+            temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Place, text: str, guard: Callable[[], None] = no_guard) -> None:
+    with whole_file(path, guard) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Place, data: Any, guard: Callable[[], None] = no_guard) -> None:
+    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n", guard)
+
+
+def create_json(path: Path, data: Any) -> bool:
+    """Write a file whole if no other is there; return whether it is ours.
+
+    Of several that try at once exactly one succeeds: a hard link to an existing name fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(data, file, indent=1, sort_keys=True)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(name)
+    return True
+
+
+def read_json(path: Place) -> dict[str, Any]:
+    """Return the object a file holds; raise ValueError where it holds something else."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return data
+
+
+def read_if_readable(path: Place) -> dict[str, Any] | None:
+    """Return the object a file holds, or None where there is none or it cannot be read."""
+    try:
+        return read_json(path)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def file_checksum(path: Place) -> str:
+    with local_file(path) as local, local.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def account_of(paths: Iterable[Place]) -> dict[Place, dict[str, Any]]:
+    """Return size in bytes and SHA-256 of each file; one that is not there is left out."""
+    found: dict[Place, dict[str, Any]] = {}
+    listings: dict[str, dict[str, Entry]] = {}
+    for path in paths:
+        if isinstance(path, Path):
+            if path.is_file():
+                found[path] = {"bytes": path.stat().st_size, "sha256": file_checksum(path)}
+            continue
+        above = path.parent
+        if above.key not in listings:
+            listings[above.key] = above.entries()
+        entry = listings[above.key].get(path.name)
+        if entry is not None:
+            read = partial(file_checksum, path)
+            checksum = path.files.checksum(path.key, entry, read)
+            found[path] = {"bytes": entry.size, "sha256": checksum}
+    return found

@@ -1,0 +1,214 @@
+"""A store as five Polars tables: runs, steps, layers, profiles, attempts.
+
+Every table carries the columns of ``runs``, so that a question needs no join. Rows count when a
+closing record (DONE.json) of a finished or diverged run lists the part they are in; anything else
+in the folder is left from an attempt that did not end, and is read only on request.
+
+Nothing is read before a frame is collected, and then only the columns and row groups it needs.
+Collect large tables with ``engine="streaming"``: the join to ``runs`` then copies no rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from pydantic import ValidationError
+
+from sweeps.errors import UserError
+from sweeps.reading.objective_distance import distance_key, recorded_distance
+from sweeps.reading.run_table import (
+    RUN_COLUMNS,
+    attempt_frame,
+    expected_facts,
+    run_frame,
+    run_row,
+)
+from sweeps.spec import RunSpec
+from sweeps.store.schema import TABLES
+from sweeps.store.store import RunFolder, Store
+
+TABLE_NAMES = ("runs", "steps", "layers", "profiles", "attempts")
+
+
+def open_store(
+    path: str | Path, *, sweep: str | None = None, include_running: bool = False
+) -> Tables:
+    """Return the tables of a store.
+
+    Args:
+        path: folder or URL of the store.
+        sweep: only the runs of this sweep, under the names it gives its models; runs it has not
+            started yet are in ``runs`` with status ``pending``.
+        include_running: also read the whole parts of runs that have not ended.
+
+    Raises:
+        UserError: no such store, or no such sweep. Asking for a table raises it too when a part
+            that a closing record lists is missing.
+    """
+    store = Store.at(str(path)).reading()
+    if not store.root.is_dir():
+        raise UserError(f"--store {path}: no such folder; give the store that a run wrote to")
+    if sweep is not None:
+        planned = list(store.load_sweep(sweep).runs)
+        return Tables(store, planned, include_running)
+    if not (store.root / "runs").is_dir() and not (store.root / "sweeps").is_dir():
+        raise UserError(
+            f"--store {path}: holds neither runs/ nor sweeps/, so it is no store; give the folder"
+            " that --store named when the sweep ran"
+        )
+    return Tables(store, None, include_running)
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Lazy frames over one store, as it was when first asked."""
+
+    store: Store
+    planned: list[RunSpec] | None = field(repr=False)
+    include_running: bool
+
+    def runs(self) -> pl.LazyFrame:
+        """One row per run of any status; see ``run_table.RUN_COLUMNS``."""
+        return self._contents.runs.lazy()
+
+    def steps(self) -> pl.LazyFrame:
+        """One row per run and optimizer step."""
+        return self._scan("steps")
+
+    def layers(self) -> pl.LazyFrame:
+        """One row per run, step and layer group."""
+        return self._scan("layers")
+
+    def profiles(self) -> pl.LazyFrame:
+        """One row per run, probe step and layer."""
+        return self._scan("profiles")
+
+    def last_profiles(self) -> pl.LazyFrame:
+        """The rows of ``profiles`` that stand in the last part of each run, its last step's among
+        them: what the final profiles need, without the parts before."""
+        return self._joined("profiles", self._contents.last_profiles)
+
+    def attempts(self) -> pl.LazyFrame:
+        """One row per attempt at a run."""
+        frame = attempt_frame(self._contents.folders).lazy()
+        return frame.join(self.runs(), on="run_id", how="inner", maintain_order="left")
+
+    def by_name(self) -> dict[str, pl.LazyFrame]:
+        """Return the five tables by the names that SQL knows them under."""
+        return {name: getattr(self, name)() for name in TABLE_NAMES}
+
+    @cached_property
+    def _contents(self) -> _Contents:
+        return _read_contents(self.store, self.planned, self.include_running)
+
+    def _scan(self, table: str) -> pl.LazyFrame:
+        return self._joined(table, self._contents.parts[table])
+
+    def _joined(self, table: str, parts: list[str]) -> pl.LazyFrame:
+        self.store.bring(parts)
+        _require(self.store, parts)
+        schema = polars_schema(TABLES[table])
+        if not parts:
+            rows = pl.LazyFrame(schema=schema)
+        else:
+            # The schema is given, so that no footer is read to learn it and a part written before
+            # a column was added still counts.
+            rows = pl.scan_parquet(
+                parts, schema=schema, missing_columns="insert", extra_columns="ignore"
+            )
+        return rows.join(self.runs(), on="run_id", how="inner")
+
+
+@dataclass(frozen=True, eq=False)
+class _Contents:
+    runs: pl.DataFrame
+    folders: list[RunFolder]
+    parts: dict[str, list[str]]
+    last_profiles: list[str]
+
+
+def _read_contents(
+    store: Store, planned: Iterable[RunSpec] | None, include_running: bool
+) -> _Contents:
+    """Read the small records of every run, and list the parts that count."""
+    rows, folders = [], []
+    last_profiles: list[str] = []
+    distances: dict[str, float | None] = {}
+    parts: dict[str, list[str]] = {table: [] for table in TABLES}
+    wanted: list[tuple[RunFolder, RunSpec | None]]
+    if planned is None:
+        wanted = [(folder, None) for folder in store.runs()]
+    else:
+        wanted = [(store.run(spec.run_id), spec) for spec in planned]
+    for folder, spec in wanted:
+        record, done = folder.record(), folder.done()
+        if done is not None and record is None:
+            raise UserError(
+                f"{folder.path}: has a result and no run.json that can be read; `depthsweep doctor"
+                " --fix` drops the result, and resuming makes it anew"
+            )
+        if spec is None:
+            if record is None:
+                continue
+            spec = _spec_of(folder, record)
+        facts = record["facts"] if record else expected_facts(spec)
+        if done is not None:
+            status, step = done["status"], done["step"]
+        else:
+            status, step = ("unfinished" if record else "pending"), None
+        key = distance_key(spec)
+        if key not in distances:
+            distances[key] = recorded_distance(store, key)
+        rows.append(run_row(spec, facts, status, step, distances[key]))
+        folders.append(folder)
+        if done is not None and status in ("finished", "diverged"):
+            for name in sorted(done["parts"]):
+                parts[name.split("/", 1)[0]].append(f"{folder.path}/{name}")
+            last = max((name for name in done["parts"] if name.startswith("profiles/")), default="")
+            last_profiles += [f"{folder.path}/{last}"] if last else []
+        elif done is None and include_running:
+            for table in TABLES:
+                parts[table].extend(map(str, folder.parts(table)))
+    return _Contents(run_frame(rows), folders, parts, last_profiles)
+
+
+def _spec_of(folder: RunFolder, record: dict[str, Any]) -> RunSpec:
+    try:
+        return RunSpec.model_validate_json(json.dumps(record["spec"]))
+    except (KeyError, ValidationError) as error:
+        raise UserError(
+            f"{folder.path / 'run.json'}: not the record of a run that this version can read"
+            f" ({' '.join(str(error).split())[:200]}); `depthsweep forget {folder.run_id}` drops it"
+        ) from None
+
+
+def _require(store: Store, parts: Iterable[str]) -> None:
+    """Raise UserError for a part that is gone, before Polars meets it in the middle of a scan."""
+    for path in parts:
+        if not os.path.isfile(path):
+            part = Path(path)
+            raise UserError(
+                f"{store.location}/runs/{part.parents[1].name}: {part.parent.name}/{part.name} is"
+                " missing though DONE.json lists it; `depthsweep doctor --fix` drops the result,"
+                " and resuming makes it anew"
+            )
+
+
+def polars_schema(schema: pa.Schema) -> pl.Schema:
+    """Return the Polars types of an Arrow schema."""
+    frame = pl.from_arrow(schema.empty_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame.schema
+
+
+def run_columns() -> list[str]:
+    """Return the columns that every table has from ``runs``, without the key."""
+    return [name for name in RUN_COLUMNS if name != "run_id"]

@@ -1,0 +1,227 @@
+"""What a report shows, as small tables: everything is aggregated before it reaches the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from sweeps.errors import UserError
+from sweeps.reading.tables import Tables
+from sweeps.statistics.claim_spec import ClaimsFile, Measure, Where
+from sweeps.statistics.claims import ClaimResult, evaluate
+from sweeps.statistics.conditions import condition_columns, layer_bands, summarise
+from sweeps.statistics.evidence import Estimate, Evidence
+from sweeps.statistics.persistence import verdicts_by_metric
+from sweeps.statistics.profiles import At, Profiles, measure_each
+from sweeps.store.schema import NULL_METRICS
+
+# Points of a training curve and columns of a heat map: what a page can show, whatever was run.
+CURVE_POINTS = 60
+HEAT_COLUMNS = 24
+
+STANDARD, EQUAL_STEP = "standard", "equal_step"
+
+_STANDARD: Where = {"control": STANDARD}
+# What stands in words beside the charts of steepness and of width.
+MODEL_FACTS = (
+    *("family", "block", "model_layers", "model_width", "parameters"),
+    *("pretraining_loss", "unigram_entropy"),
+)
+ASSOCIATIONS = {
+    "rank correlation": Measure.model_validate(
+        {
+            "statistic": "steepness",
+            "where": _STANDARD,
+            "reduce": "spearman",
+            "with": "objective_distance",
+        }
+    ),
+    "explained by family": Measure(
+        statistic="width", where=_STANDARD, reduce="variance_explained", by="family"
+    ),
+    "explained by objective": Measure(
+        statistic="width", where=_STANDARD, reduce="variance_explained", by="objective"
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """Everything a report shows of one sweep.
+
+    ``tables`` by name: ``runs`` (model, status, runs, seconds), ``models`` (their facts),
+    ``bands`` (change per condition and block), ``slopes`` (one row per condition),
+    ``persistence``, ``steepness``, ``curves`` (loss),
+    ``ratios`` (update ratio of each block relative to the mean over blocks), ``spread`` (how far
+    ratios differ between blocks within a step). Each has ``model``, ``objective`` and
+    ``treatment``: the control with whatever else tells conditions apart.
+    """
+
+    name: str
+    description: str
+    text: str
+    metric: str
+    at: At
+    tables: dict[str, pl.DataFrame]
+    associations: dict[str, Estimate]
+    claims: tuple[ClaimResult, ...]
+    claims_source: str
+    left_out: pl.DataFrame
+    errors: pl.DataFrame
+    records: tuple[dict[str, Any], ...]
+
+
+def gather(
+    tables: Tables,
+    name: str,
+    description: str,
+    text: str,
+    claims: ClaimsFile,
+    metric: str = "procrustes",
+    at: At = "final",
+) -> ReportData:
+    """Read a sweep's tables and return what its report shows."""
+    metrics = [metric, *[other for other in NULL_METRICS if other != metric]]
+    profiles = measure_each(tables, metrics, at)
+    first = profiles[metric]
+    runs = tables.runs().collect()
+    keys = condition_columns(runs)
+    extra = [key for key in keys if key not in ("model", "objective", "control")]
+    attempts = tables.attempts().select("run_id", "seconds", "cause", "error").collect()
+    shown = {
+        "runs": _runs(runs, attempts),
+        "models": runs.unique("model", maintain_order=True).select("model", *MODEL_FACTS),
+        "bands": _labelled(layer_bands(first, keys), extra),
+        "slopes": _labelled(_described(summarise(first, keys), runs, keys), extra),
+        "persistence": _persistence(profiles, runs),
+        "curves": _labelled(_curves(tables, keys), extra),
+        **{name: _labelled(table, extra) for name, table in _ratios(tables, runs, keys).items()},
+    }
+    shown["steepness"] = shown["slopes"].filter(pl.col("control") == STANDARD)
+    errors = attempts.filter(pl.col("error").is_not_null()).join(
+        runs.select("run_id", "model", "objective", "control", "seed", "status"), on="run_id"
+    )
+    return ReportData(
+        name,
+        description,
+        text,
+        metric,
+        at,
+        shown,
+        {name: Evidence(first).estimate(each, EQUAL_STEP) for name, each in ASSOCIATIONS.items()},
+        tuple(evaluate(claims.claims, profiles)),
+        claims.source,
+        first.left_out,
+        errors,
+        _records(tables, runs),
+    )
+
+
+def _labelled(table: pl.DataFrame, extra: Sequence[str]) -> pl.DataFrame:
+    """Add ``treatment``: the control, and what else tells two conditions apart."""
+    parts = [pl.col("control")]
+    for key in extra:
+        said = pl.col(key).cast(pl.String).fill_null("")
+        parts.append(pl.when(said != "").then(pl.concat_str([pl.lit(f" · {key} "), said])))
+    joined = pl.concat_str([part.fill_null("") for part in parts])
+    return table.with_columns(treatment=joined).drop(extra)
+
+
+def _described(table: pl.DataFrame, runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    facts = runs.group_by(keys).agg(
+        pl.col("family", "kind", "block", "parameters", "objective_distance").first()
+    )
+    return table.join(facts, on=keys, how="left", nulls_equal=True, maintain_order="left")
+
+
+def _runs(runs: pl.DataFrame, attempts: pl.DataFrame) -> pl.DataFrame:
+    seconds = attempts.group_by("run_id").agg(pl.col("seconds").sum())
+    return (
+        runs.join(seconds, on="run_id", how="left", maintain_order="left")
+        .group_by("model", "status", maintain_order=True)
+        .agg(pl.len().alias("runs"), pl.col("seconds").sum())
+    )
+
+
+def _persistence(profiles: dict[str, Profiles], runs: pl.DataFrame) -> pl.DataFrame:
+    controls = set(runs["control"])
+    if not {STANDARD, EQUAL_STEP} <= controls:
+        return pl.DataFrame()
+    try:
+        return verdicts_by_metric(profiles, EQUAL_STEP, STANDARD)
+    except UserError:
+        # Several settings of the reference: no matched seed has one counterpart.
+        return pl.DataFrame()
+
+
+def _curves(tables: Tables, keys: list[str]) -> pl.DataFrame:
+    """Return the mean loss per condition at up to ``CURVE_POINTS`` moments."""
+    moment = ((pl.col("step") - 1) * CURVE_POINTS) // pl.col("steps")
+    return (
+        tables.steps()
+        .group_by(*keys, moment.alias("moment"))
+        .agg(pl.col("step").max(), pl.col("loss").mean(), pl.col("seed").n_unique().alias("n"))
+        .sort(*keys, "moment", nulls_last=True)
+        .drop("moment")
+        .collect(engine="streaming")
+    )
+
+
+def _ratios(tables: Tables, runs: pl.DataFrame, keys: list[str]) -> dict[str, pl.DataFrame]:
+    """Return ``ratios`` and ``spread`` of ‖ΔW‖/‖W‖ over the blocks, the groups equal_step controls.
+
+    The layers table is the only long one: it is grouped by run first, and joined to the columns of
+    runs when it is short.
+    """
+    blocks = tables.layers().filter(
+        (pl.col("layer") >= 1)
+        & (pl.col("layer") <= pl.col("model_layers"))
+        & (pl.col("weight_norm") > 0)
+    )
+    ratio = pl.col("update_norm") / pl.col("weight_norm")
+    moment = ((pl.col("step") - 1) * HEAT_COLUMNS) // pl.col("steps")
+    wanted = ["run_id", *keys, "steps"]
+    conditions = runs.select(list(dict.fromkeys(wanted))).lazy()
+    heat = (
+        blocks.group_by("run_id", "layer", moment.alias("moment"))
+        .agg(ratio.mean().alias("ratio"))
+        .with_columns(relative=(pl.col("ratio") / pl.col("ratio").mean().over("run_id", "moment")))
+        .join(conditions, on="run_id")
+        .group_by(*keys, "layer", "moment")
+        .agg(
+            pl.col("relative").log(2).mean().alias("relative"),
+            pl.col("ratio").mean(),
+            pl.col("steps").first(),
+        )
+        .with_columns(
+            start=(pl.col("moment") * pl.col("steps")) // HEAT_COLUMNS,
+            stop=((pl.col("moment") + 1) * pl.col("steps")) // HEAT_COLUMNS,
+        )
+        .sort(*keys, "moment", "layer", nulls_last=True)
+        .drop("moment", "steps")
+    )
+    spread = (
+        blocks.group_by("run_id", "step")
+        .agg((ratio.max() / ratio.min() - 1).alias("spread"))
+        .group_by("run_id")
+        .agg(pl.col("spread").max())
+        .join(conditions, on="run_id")
+        .group_by(*keys)
+        .agg(pl.col("spread").max(), pl.len().alias("runs"))
+        .sort(keys, nulls_last=True)
+    )
+    found = pl.collect_all([heat, spread], engine="streaming")
+    return {"ratios": found[0], "spread": found[1]}
+
+
+def _records(tables: Tables, runs: pl.DataFrame) -> tuple[dict[str, Any], ...]:
+    """Return the run.json of every run that has one, without its specification."""
+    found = []
+    for run_id in runs["run_id"]:
+        record = tables.store.run(run_id).record()
+        if record is not None:
+            found.append({key: value for key, value in record.items() if key != "spec"})
+    return tuple(found)

@@ -1,0 +1,79 @@
+"""The comparison of two controls as text: a line per condition, a verdict per metric."""
+
+from __future__ import annotations
+
+import textwrap
+
+import polars as pl
+
+from sweeps.reading.text_table import Column, text_table
+from sweeps.report.profile_text import plain, with_interval
+from sweeps.statistics.persistence import VERDICTS
+
+# One letter per verdict, for the metrics beside the first.
+LETTERS = {"persists": "p", "collapses": "c", "reverses": "r", "insufficient": "–"}
+
+
+def persistence_text(
+    name: str, table: pl.DataFrame, control: str, against: str, metrics: list[str], width: int = 80
+) -> str:
+    """Return the table of ``verdicts_by_metric`` as a page of at most ``width`` columns."""
+    keys = table.columns[: table.columns.index("family")]
+    lead, rest = keys[0], keys[1:]
+    firsts = {value: rank for rank, value in enumerate(table[lead].unique(maintain_order=True))}
+    rows = sorted(table.to_dicts(), key=lambda row: firsts[row[lead]])
+    columns = [
+        *[Column(key, [str(row[key]) for row in rows]) for key in rest],
+        Column("n", [str(row["n"]) for row in rows], right=True),
+        Column(against, [plain(row["slope_against"], 3) for row in rows], right=True),
+        Column(
+            f"{control} [95 %]",
+            [with_interval(row["slope_control"], *_signed(row)) for row in rows],
+            right=True,
+        ),
+        Column("kept", [_share(row["retained"]) for row in rows], right=True),
+        Column("verdict", [row["verdict"] for row in rows], rigid=True),
+    ]
+    if len(metrics) > 1:
+        columns.append(
+            Column(
+                "metrics",
+                [" ".join(LETTERS[row[f"verdict_{metric}"]] for metric in metrics) for row in rows],
+                rigid=True,
+            )
+        )
+    lines, left_out = text_table(columns, width - 2)
+    page = [f"{name}: slope of {metrics[0]} under {control}, against {against}, matched seeds", ""]
+    page.append("  " + lines[0])
+    previous: object = None
+    for row, line in zip(rows, lines[1:], strict=True):
+        if row[lead] != previous:
+            previous = row[lead]
+            page.append(str(previous))
+        page.append("  " + line)
+    counts = [f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS]
+    notes = [", ".join(counts)]
+    if len(metrics) > 1:
+        notes.append(f"metrics: {', '.join(metrics)}; p persists, c collapses, r reverses")
+    for (flag,), group in table.group_by("flags", maintain_order=True):
+        if flag:
+            named = [" ".join(map(str, row)) for row in group.select(keys).rows()]
+            said = f"{len(named)} conditions" if len(named) > 3 else "; ".join(named)
+            notes.append(f"! {flag}: {said}")
+    if left_out:
+        notes.append(f"! no room for {', '.join(left_out)}: widen, or use --export csv")
+    folded = [textwrap.fill(note, width, subsequent_indent="  ") for note in notes]
+    return "\n".join([*page, "", *folded]) + "\n"
+
+
+def _signed(row: dict[str, float | None]) -> tuple[float | None, float | None]:
+    """Return the interval of the slope itself, which ``along`` holds up to the standard's sign."""
+    low, high = row["along_low"], row["along_high"]
+    reference = row["slope_against"]
+    if low is None or high is None or reference is None or reference >= 0:
+        return low, high
+    return -high, -low
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{round(100 * value)} %"

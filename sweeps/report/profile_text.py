@@ -1,0 +1,134 @@
+"""Depth profiles as text: a line per condition, its shape as a sparkline."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from sweeps.reading.text_table import Column, text_table
+from sweeps.statistics.conditions import layer_bands, summarise
+from sweeps.statistics.profiles import Profiles
+
+BARS = "▁▂▃▄▅▆▇█"
+WIDEST_SPARKLINE = 10
+
+
+def sparkline(values: Sequence[float], widest: int = WIDEST_SPARKLINE) -> str:
+    """Return one bar per value from zero to the largest; neighbours are averaged beyond ``widest``.
+
+    A value below zero, which only the signed metrics have, lowers the base line to it.
+    """
+    cells = min(len(values), widest)
+    bounds = [round(k * len(values) / cells) for k in range(cells + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(bounds)]
+    base, top = min([0.0, *means]), max(means)
+    if top <= base:
+        return BARS[0] * cells
+    return "".join(
+        BARS[min(int((mean - base) / (top - base) * len(BARS)), len(BARS) - 1)] for mean in means
+    )
+
+
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """Return ``0.291 [0.270, 0.311]``, or the value alone.
+
+    Three decimals; two digits of the largest of the three where they would show none of it.
+    """
+    if value is None:
+        return "–"
+    largest = max(abs(x) for x in (value, low, high) if x is not None)
+    digits = 3 if largest == 0 or largest >= 1e-3 else 1 - math.floor(math.log10(largest))
+    if low is None or high is None:
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def plain(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def profile_text(name: str, profiles: Profiles, by: Sequence[str], width: int = 80) -> str:
+    """Return the profiles of a sweep as a page of at most ``width`` columns."""
+    table = summarise(profiles, by)
+    bands = layer_bands(profiles, by)
+    moment = "the last step" if profiles.at == "final" else f"step {profiles.at}"
+    total = profiles.runs.height + profiles.left_out.height
+    lines = [f"{name}: {profiles.metric} at {moment}, {profiles.runs.height} of {total} runs"]
+    shapes = _shapes(bands, by)
+    lead, rest = by[0], list(by[1:])
+    firsts = {value: rank for rank, value in enumerate(table[lead].unique(maintain_order=True))}
+    measured = table.filter(pl.col("n") > 0).to_dicts()
+    measured.sort(key=lambda row: firsts[row[lead]])
+    columns = [
+        *[Column(key, [_text(row[key]) for row in measured]) for key in rest],
+        Column("n", [str(row["n"]) for row in measured], right=True),
+        Column("by depth", [shapes[_key(row, by)] for row in measured], rigid=True),
+        Column(
+            "slope [95 %]",
+            [with_interval(row["slope"], row["slope_low"], row["slope_high"]) for row in measured],
+            right=True,
+        ),
+        Column("centre", [plain(row["centre_of_mass"]) for row in measured], right=True),
+        Column("width", [plain(row["width"]) for row in measured], right=True),
+    ]
+    rows, left_out = text_table(columns, width - 2)
+    if measured:
+        lines += ["", "  " + rows[0]]
+    previous: Any = object()
+    for row, line in zip(measured, rows[1:], strict=True):
+        if row[lead] != previous:
+            previous = row[lead]
+            lines.append(_text(previous))
+        lines.append("  " + line)
+    notes = [*_notes(profiles, table, by), *_no_room(left_out)]
+    folded = [textwrap.fill(note, width, subsequent_indent="  ") for note in notes]
+    return "\n".join([*lines, "", *folded]).rstrip() + "\n"
+
+
+def _shapes(bands: pl.DataFrame, by: Sequence[str]) -> dict[tuple[Any, ...], str]:
+    """Return the sparkline of each condition; where depths are mixed, that of the deepest."""
+    shapes = {}
+    for key, group in bands.sort("blocks", "layer").group_by(by, maintain_order=True):
+        deepest = group.filter(pl.col("blocks") == pl.col("blocks").max())
+        shapes[key] = sparkline(deepest["value"].to_list())
+    return shapes
+
+
+def _notes(profiles: Profiles, table: pl.DataFrame, by: Sequence[str]) -> list[str]:
+    notes = []
+    for flag, group in table.group_by("flags", maintain_order=True):
+        if flag[0]:
+            notes.append(f"! {flag[0]}: {_named(group, by)}")
+    for row in profiles.left_out.filter(pl.col("status") == "diverged").to_dicts():
+        run = " ".join(_text(row[key]) for key in ("model", "objective", "control"))
+        notes.append(f"! diverged at step {row['last_step']}: {run} seed {row['seed']}")
+    counts = profiles.left_out.group_by("reason", maintain_order=True).len().rows()
+    if counts:
+        said = ", ".join(f"{count} {reason}" for reason, count in counts)
+        notes.append(f"! runs left out: {said}")
+    return notes
+
+
+def _named(group: pl.DataFrame, by: Sequence[str]) -> str:
+    if group.height > 3:
+        return f"{group.height} conditions"
+    return "; ".join(" ".join(_text(value) for value in row) for row in group.select(by).rows())
+
+
+def _no_room(names: list[str]) -> list[str]:
+    return [f"! no room for {', '.join(names)}: widen, or use --export csv"] if names else []
+
+
+def _key(row: dict[str, Any], by: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in by)
+
+
+def _text(value: object) -> str:
+    if value is None or value == "":
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)

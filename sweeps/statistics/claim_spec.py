@@ -1,0 +1,141 @@
+"""What a claims file may say: a claim is data, so that a new one needs no code.
+
+    claims:
+      - id: C2
+        text: Under standard training the change concentrates near the output
+        tests:
+          - measure:
+              statistic: slope
+              where: {control: standard}
+              reduce: share
+              above: 0
+            is: at_least
+            than: 0.98
+
+A test takes one *statistic* (of each run, or the persistence verdict of each condition) over a
+selection (*where*), *reduces* it to one number, and compares that with a number or with another
+measure. A claim holds when all of its tests do.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from sweeps.errors import closest
+from sweeps.reading.run_table import RUN_COLUMNS
+from sweeps.spec import Frozen
+from sweeps.statistics.profiles import QUANTITIES
+
+PERSISTENCE = "persistence"
+STATISTICS = (*QUANTITIES, "mean", PERSISTENCE)
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Scalar = str | int | float
+
+
+class Range(Frozen):
+    """Numbers between two bounds, both included."""
+
+    at_least: Number | None = None
+    at_most: Number | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Range:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a range needs at_least, at_most or both")
+        return self
+
+
+Where = dict[str, Scalar | list[Scalar] | Range]
+
+
+class Measure(Frozen):
+    """A number taken from the runs of a selection.
+
+    reduce:
+        share, count  of the units for which the value is ``above`` or ``below`` a number, or whose
+                      persistence verdict is ``verdict``. Exact: no interval. A unit whose value is
+                      not known yet (unfinished, diverged, one seed) leaves the answer open when it
+                      could change it.
+        mean, min, max  over conditions, each the mean of its seeds.
+        gap           largest less smallest mean over the values of column ``by``.
+        spearman      rank correlation over conditions with the run column ``with_column``.
+        variance_explained  adjusted R² of the condition means by the values of column ``by``.
+    """
+
+    statistic: Literal[STATISTICS]  # type: ignore[valid-type]
+    where: Where = Field(default_factory=dict)
+    reduce: Literal["share", "count", "mean", "min", "max", "gap", "spearman", "variance_explained"]
+    above: Number | None = None
+    below: Number | None = None
+    verdict: Literal["persists", "collapses", "reverses"] | None = None
+    with_column: str | None = Field(None, alias="with")
+    by: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Measure:
+        counted = self.reduce in ("share", "count")
+        given = [x is not None for x in (self.above, self.below, self.verdict)]
+        if counted and sum(given) != 1:
+            raise ValueError(f"reduce: {self.reduce} needs one of above, below, verdict")
+        if not counted and any(given):
+            raise ValueError(f"above, below and verdict do nothing with reduce: {self.reduce}")
+        if (self.statistic == PERSISTENCE) != (self.verdict is not None):
+            raise ValueError("statistic: persistence goes with verdict, and verdict with it alone")
+        for key, value, users in (
+            ("with", self.with_column, ("spearman",)),
+            ("by", self.by, ("gap", "variance_explained")),
+        ):
+            if (self.reduce in users) != (value is not None):
+                raise ValueError(f"{key} goes with reduce: {' or '.join(users)}, and they need it")
+            if value is not None:
+                require_column(value, key)
+        for column in self.where:
+            require_column(column, "where")
+        if self.statistic == PERSISTENCE and "control" in self.where:
+            raise ValueError("persistence is between two controls: say control beside the claim")
+        return self
+
+
+class Test(Frozen):
+    """One comparison that a claim rests on."""
+
+    __test__ = False  # pytest would take the name for a test class
+
+    measure: Measure
+    is_: Literal["above", "below", "at_least", "at_most"] = Field(alias="is")
+    than: Number | Measure
+
+
+class Claim(Frozen):
+    """A statement, and the tests that must all hold."""
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=20)]
+    text: str
+    control: Literal["equal_step", "layer_clip"] = Field(
+        "equal_step", description="Whose persistence is meant."
+    )
+    tests: Annotated[list[Test], Field(min_length=1)]
+
+
+class ClaimsFile(Frozen):
+    """A file of claims."""
+
+    source: str = Field("", description="Where the claims were made.")
+    claims: Annotated[list[Claim], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _ids_distinct(self) -> ClaimsFile:
+        ids = [claim.id for claim in self.claims]
+        for name in ids:
+            if ids.count(name) > 1:
+                raise ValueError(f"the id {name} stands twice")
+        return self
+
+
+def require_column(name: str, key: str) -> None:
+    """Raise ValueError unless ``runs`` has the column."""
+    if name not in RUN_COLUMNS:
+        raise ValueError(f"{key}: runs have no column {name!r}; {closest(name, [*RUN_COLUMNS])}")

@@ -1,0 +1,202 @@
+"""What is wrong in a store: every record, checksum, row count and step looked at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from sweeps.files.mirror import Mirror
+from sweeps.files.objects import ObjectPath, scratch_folder
+from sweeps.files.whole_files import file_checksum, write_json
+from sweeps.spec import RunSpec
+from sweeps.store.attempt import alive_runs
+from sweeps.store.manifest import damage
+from sweeps.store.schema import TABLES
+from sweeps.store.store import RunFolder, Store, name_in
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing wrong: where, what, and what mends it."""
+
+    run_id: str
+    what: str
+    remedy: str
+    mend: Callable[[], None]
+
+
+def audit(store: Store) -> Iterator[Finding]:
+    """Yield what is wrong with each run of a store, and with its cache.
+
+    Of an object store everything is fetched anew: what was fetched before proves nothing.
+    """
+    with _fetched(store) as fetched:
+        folders = fetched.runs()
+        attempts = {folder.run_id: folder.attempts() for folder in folders}
+        open_ones = [i for i, tries in attempts.items() if tries and tries[-1]["cause"] is None]
+        alive = alive_runs([store.run(run_id) for run_id in open_ones])
+        for folder in folders:
+            if folder.run_id in alive:
+                continue
+            yield from _run(folder, store.run(folder.run_id))
+            if folder.run_id in open_ones:
+                yield _lost_attempt(store.run(folder.run_id), attempts[folder.run_id][-1])
+    if isinstance(store.root, Path):
+        for path in store.cache.rglob(".*"):
+            yield _leftover("cache", path)
+
+
+@contextmanager
+def _fetched(store: Store) -> Iterator[Store]:
+    if isinstance(store.root, Path):
+        yield store
+        return
+    with scratch_folder() as folder:
+        mirror = Mirror(store.root, folder)
+        mirror.refresh(with_parts=True)
+        yield Store(mirror.folder, mirror)
+
+
+def _run(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
+    """Yield what is wrong with a run as read in ``folder``; mending is done to ``real``."""
+    if isinstance(real.path, Path):
+        for left in real.path.rglob(".*.tmp"):
+            yield _leftover(folder.run_id, left)
+    done = folder.done()
+    if done is None:
+        if (folder.path / "DONE.json").exists():
+            yield _again(real, "DONE.json cannot be read")
+            return
+        if (folder.path / "run.json").exists() and folder.record() is None:
+            yield Finding(
+                folder.run_id,
+                "run.json cannot be read",
+                "removed: the next attempt writes it",
+                (real.path / "run.json").unlink,
+            )
+        yield from _checkpoints(real)
+        return
+    wrong = next(_closed(folder, done), None)
+    if wrong is not None:
+        yield _again(real, wrong)
+        return
+    for table in TABLES:
+        for path in folder.parts(table):
+            name = name_in(folder, path)
+            if name not in done["parts"]:
+                yield Finding(
+                    folder.run_id,
+                    f"{name} is accounted for by no record",
+                    "removed: no reader counts it",
+                    (real.path / name).unlink,
+                )
+    if isinstance(real.path, ObjectPath) and real.checkpoint_steps():
+        yield Finding(
+            folder.run_id,
+            "a checkpoint is left though the run has ended",
+            "removed",
+            real.forget_checkpoints,
+        )
+
+
+def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
+    """Yield what contradicts a closing record."""
+    for name, entry in done["parts"].items():
+        path = _local(folder) / name
+        if not path.is_file():
+            yield f"{name} is missing"
+        elif file_checksum(path) != entry["sha256"]:
+            yield f"{name} does not match its checksum"
+        elif pq.read_metadata(path).num_rows != entry["rows"]:
+            yield f"{name} has other rows than its record says"
+    try:
+        run = RunSpec.model_validate_json(json.dumps((folder.record() or {})["spec"]))
+    except (ValidationError, ValueError, KeyError):
+        yield "run.json is missing or cannot be read"
+        return
+    if run.run_id != folder.run_id:
+        yield f"run.json is of run {run.run_id}"
+    last = done["step"]
+    yield from _steps(folder, done, "steps", range(1, last + 1), unique=True)
+    probed = [step for step in run.probe_steps if step <= last]
+    if done["status"] == "diverged":
+        probed = [step for step in probed if step < last]
+    yield from _steps(folder, done, "profiles", probed, unique=False)
+    yield from _steps(folder, done, "layers", range(1, last + 1), unique=False)
+
+
+def _steps(
+    folder: RunFolder, done: dict[str, Any], table: str, expected: Any, *, unique: bool
+) -> Iterator[str]:
+    paths = [_local(folder) / name for name in done["parts"] if name.startswith(f"{table}/")]
+    rows: list[tuple[int, int]] = []
+    for path in paths:
+        part = pq.read_table(path, columns=["step"] if unique else ["step", "layer"])
+        layers = [0] * len(part) if unique else part["layer"].to_pylist()
+        rows += zip(part["step"].to_pylist(), layers, strict=True)
+    if len(set(rows)) != len(rows):
+        yield f"{table} has a row twice"
+    steps = {step for step, _ in rows}
+    missing = [step for step in expected if step not in steps]
+    if missing:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        yield f"{table} lacks step {missing[0]}{more}"
+    beyond = steps - set(expected)
+    if beyond:
+        yield f"{table} has step {min(beyond)}, which the run does not"
+
+
+def _checkpoints(folder: RunFolder) -> Iterator[Finding]:
+    for step in folder.checkpoint_steps():
+        wrong = damage(folder, step)
+        if wrong is not None:
+            manifest = folder.checkpoint_path(step) / "manifest.json"
+            yield Finding(
+                folder.run_id,
+                wrong,
+                f"the checkpoint of step {step} no longer counts; an older one or the start does",
+                manifest.unlink,
+            )
+
+
+def _again(folder: RunFolder, what: str) -> Finding:
+    def drop() -> None:
+        folder.forget_results()
+        if folder.record() is None:
+            (folder.path / "run.json").unlink(missing_ok=True)
+
+    return Finding(folder.run_id, what, "its result is dropped; resume runs it again", drop)
+
+
+def _leftover(run_id: str, path: Path) -> Finding:
+    def remove() -> None:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    return Finding(run_id, f"{path.name} was left by a crash", "removed", remove)
+
+
+def _lost_attempt(folder: RunFolder, attempt: dict[str, Any]) -> Finding:
+    number = attempt["attempt"]
+
+    def close() -> None:
+        record = {key: value for key, value in attempt.items() if key != "attempt"}
+        write_json(folder.attempt_path(number), {**record, "cause": "lost"})
+
+    what = f"attempt {number} on {attempt['node']} ended without a word"
+    return Finding(folder.run_id, what, "recorded as lost", close)
+
+
+def _local(folder: RunFolder) -> Path:
+    assert isinstance(folder.path, Path)
+    return folder.path

@@ -1,0 +1,116 @@
+"""Rows of one run into Parquet parts whose boundaries the specification decides.
+
+A part holds the rows of a fixed range of steps. It is written when the range is complete, under a
+temporary name first, so a part that exists is whole; an attempt that starts over rewrites the same
+names with the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sweeps.files.patience import patiently
+from sweeps.files.whole_files import (
+    Place,
+    file_checksum,
+    local_file,
+    no_guard,
+    read_json,
+    whole_file,
+    write_json,
+)
+from sweeps.spec import RunSpec
+from sweeps.store.records import sealed
+from sweeps.store.schema import TABLES
+from sweeps.store.store import RunFolder, Status, name_in
+
+# Rows in no part yet lie in a checkpoint under this name and their table's.
+KEPT = "rows-"
+
+
+class RunWriter:
+    """Collects the rows of one run and writes each part once its last step is done."""
+
+    def __init__(self, run: RunSpec, folder: RunFolder, guard: Callable[[], None]) -> None:
+        """``guard`` is called before anything is put in place, and raises to prevent it."""
+        self._run = run
+        self._guard = guard
+        self._folder = folder
+        self._rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
+        # Parts that count, by path in the folder: bytes, SHA-256 and rows as they were written.
+        # What befalls a file later on is then seen, and not taken for its content.
+        self._parts: dict[str, dict[str, Any]] = {}
+
+    def add(self, table: str, step: int, rows: Iterable[dict[str, Any]]) -> None:
+        """Append rows of ``step``; run id and step are added to each."""
+        key = {"run_id": self._run.run_id, "step": step}
+        self._rows[table].extend({**key, **row} for row in rows)
+
+    def end_step(self, step: int) -> bool:
+        """Write the parts that ``step`` completes; return whether it does."""
+        first, last = self._run.part_of(step)
+        if step == last:
+            self._flush(first, last)
+        return step == last
+
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """Return what the parts so far hold, for a checkpoint's manifest."""
+        return dict(self._parts)
+
+    def keep(self, aside: Place) -> dict[str, dict[str, Any]]:
+        """Write the rows that are in no part yet into a folder; return its files' accounts."""
+        kept = {}
+        for table, schema in TABLES.items():
+            if self._rows[table]:
+                path = aside / f"{KEPT}{table}.parquet"
+                content = pa.Table.from_pylist(self._rows[table], schema=schema)
+                kept[path.name] = patiently(partial(_write_part, path, content), path)
+        return kept
+
+    def take_back(self, checkpoint: Place) -> None:
+        """Continue after a checkpoint, whose manifest accounts for parts and rows beside them."""
+        manifest = read_json(checkpoint / "manifest.json")
+        self._parts = manifest["parts"]
+        for name in manifest["files"]:
+            stem = PurePosixPath(name).stem
+            if stem.startswith(KEPT):
+                with local_file(checkpoint / name) as file:
+                    self._rows[stem.removeprefix(KEPT)] = pq.read_table(file).to_pylist()
+
+    def finish(self, status: Status, step: int) -> None:
+        """Write what is left after ``step``, then the closing record that makes all of it count."""
+        if step:
+            self._flush(*self._run.part_of(step))
+        parts = {
+            name: {"rows": entry["rows"], "sha256": entry["sha256"]}
+            for name, entry in self._parts.items()
+        }
+        closing = sealed({"status": status, "step": step, "parts": parts})
+        path = self._folder.path / "DONE.json"
+        patiently(partial(write_json, path, closing, self._guard), path)
+
+    def _flush(self, first: int, last: int) -> None:
+        for table, schema in TABLES.items():
+            rows = self._rows[table]
+            if rows:
+                path = self._folder.part_path(table, first, last)
+                content = pa.Table.from_pylist(rows, schema=schema)
+                write = partial(_write_part, path, content, self._guard)
+                account = patiently(write, path)
+                self._parts[name_in(self._folder, path)] = {"rows": content.num_rows, **account}
+                rows.clear()
+
+
+def _write_part(
+    path: Place, content: pa.Table, guard: Callable[[], None] = no_guard
+) -> dict[str, Any]:
+    """Write a part and return its size and SHA-256."""
+    with whole_file(path, guard) as temporary:
+        pq.write_table(content, temporary, compression="zstd")
+        return {"bytes": temporary.stat().st_size, "sha256": file_checksum(temporary)}

@@ -1,0 +1,67 @@
+import io
+import time
+
+from rich.console import Console
+
+from orchestrator.display.progress import Board, Display, duration
+from sweeps.declaration.expand import read_sweep
+
+RUNS = {run.run_id: run for run in read_sweep("sweeps/library/demo.yaml").runs[:2]}
+FIRST, SECOND = RUNS
+
+
+def test_a_board_follows_the_events():
+    board = Board(RUNS)
+    assert board.seconds_left() is None
+    board.apply(FIRST, "started", {})
+    board.apply(FIRST, "progress", {"step": 30, "loss": 2.5})
+    assert (board.running[FIRST].step, board.running[FIRST].loss) == (30, 2.5)
+    assert board.seconds_left() is None
+    board.apply(FIRST, "ended", {"status": "finished", "step": 60})
+    assert board.seconds_left() > 0
+    board.apply(SECOND, "started", {})
+    board.apply(SECOND, "ended", {"status": "failed", "error": "OSError: disk full"})
+    assert board.ended == {FIRST: "finished", SECOND: "failed"}
+    assert board.errors == {SECOND: "OSError: disk full"}
+    assert board.running == {}
+    assert board.seconds_left() == 0
+
+
+def test_a_log_gets_one_line_for_each_end_with_its_error():
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=False, width=200)
+    with Display(Board(RUNS), console) as display:
+        display.event(FIRST, "started", {})
+        display.event(FIRST, "ended", {"status": "finished", "loss": 1.25})
+        display.event(SECOND, "ended", {"status": "failed", "error": "[red]OSError[/red]"})
+    first, second, third = output.getvalue().splitlines()
+    assert first.startswith(f"finished  {FIRST} tiny-bert mlm standard seed 0 loss 1.2500")
+    assert second.startswith(f"failed    {SECOND}")
+    assert third.strip() == "[red]OSError[/red]"
+
+
+def test_a_terminal_shows_the_running_runs():
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=80, height=20)
+    with Display(Board(RUNS), console) as display:
+        display.event(FIRST, "started", {})
+        display.event(FIRST, "progress", {"step": 12, "loss": 3.5})
+    shown = output.getvalue()
+    assert "0/2 runs, 1 running" in shown
+    assert "12/60" in shown
+    assert "loss 3.5000" in shown
+
+
+def test_a_log_hears_of_a_sweep_in_which_nothing_ends(monkeypatch):
+    monkeypatch.setattr("orchestrator.display.progress.LINE_SECONDS", 0.05)
+    output = io.StringIO()
+    with Display(Board(RUNS), Console(file=output, force_terminal=False, width=200)) as display:
+        display.event(FIRST, "started", {})
+        until = time.monotonic() + 20
+        while not output.getvalue() and time.monotonic() < until:
+            time.sleep(0.02)
+    assert output.getvalue().startswith("0/2 runs, 1 running")
+
+
+def test_durations_are_for_a_person():
+    assert [duration(s) for s in (42, 200, 9000)] == ["42 s", "3 min", "2.5 h"]

@@ -1,0 +1,43 @@
+"""What goes along with a job."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.jobs.working_directory import PACKAGES, local_files, working_directory
+from sweeps.declaration.expand import read_sweep
+from sweeps.errors import UserError
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    text = Path("sweeps/library/demo.yaml").read_text(encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/rows.txt").write_text("some text\n" * 9)
+
+    def write(file):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text.replace("{builtin: python-source}", f"{{file: {file}}}", 1))
+        return path
+
+    return write
+
+
+def test_files_beside_the_sweep_go_along_and_give_the_same_runs(sweep):
+    path = sweep("data/rows.txt")
+    assert local_files(path) == ["data/rows.txt"]
+    with working_directory(path, with_code=True) as folder:
+        there = [run.run_id for run in read_sweep(folder / "mine.yaml").runs]
+        assert there == [run.run_id for run in read_sweep(path).runs]
+        assert all((folder / package / "__init__.py").is_file() for package in PACKAGES)
+        assert not list(folder.rglob("__pycache__"))
+    assert not folder.exists()
+
+
+def test_a_file_outside_the_folder_of_the_sweep_is_refused(sweep):
+    with pytest.raises(UserError, match=r"\.\./rows.txt lies outside the folder"):
+        local_files(sweep("../rows.txt"))
+
+
+def test_an_absolute_path_is_meant_for_every_node(sweep):
+    assert local_files(sweep("/data/rows.txt")) == []

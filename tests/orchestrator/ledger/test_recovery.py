@@ -1,0 +1,79 @@
+import pytest
+
+from orchestrator.ledger.recovery import EVERYTHING, Choice, Standing, decide, ledger
+from sweeps.declaration.expand import read_sweep
+from sweeps.files.whole_files import write_json
+from sweeps.store.store import Store
+
+RUNS = read_sweep("sweeps/library/demo.yaml").runs[:3]
+FIRST, SECOND, _ = (run.run_id for run in RUNS)
+
+
+def decided(standings=None, choice=EVERYTHING):
+    standings = standings or {}
+    actions = decide(RUNS, lambda run_id: standings.get(run_id, Standing("waiting")), choice)
+    return [(action.kind, action.reason) for action in actions]
+
+
+def test_what_was_never_tried_runs():
+    assert decided() == [("run", "new")] * 3
+
+
+@pytest.mark.parametrize("status", ["finished", "diverged"])
+def test_a_result_is_not_computed_again(status):
+    assert decided({SECOND: Standing(status)})[1] == ("skip", status)
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled", "preempted", "lost"])
+@pytest.mark.parametrize(("step", "origin"), [(0, "the start"), (40, "step 40")])
+def test_an_attempt_without_a_result_continues_and_says_from_where(state, step, origin):
+    assert decided({FIRST: Standing(state, step)})[0] == (
+        "run",
+        f"{state}, continues from {origin}",
+    )
+
+
+def test_a_run_another_process_is_at_is_waited_for():
+    kind, reason = decided({FIRST: Standing("running")})[0]
+    assert kind == "run"
+    assert "another process" in reason
+
+
+def test_only_a_state_leaves_everything_else():
+    standings = {FIRST: Standing("failed"), SECOND: Standing("finished")}
+    kinds = [kind for kind, _ in decided(standings, Choice(only="failed"))]
+    assert kinds == ["run", "skip", "skip"]
+
+
+def test_a_result_runs_again_only_when_asked_in_words():
+    standings = {FIRST: Standing("finished"), SECOND: Standing("diverged")}
+    assert decided(standings, Choice(only=FIRST))[0] == ("skip", "finished")
+    forced = decide(RUNS, lambda i: standings.get(i, Standing("waiting")), Choice(FIRST, True))
+    assert [(a.kind, a.again) for a in forced] == [("run", True), ("skip", False), ("skip", False)]
+    again = decide(RUNS, lambda i: standings.get(i, Standing("waiting")), Choice("diverged"))
+    assert [(a.kind, a.again) for a in again] == [("skip", False), ("run", True), ("skip", False)]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "state"),
+    [
+        ([], "waiting"),
+        ([{"cause": "failed"}], "failed"),
+        ([{"cause": "failed"}, {"cause": "cancelled"}], "cancelled"),
+        ([{"cause": "preempted"}], "preempted"),
+        ([{"cause": None, "node": "elsewhere", "pid": 1}], "running"),
+    ],
+)
+def test_the_ledger_is_read_from_the_stores_files(tmp_path, attempts, state):
+    store = Store(tmp_path)
+    folder = store.run(FIRST)
+    for number, record in enumerate(attempts, start=1):
+        write_json(folder.attempt_path(number), record)
+    for step in (20, 40):
+        write_json(folder.checkpoint_path(step) / "manifest.json", {})
+    folder.checkpoint_path(60).mkdir()  # torn off before its manifest
+    found = ledger(store)(FIRST)
+    assert found.state == state
+    assert found.checkpoint == (40 if attempts else 0)
+    write_json(folder.path / "DONE.json", {"status": "diverged", "step": 60, "parts": {}})
+    assert ledger(store)(FIRST).state == "diverged"

@@ -1,0 +1,30 @@
+import json
+
+from orchestrator.sizing.cost import estimate, parameter_count
+from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.sources import resolve_model
+from sweeps.declaration.sweep_spec import ModelEntry
+
+PAPER = list(read_sweep("sweeps/library/paper.yaml").runs)
+
+
+def test_a_runs_flops_are_six_a_parameter_and_token():
+    run = next(run for run in PAPER if run.model.name == "gpt2" and run.objective.kind == "clm")
+    cost = estimate(run)
+    assert cost.tokens == 1000 * 32 * 128
+    training = 6 * cost.parameters * cost.tokens
+    assert training < cost.flops < 1.02 * training
+    assert cost.state_bytes == 16 * 124_439_808
+
+
+def test_pairs_count_both_sentences():
+    costs = {run.objective.kind: estimate(run).tokens for run in PAPER if run.model.name == "gpt2"}
+    assert costs["contrastive"] == 2 * costs["classification"]
+
+
+def test_a_folders_parameters_follow_from_its_files(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    (tmp_path / "model.safetensors").write_bytes(bytes(4000))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    source = resolve_model("m", {"m": ModelEntry(folder=str(tmp_path))}, tmp_path)
+    assert parameter_count(source) == 1000

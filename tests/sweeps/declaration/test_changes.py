@@ -1,0 +1,25 @@
+from sweeps.declaration.changes import compare_sweeps
+from sweeps.declaration.expand import read_sweep
+
+RUNS = read_sweep("sweeps/library/demo.yaml").runs
+
+
+def test_the_same_sweep_has_not_changed():
+    changes = compare_sweeps(RUNS, RUNS)
+    assert (changes.same, changes.any) == (24, False)
+
+
+def test_a_changed_setting_is_listed_with_both_values_and_its_runs():
+    new = [
+        run.model_copy(update={"batch_size": 32}) if run.model.name == "tiny-opt" else run
+        for run in RUNS
+    ]
+    changes = compare_sweeps(RUNS, new)
+    assert (changes.same, changes.changed, changes.added, changes.gone) == (20, 4, 0, ())
+    assert changes.fields == {"batch_size": (16, 32, 4)}
+
+
+def test_runs_come_and_go():
+    changes = compare_sweeps(RUNS[:20], RUNS[4:])
+    assert (changes.same, changes.changed, changes.added) == (16, 0, 4)
+    assert {run.run_id for run in changes.gone} == {run.run_id for run in RUNS[:4]}

@@ -1,0 +1,77 @@
+"""SQL over a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from planted_store import run_spec, write_run
+
+from sweeps.reading.query import QueryError, query, render, write
+from sweeps.reading.tables import Tables, open_store
+from sweeps.reading.text_table import Column, text_table
+from sweeps.store.store import Store
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    store = Store.at(str(tmp_path_factory.mktemp("query") / "store"))
+    for seed in (0, 1):
+        write_run(store, run_spec("gpt2", seed=seed), [0.1, 0.3])
+        write_run(store, run_spec("opt", control="equal_step", seed=seed), [0.2, 0.2])
+    return open_store(store.root)
+
+
+def test_group_by_all_averages_over_conditions(tables: Tables) -> None:
+    answer = query(
+        tables,
+        "SELECT model, control, avg(procrustes) AS d FROM profiles"
+        " WHERE step = 20 AND layer > 0 GROUP BY ALL ORDER BY model",
+    )
+    assert answer.rows() == [
+        ("gpt2", "standard", pytest.approx(0.2)),
+        ("opt", "equal_step", pytest.approx(0.2)),
+    ]
+
+
+@pytest.mark.parametrize("table", ["runs", "steps", "layers", "profiles", "attempts"])
+def test_every_table_answers(tables: Tables, table: str) -> None:
+    counted = query(tables, f"SELECT model, count(*) AS n FROM {table} GROUP BY ALL")
+    assert set(counted["model"]) == {"gpt2", "opt"}
+    assert counted["n"].min() > 0
+
+
+def test_an_error_lists_the_columns_of_the_tables_named(tables: Tables) -> None:
+    with pytest.raises(QueryError) as error:
+        query(tables, "SELECT procrustse FROM profiles")
+    message = str(error.value)
+    assert "procrustse" in message
+    assert "\n" not in message
+    assert "profiles: run_id, step, layer, depth" in message
+    assert "attempts:" not in message
+    with pytest.raises(QueryError, match=r"sql parser error.*runs: run_id"):
+        query(tables, "SELEC")
+
+
+def test_formats_round_trip(tables: Tables, tmp_path: Path) -> None:
+    answer = query(tables, "SELECT model, seed FROM runs ORDER BY model, seed")
+    assert render(answer, "csv").splitlines()[0] == "model,seed"
+    assert pl.read_json(render(answer, "json").encode()).rows() == answer.rows()
+    assert len(render(answer, "jsonl").splitlines()) == 4
+    write(answer, "parquet", tmp_path / "answer.parquet")
+    assert pl.read_parquet(tmp_path / "answer.parquet").equals(answer)
+
+
+def test_a_wide_answer_fits_the_terminal_and_says_what_it_left_out(tables: Tables) -> None:
+    text = render(query(tables, "SELECT * FROM profiles"), "table", width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "columns found no room; --format csv shows all" in text
+
+
+def test_text_is_shortened_before_a_number_is() -> None:
+    columns = [Column("name", ["a" * 60]), Column("value", ["1234567890.5"], right=True)]
+    lines, left_out = text_table(columns, 40)
+    assert left_out == []
+    assert lines[1].endswith("…  1234567890.5")
+    assert len(lines[1]) == 40

@@ -1,0 +1,129 @@
+"""The report as text: what it holds, that nothing a user wrote can act, and that it is offline."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import pytest
+from planted_store import run_spec, save_sweep, write_run
+
+from sweeps.files.whole_files import read_json, write_json
+from sweeps.reading.objective_distance import record_distance
+from sweeps.reading.tables import open_store
+from sweeps.report.data import ReportData, gather
+from sweeps.report.page import render
+from sweeps.statistics.claim_spec import Claim, ClaimsFile, Measure, Test
+from sweeps.store.store import Store
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def claims(text: str = "Later blocks change more.") -> ClaimsFile:
+    measure = Measure(statistic="slope", reduce="share", above=0.0)
+    test = Test.model_validate({"measure": measure, "is": "at_least", "than": 1.0})
+    return ClaimsFile(source=EVIL, claims=[Claim(id="C", text=text, tests=[test])])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    store = Store.at(str(tmp_path_factory.mktemp("report") / "store"))
+    runs = []
+    for control, slope in (("standard", 0.3), ("equal_step", 0.1)):
+        for seed in range(2):
+            run = run_spec(EVIL, "clm", control, seed)
+            equal = [1e-3] * 6 if control == "equal_step" else None
+            profile = [0.1 + slope * i / 6 + 0.01 * seed for i in range(1, 7)]
+            write_run(store, run, profile, ratios=equal)
+            record_distance(store, run, [0.5])
+            runs.append(run)
+    failed = run_spec("gpt2", seed=5)
+    folder = write_run(store, failed, [0.1, 0.2], status="failed", stop=10)
+    attempt = read_json(folder.attempt_path(1))
+    write_json(folder.attempt_path(1), {**attempt, "error": f"ValueError: {EVIL}"})
+    diverged = run_spec("gpt2", seed=6)
+    write_run(store, diverged, [0.1, 0.2], status="diverged", stop=10)
+    save_sweep(store, "toy", [*runs, failed, diverged])
+    tables = open_store(store.root, sweep="toy")
+    return gather(tables, "toy", EVIL, f"name: toy # {EVIL}", claims(EVIL))
+
+
+@pytest.fixture(scope="module")
+def page(data: ReportData) -> str:
+    return render(data, datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_nothing_a_user_wrote_becomes_markup(page: str) -> None:
+    parser = _Tags()
+    parser.feed(page)
+    assert [tag for tag, _ in parser.tags].count("script") == 3
+    assert "img" not in [tag for tag, _ in parser.tags]
+    assert not [name for _, attributes in parser.tags for name in attributes if name[:2] == "on"]
+    assert "&lt;/script&gt;" in page
+
+
+def test_the_page_names_no_address_to_load(page: str) -> None:
+    parser = _Tags()
+    parser.feed(page)
+    links = [
+        value
+        for _, attributes in parser.tags
+        for name, value in attributes.items()
+        if name in ("src", "href")
+    ]
+    assert links == ["data:,"]
+
+
+def test_tables_travel_whole(page: str, data: ReportData) -> None:
+    found = re.search(r'id="report-data">(.*?)</script>', page, re.S)
+    assert found is not None
+    content = json.loads(found[1])
+    assert content["models"] == [EVIL, "gpt2"]
+    bands = content["tables"]["bands"]
+    assert bands["length"] == data.tables["bands"].height == 12
+    model = bands["columns"]["model"]
+    assert {model["names"][code] for code in model["codes"]} == {EVIL}
+    assert bands["columns"]["value"][5] == pytest.approx(0.405, abs=1e-5)
+
+
+def test_update_ratios_show_whether_the_control_held(data: ReportData) -> None:
+    spread = dict(data.tables["spread"].filter(model=EVIL).select("treatment", "spread").rows())
+    assert spread["equal_step"] == pytest.approx(0, abs=1e-9)
+    assert spread["standard"] == pytest.approx(5)
+    ratios = data.tables["ratios"].filter(treatment="equal_step")
+    assert ratios["relative"].abs().max() == pytest.approx(0, abs=1e-9)
+    assert sorted(ratios["layer"].unique()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_failed_and_diverged_runs_are_named(page: str) -> None:
+    assert "Runs without a profile" in page
+    assert page.count("<td>diverged</td>") == 1
+    assert "ValueError: &lt;/script&gt;" in page
+
+
+def test_every_chart_has_an_accessible_name(page: str) -> None:
+    parser = _Tags()
+    parser.feed(page)
+    charts = [attributes for _, attributes in parser.tags if "data-chart" in attributes]
+    assert len(charts) >= 9
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in charts)
+
+
+def test_a_sweep_not_begun_has_a_page(tmp_path_factory: pytest.TempPathFactory) -> None:
+    store = Store.at(str(tmp_path_factory.mktemp("early") / "store"))
+    save_sweep(store, "toy", [run_spec()])
+    data = gather(open_store(store.root, sweep="toy"), "toy", "", "", claims())
+    page = render(data, datetime(2026, 1, 2, tzinfo=UTC))
+    assert "No finished run has a profile yet." in page
+    assert "insufficient data" in page

@@ -1,0 +1,175 @@
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from sweeps.declaration.expand import read_sweep
+from sweeps.spec import EqualStep, Optimizer, RunSpec, learning_rate
+
+PAPER = read_sweep("sweeps/library/paper.yaml")
+RUN = PAPER.runs[0]
+
+
+def changed(run: RunSpec, **fields) -> RunSpec:
+    data = json.loads(run.model_dump_json())
+    for key, value in fields.items():
+        *path, last = key.split("__")
+        place = data
+        for part in path:
+            place = place[part]
+        place[last] = value
+    return RunSpec.model_validate_json(json.dumps(data))
+
+
+# A change of these is a change of identity: every store's finished runs would run again.
+GOLDEN = {
+    ("bert-base-uncased", "mlm", "standard", 0): "e9455e14440c",
+    ("gpt2", "contrastive", "equal_step", 2): "e5f775615bd8",
+    ("opt-1.3b", "classification", "standard", 1): "21d210031361",
+    ("pythia-6.9b", "clm", "equal_step", 0): "ff3c3eca502a",
+}
+
+
+@pytest.mark.parametrize(("point", "run_id"), GOLDEN.items(), ids=str)
+def test_run_ids_of_the_study_are_pinned(point, run_id):
+    found = [
+        run.run_id
+        for run in PAPER.runs
+        if (run.model.name, run.objective.kind, run.control.kind, run.seed) == point
+    ]
+    assert found == [run_id]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 7},
+        {"steps": 999},
+        {"batch_size": 64},
+        {"sequence_length": 64},
+        {"precision": "fp32"},
+        {"optimizer__learning_rate": 3e-5},
+        {"optimizer__max_grad_norm": 1.0},
+        {"control": {"kind": "equal_step"}},
+        {"probe__rows": 512},
+        {"probe__seed": 1},
+        {"probe__metrics": ["procrustes"]},
+        {"objective__mask_probability": 0.3},
+        {"objective__data__split": "test"},
+        {"model__source__revision": "0" * 40},
+    ],
+    ids=str,
+)
+def test_what_decides_the_result_changes_the_run_id(change):
+    assert changed(RUN, **change).run_id != RUN.run_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model__name": "another-name"},
+        {"execution__micro_batch_size": 8},
+        {"execution__part_steps": 10},
+        {"model__source__pickled_weights": True},
+    ],
+    ids=str,
+)
+def test_what_only_carries_the_run_out_keeps_the_run_id(change):
+    assert changed(RUN, **change).run_id == RUN.run_id
+
+
+def test_a_copy_has_a_run_id_of_its_own():
+    assert RUN.run_id
+    copy = RUN.model_copy(update={"batch_size": 64})
+    assert copy.run_id == changed(RUN, batch_size=64).run_id != RUN.run_id
+
+
+def test_a_folder_counts_by_its_content_and_not_by_its_path():
+    source = {"folder": "/a", "digest": "d" * 64, "pretraining": "mlm"}
+    here = changed(RUN, model__source=source)
+    there = changed(RUN, model__source={**source, "folder": "/b"})
+    other = changed(RUN, model__source={**source, "digest": "e" * 64})
+    assert here.run_id == there.run_id != other.run_id
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(101, 10_000), st.floats(1e-6, 1e-1))
+def test_a_run_survives_json_with_its_identity(seed, steps, rate):
+    run = changed(RUN, seed=seed, steps=steps, optimizer__learning_rate=rate, probe__every=None)
+    assert RunSpec.model_validate_json(run.model_dump_json()) == run
+    assert RunSpec.model_validate_json(run.model_dump_json()).run_id == run.run_id
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective__kind": "clm"}, "pretrained with mlm"),
+        (
+            {"control": {"kind": "layer_clip", "max_norm": 1.0}, "optimizer__max_grad_norm": 1.0},
+            "one owner",
+        ),
+        ({"control": {"kind": "layer_clip", "max_norm": 0.0}}, "greater than 0"),
+        ({"control": {"kind": "equal_step", "target": 0.0}}, "greater than 0"),
+        ({"optimizer__warmup_steps": 1000}, "below steps"),
+        ({"execution__micro_batch_size": 5}, "must divide"),
+        ({"probe__every": 1001}, "beyond steps"),
+        ({"probe__metrics": ["procrustes", "procrustes"]}, "each once"),
+        ({"steps": "100"}, "valid integer"),
+        ({"optimizer__betas": [0.9, 1.0]}, r"\[0, 1\)"),
+    ],
+    ids=str,
+)
+def test_a_contradiction_is_refused(change, message):
+    with pytest.raises(ValidationError, match=message):
+        changed(RUN, **change)
+
+
+def test_a_spec_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        RUN.seed = 3
+
+
+@given(st.integers(1, 500), st.integers(1, 100))
+def test_parts_cover_every_step_once(steps, size):
+    run = changed(
+        RUN,
+        steps=steps,
+        probe__every=None,
+        execution__part_steps=size,
+        optimizer__warmup_steps=0,
+    )
+    parts = sorted({run.part_of(step) for step in range(1, steps + 1)})
+    covered = [step for first, last in parts for step in range(first + 1, last + 1)]
+    assert covered == list(range(1, steps + 1))
+    assert all(last == steps or last % size == 0 for _, last in parts)
+
+
+def test_probes_come_every_so_often_and_at_the_end():
+    assert changed(RUN, steps=250, probe__every=100).probe_steps == (100, 200, 250)
+    assert changed(RUN, steps=250, probe__every=None).probe_steps == (250,)
+
+
+def test_learning_rate_warms_up_then_decays_to_just_above_zero():
+    optimizer = Optimizer(learning_rate=1.0, warmup_steps=4)
+    rates = [learning_rate(optimizer, step, 10) for step in range(1, 11)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[4:] == pytest.approx([1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    constant = Optimizer(learning_rate=1.0, schedule="constant")
+    assert {learning_rate(constant, step, 10) for step in range(1, 11)} == {1.0}
+
+
+@given(st.integers(2, 400), st.data())
+def test_every_step_moves_the_weights_and_none_exceeds_the_peak(steps, data):
+    warmup = data.draw(st.integers(0, steps - 1))
+    optimizer = Optimizer(learning_rate=3e-4, warmup_steps=warmup)
+    rates = [learning_rate(optimizer, step, steps) for step in range(1, steps + 1)]
+    assert all(0 < rate <= 3e-4 * (1 + 1e-12) for rate in rates)
+    assert math.isclose(max(rates), 3e-4)
+
+
+def test_a_control_names_its_setting():
+    assert EqualStep().setting == "mean"
+    assert EqualStep(target=0.001).setting == "0.001"
+    assert EqualStep(scope="all").setting == "mean,all"

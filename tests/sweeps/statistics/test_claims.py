@@ -1,0 +1,266 @@
+"""Planted truths and contradictions: every claim of the study gets the verdict it deserves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from planted_store import plant_paper, run_spec, write_run
+
+from sweeps.errors import UserError
+from sweeps.reading.objective_distance import record_distance
+from sweeps.reading.tables import open_store
+from sweeps.report.claims_text import claims_text, numbers
+from sweeps.statistics.claims import (
+    CONTRADICTED,
+    INSUFFICIENT,
+    SUPPORTED,
+    ClaimResult,
+    evaluate,
+    read_claims,
+)
+from sweeps.statistics.profiles import Profiles, measure, measure_each
+from sweeps.store.claims_file import find_claims, keep_claims
+from sweeps.store.store import Store
+
+LIBRARY = Path(__file__).parents[3] / "sweeps" / "library" / "claims.yaml"
+# model: block type, family, parameters, L
+MODELS = {
+    "bert": ("sequential", "bert", 110_000_000, 12),
+    "gpt2": ("sequential", "gpt2", 124_000_000, 8),
+    "pythia": ("parallel", "gpt_neox", 162_000_000, 16),
+    "codegen": ("parallel", "codegen", 350_000_000, 20),
+    "opt-1.3b": ("sequential", "opt", 1_300_000_000, 24),
+    "pythia-1.4b": ("parallel", "gpt_neox", 1_400_000_000, 24),
+}
+DISTANCE = {"clm": 0.2, "classification": 0.5, "contrastive": 0.9}
+BRIEF = {"steps": 2, "probe_every": 2, "part_steps": 2}
+Keeps = Callable[[str, str], float]
+
+
+def as_published(block: str, objective: str) -> float:
+    """Slope under equal_step: parallel blocks keep it for clm alone."""
+    return 0.2 if block == "sequential" or objective == "clm" else 0.0
+
+
+def plant(
+    root: Path,
+    keeps: Keeps = as_published,
+    *,
+    seeds: int = 3,
+    standard: Callable[[str, str], float] = lambda _model, objective: (
+        0.2 + 0.3 * DISTANCE[objective]
+    ),
+    falling: int = 0,
+    by_objective: bool = False,
+) -> dict[str, Profiles]:
+    """Write a study; the profile's width is the family's, or the objective's."""
+    store = Store.at(str(root / "store"))
+    for model, (block, family, parameters, layers) in MODELS.items():
+        facts = {"block": block, "family": family, "parameters": parameters, "layers": layers}
+        for objective in DISTANCE if parameters < 1e9 else ("clm",):
+            for seed in range(seeds):
+                run = run_spec(model, objective, "standard", seed, **BRIEF)
+                slope = standard(model, objective)
+                if falling and seed < falling and model == "bert":
+                    slope = -slope
+                sharp = DISTANCE[objective] if by_objective else layers / 24
+                write_run(store, run, _shaped(slope, sharp, 0.01 * seed, layers), facts=facts)
+                record_distance(store, run, [1 - DISTANCE[objective]])
+                kept = keeps(block, objective)
+                noise = 0.01 * (seed - (seeds - 1) / 2)
+                profile = _line(kept + noise)
+                write_run(
+                    store,
+                    run_spec(model, objective, "equal_step", seed, **BRIEF),
+                    profile,
+                    facts=facts,
+                )
+    tables = open_store(store.root)
+    return {name: measure(tables, name) for name in ("procrustes", "cka_distance")}
+
+
+def _line(slope: float) -> Callable[[float], float]:
+    return lambda x: 0.5 + slope * x
+
+
+def _shaped(slope: float, sharp: float, noise: float, layers: int) -> list[float]:
+    """A line, with blocks alternating about it by ``sharp``, which narrows the profile."""
+    return [
+        1 + (slope + noise) * (i / layers - 0.5) + 0.6 * sharp * (-1) ** i
+        for i in range(1, layers + 1)
+    ]
+
+
+def judged(by_metric: dict[str, Profiles]) -> dict[str, ClaimResult]:
+    return {r.claim.id: r for r in evaluate(read_claims(LIBRARY).claims, by_metric)}
+
+
+def test_the_published_pattern_supports_every_claim(tmp_path: Path) -> None:
+    results = judged(plant(tmp_path))
+    assert {name: result.verdict for name, result in results.items()} == dict.fromkeys(
+        ("C2", "C3", "C4", "C5", "C6"), SUPPORTED
+    )
+    correlation, width = results["C6"].tests
+    assert correlation.estimate.value > 0.9
+    assert width.estimate.p_value is not None
+    assert width.estimate.p_value < 0.05
+
+
+def test_profiles_that_fall_contradict_c2(tmp_path: Path) -> None:
+    results = judged(plant(tmp_path, falling=1))
+    assert results["C2"].verdict == CONTRADICTED
+    assert results["C2"].tests[0].estimate.value == pytest.approx(1 - 3 / 42)
+
+
+def test_collapse_everywhere_contradicts_what_persistence_claims(tmp_path: Path) -> None:
+    results = judged(plant(tmp_path, keeps=lambda _block, _objective: 0.0))
+    assert [results[name].verdict for name in ("C3", "C4", "C5")] == [CONTRADICTED] * 3
+
+
+def test_persistence_everywhere_contradicts_c3_and_c4(tmp_path: Path) -> None:
+    results = judged(plant(tmp_path, keeps=lambda _block, _objective: 0.2))
+    assert [results[name].verdict for name in ("C3", "C4")] == [CONTRADICTED] * 2
+    assert results["C5"].verdict == SUPPORTED
+
+
+def test_steepness_against_the_distance_contradicts_c6(tmp_path: Path) -> None:
+    results = judged(
+        plant(tmp_path, standard=lambda _model, objective: 0.6 - 0.5 * DISTANCE[objective])
+    )
+    assert results["C6"].verdict == CONTRADICTED
+    assert results["C6"].tests[0].estimate.high < 0
+
+
+def test_width_of_the_objective_contradicts_c6(tmp_path: Path) -> None:
+    results = judged(plant(tmp_path, by_objective=True))
+    assert results["C6"].tests[1].verdict == CONTRADICTED
+
+
+def test_one_seed_is_insufficient_for_every_claim(tmp_path: Path) -> None:
+    results = judged(plant(tmp_path, seeds=1))
+    assert {result.verdict for result in results.values()} == {INSUFFICIENT}
+
+
+def test_runs_still_open_leave_a_claim_open_until_they_cannot_save_it(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        write_run(store, run_spec(seed=seed), _line(0.3))
+    write_run(store, run_spec(seed=3), _line(0.3), status=None, stop=10)
+    [open_claim] = _c2(store)
+    assert open_claim.verdict == INSUFFICIENT
+    assert open_claim.tests[0].reason == "1 run still open could decide it"
+    write_run(store, run_spec(seed=4), _line(-0.3))
+    [lost] = _c2(store)
+    assert lost.verdict == CONTRADICTED
+
+
+def _c2(store: Store) -> list[ClaimResult]:
+    claims = [claim for claim in read_claims(LIBRARY).claims if claim.id == "C2"]
+    return evaluate(claims, {"procrustes": measure(open_store(store.root))})
+
+
+def test_metrics_that_disagree_are_flagged(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(2):
+        falling = {"cka_distance": [0.4, 0.3, 0.2], "cka_distance_debiased": [0.1, 0.2, 0.3]}
+        write_run(store, run_spec(seed=seed), [0.1, 0.2, 0.3], metrics=falling)
+    claims = [claim for claim in read_claims(LIBRARY).claims if claim.id == "C2"]
+    tables = open_store(store.root)
+    metrics = ("procrustes", "cka_distance", "cka_distance_debiased")
+    [result] = evaluate(claims, {name: measure(tables, name) for name in metrics})
+    assert list(result.by_metric.values()) == [SUPPORTED, CONTRADICTED, SUPPORTED]
+    assert "metrics disagree" in result.flags
+
+
+def test_a_user_adds_a_claim_without_code(tmp_path: Path) -> None:
+    by_metric = plant(tmp_path)
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "claims:\n"
+        "  - id: mine\n"
+        "    text: Contrastive training is steeper than causal language modelling.\n"
+        "    tests:\n"
+        "      - measure: {statistic: slope, reduce: mean,"
+        " where: {control: standard, objective: contrastive}}\n"
+        "        is: above\n"
+        "        than: {statistic: slope, reduce: mean,"
+        " where: {control: standard, objective: clm}}\n"
+        "      - measure: {statistic: slope, where: {control: standard}, reduce: gap, by: block}\n"
+        "        is: below\n"
+        "        than: 0.05\n"
+    )
+    [result] = evaluate(read_claims(file).claims, by_metric)
+    assert result.verdict == SUPPORTED
+    page = claims_text("toy", "", [result])
+    assert max(map(len, page.splitlines())) <= 80
+    assert "✓ mine SUPPORTED" in page
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{statistic: slop, reduce: mean}", "did you mean 'slope'"),
+        ("{statistic: slope, reduce: share}", "needs one of above, below, verdict"),
+        ("{statistic: slope, reduce: mean, above: 0}", "do nothing with reduce: mean"),
+        ("{statistic: slope, reduce: mean, where: {colour: red}}", "no column 'colour'"),
+        ("{statistic: width, reduce: gap}", "by goes with reduce: gap"),
+        ("{statistic: slope, reduce: share, verdict: persists}", "persistence goes with verdict"),
+    ],
+)
+def test_a_wrong_claim_is_named_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "claims.yaml"
+    file.write_text(
+        f"claims:\n  - id: a\n    text: b\n    tests:\n      - measure: {line}\n"
+        "        is: above\n        than: 0\n"
+    )
+    with pytest.raises(UserError, match=message) as error:
+        read_claims(file)
+    assert f"{file}:5" in str(error.value)
+
+
+@pytest.mark.parametrize("where", ["{parameters: abc}", "{model: {at_least: 3}}"])
+def test_a_selection_of_the_wrong_type_is_a_users_mistake(tmp_path: Path, where: str) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    write_run(store, run_spec(), [0.1, 0.2])
+    file = tmp_path / "claims.yaml"
+    file.write_text(
+        f"claims:\n  - id: a\n    text: b\n    tests:\n      - measure: {{statistic: slope,"
+        f" where: {where}, reduce: mean}}\n        is: above\n        than: 0\n"
+    )
+    with pytest.raises(UserError, match="claims: where"):
+        evaluate(read_claims(file).claims, {"procrustes": measure(open_store(store.root))})
+
+
+def test_claims_beside_a_sweep_file_stay_with_the_sweep(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    sweep_file = tmp_path / "study.yaml"
+    keep_claims(store, "study", sweep_file)
+    assert find_claims(store, "study") == LIBRARY
+    (tmp_path / "claims.yaml").write_text("of the folder")
+    keep_claims(store, "study", sweep_file)
+    assert find_claims(store, "study").read_text() == "of the folder"
+    (tmp_path / "study.claims.yaml").write_text("its own")
+    keep_claims(store, "study", sweep_file)
+    assert find_claims(store, "study").read_text() == "its own"
+    assert store.sweep_names() == []
+    assert find_claims(store, "study", "given.yaml") == Path("given.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(LIBRARY.parent.glob("*claims.yaml")), ids=lambda p: p.name)
+def test_the_library_holds_the_study_on_any_sweep(path: Path, tmp_path: Path) -> None:
+    claims = read_claims(path).claims
+    assert [claim.id for claim in claims] == ["C2", "C3", "C4", "C5", "C6"]
+    store = plant_paper(tmp_path / "store", steps=8, part_steps=8)
+    by_metric = measure_each(open_store(store.root, sweep="paper"), ["procrustes"])
+    assert {result.verdict for result in evaluate(claims, by_metric)} == {SUPPORTED}
+
+
+def test_a_share_says_how_many_of_how_many(tmp_path: Path) -> None:
+    results = judged(plant(tmp_path, falling=1))
+    (test,) = results["C2"].tests
+    counted = numbers(test.estimate)
+    runs = test.estimate.n
+    assert counted.endswith(f"({test.estimate.hits} of {runs} runs)")
+    assert test.estimate.hits == round(test.estimate.value * runs) < runs

@@ -1,0 +1,113 @@
+"""Conditions: intervals over seeds, what is flagged, and the page a person reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planted_store import run_spec, write_run
+
+from sweeps.errors import UserError
+from sweeps.reading.tables import open_store
+from sweeps.report.profile_text import profile_text, sparkline, with_interval
+from sweeps.statistics.bootstrap import mean_intervals
+from sweeps.statistics.conditions import layer_bands, parse_by, summarise
+from sweeps.statistics.profiles import Profiles, measure
+from sweeps.store.store import Store
+
+
+@pytest.fixture(scope="module")
+def profiles(tmp_path_factory: pytest.TempPathFactory) -> Profiles:
+    store = Store.at(str(tmp_path_factory.mktemp("conditions") / "store"))
+    for seed, slope in enumerate((0.2, 0.3, 0.5)):
+        write_run(store, run_spec(seed=seed), lambda x, slope=slope: 0.1 + slope * x)
+    for seed, slope in enumerate((0.1, 0.2)):
+        run = run_spec("a-model-with-a-long-name", "classification", "equal_step", seed)
+        write_run(store, run, lambda x, slope=slope: 0.1 + slope * x, facts={"layers": 20})
+    write_run(store, run_spec("opt"), [0.1, 0.2, 0.3])
+    write_run(store, run_spec("opt", seed=1), [0.1, 0.2, 0.3], status="diverged", stop=10)
+    write_run(store, run_spec("still", seed=1), [1e-8, 1e-8])
+    write_run(store, run_spec("lost", seed=1), [1.0, 1.0])
+    return measure(open_store(store.root))
+
+
+BY = ["model", "objective", "control"]
+
+
+def test_slopes_have_the_interval_of_their_seeds(profiles: Profiles) -> None:
+    row = summarise(profiles, BY).filter(model="gpt2").row(0, named=True)
+    low, high = mean_intervals(np.array([[0.2], [0.3], [0.5]]))
+    assert row["slope"] == pytest.approx(1 / 3)
+    assert (row["slope_low"], row["slope_high"]) == (pytest.approx(low[0]), pytest.approx(high[0]))
+    assert (row["n"], row["seeds"], row["diverged"], row["flags"]) == (3, 3, 0, "")
+
+
+def test_what_weakens_a_condition_is_flagged(profiles: Profiles) -> None:
+    flags = dict(summarise(profiles, BY).select("model", "flags").rows())
+    assert flags["a-model-with-a-long-name"] == "only 2 seeds"
+    assert flags["opt"] == "one seed, no interval; 1 diverged"
+    assert "under the numerical floor" in flags["still"]
+    assert "at the row-shuffled null" in flags["lost"]
+    one = summarise(profiles, BY).filter(model="opt").row(0, named=True)
+    assert one["slope"] == pytest.approx(0.3)
+    assert one["slope_low"] is None
+
+
+def test_models_of_one_seed_have_no_interval_together(profiles: Profiles) -> None:
+    rows = {row["model"]: row for row in summarise(profiles, ["model"]).to_dicts()}
+    assert rows["gpt2"]["slope_low"] is not None
+    assert rows["lost"]["slope_low"] is None
+
+
+def test_bands_hold_each_block_of_each_condition(profiles: Profiles) -> None:
+    bands = layer_bands(profiles, BY)
+    gpt2 = bands.filter(model="gpt2")
+    assert gpt2["layer"].to_list() == list(range(1, 13))
+    assert gpt2["value"][-1] == pytest.approx(0.1 + 1 / 3)
+    assert gpt2["low"][-1] == pytest.approx(0.3)
+    assert gpt2["high"][-1] == pytest.approx(0.6)
+    assert bands.filter(model="opt")["low"].is_null().all()
+
+
+def test_the_page_fits_and_mentions_every_diverged_run(profiles: Profiles) -> None:
+    page = profile_text("toy", profiles, BY)
+    assert max(map(len, page.splitlines())) <= 80
+    assert "! diverged at step 10: opt clm standard seed 1" in page
+    assert sparkline([0.1 + (i + 1) / 36 for i in range(12)]) in page
+    opt = page.splitlines()[page.splitlines().index("opt") + 1]
+    assert "0.300" in opt
+    assert "[" not in opt
+
+
+def test_by_accepts_only_columns_of_runs(profiles: Profiles) -> None:
+    assert parse_by(None, profiles.runs) == BY
+    assert parse_by("family, control", profiles.runs) == ["family", "control"]
+    with pytest.raises(UserError, match="did you mean 'control'"):
+        parse_by("contrl", profiles.runs)
+
+
+def test_sparklines_start_at_zero_and_average_what_does_not_fit() -> None:
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline([1.0, 1.0]) == "██"
+    assert sparkline([0.0, 0.0]) == "▁▁"
+    assert sparkline([-1.0, 1.0]) == "▁█"
+    assert len(sparkline([0.1] * 32)) == 10
+
+
+def test_intervals_are_written_to_the_digits_they_have() -> None:
+    assert with_interval(0.2914, 0.27, 0.311) == "0.291 [0.270, 0.311]"
+    assert with_interval(0.2914, None, None) == "0.291"
+    assert with_interval(0.00012, 0.0001, 0.0002) == "0.00012 [0.00010, 0.00020]"
+    assert with_interval(None, None, None) == "–"
+
+
+def test_an_empty_selection_is_an_empty_table(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    write_run(store, run_spec(), [0.1, 0.2], status=None, stop=10)
+    profiles = measure(open_store(store.root))
+    table = summarise(profiles, BY)
+    assert table.select("n", "missing", "flags").rows() == [
+        (0, 1, "no finished run; 1 without a profile")
+    ]
+    assert layer_bands(profiles, BY).is_empty()

@@ -1,0 +1,202 @@
+"""Claims, heartbeats and fencing, with real processes where a process matters."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from sweeps.errors import UserError
+from sweeps.files import patience
+from sweeps.files.whole_files import create_json, read_json, write_json
+from sweeps.store import attempt as attempt_module
+from sweeps.store.attempt import Attempt, Superseded, is_alive
+from sweeps.store.store import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from sweeps.store.attempt import Attempt
+from sweeps.store.store import RunFolder
+with Attempt(RunFolder(Path(sys.argv[1]))) as attempt:
+    print(attempt.number, flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def hold(folder, seconds=60.0):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder.path), str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    number = int(process.stdout.readline())
+    return process, number
+
+
+def test_attempts_are_numbered_and_say_how_they_ended(folder):
+    with Attempt(folder) as first:
+        first.end("finished")
+    with pytest.raises(RuntimeError, match="broken"), Attempt(folder):
+        raise RuntimeError("broken")
+    with Attempt(folder):
+        pass
+    assert [(a["attempt"], a["cause"]) for a in folder.attempts()] == [
+        (1, "finished"),
+        (2, "failed"),
+        (3, "cancelled"),
+    ]
+    assert "RuntimeError: broken" in folder.attempts()[1]["error"]
+
+
+def test_a_successor_waits_for_a_live_attempt(folder):
+    process, _ = hold(folder, 2.0)
+    began = time.monotonic()
+    with Attempt(folder) as mine:
+        assert time.monotonic() - began > 0.5
+        assert mine.number == 2
+    assert folder.attempts()[0]["cause"] == "cancelled"
+    assert process.wait(10) == 0
+
+
+def test_a_killed_attempt_is_succeeded_at_once(folder):
+    process, number = hold(folder)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    began = time.monotonic()
+    with Attempt(folder) as mine:
+        assert mine.number == number + 1
+    assert time.monotonic() - began < attempt_module.STALE_SECONDS / 2
+    assert folder.attempts()[0]["cause"] is None
+
+
+def test_a_stopped_attempt_goes_stale_and_is_fenced_when_it_wakes(folder, monkeypatch):
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "0.3")
+    stopped = Attempt(folder).__enter__()
+    stopped._stop.set()  # its process is frozen: no heartbeat, no word of an end
+    with Attempt(folder) as mine:
+        assert mine.number == 2
+        mine.require_ownership()
+        with pytest.raises(Superseded, match="attempt 1 was superseded"):
+            stopped.require_ownership()
+
+
+def test_an_attempt_on_another_machine_is_judged_by_its_heartbeat(folder):
+    record = {"node": "elsewhere", "pid": 1, "cause": None}
+    write_json(folder.attempt_path(1), record)
+    assert is_alive(folder, {**record, "attempt": 1})
+    old = time.time() - attempt_module.STALE_SECONDS - 1
+    os.utime(folder.attempt_path(1), (old, old))
+    assert not is_alive(folder, {**record, "attempt": 1})
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "soon", "nan", "inf"])
+def test_a_stale_time_that_is_none_is_refused(said, monkeypatch):
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", said)
+    with pytest.raises(UserError, match="DEPTHSWEEP_STALE_SECONDS"):
+        attempt_module.stale_seconds()
+
+
+def test_the_heartbeat_outlives_a_store_that_was_away_for_a_while(folder, monkeypatch):
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "0.4")
+    utime, refused = os.utime, []
+
+    def away(path, *times):
+        if len(refused) < 3:
+            refused.append(path)
+            raise OSError(errno.EROFS, "Read-only file system")
+        utime(path, *times)
+
+    monkeypatch.setattr(attempt_module.os, "utime", away)
+    with Attempt(folder) as mine:
+        before = mine._path.stat().st_mtime_ns
+        time.sleep(0.4)
+        assert len(refused) == 3
+        assert mine._path.stat().st_mtime_ns > before
+
+
+def test_a_record_that_cannot_be_read_is_of_an_attempt_that_beats_or_is_gone(folder):
+    folder.attempt_path(1).parent.mkdir(parents=True)
+    folder.attempt_path(1).write_bytes(b'{"cause": nul')
+    assert is_alive(folder, folder.newest_attempt())
+    old = time.time() - attempt_module.STALE_SECONDS - 1
+    os.utime(folder.attempt_path(1), (old, old))
+    with Attempt(folder) as mine:
+        assert mine.number == 2
+
+
+def test_a_writer_that_was_stopped_before_its_rename_finds_itself_fenced(folder):
+    path = folder.path / "DONE.json"
+    with Attempt(folder) as stopped:
+        aside = []
+
+        def stop_here():
+            stopped.require_ownership()
+            aside.extend(folder.path.glob(".DONE.json.*.tmp"))
+            create_json(folder.attempt_path(2), {})  # what a successor does
+            folder.fence()
+
+        with pytest.raises(FileNotFoundError):
+            write_json(path, {"status": "finished"}, stop_here)
+        assert len(aside) == 1
+        assert not path.exists()
+
+
+def test_a_claim_waits_for_a_full_store(folder, monkeypatch):
+    waits, make = [], attempt_module.create_json
+
+    def full(path, data):
+        if len(waits) < 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return make(path, data)
+
+    monkeypatch.setattr(attempt_module, "create_json", full)
+    monkeypatch.setattr(patience.time, "sleep", waits.append)
+    with Attempt(folder) as mine:
+        assert mine.number == 1
+    assert len(waits) == 2
+
+
+def test_of_many_that_claim_at_once_each_gets_its_own_number(tmp_path):
+    won = []
+
+    def claim(k):
+        for number in range(1, 9):
+            if create_json(tmp_path / f"{number}.json", {"by": k}):
+                won.append((k, number))
+
+    threads = [threading.Thread(target=claim, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(number for _, number in won) == list(range(1, 9))
+    assert {n: read_json(tmp_path / f"{n}.json")["by"] for _, n in won} == {n: k for k, n in won}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{n}.json" for n in range(1, 9)]
+
+
+def test_a_forgotten_run_is_not_brought_back_by_its_last_writer(folder):
+    with Attempt(folder) as mine:
+        mine._path.unlink()
+        with pytest.raises(Superseded):
+            mine.require_ownership()
+    assert folder.attempts() == []
+
+
+def test_the_record_is_json_for_other_tools(folder):
+    with Attempt(folder) as mine:
+        mine.resumed_from(100)
+    record = json.loads(folder.attempt_path(1).read_text())
+    assert record["resumed_from"] == 100
+    assert record["seconds"] >= 0

@@ -1,0 +1,128 @@
+"""Each way a store can be wrong is found, mended, and then gone."""
+
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from small_run import make_run
+
+from sweeps.files.whole_files import file_checksum, read_json, write_json
+from sweeps.store.audit import audit
+from sweeps.store.records import SEAL, sealed
+from sweeps.store.store import Store
+from workers.train import train
+
+RUN = make_run()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("finished")
+    list(train(RUN, Store(root), torch.device("cpu")))
+    return root
+
+
+@pytest.fixture
+def store(finished, tmp_path):
+    source = Store(finished).run(RUN.run_id).path
+    for path in source.rglob("*"):
+        if path.is_file():
+            copy = tmp_path / "runs" / RUN.run_id / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    return Store(tmp_path)
+
+
+def test_a_sound_store_has_no_findings(store):
+    assert list(audit(store)) == []
+
+
+def flip(folder):
+    path = folder.path / "steps/part-000003-000006.parquet"
+    data = bytearray(path.read_bytes())
+    data[40] ^= 1
+    path.write_bytes(data)
+
+
+def rewrite(folder, change):
+    """Change the rows of a part and its record with them: only the steps can tell."""
+    name = "steps/part-000003-000006.parquet"
+    rows = change(pq.read_table(folder.path / name).to_pylist())
+    table = pa.Table.from_pylist(rows, schema=pq.read_schema(folder.path / name))
+    pq.write_table(table, folder.path / name)
+    done = folder.done()
+    done["parts"][name] = {"rows": len(rows), "sha256": file_checksum(folder.path / name)}
+    write_json(folder.path / "DONE.json", sealed({k: v for k, v in done.items() if k != SEAL}))
+
+
+def exchange(name, old, new):
+    """Return a harm after which a record still reads well: one that a flipped bit may do."""
+
+    def harm(folder):
+        text = (folder.path / name).read_text()
+        assert old in text
+        (folder.path / name).write_text(text.replace(old, new, 1))
+
+    return harm
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (exchange("run.json", "pretraining_loss", "pretbaining_loss"), "run.json is missing or"),
+        (exchange("DONE.json", '"step": 7', '"step": 5'), "DONE.json cannot be read"),
+        (flip, "does not match its checksum"),
+        (lambda f: (f.path / "layers/part-000000-000003.parquet").unlink(), "is missing"),
+        (lambda f: rewrite(f, lambda rows: rows[:-1]), "steps lacks step 6"),
+        (lambda f: rewrite(f, lambda rows: [*rows, rows[0]]), "steps has a row twice"),
+        (lambda f: (f.path / "run.json").unlink(), "run.json is missing"),
+        (lambda f: (f.path / "DONE.json").write_text("{"), "DONE.json cannot be read"),
+    ],
+)
+def test_a_damaged_result_is_dropped_and_run_again(store, harm, said):
+    folder = store.run(RUN.run_id)
+    harm(folder)
+    (finding,) = audit(store)
+    assert said in finding.what
+    finding.mend()
+    assert folder.done() is None
+    assert list(audit(store)) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("steps/part-000090-000099.parquet", "accounted for by no record"),
+        ("steps/.part-000000-000003.parquet.7.tmp", "left by a crash"),
+    ],
+)
+def test_what_no_record_accounts_for_is_removed(store, place, said):
+    path = store.run(RUN.run_id).path / place
+    path.write_bytes(b"torn")
+    (finding,) = audit(store)
+    assert said in finding.what
+    finding.mend()
+    assert not path.exists()
+    assert list(audit(store)) == []
+
+
+def test_an_attempt_without_an_end_is_recorded_as_lost(store):
+    folder = store.run(RUN.run_id)
+    record = {**read_json(folder.attempt_path(1)), "cause": None, "node": "gone"}
+    write_json(folder.attempt_path(2), record)
+    old = 1_000_000_000
+    os.utime(folder.attempt_path(2), (old, old))
+    (finding,) = audit(store)
+    finding.mend()
+    assert json.loads(folder.attempt_path(2).read_text())["cause"] == "lost"
+    assert list(audit(store)) == []
+
+
+def test_a_run_that_goes_on_is_passed_over(store):
+    folder = store.run(RUN.run_id)
+    flip(folder)
+    write_json(folder.attempt_path(2), {"cause": None, "node": "elsewhere", "pid": 1})
+    assert list(audit(store)) == []

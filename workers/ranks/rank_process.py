@@ -1,0 +1,198 @@
+"""The body of a rank process: it carries out one run after another, as its connection asks.
+
+In over the connection come a ``Job``, a cause to stop, or ``PING``; out go how far the run is, at
+last with a status or as a ``Broken``, and ``PONG``. A process whose connection closes checkpoints
+the run it is in and ends: whoever started it is gone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, Literal, NoReturn
+
+from sweeps.errors import UserError
+from sweeps.files.patience import StoreUnavailable
+from sweeps.spec import RunSpec
+from sweeps.store.attempt import Superseded
+from sweeps.store.store import Store
+from workers.progress import Progress
+from workers.ranks.notice import CAUSES, Notice
+
+PING, PONG = "ping", "pong"
+# How often a run that goes on says so.
+REPORT_SECONDS = 0.2
+# How long a process whose starter is gone may take for its checkpoint.
+ORPHAN_SECONDS = 30.0
+
+What = Literal["mistake", "store", "superseded", "memory", "fork", "lost", "error"]
+
+
+class CudaAfterFork(RuntimeError):
+    """CUDA does not start in a forked process here: something had touched it before the fork."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One rank of one run: its RunSpec as JSON, the store's location, and its environment.
+
+    ``body`` names the generator of progress that carries it out, as ``module:function``; it is
+    called with the job and a notice. ``details`` are for a body that needs other things.
+    """
+
+    spec: str
+    store: str
+    threads: int
+    environment: dict[str, str] = field(default_factory=dict)
+    body: str = "workers.ranks.rank_process:train_rank"
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A run that ended with an error: of which kind, and its message on one line."""
+
+    what: What
+    text: str
+
+    @classmethod
+    def by(cls, error: BaseException) -> Broken:
+        kinds: list[tuple[type[BaseException], What]] = [
+            (UserError, "mistake"),
+            (StoreUnavailable, "store"),
+            (Superseded, "superseded"),
+            (CudaAfterFork, "fork"),
+        ]
+        what: What = next((name for kind, name in kinds if isinstance(error, kind)), "error")
+        if type(error).__name__ == "OutOfMemoryError":
+            what = "memory"
+        return cls(what, f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def train_rank(job: Job, notice: Notice) -> Iterator[Progress]:
+    """Carry out one rank of a run on the GPU that the environment leaves visible, or a CPU."""
+    import torch
+
+    from workers.ranks.process_group import Ranks
+    from workers.train import train
+
+    torch.set_num_threads(job.threads)
+    ranks = Ranks.from_environment()
+    if job.environment.get("CUDA_VISIBLE_DEVICES"):
+        _require_cuda()
+    run = RunSpec.model_validate_json(job.spec)
+    store = Store.at(job.store, waits=True)
+    yield from train(run, store, ranks.device(), ranks, notice)
+
+
+def _require_cuda() -> None:
+    import torch
+
+    if torch.version.cuda is None:
+        return
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise CudaAfterFork(" ".join(str(error).split())) from error
+
+
+class _Talk:
+    """The process's side of the connection; two threads speak."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.notice = Notice()
+        self._alone = False
+
+    def say(self, message: Progress | Broken | str) -> None:
+        with self._lock:
+            try:
+                self._connection.send(message)
+            except OSError:
+                self._orphaned()
+
+    def listen(self) -> None:
+        """Take what comes in until the connection closes."""
+        while True:
+            try:
+                message = self._connection.recv()
+            except (EOFError, OSError):
+                self._orphaned()
+                return
+            if isinstance(message, Job):
+                self.notice = Notice()
+                self.jobs.put(message)
+            elif message in CAUSES:
+                self.notice.give(message)
+            else:
+                self.say(PONG)
+
+    def _orphaned(self) -> None:
+        if self._alone:
+            return
+        self._alone = True
+        self.notice.give("preempted")
+        self.jobs.put(None)
+        timer = threading.Timer(ORPHAN_SECONDS, os._exit, [1])
+        timer.daemon = True
+        timer.start()
+
+
+def serve(connection: Connection) -> None:
+    """Carry out jobs until the connection closes. To be called in the main thread.
+
+    SIGTERM stops a run with a checkpoint, since the machine is taken away; SIGINT is left to
+    whoever started the sweep.
+    """
+    talk = _Talk(connection)
+    signal.signal(signal.SIGTERM, lambda *_: talk.notice.give("preempted"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=talk.listen, name="listen", daemon=True).start()
+    while (job := talk.jobs.get()) is not None:
+        _carry_out(job, talk)
+
+
+def end_process(code: int = 0) -> NoReturn:
+    """End this process at once, once what it printed is out; for one that has done its work.
+
+    What a run leaves behind, threads and libraries, has no say in it: an interpreter that
+    finalizes while a thread of torch or gloo waits for it is aborted now and then ("terminate
+    called without an active exception"), and a run that had finished would count as lost.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _carry_out(job: Job, talk: _Talk) -> None:
+    os.environ.update(job.environment)
+    told = float("-inf")
+    progress = None
+    try:
+        for progress in _body(job.body)(job, talk.notice):
+            now = time.monotonic()
+            if progress.status or now - told > REPORT_SECONDS:
+                talk.say(progress)
+                told = now
+        if progress is None or progress.status is None:
+            raise RuntimeError("the run ended without a result")
+    except Exception as error:
+        talk.say(Broken.by(error))
+
+
+def _body(name: str) -> Callable[[Job, Notice], Iterator[Progress]]:
+    module, _, function = name.partition(":")
+    body: Callable[[Job, Notice], Iterator[Progress]] = getattr(
+        importlib.import_module(module), function
+    )
+    return body
