@@ -42,9 +42,8 @@ from sweeps.files.whole_files import (
 )
 from sweeps.store.manifest import damage
 from sweeps.store.store import RunFolder
-from sweeps.store.writer import RunWriter
+from sweeps.store.writer import OnlookersWriter, RunWriter
 from workers.engines.engine import LAYER_TENSORS, Engine
-from workers.ranks.process_group import OnlookersWriter
 
 CPU = torch.device("cpu")
 
@@ -68,7 +67,7 @@ def save_checkpoint(
     with _aside(path, guard) as aside:
         files = _write_layers(engine, aside)
         parts: dict[str, dict[str, Any]] = {}
-        if isinstance(writer, RunWriter):
+        if writer is not None:
             parts = writer.parts()
             files |= {_listed(aside, name): entry for name, entry in writer.keep(aside).items()}
     manifest = {"step": step, "files": files, "parts": parts}

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from sweeps.spec import RunSpec, learning_rate
-from sweeps.store.attempt import Attempt
-from sweeps.store.store import Status, Store
-from sweeps.store.writer import RunWriter
+from sweeps.store.attempt import Attempt, OnlookersAttempt
+from sweeps.store.store import RunFolder, Status, Store
+from sweeps.store.writer import OnlookersWriter, RunWriter
+from workers.assembly import Assembly, assemble
 from workers.checkpoint import load_checkpoint, save_checkpoint
-from workers.controls.layer_groups import LayerGroup, find_blocks, find_layer_groups
-from workers.data.datasets import cached_arrays, load_rows, tokenizer_digest
+from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_adamw import LayerStep
-from workers.engines.registry import build_engine
-from workers.loading import load_model
-from workers.objectives.objective import Batch
-from workers.objectives.registry import build_objective
-from workers.probes.capture import choose_rows, reference_states
-from workers.probes.measure import DepthProbe
 from workers.progress import Progress
 from workers.ranks.notice import Notice
-from workers.ranks.process_group import ALONE, OnlookersAttempt, OnlookersWriter, Ranks, connect
+from workers.ranks.process_group import ALONE, Ranks, connect
 from workers.run_record import write_run_record
 
 
@@ -37,15 +31,12 @@ def train(
 ) -> Iterator[Progress]:
     """Carry out ``run``, yielding after each step; its rows are in the store when this ends.
 
-    With several ranks, each runs this loop: all compute, the first one writes.
-
-    A ``notice`` that is given to any rank stops it after the step it is in, with a checkpoint that
-    has everything up to there; the status is then the notice's cause.
-
-    The attempt's record says how it ended, also when the caller closes the generator (cancelled)
-    or an exception leaves it (failed, with the traceback).
+    With several ranks, each runs this loop: all compute, the first one writes. A ``notice`` that is
+    given to any rank stops it after the step it is in, with a checkpoint that has everything up to
+    there; the status is then the notice's cause. The attempt's record says how it ended, also when
+    the caller closes the generator (cancelled) or an exception leaves it (failed).
     """
-    folder = store.run(run.run_id)
+    folder, notice = store.run(run.run_id), notice or Notice()
     if ranks.size > 1:
         connect(ranks, device)
     with Attempt(folder) if ranks.leads else OnlookersAttempt() as attempt:
@@ -55,92 +46,62 @@ def train(
             yield Progress(done["step"], run.steps, None, done["status"])
             return
         yield Progress(0, run.steps, None)
-        torch.manual_seed(run.seed)
-        objective = build_objective(run.objective)
-        with ranks.first_then_others():
-            pretrained = load_model(run.model, store.cache, needs_head=objective.needs_head)
-        model = objective.build_model(pretrained)
-        arrays = cached_arrays(
-            store.cache,
-            {
-                "objective": run.objective.identity(),
-                "tokenizer": tokenizer_digest(pretrained.tokenizer),
-                "length": run.sequence_length,
-            },
-            lambda: objective.tokenise(
-                pretrained.tokenizer,
-                load_rows(run.objective.data, objective.roles),
-                run.sequence_length,
-            ),
-        )
-        sample = _sample(objective.batch(arrays, run, 1))
-        groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample))
-        engine = build_engine(run, model, pretrained, groups, ranks, device)
-        backbone = engine.in_float32(pretrained.backbone)
-        blocks = find_blocks(backbone)
-        rows = choose_rows(run.probe, pretrained.tokenizer, store.cache)
-        reference = reference_states(
-            run.model, run.probe, store.cache, backbone, blocks, rows, device, ranks
-        )
-        probe = DepthProbe(run.probe, rows, reference, backbone, blocks, device)
+        parts = assemble(run, store, device, ranks)
+        objective, engine, probe = parts.objective, parts.engine, parts.probe
         resumed = load_checkpoint(folder, engine)
-        notice = notice or Notice()
-        writer: RunWriter | OnlookersWriter = OnlookersWriter(run)
-        if ranks.leads:
-            write_run_record(folder, run, pretrained.facts, device)
-            folder.forget_rows_after(resumed)
-            writer = RunWriter(run, folder, attempt.require_ownership)
-            if resumed:
-                writer.take_back(folder.checkpoint_path(resumed))
-        attempt.log("model ready", **pretrained.facts.as_record(), groups=len(groups))
-        attempt.resumed_from(resumed)
+        writer = _writer(run, folder, attempt, parts, resumed, device)
         status: Status = "finished"
-        step, loss = resumed, None
-        stop = ranks.agreed_cause(notice, device)
-        if stop:
-            attempt.end(stop)
-            yield Progress(step, run.steps, loss, stop, resumed)
-            return
-
-        for step in range(resumed + 1, run.steps + 1):
-            batch = objective.batch(arrays, run, step)
+        step, loss, stop = resumed, None, ranks.agreed_cause(notice, device)
+        while step < run.steps and not stop:
+            step += 1
+            batch = objective.batch(parts.arrays, run, step)
             rate = learning_rate(run.optimizer, step, run.steps)
             loss = float(objective.accumulate(engine, batch, run.micro_batch_size))
             layers = engine.step(rate)
-            targets = objective.targets(batch)
-            writer.add("steps", step, [_step_row(loss, rate, targets, layers)])
-            writer.add("layers", step, _layer_rows(groups, layers))
+            writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
+            writer.add("layers", step, _layer_rows(engine.groups, layers))
             if not (math.isfinite(loss) and math.isfinite(layers.total_gradient_norm)):
                 status = "diverged"
                 break
             if step in run.probe_steps:
                 writer.add("profiles", step, probe.measure(step))
-            ended_part = writer.end_step(step)
-            if step < run.steps:
-                stop = ranks.agreed_cause(notice, device)
-                if ended_part or stop:
-                    save_checkpoint(folder, step, engine, attempt.require_ownership, writer)
-                    attempt.log("checkpoint", step=step, loss=loss)
-                if stop:
-                    attempt.end(stop)
-                    yield Progress(step, run.steps, loss, stop, resumed)
-                    return
-            elif run.execution.keep_checkpoint:
+            ended_part, last = writer.end_step(step), step == run.steps
+            stop = None if last else ranks.agreed_cause(notice, device)
+            if stop or (run.execution.keep_checkpoint if last else ended_part):
                 save_checkpoint(folder, step, engine, attempt.require_ownership, writer)
-            yield Progress(step, run.steps, loss, None, resumed)
+                attempt.log("checkpoint", step=step, loss=loss)
+            if not stop:
+                yield Progress(step, run.steps, loss, None, resumed)
+        if not stop:
+            writer.finish(status, step)
+            if ranks.leads and not run.execution.keep_checkpoint:
+                folder.forget_checkpoints()
+        attempt.end(stop or status)
+        yield Progress(step, run.steps, loss, stop or status, resumed)
 
-        writer.finish(status, step)
-        if ranks.leads and not run.execution.keep_checkpoint:
-            folder.forget_checkpoints()
-        attempt.end(status)
-        yield Progress(step, run.steps, loss, status, resumed)
 
+def _writer(
+    run: RunSpec,
+    folder: RunFolder,
+    attempt: Attempt | OnlookersAttempt,
+    parts: Assembly,
+    resumed: int,
+    device: torch.device,
+) -> RunWriter | OnlookersWriter:
+    """Return what writes this rank's rows after step ``resumed``; the first one's go to the store.
 
-def _sample(batch: Batch) -> Batch:
-    """Return enough of a batch to see in which order the model's modules run."""
-    return {
-        name: tensor[:2, :16] if tensor.dim() > 1 else tensor[:2] for name, tensor in batch.items()
-    }
+    What the store holds of later steps is an earlier attempt's, and goes.
+    """
+    if isinstance(attempt, OnlookersAttempt):
+        return OnlookersWriter(run)
+    write_run_record(folder, run, parts.facts, device)
+    folder.forget_rows_after(resumed)
+    writer = RunWriter(run, folder, attempt.require_ownership)
+    if resumed:
+        writer.take_back(folder.checkpoint_path(resumed))
+    attempt.log("model ready", **parts.facts.as_record(), groups=len(parts.engine.groups))
+    attempt.resumed_from(resumed)
+    return writer
 
 
 def _step_row(loss: float, rate: float, targets: int, layers: LayerStep) -> dict[str, Any]:
@@ -153,7 +114,7 @@ def _step_row(loss: float, rate: float, targets: int, layers: LayerStep) -> dict
     }
 
 
-def _layer_rows(groups: tuple[LayerGroup, ...], layers: LayerStep) -> Iterator[dict[str, Any]]:
+def _layer_rows(groups: Sequence[LayerGroup], layers: LayerStep) -> Iterator[dict[str, Any]]:
     for k, group in enumerate(groups):
         yield {
             "layer": group.layer,

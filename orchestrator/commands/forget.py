@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sweeps.errors import UserError
-from sweeps.store.attempt import is_alive
+from sweeps.store.claim import is_alive
 from sweeps.store.store import Store
 
 

@@ -9,7 +9,7 @@ import click
 
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place
-from sweeps.store.attempt import is_alive
+from sweeps.store.claim import is_alive
 from sweeps.store.run_log import event_text, read_events
 from sweeps.store.store import RunFolder, Store
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sweeps.spec import RunSpec
-from sweeps.store.attempt import is_alive
+from sweeps.store.claim import is_alive
 from sweeps.store.store import RunFolder, Store
 
 # How a run stands in the store: its result, or what its newest attempt says.

@@ -17,7 +17,8 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 
 from orchestrator.ranks.rank_hosts import host_name
 from orchestrator.ranks.slot import Slot
-from sweeps.store.attempt import end_for, is_dead_here
+from sweeps.store.attempt import end_for
+from sweeps.store.claim import is_dead_here
 from sweeps.store.store import Store
 from workers.progress import Progress
 from workers.ranks.notice import Notice

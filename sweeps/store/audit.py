@@ -17,7 +17,7 @@ from sweeps.files.mirror import Mirror
 from sweeps.files.objects import ObjectPath, scratch_folder
 from sweeps.files.whole_files import file_checksum, write_json
 from sweeps.spec import RunSpec
-from sweeps.store.attempt import alive_runs
+from sweeps.store.claim import alive_runs
 from sweeps.store.manifest import damage
 from sweeps.store.schema import TABLES
 from sweeps.store.store import RunFolder, Store, name_in

@@ -107,6 +107,35 @@ class RunWriter:
                 rows.clear()
 
 
+class OnlookersWriter:
+    """The writer of a rank that does not write; measuring rows is still a collective."""
+
+    def __init__(self, run: RunSpec) -> None:
+        self._run = run
+
+    def add(self, table: str, step: int, rows: Iterable[dict[str, Any]]) -> None:
+        """Go through the rows, and drop them."""
+        del table, step
+        for _ in rows:
+            pass
+
+    def end_step(self, step: int) -> bool:
+        """Return whether ``step`` completes a part, as the first rank's writer does."""
+        return step == self._run.part_of(step)[1]
+
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """Return that it holds no part."""
+        return {}
+
+    def keep(self, aside: Place) -> dict[str, dict[str, Any]]:
+        """Write nothing."""
+        del aside
+        return {}
+
+    def finish(self, status: str, step: int) -> None:
+        """Write nothing."""
+
+
 def _write_part(
     path: Place, content: pa.Table, guard: Callable[[], None] = no_guard
 ) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from sweeps.spec import (
 )
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store
-from workers import train as train_module
+from workers import assembly
 from workers.train import train
 
 CPU = torch.device("cpu")
@@ -145,7 +145,7 @@ def test_an_error_is_a_failed_attempt_with_its_traceback(store, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no such layer")
 
-    monkeypatch.setattr(train_module, "find_layer_groups", broken)
+    monkeypatch.setattr(assembly, "find_layer_groups", broken)
     run = make_run()
     with pytest.raises(RuntimeError):
         list(train(run, store, CPU))

@@ -10,8 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from sweeps.errors import UserError
 from workers.data.datasets import Arrays, pad
+from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
-from workers.objectives.objective import Batch, TrainingObjective, pool
+from workers.objectives.objective import TrainingObjective, pool
 
 
 class Classifier(nn.Module):

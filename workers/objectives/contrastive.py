@@ -9,14 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from workers.data.datasets import Arrays, pad
+from workers.engines.engine import Batch, Engine
 from workers.models.pretrained import PretrainedModel
-from workers.objectives.objective import (
-    Batch,
-    Engine,
-    TrainingObjective,
-    micro_batches,
-    pool,
-)
+from workers.objectives.objective import TrainingObjective, micro_batches, pool
 
 
 class SentenceEncoder(nn.Module):

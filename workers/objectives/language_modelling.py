@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 
 from sweeps.spec import RunSpec
 from workers.data.datasets import Arrays, pack
+from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
-from workers.objectives.objective import Batch, TrainingObjective
+from workers.objectives.objective import TrainingObjective
 
 IGNORED = -100
 

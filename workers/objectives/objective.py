@@ -4,41 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sweeps.spec import Objective, RunSpec
 from workers.data.datasets import Arrays, batch_indices
+from workers.engines.engine import Batch, Engine
 from workers.models.pretrained import PretrainedModel
-
-Batch = dict[str, Tensor]
-
-
-class Engine(Protocol):
-    """What an objective needs of an engine."""
-
-    model: nn.Module
-    rank: int
-    ranks: int
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def forward_precision(self) -> AbstractContextManager[object]: ...
-
-    def backward(self, loss: Tensor) -> None: ...
-
-    def share(self, batch: Batch) -> Batch:
-        """Return this rank's rows of a batch, on the device."""
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """Return the rows of all ranks, in rank order."""
-
-    def total(self, value: Tensor) -> Tensor:
-        """Return the sum over the ranks."""
 
 
 class TrainingObjective(ABC):

@@ -6,16 +6,15 @@ As under torchrun, the environment says it: RANK, WORLD_SIZE, LOCAL_RANK, MASTER
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
-from sweeps.spec import RunSpec
 from workers.ranks.notice import Cause, Notice, cause_of
 
 T = TypeVar("T")
@@ -80,48 +79,6 @@ class Ranks:
 
 
 ALONE = Ranks()
-
-
-class OnlookersAttempt:
-    """The attempt of a rank that does not write: the first rank keeps the record."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-    def resumed_from(self, step: int) -> None:
-        """Record nothing."""
-
-    def log(self, message: str, level: str = "info", **fields: Any) -> None:
-        """Say nothing."""
-
-    def require_ownership(self) -> None:
-        """Leave the claim to the first rank."""
-
-    def end(self, cause: str, error: str | None = None) -> None:
-        """Record nothing."""
-
-
-class OnlookersWriter:
-    """The writer of a rank that does not write; measuring rows is still a collective."""
-
-    def __init__(self, run: RunSpec) -> None:
-        self._run = run
-
-    def add(self, table: str, step: int, rows: Iterable[dict[str, Any]]) -> None:
-        """Go through the rows, and drop them."""
-        del table, step
-        for _ in rows:
-            pass
-
-    def end_step(self, step: int) -> bool:
-        """Return whether ``step`` completes a part, as the first rank's writer does."""
-        return step == self._run.part_of(step)[1]
-
-    def finish(self, status: str, step: int) -> None:
-        """Write nothing."""
 
 
 def connect(ranks: Ranks, device: torch.device, timeout: timedelta = COLLECTIVE_TIMEOUT) -> None:

@@ -21,9 +21,7 @@ from typing import Any, Literal, NoReturn
 
 from sweeps.errors import UserError
 from sweeps.files.patience import StoreUnavailable
-from sweeps.spec import RunSpec
 from sweeps.store.attempt import Superseded
-from sweeps.store.store import Store
 from workers.progress import Progress
 from workers.ranks.notice import CAUSES, Notice
 
@@ -52,7 +50,7 @@ class Job:
     store: str
     threads: int
     environment: dict[str, str] = field(default_factory=dict)
-    body: str = "workers.ranks.rank_process:train_rank"
+    body: str = "workers.rank_run:train_rank"
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -75,33 +73,6 @@ class Broken:
         if type(error).__name__ == "OutOfMemoryError":
             what = "memory"
         return cls(what, f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def train_rank(job: Job, notice: Notice) -> Iterator[Progress]:
-    """Carry out one rank of a run on the GPU that the environment leaves visible, or a CPU."""
-    import torch
-
-    from workers.ranks.process_group import Ranks
-    from workers.train import train
-
-    torch.set_num_threads(job.threads)
-    ranks = Ranks.from_environment()
-    if job.environment.get("CUDA_VISIBLE_DEVICES"):
-        _require_cuda()
-    run = RunSpec.model_validate_json(job.spec)
-    store = Store.at(job.store, waits=True)
-    yield from train(run, store, ranks.device(), ranks, notice)
-
-
-def _require_cuda() -> None:
-    import torch
-
-    if torch.version.cuda is None:
-        return
-    try:
-        torch.cuda.init()  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
-        raise CudaAfterFork(" ".join(str(error).split())) from error
 
 
 class _Talk:

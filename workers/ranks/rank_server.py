@@ -1,9 +1,9 @@
 """Makes rank processes by forking one that has imported torch and transformers.
 
 ``python -m workers.ranks.rank_server CONTROL`` imports, then for each socket it is sent over the
-file descriptor CONTROL forks a process that serves it, and answers with its number. So each run gets
-a fresh process for the price of a fork, not of seconds of imports. ``--alone SOCKET`` serves one
-socket without a fork, for a machine where CUDA does not start after one.
+file descriptor CONTROL forks a process that serves it, and answers with its number. So each run
+gets a fresh process for the price of a fork, not of seconds of imports. ``--alone SOCKET`` serves
+one socket without a fork, for a machine where CUDA does not start after one.
 
 The fork server of ``multiprocessing`` would have each process import the main module of its parent,
 which in a Ray actor is Ray's own worker.
@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 
 from workers.ranks.rank_process import end_process, serve
 
-IMPORTED = ("torch", "transformers", "workers.train", "workers.ranks.process_group")
+IMPORTED = ("torch", "transformers", "workers.rank_run")
 # A parent that has asked CUDA how many GPUs there are cannot be forked; this has torch ask NVML.
 ENVIRONMENT = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 NUMBER = struct.Struct("=i")

@@ -22,8 +22,9 @@ from sweeps.files.whole_files import (
     write_json,
     write_text,
 )
-from sweeps.store import attempt as attempt_module
-from sweeps.store.attempt import Attempt, Superseded, alive_runs, end_for, is_alive
+from sweeps.store import claim as claim_module
+from sweeps.store.attempt import Attempt, Superseded, end_for
+from sweeps.store.claim import alive_runs, is_alive
 from sweeps.store.run_log import RunLog, read_events
 from sweeps.store.store import Store
 
@@ -174,7 +175,7 @@ def test_a_killed_attempt_is_succeeded_at_once(store):
     began = time.monotonic()
     with Attempt(store.run("abc")) as mine:
         assert mine.number == 2
-    assert time.monotonic() - began < attempt_module.STALE_SECONDS / 2
+    assert time.monotonic() - began < claim_module.STALE_SECONDS / 2
 
 
 def from_elsewhere(folder, number):
@@ -188,7 +189,7 @@ def test_an_attempt_that_fell_silent_is_fenced_when_it_wakes(store, monkeypatch)
     folder = store.run("abc")
     silent = Attempt(folder).__enter__()
     silent._stop.set()
-    monkeypatch.setattr(attempt_module, "STALE_SECONDS", 1.0)
+    monkeypatch.setattr(claim_module, "STALE_SECONDS", 1.0)
     from_elsewhere(folder, 1)
     with Attempt(folder) as mine:
         assert mine.number == 2
@@ -199,7 +200,7 @@ def test_an_attempt_that_fell_silent_is_fenced_when_it_wakes(store, monkeypatch)
 
 
 def test_a_heartbeat_is_seen_and_its_end_too(store, monkeypatch):
-    monkeypatch.setattr(attempt_module, "STALE_SECONDS", 3.0)
+    monkeypatch.setattr(claim_module, "STALE_SECONDS", 3.0)
     folder, ended = store.run("abc"), store.run("abd")
     with Attempt(ended) as other:
         other.end("finished")
@@ -245,7 +246,7 @@ def test_a_claimant_that_slept_does_not_take_a_number_twice(s3_url, monkeypatch)
 
 
 def test_a_claimant_that_died_between_claim_and_record_is_passed(s3_url, monkeypatch):
-    monkeypatch.setattr(attempt_module, "STALE_SECONDS", 1.0)
+    monkeypatch.setattr(claim_module, "STALE_SECONDS", 1.0)
     folder = Store.at(s3_url).run("abc")
     claim = folder.path / "attempts" / "1.0123456789abcdef.claim"
     claim.write_bytes(json.dumps({"node": "elsewhere", "pid": 1}).encode())

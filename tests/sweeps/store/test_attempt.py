@@ -14,8 +14,9 @@ import pytest
 from sweeps.errors import UserError
 from sweeps.files import patience
 from sweeps.files.whole_files import create_json, read_json, write_json
-from sweeps.store import attempt as attempt_module
-from sweeps.store.attempt import Attempt, Superseded, is_alive
+from sweeps.store import claim as claim_module
+from sweeps.store.attempt import Attempt, Superseded
+from sweeps.store.claim import is_alive
 from sweeps.store.store import RunFolder
 
 
@@ -77,7 +78,7 @@ def test_a_killed_attempt_is_succeeded_at_once(folder):
     began = time.monotonic()
     with Attempt(folder) as mine:
         assert mine.number == number + 1
-    assert time.monotonic() - began < attempt_module.STALE_SECONDS / 2
+    assert time.monotonic() - began < claim_module.STALE_SECONDS / 2
     assert folder.attempts()[0]["cause"] is None
 
 
@@ -96,7 +97,7 @@ def test_an_attempt_on_another_machine_is_judged_by_its_heartbeat(folder):
     record = {"node": "elsewhere", "pid": 1, "cause": None}
     write_json(folder.attempt_path(1), record)
     assert is_alive(folder, {**record, "attempt": 1})
-    old = time.time() - attempt_module.STALE_SECONDS - 1
+    old = time.time() - claim_module.STALE_SECONDS - 1
     os.utime(folder.attempt_path(1), (old, old))
     assert not is_alive(folder, {**record, "attempt": 1})
 
@@ -105,7 +106,7 @@ def test_an_attempt_on_another_machine_is_judged_by_its_heartbeat(folder):
 def test_a_stale_time_that_is_none_is_refused(said, monkeypatch):
     monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", said)
     with pytest.raises(UserError, match="DEPTHSWEEP_STALE_SECONDS"):
-        attempt_module.stale_seconds()
+        claim_module.stale_seconds()
 
 
 def test_the_heartbeat_outlives_a_store_that_was_away_for_a_while(folder, monkeypatch):
@@ -118,7 +119,7 @@ def test_the_heartbeat_outlives_a_store_that_was_away_for_a_while(folder, monkey
             raise OSError(errno.EROFS, "Read-only file system")
         utime(path, *times)
 
-    monkeypatch.setattr(attempt_module.os, "utime", away)
+    monkeypatch.setattr(claim_module.os, "utime", away)
     with Attempt(folder) as mine:
         before = mine._path.stat().st_mtime_ns
         time.sleep(0.4)
@@ -130,7 +131,7 @@ def test_a_record_that_cannot_be_read_is_of_an_attempt_that_beats_or_is_gone(fol
     folder.attempt_path(1).parent.mkdir(parents=True)
     folder.attempt_path(1).write_bytes(b'{"cause": nul')
     assert is_alive(folder, folder.newest_attempt())
-    old = time.time() - attempt_module.STALE_SECONDS - 1
+    old = time.time() - claim_module.STALE_SECONDS - 1
     os.utime(folder.attempt_path(1), (old, old))
     with Attempt(folder) as mine:
         assert mine.number == 2
@@ -154,14 +155,14 @@ def test_a_writer_that_was_stopped_before_its_rename_finds_itself_fenced(folder)
 
 
 def test_a_claim_waits_for_a_full_store(folder, monkeypatch):
-    waits, make = [], attempt_module.create_json
+    waits, make = [], claim_module.create_json
 
     def full(path, data):
         if len(waits) < 2:
             raise OSError(errno.ENOSPC, "No space left on device")
         return make(path, data)
 
-    monkeypatch.setattr(attempt_module, "create_json", full)
+    monkeypatch.setattr(claim_module, "create_json", full)
     monkeypatch.setattr(patience.time, "sleep", waits.append)
     with Attempt(folder) as mine:
         assert mine.number == 1

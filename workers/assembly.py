@@ -1,0 +1,94 @@
+"""What one run trains with, built in order: objective, data, model under an engine, and probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sweeps.spec import RunSpec
+from sweeps.store.store import Store
+from workers.controls.layer_groups import find_blocks, find_layer_groups
+from workers.data.datasets import Arrays, cached_arrays, load_rows, tokenizer_digest
+from workers.engines.engine import Batch, Engine
+from workers.engines.registry import build_engine
+from workers.loading import load_model
+from workers.models.pretrained import ModelFacts, PretrainedModel
+from workers.objectives.objective import TrainingObjective
+from workers.objectives.registry import build_objective
+from workers.probes.capture import choose_rows, reference_states
+from workers.probes.measure import DepthProbe
+from workers.ranks.process_group import Ranks
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """All that the loop needs, before any checkpoint is loaded into ``engine``."""
+
+    objective: TrainingObjective
+    arrays: Arrays
+    engine: Engine
+    probe: DepthProbe
+    facts: ModelFacts
+
+
+def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> Assembly:
+    """Build what ``run`` trains with; a collective where there are several ranks.
+
+    torch's generator is seeded here: new parameters, as of a classifier, depend on the run's seed
+    alone. Raises UserError when the model or the data cannot be loaded or do not fit the run.
+    """
+    torch.manual_seed(run.seed)
+    objective = build_objective(run.objective)
+    with ranks.first_then_others():
+        pretrained = load_model(run.model, store.cache, needs_head=objective.needs_head)
+    model = objective.build_model(pretrained)
+    arrays = _arrays(run, store, objective, pretrained)
+    sample = _sample(objective.batch(arrays, run, 1))
+    groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample))
+    engine = build_engine(run, model, pretrained, groups, ranks, device)
+    probe = _probe(run, store, pretrained, engine, device, ranks)
+    return Assembly(objective, arrays, engine, probe, pretrained.facts)
+
+
+def _arrays(
+    run: RunSpec, store: Store, objective: TrainingObjective, pretrained: PretrainedModel
+) -> Arrays:
+    key = {
+        "objective": run.objective.identity(),
+        "tokenizer": tokenizer_digest(pretrained.tokenizer),
+        "length": run.sequence_length,
+    }
+    return cached_arrays(
+        store.cache,
+        key,
+        lambda: objective.tokenise(
+            pretrained.tokenizer,
+            load_rows(run.objective.data, objective.roles),
+            run.sequence_length,
+        ),
+    )
+
+
+def _probe(
+    run: RunSpec,
+    store: Store,
+    pretrained: PretrainedModel,
+    engine: Engine,
+    device: torch.device,
+    ranks: Ranks,
+) -> DepthProbe:
+    backbone = engine.in_float32(pretrained.backbone)
+    blocks = find_blocks(backbone)
+    rows = choose_rows(run.probe, pretrained.tokenizer, store.cache)
+    reference = reference_states(
+        run.model, run.probe, store.cache, backbone, blocks, rows, device, ranks
+    )
+    return DepthProbe(run.probe, rows, reference, backbone, blocks, device)
+
+
+def _sample(batch: Batch) -> Batch:
+    """Return enough of a batch to see in which order the model's modules run."""
+    return {
+        name: tensor[:2, :16] if tensor.dim() > 1 else tensor[:2] for name, tensor in batch.items()
+    }
