@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.options import moment
+
 if TYPE_CHECKING:
     from sweeps.statistics.claims import ClaimResult
 
@@ -27,7 +29,6 @@ def command(name: str, store: str, file: str | None, metric: str, at: str, as_js
     Each is supported, contradicted, or open for want of data, with the numbers behind it and the
     verdict under every distance. Claims are data: see sweeps/library/claims.yaml.
     """
-    from orchestrator.commands.profile import moment
     from orchestrator.display.output import terminal_width
     from sweeps.reading.tables import open_store
     from sweeps.report.claims_text import claims_text

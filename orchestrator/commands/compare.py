@@ -6,6 +6,8 @@ import json
 
 import click
 
+from orchestrator.options import moment
+
 
 @click.command()
 @click.argument("name")
@@ -36,7 +38,6 @@ def command(
     0, collapses when it contains 0, reverses when it lies below; with fewer than 2 matched seeds it
     is insufficient. The verdict under each distance stands beside it.
     """
-    from orchestrator.commands.profile import moment
     from orchestrator.display.output import emit, terminal_width
     from sweeps.reading.tables import open_store
     from sweeps.report.persistence_text import persistence_text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,18 @@ import click
 
 from orchestrator.display.actions_text import print_actions
 from orchestrator.display.placement_table import placement_data, placement_lines
+from orchestrator.display.plan_table import needs_lines, plan_table
 from orchestrator.display.simulation_text import simulation_data, simulation_lines
 from orchestrator.ledger.recovery import decide, ledger
 from orchestrator.policy.priorities import weights_for
 from orchestrator.policy.simulation import Schedule
 from orchestrator.policy.simulation import simulate as simulate_runs
 from orchestrator.sizing.cost import estimate
-from orchestrator.sizing.estimates import ASSUMED_FLOPS, NOTHING_MEASURED, line_up, measure
+from orchestrator.sizing.estimates import NOTHING_MEASURED, line_up, measure
 from orchestrator.sizing.gpu_pool import GpuPool, gpu_pool
 from orchestrator.sizing.memory import GIB
 from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.errors import UserError
-from sweeps.spec import HubData, HubModel
 from sweeps.store.store import Store
 
 
@@ -112,9 +111,9 @@ def _plan(
     if sweep.description:
         click.echo(textwrap.fill(sweep.description, 80))
     click.echo()
-    click.echo("\n".join(_table(sweep)))
+    click.echo("\n".join(plan_table(sweep)))
     click.echo()
-    click.echo("\n".join(_needs(sweep)))
+    click.echo("\n".join(needs_lines(sweep)))
     if pool is not None:
         click.echo()
         click.echo("\n".join(placement_lines(sweep, pool.gib, pool.count)))
@@ -160,52 +159,6 @@ def _done(sweep: Sweep, location: str | None) -> dict[str, str | None]:
     return {a.run.run_id: a.reason if a.kind == "skip" else None for a in actions}
 
 
-def _table(sweep: Sweep) -> list[str]:
-    """Return lines of at most 80 columns: a row a model and objective, a column a control."""
-    controls = list(dict.fromkeys(control_name(run) for run in sweep.runs))
-    counts: Counter[tuple[str, str, str]] = Counter()
-    parameters: dict[str, str] = {}
-    for run in sweep.runs:
-        counts[run.model.name, run.objective.kind, control_name(run)] += 1
-        parameters[run.model.name] = count_text(estimate(run).parameters)
-    widths = [max(8, len(control)) for control in controls]
-    head = "  ".join(f"{control:>{w}}" for control, w in zip(controls, widths, strict=True))
-    lines = [f"{'model':<20} {'params':>6}  {'objective':<15}{head}"]
-    previous = None
-    for model, objective in dict.fromkeys((m, o) for m, o, _ in counts):
-        cells = "  ".join(
-            f"{counts[model, objective, control] or '·':>{w}}"
-            for control, w in zip(controls, widths, strict=True)
-        )
-        shown = (model, parameters[model]) if model != previous else ("", "")
-        lines.append(f"{shown[0]:<20} {shown[1]:>6}  {objective:<15}{cells}")
-        previous = model
-    total = [sum(n for key, n in counts.items() if key[2] == control) for control in controls]
-    cells = "  ".join(f"{n:>{w}}" for n, w in zip(total, widths, strict=True))
-    return [*lines, f"{'total':<20} {len(sweep.runs):>6}  {'':<15}{cells}"]
-
-
-def _needs(sweep: Sweep) -> list[str]:
-    costs = [estimate(run) for run in sweep.runs]
-    flops = sum(cost.flops for cost in costs)
-    state = max((cost.state_bytes or 0) for cost in costs)
-    rows = sum(run.probe.rows * len(run.probe_steps) for run in sweep.runs)
-    models = {run.model.source.hub for run in sweep.runs if isinstance(run.model.source, HubModel)}
-    sources = [run.objective.data for run in sweep.runs] + [run.probe.data for run in sweep.runs]
-    datasets = {f"{data.label}" for data in sources if isinstance(data, HubData)}
-    lines = [
-        "needs",
-        f"  compute    {flops:.2e} FLOPs: {flops / ASSUMED_FLOPS / 3600:.1f} H100-hours at 35 %"
-        " of bf16 peak",
-        f"  tokens     {sum(cost.tokens for cost in costs):,} trained on, {rows:,} rows probed",
-        f"  memory     {state / 2**30:.1f} GiB for weights, gradients and moments of the largest",
-        f"  downloads  {len(models)} models, {len(datasets)} datasets from the hub",
-    ]
-    if datasets:
-        lines.append(f"             {', '.join(sorted(datasets))}")
-    return lines
-
-
 def _as_data(sweep: Sweep, done: dict[str, str | None]) -> dict[str, Any]:
     return {
         "sweep": sweep.name,
@@ -225,19 +178,3 @@ def _as_data(sweep: Sweep, done: dict[str, str | None]) -> dict[str, Any]:
             for run in sweep.runs
         ],
     }
-
-
-def control_name(run: Any) -> str:
-    """Return a control with its setting, as tables head it."""
-    setting = run.control.setting
-    name: str = run.control.kind
-    return f"{name}({setting})" if setting and setting != "mean" else name
-
-
-def count_text(number: int | None) -> str:
-    """Return a parameter count for a person: 0.7M, 125M, 6.9B."""
-    if number is None:
-        return "?"
-    if number >= 1_000_000_000:
-        return f"{number / 1e9:.1f}B"
-    return f"{number / 1e6:.0f}M" if number >= 10_000_000 else f"{number / 1e6:.1f}M"

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.options import moment
 from sweeps.errors import UserError
-
-if TYPE_CHECKING:
-    from sweeps.statistics.profiles import At
 
 
 @click.command()
@@ -82,12 +79,3 @@ def command(
         )
     else:
         click.echo(profile_text(name, profiles, keys, terminal_width()), nl=False)
-
-
-def moment(at: str) -> At:
-    """Return ``final`` or the step that ``--at`` names."""
-    if at == "final":
-        return "final"
-    if not at.isdigit():
-        raise UserError(f"--at {at}: give final or the number of a probe step")
-    return int(at)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.options import moment
 from sweeps.errors import UserError
 
 
@@ -30,7 +31,8 @@ def command(name: str, store: str, output: str, file: str | None, metric: str, a
 
     The page needs no network. Click a model and every chart follows.
     """
-    from orchestrator.commands.profile import moment
+
+    from sweeps.report.store_page import page_of
 
     page = page_of(name, store, file, metric, moment(at))
     path = Path(output)
@@ -39,34 +41,3 @@ def command(name: str, store: str, output: str, file: str | None, metric: str, a
     except OSError as error:
         raise UserError(f"-o {output}: cannot be written ({error.strerror})") from None
     click.echo(f"{path}: {len(page.encode()) / 1e6:.1f} MB")
-
-
-def page_of(
-    name: str,
-    store: str,
-    claims_file: str | None = None,
-    metric: str = "procrustes",
-    at: int | str = "final",
-    *,
-    include_running: bool = False,
-    live: str | None = None,
-) -> str:
-    """Return the report of a sweep as HTML, from what the store holds now.
-
-    ``live`` is the state it is made from, for a page that reloads itself; see ``live_report``.
-    """
-    from datetime import UTC, datetime
-    from typing import cast
-
-    from sweeps.reading.tables import open_store
-    from sweeps.report.data import gather
-    from sweeps.report.page import render
-    from sweeps.statistics.claims import read_claims
-    from sweeps.statistics.profiles import At
-    from sweeps.store.claims_file import find_claims
-
-    tables = open_store(store, sweep=name, include_running=include_running)
-    sweep = tables.store.load_sweep(name)
-    claims = read_claims(find_claims(tables.store, name, claims_file))
-    data = gather(tables, name, sweep.description, sweep.text, claims, metric, cast(At, at))
-    return render(data, datetime.now(UTC), live)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.commands.run import ON_CLUSTER, run_sweep
 from orchestrator.display.actions_text import print_actions
 from orchestrator.ledger.recovery import Choice, decide, ledger
+from orchestrator.options import ON_CLUSTER
+from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError, closest
 from sweeps.store.store import Store
@@ -56,7 +57,12 @@ def command(
             raise UserError("--slots is for runs on this machine; a cluster takes what fits")
         return _submit(sweep, location, profile_name, only, force, as_json)
     store.require_writable()
-    return run_sweep(sweep, store, slots, as_json, choice, address)
+    from orchestrator.display.sweep_console import SweepConsole
+
+    console = SweepConsole(as_json)
+    result = run_sweep(sweep, store, slots, choice, address, console)
+    console.ended(result)
+    return result.exit_code
 
 
 def _submit(
@@ -64,9 +70,9 @@ def _submit(
 ) -> int:
     """Give what is left of a sweep to a cluster, as the store has it."""
     from cluster.library import read_profile
-    from orchestrator.commands.submit import carry_out
     from orchestrator.jobs.submission import Request, absolute_store
     from orchestrator.jobs.working_directory import came_along
+    from orchestrator.sweep_submit import submit_sweep
 
     file = came_along(sweep)
     if file is not None:
@@ -83,4 +89,4 @@ def _submit(
         profile_name,
         read_profile(profile_name),
     )
-    return carry_out(request, False, as_json)
+    return submit_sweep(request, False, as_json)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from orchestrator.commands.plan import control_name
+from orchestrator.display.plan_table import control_name
 from orchestrator.ledger.pace import failures_by_cause, pace
 from orchestrator.ledger.recovery import STATES, Standing, ledger
 from sweeps.errors import UserError

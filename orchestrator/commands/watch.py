@@ -22,8 +22,8 @@ def command(name: str, store: str, port: int, file: str | None, metric: str) -> 
 
     Rows of runs that have not ended are shown in the training curves. Ctrl-C stops.
     """
-    from orchestrator.commands.report import page_of
     from orchestrator.display.live_report import HOST, LiveReport, serve, store_state
+    from sweeps.report.store_page import page_of
     from sweeps.store.store import Store
 
     place = Store.at(store)

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.commands.run import run_sweep
 from orchestrator.connection.nodes import local_ray
 from orchestrator.sizing.placement import Machine, place
+from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.reading.digest import digests
 from sweeps.reading.tables import open_store
@@ -36,8 +36,7 @@ def subset(sweep: Sweep, count: int) -> Sweep:
 
 
 def ours(sweep: Sweep, store: Store, slots: int) -> None:
-    code = run_sweep(sweep, store, slots, as_json=False)
-    assert code == 0
+    assert run_sweep(sweep, store, slots).exit_code == 0
 
 
 def stock(sweep: Sweep, store: Store, slots: int) -> None:

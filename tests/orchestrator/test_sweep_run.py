@@ -2,11 +2,11 @@
 
 import pytest
 
-from orchestrator.commands.run import _offers
 from orchestrator.policy.occupancy import UNITS
 from orchestrator.sizing.estimates import NOTHING_MEASURED
 from orchestrator.sizing.memory import GIB
 from orchestrator.sizing.placement import Placement
+from orchestrator.sweep_run import _offers
 from sweeps.declaration.expand import read_sweep
 from sweeps.store.store import Store
 

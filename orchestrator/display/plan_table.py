@@ -1,0 +1,73 @@
+"""A sweep at a glance, before it runs: its runs in a table, and what they need."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from orchestrator.sizing.cost import estimate
+from orchestrator.sizing.estimates import ASSUMED_FLOPS
+from sweeps.declaration.expand import Sweep
+from sweeps.spec import HubData, HubModel, RunSpec
+
+
+def plan_table(sweep: Sweep) -> list[str]:
+    """Return lines of at most 80 columns: a row a model and objective, a column a control."""
+    controls = list(dict.fromkeys(control_name(run) for run in sweep.runs))
+    counts: Counter[tuple[str, str, str]] = Counter()
+    parameters: dict[str, str] = {}
+    for run in sweep.runs:
+        counts[run.model.name, run.objective.kind, control_name(run)] += 1
+        parameters[run.model.name] = count_text(estimate(run).parameters)
+    widths = [max(8, len(control)) for control in controls]
+    head = "  ".join(f"{control:>{w}}" for control, w in zip(controls, widths, strict=True))
+    lines = [f"{'model':<20} {'params':>6}  {'objective':<15}{head}"]
+    previous = None
+    for model, objective in dict.fromkeys((m, o) for m, o, _ in counts):
+        cells = "  ".join(
+            f"{counts[model, objective, control] or '·':>{w}}"
+            for control, w in zip(controls, widths, strict=True)
+        )
+        shown = (model, parameters[model]) if model != previous else ("", "")
+        lines.append(f"{shown[0]:<20} {shown[1]:>6}  {objective:<15}{cells}")
+        previous = model
+    total = [sum(n for key, n in counts.items() if key[2] == control) for control in controls]
+    cells = "  ".join(f"{n:>{w}}" for n, w in zip(total, widths, strict=True))
+    return [*lines, f"{'total':<20} {len(sweep.runs):>6}  {'':<15}{cells}"]
+
+
+def needs_lines(sweep: Sweep) -> list[str]:
+    """Return lines that say what all runs together need."""
+    costs = [estimate(run) for run in sweep.runs]
+    flops = sum(cost.flops for cost in costs)
+    state = max((cost.state_bytes or 0) for cost in costs)
+    rows = sum(run.probe.rows * len(run.probe_steps) for run in sweep.runs)
+    models = {run.model.source.hub for run in sweep.runs if isinstance(run.model.source, HubModel)}
+    sources = [run.objective.data for run in sweep.runs] + [run.probe.data for run in sweep.runs]
+    datasets = {f"{data.label}" for data in sources if isinstance(data, HubData)}
+    lines = [
+        "needs",
+        f"  compute    {flops:.2e} FLOPs: {flops / ASSUMED_FLOPS / 3600:.1f} H100-hours at 35 %"
+        " of bf16 peak",
+        f"  tokens     {sum(cost.tokens for cost in costs):,} trained on, {rows:,} rows probed",
+        f"  memory     {state / 2**30:.1f} GiB for weights, gradients and moments of the largest",
+        f"  downloads  {len(models)} models, {len(datasets)} datasets from the hub",
+    ]
+    if datasets:
+        lines.append(f"             {', '.join(sorted(datasets))}")
+    return lines
+
+
+def control_name(run: RunSpec) -> str:
+    """Return a control with its setting, as tables head it."""
+    setting = run.control.setting
+    name: str = run.control.kind
+    return f"{name}({setting})" if setting and setting != "mean" else name
+
+
+def count_text(number: int | None) -> str:
+    """Return a parameter count for a person: 0.7M, 125M, 6.9B."""
+    if number is None:
+        return "?"
+    if number >= 1_000_000_000:
+        return f"{number / 1e9:.1f}B"
+    return f"{number / 1e6:.0f}M" if number >= 10_000_000 else f"{number / 1e6:.1f}M"

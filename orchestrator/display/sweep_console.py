@@ -1,0 +1,127 @@
+"""What a sweep says while it runs and when it ends, in lines for a person or as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from orchestrator.display.actions_text import summary_lines
+from orchestrator.display.progress import Board, Display
+from orchestrator.ledger.sweep_account import Listener, Plan, Room, SweepResult
+from sweeps.store.store import Store
+
+# Steps of interrupted runs are named up to so many.
+NAMED = 8
+
+
+class SweepConsole(Listener):
+    """Listens to ``run_sweep``; on standard error where standard output is for JSON."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._console = Console(stderr=as_json, highlight=False)
+
+    def planned(self, plan: Plan) -> None:
+        """Say what will happen to each run, and what changed since the store last ran the sweep."""
+        self._console.print(
+            f"{plan.sweep.name}: {len(plan.sweep.runs)} runs in {location_of(plan.store)}"
+        )
+        for line in (*_changes(plan), *summary_lines(plan.actions)):
+            self._console.print(f"  {line}", markup=False)
+        if not plan.to_run:
+            self._console.print("  nothing to do: every run has a result")
+
+    def starting(self, plan: Plan, room: Room) -> None:
+        """Say where runs will be started."""
+        self._board = Board({run.run_id: run for run in plan.to_run})
+        self._display = Display(self._board, self._console)
+        if room.address is not None:
+            where = f"  on the Ray cluster at {room.address}: {room.nodes} nodes"
+            self._console.print(where, markup=False)
+        side = f"on {room.placement.slots} GPUs"
+        if not room.placement.gpus:
+            side = f"{min(room.placement.slots, len(plan.to_run))} side by side"
+        self._console.print(f"  {len(plan.to_run)} to run, {side}")
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Show progress meanwhile."""
+        with self._display:
+            yield
+
+    def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
+        """Show what is new of a run."""
+        self._display.event(run_id, kind, report)
+
+    def ended(self, result: SweepResult) -> None:
+        """Say what became of the runs."""
+        if result.resumed:
+            span = _span("step", sorted(result.resumed.values()))
+            runs = "1 run" if len(result.resumed) == 1 else f"{len(result.resumed)} runs"
+            self._console.print(f"{runs} resumed from checkpoints of {span}")
+        if self._as_json:
+            summary = {
+                "sweep": result.sweep,
+                "runs": result.ended,
+                "errors": result.errors,
+                "skipped": result.skipped,
+            }
+            click.echo(json.dumps(summary, indent=1))
+        if result.ended:
+            counts = sorted(Counter(result.ended.values()).items())
+            said = ", ".join(f"{count} {status}" for status, count in counts)
+            skipped = f", {result.skipped} skipped" if result.skipped else ""
+            self._console.print(f"{result.sweep}: {said}{skipped}")
+        if result.interrupted is not None:
+            said = "interrupted: finished runs are kept; the same command runs the rest"
+            self._console.print(said)
+            for line in _kept(sorted(result.kept.values())):
+                self._console.print(line, markup=False)
+        elif "failed" in result.ended.values():
+            said = "the traceback of a failed run: runs/<run id>/attempts/ in the store"
+            self._console.print(said)
+
+
+def _span(word: str, numbers: list[int]) -> str:
+    if numbers[0] == numbers[-1]:
+        return f"{word} {numbers[0]}"
+    return f"{word}s {numbers[0]} to {numbers[-1]}"
+
+
+def _kept(steps: list[int]) -> Iterator[str]:
+    """Yield a line that says up to where the runs that were stopped have been kept."""
+    if steps:
+        named = ", ".join(map(str, steps[:NAMED]))
+        more = f" and {len(steps) - NAMED} more" if steps[NAMED:] else ""
+        yield f"{len(steps)} running: kept up to step {named}{more}"
+
+
+def _changes(plan: Plan) -> Iterator[str]:
+    """Yield what changed since the store last ran this sweep, a line each."""
+    if plan.unreadable:
+        yield "what the store recorded of this sweep cannot be read: it is written anew"
+    changes = plan.changes
+    if changes is None or not changes.any:
+        return
+    yield (
+        f"the sweep has changed: {changes.same} runs as before, {changes.changed} changed,"
+        f" {changes.added} added, {len(changes.gone)} no longer in it (kept in the store)"
+    )
+    for path, (old, new, count) in changes.fields.items():
+        yield f"  {path}: {old} -> {new} in {count} runs"
+
+
+def location_of(store: Store) -> str:
+    """Return the store's place as a person would write it here."""
+    if not isinstance(store.root, Path):
+        return store.location
+    relative = os.path.relpath(store.root)
+    return str(store.root) if relative.startswith("..") else f"./{relative}"

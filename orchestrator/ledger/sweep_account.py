@@ -1,0 +1,86 @@
+"""The account of one sweep: what it is about to do, where, what happens, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.ledger.recovery import Action
+from orchestrator.sizing.placement import Placement
+from sweeps.declaration.changes import Changes
+from sweeps.declaration.expand import Sweep
+from sweeps.spec import RunSpec
+from sweeps.store.store import Store
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is about to do: an action a run, and what changed since the store last ran it.
+
+    ``changes`` is None where the store did not know the sweep; ``unreadable`` says that what it
+    recorded of it cannot be read, and is written anew.
+    """
+
+    sweep: Sweep
+    store: Store
+    actions: list[Action]
+    changes: Changes | None = None
+    unreadable: bool = False
+
+    @property
+    def to_run(self) -> list[RunSpec]:
+        return [action.run for action in self.actions if action.kind == "run"]
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where runs will be started: slots side by side, and the nodes of a cluster at an address."""
+
+    placement: Placement
+    address: str | None = None
+    nodes: int = 1
+
+
+class Listener:
+    """What ``run_sweep`` says while it works; each method may be left as it is."""
+
+    def planned(self, plan: Plan) -> None:
+        """Take in what will happen to each run."""
+
+    def starting(self, plan: Plan, room: Room) -> None:
+        """Take in where runs will be started."""
+
+    def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
+        """Take in an event of a run; see ``orchestrator.tuning.admission.Event``."""
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Surround the time in which events come."""
+        yield
+
+
+@dataclass
+class SweepResult:
+    """What became of the runs that were started, by run id.
+
+    ``ended`` has a status for each; ``cancelled`` and ``not started`` are of a sweep that was
+    interrupted. ``resumed`` and ``kept`` have the steps of checkpoints: those that runs continued
+    from, and those up to which interrupted ones are kept. ``skipped`` counts the runs not started.
+    """
+
+    sweep: str
+    skipped: int
+    ended: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    resumed: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
+    interrupted: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every run has a result, 1 otherwise; 130 interrupted, 143 terminated."""
+        if self.interrupted is not None:
+            return self.interrupted
+        return 1 if "failed" in self.ended.values() else 0

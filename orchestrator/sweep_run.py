@@ -1,0 +1,204 @@
+"""A sweep on this machine or on a Ray cluster, as functions: data in, data out, no terminal.
+
+``run_sweep`` compares the ledger with the sweep, starts what is left under Ray, and returns what
+became of each run. Whoever wants to know more meanwhile gives a ``Listener``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.ledger.recovery import EVERYTHING, Choice, decide, ledger
+from orchestrator.ledger.sweep_account import Listener, Plan, Room, SweepResult
+from sweeps.declaration.changes import compare_sweeps
+from sweeps.declaration.expand import Sweep
+from sweeps.errors import UserError
+from sweeps.spec import RunSpec
+from sweeps.store.store import Store
+
+if TYPE_CHECKING:
+    from orchestrator.sizing.estimates import Measured
+    from orchestrator.sizing.placement import ClusterNode, Placement
+    from orchestrator.tuning.trials import Offer
+
+
+SILENT = Listener()
+
+
+def run_sweep(
+    sweep: Sweep,
+    store: Store,
+    slots: int | None = None,
+    choice: Choice = EVERYTHING,
+    address: str | None = None,
+    listener: Listener = SILENT,
+) -> SweepResult:
+    """Run what is left of a sweep, of what ``choice`` admits, and return what became of it.
+
+    ``slots`` limits how many run side by side. ``address`` is of the Ray cluster to run on; None or
+    ``local`` starts a Ray for this process. Raises UserError where a run does not fit or no cluster
+    answers, before anything is started.
+    """
+    plan = _planned(sweep, store, choice)
+    listener.planned(plan)
+    store.save_sweep(sweep)
+    for action in plan.actions:
+        if action.again:
+            store.run(action.run.run_id).forget_results()
+    result = SweepResult(sweep.name, len(plan.actions) - len(plan.to_run))
+    if plan.to_run:
+        _carry_out(plan, slots, address, listener, result)
+    return result
+
+
+def _planned(sweep: Sweep, store: Store, choice: Choice) -> Plan:
+    actions = decide(sweep.runs, ledger(store), choice)
+    if sweep.name not in store.sweep_names():
+        return Plan(sweep, store, actions)
+    try:
+        before = store.load_sweep(sweep.name)
+    except UserError:
+        return Plan(sweep, store, actions, unreadable=True)
+    return Plan(sweep, store, actions, compare_sweeps(before.runs, sweep.runs))
+
+
+def _carry_out(
+    plan: Plan, slots: int | None, address: str | None, listener: Listener, result: SweepResult
+) -> None:
+    from orchestrator.sizing.estimates import measure
+    from orchestrator.sizing.placement import slots_of
+    from orchestrator.tuning.interruption import Interruption
+    from orchestrator.tuning.trainable import RunTrainable
+    from orchestrator.tuning.tune_sweep import run_all
+
+    measured = measure(plan.store, plan.sweep.runs)
+    running: set[str] = set()
+
+    def note(run_id: str, kind: str, report: dict[str, Any]) -> None:
+        _note(result, running, run_id, kind, report)
+        listener.event(run_id, kind, report)
+
+    with contextlib.ExitStack() as until_done:
+        offers, placement, living = until_done.enter_context(
+            _ray(plan, slots, address, listener, measured)
+        )
+        until_done.enter_context(listener.running())
+        interruption = until_done.enter_context(Interruption())
+        try:
+            run_all(
+                RunTrainable,
+                offers,
+                lambda: slots_of(living(), placement, slots),
+                placement.holds,
+                lambda event: note(event.run_id, event.kind, event.report),
+            )
+        except KeyboardInterrupt:
+            result.interrupted = interruption.code
+        except Exception:
+            living()  # says so where the cause is that Ray itself is gone
+            raise
+    for run in plan.to_run:
+        if run.run_id not in result.ended:
+            stopped = run.run_id in running
+            result.ended[run.run_id] = "cancelled" if stopped else "not started"
+    if {"cancelled", "not started"} & set(result.ended.values()):
+        result.interrupted = interruption.code
+        standing = ledger(plan.store)
+        result.kept = {run_id: standing(run_id).checkpoint for run_id in running}
+
+
+def _note(
+    result: SweepResult, running: set[str], run_id: str, kind: str, report: dict[str, Any]
+) -> None:
+    if report.get("resumed_from"):
+        result.resumed[run_id] = report["resumed_from"]
+    if kind == "started":
+        running.add(run_id)
+    elif kind in ("lost", "preempted"):
+        running.discard(run_id)
+    elif kind == "ended":
+        running.discard(run_id)
+        result.ended[run_id] = report.get("status") or "cancelled"
+        if report.get("error"):
+            result.errors[run_id] = report["error"]
+
+
+@contextlib.contextmanager
+def _ray(
+    plan: Plan, slots: int | None, address: str | None, listener: Listener, measured: Measured
+) -> Iterator[tuple[list[Offer], Placement, Callable[[], Sequence[ClusterNode]]]]:
+    """Yield the runs as they are offered, what a slot is, and who says which nodes live."""
+    from orchestrator.connection.nodes import (
+        cluster_nodes,
+        connected_ray,
+        local_ray,
+        own_nodes,
+        require_workers,
+    )
+    from orchestrator.connection.store_probe import require_store_on
+    from orchestrator.sizing.placement import place_on
+
+    if address in (None, "", "local"):
+        placement, gpu_bytes = _here(slots)
+        offers = _offers(plan.to_run, plan.store, placement, gpu_bytes, measured)
+        with local_ray(placement):
+            listener.starting(plan, Room(placement))
+            yield offers, placement, own_nodes
+        return
+    assert address is not None
+    with connected_ray(address):
+        found = cluster_nodes()
+        placement, gpu_bytes = place_on(found, slots), require_workers(found)
+        require_store_on([node.name for node in found], plan.store.location, plan.sweep.name)
+        offers = _offers(plan.to_run, plan.store, placement, gpu_bytes, measured)
+        listener.starting(plan, Room(placement, address, len(found)))
+        yield offers, placement, cluster_nodes
+
+
+def _here(slots: int | None) -> tuple[Placement, float | None]:
+    """Return the placement on this machine, and the bytes of its smallest GPU."""
+    from orchestrator.connection.nodes import gpu_bytes, gpu_count
+    from orchestrator.sizing.placement import Machine, place
+
+    machine = Machine(os.cpu_count() or 1, gpu_count())
+    return place(machine, slots), gpu_bytes() if machine.gpus else None
+
+
+def _offers(
+    to_run: list[RunSpec],
+    store: Store,
+    placement: Placement,
+    gpu_bytes: float | None,
+    measured: Measured,
+) -> list[Offer]:
+    """Return runs as they are offered; UserError where one does not fit.
+
+    A run on a GPU gets fresh processes, as does one of DeepSpeed: what one leaves on a device or in
+    memory, the next would find. On CPUs a process runs one after another, warm.
+    """
+    from orchestrator.policy.occupancy import UNITS
+    from orchestrator.sizing.estimates import line_up
+    from orchestrator.sizing.placement import rank_processes
+    from orchestrator.tuning.trials import Offer
+    from workers.ranks.rank_process import Job
+
+    lined = line_up(to_run, placement.slots, gpu_bytes, measured)
+    return [
+        Offer(
+            waiting,
+            {
+                "run_id": run.run_id,
+                "job": Job(
+                    run.model_dump_json(),
+                    store.location,
+                    threads=max(1, int(placement.threads * share)),
+                ),
+                "fresh": bool(placement.gpus or rank_processes(run, placement.slots)),
+            },
+        )
+        for waiting, run in lined
+        for share in [waiting.demand.units / UNITS]
+    ]
