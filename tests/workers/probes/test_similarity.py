@@ -8,103 +8,34 @@ difference: for the few rows that hypothesis draws it loses up to three more dig
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import math
-from dataclasses import asdict, replace
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from state_pairs import (
+    LOOSE,
+    TIGHT,
+    assert_same_distances,
+    centred_orthonormal,
+    correlated_pair,
+    features,
+    gaussian,
+    properties,
+    rotation,
+    rows,
+    seeded,
+    seeds,
+    slow_change,
+)
 
 from workers.probes.similarity import (
     CANCELLATION,
-    METRICS,
-    Change,
     Reference,
     compare,
-    compare_with_null,
-    shuffled_null,
 )
-
-TIGHT = 1e-12
-LOOSE = 1e-9
-
-properties = settings(max_examples=60, deadline=None)
-seeds = st.integers(min_value=0, max_value=2**32 - 1)
-rows = st.integers(min_value=5, max_value=24)
-features = st.integers(min_value=1, max_value=24)
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def gaussian(n: int, d: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(n, d, dtype=torch.float64, generator=generator)
-
-
-def rotation(d: int, generator: torch.Generator) -> Tensor:
-    q: Tensor = torch.linalg.qr(gaussian(d, d, generator)).Q
-    return q
-
-
-def centred_orthonormal(n: int, k: int, generator: torch.Generator) -> Tensor:
-    """(n, k) orthonormal columns, each of mean zero; needs k < n."""
-    draws = gaussian(n, k, generator)
-    q: Tensor = torch.linalg.qr(draws - draws.mean(dim=0)).Q
-    return q
-
-
-def correlated_pair(n: int, d: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two (n, d) matrices that share half of their variance, with uneven features and offsets."""
-    x = gaussian(n, d, generator) * torch.logspace(0, -2, d, dtype=torch.float64) + 3.0
-    y = x @ rotation(d, generator) + gaussian(n, d, generator) * x.std()
-    return x, y
-
-
-def slow_change(x: Tensor, y: Tensor) -> Change:
-    """The definitions, written out with d×d and n×n matrices in numpy."""
-    a, b = x.numpy(), y.numpy()
-    n = len(a)
-    a_c, b_c = a - a.mean(axis=0), b - b.mean(axis=0)
-    a_1, b_1 = a_c / np.linalg.norm(a_c), b_c / np.linalg.norm(b_c)
-    nuclear = np.linalg.svd(a_1.T @ b_1)[1].sum()
-    cka = np.linalg.norm(a_1.T @ b_1) ** 2 / (
-        np.linalg.norm(a_1.T @ a_1) * np.linalg.norm(b_1.T @ b_1)
-    )
-
-    def hsic(k: np.ndarray, l_: np.ndarray) -> float:
-        """Song et al. (2012), equation 5, on kernels that were never centred."""
-        k, l_ = k - np.diag(np.diag(k)), l_ - np.diag(np.diag(l_))
-        one = np.ones(n)
-        middle = (one @ k @ one) * (one @ l_ @ one) / ((n - 1) * (n - 2))
-        total = np.trace(k @ l_) + middle - 2 / (n - 2) * (one @ k @ l_ @ one)
-        return float(total / (n * (n - 3)))
-
-    k, l_ = a @ a.T, b @ b.T
-    shares = np.linalg.svd(b_1, compute_uv=False) ** 2
-    shares = shares[shares > 0]
-    return Change(
-        procrustes=float(np.sqrt(max(0.0, 2 - 2 * nuclear))),
-        cka_distance=float(1 - cka),
-        cka_distance_debiased=1 - hsic(k, l_) / math.sqrt(hsic(k, k) * hsic(l_, l_)),
-        mean_shift=float(
-            np.linalg.norm(b.mean(axis=0) - a.mean(axis=0)) / np.linalg.norm(a_c) * np.sqrt(n)
-        ),
-        scale_log_ratio=float(np.log(np.linalg.norm(b_c) / np.linalg.norm(a_c))),
-        effective_rank=float(np.exp(-(shares * np.log(shares)).sum())),
-    )
-
-
-def assert_same_distances(one: Change, other: Change) -> None:
-    """Equal procrustes, CKA and debiased CKA; d² because its error, not d's, is constant."""
-    assert one.procrustes**2 == pytest.approx(other.procrustes**2, abs=TIGHT)
-    assert one.cka_distance == pytest.approx(other.cka_distance, abs=TIGHT)
-    assert one.cka_distance_debiased == pytest.approx(other.cka_distance_debiased, abs=LOOSE)
 
 
 class TestSlowReference:
@@ -371,118 +302,3 @@ class TestProperties:
         assert change.mean_shift >= 0
         assert math.isfinite(change.scale_log_ratio)
         assert 1 <= change.effective_rank <= min(n, d) * (1 + TIGHT)
-
-
-class TestShuffledNull:
-    @pytest.mark.parametrize(("n", "d"), [(60, 20), (20, 60)])
-    def test_is_compare_with_the_rows_of_current_in_another_order(self, n: int, d: int) -> None:
-        x, y = correlated_pair(n, d, seeded(24))
-        order = torch.randperm(n, generator=seeded(25))
-        null = shuffled_null(Reference.of(x), y, seeded(25))
-        assert_same_distances(null, compare(x, y[order]))
-        assert null == shuffled_null(x, y, seeded(25))
-
-    def test_metrics_without_correspondence_of_rows_are_those_of_compare(self) -> None:
-        x, y = correlated_pair(30, 12, seeded(26))
-        null, change = shuffled_null(x, y, seeded(27)), compare(x, y)
-        for name in ("mean_shift", "scale_log_ratio", "effective_rank"):
-            assert getattr(null, name) == getattr(change, name)
-
-    def test_unchanged_layer_is_far_below_its_null(self) -> None:
-        x = gaussian(100, 10, seeded(28))
-        null = shuffled_null(x, x, seeded(29))
-        assert null.procrustes > 0.9
-        assert null.cka_distance_debiased == pytest.approx(1, abs=0.1)
-        assert compare(x, x).procrustes == 0.0
-
-    def test_compare_with_null_is_both_at_once(self) -> None:
-        x, y = correlated_pair(20, 33, seeded(45))
-        both = compare_with_null(Reference.of(x), y, seeded(46))
-        assert both == (compare(x, y), shuffled_null(x, y, seeded(46)))
-
-    def test_advances_the_generator(self) -> None:
-        x, y = correlated_pair(30, 12, seeded(30))
-        generator = seeded(31)
-        first, second = shuffled_null(x, y, generator), shuffled_null(x, y, generator)
-        assert first.procrustes != second.procrustes
-
-
-class TestInputs:
-    def test_metric_names_are_those_of_the_definitions(self) -> None:
-        assert METRICS == (
-            "procrustes",
-            "cka_distance",
-            "cka_distance_debiased",
-            "mean_shift",
-            "scale_log_ratio",
-            "effective_rank",
-        )
-        x, y = correlated_pair(8, 3, seeded(32))
-        assert tuple(asdict(compare(x, y))) == METRICS
-
-    def test_change_and_reference_are_frozen(self) -> None:
-        x, y = correlated_pair(8, 3, seeded(33))
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            compare(x, y).procrustes = 0.0  # type: ignore[misc]
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            Reference.of(x).norm = 1.0  # type: ignore[misc]
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_narrow_floats_are_taken_to_float64_first(self, dtype: torch.dtype) -> None:
-        x, y = (m.to(dtype) for m in correlated_pair(16, 24, seeded(34)))
-        assert compare(x, y) == compare(x.double(), y.double())
-
-    def test_float32_input_keeps_a_change_that_float32_arithmetic_loses(self) -> None:
-        x = gaussian(512, 64, seeded(35)).float()
-        y = x + 1e-3 * gaussian(512, 64, seeded(36)).float()
-        assert compare(x, y).procrustes == pytest.approx(1e-3, rel=0.1)
-
-    def test_input_is_left_unchanged_and_gradients_are_not_followed(self) -> None:
-        x, y = correlated_pair(12, 6, seeded(37))
-        kept = x.clone()
-        tracked = x.clone().requires_grad_()
-        assert compare(tracked, y) == compare(x, y)
-        assert not Reference.of(tracked).coordinates.requires_grad
-        assert torch.equal(x, kept)
-
-    @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_refuses_values_that_are_not_finite(self, value: float) -> None:
-        x, y = correlated_pair(12, 6, seeded(38))
-        y[3, 4] = value
-        with pytest.raises(ValueError, match=r"block 2: 1 of 72 .* row 3, feature 4; .*float32"):
-            compare(x, y, label="block 2")
-        with pytest.raises(ValueError, match="reference: 1 of 72"):
-            Reference.of(y)
-
-    @pytest.mark.parametrize("value", [0.0, 0.7, 1e6])
-    def test_refuses_rows_that_are_all_equal(self, value: float) -> None:
-        """Also when their mean is rounded, as that of 12 times 0.7 is, so that X_c is not zero."""
-        x = gaussian(12, 6, seeded(39))
-        with pytest.raises(ValueError, match="current: all 12 rows are equal"):
-            compare(x, torch.full((12, 6), value, dtype=torch.float64))
-
-    @pytest.mark.parametrize("n", [0, 1, 2, 3])
-    def test_refuses_fewer_rows_than_the_debiased_cka_can_use(self, n: int) -> None:
-        with pytest.raises(ValueError, match=rf"reference: {n} rows .* at least 4 rows"):
-            compare(torch.ones(n, 6), torch.ones(n, 6))
-
-    def test_four_rows_are_enough(self) -> None:
-        x, y = correlated_pair(4, 6, seeded(40))
-        assert all(math.isfinite(value) for value in asdict(compare(x, y)).values())
-
-    def test_refuses_a_tensor_that_is_not_a_matrix(self) -> None:
-        with pytest.raises(ValueError, match=r"expected a matrix .* got shape \(2, 8, 6\)"):
-            Reference.of(torch.ones(2, 8, 6))
-
-    @pytest.mark.parametrize("shape", [(12, 7), (11, 6)])
-    def test_refuses_shapes_that_differ(self, shape: tuple[int, int]) -> None:
-        reference = Reference.of(gaussian(12, 6, seeded(41)), label="block 1 at step 0")
-        with pytest.raises(ValueError, match=r"differs from \(12, 6\) of block 1 at step 0"):
-            compare(reference, gaussian(*shape, seeded(42)))
-
-    def test_refuses_devices_that_differ(self) -> None:
-        x, y = correlated_pair(12, 6, seeded(43))
-        reference = Reference.of(x)
-        elsewhere = replace(reference, coordinates=reference.coordinates.to("meta"))
-        with pytest.raises(ValueError, match=r"on cpu but reference is on meta; .*\.to\(device\)"):
-            compare(elsewhere, y)
