@@ -16,8 +16,9 @@ from workers.loading import load_model
 from workers.models.pretrained import ModelFacts, PretrainedModel
 from workers.objectives.objective import TrainingObjective
 from workers.objectives.registry import build_objective
-from workers.probes.capture import choose_rows, reference_states
+from workers.probes.capture import reference_states
 from workers.probes.measure import DepthProbe
+from workers.probes.rows import choose_rows
 from workers.ranks.process_group import Ranks
 
 
@@ -80,11 +81,11 @@ def _probe(
 ) -> DepthProbe:
     backbone = engine.in_float32(pretrained.backbone)
     blocks = find_blocks(backbone)
-    rows = choose_rows(run.probe, pretrained.tokenizer, store.cache)
+    rows = choose_rows(run.probe, pretrained.facts.width, pretrained.tokenizer, store.cache)
     reference = reference_states(
         run.model, run.probe, store.cache, backbone, blocks, rows, device, ranks
     )
-    return DepthProbe(run.probe, rows, reference, backbone, blocks, device)
+    return DepthProbe(run.probe, reference, backbone, blocks, device)
 
 
 def _sample(batch: Batch) -> Batch:

@@ -34,6 +34,7 @@ from sweeps.files.whole_files import (
     Place,
     file_checksum,
     local_file,
+    read_if_readable,
     read_json,
     remove_folder,
     whole_file,
@@ -44,6 +45,7 @@ from sweeps.store.manifest import damage
 from sweeps.store.store import RunFolder
 from sweeps.store.writer import OnlookersWriter, RunWriter
 from workers.engines.engine import LAYER_TENSORS, Engine
+from workers.ranks.process_group import ALONE, Ranks
 
 CPU = torch.device("cpu")
 
@@ -128,24 +130,43 @@ def _write_layer(file: Place, tensors: dict[str, torch.Tensor]) -> dict[str, Any
     return {"bytes": file.stat().st_size, "sha256": file_checksum(file)}
 
 
-def load_checkpoint(folder: RunFolder, engine: Engine) -> int:
+def load_checkpoint(folder: RunFolder, engine: Engine, ranks: Ranks = ALONE) -> int:
     """Set the engine to the newest complete checkpoint and return its step; 0 if there is none.
 
-    One that fails its checksums is passed over for the one before it. A collective: every rank
-    reads the files, which must be the same for all.
+    One that fails its checksums is passed over for the one before it. A collective: the first rank
+    chooses, and every other one loads exactly that. Raises CheckpointDiffers on a rank that sees
+    another manifest under that step, or none, as a node with an older view of the folder does.
     """
+    step, manifest = ranks.agree(_newest(folder) if ranks.leads else (0, None))
+    if manifest is None:
+        return 0
+    path = folder.checkpoint_path(step)
+    seen = read_if_readable(path / "manifest.json")
+    if seen != manifest:
+        raise CheckpointDiffers(
+            f"run {folder.run_id}: rank {ranks.rank} does not see the checkpoint of step {step}"
+            " that the first rank continues from: is the store the same folder on every node?"
+        )
+    _read_layers(path, manifest, engine)
+    engine.optimizer.steps = step
+    engine.publish()
+    return step
+
+
+class CheckpointDiffers(RuntimeError):
+    """Ranks of one run do not see the same checkpoint."""
+
+
+def _newest(folder: RunFolder) -> tuple[int, dict[str, Any] | None]:
+    """Return the newest checkpoint without damage: its step and its manifest."""
     for step in reversed(folder.checkpoint_steps()):
         if damage(folder, step) is None:
-            _read_layers(folder.checkpoint_path(step), engine)
-            engine.optimizer.steps = step
-            engine.publish()
-            return step
-    return 0
+            return step, read_json(folder.checkpoint_path(step) / "manifest.json")
+    return 0, None
 
 
-def _read_layers(path: Place, engine: Engine) -> None:
-    listed = read_json(path / "manifest.json")["files"]
-    names = {PurePosixPath(name).name: name for name in listed}
+def _read_layers(path: Place, manifest: dict[str, Any], engine: Engine) -> None:
+    names = {PurePosixPath(name).name: name for name in manifest["files"]}
     for i, group in enumerate(engine.groups):
         with local_file(path / names[f"layer-{group.layer:04d}.safetensors"]) as file:
             tensors = load_file(file)

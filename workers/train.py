@@ -48,7 +48,7 @@ def train(
         yield Progress(0, run.steps, None)
         parts = assemble(run, store, device, ranks)
         objective, engine, probe = parts.objective, parts.engine, parts.probe
-        resumed = load_checkpoint(folder, engine)
+        resumed = load_checkpoint(folder, engine, ranks)
         writer = _writer(run, folder, attempt, parts, resumed, device)
         status: Status = "finished"
         step, loss, stop = resumed, None, ranks.agreed_cause(notice, device)
@@ -60,11 +60,16 @@ def train(
             layers = engine.step(rate)
             writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
             writer.add("layers", step, _layer_rows(engine.groups, layers))
-            if not (math.isfinite(loss) and math.isfinite(layers.total_gradient_norm)):
+            finite = math.isfinite(loss) and math.isfinite(layers.total_gradient_norm)
+            if finite and step in run.probe_steps:
+                measured = probe.measure(step)
+                writer.add("profiles", step, measured.rows)
+                for reason in measured.incomparable:
+                    attempt.log("a layer cannot be compared", "warning", step=step, reason=reason)
+                finite = ranks.agree(measured.finite)
+            if not finite:
                 status = "diverged"
                 break
-            if step in run.probe_steps:
-                writer.add("profiles", step, probe.measure(step))
             ended_part, last = writer.end_step(step), step == run.steps
             stop = None if last else ranks.agreed_cause(notice, device)
             if stop or (run.execution.keep_checkpoint if last else ended_part):

@@ -24,7 +24,8 @@ def placements(
         sizes = run.model_dump_json(
             include={"batch_size", "sequence_length", "precision", "execution"}
         )
-        asked = f"{run.model.name} {run.objective.kind} {run.probe.rows} {sizes}"
+        rows = run.probe.model_dump_json(include={"rows", "rows_per_width"})
+        asked = f"{run.model.name} {run.objective.kind} {rows} {sizes}"
         if asked not in seen:
             seen[asked] = choose(run, gpu_gib * GIB, gpus)
         choice = seen[asked]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from orchestrator.sizing.cost import estimate
+from orchestrator.sizing.cost import estimate, probed_tokens
 from orchestrator.sizing.estimates import ASSUMED_FLOPS
 from sweeps.declaration.expand import Sweep
 from sweeps.spec import HubData, HubModel, RunSpec
@@ -40,7 +40,7 @@ def needs_lines(sweep: Sweep) -> list[str]:
     costs = [estimate(run) for run in sweep.runs]
     flops = sum(cost.flops for cost in costs)
     state = max((cost.state_bytes or 0) for cost in costs)
-    rows = sum(run.probe.rows * len(run.probe_steps) for run in sweep.runs)
+    rows = sum(probed_tokens(run) * len(run.probe_steps) for run in sweep.runs)
     models = {run.model.source.hub for run in sweep.runs if isinstance(run.model.source, HubModel)}
     sources = [run.objective.data for run in sweep.runs] + [run.probe.data for run in sweep.runs]
     datasets = {f"{data.label}" for data in sources if isinstance(data, HubData)}
@@ -48,7 +48,7 @@ def needs_lines(sweep: Sweep) -> list[str]:
         "needs",
         f"  compute    {flops:.2e} FLOPs: {flops / ASSUMED_FLOPS / 3600:.1f} H100-hours at 35 %"
         " of bf16 peak",
-        f"  tokens     {sum(cost.tokens for cost in costs):,} trained on, {rows:,} rows probed",
+        f"  tokens     {sum(cost.tokens for cost in costs):,} trained on, {rows:,} read by probes",
         f"  memory     {state / 2**30:.1f} GiB for weights, gradients and moments of the largest",
         f"  downloads  {len(models)} models, {len(datasets)} datasets from the hub",
     ]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sweeps.declaration.catalog import by_hub
 from sweeps.spec import FolderModel, HubModel, ModelSource, RunSpec, StandinModel
 
 # Float32 weights, gradients and two AdamW moments.
 STATE_BYTES_PER_PARAMETER = 16
+# Of a model whose parameters or width are not known before loading.
+ASSUMED_PARAMETERS = 100_000_000
+ASSUMED_WIDTH = 1024
+# A probe's rows come from so many sequences or more.
+SEQUENCES = 64
+# As configurations of transformers call the width of a block.
+WIDTH_NAMES = ("hidden_size", "n_embd", "d_model")
 
 
 @dataclass(frozen=True)
@@ -31,15 +40,42 @@ def estimate(run: RunSpec) -> Cost:
     parameters = parameter_count(run.model.source)
     sequences = 2 if run.objective.kind == "contrastive" else 1
     tokens = run.steps * run.batch_size * run.sequence_length * sequences
-    # Probes measure half of the tokens they read; one more is the reference.
-    probed = 2 * run.probe.rows * (len(run.probe_steps) + 1)
-    assumed = parameters if parameters is not None else 100_000_000
+    # One probe more is the reference.
+    probed = probed_tokens(run) * (len(run.probe_steps) + 1)
+    assumed = parameters if parameters is not None else ASSUMED_PARAMETERS
     return Cost(
         parameters=parameters,
         tokens=tokens,
         flops=float(assumed) * (6 * tokens + 2 * probed),
         state_bytes=None if parameters is None else STATE_BYTES_PER_PARAMETER * parameters,
     )
+
+
+def probed_tokens(run: RunSpec) -> int:
+    """Return how many tokens a probe reads: whole sequences, of which it measures some rows."""
+    rows = run.probe.rows_for(width_of(run.model.source) or ASSUMED_WIDTH)
+    return max(min(rows, SEQUENCES) * run.probe.sequence_length, rows)
+
+
+def width_of(source: ModelSource) -> int | None:
+    """Return the width of a model's blocks where it is known before loading."""
+    if isinstance(source, HubModel):
+        known = by_hub(source.hub)
+        return known.width if known else None
+    if isinstance(source, StandinModel):
+        return source.width
+    config = folder_config(source)
+    width = next((config[name] for name in WIDTH_NAMES if name in config), None)
+    return width if isinstance(width, int) else None
+
+
+def folder_config(source: FolderModel) -> dict[str, Any]:
+    """Return the config.json of a local model; empty where it cannot be read."""
+    try:
+        config = json.loads(Path(source.folder, "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def parameter_count(source: ModelSource) -> int | None:

@@ -12,7 +12,8 @@ gathered         stage 3: w · (two blocks and the embedding)
 activations      b·T·d·L·17·w (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2 without the T×T
                  term, which fused attention does not keep); with checkpointing b·T·d·(L·w + 17·w)
 logits           b·T·V·(w + 8) with an output head: themselves, in float32, and their gradient
-probe            8·n·d·(L + 1) for reference and present states, 4 · one block to compute them
+probe            4 · 8·n·d for one layer's comparison, 4 · one block to compute states; the
+                 states themselves, 12·n·d·(L + 1), are in CPU memory
 buckets          2 · 50 M · w for messages between ranks; of offloaded gradients too
 fixed            1.5 GiB for the CUDA context and libraries, and 6 % of all for fragmentation
 ===============  ==========================================================================
@@ -89,13 +90,15 @@ def estimate_memory(run: RunSpec, shape: ModelShape, execution: Execution) -> Me
     full = 17.0 * word * tokens * shape.width
     kept = word * tokens * shape.width * shape.layers + full
     head = run.objective.kind in PRETRAINING_OBJECTIVES
+    rows = run.probe.rows_for(shape.width)
     terms = {
         "activations": kept if execution.checkpoint_activations else full * shape.layers,
         "logits": float(tokens * shape.vocabulary * (word + 8)) if head else 0.0,
-        "probe": 8.0 * run.probe.rows * shape.width * (shape.layers + 1),
+        "probe": 4 * 8.0 * rows * shape.width,
         "fixed": CONTEXT,
     }
-    host = 4 * p
+    # Weights as they are loaded, and the probe's states: float64 before, float32 now.
+    host = 4 * p + 12.0 * rows * shape.width * (shape.layers + 1)
     if execution.engine == "plain":
         terms |= {"weights": (6 if bf16 else 4) * p, "gradients": 4 * p, "moments": 8 * p}
         return Memory(terms, host)

@@ -124,10 +124,10 @@ class _Resolver:
             ("probe",),
             data=self._data(probe.data, ("text",), "probe", "data"),
             rows=probe.rows,
+            rows_per_width=probe.rows_per_width,
             sequence_length=probe.sequence_length,
             every=probe.every,
             seed=probe.seed,
-            metrics=probe.metrics,
         )
         for name in spec.models:
             self._model(name, "models", name)

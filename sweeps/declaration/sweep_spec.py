@@ -13,7 +13,6 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model
 from sweeps.errors import closest
 from sweeps.spec import (
     CONTROLS,
-    METRICS,
     STANDIN_FAMILIES,
     Control,
     EqualStep,
@@ -120,11 +119,11 @@ class ProbeEntry(Frozen):
     """Where and when hidden states are compared; see ``sweeps.spec.Probe``."""
 
     data: DataEntry
-    rows: int = 512
+    rows: int | None = None
+    rows_per_width: float | None = None
     sequence_length: int = 64
     every: int | None = None
     seed: int = 0
-    metrics: tuple[Literal[METRICS], ...] = METRICS  # type: ignore[valid-type]
 
 
 def _control(value: Any) -> Any:

@@ -52,9 +52,14 @@ PROFILES = pa.schema(
         pa.field("depth", pa.float64()),
         pa.field("rows", pa.int32()),
         pa.field("width", pa.int32()),
+        # Sequences that the rows are of, and rows that dominate a layer and so are not among them.
+        pa.field("sequences", pa.int32()),
+        pa.field("rows_left_out", pa.int32()),
+        # The largest share of one row in a layer's energy, before fine-tuning and now.
+        pa.field("largest_share_before", pa.float64()),
+        pa.field("largest_share", pa.float64()),
         *[pa.field(metric, pa.float64()) for metric in METRICS],
         # The metric after one seeded shuffle of the rows: what n, width and spectra alone produce.
-        # Null where the metric itself was not asked for.
         *[pa.field(f"{metric}_null", pa.float64()) for metric in NULL_METRICS],
     ]
 )

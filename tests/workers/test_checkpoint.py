@@ -6,10 +6,13 @@ import pytest
 import torch
 from small_run import make_run
 
+from sweeps.files.whole_files import read_json
 from sweeps.spec import EqualStep, Execution, LayerClip, Optimizer, Standard
 from sweeps.store.manifest import damage
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store
+from workers.checkpoint import CheckpointDiffers, load_checkpoint
+from workers.ranks.process_group import Ranks
 from workers.train import train
 
 CPU = torch.device("cpu")
@@ -140,3 +143,23 @@ def test_a_checkpoint_without_its_manifest_does_not_count(store, shared):
     list(train(run, store, CPU))
     assert parts(store, run) == shared[1][CONTROLS[1]]
     assert not list(folder.path.rglob("*.tmp"))
+
+
+def test_a_rank_that_sees_another_checkpoint_than_the_first_one_stops(store):
+    run = a_run()
+    folder = stop_after(run, store, 7)
+    (step,) = folder.checkpoint_steps()
+    chosen = read_json(folder.checkpoint_path(step) / "manifest.json")
+
+    class Second(Ranks):
+        """Rank 1 of 2, told what the first one chose."""
+
+        told = (0, None)
+
+        def agree(self, _):
+            return self.told
+
+    assert load_checkpoint(folder, None, Second(rank=1, size=2)) == 0
+    for Second.told in [(step, {**chosen, "step": step + 1}), (step + 3, chosen)]:
+        with pytest.raises(CheckpointDiffers, match="rank 1 does not see the checkpoint of step"):
+            load_checkpoint(folder, None, Second(rank=1, size=2))

@@ -108,13 +108,52 @@ def test_equal_step_is_recorded_as_equal_and_standard_is_not(store):
     assert (spreads[""] > 1e-3).all()
 
 
-def test_metrics_that_were_not_asked_for_are_empty(store):
-    probe = Probe(data=DOCS, rows=32, sequence_length=16, metrics=("cka_distance",))
-    run = make_run(probe=probe)
-    list(train(run, store, CPU))
-    profiles = rows(store, run, "profiles")
-    assert profiles["cka_distance"].null_count() == 0
-    assert profiles["procrustes"].null_count() == len(profiles)
+@pytest.mark.parametrize("every", [1, 50])
+def test_a_run_diverges_whether_or_not_a_probe_sees_it_first(store, every):
+    probe = Probe(data=DOCS, rows=32, sequence_length=16, every=every)
+    run = make_run(optimizer=Optimizer(learning_rate=1e18), steps=50, probe=probe)
+    progress = list(train(run, store, CPU))
+    done = store.run(run.run_id).done()
+    assert progress[-1].status == done["status"] == "diverged"
+    losses = rows(store, run, "steps")["loss"].to_list()
+    assert len(losses) == done["step"] < 50
+    assert store.run(run.run_id).attempts()[-1]["cause"] == "diverged"
+
+
+def test_states_that_are_not_finite_are_rows_without_numbers_and_end_the_run(store, monkeypatch):
+    from workers.probes import measure
+
+    def exploded(*arguments):
+        states = capture(*arguments)
+        states[2][0, 0] = math.inf
+        return states
+
+    capture = measure.capture
+    monkeypatch.setattr(measure, "capture", exploded)
+    run = make_run()  # probed after step 3 first
+    assert list(train(run, store, CPU))[-1].status == "diverged"
+    seen = rows(store, run, "profiles").sort("layer")
+    assert seen["step"].unique().to_list() == [3]
+    assert seen["procrustes"].is_nan().to_list() == [False, False, True, False]
+    assert "not finite" in store.run(run.run_id).log_path(1).read_text()
+
+
+def test_a_collapsed_layer_is_a_row_and_the_run_goes_on(store, monkeypatch):
+    from workers.probes import measure
+
+    def collapsed(*arguments):
+        states = capture(*arguments)
+        states[1] = torch.ones_like(states[1])
+        return states
+
+    capture = measure.capture
+    monkeypatch.setattr(measure, "capture", collapsed)
+    run = make_run()
+    assert list(train(run, store, CPU))[-1].status == "finished"
+    seen = rows(store, run, "profiles").sort("step", "layer")
+    assert seen.filter(layer=1)["cka_distance"].is_nan().all()
+    assert seen.filter(pl.col("layer") != 1)["cka_distance"].is_finite().all()
+    assert len(seen) == 4 * len(run.probe_steps)
 
 
 def test_a_diverged_run_is_a_result_with_its_rows(store):

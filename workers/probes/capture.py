@@ -1,17 +1,17 @@
 """Hidden states of fixed probe tokens, caught by forward hooks at the blocks.
 
-Only the rows that will be measured are kept, in float32: (L + 1) matrices of (n, d). State 0 enters
-the first block; state i leaves block i, before any final norm.
+Only the rows that will be measured are kept, in float32 in the machine's memory: (L + 1) matrices
+of (n, d). State 0 enters the first block; state i leaves block i, before any final norm.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
@@ -20,106 +20,115 @@ from torch import Tensor, nn
 from sweeps.errors import UserError
 from sweeps.files.whole_files import whole_file
 from sweeps.spec import ModelSpec, Probe, content_id
-from workers.data.datasets import cached_arrays, load_rows, pack, tokenizer_digest
+from workers.probes.rows import ProbeRows, undominated
 from workers.ranks.process_group import ALONE, Ranks
 
 SEQUENCES_A_FORWARD = 16
+# Of what this file and rows.py make: a change of what they do is another reference.
+VERSION = 2
 
 
-@dataclass(frozen=True)
-class ProbeRows:
-    """The probe's sequences and, in them, the tokens that are measured.
+class _Catcher:
+    """Keeps the probe's rows of each block's output, and checks what it is given.
 
-    ``input_ids`` is (S, T); ``sequence`` and ``position``, both (n,), are sorted by sequence.
+    A hook sees one output of shape (batch, tokens, width) a block and forward pass; of anything
+    else a row would be another token than it is taken for.
     """
 
-    input_ids: Tensor
-    sequence: Tensor
-    position: Tensor
+    def __init__(self, blocks: nn.ModuleList) -> None:
+        self.states: list[list[Tensor]] = [[] for _ in range(len(blocks) + 1)]
+        self._blocks = blocks
+        self._caught = [0] * (len(blocks) + 1)
+        self._expected = (0, 0)
+        self._picked: tuple[Tensor, Tensor] | None = None
 
+    @contextmanager
+    def forward(self, batch: Tensor, sequence: Tensor, position: Tensor) -> Iterator[None]:
+        """Surround one forward of ``batch`` (b, T), of which the rows at the places are kept."""
+        self._caught = [0] * len(self._caught)
+        self._expected = (batch.shape[0], batch.shape[1])
+        self._picked = (sequence, position)
+        yield
+        for layer, times in enumerate(self._caught):
+            if times != 1:
+                raise UserError(f"{self._name(layer)} was called {times} times in one forward pass")
 
-def choose_rows(probe: Probe, tokenizer: Any, cache: Path) -> ProbeRows:
-    """Choose the probe's rows: seeded, the same for every layer, checkpoint and run of a model.
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Surround the time in which outputs are caught."""
 
-    Position 0 and special tokens are left out: a few rows of huge norm, as attention sinks have,
-    hide all other change. Raises UserError when the text has too few tokens.
-    """
-    key = {
-        "probe": probe.data.identity(),
-        "tokenizer": tokenizer_digest(tokenizer),
-        "length": probe.sequence_length,
-        "packed": "framed",
-    }
-    ids = cached_arrays(
-        cache,
-        key,
-        lambda: pack(
-            tokenizer,
-            load_rows(probe.data, ("text",))["text"],
-            probe.sequence_length,
-            framed=True,
-        ),
-    )["input_ids"]
-    generator = np.random.default_rng(probe.seed)
-    order = generator.permutation(len(ids))
-    special = np.isin(ids, tokenizer.all_special_ids)
-    special[:, 0] = True
-    # Enough sequences that half of the tokens in them are measured: neighbours repeat each other.
-    usable = np.cumsum((~special[order]).sum(axis=1))
-    needed = int(np.searchsorted(usable, 2 * probe.rows)) + 1
-    order = order[:needed]
-    candidates = np.argwhere(~special[order])
-    if len(candidates) < probe.rows:
-        raise UserError(
-            f"probe: {probe.data.label} has {len(candidates)} usable tokens for {probe.rows} rows;"
-            " lower `rows` or give more text"
-        )
-    chosen = candidates[np.sort(generator.permutation(len(candidates))[: probe.rows])]
-    return ProbeRows(
-        input_ids=torch.from_numpy(ids[order]).long(),
-        sequence=torch.from_numpy(chosen[:, 0]),
-        position=torch.from_numpy(chosen[:, 1]),
-    )
+        def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._keep(0, args[0] if args else kwargs.get("hidden_states"))
+
+        handles = [self._blocks[0].register_forward_pre_hook(entering, with_kwargs=True)]
+        for layer, block in enumerate(self._blocks, start=1):
+            handles.append(
+                block.register_forward_hook(lambda *call, layer=layer: self._keep(layer, call[2]))
+            )
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _keep(self, layer: int, value: Any) -> None:
+        hidden = value[0] if isinstance(value, tuple) and value else value
+        if not isinstance(hidden, Tensor):
+            raise UserError(f"{self._name(layer)} gives {type(hidden).__name__}, no hidden state")
+        if hidden.dim() != 3 or tuple(hidden.shape[:2]) != self._expected:
+            raise UserError(
+                f"{self._name(layer)} gives {tuple(hidden.shape)} for {self._expected[0]} sequences"
+                f" of {self._expected[1]} tokens, where (sequences, tokens, width) is needed"
+            )
+        self._caught[layer] += 1
+        if self._picked is not None:
+            self.states[layer].append(hidden[self._picked].float().cpu())
+
+    def _name(self, layer: int) -> str:
+        block = self._blocks[max(0, layer - 1)]
+        where = f"block {layer}" if layer else "what enters block 1"
+        return f"probe: {where} ({type(block).__name__}) cannot be measured: it"
 
 
 def capture(
     backbone: nn.Module, blocks: nn.ModuleList, rows: ProbeRows, device: torch.device
 ) -> list[Tensor]:
-    """Return the hidden states of the rows, L + 1 float32 tensors (n, d) on ``device``.
+    """Return the hidden states of the rows, L + 1 float32 tensors (n, d) on the CPU.
 
-    The forwards run in eval mode and float32, whatever precision the training has; the output head
-    is not run.
+    The forwards run on ``device`` in eval mode and float32, whatever precision the training has;
+    the output head is not run. Raises UserError where a block gives anything but one output of
+    shape (sequences, tokens, width).
     """
-    states: list[list[Tensor]] = [[] for _ in range(len(blocks) + 1)]
-    picked: tuple[Tensor, Tensor] = (rows.sequence, rows.position)
-
-    def keep(layer: int, value: Any) -> None:
-        hidden = value[0] if isinstance(value, tuple) else value
-        states[layer].append(hidden[picked[0], picked[1]].float())
-
-    def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep(0, args[0] if args else kwargs["hidden_states"])
-
-    handles = [blocks[0].register_forward_pre_hook(entering, with_kwargs=True)]
-    for layer, block in enumerate(blocks, start=1):
-        handles.append(block.register_forward_hook(lambda *call, layer=layer: keep(layer, call[2])))
+    catcher = _Catcher(blocks)
     training = backbone.training
     backbone.eval()
     try:
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        with (
+            catcher.hooked(),
+            torch.inference_mode(),
+            torch.autocast(device.type, enabled=False),
+        ):
             for start in range(0, len(rows.input_ids), SEQUENCES_A_FORWARD):
                 end = start + SEQUENCES_A_FORWARD
                 here = (rows.sequence >= start) & (rows.sequence < end)
-                picked = (
-                    (rows.sequence[here] - start).to(device),
-                    rows.position[here].to(device),
-                )
-                backbone(input_ids=rows.input_ids[start:end].to(device))
+                batch = rows.input_ids[start:end].to(device)
+                sequence = (rows.sequence[here] - start).to(device)
+                with catcher.forward(batch, sequence, rows.position[here].to(device)):
+                    backbone(input_ids=batch)
     finally:
-        for handle in handles:
-            handle.remove()
         backbone.train(training)
-    return [torch.cat(parts) for parts in states]
+    return [torch.cat(parts) for parts in catcher.states]
+
+
+@dataclass(frozen=True)
+class ReferenceStates:
+    """The rows that are measured, and their states before fine-tuning, L + 1 tensors (n, d).
+
+    ``states`` is empty on a rank that compares nothing.
+    """
+
+    rows: ProbeRows
+    states: list[Tensor]
 
 
 def reference_states(
@@ -131,14 +140,17 @@ def reference_states(
     rows: ProbeRows,
     device: torch.device,
     ranks: Ranks = ALONE,
-) -> list[Tensor]:
+) -> ReferenceStates:
     """Return the states before fine-tuning: from the cache, or captured now and put there.
 
     They depend on the pretrained model and the probe alone, so every run of the model shares them.
-    With several ranks all capture, since the weights may be cut, and the first one writes.
+    Rows that dominate a layer are left out. With several ranks all capture, since the weights may
+    be cut; the first one writes, reads and compares. Raises UserError where a state is not finite.
     """
-    identity = probe.model_dump(include={"rows", "sequence_length", "seed"}) | {
-        "data": probe.data.identity(),
+    identity = {
+        "version": VERSION,
+        "probe": probe.identity(),
+        "rows": len(rows.sequence),
         "model": model.source.identity(),
     }
     path = cache / "reference" / f"{content_id(identity, 24)}.safetensors"
@@ -147,10 +159,22 @@ def reference_states(
         if ranks.agree(not path.is_file()):
             states = capture(backbone, blocks, rows, device)
             if ranks.leads:
-                with whole_file(path) as temporary:
-                    save_file(
-                        {f"{i:04d}": s.cpu().contiguous() for i, s in enumerate(states)}, temporary
-                    )
-    ranks.agree(None)  # the file is there
-    loaded = load_file(path)
-    return [loaded[name].to(device) for name in sorted(loaded)]
+                _write(path, model.name, states)
+    loaded = load_file(path) if ranks.leads else {}
+    kept = torch.tensor(ranks.agree(loaded["kept"].tolist() if ranks.leads else []))
+    return ReferenceStates(
+        rows.only(kept), [loaded[name] for name in sorted(loaded) if name != "kept"]
+    )
+
+
+def _write(path: Path, name: str, states: list[Tensor]) -> None:
+    for layer, state in enumerate(states):
+        if not bool(state.isfinite().all()):
+            raise UserError(
+                f"model {name}: hidden state {layer} is not finite before fine-tuning: its weights"
+                " are damaged, or it overflows in float32"
+            )
+    kept = undominated(states)
+    tensors = {f"{i:04d}": state[kept].contiguous() for i, state in enumerate(states)}
+    with whole_file(path) as temporary:
+        save_file({**tensors, "kept": kept}, temporary)

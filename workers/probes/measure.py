@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sweeps.spec import Probe
-from workers.probes.capture import ProbeRows, capture
-from workers.probes.similarity import Reference, compare_with_null
+from sweeps.spec import METRICS, Probe
+from sweeps.store.schema import NULL_METRICS
+from workers.probes.capture import ReferenceStates, capture
+from workers.probes.rows import largest_share
+from workers.probes.similarity import Incomparable, Reference, compare_with_null
 
-# Metrics that depend on which row belongs to which, and so have a row-shuffled null.
-PAIRED = ("procrustes", "cka_distance", "cka_distance_debiased")
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement: a row a layer, whether all states were finite, and what cannot be compared.
+
+    A layer that cannot be compared has a row all the same, with NaN for every metric. ``rows`` is
+    empty on a rank that compares nothing.
+    """
+
+    rows: list[dict[str, Any]]
+    finite: bool
+    incomparable: list[str] = field(default_factory=list)
 
 
 class DepthProbe:
@@ -22,36 +37,69 @@ class DepthProbe:
     def __init__(
         self,
         probe: Probe,
-        rows: ProbeRows,
-        reference: list[Tensor],
+        reference: ReferenceStates,
         backbone: nn.Module,
         blocks: nn.ModuleList,
         device: torch.device,
     ) -> None:
         self._probe = probe
-        self._rows = rows
+        self._rows = reference.rows
         self._backbone = backbone
         self._blocks = blocks
         self._device = device
+        self._shares = [largest_share(state) for state in reference.states]
         self._references = [
-            Reference.of(state, label=f"layer {layer} before fine-tuning")
-            for layer, state in enumerate(reference)
+            self._prepared(state, f"layer {layer} before fine-tuning")
+            for layer, state in enumerate(reference.states)
         ]
 
-    def measure(self, step: int) -> Iterator[dict[str, Any]]:
-        """Yield one row a layer, 0..L; metrics that were not asked for are None."""
+    def _prepared(self, state: Tensor, label: str) -> Reference | str:
+        """Return a state ready to be compared, kept on the CPU; or why it never can be."""
+        try:
+            return Reference.of(state.to(self._device), label=label).to(CPU)
+        except Incomparable as error:
+            return str(error)
+
+    def measure(self, step: int) -> Measured:
+        """Return one row a layer, 0..L; a collective where ranks share the weights."""
         states = capture(self._backbone, self._blocks, self._rows, self._device)
-        for layer, (reference, state) in enumerate(zip(self._references, states, strict=True)):
-            # One shuffle per (probe, step), the same for every layer and run.
-            generator = torch.Generator().manual_seed(self._probe.seed + step)
-            label = f"layer {layer} at step {step}"
-            change, null = compare_with_null(reference, state, generator, label=label)
-            asked = set(self._probe.metrics)
-            yield {
-                "layer": layer,
-                "depth": layer / len(self._blocks),
-                "rows": state.shape[0],
-                "width": state.shape[1],
-                **{name: getattr(change, name) for name in asked},
-                **{f"{name}_null": getattr(null, name) for name in PAIRED if name in asked},
-            }
+        rows, reasons = [], []
+        for layer, (reference, state) in enumerate(zip(self._references, states, strict=False)):
+            try:
+                metrics = self._compare(reference, state, layer, step)
+            except Incomparable as error:
+                metrics = _NOT_COMPARABLE
+                reasons.append(str(error))
+            rows.append(
+                {
+                    "layer": layer,
+                    "depth": layer / len(self._blocks),
+                    "rows": state.shape[0],
+                    "width": state.shape[1],
+                    "sequences": self._rows.sequences,
+                    "rows_left_out": self._rows.left_out,
+                    "largest_share_before": self._shares[layer],
+                    "largest_share": largest_share(state),
+                    **metrics,
+                }
+            )
+        return Measured(rows, all(bool(state.isfinite().all()) for state in states), reasons)
+
+    def _compare(
+        self, reference: Reference | str, state: Tensor, layer: int, step: int
+    ) -> dict[str, float]:
+        if isinstance(reference, str):
+            raise Incomparable(reference)
+        # One shuffle per (probe, step), the same for every layer and run.
+        generator = torch.Generator().manual_seed(self._probe.seed + step)
+        change, null = compare_with_null(
+            reference.to(self._device),
+            state.to(self._device),
+            generator,
+            label=f"layer {layer} at step {step}",
+        )
+        nulls = asdict(null)
+        return {**asdict(change), **{f"{name}_null": nulls[name] for name in NULL_METRICS}}
+
+
+_NOT_COMPARABLE = dict.fromkeys([*METRICS, *(f"{name}_null" for name in NULL_METRICS)], math.nan)

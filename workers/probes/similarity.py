@@ -35,6 +35,10 @@ ROUNDING = 1e-12
 """A quantity this small next to the terms it was subtracted from is float64 rounding."""
 
 
+class Incomparable(ValueError):
+    """A state that has no distance to anything: not finite, or the same in every row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """The change of one layer between a reference and a current representation.
@@ -102,8 +106,8 @@ class Reference:
         enough for nuc, whose singular values enter by their square root.
 
         Raises:
-            ValueError: not a matrix, fewer than 4 rows, non-finite values, or no variation
-                between rows.
+            ValueError: not a matrix, or fewer than 4 rows.
+            Incomparable: non-finite values, or no variation between rows.
         """
         _check_input(x, label)
         n, d = x.shape
@@ -112,7 +116,7 @@ class Reference:
         centred = wide - mean
         norm = float(torch.linalg.matrix_norm(centred))
         if norm <= ROUNDING * float(torch.linalg.matrix_norm(wide)):
-            raise ValueError(
+            raise Incomparable(
                 f"{label}: all {n} rows are equal, so there is no variation to compare; check that "
                 "the probe rows are distinct tokens and that the hook reads the block's output"
             )
@@ -133,6 +137,16 @@ class Reference:
         """exp(−Σ pᵢ ln pᵢ), p the squared singular values divided by their sum."""
         shares = self.spectrum / self.spectrum.sum()
         return math.exp(float(torch.special.entr(shares).sum()))
+
+    def to(self, device: torch.device) -> Reference:
+        """The same representation on another device."""
+        return replace(
+            self,
+            mean=self.mean.to(device),
+            coordinates=self.coordinates.to(device),
+            row_energy=self.row_energy.to(device),
+            spectrum=self.spectrum.to(device),
+        )
 
     def shuffled(self, generator: torch.Generator) -> Reference:
         """The same representation with its rows in a random order."""
@@ -245,7 +259,7 @@ def _check_input(x: Tensor, label: str) -> None:
     finite = torch.isfinite(x)
     if not bool(finite.all()):
         row, column = torch.nonzero(~finite)[0].tolist()
-        raise ValueError(
+        raise Incomparable(
             f"{label}: {int((~finite).sum())} of {x.numel()} values are not finite, the first at "
             f"row {row}, feature {column}; run the probe forward in float32, and if it already is, "
             "the model has diverged"

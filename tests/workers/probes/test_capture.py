@@ -1,4 +1,5 @@
-import numpy as np
+import math
+
 import pytest
 import torch
 
@@ -6,7 +7,8 @@ from sweeps.declaration.corpora import corpus_digest
 from sweeps.errors import UserError
 from sweeps.spec import BuiltinData, ModelSpec, Probe, StandinModel
 from workers.controls.layer_groups import find_blocks
-from workers.probes.capture import capture, choose_rows, reference_states
+from workers.probes.capture import capture, reference_states
+from workers.probes.rows import choose_rows
 
 CPU = torch.device("cpu")
 PROBE = Probe(
@@ -16,38 +18,9 @@ PROBE = Probe(
 )
 
 
-@pytest.fixture
-def rows(tokenizers, tmp_path):
-    return choose_rows(PROBE, tokenizers["mlm"], tmp_path)
-
-
-def test_rows_are_fixed_and_leave_out_the_first_position_and_special_tokens(
-    tokenizers, tmp_path, rows
-):
-    again = choose_rows(PROBE, tokenizers["mlm"], tmp_path)
-    assert (again.sequence == rows.sequence).all()
-    assert (again.position == rows.position).all()
-    assert len(rows.sequence) == 64
-    tokens = rows.input_ids[rows.sequence, rows.position].numpy()
-    assert not np.isin(tokens, tokenizers["mlm"].all_special_ids).any()
-    assert (rows.position > 0).all()
-    assert len({(int(s), int(p)) for s, p in zip(rows.sequence, rows.position, strict=True)}) == 64
-
-
-def test_another_seed_chooses_other_rows(tokenizers, tmp_path, rows):
-    other = choose_rows(PROBE.model_copy(update={"seed": 1}), tokenizers["mlm"], tmp_path)
-    assert not torch.equal(other.input_ids, rows.input_ids)
-
-
-def test_too_many_rows_are_refused(tokenizers, tmp_path):
-    probe = PROBE.model_copy(update={"rows": 10_000_000})
-    with pytest.raises(UserError, match="lower `rows`"):
-        choose_rows(probe, tokenizers["mlm"], tmp_path)
-
-
 def test_states_are_the_blocks_outputs_before_the_final_norm(make_language_model, tmp_path):
     model, tokenizer = make_language_model("gpt2")
-    rows = choose_rows(PROBE, tokenizer, tmp_path)
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
     states = capture(model.base_model, find_blocks(model), rows, CPU)
     with torch.no_grad():
         hidden = model.base_model.eval()(
@@ -62,7 +35,7 @@ def test_states_are_the_blocks_outputs_before_the_final_norm(make_language_model
 
 def test_every_family_gives_a_state_a_layer(family, make_language_model, tmp_path):
     model, tokenizer = make_language_model(family)
-    rows = choose_rows(PROBE, tokenizer, tmp_path)
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
     states = capture(model.base_model, find_blocks(model), rows, CPU)
     assert [tuple(state.shape) for state in states] == [(64, 32)] * 4
     assert all(state.dtype == torch.float32 and state.isfinite().all() for state in states)
@@ -73,7 +46,7 @@ def test_probing_leaves_the_model_as_it_was(make_language_model, tmp_path):
     model, tokenizer = make_language_model("rwkv")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train()
-    rows = choose_rows(PROBE, tokenizer, tmp_path)
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
     with torch.autocast("cpu", torch.bfloat16):
         first = capture(model.base_model, find_blocks(model), rows, CPU)
     second = capture(model.base_model, find_blocks(model), rows, CPU)
@@ -86,12 +59,68 @@ def test_probing_leaves_the_model_as_it_was(make_language_model, tmp_path):
 def test_the_reference_is_captured_once_and_shared(make_language_model, tmp_path):
     model, tokenizer = make_language_model("gpt2")
     blocks = find_blocks(model)
-    rows = choose_rows(PROBE, tokenizer, tmp_path)
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
     source = StandinModel(standin="gpt2", pretraining="clm", digest="0" * 64)
     spec = ModelSpec(name="any", source=source)
     first = reference_states(spec, PROBE, tmp_path, model.base_model, blocks, rows, CPU)
+    assert len(first.rows.sequence) == len(first.states[0]) == 64 - first.rows.left_out
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)
     kept = reference_states(spec, PROBE, tmp_path, model.base_model, blocks, rows, CPU)
-    assert all(torch.equal(a, b) for a, b in zip(first, kept, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first.states, kept.states, strict=True))
+    assert torch.equal(first.rows.position, kept.rows.position)
+
+
+def test_weights_that_give_no_finite_state_are_refused_before_training(
+    make_language_model, tmp_path
+):
+    model, tokenizer = make_language_model("gpt2")
+    with torch.no_grad():
+        find_blocks(model)[1].mlp.c_fc.weight[0, 0] = math.nan
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
+    source = StandinModel(standin="gpt2", pretraining="clm", digest="0" * 64)
+    spec = ModelSpec(name="broken", source=source)
+    with pytest.raises(UserError, match="model broken: hidden state 2 is not finite"):
+        reference_states(spec, PROBE, tmp_path, model.base_model, find_blocks(model), rows, CPU)
+
+
+class Odd(torch.nn.Module):
+    """A block that gives something else than one hidden state a forward pass."""
+
+    def __init__(self, block, how):
+        super().__init__()
+        self.block, self.how = block, how
+
+    def forward(self, *arguments, **named):
+        output = self.block(*arguments, **named)
+        hidden = output[0] if isinstance(output, tuple) else output
+        if self.how == "prompt":
+            return torch.cat([hidden[:, :1], hidden], dim=1)
+        if self.how == "flat":
+            return hidden.flatten(0, 1)
+        return [hidden]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("prompt", r"block 3 .*\(16, 17, 32\)"), ("flat", r"block 3 .*\(256, 32\)"), ("list", "list")],
+)
+def test_a_block_that_gives_another_thing_than_a_state_a_token_is_named(
+    make_language_model, tmp_path, how, said
+):
+    model, tokenizer = make_language_model("gpt2")
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
+    blocks = find_blocks(model)
+    blocks[2] = Odd(blocks[2], how)
+    with pytest.raises(UserError, match=said):
+        capture(model.base_model, blocks, rows, CPU)
+
+
+def test_a_block_that_is_called_twice_is_named(make_language_model, tmp_path):
+    model, tokenizer = make_language_model("gpt2")
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
+    blocks = find_blocks(model)
+    blocks[1] = blocks[2]
+    with pytest.raises(UserError, match=r"block 2 .* was called 2 times"):
+        capture(model.base_model, find_blocks(model), rows, CPU)
