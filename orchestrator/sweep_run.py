@@ -11,12 +11,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.recovery import EVERYTHING, Choice, decide, ledger
+from orchestrator.ledger.recovery import EVERYTHING, RESULTS, Choice, decide, ledger
 from orchestrator.ledger.sweep_account import Listener, Plan, Room, SweepResult
 from sweeps.declaration.changes import compare_sweeps
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.spec import RunSpec
+from sweeps.store.audit import missing_parts, unsound_result
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
@@ -51,7 +52,25 @@ def run_sweep(
     result = SweepResult(sweep.name, len(plan.actions) - len(plan.to_run))
     if plan.to_run:
         _carry_out(plan, slots, address, listener, result)
+    result.unsound = _unsound(plan, result)
     return result
+
+
+def _unsound(plan: Plan, result: SweepResult) -> dict[str, str]:
+    """Return which runs are said to have a result that the store's files do not bear out.
+
+    What this sweep has brought is read whole; of what was there before, the parts are listed.
+    """
+    found = {}
+    for run in plan.sweep.runs:
+        ended = result.ended.get(run.run_id)
+        if ended is not None and ended not in RESULTS:
+            continue
+        folder = plan.store.run(run.run_id)
+        wrong = missing_parts(folder) if ended is None else unsound_result(folder)
+        if wrong is not None:
+            found[run.run_id] = wrong
+    return found
 
 
 def _planned(sweep: Sweep, store: Store, choice: Choice) -> Plan:

@@ -73,6 +73,7 @@ class SweepConsole(Listener):
                 "runs": result.ended,
                 "errors": result.errors,
                 "skipped": result.skipped,
+                "unsound": result.unsound,
             }
             click.echo(json.dumps(summary, indent=1))
         if result.ended:
@@ -80,6 +81,15 @@ class SweepConsole(Listener):
             said = ", ".join(f"{count} {status}" for status, count in counts)
             skipped = f", {result.skipped} skipped" if result.skipped else ""
             self._console.print(f"{result.sweep}: {said}{skipped}")
+        for run_id, why in list(result.unsound.items())[:NAMED]:
+            said = f"run {run_id} is said to have a result, but {why}"
+            self._console.print(said, markup=False, soft_wrap=True)
+        if result.unsound:
+            said = (
+                f"{len(result.unsound)} results are not whole: `depthsweep doctor --fix` drops"
+                " them, then the same command runs them again"
+            )
+            self._console.print(said, soft_wrap=True)
         if result.interrupted is not None:
             said = "interrupted: finished runs are kept; the same command runs the rest"
             self._console.print(said)

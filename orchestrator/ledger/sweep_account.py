@@ -68,6 +68,8 @@ class SweepResult:
     ``ended`` has a status for each; ``cancelled`` and ``not started`` are of a sweep that was
     interrupted. ``resumed`` and ``kept`` have the steps of checkpoints: those that runs continued
     from, and those up to which interrupted ones are kept. ``skipped`` counts the runs not started.
+    ``unsound`` has what is wrong with runs that are said to have a result and whose files are not
+    what their record says, of this time or an earlier one.
     """
 
     sweep: str
@@ -76,6 +78,7 @@ class SweepResult:
     errors: dict[str, str] = field(default_factory=dict)
     resumed: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
+    unsound: dict[str, str] = field(default_factory=dict)
     interrupted: int | None = None
 
     @property
@@ -83,4 +86,4 @@ class SweepResult:
         """0 when every run has a result, 1 otherwise; 130 interrupted, 143 terminated."""
         if self.interrupted is not None:
             return self.interrupted
-        return 1 if "failed" in self.ended.values() else 0
+        return 1 if self.unsound or "failed" in self.ended.values() else 0

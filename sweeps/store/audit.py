@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,28 @@ def audit(store: Store) -> Iterator[Finding]:
     if isinstance(store.root, Path):
         for path in store.cache.rglob(".*"):
             yield _leftover("cache", path)
+
+
+def unsound_result(folder: RunFolder) -> str | None:
+    """Return what is wrong with the result a run is said to have; None where it stands.
+
+    Of an object store it is asked whether the parts are there, elsewhere their content is compared.
+    """
+    done = folder.done()
+    if done is None:
+        return "DONE.json is missing or cannot be read"
+    if isinstance(folder.path, Path):
+        return next(_closed(folder, done), None)
+    return missing_parts(folder)
+
+
+def missing_parts(folder: RunFolder) -> str | None:
+    """Return which part of a closed run is not there, from its records and a listing alone."""
+    done = folder.done()
+    if done is None:
+        return None
+    there = {name_in(folder, path) for table in TABLES for path in folder.parts(table)}
+    return next((f"{name} is missing" for name in done["parts"] if name not in there), None)
 
 
 @contextmanager
@@ -126,15 +148,21 @@ def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
         yield f"run.json is of run {run.run_id}"
     last = done["step"]
     yield from _steps(folder, done, "steps", range(1, last + 1), unique=True)
-    probed = [step for step in run.probe_steps if step <= last]
-    if done["status"] == "diverged":
-        probed = [step for step in probed if step < last]
-    yield from _steps(folder, done, "profiles", probed, unique=False)
+    probed = {step for step in run.probe_steps if step <= last}
+    # A run may diverge before the probe of its last step, or because of what that probe has seen.
+    certain = probed - {last} if done["status"] == "diverged" else probed
+    yield from _steps(folder, done, "profiles", certain, unique=False, possible=probed)
     yield from _steps(folder, done, "layers", range(1, last + 1), unique=False)
 
 
 def _steps(
-    folder: RunFolder, done: dict[str, Any], table: str, expected: Any, *, unique: bool
+    folder: RunFolder,
+    done: dict[str, Any],
+    table: str,
+    expected: Collection[int],
+    *,
+    unique: bool,
+    possible: Collection[int] | None = None,
 ) -> Iterator[str]:
     paths = [_local(folder) / name for name in done["parts"] if name.startswith(f"{table}/")]
     rows: list[tuple[int, int]] = []
@@ -145,11 +173,11 @@ def _steps(
     if len(set(rows)) != len(rows):
         yield f"{table} has a row twice"
     steps = {step for step, _ in rows}
-    missing = [step for step in expected if step not in steps]
+    missing = sorted(step for step in expected if step not in steps)
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         yield f"{table} lacks step {missing[0]}{more}"
-    beyond = steps - set(expected)
+    beyond = steps - set(expected if possible is None else possible)
     if beyond:
         yield f"{table} has step {min(beyond)}, which the run does not"
 

@@ -1,14 +1,19 @@
-"""What ``run`` tells each trial, by what there is: processes, shares of a GPU, threads."""
+"""A sweep as a function: what it tells each trial, and what it returns."""
 
 import pytest
+import torch
+from small_run import make_run
 
+from orchestrator.ledger.sweep_account import Listener, Plan, SweepResult
 from orchestrator.policy.occupancy import UNITS
 from orchestrator.sizing.estimates import NOTHING_MEASURED
 from orchestrator.sizing.memory import GIB
 from orchestrator.sizing.placement import Placement
-from orchestrator.sweep_run import _offers
-from sweeps.declaration.expand import read_sweep
+from orchestrator.sweep_run import _offers, _unsound, run_sweep
+from sweeps.declaration.expand import Sweep, read_sweep
+from sweeps.spec import Optimizer
 from sweeps.store.store import Store
+from workers.train import train
 
 PAPER = list(read_sweep("sweeps/library/paper.yaml").runs)
 DEMO = list(read_sweep("sweeps/library/demo.yaml").runs)
@@ -33,3 +38,51 @@ def test_on_cpus_plain_runs_share_warm_processes_and_zero_3_does_not(store):
     sharded = [DEMO[0].model_copy(update={"execution": execution})]
     (alone,) = _offers(sharded, store, Placement(2, 1, 0, 1), None, NOTHING_MEASURED)
     assert alone.config["fresh"]
+
+
+class Heard(Listener):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def planned(self, plan):
+        self.said.append(("planned", len(plan.to_run)))
+
+    def starting(self, _, room):
+        self.said.append(("starting", room.placement.slots))
+
+    def event(self, run_id, kind, _):
+        self.said.append((kind, run_id))
+
+
+def test_a_sweep_returns_what_became_of_its_runs_and_tells_its_listener(store, capsys):
+    runs = (make_run(), make_run(optimizer=Optimizer(learning_rate=1e18), steps=50))
+    sweep, heard = Sweep("two", "", "name: two", runs), Heard()
+    first = run_sweep(sweep, store, slots=1, listener=heard)
+    assert first.ended == {runs[0].run_id: "finished", runs[1].run_id: "diverged"}
+    assert (first.exit_code, first.skipped, first.unsound) == (0, 0, {})
+    assert heard.said[:2] == [("planned", 2), ("starting", 1)]
+    assert {("started", run.run_id) for run in runs} <= set(heard.said)
+    assert capsys.readouterr().out == ""
+
+    (part, *_) = store.run(runs[0].run_id).parts("layers")
+    part.unlink()
+    again = run_sweep(sweep, store, slots=1)
+    assert (again.ended, again.skipped, again.exit_code) == ({}, 2, 1)
+    assert again.unsound == {runs[0].run_id: f"layers/{part.name} is missing"}
+
+
+def test_a_result_that_was_just_reported_is_read_whole(store):
+    run = make_run()
+    list(train(run, store, torch.device("cpu")))
+    plan = Plan(Sweep("one", "", "", (run,)), store, [])
+    result = SweepResult("one", 0, {run.run_id: "finished"})
+    assert _unsound(plan, result) == {}
+    (part, *_) = store.run(run.run_id).parts("steps")
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    assert "does not match its checksum" in _unsound(plan, result)[run.run_id]
+    (store.run(run.run_id).path / "DONE.json").unlink()
+    assert "DONE.json is missing" in _unsound(plan, result)[run.run_id]

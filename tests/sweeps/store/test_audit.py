@@ -10,6 +10,7 @@ import torch
 from small_run import make_run
 
 from sweeps.files.whole_files import file_checksum, read_json, write_json
+from sweeps.spec import Optimizer
 from sweeps.store.audit import audit
 from sweeps.store.records import SEAL, sealed
 from sweeps.store.store import Store
@@ -38,6 +39,15 @@ def store(finished, tmp_path):
 
 def test_a_sound_store_has_no_findings(store):
     assert list(audit(store)) == []
+
+
+@pytest.mark.parametrize("every", [1, 50])
+def test_a_run_that_diverged_before_or_at_a_probe_is_sound(tmp_path, every):
+    probe = RUN.probe.model_copy(update={"every": every})
+    run = make_run(optimizer=Optimizer(learning_rate=1e18), steps=50, probe=probe)
+    list(train(run, Store(tmp_path), torch.device("cpu")))
+    assert Store(tmp_path).run(run.run_id).done()["status"] == "diverged"
+    assert list(audit(Store(tmp_path))) == []
 
 
 def flip(folder):
