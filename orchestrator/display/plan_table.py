@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from orchestrator.sizing.cost import estimate, probed_tokens
+from orchestrator.sizing.cost import estimate, probed_tokens, width_of
 from orchestrator.sizing.estimates import ASSUMED_FLOPS
 from sweeps.declaration.expand import Sweep
 from sweeps.spec import HubData, HubModel, RunSpec
+
+# Of a model so narrow that a row more or less shows.
+MINIMUM_WIDTH = 16
 
 
 def plan_table(sweep: Sweep) -> list[str]:
@@ -54,7 +57,24 @@ def needs_lines(sweep: Sweep) -> list[str]:
     ]
     if datasets:
         lines.append(f"             {', '.join(sorted(datasets))}")
-    return lines
+    return [*lines, *_unequal_rows(sweep)]
+
+
+def _unequal_rows(sweep: Sweep) -> list[str]:
+    """Return a warning where models of known width are probed with other rows a feature."""
+    shares = set()
+    for run in sweep.runs:
+        width = width_of(run.model.source)
+        if width is not None:
+            shares.add(run.probe.rows_for(width) / width)
+    # Rows are whole: a rounded-up half of one is no difference.
+    if not shares or max(shares) - min(shares) <= 1 / MINIMUM_WIDTH:
+        return []
+    return [
+        f"! probe rows are {min(shares):.2g} to {max(shares):.2g} a feature: slopes of models are"
+        " compared at",
+        "  equal ones; leave `rows` out of the probe, or give `rows_per_width`",
+    ]
 
 
 def control_name(run: RunSpec) -> str:

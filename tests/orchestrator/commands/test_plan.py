@@ -1,6 +1,7 @@
 """``plan --gpus … --simulate``: the schedule of a sweep on GPUs that are not there."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -42,3 +43,12 @@ def test_simulating_needs_gpus_and_drawing_a_simulation(tmp_path):
     missing = str(tmp_path / "no" / "x.html")
     with pytest.raises(UserError, match="cannot be written"):
         plan(PAPER, "--gpus", "8x80", "--simulate", "--gantt", missing)
+
+
+def test_unequal_probe_rows_a_feature_are_said(tmp_path):
+    text, length = Path(PAPER).read_text(encoding="utf-8"), "sequence_length: 128\n  every"
+    assert length in text
+    fixed = tmp_path / "fixed.yaml"
+    fixed.write_text(text.replace(length, length.replace("every", "rows: 1024\n  every")))
+    assert "probe rows are 0.25 to 1.3 a feature" in plan(str(fixed))
+    assert "a feature" not in plan(PAPER)
