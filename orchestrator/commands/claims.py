@@ -34,8 +34,8 @@ def command(name: str, store: str, file: str | None, metric: str, at: str, as_js
     from sweeps.report.claims_text import claims_text
     from sweeps.statistics.claims import evaluate, read_claims
     from sweeps.statistics.profiles import measure_each
-    from sweeps.store.claims_file import find_claims
     from sweeps.store.schema import NULL_METRICS
+    from sweeps.store.sweep_records import find_claims
 
     tables = open_store(store, sweep=name)
     claims = read_claims(find_claims(tables.store, name, file))

@@ -9,8 +9,8 @@ import click
 from orchestrator.options import ON_CLUSTER
 from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import read_sweep
-from sweeps.store.claims_file import keep_claims
 from sweeps.store.store import Store
+from sweeps.store.sweep_records import keep_claims
 
 
 @click.command("run")

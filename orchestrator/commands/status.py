@@ -15,8 +15,8 @@ from orchestrator.ledger.pace import failures_by_cause, pace
 from orchestrator.ledger.recovery import STATES, Standing, ledger
 from sweeps.errors import UserError
 from sweeps.spec import RunSpec
-from sweeps.store.job_record import job_records
 from sweeps.store.store import Store
+from sweeps.store.sweep_records import job_records
 
 # Up to so many failed runs are listed one by one, more of them by cause.
 LISTED = 10

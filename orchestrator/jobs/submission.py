@@ -24,8 +24,8 @@ from orchestrator.jobs.job_identity import (
 )
 from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.errors import UserError
-from sweeps.store.job_record import job_records, record_job
 from sweeps.store.store import Store
+from sweeps.store.sweep_records import job_records, record_job
 
 if TYPE_CHECKING:
     from orchestrator.jobs.ray_jobs import JobsApiClient

@@ -9,7 +9,7 @@ from sweeps.report.data import gather
 from sweeps.report.page import render
 from sweeps.statistics.claims import read_claims
 from sweeps.statistics.profiles import At
-from sweeps.store.claims_file import find_claims
+from sweeps.store.sweep_records import find_claims
 
 
 def page_of(

@@ -23,9 +23,9 @@ from sweeps.statistics.claims import evaluate, read_claims
 from sweeps.statistics.conditions import condition_columns, layer_bands, summarise
 from sweeps.statistics.persistence import verdicts_by_metric
 from sweeps.statistics.profiles import measure_each
-from sweeps.store.claims_file import find_claims
 from sweeps.store.schema import NULL_METRICS
 from sweeps.store.store import Store
+from sweeps.store.sweep_records import find_claims
 from tests.planted_store import paper_runs, plant_paper
 
 REPEATS = 5

@@ -20,8 +20,8 @@ from sweeps.reading.tables import open_store
 from sweeps.report.data import gather
 from sweeps.report.page import render
 from sweeps.statistics.claims import read_claims
-from sweeps.store.claims_file import find_claims
 from sweeps.store.store import Store
+from sweeps.store.sweep_records import find_claims
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [

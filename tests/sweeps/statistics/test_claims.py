@@ -21,8 +21,8 @@ from sweeps.statistics.claims import (
     read_claims,
 )
 from sweeps.statistics.profiles import Profiles, measure, measure_each
-from sweeps.store.claims_file import find_claims, keep_claims
 from sweeps.store.store import Store
+from sweeps.store.sweep_records import find_claims, keep_claims
 
 LIBRARY = Path(__file__).parents[3] / "sweeps" / "library" / "claims.yaml"
 # model: block type, family, parameters, L

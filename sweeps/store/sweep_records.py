@@ -1,0 +1,57 @@
+"""What a store keeps of a sweep beside its runs: the claims made about it, the jobs made for it.
+
+    sweeps/<name>/claims.yaml              the claims that came with the sweep file
+    sweeps/<name>/jobs/<attempt>.json      which cluster was given it, so that `status`, `logs` and
+                                           `cancel` find the cluster by the sweep's name
+
+Beside ``study.yaml`` the claims are ``study.claims.yaml``, or ``claims.yaml`` for every sweep of
+the folder. A record of a job names the cluster's profile; no address, no secret.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sweeps.files.whole_files import Place, read_json, write_json, write_text
+from sweeps.store.store import Store
+
+LIBRARY = Path(__file__).parents[1] / "library"
+
+
+def keep_claims(store: Store, sweep: str, sweep_file: Path) -> None:
+    """Keep a copy of the claims beside a sweep file; nothing where there are none."""
+    for path in (sweep_file.with_suffix(".claims.yaml"), sweep_file.with_name("claims.yaml")):
+        if path.is_file():
+            write_text(_kept(store, sweep), path.read_text(encoding="utf-8"))
+            return
+
+
+def find_claims(store: Store, sweep: str, given: str | None = None) -> Path:
+    """Return the claims file of a sweep: the one given, the one kept, or the study's own.
+
+    ``store`` is one for reading: see ``Store.reading``.
+    """
+    if given is not None:
+        return Path(given)
+    kept = _kept(store, sweep)
+    return kept if isinstance(kept, Path) and kept.is_file() else LIBRARY / "claims.yaml"
+
+
+def _kept(store: Store, sweep: str) -> Place:
+    return store.sweep_folder(sweep) / "claims.yaml"
+
+
+def record_job(store: Store, sweep: str, attempt: int, record: dict[str, Any]) -> None:
+    """Write down a job: submission_id, cluster (profile), version, submitted (ISO time)."""
+    write_json(store.sweep_folder(sweep) / "jobs" / f"{attempt}.json", record)
+
+
+def job_records(store: Store, sweep: str) -> dict[int, dict[str, Any]]:
+    """Return the jobs of a sweep by attempt, oldest first; empty where there was none.
+
+    A submit after the cluster has gone is the next attempt.
+    """
+    found = (store.sweep_folder(sweep) / "jobs").glob("[0-9]*.json")
+    numbers = sorted((int(path.stem), path) for path in found)
+    return {number: read_json(path) for number, path in numbers}
