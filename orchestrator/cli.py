@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Show how far a sweep is, from the store and its cluster."),
     "profile": ("profile", "Show the depth profiles of a sweep, per condition."),
     "compare": ("compare", "Compare two controls: persists, collapses or reverses."),
-    "claims": ("claims", "Check the claims of a study against its sweep."),
+    "claims": ("claims", "Check the claims that a sweep brings."),
     "report": ("report", "Write one self-contained HTML report of a sweep."),
     "distance": ("distance", "Measure how far each objective is from pretraining."),
     "watch": ("watch", "Serve the report on this machine while the sweep runs."),

@@ -164,7 +164,7 @@ def save_sweep(store: Store, name: str, runs: Sequence[RunSpec]) -> Sweep:
 def _step_row(step: int, run: RunSpec) -> dict[str, Any]:
     return {
         "loss": 3.0 / step,
-        "learning_rate": run.optimizer.learning_rate,
+        "scheduled_learning_rate": run.optimizer.learning_rate,
         "grad_norm": 1.0,
         "clip_coefficient": 1.0,
         "targets": 128,
@@ -340,7 +340,7 @@ def _part(
             "run_id": [run.run_id] * count,
             "step": steps,
             "loss": 3.0 + np.exp(-steps / 200) + 0.05 * generator.random(count),
-            "learning_rate": np.full(count, 1e-4),
+            "scheduled_learning_rate": np.full(count, 1e-4),
             "grad_norm": generator.random(count),
             "clip_coefficient": np.ones(count),
             "targets": np.full(count, 4096),

@@ -112,7 +112,7 @@ def _writer(
 def _step_row(loss: float, rate: float, targets: int, layers: LayerStep) -> dict[str, Any]:
     return {
         "loss": loss,
-        "learning_rate": rate,
+        "scheduled_learning_rate": rate,
         "grad_norm": layers.total_gradient_norm,
         "clip_coefficient": layers.clip_coefficient,
         "targets": targets,

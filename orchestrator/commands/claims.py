@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.options import moment
+from sweeps.errors import UserError
 
 if TYPE_CHECKING:
     from sweeps.statistics.claims import ClaimResult
@@ -17,17 +18,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("name")
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
-@click.option(
-    "--claims", "file", metavar="FILE", help="Default: those the sweep came with, or the study's."
-)
+@click.option("--claims", "file", metavar="FILE", help="Default: those the sweep came with.")
 @click.option("--metric", default="procrustes", show_default=True, help="Which change decides.")
 @click.option("--at", default="final", show_default=True, help="final, or a probe step.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
 def command(name: str, store: str, file: str | None, metric: str, at: str, as_json: bool) -> None:
-    """Judge the claims of a study by sweep NAME.
+    """Judge the claims that sweep NAME brings, or those of a file.
 
     Each is supported, contradicted, or open for want of data, with the numbers behind it and the
-    verdict under every distance. Claims are data: see sweeps/library/claims.yaml.
+    verdict under every distance. Claims are data: NAME.claims.yaml beside the sweep file, for
+    instance sweeps/library/paper.claims.yaml.
     """
     from orchestrator.display.output import terminal_width
     from sweeps.reading.tables import open_store
@@ -38,7 +38,13 @@ def command(name: str, store: str, file: str | None, metric: str, at: str, as_js
     from sweeps.store.sweep_records import find_claims
 
     tables = open_store(store, sweep=name)
-    claims = read_claims(find_claims(tables.store, name, file))
+    found = find_claims(tables.store, name, file)
+    if found is None:
+        raise UserError(
+            f"sweep {name!r} came with no claims: write {name}.claims.yaml beside its sweep file"
+            " and run it again, or give a file with --claims FILE"
+        )
+    claims = read_claims(found)
     metrics = [metric, *[other for other in NULL_METRICS if other != metric]]
     results = evaluate(claims.claims, measure_each(tables, metrics, moment(at)))
     if as_json:

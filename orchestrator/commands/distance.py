@@ -40,7 +40,7 @@ def command(name: str, store: str, threads: int) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     refused = 0
     for run in missing.values():
-        label = f"{run.model.name} {run.objective.kind}"
+        label = f"{run.model.name} {run.objective.label}"
         try:
             click.echo(f"{label}: {measure_objective_distance(run, place, device):.4f}")
         except UserError as error:

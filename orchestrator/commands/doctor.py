@@ -17,7 +17,8 @@ from sweeps.store.store import Store
 def command(location: str, fix: bool, as_json: bool) -> int:
     """Check every record, checksum, row count and step of a store; 1 if something is left wrong.
 
-    Runs that are going on are passed over.
+    Runs that are going on are passed over. Runs that no sweep names any more are listed; they are
+    nothing wrong.
     """
     from sweeps.store.audit import audit
 
@@ -28,13 +29,18 @@ def command(location: str, fix: bool, as_json: bool) -> int:
     if fix:
         for finding in findings:
             finding.mend()
+    strays = store.strays()
     if as_json:
         rows = [{"run_id": f.run_id, "what": f.what, "remedy": f.remedy} for f in findings]
-        click.echo(json.dumps({"fixed": fix, "findings": rows}, indent=1))
+        click.echo(json.dumps({"fixed": fix, "findings": rows, "no_sweep": strays}, indent=1))
     else:
         for finding in findings:
             click.echo(f"{finding.run_id}: {finding.what}")
             click.echo(f"  {finding.remedy if fix else 'with --fix: ' + finding.remedy}")
+        for run_id in strays:
+            click.echo(f"{run_id}: belongs to no sweep of the store; `forget {run_id}` drops it")
         runs = len(store.runs())
-        click.echo(f"{runs} runs looked at, {len(findings)} findings{', mended' * fix}")
+        click.echo(
+            f"{runs} runs looked at, {len(findings)} findings{', mended' * fix}, {len(strays)} of no sweep"
+        )
     return 1 if findings and not fix else 0

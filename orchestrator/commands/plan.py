@@ -166,7 +166,7 @@ def _as_data(sweep: Sweep, done: dict[str, str | None]) -> dict[str, Any]:
             {
                 "run_id": run.run_id,
                 "model": run.model.name,
-                "objective": run.objective.kind,
+                "objective": run.objective.label,
                 "control": run.control.kind,
                 "control_setting": run.control.setting,
                 "seed": run.seed,

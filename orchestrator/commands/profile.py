@@ -14,7 +14,9 @@ from sweeps.errors import UserError
 @click.argument("name")
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
 @click.option(
-    "--by", metavar="COLUMNS", help="Default: model,objective,control and what else differs."
+    "--by",
+    metavar="COLUMNS",
+    help="Default: model,objective,control and what else differs.",
 )
 @click.option("--metric", default="procrustes", show_default=True, help="Which change.")
 @click.option("--at", default="final", show_default=True, help="final, or a probe step.")
@@ -47,11 +49,11 @@ def command(
     from orchestrator.display.output import emit, terminal_width
     from sweeps.reading.tables import open_store
     from sweeps.report.profile_text import profile_text
-    from sweeps.statistics.conditions import layer_bands, parse_by, summarise
+    from sweeps.statistics.conditions import everyone, layer_bands, parse_by, summarise
     from sweeps.statistics.profiles import measure, run_summary
 
     profiles = measure(open_store(store, sweep=name), metric, moment(at))
-    keys = parse_by(by, profiles.runs)
+    keys = parse_by(by, everyone(profiles))
     if per_run and as_json:
         raise UserError("--runs with --json: use --export json")
     if as_json:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
+
+from sweeps.errors import UserError
 
 
 @click.command()
 @click.argument("sql")
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
-@click.option("--sweep", metavar="NAME", help="Only the runs of this sweep.")
+@click.option("--sweep", metavar="NAME", help="Which sweep (default: the one that ran last).")
+@click.option("--all", "whole", is_flag=True, help="Every run of the store, of any sweep or none.")
 @click.option(
     "--format",
     "form",
@@ -21,21 +26,30 @@ def command(
     sql: str,
     store: str,
     sweep: str | None,
+    whole: bool,
     form: str | None,
     output: str | None,
     include_running: bool,
 ) -> None:
-    """Ask the store in SQL: tables runs, steps, layers, profiles, attempts.
+    """Ask a sweep in SQL: tables runs, steps, layers, profiles, attempts.
 
-    Every table carries the columns of runs (model, objective, control, seed, status ...):
+    Every table carries the columns of runs: each setting under the name that sweep files use
+    (model, objective, control, seed, learning_rate ...), and status, final_loss, seconds ...
 
     \b
     depthsweep query "SELECT model, control, avg(procrustes)
-                      FROM profiles GROUP BY ALL"
+                      FROM profiles WHERE step = steps AND layer = model_layers
+                      GROUP BY ALL"
     """
     from orchestrator.display.output import emit
     from sweeps.reading.query import query
     from sweeps.reading.tables import open_store
 
-    frame = query(open_store(store, sweep=sweep, include_running=include_running), sql)
+    if whole and sweep is not None:
+        raise UserError("--all asks every run of the store, --sweep one sweep: give one of them")
+    tables = open_store(store, include_running=include_running)
+    if not whole:
+        name = sweep or tables.store.newest_sweep()
+        tables = replace(tables, planned=list(tables.store.load_sweep(name).runs))
+    frame = query(tables, sql)
     emit(frame, form, output)

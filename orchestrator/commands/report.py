@@ -21,9 +21,7 @@ from sweeps.errors import UserError
     type=click.Path(dir_okay=False),
     help="File to write.",
 )
-@click.option(
-    "--claims", "file", metavar="FILE", help="Default: those the sweep came with, or the study's."
-)
+@click.option("--claims", "file", metavar="FILE", help="Default: those the sweep came with.")
 @click.option("--metric", default="procrustes", show_default=True, help="Which change is shown.")
 @click.option("--at", default="final", show_default=True, help="final, or a probe step.")
 def command(name: str, store: str, output: str, file: str | None, metric: str, at: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -13,13 +14,17 @@ import click
 from orchestrator.display.plan_table import control_name
 from orchestrator.ledger.pace import failures_by_cause, pace
 from orchestrator.ledger.recovery import STATES, Standing, ledger
+from sweeps.declaration.settings import Setting, control_options, text_of, varied
 from sweeps.errors import UserError
+from sweeps.reading.text_table import Column, text_table
 from sweeps.spec import RunSpec
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import job_records
 
 # Up to so many failed runs are listed one by one, more of them by cause.
 LISTED = 10
+# No sweep can be called so.
+NO_SWEEP = "(no sweep)"
 
 
 @click.command("status")
@@ -33,13 +38,17 @@ def command(name: str | None, location: str, profile_name: str | None, as_json: 
     names = [name] if name else store.sweep_names()
     reports = {sweep: _report(store, sweep) for sweep in names}
     if as_json:
-        click.echo(json.dumps(reports, indent=1))
+        strays = [] if name else store.strays()
+        page = {**reports, **({NO_SWEEP: [{"run_id": i} for i in strays]} if strays else {})}
+        click.echo(json.dumps(page, indent=1))
         return 0
     if not reports:
         click.echo(f"{location} holds no sweep yet; start one with `depthsweep run`")
     for sweep, runs in reports.items():
         specs = store.load_sweep(sweep).runs
         click.echo("\n".join([*_text(sweep, specs, runs), *_live(location, sweep, profile_name)]))
+    for line in _strays(store):
+        click.echo(line)
     return 0
 
 
@@ -71,17 +80,23 @@ def _live(location: str, sweep: str, profile_name: str | None) -> list[str]:
 
 def _report(store: Store, name: str) -> list[dict[str, Any]]:
     standing = ledger(store)
-    return [_describe(store, run, standing) for run in store.load_sweep(name).runs]
+    runs = store.load_sweep(name).runs
+    options = control_options()
+    settings = [one for one in varied(runs) if one.name not in options]
+    return [_describe(store, run, settings, standing) for run in runs]
 
 
-def _describe(store: Store, run: RunSpec, standing: Callable[[str], Standing]) -> dict[str, Any]:
+def _describe(
+    store: Store, run: RunSpec, settings: list[Setting], standing: Callable[[str], Standing]
+) -> dict[str, Any]:
     attempts = store.run(run.run_id).attempts()
     stands = standing(run.run_id)
     return {
         "run_id": run.run_id,
         "model": run.model.name,
-        "objective": run.objective.kind,
+        "objective": run.objective.label,
         "control": control_name(run),
+        "settings": {one.name: one.value(run) for one in settings},
         "seed": run.seed,
         "state": stands.state,
         "checkpoint": stands.checkpoint,
@@ -113,16 +128,7 @@ def _text(sweep: str, specs: Sequence[RunSpec], runs: list[dict[str, Any]]) -> l
         lines.append(f"{going.runs_per_hour:.3g} runs an hour")
         if going.seconds_left is not None:
             lines[-1] += f", about {duration(going.seconds_left)} left at this pace"
-    groups: dict[tuple[str, str, str], Counter[str]] = {}
-    for run in runs:
-        key = (run["model"], run["objective"], run["control"])
-        groups.setdefault(key, Counter())[run["state"]] += 1
-    shown = [state for state in STATES if counts[state]]
-    head = "  ".join(f"{state:>8}" for state in shown)
-    lines += ["", f"{'model':<20} {'objective':<15} {'control':<16} {head}"[:80]]
-    for (model, objective, control), states in groups.items():
-        cells = "  ".join(f"{states[state] or '·':>{max(8, len(state))}}" for state in shown)
-        lines.append(f"{model:<20} {objective:<15} {control:<16} {cells}")
+    lines += ["", *_table(runs, [state for state in STATES if counts[state]])]
     causes = failures_by_cause(runs)
     if sum(count for _, count in causes) > LISTED:
         return [*lines, *(f"{count} × {cause}" for cause, count in causes)]
@@ -130,3 +136,35 @@ def _text(sweep: str, specs: Sequence[RunSpec], runs: list[dict[str, Any]]) -> l
         if run["state"] in ("failed", "lost"):
             lines.append(f"{run['state']} {run['run_id']}: {run['error'] or 'its process is gone'}")
     return lines
+
+
+def _table(runs: list[dict[str, Any]], shown: list[str]) -> list[str]:
+    """Return lines of at most 80 columns: a row a condition, a column a state."""
+    groups: dict[tuple[str, ...], Counter[str]] = {}
+    for run in runs:
+        said = (text_of(value) for value in run["settings"].values())
+        key = (run["model"], run["objective"], run["control"], *said)
+        groups.setdefault(key, Counter())[run["state"]] += 1
+    names = ["model", "objective", "control", *(runs[0]["settings"] if runs else ())]
+    columns = [
+        *[
+            Column(name, [key[k] for key in groups], rigid=k == 0, kept=True)
+            for k, name in enumerate(names)
+        ],
+        *[
+            Column(state, [str(n[state] or "·") for n in groups.values()], right=True, kept=True)
+            for state in shown
+        ],
+    ]
+    return text_table(columns, 80)[0]
+
+
+def _strays(store: Store) -> list[str]:
+    """Return lines about runs that no sweep of the store names any more."""
+    strays = store.strays()
+    if not strays:
+        return []
+    ids = ", ".join(strays[:LISTED]) + (f" and {len(strays) - LISTED} more" * bool(strays[LISTED:]))
+    runs = "1 run belongs" if len(strays) == 1 else f"{len(strays)} runs belong"
+    said = f"{runs} to no sweep of the store: {ids}; `query --all` reads them, `forget` drops one"
+    return ["", *textwrap.wrap(said, 80, break_on_hyphens=False)]

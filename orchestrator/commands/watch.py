@@ -13,9 +13,7 @@ from sweeps.errors import UserError
 @click.option(
     "--port", default=8777, show_default=True, type=click.IntRange(0, 65535), help="0: a free one."
 )
-@click.option(
-    "--claims", "file", metavar="FILE", help="Default: those the sweep came with, or the study's."
-)
+@click.option("--claims", "file", metavar="FILE", help="Default: those the sweep came with.")
 @click.option("--metric", default="procrustes", show_default=True, help="Which change is shown.")
 def command(name: str, store: str, port: int, file: str | None, metric: str) -> None:
     """Serve the report of sweep NAME on this machine, refreshed from the store while it runs.

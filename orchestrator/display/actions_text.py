@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 
 import click
 
 from orchestrator.ledger.recovery import RESULTS, Action
+from sweeps.declaration.settings import run_labels
 
 # Runs named under each line that is neither "finished" nor "new".
 NAMED = 5
@@ -29,13 +31,15 @@ def print_actions(actions: list[Action], as_json: bool) -> None:
 
 def action_lines(actions: list[Action]) -> Iterator[str]:
     """Yield a line for each kind of action and its reason, and below it the first runs."""
+    labels = run_labels([action.run for action in actions])
     for (kind, why), same in _alike(actions).items():
         yield f"{kind:<4} {len(same):>5}  {why}{_origin(same)}"
         if why == "new" or (kind == "skip" and why in RESULTS):
             continue
         for action in same[:NAMED]:
             start = f" from step {action.start}" if action.start else ""
-            yield f"{'':<12}{action.run.run_id}{start} {action.run.describe()}"[:80]
+            line = f"{action.run.run_id}{start} {labels[action.run.run_id]}"
+            yield from textwrap.wrap(line, 80, initial_indent=" " * 12, subsequent_indent=" " * 14)
         if same[NAMED:]:
             yield f"{'':<12}and {len(same) - NAMED} more; --json names every run"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.policy.occupancy import UNITS
 from orchestrator.policy.simulation import Schedule
+from sweeps.declaration.settings import run_labels
 from sweeps.report.page import vega_script
 from sweeps.spec import RunSpec
 
@@ -49,6 +50,7 @@ def gantt_page(
 
 def bars(done: Schedule, runs: Mapping[str, RunSpec]) -> list[dict[str, Any]]:
     """Return a bar a run and GPU: from, to (hours), top and bottom (GPUs), and what it is."""
+    labels = run_labels(list(runs.values()))
     row: dict[tuple[str, int], int] = {}
     for stretch in sorted(done.stretches, key=lambda s: s.gpus):
         for gpu in stretch.gpus:
@@ -75,7 +77,7 @@ def bars(done: Schedule, runs: Mapping[str, RunSpec]) -> list[dict[str, Any]]:
                     "top": row[gpu] + top / UNITS,
                     "bottom": row[gpu] + (top + units) / UNITS,
                     "model": run.model.name,
-                    "run": run.describe(),
+                    "run": labels[run.run_id],
                     "id": run.run_id,
                     "gpu": f"{gpu[0]}, GPU {gpu[1]}",
                     "gpus": stretch.run.demand.total,

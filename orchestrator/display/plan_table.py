@@ -19,7 +19,7 @@ def plan_table(sweep: Sweep) -> list[str]:
     counts: Counter[tuple[str, str, str]] = Counter()
     parameters: dict[str, str] = {}
     for run in sweep.runs:
-        counts[run.model.name, run.objective.kind, control_name(run)] += 1
+        counts[run.model.name, run.objective.label, control_name(run)] += 1
         parameters[run.model.name] = count_text(estimate(run).parameters)
     widths = [max(8, len(control)) for control in controls]
     head = "  ".join(f"{control:>{w}}" for control, w in zip(controls, widths, strict=True))

@@ -31,9 +31,13 @@ class _Running:
 
 @dataclass
 class Board:
-    """The state of a sweep as told by events; knows nothing of Ray or of a terminal."""
+    """The state of a sweep as told by events; knows nothing of Ray or of a terminal.
+
+    ``labels`` says of each run what it is and what tells it from the others of its sweep.
+    """
 
     runs: dict[str, RunSpec]
+    labels: dict[str, str]
     began: float = field(default_factory=time.monotonic)
     running: dict[str, _Running] = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
@@ -141,7 +145,7 @@ class Display:
                 self._console.print(f"          {report['error']}", markup=False, soft_wrap=True)
 
     def _say(self, what: str, run_id: str, more: str) -> None:
-        line = f"{what:<9} {run_id} {self._board.runs[run_id].describe()}{more}"
+        line = f"{what:<9} {run_id} {self._board.labels[run_id]}{more}"
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def _summary(self) -> str:
@@ -158,7 +162,7 @@ class Display:
         for state in list(self._board.running.values()):
             loss = "" if state.loss is None else f"loss {state.loss:.4f}"
             table.add_row(
-                Text(state.run.describe(), overflow="ellipsis", no_wrap=True),
+                Text(self._board.labels[state.run.run_id], overflow="fold"),
                 ProgressBar(total=state.run.steps, completed=state.step, width=12),
                 f"{state.step}/{state.run.steps}" if state.step else "preparing",
                 loss,

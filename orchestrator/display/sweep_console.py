@@ -16,6 +16,7 @@ from rich.console import Console
 from orchestrator.display.actions_text import summary_lines
 from orchestrator.display.progress import Board, Display
 from orchestrator.ledger.sweep_account import Listener, Plan, Room, SweepResult
+from sweeps.declaration.settings import run_labels, text_of
 from sweeps.store.store import Store
 
 # Steps of interrupted runs are named up to so many.
@@ -41,7 +42,7 @@ class SweepConsole(Listener):
 
     def starting(self, plan: Plan, room: Room) -> None:
         """Say where runs will be started."""
-        self._board = Board({run.run_id: run for run in plan.to_run})
+        self._board = Board({run.run_id: run for run in plan.to_run}, run_labels(plan.sweep.runs))
         self._display = Display(self._board, self._console)
         if room.address is not None:
             where = f"  on the Ray cluster at {room.address}: {room.nodes} nodes"
@@ -125,8 +126,9 @@ def _changes(plan: Plan) -> Iterator[str]:
         f"the sweep has changed: {changes.same} runs as before, {changes.changed} changed,"
         f" {changes.added} added, {len(changes.gone)} no longer in it (kept in the store)"
     )
-    for path, (old, new, count) in changes.fields.items():
-        yield f"  {path}: {old} -> {new} in {count} runs"
+    for change in changes.fields:
+        runs = "1 run" if change.runs == 1 else f"{change.runs} runs"
+        yield f"  {change.name}: {text_of(change.old)} -> {text_of(change.new)} in {runs}"
 
 
 def location_of(store: Store) -> str:

@@ -191,7 +191,12 @@ class _Resolver:
                     raise UserError(f"{where}: {option} does nothing with objective {kind}")
             data = self._data(entry.data, DATA_ROLES[kind], "objectives", name, "data")
             self._objectives[name] = self._build(
-                Objective, keys, kind=kind, data=data, **{**OBJECTIVE_DEFAULTS[kind], **options}
+                Objective,
+                keys,
+                name=None if name == kind else name,
+                kind=kind,
+                data=data,
+                **{**OBJECTIVE_DEFAULTS[kind], **options},
             )
         return self._objectives[name]
 

@@ -1,24 +1,41 @@
 """One row per run: what was asked for, what ran, how it ended.
 
-The names here do not collide with those of ``steps``, ``layers`` and ``profiles``, so that every
-column can be joined to their rows.
+What was asked for is every setting of the specification, by rule: see ``declaration.settings``. The
+names here do not collide with those of ``steps``, ``layers`` and ``profiles``, so that every column
+can be joined to their rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
 from sweeps.declaration.catalog import CATALOG, FAMILIES
+from sweeps.declaration.settings import HEADS, SEED, TAKEN, settings_of
 from sweeps.spec import FolderModel, HubModel, RunSpec, StandinModel
-from sweeps.store.store import RunFolder
 
-RUN_COLUMNS: dict[str, type[pl.DataType]] = {
-    "run_id": pl.String,
-    "model": pl.String,
+_DTYPES: dict[type, type[pl.DataType]] = {
+    str: pl.String,
+    int: pl.Int64,
+    float: pl.Float64,
+    bool: pl.Boolean,
+}
+# How a run ended: null where it has not.
+OUTCOME: dict[str, type[pl.DataType]] = {
+    # finished, diverged, failed; unfinished: no closing record; pending: never started
+    "status": pl.String,
+    "last_step": pl.Int64,
+    # Training loss of the last step, where it is finite.
+    "final_loss": pl.Float64,
+    "attempts": pl.Int64,
+    # Of all attempts together.
+    "seconds": pl.Float64,
+}
+# What a model or dataset is, whatever the sweep calls it.
+FACTS: dict[str, type[pl.DataType]] = {
     "model_source": pl.String,
     "family": pl.String,
     # encoder, decoder, ssm, rnn or unknown
@@ -31,37 +48,61 @@ RUN_COLUMNS: dict[str, type[pl.DataType]] = {
     # Of stand-ins, in nats a token: where their pretraining ended, and what no context would cost.
     "pretraining_loss": pl.Float64,
     "unigram_entropy": pl.Float64,
-    "objective": pl.String,
     "dataset": pl.String,
-    "control": pl.String,
-    # layer_clip: max_norm; equal_step: target and scope; empty for standard
-    "control_setting": pl.String,
-    "seed": pl.Int64,
-    "steps": pl.Int64,
-    "batch_size": pl.Int64,
-    "sequence_length": pl.Int64,
-    "peak_learning_rate": pl.Float64,
-    "weight_decay": pl.Float64,
-    "precision": pl.String,
     # Null until the training-free probe has measured it for this model and objective.
     "objective_distance": pl.Float64,
-    # finished, diverged, failed; unfinished: no closing record; pending: never started
-    "status": pl.String,
-    "last_step": pl.Int64,
 }
+
+
+def run_schema(spec: type[RunSpec] = RunSpec) -> dict[str, type[pl.DataType]]:
+    """Return the columns of ``runs`` for a specification, with their types."""
+    settings = {one.name: _DTYPES[one.kind] for one in settings_of(spec)}
+    first = [*HEADS, SEED]
+    return {
+        "run_id": pl.String,
+        **{name: settings[name] for name in first},
+        **OUTCOME,
+        **FACTS,
+        **{name: dtype for name, dtype in settings.items() if name not in first},
+    }
+
+
+RUN_COLUMNS = run_schema()
+
+
+def setting_columns(runs: pl.DataFrame) -> list[str]:
+    """Return the columns of a frame with the columns of ``runs`` that tell conditions apart.
+
+    That is every setting but the seed and those that decide no result.
+    """
+    apart = {one.name for one in settings_of() if not one.decides} | {SEED} | TAKEN
+    return [name for name in runs.columns if name not in apart]
 
 
 def run_row(
     spec: RunSpec,
     facts: dict[str, Any],
     status: str,
-    step: int | None,
+    done: dict[str, Any] | None,
+    attempts: Sequence[dict[str, Any]],
     objective_distance: float | None,
 ) -> dict[str, Any]:
-    """Return one row of ``runs``; ``facts`` are those of run.json, or ``expected_facts``."""
+    """Return one row of ``runs``.
+
+    Args:
+        facts: those of run.json, or ``expected_facts``.
+        done: the closing record, where there is one.
+        attempts: the records of every attempt.
+    """
+    times = [each["seconds"] for each in attempts if each["seconds"] is not None]
     return {
         "run_id": spec.run_id,
-        "model": spec.model.name,
+        **{one.name: one.value(spec) for one in settings_of(type(spec))},
+        "status": status,
+        "last_step": done["step"] if done else None,
+        "final_loss": done.get("loss") if done else None,
+        "attempts": len(attempts),
+        "seconds": sum(times) if times else None,
         "model_source": _source(spec),
         "family": facts.get("family"),
         "kind": facts.get("kind"),
@@ -71,20 +112,8 @@ def run_row(
         "parameters": facts.get("parameters"),
         "pretraining_loss": facts.get("pretraining_loss"),
         "unigram_entropy": facts.get("unigram_entropy"),
-        "objective": spec.objective.kind,
         "dataset": spec.objective.data.label,
-        "control": spec.control.kind,
-        "control_setting": spec.control.setting,
-        "seed": spec.seed,
-        "steps": spec.steps,
-        "batch_size": spec.batch_size,
-        "sequence_length": spec.sequence_length,
-        "peak_learning_rate": spec.optimizer.learning_rate,
-        "weight_decay": spec.optimizer.weight_decay,
-        "precision": spec.precision,
         "objective_distance": objective_distance,
-        "status": status,
-        "last_step": step,
     }
 
 
@@ -115,9 +144,13 @@ def expected_facts(spec: RunSpec) -> dict[str, Any]:
     return {}
 
 
-def run_frame(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
+def run_frame(
+    rows: Sequence[dict[str, Any]], schema: dict[str, type[pl.DataType]] = RUN_COLUMNS
+) -> pl.DataFrame:
     """Return the typed table of runs, in the order given; empty where there is none."""
-    return pl.DataFrame(list(rows), schema=RUN_COLUMNS, orient="row")
+    return pl.DataFrame(
+        {name: [row[name] for row in rows] for name in schema}, schema=schema, strict=True
+    )
 
 
 ATTEMPT_COLUMNS: dict[str, Any] = {
@@ -133,12 +166,12 @@ ATTEMPT_COLUMNS: dict[str, Any] = {
 }
 
 
-def attempt_frame(folders: Iterable[RunFolder]) -> pl.DataFrame:
-    """Return one row per attempt, keyed by run_id."""
+def attempt_frame(attempts: dict[str, list[dict[str, Any]]]) -> pl.DataFrame:
+    """Return one row per attempt, keyed by run_id, of the records of each run's attempts."""
     rows = [
-        {"run_id": folder.run_id, **{name: _cell(name, record) for name in ATTEMPT_COLUMNS}}
-        for folder in folders
-        for record in folder.attempts()
+        {"run_id": run_id, **{name: _cell(name, record) for name in ATTEMPT_COLUMNS}}
+        for run_id, records in attempts.items()
+        for record in records
     ]
     return pl.DataFrame(rows, schema={"run_id": pl.String, **ATTEMPT_COLUMNS}, orient="row")
 

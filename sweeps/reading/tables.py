@@ -30,6 +30,7 @@ from sweeps.reading.run_table import (
     expected_facts,
     run_frame,
     run_row,
+    run_schema,
 )
 from sweeps.spec import RunSpec
 from sweeps.store.schema import TABLES
@@ -76,7 +77,7 @@ class Tables:
     include_running: bool
 
     def runs(self) -> pl.LazyFrame:
-        """One row per run of any status; see ``run_table.RUN_COLUMNS``."""
+        """One row per run of any status; see ``run_table.run_schema``."""
         return self._contents.runs.lazy()
 
     def steps(self) -> pl.LazyFrame:
@@ -97,9 +98,10 @@ class Tables:
         return self._joined("profiles", self._contents.last_profiles)
 
     def attempts(self) -> pl.LazyFrame:
-        """One row per attempt at a run."""
-        frame = attempt_frame(self._contents.folders).lazy()
-        return frame.join(self.runs(), on="run_id", how="inner", maintain_order="left")
+        """One row per attempt at a run; ``seconds`` is the attempt's, not those of the run."""
+        frame = attempt_frame(self._contents.attempts).lazy()
+        runs = self.runs().drop("seconds")
+        return frame.join(runs, on="run_id", how="inner", maintain_order="left")
 
     def by_name(self) -> dict[str, pl.LazyFrame]:
         """Return the five tables by the names that SQL knows them under."""
@@ -130,7 +132,7 @@ class Tables:
 @dataclass(frozen=True, eq=False)
 class _Contents:
     runs: pl.DataFrame
-    folders: list[RunFolder]
+    attempts: dict[str, list[dict[str, Any]]]
     parts: dict[str, list[str]]
     last_profiles: list[str]
 
@@ -139,7 +141,9 @@ def _read_contents(
     store: Store, planned: Iterable[RunSpec] | None, include_running: bool
 ) -> _Contents:
     """Read the small records of every run, and list the parts that count."""
-    rows, folders = [], []
+    rows = []
+    attempts: dict[str, list[dict[str, Any]]] = {}
+    schema = RUN_COLUMNS
     last_profiles: list[str] = []
     distances: dict[str, float | None] = {}
     parts: dict[str, list[str]] = {table: [] for table in TABLES}
@@ -148,6 +152,7 @@ def _read_contents(
         wanted = [(folder, None) for folder in store.runs()]
     else:
         wanted = [(store.run(spec.run_id), spec) for spec in planned]
+        schema = next((run_schema(type(spec)) for _, spec in wanted if spec is not None), schema)
     for folder, spec in wanted:
         record, done = folder.record(), folder.done()
         if done is not None and record is None:
@@ -160,15 +165,12 @@ def _read_contents(
                 continue
             spec = _spec_of(folder, record)
         facts = record["facts"] if record else expected_facts(spec)
-        if done is not None:
-            status, step = done["status"], done["step"]
-        else:
-            status, step = ("unfinished" if record else "pending"), None
+        status = done["status"] if done else "unfinished" if record else "pending"
         key = distance_key(spec)
         if key not in distances:
             distances[key] = recorded_distance(store, key)
-        rows.append(run_row(spec, facts, status, step, distances[key]))
-        folders.append(folder)
+        tries = attempts[folder.run_id] = folder.attempts()
+        rows.append(run_row(spec, facts, status, done, tries, distances[key]))
         if done is not None and status in ("finished", "diverged"):
             for name in sorted(done["parts"]):
                 parts[name.split("/", 1)[0]].append(f"{folder.path}/{name}")
@@ -177,7 +179,7 @@ def _read_contents(
         elif done is None and include_running:
             for table in TABLES:
                 parts[table].extend(map(str, folder.parts(table)))
-    return _Contents(run_frame(rows), folders, parts, last_profiles)
+    return _Contents(run_frame(rows, schema), attempts, parts, last_profiles)
 
 
 def _spec_of(folder: RunFolder, record: dict[str, Any]) -> RunSpec:

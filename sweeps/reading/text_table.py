@@ -10,12 +10,16 @@ GAP = 2
 
 @dataclass(frozen=True)
 class Column:
-    """A heading with one cell per row; numbers stand on the right and are never cut."""
+    """A heading with one cell per row; numbers stand on the right and are never cut.
+
+    ``kept`` is a column without which the rows say nothing: it stays when others find no room.
+    """
 
     name: str
     cells: Sequence[str]
     right: bool = False
     rigid: bool = False
+    kept: bool = False
 
     @property
     def natural(self) -> int:
@@ -26,19 +30,29 @@ def text_table(columns: Sequence[Column], width: int) -> tuple[list[str], list[s
     """Return the lines of a table and the names of the columns that found no room.
 
     Columns keep their natural width while all fit. Otherwise the widest are shortened, down to
-    their heading and ten characters, and then columns are left out from the right.
+    their heading and ten characters; then columns are left out from the right, those to be kept
+    last, which before that are shortened to a few characters with their headings.
     """
     shown = list(columns)
     while True:
-        widths = _fit([column.natural for column in shown], [_least(c) for c in shown], width)
+        natural = [column.natural for column in shown]
+        widths = _fit(natural, [_least(column) for column in shown], width)
+        loose = [k for k, column in enumerate(shown) if not column.kept]
+        if widths is None and not loose:
+            widths = _fit(natural, [_fewest(column) for column in shown], width)
+            loose = [k for k, column in enumerate(shown) if not column.rigid]
         if widths is not None or len(shown) == 1:
             break
-        shown.pop()
+        shown.pop(loose[-1] if loose else -1)
     widths = widths or [width]
     lines = [_line([column.name for column in shown], shown, widths)]
     for cells in zip(*(column.cells for column in shown), strict=True):
         lines.append(_line(cells, shown, widths))
-    return lines, [column.name for column in columns[len(shown) :]]
+    return lines, [column.name for column in columns if column not in shown]
+
+
+def _fewest(column: Column) -> int:
+    return column.natural if column.right or column.rigid else min(column.natural, 6)
 
 
 def _least(column: Column) -> int:

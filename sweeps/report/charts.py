@@ -174,15 +174,16 @@ def slope_chart(data: ReportData) -> Chart:
 
 
 def persistence_chart(data: ReportData) -> Chart:
+    """One cell per condition: a row for each model under each other setting that varies."""
     base = _rows(alt.Chart(_named("persistence"))).encode(
         x=alt.X("objective:N", title=None, axis=alt.Axis(orient="top", labelAngle=0)),
-        y=alt.Y("model:N", title=None, sort=None),
+        y=alt.Y("setting:N", title=None, sort=None, axis=alt.Axis(labelLimit=260)),
         opacity=_faded(),
     )
     marks = base.mark_rect(cornerRadius=3).encode(
         color=alt.Color("verdict:N", scale=alt.Scale(domain=[*VERDICTS]), legend=_legend()),
         tooltip=[
-            "model:N",
+            "setting:N",
             "objective:N",
             "verdict:N",
             "n:Q",
@@ -195,7 +196,7 @@ def persistence_chart(data: ReportData) -> Chart:
         text="verdict:N", color=alt.value("#fff")
     )
     layers = alt.layer(marks, text).properties(
-        height=_rows_high(data.tables["persistence"], ["model"], 28)
+        height=_rows_high(data.tables["persistence"], ["setting"], 28)
     )
     return Chart(
         _spec(layers), "persistence", "Does the profile outlive equal steps: models by objectives"
@@ -221,6 +222,7 @@ def steepness_chart() -> Chart:
             tooltip=[
                 "model:N",
                 "objective:N",
+                "treatment:N",
                 *_numbers("objective_distance", "steepness", "steepness_low", "steepness_high"),
                 "n:Q",
             ],

@@ -8,14 +8,13 @@ from typing import Any
 
 import polars as pl
 
-from sweeps.errors import UserError
 from sweeps.reading.tables import Tables
 from sweeps.statistics.claim_spec import ClaimsFile, Measure, Where
 from sweeps.statistics.claims import ClaimResult, evaluate
 from sweeps.statistics.conditions import condition_columns, layer_bands, summarise
 from sweeps.statistics.evidence import Estimate, Evidence
 from sweeps.statistics.persistence import verdicts_by_metric
-from sweeps.statistics.profiles import At, Profiles, measure_each
+from sweeps.statistics.profiles import DEFAULT_BY, At, Profiles, measure_each
 from sweeps.store.schema import NULL_METRICS
 
 # Points of a training curve and columns of a heat map: what a page can show, whatever was run.
@@ -57,7 +56,9 @@ class ReportData:
     ``persistence``, ``steepness``, ``curves`` (loss),
     ``ratios`` (update ratio of each block relative to the mean over blocks), ``spread`` (how far
     ratios differ between blocks within a step). Each has ``model``, ``objective`` and
-    ``treatment``: the control with whatever else tells conditions apart.
+    ``treatment``: the control with every other setting that tells conditions apart. A row of
+    ``persistence`` is a comparison of controls, and has ``setting``: the model with those settings.
+    ``left_out`` and ``errors`` are runs, and have ``treatment`` too.
     """
 
     name: str
@@ -79,21 +80,23 @@ def gather(
     name: str,
     description: str,
     text: str,
-    claims: ClaimsFile,
+    claims: ClaimsFile | None,
     metric: str = "procrustes",
     at: At = "final",
 ) -> ReportData:
-    """Read a sweep's tables and return what its report shows."""
+    """Read a sweep's tables and return what its report shows; ``claims`` are those it brings."""
     metrics = [metric, *[other for other in NULL_METRICS if other != metric]]
     profiles = measure_each(tables, metrics, at)
     first = profiles[metric]
     runs = tables.runs().collect()
     keys = condition_columns(runs)
-    extra = [key for key in keys if key not in ("model", "objective", "control")]
+    extra = [key for key in keys if key not in DEFAULT_BY]
     attempts = tables.attempts().select("run_id", "seconds", "cause", "error").collect()
     shown = {
-        "runs": _runs(runs, attempts),
-        "models": runs.unique("model", maintain_order=True).select("model", *MODEL_FACTS),
+        "runs": runs.group_by("model", "status", maintain_order=True).agg(
+            pl.len().alias("runs"), pl.col("seconds").sum()
+        ),
+        "models": runs.select("model", *MODEL_FACTS).unique(maintain_order=True),
         "bands": _labelled(layer_bands(first, keys), extra),
         "slopes": _labelled(_described(summarise(first, keys), runs, keys), extra),
         "persistence": _persistence(profiles, runs),
@@ -102,7 +105,7 @@ def gather(
     }
     shown["steepness"] = shown["slopes"].filter(pl.col("control") == STANDARD)
     errors = attempts.filter(pl.col("error").is_not_null()).join(
-        runs.select("run_id", "model", "objective", "control", "seed", "status"), on="run_id"
+        runs.select("run_id", *keys, "seed", "status"), on="run_id"
     )
     return ReportData(
         name,
@@ -112,22 +115,28 @@ def gather(
         at,
         shown,
         {name: Evidence(first).estimate(each, EQUAL_STEP) for name, each in ASSOCIATIONS.items()},
-        tuple(evaluate(claims.claims, profiles)),
-        claims.source,
-        first.left_out,
-        errors,
+        tuple(evaluate(claims.claims, profiles)) if claims else (),
+        claims.source if claims else "",
+        _labelled(first.left_out.select(*keys, "seed", "status", "last_step", "reason"), extra),
+        _labelled(errors, extra),
         _records(tables, runs),
     )
 
 
-def _labelled(table: pl.DataFrame, extra: Sequence[str]) -> pl.DataFrame:
-    """Add ``treatment``: the control, and what else tells two conditions apart."""
-    parts = [pl.col("control")]
+def _labelled(
+    table: pl.DataFrame, extra: Sequence[str], lead: str = "control", name: str = "treatment"
+) -> pl.DataFrame:
+    """Add ``treatment``: the control, and every other setting that tells two conditions apart."""
+    parts = [pl.col(lead).fill_null("")]
     for key in extra:
         said = pl.col(key).cast(pl.String).fill_null("")
-        parts.append(pl.when(said != "").then(pl.concat_str([pl.lit(f" · {key} "), said])))
-    joined = pl.concat_str([part.fill_null("") for part in parts])
-    return table.with_columns(treatment=joined).drop(extra)
+        # A digest says no more by its other digits.
+        short = (
+            pl.when(said.str.contains("^[0-9a-f]{40,}$")).then(said.str.head(12)).otherwise(said)
+        )
+        shown = pl.concat_str([pl.lit(f" · {key} "), short])
+        parts.append(pl.when(said != "").then(shown).otherwise(pl.lit("")))
+    return table.with_columns(pl.concat_str(parts).alias(name)).drop(extra)
 
 
 def _described(table: pl.DataFrame, runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
@@ -137,24 +146,12 @@ def _described(table: pl.DataFrame, runs: pl.DataFrame, keys: Sequence[str]) -> 
     return table.join(facts, on=keys, how="left", nulls_equal=True, maintain_order="left")
 
 
-def _runs(runs: pl.DataFrame, attempts: pl.DataFrame) -> pl.DataFrame:
-    seconds = attempts.group_by("run_id").agg(pl.col("seconds").sum())
-    return (
-        runs.join(seconds, on="run_id", how="left", maintain_order="left")
-        .group_by("model", "status", maintain_order=True)
-        .agg(pl.len().alias("runs"), pl.col("seconds").sum())
-    )
-
-
 def _persistence(profiles: dict[str, Profiles], runs: pl.DataFrame) -> pl.DataFrame:
-    controls = set(runs["control"])
-    if not {STANDARD, EQUAL_STEP} <= controls:
+    if not {STANDARD, EQUAL_STEP} <= set(runs["control"]):
         return pl.DataFrame()
-    try:
-        return verdicts_by_metric(profiles, EQUAL_STEP, STANDARD)
-    except UserError:
-        # Several settings of the reference: no matched seed has one counterpart.
-        return pl.DataFrame()
+    table = verdicts_by_metric(profiles, EQUAL_STEP, STANDARD)
+    extra = table.columns[2 : table.columns.index("family")]
+    return _labelled(table, extra, "model", "setting")
 
 
 def _curves(tables: Tables, keys: list[str]) -> pl.DataFrame:
@@ -194,14 +191,14 @@ def _ratios(tables: Tables, runs: pl.DataFrame, keys: list[str]) -> dict[str, pl
         .agg(
             pl.col("relative").log(2).mean().alias("relative"),
             pl.col("ratio").mean(),
-            pl.col("steps").first(),
+            pl.col("steps").first().alias("length"),
         )
         .with_columns(
-            start=(pl.col("moment") * pl.col("steps")) // HEAT_COLUMNS,
-            stop=((pl.col("moment") + 1) * pl.col("steps")) // HEAT_COLUMNS,
+            start=(pl.col("moment") * pl.col("length")) // HEAT_COLUMNS,
+            stop=((pl.col("moment") + 1) * pl.col("length")) // HEAT_COLUMNS,
         )
         .sort(*keys, "moment", "layer", nulls_last=True)
-        .drop("moment", "steps")
+        .drop("moment", "length")
     )
     spread = (
         blocks.group_by("run_id", "step")

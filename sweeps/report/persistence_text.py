@@ -6,6 +6,7 @@ import textwrap
 
 import polars as pl
 
+from sweeps.declaration.settings import text_of
 from sweeps.reading.text_table import Column, text_table
 from sweeps.report.profile_text import plain, with_interval
 from sweeps.statistics.persistence import VERDICTS
@@ -23,8 +24,8 @@ def persistence_text(
     firsts = {value: rank for rank, value in enumerate(table[lead].unique(maintain_order=True))}
     rows = sorted(table.to_dicts(), key=lambda row: firsts[row[lead]])
     columns = [
-        *[Column(key, [str(row[key]) for row in rows]) for key in rest],
-        Column("n", [str(row["n"]) for row in rows], right=True),
+        *[Column(key, [text_of(row[key]) for row in rows], kept=True) for key in rest],
+        Column("n", [str(row["n"]) for row in rows], right=True, kept=True),
         Column(against, [plain(row["slope_against"], 3) for row in rows], right=True),
         Column(
             f"{control} [95 %]",
@@ -32,7 +33,7 @@ def persistence_text(
             right=True,
         ),
         Column("kept", [_share(row["retained"]) for row in rows], right=True),
-        Column("verdict", [row["verdict"] for row in rows], rigid=True),
+        Column("verdict", [row["verdict"] for row in rows], rigid=True, kept=True),
     ]
     if len(metrics) > 1:
         columns.append(
@@ -57,7 +58,7 @@ def persistence_text(
         notes.append(f"metrics: {', '.join(metrics)}; p persists, c collapses, r reverses")
     for (flag,), group in table.group_by("flags", maintain_order=True):
         if flag:
-            named = [" ".join(map(str, row)) for row in group.select(keys).rows()]
+            named = [" ".join(map(text_of, row)) for row in group.select(keys).rows()]
             said = f"{len(named)} conditions" if len(named) > 3 else "; ".join(named)
             notes.append(f"! {flag}: {said}")
     if left_out:

@@ -10,8 +10,9 @@ from typing import Any
 
 import polars as pl
 
+from sweeps.declaration.settings import text_of
 from sweeps.reading.text_table import Column, text_table
-from sweeps.statistics.conditions import layer_bands, summarise
+from sweeps.statistics.conditions import condition_columns, everyone, layer_bands, summarise
 from sweeps.statistics.profiles import Profiles
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -65,13 +66,14 @@ def profile_text(name: str, profiles: Profiles, by: Sequence[str], width: int = 
     measured = table.filter(pl.col("n") > 0).to_dicts()
     measured.sort(key=lambda row: firsts[row[lead]])
     columns = [
-        *[Column(key, [_text(row[key]) for row in measured]) for key in rest],
-        Column("n", [str(row["n"]) for row in measured], right=True),
+        *[Column(key, [text_of(row[key]) for row in measured], kept=True) for key in rest],
+        Column("n", [str(row["n"]) for row in measured], right=True, kept=True),
         Column("by depth", [shapes[_key(row, by)] for row in measured], rigid=True),
         Column(
             "slope [95 %]",
             [with_interval(row["slope"], row["slope_low"], row["slope_high"]) for row in measured],
             right=True,
+            kept=True,
         ),
         Column("centre", [plain(row["centre_of_mass"]) for row in measured], right=True),
         Column("width", [plain(row["width"]) for row in measured], right=True),
@@ -83,7 +85,7 @@ def profile_text(name: str, profiles: Profiles, by: Sequence[str], width: int = 
     for row, line in zip(measured, rows[1:], strict=True):
         if row[lead] != previous:
             previous = row[lead]
-            lines.append(_text(previous))
+            lines.append(text_of(previous))
         lines.append("  " + line)
     notes = [*_notes(profiles, table, by), *_no_room(left_out)]
     folded = [textwrap.fill(note, width, subsequent_indent="  ") for note in notes]
@@ -104,8 +106,9 @@ def _notes(profiles: Profiles, table: pl.DataFrame, by: Sequence[str]) -> list[s
     for flag, group in table.group_by("flags", maintain_order=True):
         if flag[0]:
             notes.append(f"! {flag[0]}: {_named(group, by)}")
+    keys = condition_columns(everyone(profiles))
     for row in profiles.left_out.filter(pl.col("status") == "diverged").to_dicts():
-        run = " ".join(_text(row[key]) for key in ("model", "objective", "control"))
+        run = " ".join(text_of(row[key]) for key in keys)
         notes.append(f"! diverged at step {row['last_step']}: {run} seed {row['seed']}")
     counts = profiles.left_out.group_by("reason", maintain_order=True).len().rows()
     if counts:
@@ -117,7 +120,7 @@ def _notes(profiles: Profiles, table: pl.DataFrame, by: Sequence[str]) -> list[s
 def _named(group: pl.DataFrame, by: Sequence[str]) -> str:
     if group.height > 3:
         return f"{group.height} conditions"
-    return "; ".join(" ".join(_text(value) for value in row) for row in group.select(by).rows())
+    return "; ".join(" ".join(text_of(value) for value in row) for row in group.select(by).rows())
 
 
 def _no_room(names: list[str]) -> list[str]:
@@ -126,9 +129,3 @@ def _no_room(names: list[str]) -> list[str]:
 
 def _key(row: dict[str, Any], by: Sequence[str]) -> tuple[Any, ...]:
     return tuple(row[key] for key in by)
-
-
-def _text(value: object) -> str:
-    if value is None or value == "":
-        return "–"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -102,6 +102,9 @@ def _model_facts(data: ReportData) -> str:
 
 
 def claim_cards(results: Sequence[ClaimResult], source: str) -> str:
+    """Return the claims that the sweep brings, judged; nothing where it brings none."""
+    if not results:
+        return ""
     cards = []
     for result in results:
         tests = "".join(
@@ -211,7 +214,7 @@ def persistence_section(data: ReportData, book: Book) -> str:
     )
     flagged = data.tables["persistence"].filter(pl.col("flags") != "")
     notes = "".join(
-        f"<li>{escape(row['model'])} {escape(row['objective'])}: {escape(row['flags'])}</li>"
+        f"<li>{escape(row['setting'])} {escape(row['objective'])}: {escape(row['flags'])}</li>"
         for row in flagged.to_dicts()
     )
     said = (
@@ -288,7 +291,7 @@ def left_out_section(data: ReportData) -> str:
         [
             row["model"],
             row["objective"],
-            row["control"],
+            row["treatment"],
             str(row["seed"]),
             row["reason"],
             "" if row["last_step"] is None else str(row["last_step"]),
@@ -298,7 +301,7 @@ def left_out_section(data: ReportData) -> str:
     table = html_table(["model", "objective", "control", "seed", "why", "last step"], rows, [3, 5])
     errors = "".join(
         f"<details><summary>{escape(row['model'])} {escape(row['objective'])}"
-        f" {escape(row['control'])} seed {row['seed']}: {escape(_last_line(row['error']))}"
+        f" {escape(row['treatment'])} seed {row['seed']}: {escape(_last_line(row['error']))}"
         f"</summary><pre>{escape(row['error'])}</pre></details>"
         for row in data.errors.to_dicts()
     )

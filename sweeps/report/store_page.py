@@ -28,6 +28,7 @@ def page_of(
     """
     tables = open_store(store, sweep=name, include_running=include_running)
     sweep = tables.store.load_sweep(name)
-    claims = read_claims(find_claims(tables.store, name, claims_file))
+    found = find_claims(tables.store, name, claims_file)
+    claims = None if found is None else read_claims(found)
     data = gather(tables, name, sweep.description, sweep.text, claims, metric, at)
     return render(data, datetime.now(UTC), live)

@@ -16,6 +16,9 @@ OBJECTIVES = ("clm", "mlm", "classification", "contrastive")
 class Objective(Frozen):
     """What the loss is and the data it is taken on."""
 
+    name: str | None = Field(
+        None, description="What the sweep calls it, where that is not its kind; no identity."
+    )
     kind: Literal["clm", "mlm", "classification", "contrastive"]
     data: DataSource
     mask_probability: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -23,8 +26,12 @@ class Objective(Frozen):
     temperature: Positive | None = None
     pooling: Literal["mean", "first", "last"] | None = None
 
+    @property
+    def label(self) -> str:
+        return self.name or self.kind
+
     def identity(self) -> dict[str, Any]:
-        settings = self.model_dump(mode="json", exclude={"data"}, exclude_none=True)
+        settings = self.model_dump(mode="json", exclude={"name", "data"}, exclude_none=True)
         return {**settings, "data": self.data.identity()}
 
 

@@ -108,4 +108,4 @@ class RunSpec(Frozen):
 
     def describe(self) -> str:
         control = self.control.kind + (f"({self.control.setting})" if self.control.setting else "")
-        return f"{self.model.name} {self.objective.kind} {control} seed {self.seed}"
+        return f"{self.model.name} {self.objective.label} {control} seed {self.seed}"

@@ -9,13 +9,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sweeps.errors import UserError, closest
-from sweeps.reading.run_table import RUN_COLUMNS
 from sweeps.statistics.bootstrap import Floats, mean_intervals
 from sweeps.statistics.profiles import (
     DEFAULT_BY,
     FLOOR,
     QUANTITIES,
-    SPLITTING,
     Profiles,
     varied_settings,
 )
@@ -24,9 +22,25 @@ FEW_SEEDS = 3
 
 
 def condition_columns(runs: pl.DataFrame) -> list[str]:
-    """Return model, objective, control and whatever else tells two conditions apart."""
-    varied = varied_settings(runs, DEFAULT_BY)
-    return [*DEFAULT_BY, *[name for name in SPLITTING if name in varied]]
+    """Return model, objective, control and every other setting that tells two conditions apart."""
+    return [*DEFAULT_BY, *varied_settings(runs, DEFAULT_BY)]
+
+
+def everyone(profiles: Profiles) -> pl.DataFrame:
+    """Return the columns of ``runs`` of each run of a selection, with and without a profile."""
+    names = profiles.left_out.columns[:-1]
+    return pl.concat([frame.select(names) for frame in (profiles.runs, profiles.left_out)])
+
+
+def require_one_a_seed(runs: pl.DataFrame, keys: Sequence[str], what: str) -> None:
+    """Raise UserError where two runs of one condition have one seed: no seed then has a partner."""
+    double = runs.filter(pl.struct([*keys, "seed"]).is_duplicated())
+    if not double.is_empty():
+        ids = ", ".join(double["run_id"].sort()[:2])
+        raise UserError(
+            f"{what}: runs {ids} have the same settings and seed, so that no seed has one"
+            " counterpart; ask for one sweep, or forget one of them"
+        )
 
 
 def parse_by(text: str | None, runs: pl.DataFrame) -> list[str]:
@@ -35,8 +49,8 @@ def parse_by(text: str | None, runs: pl.DataFrame) -> list[str]:
         return condition_columns(runs)
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in RUN_COLUMNS:
-            hint = closest(name, [*RUN_COLUMNS])
+        if name not in runs.columns:
+            hint = closest(name, runs.columns)
             raise UserError(f"--by {name}: runs have no such column; {hint}")
     if not names:
         raise UserError("--by: names no column; for instance --by model,objective,control")
@@ -50,13 +64,13 @@ def summarise(
 
     Columns: ``by``; ``n`` (runs) and ``seeds`` (distinct); ``diverged`` and ``missing`` (runs of
     the condition without a profile); ``mean``, the mean change, and ``null``; for each quantity its
-    mean and ``_low``, ``_high`` of the seed bootstrap; ``flags``, in words.
+    mean and ``_low``, ``_high`` of the seed bootstrap; ``flags``, in words: also where ``by`` is
+    coarser than a condition, so that a row pools several.
     """
     by = list(by)
-    everyone = pl.concat(
-        [frame.select(*RUN_COLUMNS) for frame in (profiles.runs, profiles.left_out)]
-    )
-    order = everyone.group_by(by, maintain_order=True).agg()
+    runs = everyone(profiles)
+    conditions = pl.struct(condition_columns(runs)).n_unique().cast(pl.Int64)
+    order = runs.group_by(by, maintain_order=True).agg(conditions=conditions)
     counts = profiles.left_out.group_by(by).agg(
         diverged=(pl.col("status") == "diverged").sum().cast(pl.Int64),
         missing=(pl.col("status") != "diverged").sum().cast(pl.Int64),
@@ -81,8 +95,10 @@ def summarise(
             pl.Series(f"{name}_low", lows[:, k]).fill_nan(None),
             pl.Series(f"{name}_high", highs[:, k]).fill_nan(None),
         ]
-    table = table.select(*by, "n", "seeds", "diverged", "missing", "mean", "null", *columns)
-    return table.with_columns(flags=_flags(profiles.metric))
+    counted = ("n", "seeds", "diverged", "missing", "conditions")
+    table = table.select(*by, *counted, "mean", "null", *columns)
+    flags = _flags(profiles.metric)
+    return table.with_columns(flags=flags).drop("conditions")
 
 
 def _intervals(
@@ -116,6 +132,7 @@ def _flags(metric: str) -> pl.Expr:
     """What a reader must know before believing a row."""
     seeds = pl.col("seeds")
     words = [
+        pl.when(pl.col("conditions") > 1).then(pl.format("pools {} conditions", "conditions")),
         pl.when(seeds == 1).then(pl.lit("one seed, no interval")),
         pl.when((seeds > 1) & (seeds < FEW_SEEDS)).then(pl.format("only {} seeds", seeds)),
         pl.when(pl.col("n") == 0).then(pl.lit("no finished run")),

@@ -14,10 +14,9 @@ import numpy as np
 import polars as pl
 
 from sweeps.errors import UserError
-from sweeps.reading.run_table import RUN_COLUMNS
 from sweeps.statistics.bootstrap import Floats, quantiles
 from sweeps.statistics.claim_spec import PERSISTENCE, Measure, Range, Where
-from sweeps.statistics.conditions import condition_columns
+from sweeps.statistics.conditions import condition_columns, everyone
 from sweeps.statistics.persistence import compare
 from sweeps.statistics.profiles import Profiles
 from sweeps.statistics.reductions import (
@@ -30,6 +29,7 @@ from sweeps.statistics.reductions import (
 )
 
 FEWEST_CONDITIONS = 4
+_REMEDIES = {"objective_distance": "; `depthsweep distance` measures it"}
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,11 @@ class Evidence:
 
     def __init__(self, profiles: Profiles) -> None:
         self._profiles = profiles
-        self._compared: dict[str, pl.DataFrame | None] = {}
+        self._compared: dict[str, pl.DataFrame | str] = {}
 
     @cached_property
     def _keys(self) -> list[str]:
-        both = [self._profiles.runs, self._profiles.left_out]
-        return condition_columns(pl.concat([frame.select(*RUN_COLUMNS) for frame in both]))
+        return condition_columns(everyone(self._profiles))
 
     def estimate(self, measure: Measure, control: str, *, tested: bool = True) -> Estimate:
         """Return what a measure is; ``tested`` says whether it needs its permutation test.
@@ -130,7 +129,7 @@ class Evidence:
         )[measure.statistic]
         hits = (known > measure.above) if measure.above is not None else (known < measure.below)
         total = chosen.runs.height + chosen.left_out.height
-        return _counted(measure, int(hits.sum()), known.len(), total, "runs", chosen)
+        return self._counted(measure, int(hits.sum()), known.len(), total, "runs", chosen)
 
     def _of_conditions(self, measure: Measure, chosen: Profiles, tested: bool) -> Estimate:
         """Reduce condition means; a condition with a single seed cannot enter."""
@@ -151,9 +150,15 @@ class Evidence:
             [frame.select(self._keys) for frame in (chosen.runs, chosen.left_out)]
         ).n_unique()
         count = conditions.height
-        notes = _weaknesses(chosen, total - count)
+        seeded = self._with_two_seeds(measure, chosen)
+        notes = _weaknesses(chosen, self._keys, total - seeded)
+        if seeded > count:
+            notes = (*notes, f"{seeded - count} without {' and '.join(keep)}")
         if count == 0:
-            return _nothing("no condition with two finished seeds", total, notes)
+            reason = "no condition with two finished seeds"
+            if seeded:
+                reason += f" has {' and '.join(keep)}{_REMEDIES.get(keep[-1], '')}"
+            return _nothing(reason, total, notes)
         values = [group.to_numpy() for group in conditions["values"]]
         means = np.array([group.mean() for group in values])
         p_value = None
@@ -197,41 +202,54 @@ class Evidence:
             p_value,
         )
 
+    def _with_two_seeds(self, measure: Measure, chosen: Profiles) -> int:
+        """Return how many conditions have the statistic of two seeds, whatever else they lack."""
+        seeds = (
+            chosen.runs.drop_nulls([measure.statistic])
+            .group_by(self._keys)
+            .agg(pl.col("seed").n_unique())
+        )
+        return int((seeds["seed"] > 1).sum())
+
     def _of_verdicts(self, measure: Measure, chosen: Profiles, control: str) -> Estimate:
         """Count conditions by their persistence verdict."""
         if control not in self._compared:
-            try:
-                self._compared[control] = compare(self._profiles, control)
-            except UserError:
-                self._compared[control] = None
+            self._compared[control] = _compared(self._profiles, control)
         table = self._compared[control]
-        if table is None:
-            return _nothing(f"no run under {control}, or none under standard")
-        if set(measure.where) <= set(table.columns):
+        if isinstance(table, pl.DataFrame) and set(measure.where) <= set(table.columns):
             # What a condition has as a whole selects conditions as it selects runs.
             table = table.filter(select(measure.where))
-        else:
-            try:
-                table = compare(chosen, control)
-            except UserError:
-                return _nothing(f"no run under {control}, or none under standard")
+        elif isinstance(table, pl.DataFrame):
+            table = _compared(chosen, control)
+        if isinstance(table, str):
+            return _nothing(table)
         known = table.filter(pl.col("verdict") != "insufficient")
         hits = int((known["verdict"] == measure.verdict).sum())
         if table.is_empty():
             return _nothing(f"no run under {control} is selected")
-        return _counted(measure, hits, known.height, table.height, "conditions", chosen)
+        return self._counted(measure, hits, known.height, table.height, "conditions", chosen)
+
+    def _counted(
+        self, measure: Measure, hits: int, known: int, total: int, unit: str, chosen: Profiles
+    ) -> Estimate:
+        few = total - known if unit == "conditions" else 0
+        notes = _weaknesses(chosen, self._keys, few)
+        if known == 0:
+            return _nothing(f"none of {total} {unit} has two finished seeds", total, notes)
+        if measure.reduce == "count":
+            return Estimate(hits, hits, hits + total - known, known, total, unit, None, notes)
+        low, high = hits / total, (hits + total - known) / total
+        return Estimate(hits / known, low, high, known, total, unit, None, notes, hits=hits)
 
 
-def _counted(
-    measure: Measure, hits: int, known: int, total: int, unit: str, chosen: Profiles
-) -> Estimate:
-    notes = _weaknesses(chosen, total - known if unit == "conditions" else 0)
-    if known == 0:
-        return _nothing(f"none of {total} {unit} has two finished seeds", total, notes)
-    if measure.reduce == "count":
-        return Estimate(hits, hits, hits + total - known, known, total, unit, None, notes)
-    low, high = hits / total, (hits + total - known) / total
-    return Estimate(hits / known, low, high, known, total, unit, None, notes, hits=hits)
+def _compared(profiles: Profiles, control: str) -> pl.DataFrame | str:
+    """Return the comparison with standard training, or why there is none."""
+    if not {control, "standard"} <= set(everyone(profiles)["control"]):
+        return f"no run under {control}, or none under standard"
+    try:
+        return compare(profiles, control)
+    except UserError as error:
+        return str(error)
 
 
 def _nothing(reason: str, of: int = 0, notes: tuple[str, ...] = ()) -> Estimate:
@@ -239,7 +257,7 @@ def _nothing(reason: str, of: int = 0, notes: tuple[str, ...] = ()) -> Estimate:
     return Estimate(nan, nan, nan, 0, of, "conditions", None, notes, blocked=reason)
 
 
-def _weaknesses(chosen: Profiles, open_conditions: int) -> tuple[str, ...]:
+def _weaknesses(chosen: Profiles, keys: list[str], open_conditions: int) -> tuple[str, ...]:
     """Return what a reader must know of the selection itself."""
     notes = []
     statuses = dict(chosen.left_out["status"].value_counts().rows())
@@ -251,7 +269,7 @@ def _weaknesses(chosen: Profiles, open_conditions: int) -> tuple[str, ...]:
     if open_conditions:
         noun = "condition" if open_conditions == 1 else "conditions"
         notes.append(f"{open_conditions} {noun} with fewer than 2 seeds")
-    seeds = chosen.runs.group_by("model", "objective", "control").agg(pl.col("seed").n_unique())
+    seeds = chosen.runs.group_by(keys).agg(pl.col("seed").n_unique())
     if not seeds.is_empty() and int(seeds["seed"].to_numpy().min()) == 2:
         notes.append("some conditions have only 2 seeds")
     return tuple(notes)

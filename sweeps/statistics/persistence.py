@@ -1,8 +1,9 @@
 """Does a depth profile outlive a control? Controlled slope against standard slope, seed by seed.
 
-``persistence`` of a condition (model × objective, and whatever else tells conditions apart): the
-slope under the control over the seeds that finished both ways, with a bootstrap interval over those
-seeds. The sign is taken along the standard slope, which for the profiles of the study is positive:
+``persistence`` of a condition (model × objective, and every other setting that varies): the slope
+under the control over the seeds that finished both ways with all other settings equal, with a
+bootstrap interval over those seeds. The sign is taken along the standard slope, which for the
+profiles of the study is positive:
 
     persists      the interval lies above 0
     reverses      the interval lies below 0
@@ -17,15 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from sweeps.declaration.settings import control_options
 from sweeps.errors import UserError, closest
 from sweeps.statistics.bootstrap import Floats, quantiles, resamples
-from sweeps.statistics.conditions import FEW_SEEDS, condition_columns
-from sweeps.statistics.profiles import FLOOR, Profiles
+from sweeps.statistics.conditions import FEW_SEEDS, everyone, require_one_a_seed
+from sweeps.statistics.profiles import FLOOR, Profiles, varied_settings
 
 VERDICTS = ("persists", "collapses", "reverses", "insufficient")
-
-# A comparison is between controls, so these tell one of its sides from the other.
-_SIDES = ("control", "control_setting")
 
 
 @dataclass(frozen=True)
@@ -89,52 +88,43 @@ def compare(
 ) -> pl.DataFrame:
     """Return one row per condition that was planned under ``control``.
 
-    Columns: model, objective and what else tells conditions apart; family, block, parameters;
+    Columns: model, objective and every other setting that varies; family, block, parameters;
     ``n`` matched seeds; ``slope_against``, ``slope_control`` (means over them); ``along``,
     ``along_low``, ``along_high``; ``retained``, ``retained_low``, ``retained_high``; ``verdict``;
     ``flags``.
 
     Raises:
-        UserError: no run of the selection has one of the two controls.
+        UserError: no run of the selection has one of the two controls, or a seed has more than
+            one counterpart.
     """
-    everyone = pl.concat(
-        [profiles.runs.select(profiles.left_out.columns[:-1]), profiles.left_out.drop("reason")]
-    )
-    known = everyone["control"].unique().sort().to_list()
+    runs = everyone(profiles)
+    known = runs["control"].unique().sort().to_list()
     for option, name in (("--control", control), ("--against", against)):
         if name not in known:
             raise UserError(f"{option} {name}: no run has it; {closest(name, known)}")
     if control == against:
         raise UserError(f"--control and --against are both {control}: compare two controls")
-    settings = everyone.filter(pl.col("control") == against)["control_setting"].unique().sort()
-    if len(settings) > 1:
+    keys, own, other = comparison_columns(runs, control, against)
+    if other:
         raise UserError(
-            f"--against {against}: runs have it with several settings ({', '.join(settings)}), so"
+            f"--against {against}: runs have it with several settings ({', '.join(other)}), so"
             " no seed has one counterpart; compare against standard"
         )
-    # What differs between the sides by construction cannot tell conditions apart, but two settings
-    # of one control can.
-    side = everyone.filter(pl.col("control") == control)
-    keys = [key for key in condition_columns(everyone) if key not in _SIDES]
-    extra = ["control_setting"] if side["control_setting"].n_unique() > 1 else []
-    described = side.group_by([*keys, *extra], maintain_order=True).agg(
-        pl.col("family", "kind", "block", "parameters").first(),
-        planned=pl.len().cast(pl.Int64),
-        diverged=(pl.col("status") == "diverged").sum().cast(pl.Int64),
-    )
-    slopes = profiles.runs.select(*keys, "control", "control_setting", "seed", "slope", "mean")
-    ours = slopes.filter(pl.col("control") == control).drop("control")
-    theirs = slopes.filter(pl.col("control") == against).select(
-        *keys, "seed", pl.col("slope").alias("reference")
-    )
-    matched = (
-        ours.join(theirs, on=[*keys, "seed"], how="inner", nulls_equal=True)
-        .drop_nulls(["slope", "reference"])
-        .group_by([*keys, *extra])
-        .agg("slope", "reference", pl.col("mean").mean())
+    described = (
+        runs.filter(pl.col("control") == control)
+        .group_by([*keys, *own], maintain_order=True)
+        .agg(
+            pl.col("family", "kind", "block", "parameters").first(),
+            planned=pl.len().cast(pl.Int64),
+            diverged=(pl.col("status") == "diverged").sum().cast(pl.Int64),
+        )
     )
     table = described.join(
-        matched, on=[*keys, *extra], how="left", nulls_equal=True, maintain_order="left"
+        _matched(profiles.runs, keys, own, control, against),
+        on=[*keys, *own],
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
     )
     judged = [
         judge(Paired(_array(slope), _array(reference)))
@@ -151,6 +141,51 @@ def compare(
         )
         .with_columns(flags=_flags(profiles.metric))
         .drop("slope", "reference", "planned", "mean")
+    )
+
+
+def comparison_columns(
+    runs: pl.DataFrame, control: str, against: str
+) -> tuple[list[str], list[str], list[str]]:
+    """Return what tells apart the conditions of a comparison, on which both sides agree; then which
+    options of the one control vary, and which of the other.
+
+    A setting that differs between the two controls only is a key as well: seeds are matched with
+    all other settings equal.
+    """
+    sides = runs.filter(pl.col("control").is_in([control, against]))
+    options = control_options()
+    keys = ["model", "objective"]
+    keys += [
+        name
+        for name in varied_settings(sides.drop(options), keys)
+        if name not in ("control", *options)
+    ]
+    by_side = [
+        [name for name in options if runs.filter(pl.col("control") == side)[name].n_unique() > 1]
+        for side in (control, against)
+    ]
+    return keys, by_side[0], by_side[1]
+
+
+def _matched(
+    runs: pl.DataFrame, keys: list[str], own: list[str], control: str, against: str
+) -> pl.DataFrame:
+    """Return the slopes of matched seeds as lists, a row per condition.
+
+    Raises UserError where a seed does not have one counterpart.
+    """
+    ours = runs.filter(pl.col("control") == control)
+    theirs = runs.filter(pl.col("control") == against)
+    require_one_a_seed(ours, [*keys, *own], f"--control {control}")
+    require_one_a_seed(theirs, keys, f"--against {against}")
+    reference = theirs.select(*keys, "seed", pl.col("slope").alias("reference"))
+    return (
+        ours.select(*keys, *own, "seed", "slope", "mean")
+        .join(reference, on=[*keys, "seed"], how="inner", nulls_equal=True)
+        .drop_nulls(["slope", "reference"])
+        .group_by([*keys, *own])
+        .agg("slope", "reference", pl.col("mean").mean())
     )
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import polars as pl
 
 from sweeps.errors import UserError, closest
-from sweeps.reading.run_table import RUN_COLUMNS
+from sweeps.reading.run_table import setting_columns
 from sweeps.reading.tables import Tables
 from sweeps.spec import METRICS
 
@@ -31,19 +31,6 @@ QUANTITIES: tuple[str, ...] = (
 )
 
 DEFAULT_BY = ("model", "objective", "control")
-# Settings that tell runs apart beyond the default: they split a condition only where they differ.
-SPLITTING = (
-    "model_source",
-    "dataset",
-    "control_setting",
-    "steps",
-    "batch_size",
-    "sequence_length",
-    "peak_learning_rate",
-    "weight_decay",
-    "precision",
-)
-
 # A mean change below this is rounding of the probe's float32 forward pass, not fine-tuning. The
 # CKA distances are quadratic in the Procrustes distance.
 FLOOR: dict[str, float] = {
@@ -193,23 +180,29 @@ def _left_out(
             .then(pl.lit(unmeasured))
             .otherwise(pl.lit(f"not probed {moment}"))
         )
-        .select(*RUN_COLUMNS, "reason")
+        .select(*every_run.columns, "reason")
     )
 
 
 def run_summary(profiles: Profiles, digits: int = 6) -> pl.DataFrame:
     """Return one row per run, with or without a profile: what ran, how it ended, its quantities.
 
-    Numbers are rounded to ``digits`` significant ones: enough to check any table made of them.
+    Of the settings, those that differ between runs. Numbers are rounded to ``digits`` significant
+    ones: enough to check any table made of them.
     """
+    every = pl.concat([profiles.runs, profiles.left_out], how="diagonal")
+    differing = [
+        name
+        for name in setting_columns(profiles.left_out.drop("reason"))
+        if name not in DEFAULT_BY and every[name].n_unique() > 1
+    ]
     about = [
         *("model", "family", "block", "model_layers", "model_width", "parameters"),
-        *("pretraining_loss", "unigram_entropy", "objective", "control", "seed"),
-        *("objective_distance", "status", "last_step"),
+        *("pretraining_loss", "unigram_entropy", "objective", "control", *differing, "seed"),
+        *("objective_distance", "status", "last_step", "final_loss", "seconds"),
     ]
     quantities = [name for name in QUANTITIES if name != "steepness"]
-    every = pl.concat([profiles.runs, profiles.left_out], how="diagonal")
-    order = ["model", "objective", "control", "seed", "run_id"]
+    order = [*DEFAULT_BY, *differing, "seed", "run_id"]
     return (
         every.select("run_id", *about, "blocks", "mean", "null", *quantities)
         .sort(order)
@@ -219,7 +212,7 @@ def run_summary(profiles: Profiles, digits: int = 6) -> pl.DataFrame:
 
 def varied_settings(runs: pl.DataFrame, by: Sequence[str]) -> list[str]:
     """Return the settings that differ within a group of ``by`` though the seed is the replicate."""
-    settings = [name for name in (*DEFAULT_BY, *SPLITTING) if name not in by]
+    settings = [name for name in setting_columns(runs) if name not in by]
     if runs.is_empty():
         return []
     most = runs.group_by(by).agg(pl.col(settings).n_unique()).select(pl.col(settings).max())

@@ -51,8 +51,10 @@ def closing_record(data: Any) -> dict[str, Any] | None:
     """Return the content of a DONE.json, or None for what is not one."""
     if not isinstance(data, dict) or data.get("status") not in get_args(Status):
         return None
-    step, parts = data.get("step"), data.get("parts")
+    step, parts, loss = data.get("step"), data.get("parts"), data.get("loss")
     if not isinstance(step, int) or not isinstance(parts, dict) or not is_whole(data):
+        return None
+    if loss is not None and not isinstance(loss, float):
         return None
     sound = all(_is_part(name, entry) for name, entry in parts.items())
     return data if sound else None

@@ -19,7 +19,8 @@ STEPS = pa.schema(
     [
         *_KEY,
         pa.field("loss", pa.float64()),
-        pa.field("learning_rate", pa.float64()),
+        # Of this step: the setting ``learning_rate`` is the highest that the schedule reaches.
+        pa.field("scheduled_learning_rate", pa.float64()),
         # Over all trainable parameters together, before any clipping.
         pa.field("grad_norm", pa.float64()),
         # Factor of the optional global clipping; 1 where there is none.

@@ -20,6 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,7 @@ class Store:
         write_text(folder / "spec.yaml", sweep.text)
         resolved = {
             "name": sweep.name,
+            "recorded": datetime.now(UTC).isoformat(),
             "description": sweep.description,
             "runs": [
                 {"run_id": run.run_id, "spec": run.model_dump(mode="json")} for run in sweep.runs
@@ -146,6 +148,28 @@ class Store:
                 f"{folder}: the record of sweep {name} cannot be read ({detail}); give the sweep"
                 " file to `depthsweep run` again, which writes it anew"
             ) from None
+
+    def newest_sweep(self) -> str:
+        """Return the sweep that was run last; raise UserError where the store holds none."""
+        names = self.sweep_names()
+        if not names:
+            raise UserError(
+                f"store {self.location}: it holds no sweep; --all asks every run it has"
+            )
+        return max(names, key=lambda name: (self._resolved(name).get("recorded") or "", name))
+
+    def strays(self) -> list[str]:
+        """Return the runs that no sweep names, or names any more, by their ids in order."""
+        named = {
+            entry.get("run_id")
+            for name in self.sweep_names()
+            for entry in self._resolved(name).get("runs", ())
+        }
+        return [folder.run_id for folder in self.runs() if folder.run_id not in named]
+
+    def _resolved(self, name: str) -> dict[str, Any]:
+        record = read_if_readable(self.sweep_folder(name) / "resolved.json")
+        return record if isinstance(record, dict) else {}
 
     # -------------------------------------------------------------------------------------- runs
     def run(self, run_id: str) -> RunFolder:

@@ -5,7 +5,7 @@
                                            `cancel` find the cluster by the sweep's name
 
 Beside ``study.yaml`` the claims are ``study.claims.yaml``, or ``claims.yaml`` for every sweep of
-the folder. A record of a job names the cluster's profile; no address, no secret.
+the folder. A sweep that brings none is judged by none. A record of a job names the cluster's profile; no address, no secret.
 """
 
 from __future__ import annotations
@@ -16,26 +16,25 @@ from typing import Any
 from sweeps.files.whole_files import Place, read_json, write_json, write_text
 from sweeps.store.store import Store
 
-LIBRARY = Path(__file__).parents[1] / "library"
-
 
 def keep_claims(store: Store, sweep: str, sweep_file: Path) -> None:
-    """Keep a copy of the claims beside a sweep file; nothing where there are none."""
+    """Keep a copy of the claims beside a sweep file; where there are none, none are kept."""
     for path in (sweep_file.with_suffix(".claims.yaml"), sweep_file.with_name("claims.yaml")):
         if path.is_file():
             write_text(_kept(store, sweep), path.read_text(encoding="utf-8"))
             return
+    _kept(store, sweep).unlink(missing_ok=True)
 
 
-def find_claims(store: Store, sweep: str, given: str | None = None) -> Path:
-    """Return the claims file of a sweep: the one given, the one kept, or the study's own.
+def find_claims(store: Store, sweep: str, given: str | None = None) -> Path | None:
+    """Return the claims file of a sweep: the one given or the one kept; None where it brought none.
 
     ``store`` is one for reading: see ``Store.reading``.
     """
     if given is not None:
         return Path(given)
     kept = _kept(store, sweep)
-    return kept if isinstance(kept, Path) and kept.is_file() else LIBRARY / "claims.yaml"
+    return kept if isinstance(kept, Path) and kept.is_file() else None
 
 
 def _kept(store: Store, sweep: str) -> Place:

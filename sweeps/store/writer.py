@@ -7,6 +7,7 @@ names with the same rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import PurePosixPath
@@ -46,11 +47,15 @@ class RunWriter:
         # Parts that count, by path in the folder: bytes, SHA-256 and rows as they were written.
         # What befalls a file later on is then seen, and not taken for its content.
         self._parts: dict[str, dict[str, Any]] = {}
+        self._loss: float | None = None
 
     def add(self, table: str, step: int, rows: Iterable[dict[str, Any]]) -> None:
         """Append rows of ``step``; run id and step are added to each."""
         key = {"run_id": self._run.run_id, "step": step}
-        self._rows[table].extend({**key, **row} for row in rows)
+        added = [{**key, **row} for row in rows]
+        self._rows[table].extend(added)
+        if table == "steps":
+            self._loss = added[-1]["loss"]
 
     def end_step(self, step: int) -> bool:
         """Write the parts that ``step`` completes; return whether it does."""
@@ -91,9 +96,21 @@ class RunWriter:
             name: {"rows": entry["rows"], "sha256": entry["sha256"]}
             for name, entry in self._parts.items()
         }
-        closing = sealed({"status": status, "step": step, "parts": parts})
+        loss = self._last_loss(step)
+        closing = sealed({"status": status, "step": step, "loss": loss, "parts": parts})
         path = self._folder.path / "DONE.json"
         patiently(partial(write_json, path, closing, self._guard), path)
+
+    def _last_loss(self, step: int) -> float | None:
+        """Return the loss of the last step, None where it is not finite.
+
+        An attempt that continued after the last step has it in a part only.
+        """
+        if self._loss is None and step:
+            path = self._folder.part_path("steps", *self._run.part_of(step))
+            with local_file(path) as file:
+                self._loss = pq.read_table(file, columns=["loss"])["loss"][-1].as_py()
+        return self._loss if self._loss is not None and math.isfinite(self._loss) else None
 
     def _flush(self, first: int, last: int) -> None:
         for table, schema in TABLES.items():

@@ -20,15 +20,15 @@ import polars as pl
 
 from sweeps.reading.tables import open_store
 from sweeps.statistics.claims import evaluate, read_claims
-from sweeps.statistics.conditions import condition_columns, layer_bands, summarise
+from sweeps.statistics.conditions import condition_columns, everyone, layer_bands, summarise
 from sweeps.statistics.persistence import verdicts_by_metric
 from sweeps.statistics.profiles import measure_each
 from sweeps.store.schema import NULL_METRICS
 from sweeps.store.store import Store
-from sweeps.store.sweep_records import find_claims
 from tests.planted_store import paper_runs, plant_paper
 
 REPEATS = 5
+CLAIMS = Path(__file__).parents[2] / "sweeps" / "library" / "paper.claims.yaml"
 
 
 def best(work: Callable[[], Any]) -> float:
@@ -45,11 +45,11 @@ def findings(store: Store) -> None:
     """Profile, persistence and claims under every distance, from an unopened store."""
     tables = open_store(store.root, sweep="paper")
     profiles = measure_each(tables, NULL_METRICS)
-    keys = condition_columns(profiles["procrustes"].runs)
+    keys = condition_columns(everyone(profiles["procrustes"]))
     summarise(profiles["procrustes"], keys)
     layer_bands(profiles["procrustes"], keys)
     verdicts_by_metric(profiles)
-    evaluate(read_claims(find_claims(store, "paper")).claims, profiles)
+    evaluate(read_claims(CLAIMS).claims, profiles)
 
 
 def aggregate_polars(store: Store) -> pl.DataFrame:

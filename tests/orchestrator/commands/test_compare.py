@@ -13,6 +13,7 @@ from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.store.store import Store
 
+CLAIMS = "sweeps/library/paper.claims.yaml"
 MAIN = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 
 
@@ -53,14 +54,15 @@ def test_compare_gives_each_condition_its_verdict(store: Path, tmp_path: Path) -
 
 
 def test_claims_are_judged_with_their_numbers(store: Path) -> None:
-    done = depthsweep("claims", "toy", "--store", str(store))
+    done = depthsweep("claims", "toy", "--store", str(store), "--claims", CLAIMS)
     assert done.returncode == 0, done.stderr
     assert "✓ C2 SUPPORTED" in done.stdout
     assert "✓ C3 SUPPORTED" in done.stdout
     assert "✗ C4 CONTRADICTED" in done.stdout
     assert "? C5 INSUFFICIENT DATA" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
-    page = json.loads(depthsweep("claims", "toy", "--store", str(store), "--json").stdout)
+    done = depthsweep("claims", "toy", "--store", str(store), "--claims", CLAIMS, "--json")
+    page = json.loads(done.stdout)
     assert page["claims"][0]["tests"][0]["value"] == 1.0
     assert page["claims"][3]["tests"][0]["value"] is None
 
@@ -71,6 +73,7 @@ def test_claims_are_judged_with_their_numbers(store: Path) -> None:
         (["compare", "toy", "--control", "layer_clip"], "--control layer_clip: no run has it"),
         (["claims", "toy", "--claims", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["claims", "tyo"], "did you mean 'toy'"),
+        (["claims", "toy"], "came with no claims: write toy.claims.yaml beside its sweep file"),
     ],
 )
 def test_a_users_mistake_is_one_line(store: Path, arguments: list[str], message: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from planted_store import run_spec, write_run
+from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.store.store import Store
 
@@ -25,6 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store.at(str(tmp_path_factory.mktemp("cli") / "store"))
     write_run(store, run_spec("gpt2"), [0.1, 0.3])
     write_run(store, run_spec("opt"), [0.1, 0.5])
+    save_sweep(store, "toy", [run_spec("gpt2"), run_spec("opt")])
     return store.root
 
 
@@ -56,7 +57,7 @@ def test_a_wrong_query_is_one_line_with_the_columns(store: Path) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "nope" in done.stderr
-    assert "runs: run_id, model, model_source" in done.stderr
+    assert "runs: run_id, model, objective" in done.stderr
 
 
 def test_a_store_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:

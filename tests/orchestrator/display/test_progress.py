@@ -5,13 +5,14 @@ from rich.console import Console
 
 from orchestrator.display.progress import Board, Display, duration
 from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.settings import run_labels
 
 RUNS = {run.run_id: run for run in read_sweep("sweeps/library/demo.yaml").runs[:2]}
 FIRST, SECOND = RUNS
 
 
 def test_a_board_follows_the_events():
-    board = Board(RUNS)
+    board = Board(RUNS, run_labels(list(RUNS.values())))
     assert board.seconds_left() is None
     board.apply(FIRST, "started", {})
     board.apply(FIRST, "progress", {"step": 30, "loss": 2.5})
@@ -30,7 +31,7 @@ def test_a_board_follows_the_events():
 def test_a_log_gets_one_line_for_each_end_with_its_error():
     output = io.StringIO()
     console = Console(file=output, force_terminal=False, width=200)
-    with Display(Board(RUNS), console) as display:
+    with Display(Board(RUNS, run_labels(list(RUNS.values()))), console) as display:
         display.event(FIRST, "started", {})
         display.event(FIRST, "ended", {"status": "finished", "loss": 1.25})
         display.event(SECOND, "ended", {"status": "failed", "error": "[red]OSError[/red]"})
@@ -43,7 +44,7 @@ def test_a_log_gets_one_line_for_each_end_with_its_error():
 def test_a_terminal_shows_the_running_runs():
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=80, height=20)
-    with Display(Board(RUNS), console) as display:
+    with Display(Board(RUNS, run_labels(list(RUNS.values()))), console) as display:
         display.event(FIRST, "started", {})
         display.event(FIRST, "progress", {"step": 12, "loss": 3.5})
     shown = output.getvalue()
@@ -55,7 +56,10 @@ def test_a_terminal_shows_the_running_runs():
 def test_a_log_hears_of_a_sweep_in_which_nothing_ends(monkeypatch):
     monkeypatch.setattr("orchestrator.display.progress.LINE_SECONDS", 0.05)
     output = io.StringIO()
-    with Display(Board(RUNS), Console(file=output, force_terminal=False, width=200)) as display:
+    with Display(
+        Board(RUNS, run_labels(list(RUNS.values()))),
+        Console(file=output, force_terminal=False, width=200),
+    ) as display:
         display.event(FIRST, "started", {})
         until = time.monotonic() + 20
         while not output.getvalue() and time.monotonic() < until:

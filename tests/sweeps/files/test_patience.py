@@ -52,7 +52,7 @@ def test_a_part_survives_a_full_disk_whole_and_once(tmp_path, monkeypatch):
     run = make_run(steps=3)
     folder = RunFolder(tmp_path / run.run_id)
     writer = RunWriter(run, folder, lambda: None)
-    row = {"loss": 1.0, "learning_rate": 0.1, "grad_norm": 1.0, "clip_coefficient": 1.0}
+    row = {"loss": 1.0, "scheduled_learning_rate": 0.1, "grad_norm": 1.0, "clip_coefficient": 1.0}
     real, calls = pa.parquet.write_table, []
 
     def write_table(table, path, **options):

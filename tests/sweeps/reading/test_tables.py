@@ -39,7 +39,7 @@ def test_rows_carry_the_columns_of_their_run(store: Store) -> None:
         "classification",
         "equal_step",
     )
-    assert (row["seed"], row["control_setting"], row["block"]) == (3, "mean", "sequential")
+    assert (row["seed"], row["target"], row["block"]) == (3, "mean", "sequential")
     assert (row["width"], row["model_width"], row["model_layers"]) == (768, 768, 4)
     assert tables.steps().collect().height == 20
     assert tables.layers().collect().height == 20 * 6

@@ -164,6 +164,6 @@ def test_two_settings_of_a_control_are_two_conditions(tmp_path: Path) -> None:
             write_run(store, run_spec(control=control, seed=seed), line(slope))
     profiles = measure(open_store(store.root))
     table = compare(profiles, control="layer_clip")
-    assert table.select(pl.col("control_setting").sort()).to_series().to_list() == ["0.1", "0.5"]
+    assert table.select(pl.col("max_norm").sort()).to_series().to_list() == [0.1, 0.5]
     with pytest.raises(UserError, match="several settings"):
         compare(profiles, control="standard", against="layer_clip")

@@ -149,4 +149,4 @@ def test_settings_that_differ_within_a_condition_are_found(store: Store) -> None
     write_run(store, run_spec(seed=0), [0.1, 0.2])
     write_run(store, run_spec(seed=0, learning_rate=5e-4), [0.1, 0.2])
     runs = open_store(store.root).runs().collect()
-    assert varied_settings(runs, ["model", "objective", "control"]) == ["peak_learning_rate"]
+    assert varied_settings(runs, ["model", "objective", "control"]) == ["learning_rate"]
