@@ -40,7 +40,6 @@ def command(location: str, fix: bool, as_json: bool) -> int:
         for run_id in strays:
             click.echo(f"{run_id}: belongs to no sweep of the store; `forget {run_id}` drops it")
         runs = len(store.runs())
-        click.echo(
-            f"{runs} runs looked at, {len(findings)} findings{', mended' * fix}, {len(strays)} of no sweep"
-        )
+        found = f"{len(findings)} findings{', mended' * fix}"
+        click.echo(f"{runs} runs looked at, {found}, {len(strays)} of no sweep")
     return 1 if findings and not fix else 0

@@ -147,10 +147,7 @@ def _table(runs: list[dict[str, Any]], shown: list[str]) -> list[str]:
         groups.setdefault(key, Counter())[run["state"]] += 1
     names = ["model", "objective", "control", *(runs[0]["settings"] if runs else ())]
     columns = [
-        *[
-            Column(name, [key[k] for key in groups], rigid=k == 0, kept=True)
-            for k, name in enumerate(names)
-        ],
+        *[Column(name, [key[k] for key in groups], kept=True) for k, name in enumerate(names)],
         *[
             Column(state, [str(n[state] or "·") for n in groups.values()], right=True, kept=True)
             for state in shown

@@ -51,7 +51,7 @@ TAKEN = frozenset(
         *("steepness_low", "steepness_high", "slope_against", "slope_control", "along"),
         *("along_low", "along_high", "retained", "retained_low", "retained_high", "verdict"),
         *("verdict_procrustes", "verdict_cka_distance", "verdict_cka_distance_debiased"),
-        *("treatment", "condition", "ratio", "relative", "spread", "start", "stop", "runs"),
+        *("treatment", "setting", "ratio", "relative", "spread", "start", "stop", "runs"),
     )
 )
 
@@ -82,8 +82,9 @@ class Setting:
             if found is None:
                 break
         if found is None and len(self.path) == 2 and self.name in HEADS:
-            return getattr(getattr(run, self.path[0]), "label", None)
-        return found if isinstance(found, self.kind) else _scalar(found, self.kind)
+            label: str | None = getattr(getattr(run, self.path[0]), "label", None)
+            return label
+        return _scalar(found, self.kind)
 
 
 def _scalar(value: Any, kind: type) -> Scalar:

@@ -126,7 +126,7 @@ def gather(
 def _labelled(
     table: pl.DataFrame, extra: Sequence[str], lead: str = "control", name: str = "treatment"
 ) -> pl.DataFrame:
-    """Add ``treatment``: the control, and every other setting that tells two conditions apart."""
+    """Add ``name``: the column ``lead``, and each setting of ``extra`` that has a value."""
     parts = [pl.col(lead).fill_null("")]
     for key in extra:
         said = pl.col(key).cast(pl.String).fill_null("")

@@ -5,7 +5,8 @@
                                            `cancel` find the cluster by the sweep's name
 
 Beside ``study.yaml`` the claims are ``study.claims.yaml``, or ``claims.yaml`` for every sweep of
-the folder. A sweep that brings none is judged by none. A record of a job names the cluster's profile; no address, no secret.
+the folder. A sweep that brings none is judged by none. A record of a job names the cluster's
+profile; no address, no secret.
 """
 
 from __future__ import annotations

@@ -6,13 +6,16 @@ import json
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
 
+import polars as pl
 import pytest
 from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.files.whole_files import read_json, write_json
 from sweeps.reading.objective_distance import record_distance
 from sweeps.reading.tables import open_store
+from sweeps.report.charts import persistence_chart, treatments
 from sweeps.report.data import ReportData, gather
 from sweeps.report.page import render
 from sweeps.statistics.claim_spec import Claim, ClaimsFile, Measure, Test
@@ -118,6 +121,52 @@ def test_every_chart_has_an_accessible_name(page: str) -> None:
     charts = [attributes for _, attributes in parser.tags if "data-chart" in attributes]
     assert len(charts) >= 9
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in charts)
+
+
+def test_a_sweep_that_brings_no_claims_is_judged_by_none(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    write_run(store, run_spec(), [0.1, 0.2])
+    save_sweep(store, "toy", [run_spec()])
+    data = gather(open_store(store.root, sweep="toy"), "toy", "", "", None)
+    page = render(data, datetime(2026, 1, 2, tzinfo=UTC))
+    assert "<h2>Slopes</h2>" in page
+    assert "<h2>Claims</h2>" not in page
+    assert '<article class="claim' not in page
+
+
+def test_each_learning_rate_has_a_cell_a_legend_and_a_row(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    runs = []
+    for rate, kept in ((1e-3, 0.005), (1e-4, 0.3)):
+        for seed in range(3):
+            for control, slope in (("standard", 0.3), ("equal_step", kept)):
+                run = run_spec("m", "clm", control, seed, learning_rate=rate)
+                noise = 0.01 * (seed - 1)
+                profile = [0.2 + (slope + noise) * i / 6 for i in range(1, 7)]
+                write_run(store, run, profile, status="diverged" if seed == 2 else "finished")
+                runs.append(run)
+    save_sweep(store, "toy", runs)
+    data = gather(open_store(store.root, sweep="toy"), "toy", "", "", None)
+    cells = data.tables["persistence"].select("setting", "verdict").rows()
+    assert cells == [
+        ("m · learning_rate 0.001", "collapses"),
+        ("m · learning_rate 0.0001", "persists"),
+    ]
+    assert persistence_chart(data).spec["layer"][0]["encoding"]["y"]["field"] == "setting"
+    assert treatments(data)[0] == "standard · learning_rate 0.0001"
+    assert set(data.left_out["treatment"]) == set(treatments(data))
+    assert sorted(data.tables["curves"]["treatment"].unique()) == sorted(treatments(data))
+
+
+def test_a_sweep_over_steps_has_its_ratios(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    runs = [run_spec(steps=steps, probe_every=24, part_steps=24) for steps in (24, 48)]
+    for run in runs:
+        write_run(store, run, [0.1, 0.2])
+    save_sweep(store, "toy", runs)
+    ratios = gather(open_store(store.root, sweep="toy"), "toy", "", "", None).tables["ratios"]
+    ends = dict(ratios.group_by("treatment").agg(pl.col("stop").max()).rows())
+    assert ends == {"standard · steps 24": 24, "standard · steps 48": 48}
 
 
 def test_a_sweep_not_begun_has_a_page(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -244,6 +244,10 @@ def test_claims_beside_a_sweep_file_stay_with_the_sweep(tmp_path: Path) -> None:
     (tmp_path / "study.claims.yaml").write_text("its own")
     keep_claims(store, "study", sweep_file)
     assert find_claims(store, "study").read_text() == "its own"
+    (tmp_path / "study.claims.yaml").unlink()
+    (tmp_path / "claims.yaml").unlink()
+    keep_claims(store, "study", sweep_file)
+    assert find_claims(store, "study") is None
     assert store.sweep_names() == []
     assert find_claims(store, "study", "given.yaml") == Path("given.yaml")
 
@@ -255,6 +259,47 @@ def test_the_library_holds_the_study_on_any_sweep(path: Path, tmp_path: Path) ->
     store = plant_paper(tmp_path / "store", steps=8, part_steps=8)
     by_metric = measure_each(open_store(store.root, sweep="paper"), ["procrustes"])
     assert {result.verdict for result in evaluate(claims, by_metric)} == {SUPPORTED}
+
+
+def test_what_lacks_is_what_is_named(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        write_run(store, run_spec("gpt2", "clm", seed=seed, **BRIEF), _line(0.3))
+        write_run(store, run_spec("gpt2", "contrastive", seed=seed, **BRIEF), _line(0.3))
+    profiles = {"procrustes": measure(open_store(store.root))}
+    correlation = judged(profiles)["C6"].tests[0].estimate
+    assert correlation.blocked == (
+        "no condition with two finished seeds has objective_distance; `depthsweep distance`"
+        " measures it"
+    )
+    assert correlation.notes == ("2 without objective_distance",)
+    record_distance(store, run_spec("gpt2", "clm", **BRIEF), [0.5])
+    profiles = {"procrustes": measure(open_store(store.root))}
+    correlation = judged(profiles)["C6"].tests[0].estimate
+    assert correlation.blocked == "only 1 conditions to correlate"
+    assert correlation.notes == ("1 without objective_distance",)
+
+
+def test_one_seed_of_each_is_what_lacks_where_the_distance_is_known(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for rate in (1e-3, 1e-4):
+        run = run_spec("gpt2", "clm", learning_rate=rate, **BRIEF)
+        write_run(store, run, _line(0.3))
+        record_distance(store, run, [0.5])
+    profiles = {"procrustes": measure(open_store(store.root))}
+    correlation = judged(profiles)["C6"].tests[0].estimate
+    assert correlation.blocked == "no condition with two finished seeds"
+    assert correlation.notes == ("2 conditions with fewer than 2 seeds",)
+
+
+def test_the_sweeps_of_the_library_bring_the_claims_that_are_about_them(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    brought = {}
+    for name in ("paper", "replica", "demo"):
+        keep_claims(store, name, LIBRARY.with_name(f"{name}.yaml"))
+        found = find_claims(store, name)
+        brought[name] = None if found is None else len(read_claims(found).claims)
+    assert brought == {"paper": 5, "replica": 5, "demo": None}
 
 
 def test_a_share_says_how_many_of_how_many(tmp_path: Path) -> None:

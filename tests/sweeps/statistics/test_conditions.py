@@ -80,6 +80,12 @@ def test_the_page_fits_and_mentions_every_diverged_run(profiles: Profiles) -> No
     assert "[" not in opt
 
 
+def test_a_row_that_pools_conditions_says_how_many(profiles: Profiles) -> None:
+    flags = dict(summarise(profiles, ["control"]).select("control", "flags").rows())
+    assert flags["standard"].startswith("pools 4 conditions")
+    assert "pools" not in flags["equal_step"]
+
+
 def test_by_accepts_only_columns_of_runs(profiles: Profiles) -> None:
     assert parse_by(None, profiles.runs) == BY
     assert parse_by("family, control", profiles.runs) == ["family", "control"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,25 @@ def test_a_control_that_no_run_has_is_a_users_mistake(profiles: Profiles) -> Non
         compare(profiles, control="equal_steps")
     with pytest.raises(UserError, match="compare two controls"):
         compare(profiles, control="standard")
+
+
+def test_seeds_are_matched_with_all_other_settings_equal(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        write_run(store, run_spec(seed=seed, learning_rate=1e-3), line(0.3))
+        other = run_spec(control="equal_step", seed=seed, learning_rate=1e-4)
+        write_run(store, other, line(0.2))
+    row = compare(measure(open_store(store.root))).row(0, named=True)
+    assert (row["learning_rate"], row["n"], row["verdict"]) == (1e-4, 0, "insufficient")
+    assert row["flags"].startswith("0 of 3 seeds matched")
+
+
+@pytest.mark.parametrize("control", ["standard", "equal_step"])
+def test_a_seed_with_two_counterparts_is_refused(profiles: Profiles, control: str) -> None:
+    twice = profiles.runs.filter(control=control).head(1)
+    doubled = replace(profiles, runs=pl.concat([profiles.runs, twice]))
+    with pytest.raises(UserError, match="no seed has one counterpart"):
+        compare(doubled)
 
 
 def test_two_settings_of_a_control_are_two_conditions(tmp_path: Path) -> None:

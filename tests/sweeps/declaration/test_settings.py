@@ -1,0 +1,86 @@
+"""The names of settings, and what a line about a run says of them."""
+
+from __future__ import annotations
+
+import pytest
+from planted_store import run_spec
+
+from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.settings import run_labels, settings_of, text_of, varied
+from sweeps.declaration.sweep_spec import Settings
+from sweeps.spec import LayerClip
+
+SWEEP = """
+name: schedules
+models: {tiny: {standin: gpt2}}
+objectives:
+  sentiment: {kind: classification, data: {file: texts.jsonl, columns: {label: feeling}}}
+  topic: {kind: classification, labels: 4, data: {file: texts.jsonl}}
+  clm: {data: {builtin: python-docs}}
+probe: {data: {builtin: python-docs}}
+defaults: {steps: 9, batch_size: 4, sequence_length: 8, learning_rate: 1e-3, betas: [0.8, 0.99]}
+blocks:
+  - name: all
+    grid:
+      model: [tiny]
+      objective: [sentiment, topic, clm]
+      control: [standard, {layer_clip: {max_norm: 0.5}}]
+      schedule: [linear, constant]
+      warmup_steps: [0, 2]
+      seed: [0, 1]
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "texts.jsonl").write_text('{"text": "fine", "label": 1, "feeling": 0}\n')
+    (folder / "schedules.yaml").write_text(SWEEP)
+    return read_sweep(folder / "schedules.yaml").runs
+
+
+def test_every_flat_key_of_a_sweep_file_is_a_setting_of_that_name() -> None:
+    assert set(Settings.model_fields) <= {one.name for one in settings_of()}
+
+
+def test_an_objective_goes_by_the_name_that_the_sweep_gives_it(runs) -> None:
+    by_name = {one.name: one for one in settings_of()}
+    assert {by_name["objective"].value(run) for run in runs} == {"sentiment", "topic", "clm"}
+    kinds = {by_name["objective"].value(run): by_name["objective_kind"].value(run) for run in runs}
+    assert kinds == {"sentiment": "classification", "topic": "classification", "clm": "clm"}
+    first = runs[0]
+    unnamed = first.objective.model_copy(update={"name": None})
+    assert first.model_copy(update={"objective": unnamed}).run_id == first.run_id
+
+
+def test_lists_and_mappings_are_text_in_full(runs) -> None:
+    by_name = {one.name: one for one in settings_of()}
+    assert by_name["betas"].value(runs[0]) == "0.8,0.99"
+    assert by_name["objective_columns"].value(runs[0]) == "label=feeling,text=text"
+    assert by_name["target"].value(runs[0]) is None
+
+
+def test_a_line_names_what_tells_a_run_from_the_others(runs) -> None:
+    assert [one.name for one in varied(runs)] == ["warmup_steps", "schedule"]
+    labels = run_labels(runs)
+    assert len(set(labels.values())) == len(runs) == 48
+    assert "tiny sentiment standard warmup_steps 0 schedule linear seed 0" in labels.values()
+
+
+def test_what_does_not_vary_is_not_said() -> None:
+    runs = [run_spec(seed=seed, control=LayerClip(max_norm=0.5)) for seed in (0, 1)]
+    assert list(run_labels(runs).values()) == [run.describe() for run in runs]
+    assert varied(runs) == varied([]) == []
+
+
+def test_a_setting_of_one_model_that_another_has_not_is_found_where_it_varies() -> None:
+    runs = [run_spec("a"), run_spec("a", learning_rate=1e-4), run_spec("b", learning_rate=1e-5)]
+    assert [one.name for one in varied(runs)] == ["learning_rate"]
+    assert [one.name for one in varied(runs[1:])] == []
+
+
+def test_values_are_written_for_a_person() -> None:
+    assert text_of(None) == "–"
+    assert text_of(1e-5) == "1e-05"
+    assert text_of("a" * 64) == "a" * 12
+    assert text_of("constant") == "constant"

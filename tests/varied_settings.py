@@ -1,0 +1,105 @@
+"""For any setting of a run, found by rule: two valid runs that differ in it alone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from planted_store import run_spec
+from pydantic import ValidationError
+
+from sweeps.declaration.settings import HEADS, Setting, condition_settings
+from sweeps.spec import (
+    BuiltinData,
+    EqualStep,
+    FileData,
+    FolderModel,
+    HubData,
+    HubModel,
+    LayerClip,
+    RunSpec,
+    StandinModel,
+)
+
+_MODELS = (
+    HubModel(hub="a/b", revision="0" * 40, pretraining="clm"),
+    FolderModel(folder="models/mine", digest="1" * 64, pretraining="clm"),
+    StandinModel(standin="gpt2", pretraining="clm", digest="2" * 64),
+)
+_DATA = (
+    HubData(hub="c/d", revision="3" * 40),
+    FileData(file="texts/mine.jsonl", digest="4" * 64),
+    BuiltinData(builtin="python-docs", digest="5" * 64),
+)
+_CONTROLS = (EqualStep(), LayerClip(max_norm=0.1))
+# What a field of any type may hold instead of what it holds.
+_OTHERS = (
+    *(3, 5, 32, 512, 0.25, 0.02, [0.8, 0.99], ["procrustes", "mean_shift"], {"text": "body"}),
+    *(
+        "6" * 40,
+        "mlm",
+        "first",
+        "constant",
+        "bf16",
+        "median",
+        "all",
+        "bert",
+        "contrastive",
+        "another",
+    ),
+)
+
+
+def bases() -> Iterator[RunSpec]:
+    """Yield runs that among them have every kind of model, data, objective and control."""
+    kinds = ("classification", "contrastive", "clm", "mlm")
+    for kind, control in itertools.product(kinds, _CONTROLS):
+        run = run_spec("m", kind, control, steps=4, probe_every=2, part_steps=4)
+        if kind == "mlm":
+            yield run
+            continue
+        for source, data in zip(_MODELS, _DATA, strict=True):
+            yield run.model_copy(
+                update={
+                    "model": run.model.model_copy(update={"source": source}),
+                    "objective": run.objective.model_copy(update={"name": "mine", "data": data}),
+                    "probe": run.probe.model_copy(update={"data": data}),
+                }
+            )
+
+
+def two_values(setting: Setting) -> tuple[RunSpec, RunSpec]:
+    """Return two runs of one seed that differ in a setting alone, under a control."""
+    for base in bases():
+        content = base.model_dump(mode="json")
+        part: Any = content
+        for field in setting.path[:-1]:
+            part = part.get(field) if isinstance(part, dict) else None
+        if not isinstance(part, dict) or setting.path[-1] not in part:
+            continue
+        for other in _OTHERS:
+            found = _with(content, setting.path, other)
+            if found is not None and found.run_id != base.run_id:
+                return base, found
+    raise AssertionError(f"no second value found for {setting}: add one to _OTHERS")
+
+
+def _with(content: dict[str, Any], path: tuple[str, ...], value: Any) -> RunSpec | None:
+    copy = json.loads(json.dumps(content))
+    part = copy
+    for field in path[:-1]:
+        part = part[field]
+    if part[path[-1]] == value:
+        return None
+    part[path[-1]] = value
+    try:
+        return RunSpec.model_validate_json(json.dumps(copy))
+    except ValidationError:
+        return None
+
+
+def varying_settings() -> list[Setting]:
+    """Return every setting that may differ between two conditions of one model and objective."""
+    return [one for one in condition_settings() if one.name not in HEADS]
