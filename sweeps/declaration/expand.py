@@ -59,7 +59,7 @@ def expand(spec: SweepSpec, source: YamlSource) -> Sweep:
     """
     resolver = _Resolver(spec, source)
     runs: list[RunSpec] = []
-    first_seen: dict[str, str] = {}
+    first_seen: dict[str, tuple[str, RunSpec]] = {}
     for index, block in enumerate(spec.blocks):
         keys = ("blocks", index)
         where = source.where(*keys)
@@ -69,11 +69,16 @@ def expand(spec: SweepSpec, source: YamlSource) -> Sweep:
         for point in points:
             run = resolver.run(point, keys, block.name)
             if run.run_id in first_seen:
+                other, first = first_seen[run.run_id]
+                what, remedy = run.describe(), "exclude it from one of them"
+                if what != first.describe():
+                    what += f" is {first.describe()} under another name"
+                    remedy = "remove one of the names"
                 raise UserError(
-                    f"{where}: block {block.name!r} repeats a run of block"
-                    f" {first_seen[run.run_id]!r}: {run.describe()}; exclude it from one of them"
+                    f"{where}: block {block.name!r} repeats a run of block {other!r}: {what};"
+                    f" {remedy}"
                 )
-            first_seen[run.run_id] = block.name
+            first_seen[run.run_id] = block.name, run
             runs.append(run)
     return Sweep(spec.name, spec.description, source.text, tuple(runs))
 

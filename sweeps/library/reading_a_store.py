@@ -71,10 +71,10 @@ def _(mo, pl, tables):
 @app.cell
 def _(measure, mo, summarise, tables):
     profiles = measure(tables, "procrustes")
-    table = summarise(profiles, ["model", "objective", "control"])
-    slopes = table.select(
-        "model", "objective", "control", "n", "slope", "slope_low", "slope_high", "flags"
-    )
+    # One row for each condition: model, objective, control and whatever else the sweep varies.
+    table = summarise(profiles)
+    _settings = table.columns[: table.columns.index("n")]
+    slopes = table.select(*_settings, "n", "slope", "slope_low", "slope_high", "flags")
     mo.vstack([mo.md("## Slopes: change against relative depth"), slopes])
     return profiles, slopes
 
@@ -82,8 +82,9 @@ def _(measure, mo, summarise, tables):
 @app.cell
 def _(compare, mo, profiles):
     verdicts = compare(profiles, control="equal_step", against="standard")
+    _settings = verdicts.columns[: verdicts.columns.index("family")]
     shown = verdicts.select(
-        "model", "objective", "n", "slope_against", "slope_control", "retained", "verdict"
+        *_settings, "n", "slope_against", "slope_control", "retained", "verdict"
     )
     mo.vstack([mo.md("## The same seeds with and without the control"), shown])
     return (verdicts,)

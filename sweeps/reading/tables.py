@@ -46,8 +46,9 @@ def open_store(
 
     Args:
         path: folder or URL of the store.
-        sweep: only the runs of this sweep, under the names it gives its models; runs it has not
-            started yet are in ``runs`` with status ``pending``.
+        sweep: only the runs of this sweep, under the names it gives models and objectives; runs it
+            has not started yet are in ``runs`` with status ``pending``. Without one every run of
+            the store, also those that no sweep names any more.
         include_running: also read the whole parts of runs that have not ended.
 
     Raises:

@@ -30,8 +30,8 @@ def text_table(columns: Sequence[Column], width: int) -> tuple[list[str], list[s
     """Return the lines of a table and the names of the columns that found no room.
 
     Columns keep their natural width while all fit. Otherwise the widest are shortened, down to
-    their heading and ten characters; then columns are left out from the right, those to be kept
-    last, which before that are shortened to a few characters with their headings.
+    their heading and ten characters; then columns are left out from the right. Those to be kept
+    then give up their headings, their cells down to a few characters, and at last their place.
     """
     shown = list(columns)
     while True:
@@ -39,7 +39,8 @@ def text_table(columns: Sequence[Column], width: int) -> tuple[list[str], list[s
         widths = _fit(natural, [_least(column) for column in shown], width)
         loose = [k for k, column in enumerate(shown) if not column.kept]
         if widths is None and not loose:
-            widths = _fit(natural, [_fewest(column) for column in shown], width)
+            for least in (_cells, _fewest):
+                widths = widths or _fit(natural, [least(column) for column in shown], width)
             loose = [k for k, column in enumerate(shown) if not column.rigid]
         if widths is not None or len(shown) == 1:
             break
@@ -51,8 +52,13 @@ def text_table(columns: Sequence[Column], width: int) -> tuple[list[str], list[s
     return lines, [column.name for column in columns if column not in shown]
 
 
+def _cells(column: Column) -> int:
+    """Return the width at which no cell is cut, though the heading may be."""
+    return max([_fewest(column), *map(len, column.cells)])
+
+
 def _fewest(column: Column) -> int:
-    return column.natural if column.right or column.rigid else min(column.natural, 6)
+    return column.natural if column.right or column.rigid else min(column.natural, 5)
 
 
 def _least(column: Column) -> int:

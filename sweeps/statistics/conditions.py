@@ -58,18 +58,21 @@ def parse_by(text: str | None, runs: pl.DataFrame) -> list[str]:
 
 
 def summarise(
-    profiles: Profiles, by: Sequence[str], quantities: Sequence[str] = QUANTITIES
+    profiles: Profiles,
+    by: Sequence[str] | None = None,
+    quantities: Sequence[str] = QUANTITIES,
 ) -> pl.DataFrame:
-    """Return one row per condition, in the order of the runs.
+    """Return one row per condition, in the order of the runs; ``by`` groups them otherwise.
 
     Columns: ``by``; ``n`` (runs) and ``seeds`` (distinct); ``diverged`` and ``missing`` (runs of
     the condition without a profile); ``mean``, the mean change, and ``null``; for each quantity its
     mean and ``_low``, ``_high`` of the seed bootstrap; ``flags``, in words: also where ``by`` is
     coarser than a condition, so that a row pools several.
     """
-    by = list(by)
     runs = everyone(profiles)
-    conditions = pl.struct(condition_columns(runs)).n_unique().cast(pl.Int64)
+    keys = condition_columns(runs)
+    by = keys if by is None else list(by)
+    conditions = pl.struct(keys).n_unique().cast(pl.Int64)
     order = runs.group_by(by, maintain_order=True).agg(conditions=conditions)
     counts = profiles.left_out.group_by(by).agg(
         diverged=(pl.col("status") == "diverged").sum().cast(pl.Int64),
@@ -148,7 +151,7 @@ def _flags(metric: str) -> pl.Expr:
     )
 
 
-def layer_bands(profiles: Profiles, by: Sequence[str]) -> pl.DataFrame:
+def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataFrame:
     """Return one row per condition and block: ``value``, ``low``, ``high``, ``n``.
 
     ``null`` is the mean of the row-shuffled null over the runs, of which each shuffled once;
@@ -157,7 +160,7 @@ def layer_bands(profiles: Profiles, by: Sequence[str]) -> pl.DataFrame:
     Runs of one condition share L; where a condition mixes models of different L, its blocks are
     kept apart by ``blocks``.
     """
-    by = list(by)
+    by = condition_columns(everyone(profiles)) if by is None else list(by)
     blocks = profiles.blocks.with_columns(
         blocks=pl.len().over("run_id").cast(pl.Int32), block_depth=pl.col("depth")
     ).drop("depth")

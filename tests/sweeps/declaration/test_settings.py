@@ -8,6 +8,7 @@ from planted_store import run_spec
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.settings import run_labels, settings_of, text_of, varied
 from sweeps.declaration.sweep_spec import Settings
+from sweeps.errors import UserError
 from sweeps.spec import LayerClip
 
 SWEEP = """
@@ -84,3 +85,14 @@ def test_values_are_written_for_a_person() -> None:
     assert text_of(1e-5) == "1e-05"
     assert text_of("a" * 64) == "a" * 12
     assert text_of("constant") == "constant"
+
+
+def test_two_names_for_one_objective_are_one_run_and_refused(tmp_path) -> None:
+    (tmp_path / "texts.jsonl").write_text('{"text": "fine", "label": 1, "feeling": 0}\n')
+    same = SWEEP.replace(
+        "topic: {kind: classification, labels: 4,", "topic: {kind: classification,"
+    )
+    same = same.replace(", columns: {label: feeling}", "")
+    (tmp_path / "twice.yaml").write_text(same)
+    with pytest.raises(UserError, match=r"tiny topic .* is tiny sentiment .* under another name"):
+        read_sweep(tmp_path / "twice.yaml")

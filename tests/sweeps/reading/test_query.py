@@ -69,6 +69,24 @@ def test_a_wide_answer_fits_the_terminal_and_says_what_it_left_out(tables: Table
     assert "columns found no room; --format csv shows all" in text
 
 
+def test_what_is_kept_gives_up_its_heading_before_its_cells_and_both_before_its_place() -> None:
+    rate = Column("learning_rate", ["0.001", "0.0001"], kept=True)
+    more = Column("more", ["1.0", "2.0"], right=True)
+    verdict = Column("verdict", ["persists", "collapses"], rigid=True, kept=True)
+    lines, left_out = text_table([rate, more, verdict], 30)
+    assert (lines[0].split(), left_out) == (["learning_rate", "more", "verdict"], [])
+    lines, left_out = text_table([rate, more, verdict], 25)
+    assert (lines[0].split(), left_out) == (["learning_rate", "verdict"], ["more"])
+    lines, left_out = text_table([rate, more, verdict], 17)
+    assert [line.split() for line in lines] == [
+        ["learn…", "verdict"],
+        ["0.001", "persists"],
+        ["0.0001", "collapses"],
+    ]
+    lines, left_out = text_table([rate, more, verdict], 9)
+    assert (lines, left_out) == (["verdict", "persists", "collapses"], ["learning_rate", "more"])
+
+
 def test_text_is_shortened_before_a_number_is() -> None:
     columns = [Column("name", ["a" * 60]), Column("value", ["1234567890.5"], right=True)]
     lines, left_out = text_table(columns, 40)
