@@ -43,7 +43,7 @@ def run_sweep(
     ``local`` starts a Ray for this process. Raises UserError where a run does not fit or no cluster
     answers, before anything is started.
     """
-    plan = _planned(sweep, store, choice)
+    plan = plan_sweep(sweep, store, choice)
     listener.planned(plan)
     store.save_sweep(sweep)
     for action in plan.actions:
@@ -73,7 +73,8 @@ def _unsound(plan: Plan, result: SweepResult) -> dict[str, str]:
     return found
 
 
-def _planned(sweep: Sweep, store: Store, choice: Choice) -> Plan:
+def plan_sweep(sweep: Sweep, store: Store, choice: Choice = EVERYTHING) -> Plan:
+    """Return what ``run_sweep`` would do with each run, and what changed; starts nothing."""
     actions = decide(sweep.runs, ledger(store), choice)
     if sweep.name not in store.sweep_names():
         return Plan(sweep, store, actions)

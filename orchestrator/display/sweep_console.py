@@ -35,7 +35,7 @@ class SweepConsole(Listener):
         self._console.print(
             f"{plan.sweep.name}: {len(plan.sweep.runs)} runs in {location_of(plan.store)}"
         )
-        for line in (*_changes(plan), *summary_lines(plan.actions)):
+        for line in (*change_lines(plan), *summary_lines(plan.actions)):
             self._console.print(f"  {line}", markup=False)
         if not plan.to_run:
             self._console.print("  nothing to do: every run has a result")
@@ -115,7 +115,7 @@ def _kept(steps: list[int]) -> Iterator[str]:
         yield f"{len(steps)} running: kept up to step {named}{more}"
 
 
-def _changes(plan: Plan) -> Iterator[str]:
+def change_lines(plan: Plan) -> Iterator[str]:
     """Yield what changed since the store last ran this sweep, a line each."""
     if plan.unreadable:
         yield "what the store recorded of this sweep cannot be read: it is written anew"

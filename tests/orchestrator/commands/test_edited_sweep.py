@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from planted_store import run_spec, save_sweep, write_run
 
 from orchestrator.cli import cli
-from orchestrator.commands.run import _changes
+from orchestrator.display.sweep_console import change_lines
+from orchestrator.sweep_run import plan_sweep
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.spec import RunSpec
@@ -133,7 +134,7 @@ def test_one_row_a_run_names_the_swept_setting(store: Store) -> None:
 
 def test_an_edit_is_reported_setting_by_setting(store: Store) -> None:
     sweep = Sweep("mine", "", "", tuple(runs(6)))
-    assert _changes(sweep, store) == [
+    assert list(change_lines(plan_sweep(sweep, store))) == [
         "the sweep has changed: 0 runs as before, 8 changed, 0 added, 0 no longer in it (kept in"
         " the store)",
         "  steps: 2 -> 6 in 8 runs",

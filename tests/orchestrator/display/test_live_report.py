@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from planted_store import run_spec, save_sweep, write_run
 
-from orchestrator.commands.report import page_of
 from orchestrator.display.live_report import LiveReport, serve, store_state
+from sweeps.report.store_page import page_of
 from sweeps.store.store import Store
 
 
