@@ -93,7 +93,8 @@ def test_a_killed_run_is_resumed_with_the_bytes_of_a_local_one(s3_url, tmp_path)
     assert (first["cause"], second["cause"]) == (None, "finished")
     assert second["resumed_from"] >= 30
     assert store.run(run.run_id).checkpoint_steps() == []
-    counted = depthsweep("query", "SELECT max(step) AS n FROM layers", "--format=csv", at=s3_url)
+    sql = "SELECT max(step) AS n FROM layers"
+    counted = depthsweep("query", sql, "--all", "--format=csv", at=s3_url)
     assert counted.stdout == "n\n120\n", counted.stderr
     assert "1 runs looked at" in depthsweep("doctor", at=s3_url).stdout
 
