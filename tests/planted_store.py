@@ -195,6 +195,10 @@ def _profile_rows(
             "layer": layer,
             "depth": layer / count,
             "rows": 512,
+            "sequences": 64,
+            "rows_left_out": 0,
+            "largest_share_before": 0.01,
+            "largest_share": 0.01,
             "width": width,
         }
         for metric, blocks in values.items():
@@ -376,6 +380,10 @@ def _part(
             "layer": np.tile(np.arange(layers + 1, dtype=np.int16), len(probed)),
             "depth": np.tile(d, len(probed)),
             "rows": np.full(size, 1024, np.int32),
+            "sequences": np.full(size, 64, np.int32),
+            "rows_left_out": np.zeros(size, np.int32),
+            "largest_share_before": np.full(size, 0.01),
+            "largest_share": np.full(size, 0.01),
             "width": np.full(size, facts["width"], np.int32),
             "procrustes": values,
             "cka_distance": values**2,

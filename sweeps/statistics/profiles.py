@@ -141,9 +141,7 @@ def measure_each(tables: Tables, metrics: Sequence[str], at: At = "final") -> di
 
 def _profiles(every_run: pl.DataFrame, here: pl.DataFrame, metric: str, at: At) -> Profiles:
     """Return the profiles of the block rows of one moment: ``value`` and ``null`` by block."""
-    measured = (pl.col("value").is_not_null() & pl.col("value").is_finite()).all()
-    complete = here.group_by("run_id").agg(measured.alias("complete"))
-    usable = complete.filter("complete")["run_id"]
+    usable, incomplete = _usable(every_run, here)
     blocks = here.filter(pl.col("run_id").is_in(usable.implode())).sort("run_id", "layer")
     runs = blocks.group_by("run_id", maintain_order=True).agg(
         pl.col("step").first().alias("at"),
@@ -160,12 +158,36 @@ def _profiles(every_run: pl.DataFrame, here: pl.DataFrame, metric: str, at: At) 
         at,
         joined,
         every_run.join(blocks.drop("step"), on="run_id", how="inner", maintain_order="left_right"),
-        _left_out(every_run, here["run_id"], usable, metric, at),
+        _left_out(every_run, here["run_id"], usable, incomplete, metric, at),
+    )
+
+
+def _usable(every_run: pl.DataFrame, here: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """Return the runs with a profile, each block 1..L once and finite; and those that lack one.
+
+    A missing block would change the slope without a word.
+    """
+    layer, value = pl.col("layer"), pl.col("value")
+    by_run = here.group_by("run_id").agg(
+        (value.is_not_null() & value.is_finite()).all().alias("finite"),
+        ((layer.n_unique() == pl.len()) & (layer.max() == pl.len())).alias("once"),
+        pl.len().alias("found"),
+    )
+    by_run = by_run.join(every_run.select("run_id", "model_layers"), on="run_id", how="left")
+    whole = pl.col("once") & (pl.col("found") == pl.col("model_layers")).fill_null(value=True)
+    return (
+        by_run.filter(whole & pl.col("finite"))["run_id"],
+        by_run.filter(~whole)["run_id"],
     )
 
 
 def _left_out(
-    every_run: pl.DataFrame, probed: pl.Series, usable: pl.Series, metric: str, at: At
+    every_run: pl.DataFrame,
+    probed: pl.Series,
+    usable: pl.Series,
+    incomplete: pl.Series,
+    metric: str,
+    at: At,
 ) -> pl.DataFrame:
     """Return the runs without a profile, each with the reason in words."""
     unmeasured = f"{metric} was not measured, or is not finite, in some block"
@@ -176,6 +198,8 @@ def _left_out(
         .with_columns(
             reason=pl.when(status != "finished")
             .then(status)
+            .when(pl.col("run_id").is_in(incomplete.implode()))
+            .then(pl.lit(f"not every block has one row {moment}"))
             .when(pl.col("run_id").is_in(probed.unique().implode()))
             .then(pl.lit(unmeasured))
             .otherwise(pl.lit(f"not probed {moment}"))

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,6 +126,23 @@ def test_runs_without_a_profile_are_named_with_the_reason(store: Store) -> None:
         2: "procrustes was not measured, or is not finite, in some block",
         3: "unfinished",
     }
+
+
+@pytest.mark.parametrize("harm", ["one less", "the last", "twice"])
+def test_a_profile_without_every_block_once_is_none(store: Store, harm: str) -> None:
+    write_run(store, run_spec(seed=0), [0.1, 0.2, 0.3, 0.4])
+    folder = write_run(store, run_spec(seed=1), [0.1, 0.2, 0.3, 0.4])
+    for part in folder.parts("profiles"):
+        rows = pq.read_table(part)
+        harmed = {
+            "one less": rows.filter(pc.field("layer") != 2),
+            "the last": rows.filter(pc.field("layer") != 4),
+            "twice": pa.concat_tables([rows, rows.filter(pc.field("layer") == 3)]),
+        }
+        pq.write_table(harmed[harm], part)
+    profiles = measure(open_store(store.root))
+    assert profiles.runs["seed"].to_list() == [0]
+    assert profiles.left_out["reason"].to_list() == ["not every block has one row at its last step"]
 
 
 def test_a_summary_has_every_run_once_with_or_without_a_profile(store: Store) -> None:
