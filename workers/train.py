@@ -14,10 +14,11 @@ from sweeps.store.store import Status, Store
 from sweeps.store.writer import RunWriter
 from workers.checkpoint import load_checkpoint, save_checkpoint
 from workers.controls.layer_groups import LayerGroup, find_blocks, find_layer_groups
-from workers.data.datasets import cached_arrays, load_rows, tokenizer_digest
+from workers.data.token_cache import objective_arrays
 from workers.engines.layer_adamw import LayerStep
 from workers.engines.registry import build_engine
 from workers.loading import load_model
+from workers.models.fit import require_fit, require_known_tokens
 from workers.objectives.objective import Batch
 from workers.objectives.registry import build_objective
 from workers.probes.capture import choose_rows, reference_states
@@ -60,28 +61,20 @@ def train(
         with ranks.first_then_others():
             pretrained = load_model(run.model, store.cache, needs_head=objective.needs_head)
         model = objective.build_model(pretrained)
-        arrays = cached_arrays(
-            store.cache,
-            {
-                "objective": run.objective.identity(),
-                "tokenizer": tokenizer_digest(pretrained.tokenizer),
-                "length": run.sequence_length,
-            },
-            lambda: objective.tokenise(
-                pretrained.tokenizer,
-                load_rows(run.objective.data, objective.roles),
-                run.sequence_length,
-            ),
-        )
+        require_fit(run, pretrained)
+        arrays = objective_arrays(objective, pretrained.tokenizer, run.sequence_length, store.cache)
+        highest = objective.highest_token(arrays)
+        require_known_tokens(run.model.name, pretrained, highest, needs_head=objective.needs_head)
         sample = _sample(objective.batch(arrays, run, 1))
         groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample))
         engine = build_engine(run, model, pretrained, groups, ranks, device)
         backbone = engine.in_float32(pretrained.backbone)
         blocks = find_blocks(backbone)
         rows = choose_rows(run.probe, pretrained.tokenizer, store.cache)
-        reference = reference_states(
-            run.model, run.probe, store.cache, backbone, blocks, rows, device, ranks
+        require_known_tokens(
+            run.model.name, pretrained, int(rows.input_ids.max()), needs_head=False
         )
+        reference = reference_states(run.model, store.cache, backbone, blocks, rows, device, ranks)
         probe = DepthProbe(run.probe, rows, reference, backbone, blocks, device)
         resumed = load_checkpoint(folder, engine)
         notice = notice or Notice()

@@ -7,6 +7,7 @@ import click
 from orchestrator.commands.run import ON_CLUSTER, run_sweep
 from orchestrator.display.actions_text import print_actions
 from orchestrator.ledger.recovery import Choice, decide, ledger
+from sweeps.declaration.content import require_sources
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError, closest
 from sweeps.store.store import Store
@@ -68,6 +69,7 @@ def _submit(
     from orchestrator.jobs.submission import Request, absolute_store
     from orchestrator.jobs.working_directory import came_along
 
+    require_sources(sweep.runs)
     file = came_along(sweep)
     if file is not None:
         raise UserError(

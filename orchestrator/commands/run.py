@@ -14,6 +14,7 @@ from orchestrator.display.actions_text import summary_lines
 from orchestrator.ledger.recovery import EVERYTHING, Choice, decide, ledger
 from orchestrator.policy.occupancy import UNITS
 from sweeps.declaration.changes import compare_sweeps
+from sweeps.declaration.content import require_sources
 from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.errors import UserError
 from sweeps.spec import RunSpec
@@ -74,6 +75,7 @@ def run_sweep(
     console.print(f"{sweep.name}: {len(sweep.runs)} runs in {location_of(store)}")
     for line in (*_changes(sweep, store), *summary_lines(actions)):
         console.print(f"  {line}", markup=False)
+    require_sources(to_run)
     store.save_sweep(sweep)
     for action in actions:
         if action.again:

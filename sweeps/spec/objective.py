@@ -23,9 +23,9 @@ class Objective(Frozen):
     temperature: Positive | None = None
     pooling: Literal["mean", "first", "last"] | None = None
 
-    def identity(self) -> dict[str, Any]:
-        settings = self.model_dump(mode="json", exclude={"data"}, exclude_none=True)
-        return {**settings, "data": self.data.identity()}
+    def left_out(self, name: str) -> Any:
+        """Return the default of the objective's kind, which is what ``None`` stands for."""
+        return OBJECTIVE_DEFAULTS[self.kind].get(name, super().left_out(name))
 
 
 OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {

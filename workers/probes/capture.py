@@ -8,22 +8,29 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sweeps.errors import UserError
-from sweeps.files.whole_files import whole_file
-from sweeps.spec import ModelSpec, Probe, content_id
-from workers.data.datasets import cached_arrays, load_rows, pack, tokenizer_digest
+from sweeps.spec import ModelSpec, Probe
+from workers.data.datasets import load_rows, pack
+from workers.data.token_cache import (
+    CachedArrays,
+    arrays_digest,
+    cached_arrays,
+    require_declared,
+    tokenizer_digest,
+)
 from workers.ranks.process_group import ALONE, Ranks
 
 SEQUENCES_A_FORWARD = 16
+# Raise it with any change to what ``capture`` returns for one model and its rows.
+REFERENCE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ def choose_rows(probe: Probe, tokenizer: Any, cache: Path) -> ProbeRows:
         "length": probe.sequence_length,
         "packed": "framed",
     }
+    require_declared(probe.data)
     ids = cached_arrays(
         cache,
         key,
@@ -124,7 +132,6 @@ def capture(
 
 def reference_states(
     model: ModelSpec,
-    probe: Probe,
     cache: Path,
     backbone: nn.Module,
     blocks: nn.ModuleList,
@@ -137,20 +144,19 @@ def reference_states(
     They depend on the pretrained model and the probe alone, so every run of the model shares them.
     With several ranks all capture, since the weights may be cut, and the first one writes.
     """
-    identity = probe.model_dump(include={"rows", "sequence_length", "seed"}) | {
-        "data": probe.data.identity(),
+    key = {
         "model": model.source.identity(),
+        "rows": arrays_digest(rows.input_ids.numpy(), rows.sequence.numpy(), rows.position.numpy()),
+        "version": REFERENCE_VERSION,
+        "transformers": version("transformers"),
     }
-    path = cache / "reference" / f"{content_id(identity, 24)}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")) if ranks.leads else nullcontext():
-        if ranks.agree(not path.is_file()):
+    entry = CachedArrays(cache, "reference", key)
+    with entry.lock() if ranks.leads else nullcontext():
+        if ranks.agree(entry.read() is None):
             states = capture(backbone, blocks, rows, device)
             if ranks.leads:
-                with whole_file(path) as temporary:
-                    save_file(
-                        {f"{i:04d}": s.cpu().contiguous() for i, s in enumerate(states)}, temporary
-                    )
+                entry.write({f"{i:04d}": s.cpu().numpy() for i, s in enumerate(states)})
     ranks.agree(None)  # the file is there
-    loaded = load_file(path)
-    return [loaded[name].to(device) for name in sorted(loaded)]
+    loaded = entry.read()
+    assert loaded is not None
+    return [torch.from_numpy(loaded[name]).to(device) for name in sorted(loaded)]
