@@ -189,7 +189,7 @@ def longest_sequence(source: ModelSource) -> int | None:
         if source.standin in RECURRENT_STANDINS:
             return None
         # RoBERTa's first position is behind that of padding, token 0.
-        return STANDIN_POSITIONS - (source.standin == "roberta")
+        return int(STANDIN_POSITIONS - (source.standin == "roberta"))
     if isinstance(source, FolderModel):
         return positions_of(read_config(Path(source.folder)))
     return None

@@ -25,6 +25,8 @@ class Objective(Frozen):
 
     def left_out(self, name: str) -> Any:
         """Return the default of the objective's kind, which is what ``None`` stands for."""
+        if getattr(self, name) is None:
+            return None
         return OBJECTIVE_DEFAULTS[self.kind].get(name, super().left_out(name))
 
 

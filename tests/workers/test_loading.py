@@ -9,6 +9,11 @@ from sweeps.spec import HubModel, ModelSpec
 from workers.loading import load_model
 
 
+def spec_of(folder, **entry):
+    source = resolve_model("mine", {"mine": ModelEntry(folder=str(folder), **entry)}, folder)
+    return ModelSpec(name="mine", source=source)
+
+
 @pytest.fixture
 def saved(make_language_model, tmp_path):
     def save(family, **shape):
@@ -16,8 +21,7 @@ def saved(make_language_model, tmp_path):
         folder = tmp_path / family
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        source = resolve_model("mine", {"mine": ModelEntry(folder=str(folder))}, tmp_path)
-        return ModelSpec(name="mine", source=source), model, folder
+        return spec_of(folder), model, folder
 
     return save
 
@@ -47,29 +51,31 @@ def test_the_facts_of_a_model_are_measured(saved, tmp_path):
 
 
 def test_a_missing_head_is_refused_where_it_is_needed_and_ignored_elsewhere(saved, tmp_path):
-    spec, model, folder = saved("bert")
+    _, model, folder = saved("bert")
     model.base_model.save_pretrained(folder)
+    spec = spec_of(folder)
     with pytest.raises(UserError, match=r"lacks cls\.predictions.*not pretrained for this"):
         load_model(spec, tmp_path, needs_head=True)
     assert load_model(spec, tmp_path, needs_head=False).facts.layers == 3
 
 
 def test_pickled_weights_are_loaded_only_when_the_spec_says_so(saved, tmp_path):
-    spec, model, folder = saved("gpt2")
+    _, model, folder = saved("gpt2")
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    accepted = spec_of(folder, pickled_weights=True)
+    source = accepted.source.model_copy(update={"pickled_weights": False})
     with pytest.raises(UserError, match="cannot be loaded"):
-        load_model(spec, tmp_path, needs_head=True)
-    source = spec.source.model_copy(update={"pickled_weights": True})
-    accepted = ModelSpec(name="mine", source=source)
+        load_model(ModelSpec(name="mine", source=source), tmp_path, needs_head=True)
     assert load_model(accepted, tmp_path, needs_head=True).facts.family == "gpt2"
 
 
 def test_a_broken_checkpoint_names_the_model_and_the_folder(saved, tmp_path):
-    spec, _, folder = saved("gpt2")
-    (folder / "config.json").write_text("{")
+    _, _, folder = saved("gpt2")
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text()[:100])
     with pytest.raises(UserError, match=f"model mine: cannot be loaded from {folder}"):
-        load_model(spec, tmp_path, needs_head=True)
+        load_model(spec_of(folder), tmp_path, needs_head=True)
 
 
 def test_a_hub_model_is_asked_for_at_its_commit_with_safetensors_and_no_code(
