@@ -36,7 +36,7 @@ def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> Pretrained
         folder = _folder(model.name, source, cache)
         pretraining = read_pretraining(folder) if isinstance(source, StandinModel) else None
         language_model, tokenizer, loading = _load(model.name, source, folder)
-        # While the content is known: a file that is mapped into memory is read at first use.
+        _take_out_of_files(language_model)
         require_finite_weights(model.name, str(folder), language_model)
     _refuse_missing(model.name, language_model, loading, needs_head)
     require_all_blocks(model.name, str(folder), language_model, sorted(loading["unexpected_keys"]))
@@ -92,6 +92,14 @@ def _load(name: str, source: ModelSource, folder: Path) -> tuple[nn.Module, Any,
             f" {tuple(wanted)}{more}; give the configuration that was saved with the weights"
         )
     return language_model, tokenizer, loading
+
+
+@torch.no_grad()
+def _take_out_of_files(model: nn.Module) -> None:
+    """Copy weights into memory: safetensors maps them, and a mapped file that is written to later
+    would change the model that was loaded from it."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def _downloaded(name: str, source: HubModel) -> Path:

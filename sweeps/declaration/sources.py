@@ -216,7 +216,8 @@ def resolve_data(entry: DataEntry, roles: Iterable[str], folder: Path) -> DataSo
         )
     if not path.is_file():
         raise UserError(f"{path}: no such file; give the path relative to the sweep file")
-    _check_columns(str(path), columns, columns_of(path))
+    first = f"{path}: its first row" if path.suffix.lower() == ".jsonl" else str(path)
+    _check_columns(first, columns, columns_of(path))
     return FileData(file=str(path.resolve()), digest=data_digest(path), columns=columns)
 
 
