@@ -56,8 +56,7 @@ def _load(name: str, source: ModelSource, folder: Path) -> tuple[nn.Module, Any,
     pickled = remote_code = False
     if not isinstance(source, StandinModel):
         pickled, remote_code = source.pickled_weights, source.trust_remote_code
-    if isinstance(source, FolderModel):
-        # Asked again: the worker may have been given a specification that no sweep file made.
+        # Of a folder the sweep's reader has asked; what the hub gave is seen here first.
         try:
             require_whole(folder, trusted=remote_code)
         except UserError as error:

@@ -30,6 +30,8 @@ class Objective(Frozen):
         return OBJECTIVE_DEFAULTS[self.kind].get(name, super().left_out(name))
 
 
+# An option at its default here is left out of the identity, so that an option that is added later
+# renames no old run; a default must therefore never change (see ``Frozen.first_defaults``).
 OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
     "clm": {},
     "mlm": {"mask_probability": 0.15},

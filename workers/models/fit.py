@@ -45,7 +45,9 @@ def require_known_tokens(
 ) -> None:
     """Raise UserError where ``highest``, of all token ids in use, has no row in the embedding."""
     model: Any = pretrained.language_model
-    rows = model.get_input_embeddings().weight.shape[0]
+    embedding = model.get_input_embeddings()
+    # By what it is for: ranks that share weights keep none of them here between two forwards.
+    rows = getattr(embedding, "num_embeddings", None) or embedding.weight.shape[0]
     head = model.get_output_embeddings()
     if needs_head and isinstance(head, nn.Linear):
         rows = min(rows, head.out_features)
