@@ -7,13 +7,13 @@ became of each run. Whoever wants to know more meanwhile gives a ``Listener``.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger.recovery import EVERYTHING, RESULTS, Choice, decide, ledger
 from orchestrator.ledger.sweep_account import Listener, Plan, Room, SweepResult
 from sweeps.declaration.changes import compare_sweeps
+from sweeps.declaration.content import require_sources
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.spec import RunSpec
@@ -45,6 +45,7 @@ def run_sweep(
     """
     plan = plan_sweep(sweep, store, choice)
     listener.planned(plan)
+    require_sources(plan.to_run)
     store.save_sweep(sweep)
     for action in plan.actions:
         if action.again:
@@ -144,6 +145,8 @@ def _note(
         result.ended[run_id] = report.get("status") or "cancelled"
         if report.get("error"):
             result.errors[run_id] = report["error"]
+        if report.get("mistake"):
+            result.mistakes.add(run_id)
 
 
 @contextlib.contextmanager
@@ -180,10 +183,10 @@ def _ray(
 
 def _here(slots: int | None) -> tuple[Placement, float | None]:
     """Return the placement on this machine, and the bytes of its smallest GPU."""
-    from orchestrator.connection.nodes import gpu_bytes, gpu_count
+    from orchestrator.connection.nodes import cpu_count, gpu_bytes, gpu_count
     from orchestrator.sizing.placement import Machine, place
 
-    machine = Machine(os.cpu_count() or 1, gpu_count())
+    machine = Machine(cpu_count(), gpu_count())
     return place(machine, slots), gpu_bytes() if machine.gpus else None
 
 

@@ -78,7 +78,7 @@ ROOMS = {
         {"files"},
         {"declaration"},
         {"spec"},
-        {"errors"},
+        {"errors", "node_cache"},
     ),
     "workers": (
         {"__main__", "rank_run"},

@@ -9,10 +9,12 @@ import torch
 from sweeps.spec import RunSpec
 from sweeps.store.store import Store
 from workers.controls.layer_groups import find_blocks, find_layer_groups
-from workers.data.datasets import Arrays, cached_arrays, load_rows, tokenizer_digest
+from workers.data.datasets import Arrays
+from workers.data.token_cache import objective_arrays
 from workers.engines.engine import Batch, Engine
 from workers.engines.registry import build_engine
 from workers.loading import load_model
+from workers.models.fit import require_fit, require_known_tokens
 from workers.models.pretrained import ModelFacts, PretrainedModel
 from workers.objectives.objective import TrainingObjective
 from workers.objectives.registry import build_objective
@@ -44,31 +46,15 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     with ranks.first_then_others():
         pretrained = load_model(run.model, store.cache, needs_head=objective.needs_head)
     model = objective.build_model(pretrained)
-    arrays = _arrays(run, store, objective, pretrained)
+    require_fit(run, pretrained)
+    arrays = objective_arrays(objective, pretrained.tokenizer, run.sequence_length, store.cache)
+    highest = objective.highest_token(arrays)
+    require_known_tokens(run.model.name, pretrained, highest, needs_head=objective.needs_head)
     sample = _sample(objective.batch(arrays, run, 1))
     groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample))
     engine = build_engine(run, model, pretrained, groups, ranks, device)
     probe = _probe(run, store, pretrained, engine, device, ranks)
     return Assembly(objective, arrays, engine, probe, pretrained.facts)
-
-
-def _arrays(
-    run: RunSpec, store: Store, objective: TrainingObjective, pretrained: PretrainedModel
-) -> Arrays:
-    key = {
-        "objective": run.objective.identity(),
-        "tokenizer": tokenizer_digest(pretrained.tokenizer),
-        "length": run.sequence_length,
-    }
-    return cached_arrays(
-        store.cache,
-        key,
-        lambda: objective.tokenise(
-            pretrained.tokenizer,
-            load_rows(run.objective.data, objective.roles),
-            run.sequence_length,
-        ),
-    )
 
 
 def _probe(
@@ -82,9 +68,9 @@ def _probe(
     backbone = engine.in_float32(pretrained.backbone)
     blocks = find_blocks(backbone)
     rows = choose_rows(run.probe, pretrained.facts.width, pretrained.tokenizer, store.cache)
-    reference = reference_states(
-        run.model, run.probe, store.cache, backbone, blocks, rows, device, ranks
-    )
+    highest = int(rows.input_ids.max())
+    require_known_tokens(run.model.name, pretrained, highest, needs_head=False)
+    reference = reference_states(run.model, store.cache, backbone, blocks, rows, device, ranks)
     return DepthProbe(run.probe, reference, backbone, blocks, device)
 
 

@@ -10,11 +10,17 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from sweeps.declaration.content import held_to_its_digest
+from sweeps.declaration.model_folder import require_whole
 from sweeps.errors import UserError
-from sweeps.spec import FolderModel, HubModel, ModelSpec, StandinModel
+from sweeps.spec import FolderModel, HubModel, ModelSource, ModelSpec, StandinModel
+from workers.models.fit import require_all_blocks, require_finite_weights
 from workers.models.hub import HubUnavailable, model_folder, refusal
 from workers.models.pretrained import PretrainedModel, measure_facts, quiet_config, read_pretraining
 from workers.models.standins import standin_folder
+
+# Of an error's text so much is shown: some list every configuration there is.
+DETAIL = 400
 
 
 def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> PretrainedModel:
@@ -26,36 +32,73 @@ def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> Pretrained
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     source = model.source
-    pretraining = None
+    with held_to_its_digest(source, f"model {model.name}"):
+        folder = _folder(model.name, source, cache)
+        pretraining = read_pretraining(folder) if isinstance(source, StandinModel) else None
+        language_model, tokenizer, loading = _load(model.name, source, folder)
+        _take_out_of_files(language_model)
+        require_finite_weights(model.name, str(folder), language_model)
+    _refuse_missing(model.name, language_model, loading, needs_head)
+    require_all_blocks(model.name, str(folder), language_model, sorted(loading["unexpected_keys"]))
+    return PretrainedModel(language_model, tokenizer, measure_facts(language_model, pretraining))
+
+
+def _folder(name: str, source: ModelSource, cache: Path) -> Path:
     if isinstance(source, StandinModel):
-        folder = standin_folder(source, cache)
-        pretraining = read_pretraining(folder)
-        path = str(folder)
-        pickled = remote_code = False
-    elif isinstance(source, FolderModel):
-        path = source.folder
+        return standin_folder(source, cache)
+    if isinstance(source, FolderModel):
+        return Path(source.folder)
+    return _downloaded(name, source)
+
+
+def _load(name: str, source: ModelSource, folder: Path) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """Return a model, its tokenizer, and what transformers says of the loading."""
+    pickled = remote_code = False
+    if not isinstance(source, StandinModel):
         pickled, remote_code = source.pickled_weights, source.trust_remote_code
-    else:
-        path = str(_downloaded(model.name, source))
-        pickled, remote_code = source.pickled_weights, source.trust_remote_code
+        # Of a folder the sweep's reader has asked; what the hub gave is seen here first.
+        try:
+            require_whole(folder, trusted=remote_code)
+        except UserError as error:
+            raise UserError(f"model {name}: {error}") from None
     auto = AutoModelForCausalLM if source.pretraining == "clm" else AutoModelForMaskedLM
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=remote_code)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
         quiet_config(config)
         language_model, loading = auto.from_pretrained(
-            path,
+            folder,
             config=config,
             dtype=torch.float32,
             use_safetensors=None if pickled else True,
             trust_remote_code=remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=remote_code)
-    except (OSError, ValueError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"model {model.name}: cannot be loaded from {path}: {detail}") from error
-    _refuse_missing(model.name, language_model, loading, needs_head)
-    return PretrainedModel(language_model, tokenizer, measure_facts(language_model, pretraining))
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote_code)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        # Whatever transformers trips over in a folder is the folder's: a traceback through its
+        # files helps nobody.
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:DETAIL]
+        raise UserError(f"model {name}: cannot be loaded from {folder}: {detail}") from error
+    mismatched = sorted(loading["mismatched_keys"])
+    if mismatched:
+        key, found, wanted = mismatched[0]
+        more = f", and {len(mismatched) - 1} more do not fit" if mismatched[1:] else ""
+        raise UserError(
+            f"model {name}: {folder}: {key} has shape {tuple(found)}, and config.json makes it"
+            f" {tuple(wanted)}{more}; give the configuration that was saved with the weights"
+        )
+    return language_model, tokenizer, loading
+
+
+@torch.no_grad()
+def _take_out_of_files(model: nn.Module) -> None:
+    """Copy weights into memory: safetensors maps them, and a mapped file that is written to later
+    would change the model that was loaded from it."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def _downloaded(name: str, source: HubModel) -> Path:

@@ -16,6 +16,7 @@ from workers.assembly import Assembly, assemble
 from workers.checkpoint import load_checkpoint, save_checkpoint
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_adamw import LayerStep
+from workers.probes.measure import Measured
 from workers.progress import Progress
 from workers.ranks.notice import Notice
 from workers.ranks.process_group import ALONE, Ranks, connect
@@ -32,9 +33,9 @@ def train(
     """Carry out ``run``, yielding after each step; its rows are in the store when this ends.
 
     With several ranks, each runs this loop: all compute, the first one writes. A ``notice`` that is
-    given to any rank stops it after the step it is in, with a checkpoint that has everything up to
-    there; the status is then the notice's cause. The attempt's record says how it ended, also when
-    the caller closes the generator (cancelled) or an exception leaves it (failed).
+    given to any rank stops it after the step it is in, with a checkpoint; the status is then the
+    notice's cause. The attempt's record says how it ended, also when the caller closes the
+    generator (cancelled) or an exception leaves it (failed).
     """
     folder, notice = store.run(run.run_id), notice or Notice()
     if ranks.size > 1:
@@ -64,8 +65,7 @@ def train(
             if finite and step in run.probe_steps:
                 measured = probe.measure(step)
                 writer.add("profiles", step, measured.rows)
-                for reason in measured.incomparable:
-                    attempt.log("a layer cannot be compared", "warning", step=step, reason=reason)
+                _say_incomparable(attempt, step, measured)
                 finite = ranks.agree(measured.finite)
             if not finite:
                 status = "diverged"
@@ -107,6 +107,11 @@ def _writer(
     attempt.log("model ready", **parts.facts.as_record(), groups=len(parts.engine.groups))
     attempt.resumed_from(resumed)
     return writer
+
+
+def _say_incomparable(attempt: Attempt | OnlookersAttempt, step: int, measured: Measured) -> None:
+    for reason in measured.incomparable:
+        attempt.log("a layer cannot be compared", "warning", step=step, reason=reason)
 
 
 def _step_row(loss: float, rate: float, targets: int, layers: LayerStep) -> dict[str, Any]:

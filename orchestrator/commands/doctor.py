@@ -15,20 +15,22 @@ from sweeps.store.store import Store
 @click.option("--fix", is_flag=True, help="Mend what can be mended, and say how.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(location: str, fix: bool, as_json: bool) -> int:
-    """Check every record, checksum, row count and step of a store; 1 if something is left wrong.
+    """Check every record, checksum, row count and step of a store, and that the local models and
+    data of its sweeps are what they were; 1 if something is left wrong.
 
     Runs that are going on are passed over. Runs that no sweep names any more are listed; they are
     nothing wrong.
     """
-    from sweeps.store.audit import audit
+    from sweeps.store.audit import audit, changed_sources
 
     store = Store.at(location)
     if not store.root.is_dir():
         raise UserError(f"--store {location}: nothing is there")
-    findings = list(audit(store))
-    if fix:
-        for finding in findings:
-            finding.mend()
+    findings = [*audit(store), *changed_sources(store)]
+    mended = [finding for finding in findings if fix and finding.mend is not None]
+    for finding in mended:
+        assert finding.mend is not None
+        finding.mend()
     strays = store.strays()
     if as_json:
         rows = [{"run_id": f.run_id, "what": f.what, "remedy": f.remedy} for f in findings]
@@ -36,10 +38,12 @@ def command(location: str, fix: bool, as_json: bool) -> int:
     else:
         for finding in findings:
             click.echo(f"{finding.run_id}: {finding.what}")
-            click.echo(f"  {finding.remedy if fix else 'with --fix: ' + finding.remedy}")
+            by_hand = fix or finding.mend is None
+            click.echo(f"  {finding.remedy if by_hand else 'with --fix: ' + finding.remedy}")
         for run_id in strays:
             click.echo(f"{run_id}: belongs to no sweep of the store; `forget {run_id}` drops it")
         runs = len(store.runs())
-        found = f"{len(findings)} findings{', mended' * fix}"
+        said = f", {len(mended)} mended" if fix else ""
+        found = f"{len(findings)} findings{said}"
         click.echo(f"{runs} runs looked at, {found}, {len(strays)} of no sweep")
-    return 1 if findings and not fix else 0
+    return 1 if len(mended) < len(findings) else 0

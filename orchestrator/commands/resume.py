@@ -8,6 +8,7 @@ from orchestrator.display.actions_text import print_actions
 from orchestrator.ledger.recovery import Choice, decide, ledger
 from orchestrator.options import ON_CLUSTER
 from orchestrator.sweep_run import run_sweep
+from sweeps.declaration.content import require_sources
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError, closest
 from sweeps.store.store import Store
@@ -74,6 +75,7 @@ def _submit(
     from orchestrator.jobs.working_directory import came_along
     from orchestrator.sweep_submit import submit_sweep
 
+    require_sources(sweep.runs)
     file = came_along(sweep)
     if file is not None:
         raise UserError(

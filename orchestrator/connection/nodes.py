@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import os
 import platform
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from orchestrator.connection.ray_environment import ray
 from orchestrator.sizing.placement import ClusterNode, Placement
@@ -165,13 +168,71 @@ def _probe() -> Callable[[], tuple[str | None, float | None]]:
 
 
 def gpu_count() -> int:
-    """GPUs of this machine, without importing torch."""
+    """GPUs of this machine that this process may use, without importing torch."""
     from ray._private.accelerators import NvidiaGPUAcceleratorManager
 
     try:
-        return int(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
+        there = int(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
     except (OSError, RuntimeError) as error:
         raise UserError(f"the GPUs of this machine cannot be counted: {error}") from error
+    return min(there, visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), there))
+
+
+def visible_gpus(said: str | None, there: int) -> int:
+    """Return how many of the GPUs ``there`` are the value of CUDA_VISIBLE_DEVICES leaves visible.
+
+    As CUDA reads it: names count up to the first that is none (-1, a number there is no GPU of, one
+    that was said before); an empty value hides all.
+    """
+    if said is None:
+        return there
+    seen: list[str] = []
+    for name in (part.strip() for part in said.split(",")):
+        number = int(name) if name.lstrip("-").isdecimal() else None
+        beyond = number is not None and not 0 <= number < there
+        if beyond or not name or name in seen or name == "NoDevFiles":
+            break
+        seen.append(name)
+    return len(seen)
+
+
+def cpu_count() -> int:
+    """CPUs of this machine that this process may use: by its affinity and its cgroup's quota."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    usable = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quotas = [quota for quota in _cpu_quotas(Path("/sys/fs/cgroup")) if quota is not None]
+    return max(1, min([usable, *map(math.ceil, quotas)]))
+
+
+def _cpu_quotas(root: Path) -> Iterator[float | None]:
+    """Yield the CPUs that this process's cgroup and those above it are limited to."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        above = root if not controllers else root / controllers
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        inner = above / name.lstrip("/")
+        for folder in (inner, *inner.parents):
+            yield cpu_quota(folder)
+            if folder == above:
+                break
+
+
+def cpu_quota(cgroup: Path) -> float | None:
+    """Return the CPUs that a cgroup, of version 2 or 1, may use; None where it is not limited."""
+    try:
+        if (cgroup / "cpu.max").is_file():
+            quota, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()
+        else:
+            quota = (cgroup / "cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
+            period = (cgroup / "cpu.cfs_period_us").read_text(encoding="utf-8")
+        return None if quota in ("max", "-1") else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def gpu_bytes() -> float | None:

@@ -31,7 +31,7 @@ def local_files(sweep_file: Path) -> list[str]:
     inside = []
     for name in named:
         # An absolute path is meant as it stands: a place that every node sees.
-        if name is None or Path(name).is_absolute():
+        if name is None or Path(name).expanduser().is_absolute():
             continue
         if ".." in Path(name).parts:
             raise UserError(
@@ -64,18 +64,19 @@ def working_directory(sweep_file: Path | None, with_code: bool) -> Iterator[Path
                 if path.is_file():
                     shutil.copy2(path, folder)
             for named in local_files(sweep_file):
-                _copy(sweep_file.parent / named, folder / named)
+                # Whole but for what no digest counts: it is looked at again over there.
+                _copy(sweep_file.parent / named, folder / named, "__pycache__", ".*")
         if with_code:
             here = Path(__file__).resolve().parents[2]
             for package in PACKAGES:
-                _copy(here / package, folder / package)
+                _copy(here / package, folder / package, "__pycache__", "*.pyc", ".*", "*.png")
         yield folder
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, *ignored: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "*.png")
-        shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
+        left_out = shutil.ignore_patterns(*ignored)
+        shutil.copytree(source, target, ignore=left_out, dirs_exist_ok=True)
     else:
         shutil.copy2(source, target)

@@ -68,8 +68,9 @@ class SweepResult:
     ``ended`` has a status for each; ``cancelled`` and ``not started`` are of a sweep that was
     interrupted. ``resumed`` and ``kept`` have the steps of checkpoints: those that runs continued
     from, and those up to which interrupted ones are kept. ``skipped`` counts the runs not started.
-    ``unsound`` has what is wrong with runs that are said to have a result and whose files are not
-    what their record says, of this time or an earlier one.
+    ``mistakes`` are the failed runs of which what was wrong is the user's to mend, such as a file
+    that was edited meanwhile. ``unsound`` has what is wrong with runs that are said to have a
+    result and whose files are not what their record says, of this time or an earlier one.
     """
 
     sweep: str
@@ -78,12 +79,17 @@ class SweepResult:
     errors: dict[str, str] = field(default_factory=dict)
     resumed: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
+    mistakes: set[str] = field(default_factory=set)
     unsound: dict[str, str] = field(default_factory=dict)
     interrupted: int | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 when every run has a result, 1 otherwise; 130 interrupted, 143 terminated."""
+        """0 when every run has a result, 1 otherwise; 2 where nothing but mistakes of the user's
+        stands in the way; 130 interrupted, 143 terminated."""
         if self.interrupted is not None:
             return self.interrupted
-        return 1 if self.unsound or "failed" in self.ended.values() else 0
+        failed = {run_id for run_id, status in self.ended.items() if status == "failed"}
+        if self.unsound or failed - self.mistakes:
+            return 1
+        return 2 if failed else 0

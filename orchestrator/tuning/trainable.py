@@ -93,7 +93,8 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
                 if not self._may_try_again(error):
                     self._progress = None
                     failed = {"run_id": self._run["run_id"], "status": "failed", "done": False}
-                    return nothing | failed | {"error": str(error)}
+                    mistake = isinstance(error, RunBroken) and error.how.what == "mistake"
+                    return nothing | failed | {"error": str(error), "mistake": mistake}
                 self._progress = self.start(self._run)
 
     def _may_try_again(self, error: Exception) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
@@ -18,6 +19,8 @@ from typing import Any
 # python-packages are the positions in this tuple.
 PACKAGES = ("asyncio", "email", "importlib", "json", "logging", "unittest")
 LINES_PER_SNIPPET = 8
+# What stand-ins are pretrained on.
+STANDIN_CORPUS = "python-docs"
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -35,11 +38,14 @@ def corpus_rows(name: str) -> list[dict[str, Any]]:
 
 @cache
 def corpus_digest(name: str) -> str:
-    """Return SHA-256 over the raw texts a corpus is made from, together with its name."""
+    """Return SHA-256 over the rows of a corpus, in order, together with its name.
+
+    Over what is made, not what it is made from: code that makes other rows of the same texts, here
+    or in the standard library, makes another corpus.
+    """
     digest = hashlib.sha256(name.encode())
-    texts = _topics() if name == "python-docs" else (text for _, text in _sources())
-    for text in texts:
-        digest.update(text.encode())
+    for row in corpus_rows(name):
+        digest.update(json.dumps(row, sort_keys=True).encode())
     return digest.hexdigest()
 
 

@@ -11,7 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweeps.declaration.sources import resolve_data, resolve_model
+from sweeps.declaration.model_folder import (
+    lacks_mask_token,
+    longest_sequence,
+    no_mask_token,
+    require_length,
+)
+from sweeps.declaration.sources import check_local, resolve_data, resolve_model
 from sweeps.declaration.sweep_spec import Block, Settings, SweepSpec
 from sweeps.declaration.yaml_source import YamlSource, explain
 from sweeps.errors import UserError, closest
@@ -123,6 +129,7 @@ class _Resolver:
         self._source = source
         self._models: dict[str, ModelSpec] = {}
         self._objectives: dict[str, Objective] = {}
+        self._limits: dict[str, tuple[int | None, bool]] = {}
         probe = spec.probe
         self._probe = self._build(
             Probe,
@@ -134,6 +141,7 @@ class _Resolver:
             every=probe.every,
             seed=probe.seed,
         )
+        self._check(self._probe.data, None, "probe", "data")
         for name in spec.models:
             self._model(name, "models", name)
         for name in spec.objectives:
@@ -166,7 +174,22 @@ class _Resolver:
             execution=self._build(Execution, keys, **_only(Execution, fields)),
             precision=fields.get("precision", "fp32"),
         )
+        self._require_fit(run, keys)
         return run
+
+    def _require_fit(self, run: RunSpec, keys: tuple[Any, ...]) -> None:
+        """Refuse what the model's own files say that it cannot do."""
+        name, source = run.model.name, run.model.source
+        if name not in self._limits:
+            self._limits[name] = (longest_sequence(source), lacks_mask_token(source))
+        limit, maskless = self._limits[name]
+        try:
+            require_length("sequence_length", name, run.sequence_length, limit)
+            require_length("probe.sequence_length", name, run.probe.sequence_length, limit)
+            if maskless and run.objective.kind == "mlm":
+                raise no_mask_token(name)
+        except UserError as error:
+            raise UserError(f"{self._source.where(*keys)}: {error}") from None
 
     def _model(self, name: str, *keys: Any) -> ModelSpec:
         if name not in self._models:
@@ -203,11 +226,18 @@ class _Resolver:
                 data=data,
                 **{**OBJECTIVE_DEFAULTS[kind], **options},
             )
+            self._check(data, self._objectives[name].labels, "objectives", name, "data")
         return self._objectives[name]
 
     def _data(self, entry: Any, roles: tuple[str, ...], *keys: str) -> Any:
         try:
             return resolve_data(entry, roles, self._source.folder)
+        except UserError as error:
+            raise UserError(f"{self._source.where(*keys)}: {error}") from None
+
+    def _check(self, data: Any, labels: int | None, *keys: str) -> None:
+        try:
+            check_local(data, labels)
         except UserError as error:
             raise UserError(f"{self._source.where(*keys)}: {error}") from None
 

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from sweeps.declaration.catalog import CATALOG, FAMILIES, by_hub
-from sweeps.declaration.corpora import corpus_columns, corpus_digest, corpus_names
+from sweeps.declaration.content import data_digest, folder_digest
+from sweeps.declaration.corpora import (
+    STANDIN_CORPUS,
+    corpus_columns,
+    corpus_digest,
+    corpus_names,
+)
+from sweeps.declaration.local_rows import (
+    DATA_SUFFIXES,
+    LABEL,
+    checked,
+    columns_of,
+    read_rows,
+    require_labels,
+)
+from sweeps.declaration.model_folder import (
+    PICKLED_WEIGHTS,
+    SAFE_WEIGHTS,
+    pretraining_of,
+    require_whole,
+)
 from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
 from sweeps.errors import UserError, closest
 from sweeps.spec import (
@@ -26,10 +43,10 @@ from sweeps.spec import (
 )
 
 REVISION = re.compile(r"[0-9a-f]{40}")
-DATA_SUFFIXES = (".txt", ".jsonl", ".parquet")
-WEIGHTS = ("*.safetensors",)
-PICKLED = ("pytorch_model*.bin",)
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+# One of these a folder has, whatever its tokenizer's class calls it.
+TOKENIZERS = ("tokenizer*.json", "vocab*", "*.model", "*.spm", "tokenization*.py", "*.tiktoken")
+# Local data up to this size is read through when the sweep is: a second or two.
+READ_BYTES = 64 * 2**20
 
 
 # ---------------------------------------------------------------------------------------- models
@@ -52,7 +69,10 @@ def resolve_model(name: str, entries: dict[str, ModelEntry], folder: Path) -> Mo
         return _hub_model(name, entry)
     if entry.standin is not None:
         return _standin(name, entry)
-    path = _package_folder(entry.package) if entry.package else folder / str(entry.folder)
+    if entry.package is not None:
+        path = _package_folder(entry.package)
+    else:
+        path = place_of(str(entry.folder), folder)
     return _folder_model(name, entry, path)
 
 
@@ -101,7 +121,7 @@ def _standin(name: str, entry: ModelEntry) -> StandinModel:
         return StandinModel(
             standin=entry.standin,
             pretraining=FAMILIES[family].pretraining,
-            digest=corpus_digest("python-docs"),
+            digest=corpus_digest(STANDIN_CORPUS),
             **chosen,
         )
     except ValueError as error:
@@ -130,48 +150,36 @@ def _folder_model(name: str, entry: ModelEntry, path: Path) -> FolderModel:
     where = f"model {name!r}: {path}"
     if not path.is_dir():
         raise UserError(f"{where} is not a folder; give one with config, weights and tokenizer")
-    config = path / "config.json"
-    if not config.is_file():
+    if not (path / "config.json").is_file():
         raise UserError(f"{where} has no config.json; save the model with save_pretrained")
-    weights = _matching(path, WEIGHTS)
-    if not weights and _matching(path, PICKLED) and entry.pickled_weights:
-        weights = _matching(path, PICKLED)
-    if not weights:
+    if not any(path.glob(SAFE_WEIGHTS)) and not (
+        entry.pickled_weights and any(path.glob(PICKLED_WEIGHTS))
+    ):
         hint = (
             "it has pickled weights only: convert them, or set `pickled_weights: true`"
-            if _matching(path, PICKLED)
+            if any(path.glob(PICKLED_WEIGHTS))
             else "save the model with save_pretrained"
         )
-        raise UserError(f"{where} has no weights (*.safetensors); {hint}")
-    tokenizers = _matching(path, TOKENIZERS)
-    if not tokenizers:
+        raise UserError(f"{where} has no weights ({SAFE_WEIGHTS}); {hint}")
+    if not any(next(path.glob(pattern), None) for pattern in TOKENIZERS):
         raise UserError(f"{where} has no tokenizer; save it beside the model with save_pretrained")
-    return FolderModel(
-        folder=str(path.resolve()),
-        digest=_digest([config, *weights, *tokenizers]),
-        pretraining=entry.pretraining or _pretraining_of(config, name),
-        pickled_weights=entry.pickled_weights,
-        trust_remote_code=entry.trust_remote_code,
-    )
-
-
-def _pretraining_of(config: Path, name: str) -> Any:
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"model {name!r}: {config}: not JSON: {error}") from None
-    family = FAMILIES.get(content.get("model_type", ""))
-    if family:
-        return family.pretraining
-    architectures = " ".join(content.get("architectures") or [])
-    if "MaskedLM" in architectures:
-        return "mlm"
-    if "CausalLM" in architectures or "LMHead" in architectures:
-        return "clm"
-    raise UserError(
-        f"model {name!r}: {config} does not tell how it was pretrained; add `pretraining: clm` or"
-        " `pretraining: mlm` to its entry under `models`"
-    )
+        config = require_whole(path, trusted=entry.trust_remote_code)
+        pretraining = entry.pretraining or pretraining_of(config)
+        if pretraining is None:
+            raise UserError(
+                f"{path / 'config.json'} does not tell how it was pretrained; add"
+                " `pretraining: clm` or `pretraining: mlm` to its entry under `models`"
+            )
+        return FolderModel(
+            folder=str(path.resolve()),
+            digest=folder_digest(path, trusted=entry.trust_remote_code),
+            pretraining=pretraining,
+            pickled_weights=entry.pickled_weights,
+            trust_remote_code=entry.trust_remote_code,
+        )
+    except UserError as error:
+        raise UserError(f"model {name!r}: {error}") from None
 
 
 # ------------------------------------------------------------------------------------------ data
@@ -201,15 +209,42 @@ def resolve_data(entry: DataEntry, roles: Iterable[str], folder: Path) -> DataSo
             split=entry.split or "train",
             columns=columns,
         )
-    path = folder / str(entry.file)
-    if path.suffix not in DATA_SUFFIXES:
+    path = place_of(str(entry.file), folder)
+    if path.suffix.lower() not in DATA_SUFFIXES:
         raise UserError(
             f"{path}: a local dataset is one of {', '.join(DATA_SUFFIXES)}, not {path.suffix!r}"
         )
     if not path.is_file():
         raise UserError(f"{path}: no such file; give the path relative to the sweep file")
-    _check_columns(str(path), columns, _columns_of(path))
-    return FileData(file=str(path.resolve()), digest=_digest([path]), columns=columns)
+    first = f"{path}: its first row" if path.suffix.lower() == ".jsonl" else str(path)
+    _check_columns(first, columns, columns_of(path))
+    return FileData(file=str(path.resolve()), digest=data_digest(path), columns=columns)
+
+
+def check_local(data: DataSource, labels: int | None) -> None:
+    """Read a local file of moderate size as its runs will, and raise UserError where they would.
+
+    ``labels`` is the number of labels of its objective. Larger files are left to the first run.
+    """
+    if not isinstance(data, FileData):
+        return
+    path = Path(data.file)
+    if path.stat().st_size > READ_BYTES:
+        return
+    cells = checked(read_rows(path, data.columns))
+    if labels is not None and LABEL in cells:
+        try:
+            require_labels(cells[LABEL], labels)
+        except UserError as error:
+            raise UserError(f"{data.file}: {error}") from None
+
+
+def place_of(named: str, folder: Path) -> Path:
+    """Return the path that a sweep file in ``folder`` means: ``~`` is the user's home."""
+    try:
+        return folder / Path(named).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{named}: {error}") from None
 
 
 def _check_columns(what: str, columns: dict[str, str], present: Iterable[str]) -> None:
@@ -220,34 +255,3 @@ def _check_columns(what: str, columns: dict[str, str], present: Iterable[str]) -
                 f"{what} has no column {column!r} (the {role}); it has {', '.join(present)}. Name"
                 f" it with `columns: {{{role}: ...}}`"
             )
-
-
-def _columns_of(path: Path) -> tuple[str, ...]:
-    try:
-        if path.suffix == ".txt":
-            return ("text",)
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            return tuple(pq.read_schema(path).names)
-        with path.open(encoding="utf-8") as file:
-            first = json.loads(file.readline())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
-    if not isinstance(first, dict):
-        raise UserError(f"{path}:1: each line of a .jsonl file is one JSON object")
-    return tuple(first)
-
-
-def _matching(path: Path, patterns: Iterable[str]) -> list[Path]:
-    return sorted(file for pattern in patterns for file in path.glob(pattern))
-
-
-def _digest(files: Iterable[Path]) -> str:
-    """Return SHA-256 over the names and contents of files, in the order given."""
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.suffix.encode() if path.suffix in DATA_SUFFIXES else path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

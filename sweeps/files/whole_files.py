@@ -1,7 +1,8 @@
 """How a file of a store gets there whole or not at all, and how it is read back.
 
 On a local disk a file is written aside, synced and renamed; on an object store it is made in a
-scratch folder and put as one object.
+scratch folder and put as one object. Files and folders have the mode that the umask, or the folder
+they lie in, gives a new one, whatever the library that wrote them thinks: a store is shared.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -40,16 +41,40 @@ def whole_file(path: Place, guard: Callable[[], None] = no_guard) -> Iterator[Pa
             path.files.upload(folder / path.name, path.key)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A process id alone is not unique: containers on several nodes count theirs alike.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = _aside(path)
+    mode = _create(temporary)
     try:
         yield temporary
+        _open_to(temporary, mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         guard()
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    """Return a name beside ``path`` that no other process takes.
+
+    A process id alone is not unique: containers on several nodes count theirs alike.
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(8)}.tmp")
+
+
+def _create(path: Path) -> int:
+    """Create a file and return its mode: what the umask and the folder's own rules make of 0666."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def _open_to(path: Path, mode: int) -> None:
+    """Give a file a mode, where a library replaced it with one of its own."""
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        path.chmod(mode)
 
 
 @contextmanager
@@ -75,9 +100,14 @@ def remove_folder(path: Place) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; it takes its place, unless one is there by then."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = _aside(path).with_suffix("")  # a fence takes files by their .tmp
+    temporary.mkdir()
+    mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _open_to(file, mode)
         if not path.exists():
             temporary.replace(path)
     finally:
@@ -99,18 +129,18 @@ def create_json(path: Path, data: Any) -> bool:
     Of several that try at once exactly one succeeds: a hard link to an existing name fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = _aside(path)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:
             json.dump(data, file, indent=1, sort_keys=True)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        os.link(name, path)
+        os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
-        os.unlink(name)
+        temporary.unlink(missing_ok=True)
     return True
 
 

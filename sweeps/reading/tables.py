@@ -124,8 +124,14 @@ class Tables:
         else:
             # The schema is given, so that no footer is read to learn it and a part written before
             # a column was added still counts.
+            # A path is what it says: no pattern, and no columns in the names of its folders.
             rows = pl.scan_parquet(
-                parts, schema=schema, missing_columns="insert", extra_columns="ignore"
+                parts,
+                schema=schema,
+                missing_columns="insert",
+                extra_columns="ignore",
+                glob=False,
+                hive_partitioning=False,
             )
         return rows.join(self.runs(), on="run_id", how="inner")
 

@@ -11,7 +11,9 @@ from sweeps.spec.data_source import BuiltinData, DataSource, FileData, HubData
 from sweeps.spec.execution import Execution
 from sweeps.spec.frozen import Frozen, Positive, Steps, content_id
 from sweeps.spec.model_source import (
+    RECURRENT_STANDINS,
     STANDIN_FAMILIES,
+    STANDIN_POSITIONS,
     FolderModel,
     HubModel,
     ModelSource,
@@ -36,7 +38,9 @@ __all__ = [
     "OBJECTIVES",
     "OBJECTIVE_DEFAULTS",
     "PRETRAINING_OBJECTIVES",
+    "RECURRENT_STANDINS",
     "STANDIN_FAMILIES",
+    "STANDIN_POSITIONS",
     "BuiltinData",
     "Control",
     "DataSource",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from sweeps.spec.frozen import Frozen, Revision, Steps
 class HubModel(Frozen):
     """A model on the Hugging Face hub at a pinned commit."""
 
+    not_in_identity: ClassVar[frozenset[str]] = frozenset({"pickled_weights"})
+
     hub: str = Field(description="Repository, for instance EleutherAI/pythia-160m.")
     revision: Revision
     pretraining: Literal["clm", "mlm"]
@@ -20,21 +22,17 @@ class HubModel(Frozen):
     )
     trust_remote_code: bool = Field(False, description="Run the model code of the repository.")
 
-    def identity(self) -> dict[str, Any]:
-        return {"hub": self.hub, "revision": self.revision}
-
 
 class FolderModel(Frozen):
     """A folder with config.json, *.safetensors and a tokenizer; its content is its identity."""
 
+    not_in_identity: ClassVar[frozenset[str]] = frozenset({"folder", "pickled_weights"})
+
     folder: str = Field(description="Path of the folder.")
-    digest: str
+    digest: str = Field(description="Digest of every file that loading may read.")
     pretraining: Literal["clm", "mlm"]
     pickled_weights: bool = False
     trust_remote_code: bool = False
-
-    def identity(self) -> dict[str, Any]:
-        return {"folder": self.digest}
 
 
 STANDIN_FAMILIES = (
@@ -48,6 +46,10 @@ STANDIN_FAMILIES = (
     "mamba",
     "rwkv",
 )
+
+# Token positions of a stand-in; the recurrent ones, which have none, take any length.
+STANDIN_POSITIONS = 256
+RECURRENT_STANDINS = ("mamba", "rwkv")
 
 
 class StandinModel(Frozen):
@@ -64,15 +66,14 @@ class StandinModel(Frozen):
     pretraining: Literal["clm", "mlm"]
     digest: str = Field(description="Content digest of the pretraining text.")
 
-    def identity(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
-
 
 ModelSource = HubModel | FolderModel | StandinModel
 
 
 class ModelSpec(Frozen):
     """A model under the name the sweep gives it; only the source enters the identity."""
+
+    not_in_identity: ClassVar[frozenset[str]] = frozenset({"name"})
 
     name: str
     source: ModelSource

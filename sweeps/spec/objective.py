@@ -16,6 +16,8 @@ OBJECTIVES = ("clm", "mlm", "classification", "contrastive")
 class Objective(Frozen):
     """What the loss is and the data it is taken on."""
 
+    not_in_identity = frozenset({"name"})
+
     name: str | None = Field(
         None, description="What the sweep calls it, where that is not its kind; no identity."
     )
@@ -30,11 +32,15 @@ class Objective(Frozen):
     def label(self) -> str:
         return self.name or self.kind
 
-    def identity(self) -> dict[str, Any]:
-        settings = self.model_dump(mode="json", exclude={"name", "data"}, exclude_none=True)
-        return {**settings, "data": self.data.identity()}
+    def left_out(self, name: str) -> Any:
+        """Return the default of the objective's kind, which is what ``None`` stands for."""
+        if getattr(self, name) is None:
+            return None
+        return OBJECTIVE_DEFAULTS[self.kind].get(name, super().left_out(name))
 
 
+# An option at its default here is left out of the identity, so that an option that is added later
+# renames no old run; a default must therefore never change (see ``Frozen.first_defaults``).
 OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
     "clm": {},
     "mlm": {"mask_probability": 0.15},

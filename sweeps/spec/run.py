@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,8 @@ from sweeps.spec.probe import Probe
 
 class RunSpec(Frozen):
     """One fine-tuning run, complete: nothing downstream defaults or guesses."""
+
+    not_in_identity: ClassVar[frozenset[str]] = frozenset({"execution"})
 
     model: ModelSpec
     objective: Objective
@@ -61,21 +63,6 @@ class RunSpec(Frozen):
         if self.probe.every is not None and self.probe.every > self.steps:
             raise ValueError(f"probe.every {self.probe.every} is beyond steps {self.steps}")
         return self
-
-    def identity(self) -> dict[str, Any]:
-        """Return what decides the result, as plain JSON data."""
-        return {
-            "model": self.model.source.identity(),
-            "objective": self.objective.identity(),
-            "control": self.control.model_dump(mode="json"),
-            "seed": self.seed,
-            "steps": self.steps,
-            "batch_size": self.batch_size,
-            "sequence_length": self.sequence_length,
-            "optimizer": self.optimizer.model_dump(mode="json"),
-            "precision": self.precision,
-            "probe": self.probe.identity(),
-        }
 
     @cached_property
     def run_id(self) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from sweeps.declaration.content import difference, sources_of
+from sweeps.errors import UserError
 from sweeps.files.mirror import Mirror
 from sweeps.files.objects import ObjectPath, scratch_folder
 from sweeps.files.whole_files import file_checksum, write_json
@@ -25,12 +27,12 @@ from sweeps.store.store import RunFolder, Store, name_in
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong: where, what, and what mends it."""
+    """One thing wrong: where, what, and what mends it; ``mend`` is None where only a person can."""
 
     run_id: str
     what: str
     remedy: str
-    mend: Callable[[], None]
+    mend: Callable[[], None] | None
 
 
 def audit(store: Store) -> Iterator[Finding]:
@@ -74,6 +76,29 @@ def missing_parts(folder: RunFolder) -> str | None:
         return None
     there = {name_in(folder, path) for table in TABLES for path in folder.parts(table)}
     return next((f"{name} is missing" for name in done["parts"] if name not in there), None)
+
+
+def changed_sources(store: Store) -> Iterator[Finding]:
+    """Yield the models and data files of a store's sweeps that are not what they were.
+
+    All are hashed anew, whole: what was remembered of them is what is in doubt. What is not on this
+    machine is passed over.
+    """
+    for name in store.sweep_names():
+        for what, source in sources_of(store.load_sweep(name).runs):
+            try:
+                differs = difference(source, anew=True)
+            except FileNotFoundError:
+                continue
+            except UserError as error:
+                differs = str(error)
+            if differs is not None:
+                yield Finding(
+                    f"sweep {name}",
+                    f"{what}: {differs}",
+                    "put the declared content back; no run of it starts before",
+                    None,
+                )
 
 
 @contextmanager
@@ -167,7 +192,9 @@ def _steps(
     paths = [_local(folder) / name for name in done["parts"] if name.startswith(f"{table}/")]
     rows: list[tuple[int, int]] = []
     for path in paths:
-        part = pq.read_table(path, columns=["step"] if unique else ["step", "layer"])
+        wanted = ["step"] if unique else ["step", "layer"]
+        # A folder named step=3 on the way is no column.
+        part = pq.read_table(path, columns=wanted, partitioning=None)
         layers = [0] * len(part) if unique else part["layer"].to_pylist()
         rows += zip(part["step"].to_pylist(), layers, strict=True)
     if len(set(rows)) != len(rows):

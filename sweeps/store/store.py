@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError, closest
-from sweeps.files.node_cache import node_cache
 from sweeps.files.objects import ObjectFiles, ObjectPath
 from sweeps.files.whole_files import (
     Place,
@@ -36,6 +35,7 @@ from sweeps.files.whole_files import (
     write_json,
     write_text,
 )
+from sweeps.node_cache import node_cache
 from sweeps.spec import RunSpec
 from sweeps.store.records import Status as Status
 from sweeps.store.records import attempt_record, closing_record, is_whole

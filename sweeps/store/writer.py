@@ -86,7 +86,9 @@ class RunWriter:
             stem = PurePosixPath(name).stem
             if stem.startswith(KEPT):
                 with local_file(checkpoint / name) as file:
-                    self._rows[stem.removeprefix(KEPT)] = pq.read_table(file).to_pylist()
+                    self._rows[stem.removeprefix(KEPT)] = pq.read_table(
+                        file, partitioning=None
+                    ).to_pylist()
 
     def finish(self, status: Status, step: int) -> None:
         """Write what is left after ``step``, then the closing record that makes all of it count."""

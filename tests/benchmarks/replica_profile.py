@@ -25,7 +25,7 @@ SWEEP = "sweeps/library/replica.yaml"
 # What a run consists of: file and name of the function that does all of it.
 PARTS = {
     "model: load": ("models.py", "load_model"),
-    "tokens: load or make": ("data.py", "cached_arrays"),
+    "tokens: load or make": ("token_cache.py", "cached_arrays"),
     "layer groups": ("layer_groups.py", "find_layer_groups"),
     "forward": ("objective.py", "accumulate"),
     "backward": ("plain.py", "backward"),

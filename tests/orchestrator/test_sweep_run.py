@@ -86,3 +86,18 @@ def test_a_result_that_was_just_reported_is_read_whole(store):
     assert "does not match its checksum" in _unsound(plan, result)[run.run_id]
     (store.run(run.run_id).path / "DONE.json").unlink()
     assert "DONE.json is missing" in _unsound(plan, result)[run.run_id]
+
+
+@pytest.mark.parametrize(
+    ("ended", "mistakes", "code"),
+    [
+        ({"a": "finished", "b": "diverged"}, set(), 0),
+        ({"a": "failed", "b": "finished"}, {"a"}, 2),
+        ({"a": "failed", "b": "failed"}, {"a"}, 1),
+        ({"a": "cancelled"}, set(), 0),
+    ],
+)
+def test_a_mistake_of_the_users_is_told_from_a_failure(ended, mistakes, code):
+    assert SweepResult("s", 0, ended, mistakes=mistakes).exit_code == code
+    assert SweepResult("s", 0, ended, mistakes=mistakes, unsound={"b": "x"}).exit_code == 1
+    assert SweepResult("s", 0, ended, mistakes=mistakes, interrupted=143).exit_code == 143

@@ -1,21 +1,19 @@
-"""Datasets to token arrays, tokenised once and cached by content; batches by (seed, step)."""
+"""Datasets to token arrays, and batches of them by (seed, step)."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
+from sweeps.declaration.content import held_to_its_digest
 from sweeps.declaration.corpora import corpus_rows
+from sweeps.declaration.local_rows import Rows, checked, read_rows
 from sweeps.errors import UserError
-from sweeps.files.whole_files import whole_file
-from sweeps.spec import BuiltinData, DataSource, FileData, HubData, content_id
+from sweeps.spec import BuiltinData, DataSource, FileData, HubData
 from workers.models.hub import HubUnavailable, dataset_columns
 
 Arrays = dict[str, NDArray[Any]]
@@ -23,26 +21,32 @@ TOKENISE_BATCH = 1000
 
 
 def load_rows(data: DataSource, roles: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Return the columns of a dataset under their roles.
+    """Return the columns of a dataset under their roles: texts as ``str``, labels as ``int``.
 
-    Raises UserError when it cannot be loaded or lacks a column.
+    Raises UserError when it cannot be loaded, is not what the run was declared with, lacks a
+    column, or has a cell that is no text or no label.
     """
-    if isinstance(data, BuiltinData):
-        rows = corpus_rows(data.builtin)
-        return {role: [row[role] for row in rows] for role in roles}
+    columns = {role: data.columns.get(role, role) for role in roles}
+    with held_to_its_digest(data, f"dataset {data.label}"):
+        if isinstance(data, BuiltinData):
+            rows = corpus_rows(data.builtin)
+            return {role: [row[role] for row in rows] for role in roles}
+        if isinstance(data, FileData):
+            return checked(read_rows(Path(data.file), columns))
+        return checked(Rows(f"dataset {data.label}", columns, _hub_cells(data, columns)))
+
+
+def _hub_cells(data: HubData, columns: dict[str, str]) -> dict[str, list[Any]]:
     import datasets
 
     datasets.disable_progress_bars()
-    columns = {role: data.columns.get(role, role) for role in roles}
     try:
-        if isinstance(data, HubData):
-            table = dataset_columns(data, list(columns.values()))
-        else:
-            table = _local(data)
+        table = dataset_columns(data, list(columns.values()))
     except HubUnavailable:
         raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        detail = " ".join(str(error).split())
+        # What datasets says is often no more than that something went wrong; the cause says what.
+        detail = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"dataset {data.label}: cannot be loaded: {detail}") from error
     for role, column in columns.items():
         if column not in table.column_names:
@@ -51,35 +55,6 @@ def load_rows(data: DataSource, roles: tuple[str, ...]) -> dict[str, list[Any]]:
                 f" {', '.join(table.column_names)}. Name it with `columns: {{{role}: ...}}`"
             )
     return {role: list(table[column]) for role, column in columns.items()}
-
-
-def _local(data: FileData) -> Any:
-    import datasets
-
-    path = Path(data.file)
-    kind = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}[path.suffix]
-    return datasets.load_dataset(kind, data_files=str(path), split="train")
-
-
-def cached_arrays(cache: Path, key: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
-    """Return arrays made once for everything ``key`` says, by this process or another."""
-    path = cache / "tokens" / f"{content_id(key, 24)}.safetensors"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            if not path.is_file():
-                arrays = make()
-                with whole_file(path) as temporary:
-                    save_file(arrays, temporary)
-    arrays = load_file(path)
-    assert isinstance(arrays, dict)
-    return arrays
-
-
-def tokenizer_digest(tokenizer: Any) -> str:
-    """Return SHA-256 of a tokenizer's whole definition."""
-    text = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(tokenizer)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def pack(tokenizer: Any, texts: Iterable[str], length: int, *, framed: bool) -> Arrays:
@@ -106,6 +81,7 @@ def pack(tokenizer: Any, texts: Iterable[str], length: int, *, framed: bool) -> 
             " sequence_length or give more text"
         )
     packed = np.asarray(stream[: rows * inner], dtype=np.int32).reshape(rows, inner)
+    _require_words(tokenizer, packed)
     if frame:
         begin = np.full((rows, 1), tokenizer.cls_token_id, dtype=np.int32)
         end = np.full((rows, 1), tokenizer.sep_token_id, dtype=np.int32)
@@ -129,7 +105,19 @@ def pad(tokenizer: Any, texts: list[str], length: int, prefix: str = "") -> Arra
     empty = np.flatnonzero(mask.sum(axis=1) == 0)
     if empty.size:
         raise UserError(f"row {int(empty[0])} of the dataset has no token; remove empty texts")
+    _require_words(tokenizer, ids[mask == 1])
     return {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
+
+
+def _require_words(tokenizer: Any, ids: NDArray[np.int32]) -> None:
+    """Raise UserError where a tokenizer knows no word at all of a dataset."""
+    empty = [*tokenizer.all_special_ids, tokenizer.unk_token_id]
+    if np.isin(ids, [token for token in empty if token is not None]).all():
+        raise UserError(
+            "the tokenizer knows no word of the dataset: every token is"
+            f" {tokenizer.unk_token or 'a special one'}. Is it the right column, and the model's"
+            " own tokenizer?"
+        )
 
 
 def _tokenise(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ from transformers import (
     RwkvConfig,
 )
 
-from sweeps.declaration.corpora import corpus_rows
-from sweeps.files.whole_files import whole_folder, write_json
+from sweeps.declaration.corpora import STANDIN_CORPUS, corpus_rows
+from sweeps.files.whole_files import read_if_readable, remove_folder, whole_folder, write_json
 from sweeps.spec import (
+    RECURRENT_STANDINS,
+    STANDIN_POSITIONS,
     BuiltinData,
     Execution,
     ModelSpec,
@@ -59,8 +62,9 @@ from workers.models.pretrained import (
 )
 from workers.objectives.registry import build_objective
 
-CORPUS = "python-docs"
-POSITIONS = 256
+# Raise it with any change to what ``_make`` writes for one source.
+STANDINS_VERSION = 1
+KEY_FILE = "standin.json"
 BATCH_SIZE = 16
 SEQUENCE_LENGTH = 32
 # The recurrences of Mamba and RWKV run step by step in Python on a CPU, and the backward pass of a
@@ -70,15 +74,30 @@ LEARNING_RATE = 2e-3
 
 
 def standin_folder(source: StandinModel, cache: Path) -> Path:
-    """Return the folder of a pretrained stand-in, making it first if the cache lacks it."""
-    folder = cache / "standins" / f"{source.standin}-{content_id(source.identity())}"
-    if not folder.is_dir():
+    """Return the folder of a pretrained stand-in, making it first if the cache lacks it.
+
+    It is known by its source, the corpus among it, and by the versions of what made it; the folder
+    says so too, and one that says something else is made anew.
+    """
+    key = {
+        "source": source.identity(),
+        "version": STANDINS_VERSION,
+        "transformers": version("transformers"),
+    }
+    folder = cache / "standins" / f"{source.standin}-{content_id(key)}"
+    if not _is_of(folder, key):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
-            if not folder.is_dir():
+            if not _is_of(folder, key):
+                remove_folder(folder)
                 with whole_folder(folder) as temporary:
                     _make(source, temporary)
+                    write_json(temporary / KEY_FILE, key)
     return folder
+
+
+def _is_of(folder: Path, key: dict[str, Any]) -> bool:
+    return read_if_readable(folder / KEY_FILE) == key
 
 
 def _make(source: StandinModel, folder: Path) -> None:
@@ -118,7 +137,9 @@ def _pretrain(source: StandinModel, model: torch.nn.Module, tokenizer: Any) -> P
     pretrained = PretrainedModel(model, tokenizer, ModelFacts("", "", "", 0, source.width, 0))
     trained = objective.build_model(pretrained)
     arrays = objective.tokenise(
-        tokenizer, {"text": [row["text"] for row in corpus_rows(CORPUS)]}, run.sequence_length
+        tokenizer,
+        {"text": [row["text"] for row in corpus_rows(STANDIN_CORPUS)]},
+        run.sequence_length,
     )
     sample = torch.zeros((1, 4), dtype=torch.long)
     groups = find_layer_groups(trained, lambda: trained(sample))
@@ -143,9 +164,9 @@ def unigram_entropy(tokens: NDArray[Any]) -> float:
 
 
 def _pretraining_run(source: StandinModel) -> RunSpec:
-    data = BuiltinData(builtin=CORPUS, digest=source.digest)
+    data = BuiltinData(builtin=STANDIN_CORPUS, digest=source.digest)
     mask = source.pretrain_mask if source.pretraining == "mlm" else None
-    recurrent = source.standin in ("mamba", "rwkv")
+    recurrent = source.standin in RECURRENT_STANDINS
     return RunSpec(
         model=ModelSpec(name=source.standin, source=source),
         objective=Objective(kind=source.pretraining, data=data, mask_probability=mask),
@@ -177,7 +198,7 @@ def build_tokenizer(source: StandinModel) -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((row["text"] for row in corpus_rows(CORPUS)), trainer)
+    tokenizer.train_from_iterator((row["text"] for row in corpus_rows(STANDIN_CORPUS)), trainer)
     if not encoder:
         end = special[0]
         return PreTrainedTokenizerFast(
@@ -211,14 +232,14 @@ def build_config(source: StandinModel, tokenizer: PreTrainedTokenizerFast) -> Pr
         "hidden_size": width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "max_position_embeddings": POSITIONS,
+        "max_position_embeddings": STANDIN_POSITIONS,
     }
     # gelu_new, as GPT-2 and CodeGen have it, in one operation in place of eight.
     narrow = {
         "n_embd": width,
         "n_layer": layers,
         "n_head": heads,
-        "n_positions": POSITIONS,
+        "n_positions": STANDIN_POSITIONS,
         "activation_function": "gelu_pytorch_tanh",
     }
     encoder = {**wide, "intermediate_size": 4 * width}
@@ -243,7 +264,7 @@ def build_config(source: StandinModel, tokenizer: PreTrainedTokenizerFast) -> Pr
             **tokens, hidden_size=width, num_hidden_layers=layers, state_size=8
         ),
         "rwkv": lambda: RwkvConfig(
-            **tokens, hidden_size=width, num_hidden_layers=layers, context_length=POSITIONS
+            **tokens, hidden_size=width, num_hidden_layers=layers, context_length=STANDIN_POSITIONS
         ),
     }
     config = makers[source.standin]()

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from sweeps.errors import UserError
+from sweeps.declaration.local_rows import require_labels
 from workers.data.datasets import Arrays, pad
 from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
@@ -42,14 +42,10 @@ class Classification(TrainingObjective):
         return Classifier(pretrained.backbone, pretrained.output_width, labels, pooling)
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
-        labels = np.asarray(rows["label"])
-        top = (self.objective.labels or 0) - 1
-        if labels.dtype.kind != "i" or labels.min() < 0 or labels.max() > top:
-            raise UserError(
-                f"labels must be whole numbers 0..{top}; found {sorted(set(rows['label']))[:8]}."
-                " Set `labels` to their number, or another label column"
-            )
-        return {**pad(tokenizer, rows["text"], length), "labels": labels.astype(np.int32)}
+        assert self.objective.labels is not None
+        require_labels(rows["label"], self.objective.labels)
+        labels = np.asarray(rows["label"], dtype=np.int32)
+        return {**pad(tokenizer, rows["text"], length), "labels": labels}
 
     def targets(self, batch: Batch) -> int:
         return len(batch["labels"])

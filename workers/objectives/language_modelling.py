@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from sweeps.errors import UserError
 from sweeps.spec import RunSpec
 from workers.data.datasets import Arrays, pack
 from workers.engines.engine import Batch
@@ -65,9 +66,16 @@ class MaskedLanguageModelling(CausalLanguageModelling):
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
         arrays = super().tokenise(tokenizer, rows, length)
+        if tokenizer.mask_token_id is None:
+            raise UserError("the tokenizer has no mask token, which objective mlm predicts at")
         special = np.asarray(sorted(tokenizer.all_special_ids), dtype=np.int32)
         about = np.asarray([tokenizer.mask_token_id, len(tokenizer)], dtype=np.int32)
         return {**arrays, "special_ids": special, "mask_and_vocabulary": about}
+
+    def highest_token(self, arrays: Arrays) -> int:
+        """Return the largest token id: any of the vocabulary may stand in for a masked token."""
+        mask_token, vocabulary = arrays["mask_and_vocabulary"]
+        return max(super().highest_token(arrays), int(mask_token), int(vocabulary) - 1)
 
     def batch(self, arrays: Arrays, run: RunSpec, step: int) -> Batch:
         batch = super().batch({"input_ids": arrays["input_ids"]}, run, step)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sweeps.spec import Objective, RunSpec
 from workers.data.datasets import Arrays, batch_indices
 from workers.engines.engine import Batch, Engine
+from workers.models.fit import highest_token
 from workers.models.pretrained import PretrainedModel
 
 
@@ -35,6 +36,10 @@ class TrainingObjective(ABC):
     @abstractmethod
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
         """Return arrays whose first axis is the example."""
+
+    def highest_token(self, arrays: Arrays) -> int:
+        """Return the largest token id that a batch of the arrays can hold."""
+        return highest_token(arrays)
 
     @abstractmethod
     def targets(self, batch: Batch) -> int:

@@ -9,23 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sweeps.errors import UserError
-from sweeps.files.whole_files import whole_file
-from sweeps.spec import ModelSpec, Probe, content_id
+from sweeps.spec import ModelSpec
+from workers.data.datasets import Arrays
+from workers.data.token_cache import CachedArrays, arrays_digest
 from workers.probes.rows import ProbeRows, undominated
 from workers.ranks.process_group import ALONE, Ranks
 
 SEQUENCES_A_FORWARD = 16
-# Of what this file and rows.py make: a change of what they do is another reference.
-VERSION = 2
+# Raise it with any change to what ``capture`` returns for one model and its rows, or to which of
+# them are left out.
+REFERENCE_VERSION = 2
 
 
 class _Catcher:
@@ -133,7 +134,6 @@ class ReferenceStates:
 
 def reference_states(
     model: ModelSpec,
-    probe: Probe,
     cache: Path,
     backbone: nn.Module,
     blocks: nn.ModuleList,
@@ -147,27 +147,29 @@ def reference_states(
     Rows that dominate a layer are left out. With several ranks all capture, since the weights may
     be cut; the first one writes, reads and compares. Raises UserError where a state is not finite.
     """
-    identity = {
-        "version": VERSION,
-        "probe": probe.identity(),
-        "rows": len(rows.sequence),
+    key = {
         "model": model.source.identity(),
+        "rows": arrays_digest(rows.input_ids.numpy(), rows.sequence.numpy(), rows.position.numpy()),
+        "version": REFERENCE_VERSION,
+        "transformers": version("transformers"),
     }
-    path = cache / "reference" / f"{content_id(identity, 24)}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")) if ranks.leads else nullcontext():
-        if ranks.agree(not path.is_file()):
+    entry = CachedArrays(cache, "reference", key)
+    arrays: Arrays = {}
+    with entry.lock() if ranks.leads else nullcontext():
+        found = entry.read() if ranks.leads else None
+        if ranks.agree(found is None):
             states = capture(backbone, blocks, rows, device)
             if ranks.leads:
-                _write(path, model.name, states)
-    loaded = load_file(path) if ranks.leads else {}
-    kept = torch.tensor(ranks.agree(loaded["kept"].tolist() if ranks.leads else []))
-    return ReferenceStates(
-        rows.only(kept), [loaded[name] for name in sorted(loaded) if name != "kept"]
-    )
+                found = _arrays(model.name, states)
+                entry.write(found)
+        arrays = found or {}
+    kept = torch.tensor(ranks.agree(arrays["kept"].tolist() if ranks.leads else []))
+    names = sorted(name for name in arrays if name != "kept")
+    return ReferenceStates(rows.only(kept), [torch.from_numpy(arrays[name]) for name in names])
 
 
-def _write(path: Path, name: str, states: list[Tensor]) -> None:
+def _arrays(name: str, states: list[Tensor]) -> Arrays:
+    """Return what is kept of a reference: the states of its rows, and which rows these are."""
     for layer, state in enumerate(states):
         if not bool(state.isfinite().all()):
             raise UserError(
@@ -175,6 +177,5 @@ def _write(path: Path, name: str, states: list[Tensor]) -> None:
                 " are damaged, or it overflows in float32"
             )
     kept = undominated(states)
-    tensors = {f"{i:04d}": state[kept].contiguous() for i, state in enumerate(states)}
-    with whole_file(path) as temporary:
-        save_file({**tensors, "kept": kept}, temporary)
+    arrays = {f"{i:04d}": state[kept].numpy() for i, state in enumerate(states)}
+    return {**arrays, "kept": kept.numpy()}

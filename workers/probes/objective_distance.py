@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sweeps.reading.objective_distance import record_distance
 from sweeps.spec import OBJECTIVE_DEFAULTS, Objective, RunSpec
 from sweeps.store.store import Store
-from workers.data.datasets import cached_arrays, load_rows, tokenizer_digest
+from workers.data.token_cache import objective_arrays
 from workers.loading import load_model
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.registry import build_objective
@@ -56,17 +56,7 @@ def block_gradients(
     objective = build_objective(wanted)
     model = objective.build_model(pretrained).to(device)
     model.eval()
-    arrays = cached_arrays(
-        store.cache,
-        {
-            "objective": wanted.identity(),
-            "tokenizer": tokenizer_digest(pretrained.tokenizer),
-            "length": run.sequence_length,
-        },
-        lambda: objective.tokenise(
-            pretrained.tokenizer, load_rows(wanted.data, objective.roles), run.sequence_length
-        ),
-    )
+    arrays = objective_arrays(objective, pretrained.tokenizer, run.sequence_length, store.cache)
     model.zero_grad()
     for step in range(1, BATCHES + 1):
         # Whole batches: in-batch negatives are part of what a contrastive loss asks for.

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sweeps.errors import UserError
 from sweeps.spec import Probe
-from workers.data.datasets import cached_arrays, load_rows, pack, tokenizer_digest
+from workers.data.datasets import load_rows, pack
+from workers.data.token_cache import cached_arrays, require_declared, tokenizer_digest
 
 # Tokens of one sequence are far from independent: rows come from at least so many sequences.
 SEQUENCES = 64
@@ -88,6 +89,7 @@ def _sequences(probe: Probe, tokenizer: Any, cache: Path) -> Any:
         "length": probe.sequence_length,
         "packed": "framed",
     }
+    require_declared(probe.data)
     return cached_arrays(
         cache,
         key,

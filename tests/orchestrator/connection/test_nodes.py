@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from orchestrator.connection.nodes import connected_ray
+from orchestrator.connection import nodes
+from orchestrator.connection.nodes import connected_ray, cpu_count, cpu_quota, gpu_count
 from orchestrator.sizing.placement import ClusterNode, place_on, slots_of
 from sweeps.errors import UserError
 
@@ -59,6 +60,52 @@ def test_a_dead_address_in_the_environment_ends_with_exit_code_2(tmp_path):
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr.count("\n") == 1
     assert "RAY_ADDRESS" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "there", "visible"),
+    [
+        (None, 4, 4),
+        ("", 4, 0),
+        ("0,1", 4, 2),
+        (" 3 , 1 ", 4, 2),
+        ("-1", 4, 0),
+        ("NoDevFiles", 4, 0),
+        ("0,-1,1", 4, 1),
+        ("1,7,2", 4, 1),
+        ("2,2", 4, 1),
+        ("GPU-8932f937,GPU-0f3c", 4, 2),
+        ("MIG-8932f937", 4, 1),
+        ("0", 0, 0),
+    ],
+)
+def test_gpus_are_counted_as_cuda_shows_them(monkeypatch, said, there, visible):
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+    monkeypatch.setattr(
+        NvidiaGPUAcceleratorManager, "get_current_node_num_accelerators", lambda: there
+    )
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if said is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    assert gpu_count() == visible
+
+
+def test_cpus_are_those_of_the_affinity_and_the_quota(monkeypatch, tmp_path):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(nodes, "_cpu_quotas", lambda _: iter([None, 2.5, 8.0]))
+    assert cpu_count() == 3
+    monkeypatch.setattr(nodes, "_cpu_quotas", lambda _: iter([None]))
+    assert cpu_count() == 6
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert cpu_quota(tmp_path) == 1.5
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cpu_quota(tmp_path) is None
+    (tmp_path / "cpu.max").unlink()
+    (tmp_path / "cpu.cfs_quota_us").write_text("-1\n")
+    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
+    assert cpu_quota(tmp_path) is None
+    assert cpu_quota(tmp_path / "none") is None
 
 
 def test_a_cluster_is_as_large_as_its_gpus_or_without_any_its_cpus():

@@ -32,10 +32,13 @@ blocks:
 """
 
 
+TEXTS = "".join(f'{{"text": "fine", "label": {n}, "feeling": {n % 2}}}\n' for n in range(4))
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    (folder / "texts.jsonl").write_text('{"text": "fine", "label": 1, "feeling": 0}\n')
+    (folder / "texts.jsonl").write_text(TEXTS)
     (folder / "schedules.yaml").write_text(SWEEP)
     return read_sweep(folder / "schedules.yaml").runs
 
@@ -88,7 +91,7 @@ def test_values_are_written_for_a_person() -> None:
 
 
 def test_two_names_for_one_objective_are_one_run_and_refused(tmp_path) -> None:
-    (tmp_path / "texts.jsonl").write_text('{"text": "fine", "label": 1, "feeling": 0}\n')
+    (tmp_path / "texts.jsonl").write_text(TEXTS.replace("2", "0").replace("3", "1"))
     same = SWEEP.replace(
         "topic: {kind: classification, labels: 4,", "topic: {kind: classification,"
     )

@@ -1,8 +1,10 @@
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 
 from sweeps.declaration.sources import resolve_data, resolve_model
 from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
@@ -14,7 +16,7 @@ def model_folder(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    (folder / "model.safetensors").write_bytes(b"weights")
+    save_file({"w": np.zeros(3)}, folder / "model.safetensors")
     (folder / "tokenizer.json").write_text("{}")
     return folder
 
@@ -28,7 +30,7 @@ def test_a_folder_is_its_content(tmp_path, model_folder):
     assert before.pretraining == "clm"
     (model_folder / "README.md").write_text("not part of it")
     assert resolve(tmp_path).digest == before.digest
-    (model_folder / "model.safetensors").write_bytes(b"other weights")
+    save_file({"w": np.ones(3)}, model_folder / "model.safetensors")
     assert resolve(tmp_path).digest != before.digest
 
 

@@ -127,6 +127,19 @@ def test_a_part_written_before_a_column_existed_still_counts(store: Store) -> No
     assert profiles["procrustes_null"].null_count() == 5
 
 
+@pytest.mark.parametrize("name", ["st[1]", "s*", "s?", "step=3", "a b%20c", "{a,b}"])
+def test_a_store_is_read_from_the_path_it_has(tmp_path: Path, name: str) -> None:
+    for other in ("st1", "st", "sx", "a", "b"):
+        write_run(Store(tmp_path / other), run_spec(seed=9), RISING)
+    store = Store(tmp_path / name)
+    for seed in range(2):
+        write_run(store, run_spec(seed=seed), RISING)
+    for table in (open_store(store.root).profiles(), open_store(str(store.root)).profiles()):
+        found = table.collect()
+        assert sorted(found["seed"].unique()) == [0, 1]
+        assert sorted(found["step"].unique()) == [10, 20]
+
+
 def test_duckdb_and_pandas_read_the_files_as_they_are(store: Store) -> None:
     for seed in range(3):
         write_run(store, run_spec(seed=seed), RISING)

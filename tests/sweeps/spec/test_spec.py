@@ -1,16 +1,49 @@
 import json
 import math
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 from sweeps.declaration.expand import read_sweep
-from sweeps.spec import EqualStep, Optimizer, RunSpec, learning_rate
+from sweeps.spec import (
+    BuiltinData,
+    EqualStep,
+    FileData,
+    FolderModel,
+    Frozen,
+    HubData,
+    HubModel,
+    LayerClip,
+    Objective,
+    Optimizer,
+    Probe,
+    RunSpec,
+    Standard,
+    StandinModel,
+    learning_rate,
+)
 
 PAPER = read_sweep("sweeps/library/paper.yaml")
 RUN = PAPER.runs[0]
+DATA = FileData(file="/rows.jsonl", digest="f" * 64, columns={"text": "sentence"})
+EXAMPLES = [
+    RUN,
+    HubModel(hub="owner/name", revision="a" * 40, pretraining="clm"),
+    FolderModel(folder="/model", digest="e" * 64, pretraining="clm"),
+    StandinModel(standin="opt", pretraining="clm", digest="e" * 64, width=64),
+    HubData(hub="owner/name", revision="a" * 40, split="test"),
+    DATA,
+    BuiltinData(builtin="python-docs", digest="f" * 64),
+    Objective(kind="contrastive", data=DATA, temperature=0.1, pooling="mean"),
+    Standard(),
+    LayerClip(max_norm=0.5),
+    EqualStep(scope="all"),
+    Optimizer(learning_rate=1e-4, betas=(0.9, 0.95)),
+    Probe(data=DATA, rows=100),
+]
 
 
 def changed(run: RunSpec, **fields) -> RunSpec:
@@ -26,10 +59,10 @@ def changed(run: RunSpec, **fields) -> RunSpec:
 
 # A change of these is a change of identity: every store's finished runs would run again.
 GOLDEN = {
-    ("bert-base-uncased", "mlm", "standard", 0): "e9455e14440c",
-    ("gpt2", "contrastive", "equal_step", 2): "e5f775615bd8",
-    ("opt-1.3b", "classification", "standard", 1): "21d210031361",
-    ("pythia-6.9b", "clm", "equal_step", 0): "ff3c3eca502a",
+    ("bert-base-uncased", "mlm", "standard", 0): "d6902941329b",
+    ("gpt2", "contrastive", "equal_step", 2): "c2e9803c25b1",
+    ("opt-1.3b", "classification", "standard", 1): "25f18ebd7c58",
+    ("pythia-6.9b", "clm", "equal_step", 0): "008a26c68e6b",
 }
 
 
@@ -59,7 +92,9 @@ def test_run_ids_of_the_study_are_pinned(point, run_id):
         {"probe__rows_per_width": 3.0},
         {"objective__mask_probability": 0.3},
         {"objective__data__split": "test"},
+        {"objective__data__columns": {"text": "sentence"}},
         {"model__source__revision": "0" * 40},
+        {"model__source__trust_remote_code": True},
     ],
     ids=str,
 )
@@ -79,6 +114,72 @@ def test_what_decides_the_result_changes_the_run_id(change):
 )
 def test_what_only_carries_the_run_out_keeps_the_run_id(change):
     assert changed(RUN, **change).run_id == RUN.run_id
+
+
+def test_the_identity_holds_what_was_chosen_and_nothing_that_is_as_it_always_was():
+    run = changed(RUN, optimizer={"learning_rate": 2e-05, "schedule": "constant"}, precision="fp32")
+    assert run.identity()["optimizer"] == {"learning_rate": 2e-05, "schedule": "constant"}
+    assert "precision" not in run.identity()
+    assert "execution" not in run.identity()
+    assert run.identity()["control"] == {"kind": "standard"}
+
+
+PARTS = [RunSpec, HubModel, FolderModel, StandinModel, HubData, FileData, BuiltinData, Objective]
+PARTS += [Standard, LayerClip, EqualStep, Optimizer, Probe]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+def test_a_setting_that_is_added_later_renames_no_run_that_leaves_it_at_its_default(part):
+    later = create_model(f"Later{part.__name__}", __base__=part, added=(int, 3))
+    for old in EXAMPLES:
+        if type(old) is part:
+            fields = {name: getattr(old, name) for name in part.model_fields}
+            assert Frozen.identity(later(**fields)) == Frozen.identity(old)
+            more = Frozen.identity(later(**fields, added=4))
+            assert more == {**Frozen.identity(old), "added": 4}
+            break
+    else:
+        pytest.fail("no example")
+
+
+def test_the_part_that_a_later_setting_is_added_to_may_lie_deep_inside_a_run():
+    later = create_model("LaterOptimizer", __base__=Optimizer, amsgrad=(bool, False))
+    fields = {name: getattr(RUN.optimizer, name) for name in Optimizer.model_fields}
+    same = RUN.model_copy(update={"optimizer": later(**fields)})
+    assert same.run_id == RUN.run_id
+    other = RUN.model_copy(update={"optimizer": later(**fields, amsgrad=True)})
+    assert other.run_id != RUN.run_id
+
+
+def test_a_default_that_changes_is_written_out_and_the_first_one_is_not():
+    class Later(Optimizer):
+        first_defaults: ClassVar[dict[str, Any]] = {"eps": 1e-6}
+        eps: float = 1e-8
+
+    assert Later(learning_rate=1.0, eps=1e-6).identity() == Optimizer(learning_rate=1.0).identity()
+    assert Later(learning_rate=1.0).identity() == {"learning_rate": 1.0, "eps": 1e-8}
+
+
+def test_what_an_objective_takes_without_being_told_is_left_out_as_if_it_was_not_there():
+    data = BuiltinData(builtin="python-docs", digest="d")
+    told = Objective(kind="mlm", data=data, mask_probability=0.15)
+    assert told.identity() == Objective(kind="mlm", data=data).identity()
+    assert "mask_probability" not in told.identity()
+    other = Objective(kind="classification", data=data, labels=3, pooling="mean")
+    assert other.identity()["labels"] == 3
+    assert "pooling" not in other.identity()
+
+
+def test_a_column_that_is_called_like_its_role_is_no_choice():
+    plain = FileData(file="/a", digest="d")
+    assert FileData(file="/b", digest="d", columns={"text": "text"}).identity() == plain.identity()
+    renamed = FileData(file="/a", digest="d", columns={"text": "label", "label": "text"})
+    assert renamed.identity() != plain.identity()
+
+
+def test_two_kinds_of_one_union_are_never_one_identity():
+    kinds = [json.dumps(part.identity(), sort_keys=True) for part in EXAMPLES]
+    assert len(set(kinds)) == len(kinds)
 
 
 def test_a_copy_has_a_run_id_of_its_own():

@@ -221,7 +221,6 @@ def test_how_a_run_is_carried_out_and_where_its_files_lie_is_no_condition() -> N
         "objective_file",
         "probe_file",
         "pickled_weights",
-        "trust_remote_code",
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,9 +10,11 @@ import pytest
 import torch
 from small_run import make_run
 
+from sweeps.declaration import content
+from sweeps.declaration.expand import read_sweep
 from sweeps.files.whole_files import file_checksum, read_json, write_json
 from sweeps.spec import Optimizer
-from sweeps.store.audit import audit
+from sweeps.store.audit import audit, changed_sources
 from sweeps.store.records import SEAL, sealed
 from sweeps.store.store import Store
 from workers.train import train
@@ -48,6 +51,47 @@ def test_a_run_that_diverged_before_or_at_a_probe_is_sound(tmp_path, every):
     list(train(run, Store(tmp_path), torch.device("cpu")))
     assert Store(tmp_path).run(run.run_id).done()["status"] == "diverged"
     assert list(audit(Store(tmp_path))) == []
+
+
+def test_a_folder_on_the_way_is_no_column(finished, tmp_path):
+    place = tmp_path / "step=3" / "layer=x"
+    shutil.copytree(finished, place)
+    assert list(audit(Store(place))) == []
+
+
+SWEEP = """
+name: s
+models: {tiny: {standin: gpt2}}
+objectives: {clm: {data: {file: rows.txt}}}
+probe: {data: {builtin: python-docs}, sequence_length: 16}
+defaults: {steps: 4, batch_size: 4, sequence_length: 16, learning_rate: 1.0e-3}
+blocks: [{name: all, grid: {model: [tiny], objective: [clm], control: [standard], seed: [0, 1]}}]
+"""
+
+
+def test_data_that_is_not_what_it_was_is_found_though_size_and_times_are_the_same(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DEPTHSWEEP_CACHE", str(tmp_path / "node"))
+    monkeypatch.setattr(content, "REMEMBERED_BYTES", 0)
+    monkeypatch.setattr(content, "SETTLED_SECONDS", -1.0)
+    rows = tmp_path / "rows.txt"
+    rows.write_text("one two\n")
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    store = Store(tmp_path / "store")
+    store.save_sweep(read_sweep(tmp_path / "s.yaml"))
+    assert list(changed_sources(store)) == []
+    rows.write_text("two one\n")
+    # As if nothing had been touched: only reading all of it can tell.
+    (record,) = (tmp_path / "node/digests").glob("*.json")
+    old = json.loads(record.read_text())["sha256"]
+    content._remember(rows, content._signature(rows.stat()), old)
+    (finding,) = changed_sources(store)
+    assert finding.run_id == "sweep s"
+    assert str(rows) in finding.what
+    assert finding.mend is None
+    rows.unlink()
+    assert list(changed_sources(store)) == []
 
 
 def flip(folder):

@@ -11,7 +11,8 @@ from sweeps.declaration.sources import resolve_data
 from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import UserError
 from sweeps.spec import HubData
-from workers.data.datasets import batch_indices, cached_arrays, load_rows, pack, pad
+from workers.data.datasets import batch_indices, load_rows, pack, pad
+from workers.data.token_cache import cached_arrays
 
 
 @given(st.integers(0, 1000), st.integers(1, 40), st.integers(1, 50))
@@ -74,8 +75,7 @@ ROWS = [{"sentence": f"text {k}", "label": k % 2} for k in range(5)]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".txt"])
-def test_local_files_load_through_datasets(tmp_path, suffix, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
+def test_local_files_load_as_they_are(tmp_path, suffix):
     path = tmp_path / f"rows{suffix}"
     if suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(ROWS), path)
@@ -134,7 +134,7 @@ def test_a_hub_dataset_is_loaded_once_at_its_commit_and_its_columns_are_checked(
 def test_a_hub_that_cannot_be_reached_is_said_with_the_dataset(monkeypatch, tmp_path):
     import datasets
 
-    from workers.loading import hub
+    from workers.models import hub
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(hub, "PATIENCE_SECONDS", 0.0)

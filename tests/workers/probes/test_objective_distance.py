@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sweeps.declaration.corpora import corpus_digest
 from sweeps.reading.objective_distance import distance_key, recorded_distance
 from sweeps.spec import (
     BuiltinData,
@@ -43,17 +44,22 @@ def run_spec(kind="contrastive", seed=0, control=None):
                 vocabulary=400,
                 pretrain_steps=2,
                 pretraining="clm",
-                digest="0" * 64,
+                digest=corpus_digest("python-docs"),
             ),
         ),
-        objective=Objective(kind=kind, data=BuiltinData(builtin=data, digest="d"), **options),
+        objective=Objective(
+            kind=kind, data=BuiltinData(builtin=data, digest=corpus_digest(data)), **options
+        ),
         control=control or Standard(),
         seed=seed,
         steps=2,
         batch_size=4,
         sequence_length=16,
         optimizer=Optimizer(learning_rate=1e-3),
-        probe=Probe(data=BuiltinData(builtin="python-docs", digest="p"), sequence_length=16),
+        probe=Probe(
+            data=BuiltinData(builtin="python-docs", digest=corpus_digest("python-docs")),
+            sequence_length=16,
+        ),
     )
 
 

@@ -1,0 +1,159 @@
+"""Rows of local files: what is read, and what is refused with its place."""
+
+import datetime
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.local_rows import checked, columns_of, read_rows, require_labels
+from sweeps.errors import UserError
+
+TEXT = {"text": "text"}
+BOTH = {"text": "text", "label": "label"}
+
+
+def written(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "A.JSONL", "a[1].jsonl", "a*.jsonl", "a?.jsonl"])
+def test_a_path_is_what_it_says(tmp_path, name):
+    for other in ("a1.jsonl", "ab.jsonl"):
+        written(tmp_path, other, '{"text": "another"}\n')
+    path = written(tmp_path, name, '{"text": "this"}\n')
+    assert read_rows(path, TEXT).cells == {"text": ["this"]}
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+def test_a_byte_order_mark_is_no_text(tmp_path, kind):
+    line = "grün" if kind == "txt" else '{"text": "grün"}'
+    path = written(tmp_path, f"a.{kind}", b"\xef\xbb\xbf" + line.encode() + b"\r\n")
+    assert columns_of(path) == ("text",)
+    assert read_rows(path, TEXT).cells == {"text": ["grün"]}
+
+
+def test_blank_lines_are_passed_over_and_lines_keep_their_numbers(tmp_path):
+    path = written(tmp_path, "a.jsonl", '\n{"text": "x"}\n  \n{"text": 3}\n')
+    rows = read_rows(path, TEXT)
+    assert rows.lines == [2, 4]
+    with pytest.raises(UserError, match=r"a\.jsonl:4: column 'text' .* must be a text; found int"):
+        checked(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b'{"text": "ok"}\n{"text": "gr\xfcn"}\n', r"a\.jsonl:2: byte 13 .*0xfc.*UTF-8"),
+        ("a.txt", b"fine\nfine\n\xff\n", r"a\.txt:3: byte 1 "),
+        ("a.jsonl", '{"text": "ok"}\n{"text": "cu', r"a\.jsonl:2: not a whole JSON object"),
+        ("a.jsonl", '{"text": "ok"}\n["ok"]\n', r"a\.jsonl:2: .*one JSON object"),
+        ("a.jsonl", '{"text": "ok"}\n{"txt": "ok"}\n', r"a\.jsonl:2: has no 'text'.*it has txt"),
+        ("a.jsonl", '{"text": "\\ud800"}\n', r"a\.jsonl:1: .*surrogate"),
+        ("a.jsonl", "[" * 100_000, r"a\.jsonl:1: "),
+        ("a.jsonl", "", "no rows"),
+        ("a.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
+        ("a.parquet", b"PAR1 not really", r"a\.parquet: cannot be read as Parquet"),
+    ],
+)
+def test_a_file_that_is_not_whole_is_named_with_its_line(tmp_path, name, content, said):
+    with pytest.raises(UserError, match=said) as refused:
+        checked(read_rows(written(tmp_path, name, content), TEXT))
+    assert "\n" not in str(refused.value)
+
+
+NO_TEXT = [None, 3, 2.5, True, ["a", "b"], {"a": 1}]
+NO_LABEL = [None, "1", 0.5, -1, [0], float("nan"), {"a": 0}]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [*[("text", cell) for cell in NO_TEXT], *[("label", cell) for cell in NO_LABEL]],
+    ids=str,
+)
+def test_a_cell_that_is_no_text_or_no_label_is_named_with_row_and_column(tmp_path, column, cell):
+    rows = [{"text": f"t{k}", "label": k % 2} for k in range(9)]
+    rows[6] = {**rows[6], column: cell}
+    path = written(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=rf"a\.jsonl:7: column '{column}' "):
+        checked(read_rows(path, BOTH))
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [datetime.date(2024, 1, 2), datetime.date(2024, 1, 3)],
+        [b"bytes", b"more"],
+        [["a"], ["b"]],
+        ["a", None],
+    ],
+    ids=["dates", "bytes", "lists", "nulls"],
+)
+def test_cells_of_parquet_are_held_to_the_same(tmp_path, cells):
+    pq.write_table(pa.table({"text": cells, "label": [0, 1]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet, row [12]: column 'text'"):
+        checked(read_rows(tmp_path / "a.parquet", BOTH))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pa.array([0, 1, 1], pa.uint8()),
+        pa.array([0.0, 1.0, 1.0]),
+        pa.array([False, True, True]),
+        pa.array([0, 1, 1]).dictionary_encode(),
+    ],
+    ids=["small", "floats", "booleans", "categories"],
+)
+def test_whole_numbers_are_labels_however_they_are_kept(tmp_path, labels):
+    texts = pa.array(["a", "b", "a"]).dictionary_encode()
+    folder = tmp_path / "text=7"  # no column either
+    folder.mkdir()
+    pq.write_table(pa.table({"my.text": texts, "y": labels}), folder / "a.parquet")
+    found = checked(read_rows(folder / "a.parquet", {"text": "my.text", "label": "y"}))
+    assert found == {"text": ["a", "b", "a"], "label": [0, 1, 1]}
+    assert all(type(label) is int for label in found["label"])
+
+
+def test_labels_are_all_of_the_numbers_from_0_and_no_others():
+    require_labels([1, 0, 2, 1], 3)
+    with pytest.raises(UserError, match=r"0\.\.1; found 2"):
+        require_labels([0, 1, 2], 2)
+    with pytest.raises(UserError, match="no row has label 0"):
+        require_labels([1, 2], 3)
+
+
+SWEEP = """
+name: s
+models: {tiny: {standin: gpt2}}
+objectives: {classification: {labels: %d, data: {file: rows.jsonl}}}
+probe: {data: {builtin: python-docs}, sequence_length: 16}
+defaults: {steps: 4, batch_size: 4, sequence_length: 16, learning_rate: 1.0e-3}
+blocks: [{name: all, grid: {model: [tiny], objective: [classification], control: [standard],
+  seed: [0]}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("labels", "change", "said"),
+    [
+        (2, {"label": None}, r"s\.yaml:4: .*rows\.jsonl:6: column 'label'"),
+        (2, {"text": ["a"]}, r"s\.yaml:4: .*rows\.jsonl:6: column 'text'"),
+        (
+            2,
+            {"label": 2},
+            r"s\.yaml:4: .*rows\.jsonl: labels must be whole numbers 0\.\.1; found 2",
+        ),
+        (3, {}, r"s\.yaml:4: .*no row has label 2"),
+    ],
+)
+def test_bad_cells_are_refused_while_the_sweep_is_read(tmp_path, labels, change, said):
+    rows = [{"text": f"t{k}", "label": k % 2} for k in range(8)]
+    rows[5] = {**rows[5], **change}
+    written(tmp_path, "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=said):
+        read_sweep(written(tmp_path, "s.yaml", SWEEP % labels))

@@ -1,0 +1,174 @@
+"""Arrays that are made once and kept in the store's cache, by everything that decides them.
+
+A key holds the content that went in and the version of the code that made the array. It is written
+into the file, and a file that does not say the key it was asked for by is made anew: nothing that
+was made of something else is ever read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cache as once
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sweeps.declaration.content import require_content
+from sweeps.errors import UserError
+from sweeps.files.whole_files import whole_file
+from sweeps.spec import DataSource, FileData, Objective, content_id
+from workers.data.datasets import Arrays, load_rows
+
+# Raise it with any change to what ``pack``, ``pad`` or an objective's ``tokenise`` returns.
+TOKENS_VERSION = 1
+
+
+class CachedArrays:
+    """The place of arrays that ``key``, plain JSON data, says everything of."""
+
+    def __init__(self, cache: Path, room: str, key: dict[str, Any]) -> None:
+        self._key = json.dumps(key, sort_keys=True)
+        self.path = cache / room / f"{content_id(key, 24)}.safetensors"
+
+    def lock(self) -> FileLock:
+        """Return the lock to hold while looking and making: one process makes, others wait."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path.with_suffix(".lock"))
+
+    def read(self) -> Arrays | None:
+        """Return the arrays, or None where there are none of this key that can be read."""
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                if (file.metadata() or {}).get("key") != self._key:
+                    return None
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (FileNotFoundError, SafetensorError):
+            return None
+
+    def write(self, arrays: Arrays) -> None:
+        """Put the arrays in place, whole, with their key."""
+        with whole_file(self.path) as temporary:
+            save_file(arrays, temporary, metadata={"key": self._key})
+
+
+def cached_arrays(cache: Path, key: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
+    """Return token arrays made once for everything ``key`` says, by this process or another."""
+    entry = CachedArrays(cache, "tokens", {**key, "version": TOKENS_VERSION, **_libraries()})
+    found = entry.read()
+    if found is None:
+        with entry.lock():
+            found = entry.read()
+            if found is None:
+                found = make()
+                entry.write(found)
+    return found
+
+
+class Tokeniser(Protocol):
+    """What an objective tells of how it makes arrays of its dataset."""
+
+    objective: Objective
+    roles: tuple[str, ...]
+
+    def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
+        """Return arrays whose first axis is the example."""
+
+
+def objective_arrays(objective: Tokeniser, tokenizer: Any, length: int, cache: Path) -> Arrays:
+    """Return the arrays an objective trains on, of sequences of ``length`` tokens.
+
+    Raises UserError for a dataset that cannot be used, or is not what the run was declared with.
+    """
+    wanted = objective.objective
+    require_declared(wanted.data)
+
+    def make() -> Arrays:
+        rows = load_rows(wanted.data, objective.roles)
+        try:
+            return objective.tokenise(tokenizer, rows, length)
+        except UserError as error:
+            raise UserError(f"dataset {wanted.data.label}: {error}") from None
+
+    key = {
+        "objective": wanted.identity(),
+        "tokenizer": tokenizer_digest(tokenizer),
+        "length": length,
+    }
+    return cached_arrays(cache, key, make)
+
+
+def require_declared(data: DataSource) -> None:
+    """Refuse a file that was edited, also where its old tokens are known and it need not be read;
+    one that is gone is not missed then."""
+    if not isinstance(data, FileData) or Path(data.file).exists():
+        require_content(data, f"dataset {data.label}")
+
+
+# ------------------------------------------------------------------------------------- tokenizers
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Return SHA-256 of everything of a tokenizer that decides which tokens a text becomes.
+
+    Of a fast one that is its definition, less the truncation and padding of the last call; of a
+    slow one its vocabulary and the files it was read from. Of both, the special tokens, which two
+    models with one vocabulary may have different.
+    """
+    special = {
+        name: [str(token), tokenizer.convert_tokens_to_ids(str(token))]
+        for name, token in tokenizer.special_tokens_map.items()
+        if not isinstance(token, list)
+    }
+    definition = {
+        "class": type(tokenizer).__name__,
+        "tokens": _fast(tokenizer) if tokenizer.is_fast else _slow(tokenizer),
+        "special": special,
+        "special_ids": sorted(tokenizer.all_special_ids),
+        "length": len(tokenizer),
+        "truncation_side": tokenizer.truncation_side,
+        "settings": {
+            name: value
+            for name, value in sorted(tokenizer.init_kwargs.items())
+            if isinstance(value, (bool, int, float)) or value is None
+        },
+        "added": {
+            str(number): repr(token)
+            for number, token in sorted(tokenizer.added_tokens_decoder.items())
+        },
+    }
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
+
+
+def _fast(tokenizer: Any) -> dict[str, Any]:
+    definition: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    return definition | {"truncation": None, "padding": None}
+
+
+def _slow(tokenizer: Any) -> dict[str, Any]:
+    files = {}
+    for name in sorted(tokenizer.vocab_files_names.values()):
+        path = Path(str(tokenizer.name_or_path), name)
+        if path.is_file():
+            files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"vocabulary": tokenizer.get_vocab(), "files": files}
+
+
+@once
+def _libraries() -> dict[str, str]:
+    """Return the versions of the code that tokenises with us."""
+    return {name: version(name) for name in ("tokenizers", "transformers")}
+
+
+def arrays_digest(*arrays: NDArray[Any]) -> str:
+    """Return SHA-256 over the type, shape and values of arrays, in the order given."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
