@@ -14,7 +14,7 @@ from sweeps.errors import UserError
 from sweeps.spec import FolderModel, HubModel, ModelSpec, StandinModel
 from workers.models.hub import HubUnavailable, model_folder, refusal
 from workers.models.pretrained import PretrainedModel, measure_facts, quiet_config, read_pretraining
-from workers.models.standins import standin_folder
+from workers.pretraining import standin_folder
 
 
 def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> PretrainedModel:

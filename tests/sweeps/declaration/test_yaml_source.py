@@ -23,7 +23,7 @@ def line_of(text: str, part: str) -> int:
         ("blocks:", "block:", "unknown key 'block' .* mean 'blocks'"),
         ("model: [minilm]", "model: [minlm]", "unknown model 'minlm'; did you mean 'minilm'"),
         ("objective: [contrastive]", "objective: [contrast]", "unknown objective 'contrast'"),
-        ("every: 30", "metrics: [procrustez]", "'procrustez'; did you mean 'procrustes'"),
+        ("every: 20", "metrics: [procrustez]", "'procrustez'; did you mean 'procrustes'"),
         ("steps: 60", "steps: sixty", "valid integer; found 'sixty'"),
         ("steps: 60", "steps: '60'", "valid integer; found '60'"),
         ("rows: 512", "rows: 1", "rows: .* greater than or equal to 4; found 1"),
