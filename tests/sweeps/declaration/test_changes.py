@@ -11,15 +11,15 @@ def test_the_same_sweep_has_not_changed():
 
 def test_a_changed_setting_is_listed_with_both_values_and_its_runs():
     new = [
-        run.model_copy(update={"batch_size": 32}) if run.model.name == "tiny-opt" else run
+        run.model_copy(update={"batch_size": 32}) if run.model.name == "tiny-pythia" else run
         for run in RUNS
     ]
     changes = compare_sweeps(RUNS, new)
-    of_opt = sum(run.model.name == "tiny-opt" for run in RUNS)
-    assert 0 < of_opt < len(RUNS)
-    assert (changes.same, changes.changed) == (len(RUNS) - of_opt, of_opt)
+    of_pythia = sum(run.model.name == "tiny-pythia" for run in RUNS)
+    assert 0 < of_pythia < len(RUNS)
+    assert (changes.same, changes.changed) == (len(RUNS) - of_pythia, of_pythia)
     assert (changes.added, changes.gone) == (0, ())
-    assert changes.fields == {"batch_size": (16, 32, of_opt)}
+    assert changes.fields == {"batch_size": (16, 32, of_pythia)}
 
 
 def test_runs_come_and_go():

@@ -1,4 +1,5 @@
 import importlib.metadata
+import importlib.util
 import re
 import subprocess
 import sys
@@ -60,8 +61,9 @@ def test_everyone_installs_the_release_that_the_rows_are_made_of():
     assert pinned == locked == [importlib.metadata.version(SOURCE)]
 
 
+@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("name", corpus_names())
-def test_another_release_is_another_corpus(name, monkeypatch, fresh):
+def test_another_release_is_another_corpus(name, monkeypatch):
     before = corpus_digest(name)
     files = corpora._files
     for cached in (corpora._rows, corpora.corpus_digest):
@@ -72,9 +74,8 @@ def test_another_release_is_another_corpus(name, monkeypatch, fresh):
     assert corpus_digest(name) != before
 
 
-def test_ends_of_lines_do_not_matter(tmp_path, monkeypatch, fresh):
-    import importlib.util
-
+@pytest.mark.usefixtures("fresh")
+def test_ends_of_lines_do_not_matter(tmp_path, monkeypatch):
     before = {name: corpus_digest(name) for name in corpus_names()}
     spec = importlib.util.find_spec(SOURCE)
     root = Path(spec.submodule_search_locations[0])
