@@ -211,3 +211,22 @@ def test_without_a_browser_no_picture_is_written(monkeypatch, tmp_path):
     monkeypatch.setattr("tests.readme.picture.CHROMIUM", None)
     assert not photograph("demo", tmp_path, tmp_path / "picture.png")
     assert list(tmp_path.iterdir()) == []
+
+
+PAGES = sorted(
+    page
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/**/README.md")]
+    if page.relative_to(ROOT).parts[0] not in ("shared", "store", "build")
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_program_that_a_page_names_is_there(page):
+    named = re.findall(r"python\s+-m\s+((?:tests|workers)[\w.]*)", page.read_text(encoding="utf-8"))
+    missing = [
+        name
+        for name in named
+        if not (ROOT / f"{name.replace('.', '/')}.py").is_file()
+        and not (ROOT / name.replace(".", "/") / "__main__.py").is_file()
+    ]
+    assert missing == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sweeps.declaration.corpora import corpus_digest
 from sweeps.reading.objective_distance import distance_key, recorded_distance
 from sweeps.spec import (
     BuiltinData,
@@ -43,7 +44,7 @@ def run_spec(kind="contrastive", seed=0, control=None):
                 vocabulary=400,
                 pretrain_steps=2,
                 pretraining="clm",
-                digest="0" * 64,
+                digest=corpus_digest("python-docs"),
             ),
         ),
         objective=Objective(kind=kind, data=BuiltinData(builtin=data, digest="d"), **options),
