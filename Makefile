@@ -4,18 +4,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= ./store
 
-.PHONY: demo replica test test-all bench check lock clean
+.PHONY: demo replica readme test test-all bench check lock clean
 
 demo: $(VENV)/.demo
 	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
 	$(BIN)/depthsweep profile demo --store $(STORE)
 
-# The whole study in miniature: 240 runs. Interrupted, the same command goes on.
+# The whole study in miniature: 240 runs. Interrupted, the same command goes on. What it found goes
+# into the committed summary, from which `make readme` takes what the pages say of it.
 replica: $(VENV)/.replica
 	$(BIN)/depthsweep run sweeps/library/replica.yaml --store $(STORE)
 	$(BIN)/depthsweep distance replica --store $(STORE)
 	$(BIN)/depthsweep claims replica --store $(STORE)
 	$(BIN)/depthsweep report replica --store $(STORE) -o replica.html
+	$(BIN)/depthsweep profile replica --store $(STORE) --runs -o sweeps/library/replica-summary.csv
+
+# Every output and picture of README.md and the other pages, made again from the demo.
+readme: $(VENV)/.test
+	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
+	$(BIN)/python -m tests.readme $(STORE)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

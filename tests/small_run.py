@@ -1,6 +1,6 @@
 """A run of seconds, for tests that need one."""
 
-from sweeps.declaration.corpora import corpus_digest
+from sweeps.declaration.corpora import corpus_digest, standin_digest
 from sweeps.spec import (
     BuiltinData,
     Execution,
@@ -24,7 +24,7 @@ def make_run(**fields):
         vocabulary=400,
         pretrain_steps=3,
         pretraining="clm",
-        digest=corpus_digest("python-docs"),
+        digest=standin_digest(),
     )
     return RunSpec(
         **{

@@ -1,5 +1,6 @@
-"""What the README says to type is what there is."""
+"""What the README says to type is what there is, and what it shows is what comes out."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -7,24 +8,39 @@ import sys
 from pathlib import Path
 
 import click
+import polars as pl
 import pytest
 import yaml
 
 from orchestrator.cli import COMMANDS, cli
+from sweeps import open_store
+from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.sweep_spec import SweepSpec
 from sweeps.declaration.yaml_source import YamlSource
+from sweeps.errors import UserError
+from tests.readme.__main__ import PICTURE, pages, workplace
+from tests.readme.page import ROOT, blocks, differences, made_again, output_of
+from tests.readme.picture import photograph, words_in, words_of
 
 README = Path("README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.M | re.S)
+FENCES = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.M | re.S)
+MADE = [
+    pytest.param(command, shown, id=f"{page.relative_to(ROOT)}: {command}")
+    for page in pages()
+    for command, shown in blocks(page.read_text(encoding="utf-8"))
+]
+DEMO = "sweeps/library/demo.yaml"
+# Commands that a table of the README shows stand between backticks.
+SPANS = re.findall(r"`(depthsweep [^`]*)`", README)
 
 
 def typed():
     """Each command line of the README that starts with depthsweep, without prompt and comment."""
-    for _, block in BLOCKS:
-        for line in block.splitlines():
-            line = line.removeprefix("$ ").strip()
-            if line.startswith("depthsweep "):
-                yield shlex.split(line.split("  #")[0].split(" > ")[0])[1:]
+    lines = [line for _, block in FENCES for line in block.splitlines()]
+    for line in [*lines, *SPANS]:
+        line = line.removeprefix("$ ").strip()
+        if line.startswith("depthsweep "):
+            yield shlex.split(line.split("  #")[0].split(" > ")[0])[1:]
 
 
 @pytest.mark.parametrize("arguments", list(typed()), ids=" ".join)
@@ -34,7 +50,8 @@ def test_every_command_line_of_the_readme_is_understood(arguments):
         assert name in ("--help", "-h", "--version")
         return
     command = cli.get_command(click.Context(cli), name)
-    command.make_context(name, rest)  # raises for an option or argument that is not there
+    if rest:
+        command.make_context(name, rest)  # raises for an option or argument that is not there
 
 
 def test_the_readme_shows_every_command():
@@ -44,12 +61,22 @@ def test_the_readme_shows_every_command():
 
 def test_every_make_target_of_the_readme_exists():
     makefile = Path("Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"`?make ([a-z-]+)", README)):
+    for target in set(re.findall(r"`?make ([a-z-]+)", "\n".join([*SPANS, *code(README)]))):
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
 
 
+def flat(text):
+    """Return a text without its ends of lines."""
+    return " ".join(text.split())
+
+
+def code(text):
+    """Return what stands in fences and between backticks."""
+    return [*[body for _, body in FENCES], *re.findall(r"`([^`\n]+)`", text)]
+
+
 def test_the_sweep_file_of_the_readme_is_valid():
-    (text,) = [block for kind, block in BLOCKS if kind == "yaml"]
+    (text,) = [block for kind, block in FENCES if kind == "yaml"]
     spec = YamlSource.parse(text, "README.md").validate(SweepSpec)
     assert spec.name == yaml.safe_load(text)["name"]
 
@@ -59,3 +86,154 @@ def test_one_run_needs_no_ray():
         [sys.executable, "-m", "workers", "--help"], capture_output=True, text=True, check=True
     )
     assert "RunSpec" in shown.stdout
+
+
+def test_the_readme_is_for_newcomers_short():
+    assert len(README.splitlines()) < 200
+
+
+# ------------------------------------------------------------------------------ what comes out
+def has_demo(store):
+    """Whether a store has a result for each run of the demo as it is declared now."""
+    try:
+        found = open_store(store, sweep="demo").runs().collect()
+    except UserError:
+        return False
+    finished = set(found.filter(pl.col("status") == "finished")["run_id"])
+    return finished == {run.run_id for run in read_sweep(DEMO).runs}
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """A folder with a finished demo: that of `make demo` where it was made, else one of its own."""
+    folder = tmp_path_factory.mktemp("readme")
+    store = ROOT / "store"
+    if not (store.is_dir() and has_demo(str(store))):
+        store = folder / "made"
+        output_of(f"depthsweep run {DEMO} --store {store}", ROOT)
+    return workplace(folder, store)
+
+
+@pytest.mark.parametrize(("command", "shown"), MADE)
+def test_an_output_on_a_page_is_what_its_command_says(command, shown, demo):
+    assert differences(shown, output_of(command, demo)) == []
+
+
+def test_the_picture_is_of_the_profiles_that_there_are(demo):
+    assert differences(words_in(PICTURE), output_of(words_of("demo"), demo)) == []
+
+
+def test_what_the_readme_says_of_the_demo_is_so(demo):
+    claim = "Later blocks change more in every model, and do so under equal steps too"
+    assert claim in flat(README)
+    page = json.loads(output_of("depthsweep profile demo --json", demo))
+    slopes = {(row["model"], row["control"]): row["slope"] for row in page["conditions"]}
+    assert min(slopes.values()) > 0, slopes
+    models = {run.model.name for run in read_sweep(DEMO).runs}
+    assert {model for model, _ in slopes} == models
+    assert f"then {len(read_sweep(DEMO).runs)} runs" in README
+
+
+def test_what_the_readme_says_of_the_steps_is_so(demo):
+    """How far blocks move under standard training: the farthest over the nearest, by model."""
+    ratio = pl.col("update_norm") / pl.col("weight_norm")
+    moved = (
+        open_store(str(demo / "store"), sweep="demo")
+        .layers()
+        .filter(pl.col("layer").is_between(1, pl.col("model_layers")), control="standard")
+        .group_by("model", "run_id", "layer")
+        .agg((ratio**2).sum().sqrt().alias("moved"))
+        .group_by("model", "run_id")
+        .agg((pl.col("moved").max() / pl.col("moved").min()).alias("dose"))
+        .group_by("model")
+        .agg(pl.col("dose").mean())
+        .collect()
+    )
+    doses = dict(moved.rows())
+    assert "in BERT, GPT-2 and Pythia some blocks then move far more than others" in flat(README)
+    much = {model for model, dose in doses.items() if dose > 1.5}
+    assert much == {"tiny-bert", "tiny-gpt2", "tiny-pythia"}, doses
+
+
+def test_every_figure_that_a_run_gave_stands_in_an_output():
+    """Prose goes stale unseen: it has no decimals, percentages or other figures of runs."""
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.M | re.S)
+    named = r"arXiv\s+\d+\.\d+|Python\s+3\.\d+\s+to\s+3\.\d+|Apache-2\.0|\d+\.\dB\s+parameters"
+    prose = re.sub(rf"`[^`]*`|\(http[^)]*\)|{named}", "", prose)
+    assert re.findall(r"\d+\.\d+|\d+ ?%", prose) == []
+
+
+SHOWN = "tiny  clm  3  ▄▅▅▆▇█  0.167 [0.160, 0.172]  97 %  persists   took 12 s, 3.5 min\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.167", "0.101"),
+        ("0.167", "-0.167"),
+        ("97 %", "43 %"),
+        ("97 %", "97"),
+        ("clm  3", "clm  2"),
+        ("persists", "collapses"),
+        ("tiny", "tiny new"),
+        ("▄▅▅▆▇█", "█▅▅▆▇█"),
+        ("▄▅▅▆▇█", "▄▅▆▇█"),
+        ("persists", "persists !"),
+    ],
+)
+def test_a_stale_output_is_noticed(old, new):
+    assert differences(SHOWN, SHOWN.replace(old, new, 1)) != []
+    assert differences(SHOWN.replace(old, new, 1), SHOWN) != []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.167", "0.169"),
+        ("97 %", "98 %"),
+        ("12 s, 3.5 min", "240 s, 1 min"),
+        ("▄▅▅▆▇█", "▄▅▆▆▇█"),
+        ("  persists", " persists"),
+    ],
+)
+def test_what_another_processor_may_change_is_let_be(old, new):
+    assert differences(SHOWN, SHOWN.replace(old, new, 1)) == []
+
+
+def test_a_page_is_made_again_block_by_block():
+    page = "# A\n<!-- made by: depthsweep one -->\n```\nold\n```\ntext\n```\nnot made\n```\n"
+    again = made_again(page, lambda command: f"{command} said\n")
+    assert again == page.replace("old", "depthsweep one said")
+    assert list(blocks(again)) == [("depthsweep one", "depthsweep one said\n")]
+
+
+def test_without_a_browser_no_picture_is_written(monkeypatch, tmp_path):
+    monkeypatch.setattr("tests.readme.picture.CHROMIUM", None)
+    assert not photograph("demo", tmp_path, tmp_path / "picture.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+PAGES = sorted(
+    page
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/**/README.md")]
+    if page.relative_to(ROOT).parts[0] not in ("shared", "store", "build")
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_program_that_a_page_names_is_there(page):
+    named = re.findall(r"python\s+-m\s+((?:tests|workers)[\w.]*)", page.read_text(encoding="utf-8"))
+    missing = [
+        name
+        for name in named
+        if not (ROOT / f"{name.replace('.', '/')}.py").is_file()
+        and not (ROOT / name.replace(".", "/") / "__main__.py").is_file()
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_to_one(page):
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    near = [link for link in links if "://" not in link]
+    assert [link for link in near if not (page.parent / link).exists()] == []

@@ -17,7 +17,7 @@ from sweeps.spec import FolderModel, HubModel, ModelSource, ModelSpec, StandinMo
 from workers.models.fit import require_all_blocks, require_finite_weights
 from workers.models.hub import HubUnavailable, model_folder, refusal
 from workers.models.pretrained import PretrainedModel, measure_facts, quiet_config, read_pretraining
-from workers.models.standins import standin_folder
+from workers.pretraining import standin_folder
 
 # Of an error's text so much is shown: some list every configuration there is.
 DETAIL = 400

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sweeps.declaration.corpora import STANDIN_CORPUS, corpus_digest
+from sweeps.declaration.corpora import STANDIN_CORPUS, corpus_digest, standin_digest
 from sweeps.errors import UserError
 from sweeps.node_cache import node_cache
 from sweeps.spec import (
@@ -172,9 +172,10 @@ def difference(source: ModelSource | DataSource, *, anew: bool = False) -> str |
         found = folder_digest(Path(place), trusted=source.trust_remote_code, anew=anew)
     elif isinstance(source, FileData):
         found = data_digest(Path(place), anew=anew)
+    elif isinstance(source, BuiltinData):
+        found = corpus_digest(source.builtin)
     else:
-        name = source.builtin if isinstance(source, BuiltinData) else STANDIN_CORPUS
-        found = corpus_digest(name)
+        found = standin_digest()
     if found == source.digest:
         return None
     return (
@@ -242,7 +243,7 @@ def _place(source: FolderModel | FileData | BuiltinData | StandinModel) -> str:
     if isinstance(source, FileData):
         return source.file
     name = source.builtin if isinstance(source, BuiltinData) else STANDIN_CORPUS
-    return f"the corpus {name} of this Python"
+    return f"the corpus {name}, of the transformers that is installed here,"
 
 
 def require_sources(runs: Iterable[RunSpec]) -> None:

