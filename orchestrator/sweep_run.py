@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.ledger.recovery import EVERYTHING, RESULTS, Choice, decide, ledger
 from orchestrator.ledger.sweep_account import Listener, Plan, Room, SweepResult
 from sweeps.declaration.changes import compare_sweeps
-from sweeps.declaration.content import require_sources
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
+from sweeps.sources.content import require_sources
 from sweeps.spec import RunSpec
 from sweeps.store.audit import missing_parts, unsound_result
 from sweeps.store.store import Store

@@ -10,9 +10,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from sweeps.declaration.content import held_to_its_digest
-from sweeps.declaration.model_folder import require_whole
 from sweeps.errors import UserError
+from sweeps.sources.content import held_to_its_digest
+from sweeps.sources.model_folder import require_whole
 from sweeps.spec import FolderModel, HubModel, ModelSource, ModelSpec, StandinModel
 from workers.models.fit import require_all_blocks, require_finite_weights
 from workers.models.hub import HubUnavailable, model_folder, refusal

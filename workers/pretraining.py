@@ -17,9 +17,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-from sweeps.declaration.corpora import STANDIN_CORPUS, corpus_rows, standin_digest
 from sweeps.errors import UserError
 from sweeps.files.whole_files import read_if_readable, remove_folder, whole_folder, write_json
+from sweeps.sources.corpora import STANDIN_CORPUS, corpus_rows, standin_digest
 from sweeps.spec import (
     RECURRENT_STANDINS,
     BuiltinData,

@@ -8,9 +8,9 @@ from orchestrator.display.actions_text import print_actions
 from orchestrator.ledger.recovery import Choice, decide, ledger
 from orchestrator.options import ON_CLUSTER
 from orchestrator.sweep_run import run_sweep
-from sweeps.declaration.content import require_sources
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError, closest
+from sweeps.sources.content import require_sources
 from sweeps.store.store import Store
 
 # Not finished ones: a result is run again by its id only.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.declaration.catalog import by_hub
+from sweeps.sources.catalog import by_hub
 from sweeps.spec import FolderModel, HubModel, ModelSource, RunSpec, StandinModel
 
 # Float32 weights, gradients and two AdamW moments.

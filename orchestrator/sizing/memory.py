@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.sizing.cost import parameter_count
-from sweeps.declaration.catalog import by_hub
+from sweeps.sources.catalog import by_hub
 from sweeps.spec import PRETRAINING_OBJECTIVES, Execution, HubModel, RunSpec, StandinModel
 
 GIB = 2**30

@@ -11,16 +11,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweeps.declaration.model_folder import (
+from sweeps.declaration.sources import check_local, resolve_data, resolve_model
+from sweeps.declaration.sweep_spec import Block, Settings, SweepSpec
+from sweeps.declaration.yaml_source import YamlSource, explain
+from sweeps.errors import UserError, closest
+from sweeps.sources.model_folder import (
     lacks_mask_token,
     longest_sequence,
     no_mask_token,
     require_length,
 )
-from sweeps.declaration.sources import check_local, resolve_data, resolve_model
-from sweeps.declaration.sweep_spec import Block, Settings, SweepSpec
-from sweeps.declaration.yaml_source import YamlSource, explain
-from sweeps.errors import UserError, closest
 from sweeps.spec import (
     DATA_ROLES,
     OBJECTIVE_DEFAULTS,

@@ -7,15 +7,17 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from sweeps.declaration.catalog import CATALOG, FAMILIES, by_hub
-from sweeps.declaration.content import data_digest, folder_digest
-from sweeps.declaration.corpora import (
+from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
+from sweeps.errors import UserError, closest
+from sweeps.sources.catalog import CATALOG, FAMILIES, by_hub
+from sweeps.sources.content import data_digest, folder_digest
+from sweeps.sources.corpora import (
     corpus_columns,
     corpus_digest,
     corpus_names,
     standin_digest,
 )
-from sweeps.declaration.local_rows import (
+from sweeps.sources.local_rows import (
     DATA_SUFFIXES,
     LABEL,
     checked,
@@ -23,14 +25,12 @@ from sweeps.declaration.local_rows import (
     read_rows,
     require_labels,
 )
-from sweeps.declaration.model_folder import (
+from sweeps.sources.model_folder import (
     PICKLED_WEIGHTS,
     SAFE_WEIGHTS,
     pretraining_of,
     require_whole,
 )
-from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
-from sweeps.errors import UserError, closest
 from sweeps.spec import (
     BuiltinData,
     DataSource,

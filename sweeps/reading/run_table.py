@@ -13,8 +13,8 @@ from typing import Any
 
 import polars as pl
 
-from sweeps.declaration.catalog import CATALOG, FAMILIES
 from sweeps.declaration.settings import HEADS, SEED, TAKEN, settings_of
+from sweeps.sources.catalog import CATALOG, FAMILIES
 from sweeps.spec import FolderModel, HubModel, RunSpec, StandinModel
 
 _DTYPES: dict[type, type[pl.DataType]] = {

@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from sweeps.declaration.content import difference, sources_of
 from sweeps.errors import UserError
 from sweeps.files.mirror import Mirror
 from sweeps.files.objects import ObjectPath, scratch_folder
 from sweeps.files.whole_files import file_checksum, write_json
+from sweeps.sources.content import difference, sources_of
 from sweeps.spec import RunSpec
 from sweeps.store.claim import alive_runs
 from sweeps.store.manifest import damage

@@ -6,10 +6,10 @@ import torch
 from small_run import make_run
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-from sweeps.declaration import corpora
-from sweeps.declaration.corpora import standin_digest
 from sweeps.declaration.expand import read_sweep
 from sweeps.errors import UserError
+from sweeps.sources import corpora
+from sweeps.sources.corpora import standin_digest
 from sweeps.spec import StandinModel
 from workers import pretraining
 from workers.loading import load_model

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_run import DOCS, make_run
 
-from sweeps.declaration.corpora import corpus_digest
+from sweeps.sources.corpora import corpus_digest
 from sweeps.spec import (
     BuiltinData,
     EqualStep,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.declaration.content import held_to_its_digest
-from sweeps.declaration.corpora import corpus_rows
-from sweeps.declaration.local_rows import Rows, checked, read_rows
 from sweeps.errors import UserError
+from sweeps.sources.content import held_to_its_digest
+from sweeps.sources.corpora import corpus_rows
+from sweeps.sources.local_rows import Rows, checked, read_rows
 from sweeps.spec import BuiltinData, DataSource, FileData, HubData
 from workers.models.hub import HubUnavailable, dataset_columns
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sweeps.declaration.content import require_content
 from sweeps.errors import UserError
 from sweeps.files.whole_files import whole_file
+from sweeps.sources.content import require_content
 from sweeps.spec import DataSource, FileData, Objective, content_id
 from workers.data.datasets import Arrays, load_rows
 

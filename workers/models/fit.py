@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sweeps.declaration.model_folder import no_mask_token, positions_of, require_length
 from sweeps.errors import UserError
+from sweeps.sources.model_folder import no_mask_token, positions_of, require_length
 from sweeps.spec import RunSpec
 from workers.controls.layer_groups import find_blocks
 from workers.models.pretrained import PretrainedModel

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sweeps.declaration.catalog import FAMILIES
 from sweeps.files.whole_files import read_json
+from sweeps.sources.catalog import FAMILIES
 from workers.controls.layer_groups import find_blocks
 
 PRETRAINING_FILE = "pretraining.json"

@@ -23,7 +23,7 @@ from transformers import (
     RwkvConfig,
 )
 
-from sweeps.declaration.corpora import STANDIN_CORPUS, corpus_rows
+from sweeps.sources.corpora import STANDIN_CORPUS, corpus_rows
 from sweeps.spec import STANDIN_POSITIONS, StandinModel
 from workers.models.pretrained import quiet_config
 

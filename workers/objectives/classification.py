@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from sweeps.declaration.local_rows import require_labels
+from sweeps.sources.local_rows import require_labels
 from workers.data.datasets import Arrays, pad
 from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel

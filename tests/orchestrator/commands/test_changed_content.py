@@ -7,8 +7,8 @@ from click.testing import CliRunner
 from small_run import make_run
 
 from orchestrator.cli import cli
-from sweeps.declaration.content import data_digest
 from sweeps.declaration.expand import read_sweep
+from sweeps.sources.content import data_digest
 from sweeps.spec import FileData, Objective, Probe
 from sweeps.store.store import Store
 from workers import __main__ as worker

@@ -1,7 +1,8 @@
 """Throughput, time left and failures from what a store says."""
 
+from small_run import make_run
+
 from orchestrator.ledger.pace import failures_by_cause, pace
-from tests.small_run import make_run
 
 
 def said(state, **more):

@@ -5,8 +5,8 @@ from small_run import make_run
 
 from orchestrator.sizing.memory import GIB, estimate_memory, shape_of
 from orchestrator.sizing.placement import choose, execution_text, placed, rank_processes
-from sweeps.declaration.catalog import CATALOG
 from sweeps.errors import UserError
+from sweeps.sources.catalog import CATALOG
 from sweeps.spec import Execution, HubModel, ModelSpec
 
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.declaration.catalog import CATALOG, FAMILIES
 from sweeps.declaration.expand import expand, read_sweep
 from sweeps.declaration.sweep_spec import SweepSpec
 from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError
+from sweeps.sources.catalog import CATALOG, FAMILIES
 from sweeps.spec import HubData, HubModel
 
 LIBRARY = sorted(

@@ -8,8 +8,8 @@ from collections import Counter
 import polars as pl
 import pytest
 
-from sweeps.declaration.catalog import CATALOG, FAMILIES
 from sweeps.declaration.expand import read_sweep
+from sweeps.sources.catalog import CATALOG, FAMILIES
 from sweeps.spec import RunSpec, StandinModel
 from tests.readme.replica import findings, table
 

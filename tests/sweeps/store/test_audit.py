@@ -10,9 +10,9 @@ import pytest
 import torch
 from small_run import make_run
 
-from sweeps.declaration import content
 from sweeps.declaration.expand import read_sweep
 from sweeps.files.whole_files import file_checksum, read_json, write_json
+from sweeps.sources import content
 from sweeps.spec import Optimizer
 from sweeps.store.audit import audit, changed_sources
 from sweeps.store.records import SEAL, sealed

@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from transformers import BertTokenizerLegacy, PreTrainedTokenizerFast
 
-from sweeps.declaration.content import data_digest
 from sweeps.errors import UserError
+from sweeps.sources.content import data_digest
 from sweeps.spec import FileData, Objective
 from workers.data import token_cache
 from workers.data.token_cache import (

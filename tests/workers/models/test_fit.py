@@ -15,8 +15,8 @@ from transformers import (
     RobertaConfig,
 )
 
-from sweeps.declaration.corpora import corpus_digest
 from sweeps.errors import UserError
+from sweeps.sources.corpora import corpus_digest
 from sweeps.spec import BuiltinData, ModelSpec, Objective
 from workers.models.fit import longest_sequence, require_fit, require_known_tokens
 from workers.models.pretrained import PretrainedModel, measure_facts

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from sweeps.declaration.corpora import corpus_digest
 from sweeps.errors import UserError
+from sweeps.sources.corpora import corpus_digest
 from sweeps.spec import BuiltinData, ModelSpec, Probe, StandinModel
 from workers.controls.layer_groups import find_blocks
 from workers.probes.capture import capture, reference_states

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sweeps.declaration.corpora import corpus_digest, standin_digest
 from sweeps.reading.objective_distance import distance_key, recorded_distance
+from sweeps.sources.corpora import corpus_digest, standin_digest
 from sweeps.spec import (
     BuiltinData,
     EqualStep,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sweeps.declaration.corpora import corpus_digest
 from sweeps.errors import UserError
+from sweeps.sources.corpora import corpus_digest
 from sweeps.spec import BuiltinData, Probe
 from workers.probes.rows import choose_rows, largest_share, undominated
 

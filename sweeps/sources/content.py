@@ -19,9 +19,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sweeps.declaration.corpora import STANDIN_CORPUS, corpus_digest, standin_digest
 from sweeps.errors import UserError
 from sweeps.node_cache import node_cache
+from sweeps.sources.corpora import STANDIN_CORPUS, corpus_digest, standin_digest
 from sweeps.spec import (
     BuiltinData,
     DataSource,

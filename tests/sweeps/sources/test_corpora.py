@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.declaration import corpora
-from sweeps.declaration.corpora import (
+from sweeps.sources import corpora
+from sweeps.sources.corpora import (
     PACKAGES,
     SOURCE,
     corpus_columns,
@@ -93,7 +93,7 @@ def test_ends_of_lines_do_not_matter(tmp_path, monkeypatch):
 
 def test_the_text_is_read_without_importing_its_package():
     script = (
-        "from sweeps.declaration.corpora import *\n"
+        "from sweeps.sources.corpora import *\n"
         "import sys\n"
         "[corpus_digest(name) for name in corpus_names()]\n"
         "print(sorted({'ast', 'torch', 'transformers'} & set(sys.modules)))\n"

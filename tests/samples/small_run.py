@@ -1,6 +1,6 @@
 """A run of seconds, for tests that need one."""
 
-from sweeps.declaration.corpora import corpus_digest, standin_digest
+from sweeps.sources.corpora import corpus_digest, standin_digest
 from sweeps.spec import (
     BuiltinData,
     Execution,

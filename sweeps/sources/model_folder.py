@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from sweeps.declaration.catalog import FAMILIES
-from sweeps.declaration.local_rows import LFS_POINTER
 from sweeps.errors import UserError
+from sweeps.sources.catalog import FAMILIES
+from sweeps.sources.local_rows import LFS_POINTER
 from sweeps.spec import (
     RECURRENT_STANDINS,
     STANDIN_POSITIONS,

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from small_run import make_run
 
-from sweeps.declaration import content
-from sweeps.declaration.content import (
+from sweeps.errors import UserError
+from sweeps.sources import content
+from sweeps.sources.content import (
     data_digest,
     folder_digest,
     held_to_its_digest,
@@ -18,7 +19,6 @@ from sweeps.declaration.content import (
     require_sources,
     sha256_of,
 )
-from sweeps.errors import UserError
 from sweeps.spec import BuiltinData, FileData, FolderModel, Objective
 
 

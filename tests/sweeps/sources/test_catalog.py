@@ -21,7 +21,7 @@ from transformers import (
     RwkvForCausalLM,
 )
 
-from sweeps.declaration.catalog import CATALOG, FAMILIES
+from sweeps.sources.catalog import CATALOG, FAMILIES
 
 
 def test_the_study_has_fifteen_models_of_four_kinds():

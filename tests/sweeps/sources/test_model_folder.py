@@ -7,10 +7,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from sweeps.declaration.expand import read_sweep
-from sweeps.declaration.model_folder import lacks_mask_token, longest_sequence, positions_of
 from sweeps.declaration.sources import resolve_model
 from sweeps.declaration.sweep_spec import ModelEntry
 from sweeps.errors import UserError
+from sweeps.sources.model_folder import lacks_mask_token, longest_sequence, positions_of
 from sweeps.spec import STANDIN_FAMILIES, StandinModel
 
 
