@@ -142,7 +142,8 @@ def _jobs(gang: Gang, hosts: dict[str, Any], job: Job) -> list[Job]:
                 **environment,
                 "RANK": str(rank),
                 "WORLD_SIZE": str(count),
-                "LOCAL_RANK": str(rank),
+                # It counts among the devices that a rank sees, and DeepSpeed sets that device.
+                "LOCAL_RANK": "0" if visible else str(rank),
                 **({"CUDA_VISIBLE_DEVICES": visible[rank]} if visible else {}),
             },
         )

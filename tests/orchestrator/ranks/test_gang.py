@@ -92,3 +92,29 @@ def test_an_end_from_outside_closes_the_dead_attempt_as_cancelled(started, tmp_p
     next(progress)
     progress.close()
     assert folder.newest_attempt()["cause"] == "cancelled"
+
+
+class Host:
+    """A node's host that answers what a gang asks it; each answer stands for Ray's reference."""
+
+    def __init__(self, name):
+        self.name = name
+        self.meeting_point = self.visible_gpu = self
+
+    def remote(self, slot=None):
+        return (self.name, 29500) if slot is None else str(slot.bundle)
+
+
+@pytest.mark.parametrize("nodes", [["a"], ["a", "a"], ["a", "a", "b", "b"], ["a", "b"]])
+def test_a_ranks_local_number_counts_among_the_devices_that_it_sees(monkeypatch, nodes):
+    monkeypatch.setattr(module, "_ask", lambda answer, _: answer)
+    slots = tuple(Slot(node, None, bundle, True) for bundle, node in enumerate(nodes))
+    hosts = {name: Host(name) for name in nodes}
+    jobs = module._jobs(Gang("r" * 12, slots, True), hosts, Job("", "", 1))
+    seen = []
+    for job in jobs:
+        visible = job.environment["CUDA_VISIBLE_DEVICES"].split(",")
+        # What torch.cuda.set_device(LOCAL_RANK) would do in that process.
+        seen.append(visible[int(job.environment["LOCAL_RANK"])])
+    assert seen == [str(slot.bundle) for slot in slots]
+    assert [job.environment["RANK"] for job in jobs] == [str(k) for k in range(len(nodes))]
