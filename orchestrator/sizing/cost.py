@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.sources.catalog import by_hub
+from sweeps.sources.model_folder import stored_parameters
 from sweeps.spec import FolderModel, HubModel, ModelSource, RunSpec, StandinModel
 
 # Float32 weights, gradients and two AdamW moments.
@@ -79,12 +80,11 @@ def folder_config(source: FolderModel) -> dict[str, Any]:
 
 
 def parameter_count(source: ModelSource) -> int | None:
-    """Return how many parameters a model has: known, from its shape, or from its files' size."""
+    """Return how many parameters a model has: known, from its shape, or from its files."""
     if isinstance(source, HubModel):
         known = by_hub(source.hub)
         return known.parameters if known else None
     if isinstance(source, StandinModel):
         return 12 * source.layers * source.width**2 + source.vocabulary * source.width
     assert isinstance(source, FolderModel)
-    files = Path(source.folder).glob("*.safetensors")
-    return sum(path.stat().st_size for path in files) // 4 or None
+    return stored_parameters(Path(source.folder))

@@ -34,6 +34,8 @@ OUTCOME: dict[str, type[pl.DataType]] = {
     # Of all attempts together.
     "seconds": pl.Float64,
 }
+# Of the outcome, what depends on the machine and its failures: no function of the specification.
+HOW_IT_WENT = ("attempts", "seconds")
 # What a model or dataset is, whatever the sweep calls it.
 FACTS: dict[str, type[pl.DataType]] = {
     "model_source": pl.String,

@@ -6,6 +6,7 @@ What is wrong with a folder, and what a model cannot do, is said while the sweep
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -133,6 +134,15 @@ def _refuse_pointer(path: Path) -> None:
 
 def _require_whole_tensors(path: Path) -> None:
     """Raise UserError unless a safetensors file is as long as its header says."""
+    header, length = _header(path)
+    whole = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    size = path.stat().st_size
+    if size != whole:
+        raise UserError(f"{path}: has {size} bytes of {whole}: it is cut short; copy it again")
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return what a safetensors file says of its tensors, and how many bytes it says it in."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -142,14 +152,22 @@ def _require_whole_tensors(path: Path) -> None:
             )
         try:
             header = json.loads(file.read(length))
-            ends = [
-                entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
-            ]
+            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            for entry in tensors.values():
+                int(entry["data_offsets"][1]), math.prod(entry["shape"])
         except (ValueError, LookupError, TypeError, AttributeError):
             raise UserError(f"{path}: is no safetensors file; copy it again") from None
-    whole = 8 + length + max(ends, default=0)
-    if size != whole:
-        raise UserError(f"{path}: has {size} bytes of {whole}: it is cut short; copy it again")
+    return tensors, length
+
+
+def stored_parameters(folder: Path) -> int | None:
+    """Return how many numbers a folder's safetensors hold, of whatever type; None without any."""
+    try:
+        headers = [_header(path)[0] for path in sorted(folder.glob(SAFE_WEIGHTS))]
+    except (OSError, UserError):
+        return None
+    shapes = [entry["shape"] for header in headers for entry in header.values()]
+    return sum(math.prod(shape) for shape in shapes) or None
 
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:

@@ -222,7 +222,15 @@ def run_summary(profiles: Profiles, digits: int = 6) -> pl.DataFrame:
     ]
     about = [
         *("model", "family", "block", "model_layers", "model_width", "parameters"),
-        *("pretraining_loss", "unigram_entropy", "objective", "control", *differing, "seed"),
+        *(
+            "pretraining_loss",
+            "pretraining_loss_se",
+            "unigram_entropy",
+            "objective",
+            "control",
+            *differing,
+            "seed",
+        ),
         *("objective_distance", "status", "last_step", "final_loss", "seconds"),
     ]
     quantities = [name for name in QUANTITIES if name != "steepness"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from sweeps import open_store
+from sweeps.reading.run_table import HOW_IT_WENT
 from sweeps.store.audit import audit
 from sweeps.store.schema import SORT_KEYS
 from sweeps.store.store import Store
@@ -36,7 +37,8 @@ def mend(store: Store) -> list[str]:
     """Do what ``doctor --fix`` does; return its findings."""
     findings = list(audit(store))
     for finding in findings:
-        finding.mend()
+        if finding.mend is not None:
+            finding.mend()
     return [f"{finding.run_id}: {finding.what}" for finding in findings]
 
 
@@ -46,8 +48,8 @@ def judge(reference: Path, store: Store) -> Verdict:
     expected, found = open_store(reference), open_store(store.root)
     keys = {**{table: list(key) for table, key in SORT_KEYS.items()}, "runs": ["run_id"]}
     for table, key in keys.items():
-        want = getattr(expected, table)().collect().sort(key)
-        have = getattr(found, table)().collect().sort(key)
+        want = getattr(expected, table)().drop(HOW_IT_WENT, strict=False).collect().sort(key)
+        have = getattr(found, table)().drop(HOW_IT_WENT, strict=False).collect().sort(key)
         verdict.rows += want.height
         verdict.duplicated += have.height - have.select(key).n_unique()
         verdict.lost += want.join(have, on=key, how="anti").height

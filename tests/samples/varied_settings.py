@@ -36,7 +36,7 @@ _DATA = (
 _CONTROLS = (EqualStep(), LayerClip(max_norm=0.1))
 # What a field of any type may hold instead of what it holds.
 _OTHERS = (
-    *(3, 5, 32, 512, 0.25, 0.02, [0.8, 0.99], ["procrustes", "mean_shift"], {"text": "body"}),
+    *(3, 5, 32, 512, 1024, 0.25, 0.02, [0.8, 0.99], ["procrustes", "mean_shift"], {"text": "body"}),
     *(
         "6" * 40,
         "mlm",

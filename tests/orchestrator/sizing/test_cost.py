@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from orchestrator.sizing.cost import estimate, parameter_count
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.sources import resolve_model
@@ -22,9 +24,17 @@ def test_pairs_count_both_sentences():
     assert costs["contrastive"] == 2 * costs["classification"]
 
 
-def test_a_folders_parameters_follow_from_its_files(tmp_path):
+@pytest.mark.parametrize(("dtype", "bytes_each"), [("F32", 4), ("BF16", 2)])
+def test_a_folders_parameters_are_counted_in_its_files_whatever_their_type(
+    tmp_path, dtype, bytes_each
+):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    (tmp_path / "model.safetensors").write_bytes(bytes(4000))
+    for part, count in enumerate((600, 400)):
+        size = count * bytes_each
+        entry = {"dtype": dtype, "shape": [count // 4, 4], "data_offsets": [0, size]}
+        header = json.dumps({"__metadata__": {"format": "pt"}, f"w{part}": entry})
+        weights = len(header).to_bytes(8, "little") + header.encode() + bytes(size)
+        (tmp_path / f"model-{part}.safetensors").write_bytes(weights)
     (tmp_path / "tokenizer.json").write_text("{}")
     source = resolve_model("m", {"m": ModelEntry(folder=str(tmp_path))}, tmp_path)
     assert parameter_count(source) == 1000
