@@ -28,7 +28,7 @@ class SweepConsole(Listener):
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        self._console = Console(stderr=as_json, highlight=False)
+        self._console = Console(stderr=as_json, highlight=False, markup=False)
 
     def planned(self, plan: Plan) -> None:
         """Say what will happen to each run, and what changed since the store last ran the sweep."""

@@ -26,6 +26,7 @@ from pydantic import BaseModel
 
 from sweeps.declaration.sweep_spec import SweepSpec
 from sweeps.spec import RunSpec
+from sweeps.spec.frozen import number_text
 
 SEED = "seed"
 HEADS = ("model", "objective", "control")
@@ -329,7 +330,7 @@ def text_of(value: Scalar) -> str:
     if value is None or value == "":
         return "–"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return number_text(value)
     text = str(value)
     whole = len(text) >= 40 and all(c in "0123456789abcdef" for c in text)
     return text[:12] if whole else text

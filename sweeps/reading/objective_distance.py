@@ -17,18 +17,21 @@ from sweeps.files.whole_files import Place, read_if_readable, write_json
 from sweeps.spec import RunSpec, content_id
 from sweeps.store.store import Store
 
+# Raise it with every change of how the distance is measured: what was measured before is then not
+# taken for it.
+DISTANCE_VERSION = 1
+
 
 def distance_key(spec: RunSpec) -> str:
     """Return the content key of a run's objective distance."""
     return content_id(
         {
+            "version": DISTANCE_VERSION,
             "model": spec.model.source.identity(),
             "pretraining": spec.model.source.pretraining,
             "objective": spec.objective.identity(),
             "probe": {
-                name: value
-                for name, value in spec.probe.identity().items()
-                if name not in ("every", "metrics")
+                name: value for name, value in spec.probe.identity().items() if name != "every"
             },
             "batch_size": spec.batch_size,
             "sequence_length": spec.sequence_length,

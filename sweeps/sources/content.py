@@ -51,32 +51,38 @@ _TRAINER_CHECKPOINT = re.compile(r"checkpoint-\d+")
 def model_files(folder: Path, *, trusted: bool) -> list[Path]:
     """Return the files of a model folder that loading may read, in the order of their names.
 
-    Hidden files, compiled Python and a Trainer's own checkpoints never count. With ``trusted``
-    code, which may read what it likes, all else does.
+    Hidden files and a Trainer's own checkpoints do not count, and compiled Python never does. With
+    ``trusted`` code, which may read what it likes, all else does. A folder that is reached by two
+    names counts under both, since a link may come to lead elsewhere.
     """
-    found: list[Path] = []
-    seen: set[Path] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        here = Path(place).resolve()
-        if here in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(here)
-        folders[:] = sorted(name for name in folders if _entered(name))
-        for name in names:
-            path = Path(place, name)
-            if not name.startswith(".") and (trusted or _may_be_read(name)) and path.is_file():
-                found.append(path)
+    found = _files_below(folder, trusted, ())
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _entered(name: str) -> bool:
-    hidden = name.startswith(".") or name == "__pycache__"
-    return not hidden and _TRAINER_CHECKPOINT.fullmatch(name) is None
+def _files_below(folder: Path, trusted: bool, above: tuple[Path, ...]) -> Iterator[Path]:
+    here = folder.resolve()
+    if here in above:  # a link that leads back
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            if _entered(path.name, trusted):
+                yield from _files_below(path, trusted, (*above, here))
+        elif path.is_file() and _may_be_read(path.name, trusted):
+            yield path
 
 
-def _may_be_read(name: str) -> bool:
-    return not (_WORDS.fullmatch(name) or name.lower().endswith(_OTHER_FRAMEWORKS))
+def _entered(name: str, trusted: bool) -> bool:
+    if name in ("__pycache__", ".git"):
+        return False
+    return trusted or not (name.startswith(".") or _TRAINER_CHECKPOINT.fullmatch(name))
+
+
+def _may_be_read(name: str, trusted: bool) -> bool:
+    if name.endswith(".pyc"):
+        return False
+    return trusted or not (
+        name.startswith(".") or _WORDS.fullmatch(name) or name.lower().endswith(_OTHER_FRAMEWORKS)
+    )
 
 
 def folder_digest(folder: Path, *, trusted: bool, anew: bool = False) -> str:

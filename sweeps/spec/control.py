@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sweeps.spec.frozen import Frozen, Positive
+from sweeps.spec.frozen import Frozen, Positive, number_text
 
 CONTROLS = ("standard", "layer_clip", "equal_step")
 
@@ -29,7 +29,7 @@ class LayerClip(Frozen):
 
     @property
     def setting(self) -> str:
-        return f"{self.max_norm:g}"
+        return number_text(self.max_norm)
 
 
 class EqualStep(Frozen):
@@ -41,7 +41,7 @@ class EqualStep(Frozen):
 
     @property
     def setting(self) -> str:
-        target = self.target if isinstance(self.target, str) else f"{self.target:g}"
+        target = self.target if isinstance(self.target, str) else number_text(self.target)
         return target if self.scope == "blocks" else f"{target},{self.scope}"
 
 

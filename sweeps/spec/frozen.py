@@ -82,6 +82,11 @@ def _plain(value: Any, part: Frozen, name: str) -> Any:
     raise TypeError(f"{type(part).__name__}.{name}: {value!r} has no place in an identity")
 
 
+def number_text(value: float) -> str:
+    """Return a number as it was written, in as few digits as tell it from every other."""
+    return repr(float(value)).removesuffix(".0")
+
+
 def content_id(data: Any, length: int = 12) -> str:
     """Return the first hex digits of SHA-256 over canonical JSON (sorted keys, no spaces)."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -64,6 +64,14 @@ class RunSpec(Frozen):
             raise ValueError(f"probe.every {self.probe.every} is beyond steps {self.steps}")
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the result; a probe that comes at the last step only is the default,
+        however its interval says so."""
+        found = super().identity()
+        if self.probe.every == self.steps:
+            found["probe"].pop("every", None)
+        return found
+
     @cached_property
     def run_id(self) -> str:
         """First 12 hex digits of SHA-256 over the canonical JSON of the identity."""

@@ -8,6 +8,7 @@ was made of something else is ever read.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable
 from functools import cache as once
@@ -28,7 +29,7 @@ from sweeps.spec import DataSource, FileData, Objective, content_id
 from workers.data.datasets import Arrays, load_rows
 
 # Raise it with any change to what ``pack``, ``pad`` or an objective's ``tokenise`` returns.
-TOKENS_VERSION = 1
+TOKENS_VERSION = 2
 
 
 class CachedArrays:
@@ -126,23 +127,45 @@ def tokenizer_digest(tokenizer: Any) -> str:
         if not isinstance(token, list)
     }
     definition = {
-        "class": type(tokenizer).__name__,
+        "class": type(tokenizer).__qualname__,
         "tokens": _fast(tokenizer) if tokenizer.is_fast else _slow(tokenizer),
         "special": special,
         "special_ids": sorted(tokenizer.all_special_ids),
         "length": len(tokenizer),
         "truncation_side": tokenizer.truncation_side,
-        "settings": {
-            name: value
-            for name, value in sorted(tokenizer.init_kwargs.items())
-            if isinstance(value, (bool, int, float)) or value is None
-        },
+        "settings": _settings(tokenizer),
+        "code": _code(type(tokenizer)),
         "added": {
             str(number): repr(token)
             for number, token in sorted(tokenizer.added_tokens_decoder.items())
         },
     }
     return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
+
+
+# Settings that say where a tokenizer lies, of which the content counts.
+_PLACES = ("name_or_path", "tokenizer_file", "vocab_file", "merges_file", "_commit_hash")
+
+
+def _settings(tokenizer: Any) -> dict[str, str]:
+    """Return all that a tokenizer was made with, but for the places of its files."""
+    return {
+        name: repr(value)
+        for name, value in sorted(tokenizer.init_kwargs.items())
+        if name not in (*_PLACES, *tokenizer.vocab_files_names)
+        and not (isinstance(value, str) and value and Path(value).exists())
+    }
+
+
+def _code(kind: type) -> dict[str, str]:
+    """Return the digests of the files of code that came with a model; transformers' own is told by
+    its version."""
+    found: dict[str, str] = {}
+    for each in kind.__mro__:
+        if each.__module__.startswith("transformers_modules"):
+            for path in Path(inspect.getfile(each)).parent.rglob("*.py"):
+                found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return dict(sorted(found.items()))
 
 
 def _fast(tokenizer: Any) -> dict[str, Any]:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from sweeps.files.whole_files import read_json
 from sweeps.sources.catalog import FAMILIES
 from workers.controls.layer_groups import find_blocks
 
 PRETRAINING_FILE = "pretraining.json"
+# What the names of settings that add noise in training mode have in them.
+RANDOM = ("drop", "jitter", "noise")
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,17 @@ class PretrainedModel:
 def quiet_config(config: Any) -> None:
     """Make the model a function of its input alone.
 
-    Dropout would make the result depend on the micro-batch; RWKV's ``rescale_every`` rewrites
-    weights in place whenever the model changes to eval mode; caches are of no use without decoding.
-    Mamba's recurrence is taken by a parallel scan: step by step, as it is done where its CUDA
-    kernels are not installed, the backward pass of each step fills a zero tensor as long as the
-    sequence.
+    Dropout and the noise of routers would make the result depend on the micro-batch, and on whether
+    activations are computed again, which is done in training mode; RWKV's ``rescale_every``
+    rewrites weights in place whenever the model changes to eval mode; caches are of no use without
+    decoding. Mamba's recurrence is taken by a parallel scan: step by step, as it is done where its
+    CUDA kernels are not installed, the backward pass of each step fills a zero tensor as long as
+    the sequence.
     """
-    for name, value in config.to_dict().items():
-        if ("drop" in name) and isinstance(value, float):
+    for name, value in list(vars(config).items()):
+        if isinstance(value, PreTrainedConfig):  # of a tower, or of the text model among others
+            quiet_config(value)
+        elif isinstance(value, float) and any(word in name for word in RANDOM):
             setattr(config, name, 0.0)
     if hasattr(config, "rescale_every"):
         config.rescale_every = 0

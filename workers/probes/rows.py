@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sweeps.errors import UserError
 from sweeps.spec import Probe
-from workers.data.datasets import load_rows, pack
+from workers.data.datasets import Arrays, load_rows, pack
 from workers.data.token_cache import cached_arrays, require_declared, tokenizer_digest
 
 # Tokens of one sequence are far from independent: rows come from at least so many sequences.
@@ -90,16 +90,15 @@ def _sequences(probe: Probe, tokenizer: Any, cache: Path) -> Any:
         "packed": "framed",
     }
     require_declared(probe.data)
-    return cached_arrays(
-        cache,
-        key,
-        lambda: pack(
-            tokenizer,
-            load_rows(probe.data, ("text",))["text"],
-            probe.sequence_length,
-            framed=True,
-        ),
-    )["input_ids"]
+
+    def make() -> Arrays:
+        texts = load_rows(probe.data, ("text",))["text"]
+        try:
+            return pack(tokenizer, texts, probe.sequence_length, framed=True)
+        except UserError as error:
+            raise UserError(f"probe {probe.data.label}: {error}") from None
+
+    return cached_arrays(cache, key, make)["input_ids"]
 
 
 def undominated(states: list[Tensor]) -> Tensor:
