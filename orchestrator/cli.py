@@ -83,10 +83,13 @@ def main() -> None:
             raise
         click.echo(f"depthsweep: {error}", err=True)
         code = 2
-    except Exception as error:
-        if debug:
+    except BaseException as error:
+        # A panic of Polars, on a file that is damaged, is no Exception.
+        if debug or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, Exception):
+            text = f"a file of the store is damaged ({text}); `depthsweep doctor` says which"
         click.echo(f"depthsweep: {text} (--debug shows where)", err=True)
         code = 1
     sys.exit(code)

@@ -22,6 +22,6 @@ def moment(at: str) -> At:
     """Return ``final`` or the step that ``--at`` names; raise UserError for anything else."""
     if at == "final":
         return "final"
-    if not at.isdigit():
+    if not (at.isascii() and at.isdecimal()):
         raise UserError(f"--at {at}: give final or the number of a probe step")
     return int(at)

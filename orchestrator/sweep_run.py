@@ -17,7 +17,7 @@ from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.sources.content import require_sources
 from sweeps.spec import RunSpec
-from sweeps.store.audit import missing_parts, unsound_result
+from sweeps.store.audit import harmed_part, unsound_result
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run_sweep(
 def _unsound(plan: Plan, result: SweepResult) -> dict[str, str]:
     """Return which runs are said to have a result that the store's files do not bear out.
 
-    What this sweep has brought is read whole; of what was there before, the parts are listed.
+    What this sweep has brought is read row by row; of what was there, checksums are compared.
     """
     found = {}
     for run in plan.sweep.runs:
@@ -68,7 +68,7 @@ def _unsound(plan: Plan, result: SweepResult) -> dict[str, str]:
         if ended is not None and ended not in RESULTS:
             continue
         folder = plan.store.run(run.run_id)
-        wrong = missing_parts(folder) if ended is None else unsound_result(folder)
+        wrong = harmed_part(folder) if ended is None else unsound_result(folder)
         if wrong is not None:
             found[run.run_id] = wrong
     return found
@@ -121,14 +121,25 @@ def _carry_out(
         except Exception:
             living()  # says so where the cause is that Ray itself is gone
             raise
-    for run in plan.to_run:
-        if run.run_id not in result.ended:
-            stopped = run.run_id in running
-            result.ended[run.run_id] = "cancelled" if stopped else "not started"
+    _account_for_the_rest(plan, running, result)
     if {"cancelled", "not started"} & set(result.ended.values()):
         result.interrupted = interruption.code
-        standing = ledger(plan.store)
-        result.kept = {run_id: standing(run_id).checkpoint for run_id in running}
+
+
+def _account_for_the_rest(plan: Plan, running: set[str], result: SweepResult) -> None:
+    """Say of the runs that no event has ended what the store has of them: one that was told to stop
+    may have finished first."""
+    rest = [run.run_id for run in plan.to_run if run.run_id not in result.ended]
+    standing = ledger(plan.store)
+    for run_id in rest:
+        stands = standing(run_id)
+        if stands.state in RESULTS:
+            result.ended[run_id] = stands.state
+        elif run_id in running:
+            result.ended[run_id] = "cancelled"
+            result.kept[run_id] = stands.checkpoint
+        else:
+            result.ended[run_id] = "not started"
 
 
 def _note(

@@ -70,7 +70,9 @@ def _probe(
     rows = choose_rows(run.probe, pretrained.facts.width, pretrained.tokenizer, store.cache)
     highest = int(rows.input_ids.max())
     require_known_tokens(run.model.name, pretrained, highest, needs_head=False)
-    reference = reference_states(run.model, store.cache, backbone, blocks, rows, device, ranks)
+    reference = reference_states(
+        pretrained, run.model.name, store.cache, backbone, blocks, rows, device, ranks
+    )
     return DepthProbe(run.probe, reference, backbone, blocks, device)
 
 

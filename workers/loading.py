@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 from transformers.utils import logging as transformers_logging
 
 from sweeps.errors import UserError
-from sweeps.sources.content import held_to_its_digest
+from sweeps.sources.content import folder_digest, held_to_its_digest
 from sweeps.sources.model_folder import require_whole
-from sweeps.spec import FolderModel, HubModel, ModelSource, ModelSpec, StandinModel
+from sweeps.spec import FolderModel, HubModel, ModelSource, ModelSpec, StandinModel, content_id
 from workers.models.fit import require_all_blocks, require_finite_weights
 from workers.models.hub import HubUnavailable, model_folder, refusal
 from workers.models.pretrained import PretrainedModel, measure_facts, quiet_config, read_pretraining
@@ -40,7 +40,16 @@ def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> Pretrained
         require_finite_weights(model.name, str(folder), language_model)
     _refuse_missing(model.name, language_model, loading, needs_head)
     require_all_blocks(model.name, str(folder), language_model, sorted(loading["unexpected_keys"]))
-    return PretrainedModel(language_model, tokenizer, measure_facts(language_model, pretraining))
+    facts = measure_facts(language_model, pretraining)
+    return PretrainedModel(language_model, tokenizer, facts, _content(source, folder))
+
+
+def _content(source: ModelSource, folder: Path) -> str:
+    """Return the key of what was loaded: of a stand-in by its files, since what pretraining comes
+    out as depends on the libraries and the processor of whoever did it."""
+    if isinstance(source, StandinModel):
+        return folder_digest(folder, trusted=False)
+    return content_id(source.identity(), 64)
 
 
 def _folder(name: str, source: ModelSource, cache: Path) -> Path:
@@ -115,6 +124,12 @@ def _refuse_missing(name: str, model: nn.Module, loading: Any, needs_head: bool)
     prefix = f"{model.base_model_prefix}."
     if not needs_head:
         missing = [key for key in missing if key.startswith(prefix)]
+    if any(key.startswith(prefix) for key in missing):
+        raise UserError(
+            f"model {name}: its checkpoint lacks {', '.join(missing[:4])}"
+            f"{' …' if len(missing) > 4 else ''}, which config.json asks for; give the one that was"
+            " saved with the weights"
+        )
     if missing:
         raise UserError(
             f"model {name}: its checkpoint lacks {', '.join(missing[:4])}"

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from sweeps.errors import UserError
-from sweeps.files.whole_files import read_if_readable, remove_folder, whole_folder, write_json
+from sweeps.files.whole_files import (
+    file_checksum,
+    read_if_readable,
+    remove_folder,
+    whole_folder,
+    write_json,
+)
 from sweeps.sources.corpora import STANDIN_CORPUS, corpus_rows, standin_digest
 from sweeps.spec import (
     RECURRENT_STANDINS,
@@ -88,12 +94,21 @@ def standin_folder(source: StandinModel, cache: Path) -> Path:
                 remove_folder(folder)
                 with whole_folder(folder) as temporary:
                     _make(source, temporary)
-                    write_json(temporary / KEY_FILE, key)
+                    made = {"key": key, "files": _files(temporary)}
+                    write_json(temporary / KEY_FILE, made)
     return folder
 
 
 def _is_of(folder: Path, key: dict[str, Any]) -> bool:
-    return read_if_readable(folder / KEY_FILE) == key
+    """Return whether a folder is of a key, and holds what it was made with."""
+    record = read_if_readable(folder / KEY_FILE)
+    return record is not None and record == {"key": key, "files": _files(folder)}
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {
+        path.name: file_checksum(path) for path in sorted(folder.iterdir()) if path.name != KEY_FILE
+    }
 
 
 def _make(source: StandinModel, folder: Path) -> None:

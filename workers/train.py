@@ -116,7 +116,8 @@ def _say_incomparable(attempt: Attempt | OnlookersAttempt, step: int, measured: 
 
 def _step_row(loss: float, rate: float, targets: int, layers: LayerStep) -> dict[str, Any]:
     return {
-        "loss": loss,
+        # Of a batch with nothing to predict there is no loss, and 0 would be the best there is.
+        "loss": loss if targets else None,
         "scheduled_learning_rate": rate,
         "grad_norm": layers.total_gradient_norm,
         "clip_coefficient": layers.clip_coefficient,

@@ -34,15 +34,16 @@ def command(
 ) -> None:
     """Compare the slopes of two controls of sweep NAME over matched seeds.
 
-    A condition persists when the 95 % bootstrap interval of its slope under the control lies above
-    0, collapses when it contains 0, reverses when it lies below; with fewer than 2 matched seeds it
+    A condition persists when the 95 % bootstrap interval of its slope under the control, taken
+    along the standard slope, lies above 0, collapses when it contains 0, reverses when it lies
+    below; with fewer than 2 matched seeds it
     is insufficient. The verdict under each distance stands beside it.
     """
     from orchestrator.display.output import emit, terminal_width
     from sweeps.reading.tables import open_store
     from sweeps.report.persistence_text import persistence_text
     from sweeps.statistics.persistence import verdicts_by_metric
-    from sweeps.statistics.profiles import measure_each
+    from sweeps.statistics.profiles import measure_each, unequal_rows
     from sweeps.store.schema import NULL_METRICS
 
     tables = open_store(store, sweep=name)
@@ -61,5 +62,7 @@ def command(
     elif form is not None or output is not None:
         emit(table, form, output)
     else:
-        text = persistence_text(name, table, control, against, metrics, terminal_width())
+        unequal = unequal_rows(profiles[metric])
+        warnings = [] if unequal is None else [unequal]
+        text = persistence_text(name, table, control, against, metrics, terminal_width(), warnings)
         click.echo(text, nl=False)

@@ -15,7 +15,8 @@ import click
 def command(name: str, store: str, as_json: bool) -> None:
     """Print a checksum of every table of sweep NAME.
 
-    Equal for equal rows, bit for bit, whatever was interrupted, resumed or run elsewhere.
+    Equal for equal rows, bit for bit, whatever was interrupted or resumed. Processors of other
+    kinds round otherwise: rows of two of them differ in their last digits.
     """
     from sweeps.reading.digest import digests
     from sweeps.reading.tables import open_store

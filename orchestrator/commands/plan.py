@@ -24,6 +24,7 @@ from orchestrator.sizing.gpu_pool import GpuPool, gpu_pool
 from orchestrator.sizing.memory import GIB
 from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.errors import UserError
+from sweeps.sources.content import require_sources
 from sweeps.store.store import Store
 
 
@@ -81,7 +82,13 @@ def _plan_named(name: str, location: str, as_json: bool) -> int:
     sweep = _known(name, location)
     if not as_json:
         click.echo(f"{name}: {len(sweep.runs)} runs in {location}")
-    print_actions(decide(sweep.runs, ledger(Store.at(location))), as_json)
+    actions = decide(sweep.runs, ledger(Store.at(location)))
+    print_actions(actions, as_json)
+    try:
+        require_sources(action.run for action in actions if action.kind == "run")
+    except UserError as error:
+        said = f"! resume refuses to start: {error}"
+        click.echo(textwrap.fill(said, 80, subsequent_indent="  "), err=True)
     return 0
 
 

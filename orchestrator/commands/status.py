@@ -125,7 +125,8 @@ def _text(sweep: str, specs: Sequence[RunSpec], runs: list[dict[str, Any]]) -> l
 
     going = pace(specs, runs)
     if going.runs_per_hour is not None:
-        lines.append(f"{going.runs_per_hour:.3g} runs an hour")
+        rate = going.runs_per_hour
+        lines.append(f"{rate:.3g} runs an hour" if rate < 100 else f"{rate:,.0f} runs an hour")
         if going.seconds_left is not None:
             lines[-1] += f", about {duration(going.seconds_left)} left at this pace"
     lines += ["", *_table(runs, [state for state in STATES if counts[state]])]

@@ -34,7 +34,9 @@ class NoCluster(UserError):
 def require_packages(*names: str) -> None:
     """Raises UserError, naming the extra to install, where a package clusters need is missing."""
     if any(find_spec(name) is None for name in names):
-        raise UserError("clusters need more of Ray: pip install 'depthsweep[cluster]'")
+        raise UserError(
+            "clusters need more of Ray: pip install -e '.[cluster]' where depthsweep was cloned"
+        )
 
 
 def read_token(path: Path) -> str | None:

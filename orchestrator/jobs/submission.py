@@ -236,7 +236,8 @@ def find(sweep: str, store: str, profile_name: str | None) -> Found:
     if profile_name is None:
         if not records:
             raise UserError(
-                f"the store {store} knows of no job of {sweep!r}; name its cluster with --cluster"
+                f"the store {store} knows of no job of {sweep!r}: if it ran here, ask for one of"
+                " its runs by id (`status --json` has them); else name its cluster with --cluster"
             )
         profile_name = str(records[max(records)]["cluster"])
     queue = queue_of(read_profile(profile_name))

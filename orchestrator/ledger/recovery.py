@@ -112,4 +112,6 @@ def state_of(folder: RunFolder, newest: dict[str, Any]) -> State:
     if newest["cause"] is None:
         return "running" if is_alive(folder, newest) else "lost"
     known: dict[str, State] = {"failed": "failed", "lost": "lost", "preempted": "preempted"}
+    # What had a result that is there no more, as after `doctor --fix`.
+    known |= dict.fromkeys(RESULTS, "lost")
     return known.get(newest["cause"], "cancelled")

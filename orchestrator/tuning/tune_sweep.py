@@ -57,7 +57,8 @@ def run_all(
         hosts.follow([name for name, _ in found])
         return found
 
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # A lost process is an error to Tune, and to us a run that starts again: we say which.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     present()  # hosts import what ranks need while Tune starts
     with (
         contextlib.closing(hosts),

@@ -60,6 +60,7 @@ TAKEN = frozenset(
         *("along_low", "along_high", "retained", "retained_low", "retained_high", "verdict"),
         *("verdict_procrustes", "verdict_cka_distance", "verdict_cka_distance_debiased"),
         *("sequences", "rows_left_out", "largest_share_before", "largest_share"),
+        "rows_a_feature",
         *("treatment", "setting", "ratio", "relative", "spread", "start", "stop", "runs"),
     )
 )

@@ -249,6 +249,8 @@ def place_of(named: str, folder: Path) -> Path:
 
 def _check_columns(what: str, columns: dict[str, str], present: Iterable[str]) -> None:
     present = tuple(present)
+    if not present:
+        raise UserError(f"{what}: it has no rows")
     for role, column in columns.items():
         if column not in present:
             raise UserError(

@@ -203,7 +203,11 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         kind = fsspec.get_filesystem_class(parts.scheme)
     except ImportError as error:
-        extra = " pip install 'depthsweep[s3]'" if parts.scheme in ("s3", "s3a") else f" {error}"
+        extra = (
+            " pip install -e '.[s3]' where depthsweep was cloned"
+            if parts.scheme in ("s3", "s3a")
+            else f" {error}"
+        )
         raise UserError(f"--store {url}: its client is not installed:{extra}") from None
     except ValueError:
         raise UserError(

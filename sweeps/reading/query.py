@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
+from sweeps.errors import UserError, closest
 from sweeps.reading.tables import TABLE_NAMES, Tables
 from sweeps.reading.text_table import Column, text_table
 
@@ -14,10 +16,12 @@ Format = Literal["table", "csv", "json", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = ("table", "csv", "json", "jsonl", "parquet")
 
 SHOWN_ROWS = 1000
+# Of a message of Polars so many characters are shown.
+MESSAGE = 200
 
 
-class QueryError(Exception):
-    """A query that Polars refuses: its message, and the columns of the tables the query names."""
+class QueryError(UserError):
+    """A query that Polars refuses: its message, and the nearest name or the columns there are."""
 
 
 def query(tables: Tables, sql: str) -> pl.DataFrame:
@@ -31,16 +35,23 @@ def query(tables: Tables, sql: str) -> pl.DataFrame:
     try:
         return context.execute(sql).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
-        # Polars appends the plan it was resolving; the first line is what the user can act on.
-        message = str(error).strip().splitlines()[0]
-        raise QueryError(f"{message}; {_columns(frames, sql)}") from None
+        raise QueryError(_said(error, frames, sql)) from None
 
 
-def _columns(frames: dict[str, pl.LazyFrame], sql: str) -> str:
-    """Return the columns of the tables that the query names, of all tables if it names none."""
-    words = set("".join(c if c.isalnum() or c == "_" else " " for c in sql.lower()).split())
-    named = [name for name in TABLE_NAMES if name in words] or list(TABLE_NAMES)
-    return "; ".join(f"{name}: {', '.join(frames[name].collect_schema())}" for name in named)
+def _said(error: Exception, frames: dict[str, pl.LazyFrame], sql: str) -> str:
+    """Return what was wrong with a query in a line: Polars' first words, and what to do."""
+    # Polars appends the plan it was resolving, and all columns there are.
+    message = " ".join(str(error).split()).partition(" Resolved plan")[0][:MESSAGE]
+    words = "".join(c if c.isalnum() or c == "_" else " " for c in sql.lower()).split()
+    tables = [name for name in TABLE_NAMES if name in words]
+    if not tables:
+        return f"{message}; the tables are {', '.join(TABLE_NAMES)}"
+    columns = [column for name in tables for column in frames[name].collect_schema()]
+    unknown = re.search(r"""column (?:named )?['"`]?(\w+)""", message)
+    if isinstance(error, pl.exceptions.ColumnNotFoundError) or unknown:
+        named = unknown.group(1) if unknown else message.split()[-1]
+        return f"no column {named!r} in {', '.join(tables)}; {closest(named, columns)}"
+    return message
 
 
 def render(frame: pl.DataFrame, form: Format, *, width: int = 80) -> str:

@@ -364,7 +364,7 @@ def _faded() -> Any:
 
 
 def _legend() -> alt.Legend:
-    return alt.Legend(orient="top", title=None, labelLimit=200, columns=5)
+    return alt.Legend(orient="top", title=None, labelLimit=480, columns=3)
 
 
 def _numbers(*names: str) -> list[alt.Tooltip]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -16,9 +17,16 @@ LETTERS = {"persists": "p", "collapses": "c", "reverses": "r", "insufficient": "
 
 
 def persistence_text(
-    name: str, table: pl.DataFrame, control: str, against: str, metrics: list[str], width: int = 80
+    name: str,
+    table: pl.DataFrame,
+    control: str,
+    against: str,
+    metrics: list[str],
+    width: int = 80,
+    warnings: Sequence[str] = (),
 ) -> str:
-    """Return the table of ``verdicts_by_metric`` as a page of at most ``width`` columns."""
+    """Return the table of ``verdicts_by_metric`` as a page of at most ``width`` columns, with what
+    a reader must know of all of it."""
     keys = table.columns[: table.columns.index("family")]
     lead, rest = keys[0], keys[1:]
     firsts = {value: rank for rank, value in enumerate(table[lead].unique(maintain_order=True))}
@@ -54,8 +62,9 @@ def persistence_text(
         page.append("  " + line)
     counts = [f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS]
     notes = [", ".join(counts)]
-    if len(metrics) > 1:
+    if len(metrics) > 1 and "metrics" not in left_out:
         notes.append(f"metrics: {', '.join(metrics)}; p persists, c collapses, r reverses")
+    notes += [f"! {warning}" for warning in warnings]
     for (flag,), group in table.group_by("flags", maintain_order=True):
         if flag:
             named = [" ".join(map(text_of, row)) for row in group.select(keys).rows()]

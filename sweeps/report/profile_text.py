@@ -13,7 +13,7 @@ import polars as pl
 from sweeps.declaration.settings import text_of
 from sweeps.reading.text_table import Column, text_table
 from sweeps.statistics.conditions import condition_columns, everyone, layer_bands, summarise
-from sweeps.statistics.profiles import Profiles
+from sweeps.statistics.profiles import Profiles, unequal_rows
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDEST_SPARKLINE = 10
@@ -102,7 +102,8 @@ def _shapes(bands: pl.DataFrame, by: Sequence[str]) -> dict[tuple[Any, ...], str
 
 
 def _notes(profiles: Profiles, table: pl.DataFrame, by: Sequence[str]) -> list[str]:
-    notes = []
+    unequal = unequal_rows(profiles)
+    notes = [] if unequal is None else [f"! {unequal}"]
     for flag, group in table.group_by("flags", maintain_order=True):
         if flag[0]:
             notes.append(f"! {flag[0]}: {_named(group, by)}")

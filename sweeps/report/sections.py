@@ -224,8 +224,8 @@ def persistence_section(data: ReportData, book: Book) -> str:
     )
     return (
         "<section><h2>Persistence</h2><p>A profile persists when the interval of its slope under"
-        " equal steps lies above zero, collapses when it contains zero, reverses when it lies"
-        f" below.</p>{figure}{said}</section>"
+        " equal steps, taken along the standard slope, lies above zero; it collapses when it"
+        f" contains zero and reverses when it lies below.</p>{figure}{said}</section>"
     )
 
 

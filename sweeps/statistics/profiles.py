@@ -30,6 +30,9 @@ QUANTITIES: tuple[str, ...] = (
     "steepness",
 )
 
+# Rows a feature that differ by no more are taken for equal.
+ALIKE = 0.1
+
 DEFAULT_BY = ("model", "objective", "control")
 # A mean change below this is rounding of the probe's float32 forward pass, not fine-tuning. The
 # CKA distances are quadratic in the Procrustes distance.
@@ -70,6 +73,7 @@ class Profiles:
 
     Attributes:
         runs: one row per run: the columns of ``runs``, ``at`` (the step measured), ``blocks`` (L),
+            ``rows_a_feature`` (probe rows over width),
             ``mean`` (mean change over blocks), ``null`` (mean of the row-shuffled null, where it
             was measured) and ``QUANTITIES``.
         blocks: one row per run and block: the columns of ``runs``, ``layer``, ``depth``,
@@ -110,6 +114,7 @@ def measure_each(tables: Tables, metrics: Sequence[str], at: At = "final") -> di
         scan.filter(pl.col("layer") > 0)
         .select(
             *["run_id", "step", "layer", "depth", "status", "steps", *metrics],
+            (pl.col("rows") / pl.col("width")).alias("rows_a_feature"),
             *[
                 (pl.col(null) if null in known else pl.lit(None, pl.Float64)).alias(null)
                 for null in nulls.values()
@@ -128,7 +133,7 @@ def measure_each(tables: Tables, metrics: Sequence[str], at: At = "final") -> di
         metric: _profiles(
             every_run,
             here.select(
-                *["run_id", "step", "layer", "depth"],
+                *["run_id", "step", "layer", "depth", "rows_a_feature"],
                 pl.col(metric).alias("value"),
                 pl.col(nulls[metric]).alias("null"),
             ),
@@ -146,6 +151,7 @@ def _profiles(every_run: pl.DataFrame, here: pl.DataFrame, metric: str, at: At) 
     runs = blocks.group_by("run_id", maintain_order=True).agg(
         pl.col("step").first().alias("at"),
         pl.len().cast(pl.Int32).alias("blocks"),
+        pl.col("rows_a_feature").first(),
         pl.col("value").mean().alias("mean"),
         pl.col("null").mean(),
         *[expr.alias(name) for name, expr in quantity_expressions("value").items()],
@@ -157,7 +163,12 @@ def _profiles(every_run: pl.DataFrame, here: pl.DataFrame, metric: str, at: At) 
         metric,
         at,
         joined,
-        every_run.join(blocks.drop("step"), on="run_id", how="inner", maintain_order="left_right"),
+        every_run.join(
+            blocks.drop("step", "rows_a_feature"),
+            on="run_id",
+            how="inner",
+            maintain_order="left_right",
+        ),
         _left_out(every_run, here["run_id"], usable, incomplete, metric, at),
     )
 
@@ -205,6 +216,24 @@ def _left_out(
             .otherwise(pl.lit(f"not probed {moment}"))
         )
         .select(*every_run.columns, "reason")
+    )
+
+
+def unequal_rows(profiles: Profiles) -> str | None:
+    """Return a warning where runs were measured on unequal rows a feature; else None.
+
+    A slope depends on it: at a quarter of a row a feature it comes out 40 % too small. Rows that
+    dominate a layer are left out, so a few of a hundred are no difference.
+    """
+    shares = profiles.runs["rows_a_feature"].drop_nulls()
+    if shares.is_empty():
+        return None
+    least, most = float(shares.min()), float(shares.max())  # type: ignore[arg-type]
+    if most <= least * (1 + ALIKE):
+        return None
+    return (
+        f"probe rows are {least:.2g} to {most:.2g} a feature: slopes compare at equal ones; leave"
+        " `rows` out of the probe"
     )
 
 

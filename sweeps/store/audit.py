@@ -66,16 +66,25 @@ def unsound_result(folder: RunFolder) -> str | None:
         return "DONE.json is missing or cannot be read"
     if isinstance(folder.path, Path):
         return next(_closed(folder, done), None)
-    return missing_parts(folder)
+    return harmed_part(folder)
 
 
-def missing_parts(folder: RunFolder) -> str | None:
-    """Return which part of a closed run is not there, from its records and a listing alone."""
+def harmed_part(folder: RunFolder) -> str | None:
+    """Return which part of a closed run is not there, or not what it was; None without a result.
+
+    Of an object store it is asked whether the parts are there, elsewhere their content is compared.
+    """
     done = folder.done()
     if done is None:
         return None
-    there = {name_in(folder, path) for table in TABLES for path in folder.parts(table)}
-    return next((f"{name} is missing" for name in done["parts"] if name not in there), None)
+    there = {name_in(folder, path): path for table in TABLES for path in folder.parts(table)}
+    for name, entry in done["parts"].items():
+        if name not in there:
+            return f"{name} is missing"
+        path = there[name]
+        if isinstance(path, Path) and file_checksum(path) != entry["sha256"]:
+            return f"{name} does not match its checksum"
+    return None
 
 
 def changed_sources(store: Store) -> Iterator[Finding]:

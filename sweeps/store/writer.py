@@ -55,7 +55,7 @@ class RunWriter:
         added = [{**key, **row} for row in rows]
         self._rows[table].extend(added)
         if table == "steps":
-            self._loss = added[-1]["loss"]
+            self._loss = added[-1]["loss"] if added[-1]["loss"] is not None else self._loss
 
     def end_step(self, step: int) -> bool:
         """Write the parts that ``step`` completes; return whether it does."""

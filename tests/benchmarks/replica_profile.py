@@ -24,7 +24,7 @@ from workers.train import train
 SWEEP = "sweeps/library/replica.yaml"
 # What a run consists of: file and name of the function that does all of it.
 PARTS = {
-    "model: load": ("models.py", "load_model"),
+    "model: load": ("loading.py", "load_model"),
     "tokens: load or make": ("token_cache.py", "cached_arrays"),
     "layer groups": ("layer_groups.py", "find_layer_groups"),
     "forward": ("objective.py", "accumulate"),

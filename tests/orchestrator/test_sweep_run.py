@@ -4,12 +4,13 @@ import pytest
 import torch
 from small_run import make_run
 
+from orchestrator.ledger.recovery import Action
 from orchestrator.ledger.sweep_account import Listener, Plan, SweepResult
 from orchestrator.policy.occupancy import UNITS
 from orchestrator.sizing.estimates import NOTHING_MEASURED
 from orchestrator.sizing.memory import GIB
 from orchestrator.sizing.placement import Placement
-from orchestrator.sweep_run import _offers, _unsound, run_sweep
+from orchestrator.sweep_run import _account_for_the_rest, _offers, _unsound, run_sweep
 from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.spec import Optimizer
 from sweeps.store.store import Store
@@ -101,3 +102,28 @@ def test_a_mistake_of_the_users_is_told_from_a_failure(ended, mistakes, code):
     assert SweepResult("s", 0, ended, mistakes=mistakes).exit_code == code
     assert SweepResult("s", 0, ended, mistakes=mistakes, unsound={"b": "x"}).exit_code == 1
     assert SweepResult("s", 0, ended, mistakes=mistakes, interrupted=143).exit_code == 143
+
+
+def test_a_run_that_finished_as_it_was_told_to_stop_is_said_to_have_finished(store):
+    done, stopped, never = make_run(seed=0), make_run(seed=1), make_run(seed=2)
+    list(train(done, store, torch.device("cpu")))
+    actions = [Action(run, "run", "new") for run in (done, stopped, never)]
+    plan, result = (
+        Plan(Sweep("s", "", "", (done, stopped, never)), store, actions),
+        SweepResult("s", 0),
+    )
+    _account_for_the_rest(plan, {done.run_id, stopped.run_id}, result)
+    assert list(result.ended.values()) == ["finished", "cancelled", "not started"]
+    assert result.kept == {stopped.run_id: 0}
+
+
+def test_a_part_of_an_earlier_result_that_was_harmed_is_named(store):
+    run = make_run()
+    list(train(run, store, torch.device("cpu")))
+    plan = Plan(Sweep("one", "", "", (run,)), store, [])
+    (part, *_) = store.run(run.run_id).parts("profiles")
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    said = _unsound(plan, SweepResult("one", 1))
+    assert said == {run.run_id: f"profiles/{part.name} does not match its checksum"}

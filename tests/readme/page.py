@@ -29,9 +29,9 @@ BLOCK = re.compile(
 # What a run measures is the same bytes again on the same machine. Kernels of another processor add
 # up in another order; hundreds of steps of pretraining and fine-tuning carry that on, as another
 # seed would a little. So a measured number, which is one with a decimal point or a percentage, may
-# differ by a tenth of itself or by 0.03 (3 of a hundred); a count may not differ.
-RELATIVE = 0.1
-ABSOLUTE = 0.03
+# differ by 0.15 of itself or by 0.01 (1 of a hundred); a count may not differ.
+RELATIVE = 0.15
+ABSOLUTE = 0.01
 # Bars are heights of eight steps, the largest of a row its scale.
 HEIGHTS = "▁▂▃▄▅▆▇█"
 BAR_STEPS = 1

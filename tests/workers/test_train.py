@@ -249,3 +249,13 @@ def test_a_run_shares_the_reference_of_its_model(store):
     before = {path: path.stat().st_mtime_ns for path in references}
     list(train(make_run(seed=2), store, CPU))
     assert {path: path.stat().st_mtime_ns for path in references} == before
+
+
+def test_a_step_with_nothing_to_predict_has_no_loss(store, monkeypatch):
+    from workers.objectives.language_modelling import CausalLanguageModelling as objective
+
+    monkeypatch.setattr(objective, "targets", lambda *_: 0)
+    run = make_run()
+    list(train(run, store, CPU))
+    assert rows(store, run, "steps")["loss"].null_count() == run.steps
+    assert store.run(run.run_id).done()["loss"] is None

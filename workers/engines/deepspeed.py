@@ -172,7 +172,7 @@ def _deepspeed(device: torch.device) -> Any:
     except ImportError as error:
         raise UserError(
             f"engine deepspeed: DeepSpeed cannot be imported ({error}); install the extra:"
-            " pip install 'depthsweep[deepspeed]'"
+            " pip install -e '.[deepspeed]' where depthsweep was cloned"
         ) from error
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # It calls collectives under names that torch is about to drop.

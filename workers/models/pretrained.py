@@ -51,11 +51,15 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A language model with its head, its tokenizer, and its facts."""
+    """A language model with its head, its tokenizer, and its facts.
+
+    ``content`` says what was loaded, by all that decides it: the key of what is cached of it.
+    """
 
     language_model: nn.Module
     tokenizer: Any
     facts: ModelFacts
+    content: str = ""
 
     @property
     def backbone(self) -> nn.Module:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from sweeps.errors import UserError
-from sweeps.spec import ModelSpec
 from workers.data.datasets import Arrays
 from workers.data.token_cache import CachedArrays, arrays_digest
+from workers.models.pretrained import PretrainedModel
 from workers.probes.rows import ProbeRows, undominated
 from workers.ranks.process_group import ALONE, Ranks
 
@@ -133,7 +133,8 @@ class ReferenceStates:
 
 
 def reference_states(
-    model: ModelSpec,
+    pretrained: PretrainedModel,
+    name: str,
     cache: Path,
     backbone: nn.Module,
     blocks: nn.ModuleList,
@@ -141,17 +142,18 @@ def reference_states(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> ReferenceStates:
-    """Return the states before fine-tuning: from the cache, or captured now and put there.
+    """Return the states before fine-tuning of a model that errors call ``name``: from the cache, or
+    captured now and put there.
 
     They depend on the pretrained model and the probe alone, so every run of the model shares them.
     Rows that dominate a layer are left out. With several ranks all capture, since the weights may
     be cut; the first one writes, reads and compares. Raises UserError where a state is not finite.
     """
     key = {
-        "model": model.source.identity(),
+        "model": pretrained.content,
         "rows": arrays_digest(rows.input_ids.numpy(), rows.sequence.numpy(), rows.position.numpy()),
         "version": REFERENCE_VERSION,
-        "transformers": version("transformers"),
+        "made_with": {package: version(package) for package in ("torch", "transformers")},
     }
     entry = CachedArrays(cache, "reference", key)
     arrays: Arrays = {}
@@ -160,7 +162,7 @@ def reference_states(
         if ranks.agree(found is None):
             states = capture(backbone, blocks, rows, device)
             if ranks.leads:
-                found = _arrays(model.name, states)
+                found = _arrays(name, states)
                 entry.write(found)
         arrays = found or {}
     kept = torch.tensor(ranks.agree(arrays["kept"].tolist() if ranks.leads else []))

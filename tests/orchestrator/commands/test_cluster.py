@@ -16,5 +16,5 @@ def test_a_missing_package_is_one_line_with_what_to_install(command, missing, mo
         main()
     assert ended.value.code == 2
     said = capsys.readouterr().err.strip()
-    assert said.endswith("pip install 'depthsweep[cluster]'")
+    assert said.endswith("pip install -e '.[cluster]' where depthsweep was cloned")
     assert len(said.splitlines()) == 1

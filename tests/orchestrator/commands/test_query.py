@@ -52,12 +52,11 @@ def test_other_formats_and_files(store: Path, tmp_path: Path) -> None:
     assert pl.read_parquet(target)["d"].to_list() == [0.3, 0.5]
 
 
-def test_a_wrong_query_is_one_line_with_the_columns(store: Path) -> None:
+def test_a_wrong_query_is_one_line_with_the_nearest_name(store: Path) -> None:
     done = depthsweep("query", "SELECT nope FROM runs", "--store", str(store))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert "nope" in done.stderr
-    assert "runs: run_id, model, objective" in done.stderr
+    assert "no column 'nope' in runs; did you mean" in done.stderr
 
 
 def test_a_store_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:

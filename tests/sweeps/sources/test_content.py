@@ -60,10 +60,17 @@ def test_what_loading_never_opens_does_not_count_unless_code_is_trusted(folder):
     assert folder_digest(folder, trusted=False) == plain
     with_words = folder_digest(folder, trusted=True)
     assert with_words != trusted
-    for name in (".git/HEAD", "__pycache__/x.pyc", "checkpoint-20/optimizer.pt", ".gitattributes"):
+    for name in (".git/HEAD", "__pycache__/x.pyc"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("more")
     assert folder_digest(folder, trusted=True) == with_words
+    seen = {with_words}
+    for name in ("checkpoint-20/optimizer.pt", ".gitattributes", ".hidden/code.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("more")
+        seen.add(folder_digest(folder, trusted=True))
+    assert len(seen) == 4, "code that came with a model may read anything beside it"
+    assert folder_digest(folder, trusted=False) == plain
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints/a.py").write_text("x = 1")
     assert folder_digest(folder, trusted=False) != plain
@@ -78,6 +85,18 @@ def test_links_are_followed_and_a_link_that_leads_back_is_left(folder, tmp_path)
     before = folder_digest(folder, trusted=False)
     blob.write_text("Weights")
     assert folder_digest(folder, trusted=False) != before
+
+
+def test_a_link_that_comes_to_lead_elsewhere_is_another_folder(folder):
+    for name in ("large", "small"):
+        (folder / name).mkdir()
+        (folder / name / "scale.json").write_text(name)
+    link = folder / "variant"
+    link.symlink_to("large")
+    before = folder_digest(folder, trusted=True)
+    link.unlink()
+    link.symlink_to("small")
+    assert folder_digest(folder, trusted=True) != before
 
 
 def replaced_in_place(path):

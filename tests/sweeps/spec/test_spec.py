@@ -274,3 +274,15 @@ def test_a_control_names_its_setting():
     assert EqualStep().setting == "mean"
     assert EqualStep(target=0.001).setting == "0.001"
     assert EqualStep(scope="all").setting == "mean,all"
+
+
+def test_a_probe_at_the_last_step_only_is_one_run_however_its_interval_says_so():
+    silent = changed(RUN, probe__every=None)
+    assert changed(RUN, probe__every=RUN.steps).run_id == silent.run_id != RUN.run_id
+    assert changed(RUN, probe__rows_per_width=2.0).run_id == RUN.run_id
+
+
+def test_settings_that_differ_in_their_last_digit_are_told_apart():
+    near = [EqualStep(target=target).setting for target in (0.001, 0.0010000001)]
+    assert near == ["0.001", "0.0010000001"]
+    assert LayerClip(max_norm=1.0).setting == "1"

@@ -22,6 +22,7 @@ from sweeps.statistics.profiles import (
     measure,
     quantity_expressions,
     run_summary,
+    unequal_rows,
     varied_settings,
 )
 from sweeps.store.store import Store
@@ -170,3 +171,13 @@ def test_settings_that_differ_within_a_condition_are_found(store: Store) -> None
     write_run(store, run_spec(seed=0, learning_rate=5e-4), [0.1, 0.2])
     runs = open_store(store.root).runs().collect()
     assert varied_settings(runs, ["model", "objective", "control"]) == ["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("widths", "said"), [((64, 64), None), ((64, 2048), "0.25 to 8 a feature")]
+)
+def test_unequal_probe_rows_a_feature_are_said(store: Store, widths, said) -> None:
+    for model, width in zip(("one", "two"), widths, strict=True):
+        write_run(store, run_spec(model), [0.1, 0.2], facts={"width": width})
+    unequal = unequal_rows(measure(open_store(store.root)))
+    assert unequal is None if said is None else said in unequal

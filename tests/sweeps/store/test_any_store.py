@@ -285,7 +285,7 @@ def test_a_client_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     known = importlib.import_module("fsspec.registry")._registry
     monkeypatch.delitem(known, "s3", raising=False)
-    with pytest.raises(UserError, match=r"pip install 'depthsweep\[s3\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[s3\]'"):
         Store.at("s3://study/x")
 
 

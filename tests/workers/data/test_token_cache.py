@@ -1,6 +1,8 @@
 """Cached arrays are those of everything that decides them, and of nothing else."""
 
+import importlib
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -176,3 +178,35 @@ def test_a_dataset_of_which_the_tokenizer_knows_no_word_is_refused(tmp_path, tex
     tokenizer = BertTokenizerLegacy(str(tmp_path / "vocab.txt"))
     with pytest.raises(UserError, match=r"dataset texts\.txt: .*knows no word.*\[UNK\]"):
         objective_arrays(objective_of(texts), tokenizer, 8, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"subword": "character"}, {"kinds": ["a", "b"]}, {"deep": {"x": 1}}]
+)
+def test_a_setting_of_any_type_tells_tokenizers_apart(tokenizers, change):
+    plain, other = copy_of(tokenizers["clm"]), copy_of(tokenizers["clm"])
+    other.init_kwargs |= change
+    assert tokenizer_digest(other) != tokenizer_digest(plain)
+
+
+def test_where_a_tokenizer_lies_does_not_tell_it_apart(tokenizers, tmp_path):
+    plain, moved = copy_of(tokenizers["clm"]), copy_of(tokenizers["clm"])
+    (tmp_path / "vocab.txt").write_text("a")
+    moved.init_kwargs |= {"name_or_path": str(tmp_path), "vocab_file": str(tmp_path / "vocab.txt")}
+    assert tokenizer_digest(moved) == tokenizer_digest(plain)
+
+
+def test_code_that_came_with_a_model_tells_its_tokenizer_apart(tmp_path, monkeypatch):
+    found = []
+    for name, sign in (("one", "+"), ("two", "-")):
+        package = tmp_path / name / "transformers_modules"
+        package.mkdir(parents=True)
+        (package / "my_tok.py").write_text(f"class Mine:\n    sign = '{sign}'\n")
+        monkeypatch.syspath_prepend(str(tmp_path / name))
+        for loaded in [each for each in sys.modules if each.startswith("transformers_modules")]:
+            monkeypatch.delitem(sys.modules, loaded)
+        kind = importlib.import_module("transformers_modules.my_tok").Mine
+        found.append(token_cache._code(kind))
+    assert found[0].keys() == found[1].keys() == {"my_tok.py"}
+    assert found[0] != found[1]
+    assert token_cache._code(PreTrainedTokenizerFast) == {}

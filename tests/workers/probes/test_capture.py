@@ -5,8 +5,9 @@ import torch
 
 from sweeps.errors import UserError
 from sweeps.sources.corpora import corpus_digest
-from sweeps.spec import BuiltinData, ModelSpec, Probe, StandinModel
+from sweeps.spec import BuiltinData, Probe
 from workers.controls.layer_groups import find_blocks
+from workers.models.pretrained import PretrainedModel, measure_facts
 from workers.probes.capture import capture, reference_states
 from workers.probes.rows import choose_rows
 
@@ -60,14 +61,13 @@ def test_the_reference_is_captured_once_and_shared(make_language_model, tmp_path
     model, tokenizer = make_language_model("gpt2")
     blocks = find_blocks(model)
     rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
-    source = StandinModel(standin="gpt2", pretraining="clm", digest="0" * 64)
-    spec = ModelSpec(name="any", source=source)
-    first = reference_states(spec, tmp_path, model.base_model, blocks, rows, CPU)
+    loaded = PretrainedModel(model, tokenizer, measure_facts(model), "one content")
+    first = reference_states(loaded, "any", tmp_path, model.base_model, blocks, rows, CPU)
     assert len(first.rows.sequence) == len(first.states[0]) == 64 - first.rows.left_out
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)
-    kept = reference_states(spec, tmp_path, model.base_model, blocks, rows, CPU)
+    kept = reference_states(loaded, "any", tmp_path, model.base_model, blocks, rows, CPU)
     assert all(torch.equal(a, b) for a, b in zip(first.states, kept.states, strict=True))
     assert torch.equal(first.rows.position, kept.rows.position)
 
@@ -76,19 +76,16 @@ def test_a_reference_is_shared_by_no_other_model_and_no_other_rows(make_language
     model, tokenizer = make_language_model("gpt2")
     blocks = find_blocks(model)
     rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
-    specs = [
-        ModelSpec(
-            name="any", source=StandinModel(standin="gpt2", pretraining="clm", digest=digest * 64)
-        )
-        for digest in "01"
+    loaded = [
+        PretrainedModel(model, tokenizer, measure_facts(model), content) for content in ("a", "b")
     ]
-    first = reference_states(specs[0], tmp_path, model.base_model, blocks, rows, CPU)
+    first = reference_states(loaded[0], "any", tmp_path, model.base_model, blocks, rows, CPU)
     with torch.no_grad():
         model.transformer.wte.weight.mul_(2)
-    other = reference_states(specs[1], tmp_path, model.base_model, blocks, rows, CPU)
+    other = reference_states(loaded[1], "any", tmp_path, model.base_model, blocks, rows, CPU)
     assert not torch.equal(first.states[1], other.states[1])
     fewer = choose_rows(PROBE.model_copy(update={"rows": 40}), 32, tokenizer, tmp_path)
-    again = reference_states(specs[0], tmp_path, model.base_model, blocks, fewer, CPU)
+    again = reference_states(loaded[0], "any", tmp_path, model.base_model, blocks, fewer, CPU)
     assert len(again.states[1]) == 40 - again.rows.left_out
 
 
@@ -99,10 +96,11 @@ def test_weights_that_give_no_finite_state_are_refused_before_training(
     with torch.no_grad():
         find_blocks(model)[1].mlp.c_fc.weight[0, 0] = math.nan
     rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
-    source = StandinModel(standin="gpt2", pretraining="clm", digest="0" * 64)
-    spec = ModelSpec(name="broken", source=source)
+    loaded = PretrainedModel(model, tokenizer, measure_facts(model), "broken")
     with pytest.raises(UserError, match="model broken: hidden state 2 is not finite"):
-        reference_states(spec, tmp_path, model.base_model, find_blocks(model), rows, CPU)
+        reference_states(
+            loaded, "broken", tmp_path, model.base_model, find_blocks(model), rows, CPU
+        )
 
 
 class Odd(torch.nn.Module):
