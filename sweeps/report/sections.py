@@ -277,8 +277,8 @@ def training_section(data: ReportData, book: Book) -> str:
     return (
         f'<section><h2>Training</h2><div class="grid">{curves}</div>'
         "<h2>Update ratios: <span data-shown-model></span></h2>"
-        "<p>‖ΔW‖/‖W‖ of each block against the mean over blocks. Under equal steps every block is"
-        " the same colour: the control held."
+        "<p>‖ΔW‖/‖W‖ of each block against the mean over blocks: blocks of one colour moved alike,"
+        " as equal steps have them do."
         f'</p><div class="grid">{heat}</div><details><summary>Largest (max/min − 1) of the ratio'
         f" over blocks in any step</summary>{spread}</details></section>"
     )
