@@ -9,10 +9,14 @@ from pathlib import Path
 import polars as pl
 
 from sweeps import open_store
+from sweeps.declaration.settings import settings_of
 from sweeps.reading.run_table import HOW_IT_WENT
 from sweeps.store.audit import audit
 from sweeps.store.schema import SORT_KEYS
 from sweeps.store.store import Store
+
+# How a run went and how it was carried out: another process may do it otherwise, with one result.
+BESIDE_THE_RESULT = [*HOW_IT_WENT, *(one.name for one in settings_of() if not one.decides)]
 
 
 @dataclass
@@ -48,8 +52,8 @@ def judge(reference: Path, store: Store) -> Verdict:
     expected, found = open_store(reference), open_store(store.root)
     keys = {**{table: list(key) for table, key in SORT_KEYS.items()}, "runs": ["run_id"]}
     for table, key in keys.items():
-        want = getattr(expected, table)().drop(HOW_IT_WENT, strict=False).collect().sort(key)
-        have = getattr(found, table)().drop(HOW_IT_WENT, strict=False).collect().sort(key)
+        want = getattr(expected, table)().drop(BESIDE_THE_RESULT, strict=False).collect().sort(key)
+        have = getattr(found, table)().drop(BESIDE_THE_RESULT, strict=False).collect().sort(key)
         verdict.rows += want.height
         verdict.duplicated += have.height - have.select(key).n_unique()
         verdict.lost += want.join(have, on=key, how="anti").height
