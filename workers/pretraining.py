@@ -107,7 +107,9 @@ def _is_of(folder: Path, key: dict[str, Any]) -> bool:
 
 def _files(folder: Path) -> dict[str, str]:
     return {
-        path.name: file_checksum(path) for path in sorted(folder.iterdir()) if path.name != KEY_FILE
+        path.relative_to(folder).as_posix(): file_checksum(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != KEY_FILE
     }
 
 

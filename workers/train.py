@@ -57,11 +57,13 @@ def train(
             step += 1
             batch = objective.batch(parts.arrays, run, step)
             rate = learning_rate(run.optimizer, step, run.steps)
-            loss = float(objective.accumulate(engine, batch, run.micro_batch_size))
+            total = objective.accumulate(engine, batch, run.micro_batch_size)
+            # Of a batch with nothing to predict there is no loss, and 0 would be the best there is.
+            loss = float(total) if objective.targets(batch) else None
             layers = engine.step(rate)
             writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
             writer.add("layers", step, _layer_rows(engine.groups, layers))
-            finite = math.isfinite(loss) and math.isfinite(layers.total_gradient_norm)
+            finite = math.isfinite(loss or 0.0) and math.isfinite(layers.total_gradient_norm)
             if finite and step in run.probe_steps:
                 measured = probe.measure(step)
                 writer.add("profiles", step, measured.rows)
@@ -114,10 +116,9 @@ def _say_incomparable(attempt: Attempt | OnlookersAttempt, step: int, measured: 
         attempt.log("a layer cannot be compared", "warning", step=step, reason=reason)
 
 
-def _step_row(loss: float, rate: float, targets: int, layers: LayerStep) -> dict[str, Any]:
+def _step_row(loss: float | None, rate: float, targets: int, layers: LayerStep) -> dict[str, Any]:
     return {
-        # Of a batch with nothing to predict there is no loss, and 0 would be the best there is.
-        "loss": loss if targets else None,
+        "loss": loss,
         "scheduled_learning_rate": rate,
         "grad_norm": layers.total_gradient_norm,
         "clip_coefficient": layers.clip_coefficient,

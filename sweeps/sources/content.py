@@ -52,23 +52,37 @@ def model_files(folder: Path, *, trusted: bool) -> list[Path]:
     """Return the files of a model folder that loading may read, in the order of their names.
 
     Hidden files and a Trainer's own checkpoints do not count, and compiled Python never does. With
-    ``trusted`` code, which may read what it likes, all else does. A folder that is reached by two
-    names counts under both, since a link may come to lead elsewhere.
+    ``trusted`` code, which may read what it likes, all else does.
     """
-    found = _files_below(folder, trusted, ())
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return [path for path, target in _walk(folder, trusted) if target is None]
 
 
-def _files_below(folder: Path, trusted: bool, above: tuple[Path, ...]) -> Iterator[Path]:
-    here = folder.resolve()
-    if here in above:  # a link that leads back
-        return
-    for path in folder.iterdir():
-        if path.is_dir():
-            if _entered(path.name, trusted):
-                yield from _files_below(path, trusted, (*above, here))
-        elif path.is_file() and _may_be_read(path.name, trusted):
-            yield path
+def _walk(folder: Path, trusted: bool) -> list[tuple[Path, str | None]]:
+    """Return the files below a folder, and the folders that another name led to before.
+
+    Those come with where they really are: their files count once, and the name with where it leads,
+    since a link may come to lead elsewhere. Raises UserError for a folder that cannot be read.
+    """
+    found: list[tuple[Path, str | None]] = []
+    seen: set[Path] = set()
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        real = here.resolve()
+        if real in seen:
+            found.append((here, os.path.relpath(real, folder.resolve())))
+            continue
+        seen.add(real)
+        try:
+            entries = sorted(here.iterdir(), reverse=True)
+        except OSError as error:
+            raise UserError(f"{here}: cannot be read: {error.strerror or error}") from None
+        for path in entries:
+            if path.is_dir():
+                waiting += [path] if _entered(path.name, trusted) else []
+            elif path.is_file() and _may_be_read(path.name, trusted):
+                found.append((path, None))
+    return sorted(found, key=lambda item: item[0].relative_to(folder).as_posix())
 
 
 def _entered(name: str, trusted: bool) -> bool:
@@ -88,10 +102,13 @@ def _may_be_read(name: str, trusted: bool) -> bool:
 def folder_digest(folder: Path, *, trusted: bool, anew: bool = False) -> str:
     """Return SHA-256 over the names and contents of a model's files; ``anew`` remembers nothing."""
     digest = hashlib.sha256()
-    for path in model_files(folder, trusted=trusted):
-        name = path.relative_to(folder).as_posix().encode()
+    for path, target in _walk(folder, trusted):
+        name = os.fsencode(path.relative_to(folder).as_posix())
         digest.update(len(name).to_bytes(4, "big") + name)
-        digest.update(bytes.fromhex(sha256_of(path, anew=anew)))
+        if target is None:
+            digest.update(bytes.fromhex(sha256_of(path, anew=anew)))
+        else:
+            digest.update(b"->" + os.fsencode(target) + b"\0")
     return digest.hexdigest()
 
 

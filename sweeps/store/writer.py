@@ -55,7 +55,7 @@ class RunWriter:
         added = [{**key, **row} for row in rows]
         self._rows[table].extend(added)
         if table == "steps":
-            self._loss = added[-1]["loss"] if added[-1]["loss"] is not None else self._loss
+            self._loss = added[-1]["loss"]
 
     def end_step(self, step: int) -> bool:
         """Write the parts that ``step`` completes; return whether it does."""
@@ -104,7 +104,7 @@ class RunWriter:
         patiently(partial(write_json, path, closing, self._guard), path)
 
     def _last_loss(self, step: int) -> float | None:
-        """Return the loss of the last step, None where it is not finite.
+        """Return the loss of the last step, None where it is not finite or there is none.
 
         An attempt that continued after the last step has it in a part only.
         """

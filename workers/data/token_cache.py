@@ -24,12 +24,12 @@ from safetensors.numpy import save_file
 
 from sweeps.errors import UserError
 from sweeps.files.whole_files import whole_file
-from sweeps.sources.content import require_content
+from sweeps.sources.content import model_files, require_content, sha256_of
 from sweeps.spec import DataSource, FileData, Objective, content_id
 from workers.data.datasets import Arrays, load_rows
 
 # Raise it with any change to what ``pack``, ``pad`` or an objective's ``tokenise`` returns.
-TOKENS_VERSION = 2
+TOKENS_VERSION = 3
 
 
 class CachedArrays:
@@ -135,6 +135,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
         "truncation_side": tokenizer.truncation_side,
         "settings": _settings(tokenizer),
         "code": _code(type(tokenizer)),
+        "beside": _beside(tokenizer),
         "added": {
             str(number): repr(token)
             for number, token in sorted(tokenizer.added_tokens_decoder.items())
@@ -143,8 +144,10 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
 
 
-# Settings that say where a tokenizer lies, of which the content counts.
-_PLACES = ("name_or_path", "tokenizer_file", "vocab_file", "merges_file", "_commit_hash")
+# Settings that say where a tokenizer lies or came from, of which the content counts.
+_PLACES = ("name_or_path", "_commit_hash", "cache_dir")
+# What a folder holds beside its tokenizer.
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx")
 
 
 def _settings(tokenizer: Any) -> dict[str, str]:
@@ -152,8 +155,21 @@ def _settings(tokenizer: Any) -> dict[str, str]:
     return {
         name: repr(value)
         for name, value in sorted(tokenizer.init_kwargs.items())
-        if name not in (*_PLACES, *tokenizer.vocab_files_names)
-        and not (isinstance(value, str) and value and Path(value).exists())
+        if name not in (*_PLACES, *tokenizer.vocab_files_names) and not name.endswith("_file")
+    }
+
+
+def _beside(tokenizer: Any) -> dict[str, str]:
+    """Return the digests of the files beside a tokenizer that is no mere definition: what code that
+    came with a model, or a slow tokenizer, reads is known to it alone."""
+    place = Path(str(tokenizer.name_or_path or "")).absolute()
+    own_code = type(tokenizer).__module__.startswith("transformers_modules")
+    if not tokenizer.name_or_path or not place.is_dir() or (tokenizer.is_fast and not own_code):
+        return {}
+    return {
+        path.relative_to(place).as_posix(): sha256_of(path)
+        for path in model_files(place, trusted=True)
+        if path.suffix not in _WEIGHTS
     }
 
 
@@ -174,12 +190,7 @@ def _fast(tokenizer: Any) -> dict[str, Any]:
 
 
 def _slow(tokenizer: Any) -> dict[str, Any]:
-    files = {}
-    for name in sorted(tokenizer.vocab_files_names.values()):
-        path = Path(str(tokenizer.name_or_path), name)
-        if path.is_file():
-            files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"vocabulary": tokenizer.get_vocab(), "files": files}
+    return {"vocabulary": tokenizer.get_vocab()}
 
 
 @once

@@ -13,7 +13,7 @@ from workers.controls.layer_groups import LayerGroup
 from workers.controls.registry import build_control
 from workers.engines.engine import Engine
 from workers.engines.plain import PlainEngine
-from workers.models.pretrained import PretrainedModel
+from workers.models.pretrained import SAMPLES_IN_TRAINING, PretrainedModel
 from workers.ranks.process_group import Ranks
 
 
@@ -34,6 +34,14 @@ def build_engine(
         raise UserError(
             f"run {run.run_id} is for {execution.processes} processes and was started with"
             f" {ranks.size}: set `processes: {ranks.size}`, or start as many"
+        )
+    kind = pretrained.facts.family
+    if kind in SAMPLES_IN_TRAINING and (
+        execution.checkpoint_activations or execution.engine != "plain"
+    ):
+        raise UserError(
+            f"model {run.model.name}: {kind} routes at random in training mode, which"
+            " checkpoint_activations and DeepSpeed need: carry it out with `engine: plain`"
         )
     control = build_control(run.control)
     if execution.checkpoint_activations:

@@ -16,6 +16,9 @@ from workers.controls.layer_groups import find_blocks
 PRETRAINING_FILE = "pretraining.json"
 # What the names of settings that add noise in training mode have in them.
 RANDOM = ("drop", "jitter", "noise")
+# Architectures whose routers sample in training mode whatever they are told; what they call noise
+# decides in eval mode too, and is left as it is.
+SAMPLES_IN_TRAINING = ("phimoe",)
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,15 @@ def quiet_config(config: Any) -> None:
     CUDA kernels are not installed, the backward pass of each step fills a zero tensor as long as
     the sequence.
     """
+    random = RANDOM if config.model_type not in SAMPLES_IN_TRAINING else RANDOM[:1]
     for name, value in list(vars(config).items()):
         if isinstance(value, PreTrainedConfig):  # of a tower, or of the text model among others
             quiet_config(value)
-        elif isinstance(value, float) and any(word in name for word in RANDOM):
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                if isinstance(inner, float) and "drop" in str(key):
+                    value[key] = 0.0
+        elif isinstance(value, float) and any(word in name for word in random):
             setattr(config, name, 0.0)
     if hasattr(config, "rescale_every"):
         config.rescale_every = 0

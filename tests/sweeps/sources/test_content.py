@@ -1,5 +1,6 @@
 """What counts as a model's or a dataset's content, and that it is looked at again."""
 
+import itertools
 import json
 import os
 import shutil
@@ -209,3 +210,26 @@ def test_of_many_runs_each_source_that_is_here_is_looked_at(tmp_path):
     path.write_text("two")
     with pytest.raises(UserError, match=r"dataset rows\.txt: .* has other content"):
         require_sources(runs)
+
+
+def test_many_names_for_one_folder_are_walked_once(tmp_path):
+    places = [tmp_path / f"{k:02d}" for k in range(24)]
+    for place, below in itertools.pairwise(places):
+        place.mkdir()
+        for name in ("left", "right"):
+            (place / name).symlink_to(below)
+    places[-1].mkdir()
+    (places[-1] / "config.json").write_text("{}")
+    assert len(model_files(places[0], trusted=True)) == 1
+    before = folder_digest(places[0], trusted=True)
+    (places[-1] / "config.json").write_text("{ }")
+    assert folder_digest(places[0], trusted=True) != before
+
+
+def test_folders_may_be_nested_deeper_than_python_recurses(folder):
+    place = folder
+    for _ in range(400):
+        place = place / "d"
+    place.mkdir(parents=True)
+    (place / "x.json").write_text("1")
+    assert place / "x.json" in model_files(folder, trusted=False)

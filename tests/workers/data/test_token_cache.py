@@ -210,3 +210,36 @@ def test_code_that_came_with_a_model_tells_its_tokenizer_apart(tmp_path, monkeyp
     assert found[0].keys() == found[1].keys() == {"my_tok.py"}
     assert found[0] != found[1]
     assert token_cache._code(PreTrainedTokenizerFast) == {}
+
+
+def test_a_setting_as_long_as_a_chat_template_counts(tokenizers):
+    first, second = copy_of(tokenizers["clm"]), copy_of(tokenizers["clm"])
+    first.init_kwargs["chat_template"] = "{% for m in messages %}" * 100
+    second.init_kwargs["chat_template"] = "{% for m in messages %}" * 101
+    assert tokenizer_digest(first) != tokenizer_digest(second)
+
+
+def test_what_lies_where_a_process_runs_does_not_tell_tokenizers_apart(
+    tokenizers, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    made = {}
+    for language in ("en", "de"):
+        tokenizer = copy_of(tokenizers["clm"])
+        tokenizer.init_kwargs["src_lang"] = language
+        made[language] = tokenizer_digest(tokenizer)
+        (tmp_path / language).mkdir()
+        assert tokenizer_digest(tokenizer) == made[language]
+    assert made["en"] != made["de"]
+
+
+def test_a_slow_tokenizer_is_known_by_every_file_beside_it(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "one", "two"]
+    for name, rule in (("a", "1"), ("b", "1"), ("c", "2")):
+        slow(tmp_path / name, words).save_pretrained(tmp_path / name)
+        (tmp_path / name / "rules.txt").write_text(rule)
+        (tmp_path / name / "model.safetensors").write_text(name)
+    found = [
+        tokenizer_digest(BertTokenizerLegacy.from_pretrained(tmp_path / name)) for name in "abc"
+    ]
+    assert found[0] == found[1] != found[2]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import BertConfig, MixtralConfig
+from transformers import BertConfig, MixtralConfig, PhimoeConfig
 
 from workers.models.pretrained import quiet_config
 
@@ -14,6 +14,21 @@ def test_dropout_and_the_noise_of_routers_are_off_wherever_they_are_said():
     inner = config.text_config
     assert (config.router_jitter_noise, config.attention_dropout) == (0.0, 0.0)
     assert (inner.hidden_dropout_prob, inner.classifier_dropout) == (0.0, 0.0)
+
+
+def test_what_decides_in_eval_mode_too_is_left():
+    config = PhimoeConfig(attention_dropout=0.2)
+    before = config.router_jitter_noise
+    quiet_config(config)
+    assert (config.router_jitter_noise, config.attention_dropout) == (before, 0.0)
+    assert before > 0
+
+
+def test_dropout_in_a_mapping_is_off():
+    config = BertConfig()
+    config.attn_config = {"attn_pdrop": 0.1, "scale": 0.5}
+    quiet_config(config)
+    assert config.attn_config == {"attn_pdrop": 0.0, "scale": 0.5}
 
 
 @pytest.mark.parametrize("training", [True, False])
