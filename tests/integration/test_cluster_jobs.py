@@ -125,10 +125,11 @@ def test_a_sweep_survives_cancel_and_a_lost_node_and_equals_one_machine(cluster,
     told = json.loads(first.stdout)
     assert (told["attempt"], told["attached"]) == (1, False)
 
-    wait_for(lambda: list(store.glob("runs/*/checkpoints/*/manifest.json")))
     again = json.loads(call(*submit, "--json", cwd=tmp_path, env=env).stdout)
     assert again == {**told, "attached": True}
 
+    # Told to stop as soon as there is a checkpoint: a run that has one must not have ended by then.
+    wait_for(lambda: list(store.glob("runs/*/checkpoints/*/manifest.json")))
     stopped = call("cancel", "trio", "--store", "store", cwd=tmp_path, env=env)
     assert stopped.returncode == 0, stopped.stderr
     assert f"{told['submission_id']} stopped" in stopped.stdout
