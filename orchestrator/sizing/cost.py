@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from sweeps.errors import UserError
 from sweeps.sources.catalog import by_hub
-from sweeps.sources.model_folder import stored_parameters
-from sweeps.spec import FolderModel, HubModel, ModelSource, RunSpec, StandinModel
+from sweeps.sources.model_folder import read_config, stored_parameters
+from sweeps.spec import PROBE_SEQUENCES, FolderModel, HubModel, ModelSource, RunSpec, StandinModel
 
 # Float32 weights, gradients and two AdamW moments.
 STATE_BYTES_PER_PARAMETER = 16
 # Of a model whose parameters or width are not known before loading.
 ASSUMED_PARAMETERS = 100_000_000
 ASSUMED_WIDTH = 1024
-# A probe's rows come from so many sequences or more.
-SEQUENCES = 64
 # As configurations of transformers call the width of a block.
 WIDTH_NAMES = ("hidden_size", "n_embd", "d_model")
 
@@ -55,7 +52,7 @@ def estimate(run: RunSpec) -> Cost:
 def probed_tokens(run: RunSpec) -> int:
     """Return how many tokens a probe reads: whole sequences, of which it measures some rows."""
     rows = run.probe.rows_for(width_of(run.model.source) or ASSUMED_WIDTH)
-    return max(min(rows, SEQUENCES) * run.probe.sequence_length, rows)
+    return max(min(rows, PROBE_SEQUENCES) * run.probe.sequence_length, rows)
 
 
 def width_of(source: ModelSource) -> int | None:
@@ -65,18 +62,12 @@ def width_of(source: ModelSource) -> int | None:
         return known.width if known else None
     if isinstance(source, StandinModel):
         return source.width
-    config = folder_config(source)
+    try:
+        config = read_config(Path(source.folder))
+    except UserError:
+        return None
     width = next((config[name] for name in WIDTH_NAMES if name in config), None)
     return width if isinstance(width, int) else None
-
-
-def folder_config(source: FolderModel) -> dict[str, Any]:
-    """Return the config.json of a local model; empty where it cannot be read."""
-    try:
-        config = json.loads(Path(source.folder, "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def parameter_count(source: ModelSource) -> int | None:

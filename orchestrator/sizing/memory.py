@@ -21,12 +21,13 @@ fixed            1.5 GiB for the CUDA context and libraries, and 6 % of all for 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.sizing.cost import parameter_count
+from sweeps.errors import UserError
 from sweeps.sources.catalog import by_hub
+from sweeps.sources.model_folder import read_config
 from sweeps.spec import PRETRAINING_OBJECTIVES, Execution, HubModel, RunSpec, StandinModel
 
 GIB = 2**30
@@ -70,10 +71,10 @@ def shape_of(run: RunSpec) -> ModelShape | None:
         assert known is not None
         return ModelShape(parameters, known.layers, known.width, known.vocabulary)
     try:
-        config = json.loads(Path(source.folder, "config.json").read_text(encoding="utf-8"))
+        config = read_config(Path(source.folder))
         layers, width = config["num_hidden_layers"], config["hidden_size"]
         return ModelShape(parameters, layers, width, config["vocab_size"])
-    except (OSError, ValueError, KeyError):
+    except (UserError, KeyError):
         return None
 
 

@@ -216,8 +216,3 @@ def polars_schema(schema: pa.Schema) -> pl.Schema:
     frame = pl.from_arrow(schema.empty_table())
     assert isinstance(frame, pl.DataFrame)
     return frame.schema
-
-
-def run_columns() -> list[str]:
-    """Return the columns that every table has from ``runs``, without the key."""
-    return [name for name in RUN_COLUMNS if name != "run_id"]

@@ -28,7 +28,7 @@ from sweeps.spec.objective import (
     Objective,
 )
 from sweeps.spec.optimizer import Optimizer, learning_rate
-from sweeps.spec.probe import METRICS, Probe
+from sweeps.spec.probe import METRICS, PROBE_SEQUENCES, Probe
 from sweeps.spec.run import RunSpec
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "OBJECTIVES",
     "OBJECTIVE_DEFAULTS",
     "PRETRAINING_OBJECTIVES",
+    "PROBE_SEQUENCES",
     "RECURRENT_STANDINS",
     "STANDIN_FAMILIES",
     "STANDIN_POSITIONS",

@@ -22,6 +22,8 @@ METRICS = (
 # At a quarter of a row a feature a slope comes out 40 % too small; from two on it is stable.
 ROWS_PER_WIDTH = 2.0
 MINIMUM_ROWS = 4
+# Tokens of one sequence are far from independent: rows come from at least so many sequences.
+PROBE_SEQUENCES = 64
 
 
 class Probe(Frozen):

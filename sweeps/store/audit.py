@@ -75,16 +75,17 @@ def harmed_part(folder: RunFolder) -> str | None:
     Of an object store it is asked whether the parts are there, elsewhere their content is compared.
     """
     done = folder.done()
-    if done is None:
-        return None
+    return None if done is None else next(_harmed_parts(folder, done), None)
+
+
+def _harmed_parts(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
     there = {name_in(folder, path): path for table in TABLES for path in folder.parts(table)}
     for name, entry in done["parts"].items():
-        if name not in there:
-            return f"{name} is missing"
-        path = there[name]
-        if isinstance(path, Path) and file_checksum(path) != entry["sha256"]:
-            return f"{name} does not match its checksum"
-    return None
+        path = there.get(name)
+        if path is None:
+            yield f"{name} is missing"
+        elif isinstance(path, Path) and file_checksum(path) != entry["sha256"]:
+            yield f"{name} does not match its checksum"
 
 
 def changed_sources(store: Store) -> Iterator[Finding]:
@@ -165,13 +166,12 @@ def _run(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
 
 def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
     """Yield what contradicts a closing record."""
+    harmed = list(_harmed_parts(folder, done))
+    if harmed:  # what is not there cannot be read any further
+        yield from harmed
+        return
     for name, entry in done["parts"].items():
-        path = _local(folder) / name
-        if not path.is_file():
-            yield f"{name} is missing"
-        elif file_checksum(path) != entry["sha256"]:
-            yield f"{name} does not match its checksum"
-        elif pq.read_metadata(path).num_rows != entry["rows"]:
+        if pq.read_metadata(_local(folder) / name).num_rows != entry["rows"]:
             yield f"{name} has other rows than its record says"
     try:
         run = RunSpec.model_validate_json(json.dumps((folder.record() or {})["spec"]))

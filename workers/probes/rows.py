@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from sweeps.errors import UserError
-from sweeps.spec import Probe
+from sweeps.spec import PROBE_SEQUENCES, Probe
 from workers.data.datasets import Arrays, load_rows, pack
 from workers.data.token_cache import cached_arrays, require_declared, tokenizer_digest
 
-# Tokens of one sequence are far from independent: rows come from at least so many sequences.
-SEQUENCES = 64
 # A row with more than so many times the median energy of its layer hides all other change.
 DOMINANT = 20.0
 
@@ -61,7 +59,7 @@ def choose_rows(probe: Probe, width: int, tokenizer: Any, cache: Path) -> ProbeR
     generator = np.random.default_rng(probe.seed)
     special = np.isin(ids, tokenizer.all_special_ids)
     special[:, 0] = True
-    most = max(1, wanted // SEQUENCES)
+    most = max(1, wanted // PROBE_SEQUENCES)
     order: list[int] = []
     chosen: list[tuple[int, int]] = []
     for sequence in generator.permutation(len(ids)):
