@@ -72,6 +72,7 @@ def test_a_worker_loads_no_ray():
 ROOMS = {
     "sweeps": (
         {"report", "library"},
+        {"findings"},
         {"statistics"},
         {"reading"},
         {"store"},

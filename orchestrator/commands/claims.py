@@ -12,7 +12,7 @@ from orchestrator.options import moment
 from sweeps.errors import UserError
 
 if TYPE_CHECKING:
-    from sweeps.statistics.claims import ClaimResult
+    from sweeps.findings.claims import ClaimResult
 
 
 @click.command()
@@ -30,9 +30,9 @@ def command(name: str, store: str, file: str | None, metric: str, at: str, as_js
     instance sweeps/library/paper.claims.yaml.
     """
     from orchestrator.display.output import terminal_width
+    from sweeps.findings.claims import evaluate, read_claims
     from sweeps.reading.tables import open_store
     from sweeps.report.claims_text import claims_text
-    from sweeps.statistics.claims import evaluate, read_claims
     from sweeps.statistics.profiles import measure_each
     from sweeps.store.schema import NULL_METRICS
     from sweeps.store.sweep_records import find_claims

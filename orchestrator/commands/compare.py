@@ -40,9 +40,9 @@ def command(
     is insufficient. The verdict under each distance stands beside it.
     """
     from orchestrator.display.output import emit, terminal_width
+    from sweeps.findings.persistence import verdicts_by_metric
     from sweeps.reading.tables import open_store
     from sweeps.report.persistence_text import persistence_text
-    from sweeps.statistics.persistence import verdicts_by_metric
     from sweeps.statistics.profiles import measure_each, unequal_rows
     from sweeps.store.schema import NULL_METRICS
 

@@ -17,8 +17,8 @@ def _():
     import polars as pl
 
     from sweeps import open_store
+    from sweeps.findings.persistence import compare
     from sweeps.statistics.conditions import summarise
-    from sweeps.statistics.persistence import compare
     from sweeps.statistics.profiles import measure
 
     return compare, measure, mo, open_store, pl, summarise

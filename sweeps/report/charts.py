@@ -13,8 +13,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from sweeps.findings.persistence import VERDICTS
 from sweeps.report.data import ReportData
-from sweeps.statistics.persistence import VERDICTS
 
 _TICKS = alt.Axis(tickCount=6)
 NOT_CHOSEN = "chosen !== '' && datum.model !== chosen"

@@ -6,8 +6,8 @@ import math
 import textwrap
 from collections.abc import Sequence
 
-from sweeps.statistics.claims import CONTRADICTED, INSUFFICIENT, SUPPORTED, ClaimResult, TestResult
-from sweeps.statistics.evidence import Estimate
+from sweeps.findings.claims import CONTRADICTED, INSUFFICIENT, SUPPORTED, ClaimResult, TestResult
+from sweeps.findings.evidence import Estimate
 
 SIGNS = {SUPPORTED: "✓", CONTRADICTED: "✗", INSUFFICIENT: "?"}
 

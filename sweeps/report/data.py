@@ -8,12 +8,12 @@ from typing import Any
 
 import polars as pl
 
+from sweeps.findings.claim_spec import ClaimsFile, Measure, Where
+from sweeps.findings.claims import ClaimResult, evaluate
+from sweeps.findings.evidence import Estimate, Evidence
+from sweeps.findings.persistence import verdicts_by_metric
 from sweeps.reading.tables import Tables
-from sweeps.statistics.claim_spec import ClaimsFile, Measure, Where
-from sweeps.statistics.claims import ClaimResult, evaluate
 from sweeps.statistics.conditions import condition_columns, layer_bands, summarise
-from sweeps.statistics.evidence import Estimate, Evidence
-from sweeps.statistics.persistence import verdicts_by_metric
 from sweeps.statistics.profiles import DEFAULT_BY, At, Profiles, measure_each
 from sweeps.store.schema import NULL_METRICS
 

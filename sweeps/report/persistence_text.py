@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from sweeps.declaration.settings import text_of
+from sweeps.findings.persistence import VERDICTS
 from sweeps.reading.text_table import Column, text_table
 from sweeps.report.profile_text import plain, with_interval
-from sweeps.statistics.persistence import VERDICTS
 
 # One letter per verdict, for the metrics beside the first.
 LETTERS = {"persists": "p", "collapses": "c", "reverses": "r", "insufficient": "–"}

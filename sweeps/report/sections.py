@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from sweeps.findings.claims import CONTRADICTED, SUPPORTED, ClaimResult
 from sweeps.report import charts
 from sweeps.report.book import (
     Book,
@@ -21,7 +22,6 @@ from sweeps.report.book import (
 from sweeps.report.claims_text import SIGNS, numbers
 from sweeps.report.data import ReportData
 from sweeps.report.profile_text import plain, with_interval
-from sweeps.statistics.claims import CONTRADICTED, SUPPORTED, ClaimResult
 
 
 def header_section(data: ReportData, made: datetime) -> str:

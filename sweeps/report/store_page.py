@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from sweeps.findings.claims import read_claims
 from sweeps.reading.tables import open_store
 from sweeps.report.data import gather
 from sweeps.report.page import render
-from sweeps.statistics.claims import read_claims
 from sweeps.statistics.profiles import At
 from sweeps.store.sweep_records import find_claims
 

@@ -18,10 +18,10 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from sweeps.findings.claims import evaluate, read_claims
+from sweeps.findings.persistence import verdicts_by_metric
 from sweeps.reading.tables import open_store
-from sweeps.statistics.claims import evaluate, read_claims
 from sweeps.statistics.conditions import condition_columns, everyone, layer_bands, summarise
-from sweeps.statistics.persistence import verdicts_by_metric
 from sweeps.statistics.profiles import measure_each
 from sweeps.store.schema import NULL_METRICS
 from sweeps.store.store import Store

@@ -14,12 +14,12 @@ import pytest
 from planted_store import plant_paper, run_spec, save_sweep, write_run
 
 from orchestrator.display.live_report import LiveReport, serve, store_state
+from sweeps.findings.claims import read_claims
 from sweeps.reading.objective_distance import record_distance
 from sweeps.reading.tables import open_store
 from sweeps.report.data import gather
 from sweeps.report.page import render
 from sweeps.report.store_page import page_of
-from sweeps.statistics.claims import read_claims
 from sweeps.store.store import Store
 
 CLAIMS = Path(__file__).parents[2] / "sweeps" / "library" / "paper.claims.yaml"

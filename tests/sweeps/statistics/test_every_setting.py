@@ -14,6 +14,10 @@ from planted_store import run_spec, save_sweep, write_run
 from varied_settings import two_values, varying_settings
 
 from sweeps.declaration.settings import SEED, TAKEN, Setting, condition_settings, settings_of
+from sweeps.findings.claim_spec import Claim, Measure
+from sweeps.findings.claims import evaluate
+from sweeps.findings.evidence import Evidence
+from sweeps.findings.persistence import verdicts_by_metric
 from sweeps.reading.query import query
 from sweeps.reading.run_table import ATTEMPT_COLUMNS, FACTS, OUTCOME, setting_columns
 from sweeps.reading.tables import Tables, open_store
@@ -21,16 +25,12 @@ from sweeps.report.data import gather
 from sweeps.report.persistence_text import persistence_text
 from sweeps.report.profile_text import profile_text
 from sweeps.spec import Frozen, Optimizer, RunSpec, Standard
-from sweeps.statistics.claim_spec import Claim, Measure
-from sweeps.statistics.claims import evaluate
 from sweeps.statistics.conditions import (
     condition_columns,
     everyone,
     layer_bands,
     summarise,
 )
-from sweeps.statistics.evidence import Evidence
-from sweeps.statistics.persistence import verdicts_by_metric
 from sweeps.statistics.profiles import measure, measure_each
 from sweeps.store.schema import NULL_METRICS, TABLES
 from sweeps.store.store import Store

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweeps.declaration.yaml_source import YamlSource
-from sweeps.statistics.claim_spec import Claim, ClaimsFile, Measure, Range, Test
-from sweeps.statistics.evidence import Estimate, Evidence, difference
+from sweeps.findings.claim_spec import Claim, ClaimsFile, Measure, Range, Test
+from sweeps.findings.evidence import Estimate, Evidence, difference
 from sweeps.statistics.profiles import Profiles
 
 SUPPORTED, CONTRADICTED, INSUFFICIENT = "supported", "contradicted", "insufficient data"

@@ -9,10 +9,7 @@ import pytest
 from planted_store import plant_paper, run_spec, write_run
 
 from sweeps.errors import UserError
-from sweeps.reading.objective_distance import record_distance
-from sweeps.reading.tables import open_store
-from sweeps.report.claims_text import claims_text, numbers
-from sweeps.statistics.claims import (
+from sweeps.findings.claims import (
     CONTRADICTED,
     INSUFFICIENT,
     SUPPORTED,
@@ -20,6 +17,9 @@ from sweeps.statistics.claims import (
     evaluate,
     read_claims,
 )
+from sweeps.reading.objective_distance import record_distance
+from sweeps.reading.tables import open_store
+from sweeps.report.claims_text import claims_text, numbers
 from sweeps.statistics.profiles import Profiles, measure, measure_each
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import find_claims, keep_claims

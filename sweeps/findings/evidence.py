@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 
 from sweeps.errors import UserError
+from sweeps.findings.claim_spec import PERSISTENCE, Measure, Range, Where
+from sweeps.findings.persistence import compare
 from sweeps.statistics.bootstrap import Floats, quantiles
-from sweeps.statistics.claim_spec import PERSISTENCE, Measure, Range, Where
 from sweeps.statistics.conditions import condition_columns, everyone
-from sweeps.statistics.persistence import compare
 from sweeps.statistics.profiles import Profiles
 from sweeps.statistics.reductions import (
     condition_weights,

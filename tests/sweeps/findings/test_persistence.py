@@ -14,9 +14,9 @@ from planted_store import run_spec, write_run
 from scipy import stats
 
 from sweeps.errors import UserError
+from sweeps.findings.persistence import Paired, compare, judge, verdicts_by_metric
 from sweeps.reading.tables import open_store
 from sweeps.report.persistence_text import persistence_text
-from sweeps.statistics.persistence import Paired, compare, judge, verdicts_by_metric
 from sweeps.statistics.profiles import Profiles, measure
 from sweeps.store.store import Store
 
