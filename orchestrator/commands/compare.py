@@ -34,12 +34,15 @@ def command(
 ) -> None:
     """Compare the slopes of two controls of sweep NAME over matched seeds.
 
-    A condition persists when the 95 % bootstrap interval of its slope under the control, taken
-    along the standard slope, lies above 0, collapses when it contains 0, reverses when it lies
-    below; with fewer than 2 matched seeds it
-    is insufficient. The verdict under each distance stands beside it.
+    A condition persists when more than a quarter of its slope is shown to be left under the
+    control, collapses when less than a quarter is, either way, and reverses when more than that is
+    left the other way round; otherwise it is inconclusive. Before that comes what makes it no
+    finding at all, such as idle: a control that had nothing to take away. Dose: how unequally the
+    reference moves its blocks, largest over smallest. The verdict under each distance, and where
+    both arms have changed equally, stands beside it.
     """
     from orchestrator.display.output import emit, terminal_width
+    from sweeps.findings.arms import paths_of
     from sweeps.findings.persistence import verdicts_by_metric
     from sweeps.reading.tables import open_store
     from sweeps.report.persistence_text import persistence_text
@@ -49,7 +52,8 @@ def command(
     tables = open_store(store, sweep=name)
     metrics = [metric, *[other for other in NULL_METRICS if other != metric]]
     profiles = measure_each(tables, metrics, moment(at))
-    table = verdicts_by_metric(profiles, control, against)
+    paths = paths_of(tables, metric) if at == "final" else None
+    table = verdicts_by_metric(profiles, control, against, paths)
     if as_json:
         page = {
             "sweep": name,

@@ -43,8 +43,9 @@ def command(
     """Show the depth profiles of sweep NAME, per condition.
 
     By depth: change of each block from first to last, scaled to the row's largest. Slope: of the
-    change on relative depth (0 to 1). Centre: its centre of mass. Width: the share of blocks that
-    carry it. n: finished runs.
+    change on relative depth (0 to 1), with the t interval over seeds and probe rows. Centre: its
+    centre of mass (a flat profile: 0.5). Over g: slope over mean change, less what noise in the
+    weights alone does. n: finished runs.
     """
     from orchestrator.display.output import emit, terminal_width
     from sweeps.reading.tables import open_store

@@ -24,12 +24,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from sweeps.errors import closest
+from sweeps.findings.verdicts import FINDINGS
 from sweeps.reading.run_table import RUN_COLUMNS
 from sweeps.spec import Frozen
+from sweeps.statistics.conditions import BEYOND
 from sweeps.statistics.profiles import QUANTITIES
 
 PERSISTENCE = "persistence"
-STATISTICS = (*QUANTITIES, "mean", PERSISTENCE)
+STATISTICS = (*QUANTITIES, BEYOND, "mean", PERSISTENCE)
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Scalar = str | int | float
@@ -55,14 +57,19 @@ class Measure(Frozen):
     """A number taken from the runs of a selection.
 
     reduce:
-        share, count  of the units for which the value is ``above`` or ``below`` a number, or whose
-                      persistence verdict is ``verdict``. Exact: no interval. A unit whose value is
-                      not known yet (unfinished, diverged, one seed) leaves the answer open when it
-                      could change it.
-        mean, min, max  over conditions, each the mean of its seeds.
-        gap           largest less smallest mean over the values of column ``by``.
-        spearman      rank correlation over conditions with the run column ``with_column``.
-        variance_explained  adjusted R² of the condition means by the values of column ``by``.
+        share, count  of the runs for which the value is ``above`` or ``below`` a number (exact), or
+                      of the conditions that show the finding ``verdict``. A unit that is not known,
+                      or shows nothing, leaves the answer open when it could change it.
+        mean          over models, each the mean of its conditions.
+        min, max      over conditions, each the mean of its seeds.
+        gap           mean of the first of two ``groups`` of column ``by`` less that of the second,
+                      within models that are in both, else between models.
+        spearman      rank correlation within models with the run column ``with_column``; over model
+                      means with one that is the same within each.
+        variance_explained  share of the variance of condition means that column ``by`` explains
+                      alone: given the objective, or given the model where ``by`` varies within one.
+
+    Intervals of the last two come from resampling models, of which they need ten.
     """
 
     statistic: Literal[STATISTICS]  # type: ignore[valid-type]
@@ -70,9 +77,10 @@ class Measure(Frozen):
     reduce: Literal["share", "count", "mean", "min", "max", "gap", "spearman", "variance_explained"]
     above: Number | None = None
     below: Number | None = None
-    verdict: Literal["persists", "collapses", "reverses"] | None = None
+    verdict: Literal[FINDINGS] | None = None  # type: ignore[valid-type]
     with_column: str | None = Field(None, alias="with")
     by: str | None = None
+    groups: Annotated[list[Scalar], Field(min_length=2, max_length=2)] | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Measure:
@@ -92,6 +100,8 @@ class Measure(Frozen):
                 raise ValueError(f"{key} goes with reduce: {' or '.join(users)}, and they need it")
             if value is not None:
                 require_column(value, key)
+        if (self.reduce == "gap") != (self.groups is not None):
+            raise ValueError("groups: [A, B] goes with reduce: gap, which is A less B")
         for column in self.where:
             require_column(column, "where")
         if self.statistic == PERSISTENCE and "control" in self.where:

@@ -1,8 +1,8 @@
 """Claims against evidence: supported, contradicted, or not enough data to say.
 
 A comparison holds when it holds at both ends of its estimate, fails when it fails at both, and is
-open otherwise. So a half-finished sweep is never taken for proof, and is taken for refutation only
-where the rest could not save the claim.
+open otherwise. So a half-finished sweep is never taken for proof, and what was not shown is never
+taken for the opposite: a condition counts against a claim only where it shows another finding.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from pathlib import Path
 
 from sweeps.declaration.yaml_source import YamlSource
 from sweeps.findings.claim_spec import Claim, ClaimsFile, Measure, Range, Test
-from sweeps.findings.evidence import Estimate, Evidence, difference
+from sweeps.findings.estimate import Counted, Estimate, difference
+from sweeps.findings.evidence import Evidence
 from sweeps.statistics.profiles import Profiles
 
 SUPPORTED, CONTRADICTED, INSUFFICIENT = "supported", "contradicted", "insufficient data"
 SIGNIFICANT = 0.05
+# Width is a function of steepness where a profile is near to a line, so no claim sets one against
+# the other while they are one number.
+ONE_NUMBER = 0.9
+STEEPNESS = ("steepness", "slope_normalised")
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,21 @@ def evaluate(claims: Sequence[Claim], by_metric: dict[str, Profiles]) -> list[Cl
     evidence = {metric: Evidence(profiles) for metric, profiles in by_metric.items()}
     first = next(iter(evidence))
     for claim in claims:
-        tests = {
-            metric: tuple(_judge(test, claim.control, known) for test in claim.tests)
-            for metric, known in evidence.items()
-        }
+        tests = {metric: _tests(claim, known) for metric, known in evidence.items()}
         verdicts = {metric: _together(found) for metric, found in tests.items()}
         results.append(ClaimResult(claim, verdicts[first], tests[first], verdicts))
     return results
+
+
+def _tests(claim: Claim, evidence: Evidence) -> tuple[TestResult, ...]:
+    measures = [
+        measure
+        for test in claim.tests
+        for measure in (test.measure, test.than)
+        if isinstance(measure, Measure)
+    ]
+    steep = next((one for one in measures if one.statistic in STEEPNESS), None)
+    return tuple(_judge(test, claim.control, evidence, steep) for test in claim.tests)
 
 
 def _together(tests: Sequence[TestResult]) -> str:
@@ -78,45 +91,93 @@ def _together(tests: Sequence[TestResult]) -> str:
     return INSUFFICIENT if INSUFFICIENT in verdicts else SUPPORTED
 
 
-def _judge(test: Test, control: str, evidence: Evidence) -> TestResult:
+def _judge(test: Test, control: str, evidence: Evidence, steep: Measure | None) -> TestResult:
     found = evidence.estimate(test.measure, control)
     statement = describe(test.measure)
+    same = _one_number(test, evidence, steep)
     if isinstance(test.than, Measure):
-        other = evidence.estimate(test.than, control, tested=False)
+        other = evidence.estimate(test.than, control)
         statement += f" {_WORDS[test.is_]} that of {describe(test.than)}"
         verdict, reason = _decide(difference(found, other), test.is_, 0.0)
-        if verdict == SUPPORTED and (found.p_value or 0) > SIGNIFICANT:
-            verdict, reason = INSUFFICIENT, f"permutation p {found.p_value:.2f}"
         notes = tuple(dict.fromkeys((*found.notes, *other.notes)))
-        return TestResult(statement, verdict, replace(found, notes=notes), other.value, reason)
-    statement += f" {_WORDS[test.is_]} {test.than:g}"
-    verdict, reason = _decide(found, test.is_, test.than)
-    return TestResult(statement, verdict, found, test.than, reason)
+        found, than = replace(found, notes=notes), other.value
+    else:
+        statement += f" {_WORDS[test.is_]} {test.than:g}"
+        verdict, reason = _decide(found, test.is_, test.than)
+        than = test.than
+    if verdict == SUPPORTED and found.p_value is not None and found.p_value > SIGNIFICANT:
+        verdict, reason = INSUFFICIENT, f"permutation p {found.p_value:.2f}"
+    if same and verdict != INSUFFICIENT:
+        verdict, reason = INSUFFICIENT, same
+    return TestResult(statement, verdict, found, than, reason)
+
+
+def _one_number(test: Test, evidence: Evidence, steep: Measure | None) -> str:
+    """Return why a test on width says nothing beside one on steepness; empty where it does."""
+    sides = [one for one in (test.measure, test.than) if isinstance(one, Measure)]
+    wide = next((one for one in sides if one.statistic == "width"), None)
+    if wide is None or steep is None:
+        return ""
+    rank = evidence.rank_correlation(wide, steep)
+    if not abs(rank) > ONE_NUMBER:
+        return ""
+    return f"width and {steep.statistic} are one number here (rank correlation {rank:.3f})"
 
 
 _WORDS = {"above": "above", "below": "below", "at_least": "at least", "at_most": "at most"}
 
 
 def _decide(found: Estimate, relation: str, than: float) -> tuple[str, str]:
+    if found.counted is not None and found.counted.of:
+        return _decide_count(found, found.counted, _relation(relation, than))
     if found.blocked:
         return INSUFFICIENT, found.blocked
+    holds = _relation(relation, than)
+    ends = {holds(found.low), holds(found.high)}
+    if ends == {True}:
+        return SUPPORTED, ""
+    if ends == {False}:
+        return CONTRADICTED, ""
+    return INSUFFICIENT, "the interval contains the threshold"
+
+
+def _relation(relation: str, than: float) -> Callable[[float], bool]:
     relations: dict[str, Callable[[float], bool]] = {
         "above": lambda x: x > than,
         "below": lambda x: x < than,
         "at_least": lambda x: x >= than - 1e-12,
         "at_most": lambda x: x <= than + 1e-12,
     }
-    holds = relations[relation]
-    ends = {holds(found.low), holds(found.high)}
-    if ends == {True}:
-        return SUPPORTED, ""
-    if ends == {False}:
+    return relations[relation]
+
+
+def _decide_count(
+    found: Estimate, counted: Counted, holds: Callable[[float], bool]
+) -> tuple[str, str]:
+    """Decide on how many units are so: between those known to be, and all but those known not to.
+
+    Where a claim needs all of them, or none, each is taken at its own level: all must be right for
+    the claim to be wrong nowhere. Where it needs one of several, or is to be contradicted, there
+    were several chances, and levels are Holm's.
+    """
+    count = counted.of
+    scale = 1 / count if counted.share else 1.0
+    so = [holds(hits * scale) for hits in range(count + 1)]
+    if not any(so):
         return CONTRADICTED, ""
-    if found.draws is None:
-        missing = found.of - found.n
-        unit = found.unit.removesuffix("s") if missing == 1 else found.unit
-        return INSUFFICIENT, f"{missing} {unit} still open could decide it"
-    return INSUFFICIENT, "the interval contains the threshold"
+    every = so.index(True) == count
+    none = all(not one for one in so[1:])
+    hits = counted.hits_each if every else counted.hits_together
+    misses = counted.misses_each if none else counted.misses_together
+    if all(so[hits : count - misses + 1]):
+        return SUPPORTED, ""
+    if not any(so[counted.hits_together : count - counted.misses_together + 1]):
+        return CONTRADICTED, ""
+    if found.blocked:
+        return INSUFFICIENT, found.blocked
+    missing = count - hits - misses
+    unit = found.unit.removesuffix("s") if missing == 1 else found.unit
+    return INSUFFICIENT, f"{missing} {unit} still open could decide it"
 
 
 def describe(measure: Measure) -> str:
@@ -124,7 +185,8 @@ def describe(measure: Measure) -> str:
     if measure.reduce in ("share", "count"):
         what = f"{'share' if measure.reduce == 'share' else 'number'} with {_condition(measure)}"
     elif measure.reduce == "gap":
-        what = f"{measure.statistic} gap between values of {measure.by}"
+        groups = " less ".join(map(str, measure.groups or ()))
+        what = f"{measure.statistic} of {measure.by} {groups}"
     elif measure.reduce == "spearman":
         what = f"rank correlation of {measure.statistic} with {measure.with_column}"
     elif measure.reduce == "variance_explained":

@@ -1,102 +1,113 @@
-"""Does a depth profile outlive a control? Controlled slope against standard slope, seed by seed.
+"""Does a depth profile outlive a control? Every condition of a sweep, judged seed by seed.
 
-``persistence`` of a condition (model × objective, and every other setting that varies): the slope
-under the control over the seeds that finished both ways with all other settings equal, with a
-bootstrap interval over those seeds. The sign is taken along the standard slope, which for the
-profiles of the study is positive:
+A condition is model × objective and every other setting that varies. Its seeds are matched with
+those of the reference control, all other settings equal, and ``verdicts`` says what follows.
 
-    persists      the interval lies above 0
-    reverses      the interval lies below 0
-    collapses     the interval contains 0
-    insufficient  fewer than 2 matched seeds
+Two arms that trained equally long need not have come equally far, so each condition is judged
+again where both have changed equally (see ``arms``). A conclusion holds where the verdicts agree.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from sweeps.declaration.settings import control_options
 from sweeps.errors import UserError, closest
-from sweeps.statistics.bootstrap import Floats, quantiles, resamples
-from sweeps.statistics.conditions import FEW_SEEDS, everyone, require_one_a_seed
+from sweeps.findings.arms import Paths, slopes_at_equal_change
+from sweeps.findings.verdicts import (
+    FINDINGS,
+    SENSITIVITY,
+    Circumstances,
+    Pair,
+    Persistence,
+    judge,
+)
+from sweeps.statistics.conditions import everyone, require_one_a_seed
+from sweeps.statistics.intervals import Floats
 from sweeps.statistics.profiles import FLOOR, Profiles, varied_settings
 
-VERDICTS = ("persists", "collapses", "reverses", "insufficient")
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Slopes of one condition over matched seeds, (n,) each."""
-
-    controlled: Floats
-    standard: Floats
-
-
-@dataclass(frozen=True)
-class Persistence:
-    """What matched seeds say.
-
-    Attributes:
-        verdict: one of ``VERDICTS``.
-        along: the controlled slope along the standard slope's sign, with its interval.
-        retained: mean controlled slope over mean standard slope, with its paired interval.
-    """
-
-    verdict: str
-    along: tuple[float, float, float]
-    retained: tuple[float, float, float]
-
-
-def judge(pair: Paired) -> Persistence:
-    """Return the verdict of one condition."""
-    n = len(pair.controlled)
-    nan = float("nan")
-    if n == 0:
-        return Persistence("insufficient", (nan, nan, nan), (nan, nan, nan))
-    direction = -1.0 if pair.standard.mean() < 0 else 1.0
-    along = float(direction * pair.controlled.mean())
-    standard = float(pair.standard.mean())
-    retained = float(pair.controlled.mean()) / standard if standard else nan
-    if n < 2:
-        return Persistence("insufficient", (along, nan, nan), (retained, nan, nan))
-    drawn = resamples(n)
-    # Paired: one resample takes the same seeds on both sides.
-    controlled = drawn.weights @ pair.controlled
-    reference = drawn.weights @ pair.standard
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(reference != 0, controlled / reference, nan)
-    low, high = quantiles(np.column_stack([direction * controlled, ratio]), drawn.times)
-    return Persistence(
-        verdict_of(float(low[0]), float(high[0])),
-        (along, float(low[0]), float(high[0])),
-        (retained, float(low[1]), float(high[1])),
-    )
-
-
-def verdict_of(low: float, high: float) -> str:
-    """Return the verdict of an interval of the slope along the standard slope's sign."""
-    if low > 0:
-        return "persists"
-    return "reverses" if high < 0 else "collapses"
+# Until a sweep evaluates, no two arms can be said to have learned equally much.
+UNMATCHED = "unmatched"
+_ABOUT = ("family", "kind", "block", "parameters")
+_PRETRAINED = ("pretraining_loss", "pretraining_loss_se", "unigram_entropy")
 
 
 def compare(
-    profiles: Profiles, control: str = "equal_step", against: str = "standard"
+    profiles: Profiles,
+    control: str = "equal_step",
+    against: str = "standard",
+    paths: Paths | None = None,
 ) -> pl.DataFrame:
     """Return one row per condition that was planned under ``control``.
 
-    Columns: model, objective and every other setting that varies; family, block, parameters;
-    ``n`` matched seeds; ``slope_against``, ``slope_control`` (means over them); ``along``,
-    ``along_low``, ``along_high``; ``retained``, ``retained_low``, ``retained_high``; ``verdict``;
-    ``flags``.
+    Columns: model, objective and every other setting that varies; family, kind, block, parameters;
+    ``n`` matched seeds, ``pairs`` planned and ``diverged`` of them; ``dose`` of the reference and
+    ``saturated``; ``slope_against``, ``slope_control`` (means over matched seeds); ``along``, and
+    ``reference``, both along the reference's sign, and ``retained``, each with ``_low`` and
+    ``_high``; ``retained_unbounded``; ``rows`` (whether intervals hold beyond these probe rows);
+    ``verdict``, and under the other δ ``verdict_delta_…``; with ``paths``, ``verdict_equal_change``
+    and ``verdict_equal_loss``; ``p_persists``, ``p_collapses``, ``p_reverses``; ``flags``.
 
     Raises:
         UserError: no run of the selection has one of the two controls, or a seed has more than
             one counterpart.
     """
+    judged = judgements(profiles, control, against, paths)
+    results = [result for result, _ in judged.results]
+    table = judged.table.with_columns(
+        verdict=pl.Series([result.verdict for result in results], dtype=pl.String),
+        rows=pl.Series([result.along.rows for result in results], dtype=pl.Boolean),
+        **_mean("along", [result.along for result in results]),
+        **_mean("reference", [result.reference for result in results]),
+        **_triple(
+            "retained",
+            [(one.retained.value, one.retained.low, one.retained.high) for one in results],
+        ),
+        retained_unbounded=pl.Series(
+            [result.retained.unbounded for result in results], dtype=pl.Boolean
+        ),
+        **{
+            f"verdict_delta_{delta:g}": pl.Series(
+                [result.sensitivity[k] for result in results], dtype=pl.String
+            )
+            for k, delta in enumerate(SENSITIVITY)
+        },
+        **{
+            f"p_{finding}": pl.Series(
+                [result.p.get(finding) for result in results], dtype=pl.Float64
+            )
+            for finding in FINDINGS
+        },
+    )
+    if paths is not None:
+        table = table.with_columns(
+            verdict_equal_change=pl.Series(
+                [other.verdict if other else UNMATCHED for _, other in judged.results],
+                dtype=pl.String,
+            ),
+            verdict_equal_loss=pl.lit(UNMATCHED),
+        )
+    return table.with_columns(flags=_flags(profiles.metric, paths is not None)).drop("mean")
+
+
+class Judged:
+    """The conditions of a comparison: a row each, and what was found at the same step and, where
+    it was asked, at equal mean change."""
+
+    def __init__(
+        self, table: pl.DataFrame, results: list[tuple[Persistence, Persistence | None]]
+    ) -> None:
+        self.table = table
+        self.results = results
+
+
+def judgements(
+    profiles: Profiles, control: str, against: str, paths: Paths | None = None
+) -> Judged:
+    """Return what ``compare`` shows, with the findings as they are; raises as it does."""
     runs = everyone(profiles)
     known = runs["control"].unique().sort().to_list()
     for option, name in (("--control", control), ("--against", against)):
@@ -110,38 +121,47 @@ def compare(
             f"--against {against}: runs have it with several settings ({', '.join(other)}), so"
             " no seed has one counterpart; compare against standard"
         )
-    described = (
-        runs.filter(pl.col("control") == control)
-        .group_by([*keys, *own], maintain_order=True)
-        .agg(
-            pl.col("family", "kind", "block", "parameters").first(),
-            planned=pl.len().cast(pl.Int64),
-            diverged=(pl.col("status") == "diverged").sum().cast(pl.Int64),
-        )
-    )
-    table = described.join(
-        _matched(profiles.runs, keys, own, control, against),
+    table = _planned(runs, keys, own, control, against)
+    table = table.join(
+        _matched(profiles, keys, own, control, against),
         on=[*keys, *own],
         how="left",
         nulls_equal=True,
         maintain_order="left",
     )
-    judged = [
-        judge(Paired(_array(slope), _array(reference)))
-        for slope, reference in table.select("slope", "reference").iter_rows()
-    ]
-    return (
-        table.with_columns(
-            n=pl.col("slope").list.len().cast(pl.Int64).fill_null(0),
-            slope_against=pl.col("reference").list.mean(),
-            slope_control=pl.col("slope").list.mean(),
-            verdict=pl.Series([result.verdict for result in judged], dtype=pl.String),
-            **_triple("along", [result.along for result in judged]),
-            **_triple("retained", [result.retained for result in judged]),
-        )
-        .with_columns(flags=_flags(profiles.metric))
-        .drop("slope", "reference", "planned", "mean")
+    results = [_judge(row, paths) for row in table.to_dicts()]
+    shown = table.with_columns(
+        n=pl.col("slope").list.len().cast(pl.Int64).fill_null(0),
+        slope_against=pl.col("reference").list.mean(),
+        slope_control=pl.col("slope").list.mean(),
     )
+    return Judged(
+        shown.select(
+            *[*keys, *own, *_ABOUT, "n", "pairs", "diverged", "dose", "saturated"],
+            *["slope_against", "slope_control", "mean"],
+        ),
+        results,
+    )
+
+
+def _judge(row: dict[str, Any], paths: Paths | None) -> tuple[Persistence, Persistence | None]:
+    pretraining = tuple(row[name] for name in _PRETRAINED)
+    known = Circumstances(
+        pairs=row["pairs"],
+        diverged=row["diverged"],
+        saturated=row["saturated"],
+        pretraining=None if None in pretraining else pretraining,
+        dose=row["dose"],
+    )
+    deleted = (_array(row["deleted_slope"]), _array(row["deleted_reference"]))
+    pair = Pair(
+        _array(row["slope"]), _array(row["reference"]), deleted if len(deleted[0]) > 1 else None
+    )
+    result = judge(pair, known)
+    if paths is None or not row["slope"]:
+        return result, None
+    moved = slopes_at_equal_change(paths, row["ours"], row["theirs"])
+    return result, None if moved is None else judge(Pair(*moved), known)
 
 
 def comparison_columns(
@@ -168,29 +188,96 @@ def comparison_columns(
     return keys, by_side[0], by_side[1]
 
 
-def _matched(
+def _planned(
     runs: pl.DataFrame, keys: list[str], own: list[str], control: str, against: str
 ) -> pl.DataFrame:
-    """Return the slopes of matched seeds as lists, a row per condition.
-
-    Raises UserError where a seed does not have one counterpart.
-    """
+    """Return a row per condition under ``control``: what it is, how many pairs of seeds were
+    planned, and how many of them have a run that diverged."""
     ours = runs.filter(pl.col("control") == control)
     theirs = runs.filter(pl.col("control") == against)
     require_one_a_seed(ours, [*keys, *own], f"--control {control}")
     require_one_a_seed(theirs, keys, f"--against {against}")
-    reference = theirs.select(*keys, "seed", pl.col("slope").alias("reference"))
-    return (
-        ours.select(*keys, *own, "seed", "slope", "mean")
+    partners = theirs.select(*keys, "seed", pl.col("status").alias("partner"))
+    paired = ours.join(partners, on=[*keys, "seed"], how="left", nulls_equal=True)
+    either = (pl.col("status") == "diverged") | (pl.col("partner") == "diverged").fill_null(
+        value=False
+    )
+    return paired.group_by([*keys, *own], maintain_order=True).agg(
+        pl.col(*_ABOUT, *_PRETRAINED).first(),
+        pairs=pl.len().cast(pl.Int64),
+        diverged=either.sum().cast(pl.Int64),
+    )
+
+
+def _matched(
+    profiles: Profiles, keys: list[str], own: list[str], control: str, against: str
+) -> pl.DataFrame:
+    """Return a row per condition: slopes of matched seeds as lists, in one order, with the ids of
+    their runs, and the means with each group of probe sequences deleted."""
+    runs = profiles.runs
+    ours = runs.filter(pl.col("control") == control)
+    theirs = runs.filter(pl.col("control") == against)
+    condition = [*keys, *own]
+    reference = theirs.select(
+        *[*keys, "seed", "dose"],
+        pl.col("slope").alias("reference"),
+        pl.col("run_id").alias("theirs"),
+        pl.col("saturated").alias("saturated_reference"),
+    )
+    pairs = (
+        ours.select(
+            *condition, "seed", "slope", "mean", "saturated", pl.col("run_id").alias("ours")
+        )
         .join(reference, on=[*keys, "seed"], how="inner", nulls_equal=True)
         .drop_nulls(["slope", "reference"])
-        .group_by([*keys, *own])
-        .agg("slope", "reference", pl.col("mean").mean())
+    )
+    found = pairs.group_by(condition, maintain_order=True).agg(
+        *["slope", "reference", "ours", "theirs"],
+        pl.col("mean").mean(),
+        pl.col("dose").median(),
+        saturated=pl.max_horizontal(
+            pl.col("saturated").mean(), pl.col("saturated_reference").mean()
+        ),
+    )
+    groups = _with_rows_deleted(profiles.deleted, pairs, condition)
+    return found.join(groups, on=condition, how="left", nulls_equal=True, maintain_order="left")
+
+
+def _with_rows_deleted(
+    deleted: pl.DataFrame, pairs: pl.DataFrame, condition: list[str]
+) -> pl.DataFrame:
+    """Return, per condition, the mean slopes over its seeds with each group deleted, as lists.
+
+    A group counts where every seed has it on both sides: the rows are the same for all runs.
+    """
+    slopes = deleted.select("run_id", "sequence_group", "slope").drop_nulls()
+    joined = (
+        pairs.select(*condition, "ours", "theirs", pl.len().over(condition).alias("n"))
+        .join(slopes.rename({"slope": "deleted_slope"}), left_on="ours", right_on="run_id")
+        .join(
+            slopes.rename({"slope": "deleted_reference"}),
+            left_on=["theirs", "sequence_group"],
+            right_on=["run_id", "sequence_group"],
+        )
+    )
+    by_group = joined.group_by([*condition, "sequence_group"]).agg(
+        pl.col("deleted_slope", "deleted_reference").mean(),
+        whole=pl.len() == pl.col("n").first(),
+    )
+    return (
+        by_group.filter("whole")
+        .sort("sequence_group")
+        .group_by(condition, maintain_order=True)
+        .agg("deleted_slope", "deleted_reference")
     )
 
 
 def _array(values: list[float] | None) -> Floats:
     return np.array(values or [], dtype=np.float64)
+
+
+def _mean(name: str, values: list[Any]) -> dict[str, pl.Series]:
+    return _triple(name, [(one.value, *one.interval) for one in values])
 
 
 def _triple(name: str, values: list[tuple[float, float, float]]) -> dict[str, pl.Series]:
@@ -201,19 +288,25 @@ def _triple(name: str, values: list[tuple[float, float, float]]) -> dict[str, pl
     }
 
 
-def _flags(metric: str) -> pl.Expr:
+def _flags(metric: str, with_paths: bool) -> pl.Expr:
     n = pl.col("n")
     words = [
-        pl.when(n < pl.col("planned")).then(
-            pl.format("{} of {} seeds matched", n, pl.col("planned"))
-        ),
-        pl.when((n >= 2) & (n < FEW_SEEDS)).then(pl.format("only {} seeds", n)),
+        pl.when(n < pl.col("pairs")).then(pl.format("{} of {} seeds matched", n, pl.col("pairs"))),
         pl.when(pl.col("diverged") > 0).then(pl.format("{} diverged", "diverged")),
         pl.when((n > 0) & (pl.col("slope_against") <= 0)).then(
             pl.lit("standard slope is not positive")
         ),
         pl.when(pl.col("mean") < FLOOR.get(metric, 0.0)).then(pl.lit("under the numerical floor")),
+        pl.when((n > 0) & pl.col("dose").is_null()).then(pl.lit("dose unknown")),
     ]
+    if with_paths:
+        found = pl.col("verdict").is_in(FINDINGS)
+        other = pl.col("verdict_equal_change")
+        words.append(
+            pl.when(found & (other != pl.col("verdict"))).then(
+                pl.format("{} at equal mean change", other)
+            )
+        )
     return (
         pl.concat_list([word.fill_null("") for word in words])
         .list.eval(pl.element().filter(pl.element() != ""))
@@ -222,34 +315,29 @@ def _flags(metric: str) -> pl.Expr:
 
 
 def verdicts_by_metric(
-    by_metric: dict[str, Profiles], control: str = "equal_step", against: str = "standard"
+    by_metric: dict[str, Profiles],
+    control: str = "equal_step",
+    against: str = "standard",
+    paths: Paths | None = None,
 ) -> pl.DataFrame:
     """Return the comparison under the first metric, with a verdict column for each metric.
 
-    Adds ``verdict_<metric>`` for every metric, and to ``flags`` where they disagree. A metric that
-    was not measured in a condition is insufficient there and disagrees with nothing.
+    Adds ``verdict_<metric>`` for every metric, and to ``flags`` where their findings differ. They
+    are of the same runs: a sensitivity, no replication.
     """
-    tables = {name: compare(found, control, against) for name, found in by_metric.items()}
-    first = next(iter(tables.values()))
+    first = next(iter(by_metric))
+    tables = {
+        name: compare(found, control, against, paths if name == first else None)
+        for name, found in by_metric.items()
+    }
     columns = {f"verdict_{name}": table["verdict"] for name, table in tables.items()}
-    wide = first.with_columns(**columns)
-    judged = pl.concat_list(
-        [
-            pl.when(pl.col(name) != "insufficient").then(pl.col(name)).otherwise(None)
-            for name in columns
-        ]
+    wide = tables[first].with_columns(**columns)
+    findings = pl.concat_list(
+        [pl.when(pl.col(name).is_in(FINDINGS)).then(pl.col(name)) for name in columns]
     ).list.drop_nulls()
+    separator = pl.when(pl.col("flags") == "").then(pl.lit("")).otherwise(pl.lit("; "))
     return wide.with_columns(
-        flags=pl.when(judged.list.n_unique() > 1)
-        .then(
-            pl.concat_str(
-                [
-                    pl.when(pl.col("flags") == "")
-                    .then(pl.lit(""))
-                    .otherwise(pl.concat_str([pl.col("flags"), pl.lit("; ")])),
-                    pl.lit("metrics disagree"),
-                ]
-            )
-        )
+        flags=pl.when(findings.list.n_unique() > 1)
+        .then(pl.concat_str([pl.col("flags"), separator, pl.lit("metrics disagree")]))
         .otherwise(pl.col("flags"))
     )

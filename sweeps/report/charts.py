@@ -13,7 +13,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from sweeps.findings.persistence import VERDICTS
+from sweeps.findings.verdicts import VERDICTS
 from sweeps.report.data import ReportData
 
 _TICKS = alt.Axis(tickCount=6)

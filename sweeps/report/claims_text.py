@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from sweeps.findings.claims import CONTRADICTED, INSUFFICIENT, SUPPORTED, ClaimResult, TestResult
-from sweeps.findings.evidence import Estimate
+from sweeps.findings.estimate import Estimate
 
 SIGNS = {SUPPORTED: "✓", CONTRADICTED: "✗", INSUFFICIENT: "?"}
 
@@ -52,10 +52,10 @@ def numbers(found: Estimate) -> str:
         return ""
     resting = f"n = {found.n}" + (f" of {found.of}" if found.of != found.n else "")
     unit = found.unit.removesuffix("s") if found.n == found.of == 1 else found.unit
-    if found.hits is not None:
+    if found.counted is not None:
         selected = f", {found.of} selected" if found.of != found.n else ""
-        return f"{found.value:.4g} ({found.hits} of {found.n} {unit}{selected})"
-    if found.draws is None:
+        if found.counted.share:
+            return f"{found.value:.4g} ({found.counted.hits_each} of {found.n} {unit}{selected})"
         return f"{found.value:.4g} ({resting} {unit})"
     p_value = "" if found.p_value is None else f", permutation p = {found.p_value:.2g}"
     return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}] ({resting} {unit}{p_value})"

@@ -10,7 +10,8 @@ import polars as pl
 
 from sweeps.findings.claim_spec import ClaimsFile, Measure, Where
 from sweeps.findings.claims import ClaimResult, evaluate
-from sweeps.findings.evidence import Estimate, Evidence
+from sweeps.findings.estimate import Estimate
+from sweeps.findings.evidence import Evidence
 from sweeps.findings.persistence import verdicts_by_metric
 from sweeps.reading.tables import Tables
 from sweeps.statistics.conditions import condition_columns, layer_bands, summarise

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
 from sweeps.declaration.settings import text_of
-from sweeps.findings.persistence import VERDICTS
+from sweeps.findings.verdicts import DELTA, FINDINGS, VERDICTS
 from sweeps.reading.text_table import Column, text_table
 from sweeps.report.profile_text import plain, with_interval
 
 # One letter per verdict, for the metrics beside the first.
-LETTERS = {"persists": "p", "collapses": "c", "reverses": "r", "insufficient": "–"}
+LETTERS = {"persists": "p", "collapses": "c", "reverses": "r"}
+# What a state of knowledge asks of the next sweep.
+STATES = {
+    "insufficient": "fewer than 3 matched seeds: `depthsweep power` says how many it takes",
+    "unstable": "a fifth or more of the pairs diverged",
+    "saturated": "half of the blocks are as far as unrelated rows: nothing is left to compare",
+    "unlearned": "the stand-in's pretraining taught it nothing",
+    "untrained": "fine-tuning did not lower the evaluation loss in one of the arms",
+    "idle": "the reference moves its blocks alike (dose under 1.5): nothing was taken away",
+    "no_reference": "the reference itself has no slope",
+    "inconclusive": f"neither more than {DELTA:g} of the slope is shown to be left, nor less",
+}
 
 
 def persistence_text(
@@ -34,6 +46,7 @@ def persistence_text(
     columns = [
         *[Column(key, [text_of(row[key]) for row in rows], kept=True) for key in rest],
         Column("n", [str(row["n"]) for row in rows], right=True, kept=True),
+        Column("dose", [plain(row["dose"]) for row in rows], right=True),
         Column(against, [plain(row["slope_against"], 3) for row in rows], right=True),
         Column(
             f"{control} [95 %]",
@@ -42,12 +55,17 @@ def persistence_text(
         ),
         Column("kept", [_share(row["retained"]) for row in rows], right=True),
         Column("verdict", [row["verdict"] for row in rows], rigid=True, kept=True),
+        Column("kept [95 %]", [_kept(row) for row in rows], right=True),
     ]
+    if "verdict_equal_change" in table.columns:
+        columns.append(
+            Column("equal change", [row["verdict_equal_change"] for row in rows], rigid=True)
+        )
     if len(metrics) > 1:
         columns.append(
             Column(
                 "metrics",
-                [" ".join(LETTERS[row[f"verdict_{metric}"]] for metric in metrics) for row in rows],
+                [_letters(row, metrics) for row in rows],
                 rigid=True,
             )
         )
@@ -60,10 +78,16 @@ def persistence_text(
             previous = row[lead]
             page.append(str(previous))
         page.append("  " + line)
-    counts = [f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS]
-    notes = [", ".join(counts)]
+    counts = [(verdict, int((table["verdict"] == verdict).sum())) for verdict in VERDICTS]
+    found = [f"{count} {verdict}" for verdict, count in counts if count or verdict in FINDINGS]
+    notes = [", ".join(found)]
+    notes += [f"{name}: {STATES[name]}" for name, count in counts if count and name in STATES]
+    if not table["rows"].all():
+        notes.append("intervals are for these probe rows: runs of before have no other")
     if len(metrics) > 1 and "metrics" not in left_out:
-        notes.append(f"metrics: {', '.join(metrics)}; p persists, c collapses, r reverses")
+        notes.append(
+            f"metrics, of the same runs: {', '.join(metrics)}; p persists, c collapses, r reverses"
+        )
     notes += [f"! {warning}" for warning in warnings]
     for (flag,), group in table.group_by("flags", maintain_order=True):
         if flag:
@@ -71,7 +95,7 @@ def persistence_text(
             said = f"{len(named)} conditions" if len(named) > 3 else "; ".join(named)
             notes.append(f"! {flag}: {said}")
     if left_out:
-        notes.append(f"! no room for {', '.join(left_out)}: widen, or use --export csv")
+        notes.append(f"no room for {', '.join(left_out)}: widen, or use --export csv")
     folded = [textwrap.fill(note, width, subsequent_indent="  ") for note in notes]
     return "\n".join([*page, "", *folded]) + "\n"
 
@@ -87,3 +111,16 @@ def _signed(row: dict[str, float | None]) -> tuple[float | None, float | None]:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{round(100 * value)} %"
+
+
+def _kept(row: dict[str, Any]) -> str:
+    """Return the share that was kept with Fieller's interval."""
+    if row["retained_unbounded"]:
+        return "unbounded"
+    if row["retained_low"] is None:
+        return "–"
+    return f"[{_share(row['retained_low'])}, {_share(row['retained_high'])}]"
+
+
+def _letters(row: dict[str, Any], metrics: Sequence[str]) -> str:
+    return " ".join(LETTERS.get(row[f"verdict_{metric}"], "–") for metric in metrics)

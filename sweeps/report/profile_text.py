@@ -12,7 +12,7 @@ import polars as pl
 
 from sweeps.declaration.settings import text_of
 from sweeps.reading.text_table import Column, text_table
-from sweeps.statistics.conditions import condition_columns, everyone, layer_bands, summarise
+from sweeps.statistics.conditions import BEYOND, condition_columns, everyone, layer_bands, summarise
 from sweeps.statistics.profiles import Profiles, unequal_rows
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -76,20 +76,57 @@ def profile_text(name: str, profiles: Profiles, by: Sequence[str], width: int = 
             kept=True,
         ),
         Column("centre", [plain(row["centre_of_mass"]) for row in measured], right=True),
-        Column("width", [plain(row["width"]) for row in measured], right=True),
+        Column("over g", [_over_propagation(row) for row in measured], right=True),
     ]
     rows, left_out = text_table(columns, width - 2)
+    of_models = _without_gradients(profiles)
     if measured:
         lines += ["", "  " + rows[0]]
     previous: Any = object()
     for row, line in zip(measured, rows[1:], strict=True):
         if row[lead] != previous:
             previous = row[lead]
-            lines.append(text_of(previous))
+            lines.append(
+                text_of(previous) + (of_models.get(previous, "") if lead == "model" else "")
+            )
         lines.append("  " + line)
-    notes = [*_notes(profiles, table, by), *_no_room(left_out)]
+    notes = [*_explained(measured, left_out), *_notes(profiles, table, by), *_no_room(left_out)]
     folded = [textwrap.fill(note, width, subsequent_indent="  ") for note in notes]
     return "\n".join([*lines, "", *folded]).rstrip() + "\n"
+
+
+def _over_propagation(row: dict[str, Any]) -> str:
+    """Return how much steeper a profile is, over its mean, than depth alone makes it."""
+    value = row[BEYOND]
+    if value is None:
+        return "–"
+    return f"{value:+.2f}{'✓' if row['beyond_propagation'] else ' '}"
+
+
+def _without_gradients(profiles: Profiles) -> dict[Any, str]:
+    """Return, by model, what noise in the weights does by depth: g and its shape."""
+    found = {}
+    named = profiles.propagation.join(
+        profiles.runs.select("run_id", "model", "propagation", "propagation_sd"), on="run_id"
+    )
+    for (model,), own in named.sort("layer").group_by("model", maintain_order=True):
+        first = own.filter(pl.col("run_id") == own["run_id"][0])
+        g, sd = first["propagation"][0], first["propagation_sd"][0]
+        shape = sparkline(first["value"].to_list())
+        found[model] = f"  (without gradients {shape}  g {g:.2f}, sd {sd:.2f})"
+    return found
+
+
+def _explained(measured: Sequence[dict[str, Any]], left_out: Sequence[str]) -> list[str]:
+    notes = []
+    if any(row[BEYOND] is not None for row in measured) and "over g" not in left_out:
+        notes.append(
+            "over g: slope over mean change, less that of noise in the weights (g); ✓ it lies above"
+            " 0 with its interval"
+        )
+    if any(row["n"] and not row["rows"] for row in measured):
+        notes.append("intervals are for these probe rows where a condition pools or lacks others")
+    return notes
 
 
 def _shapes(bands: pl.DataFrame, by: Sequence[str]) -> dict[tuple[Any, ...], str]:

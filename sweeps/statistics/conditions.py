@@ -1,4 +1,7 @@
-"""Profiles gathered into conditions: means over seeds with intervals that carry n."""
+"""Profiles gathered into conditions: means over seeds with intervals that carry n.
+
+The unit of replication of one condition is the seed; of whatever pools several, the model.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from sweeps.errors import UserError, closest
-from sweeps.statistics.bootstrap import Floats, mean_intervals
+from sweeps.statistics.intervals import (
+    FEWEST_SEEDS,
+    Floats,
+    ends_of,
+    mean_intervals,
+    moments,
+    together,
+)
 from sweeps.statistics.profiles import (
     DEFAULT_BY,
     FLOOR,
@@ -18,7 +27,9 @@ from sweeps.statistics.profiles import (
     varied_settings,
 )
 
-FEW_SEEDS = 3
+# Slope over mean change, less what depth does to it without any gradient.
+BEYOND = "slope_beyond_propagation"
+PROPAGATION_DRAWS = 20
 
 
 def condition_columns(runs: pl.DataFrame) -> list[str]:
@@ -60,20 +71,24 @@ def parse_by(text: str | None, runs: pl.DataFrame) -> list[str]:
 def summarise(
     profiles: Profiles,
     by: Sequence[str] | None = None,
-    quantities: Sequence[str] = QUANTITIES,
+    quantities: Sequence[str] = (*QUANTITIES, BEYOND),
 ) -> pl.DataFrame:
     """Return one row per condition, in the order of the runs; ``by`` groups them otherwise.
 
     Columns: ``by``; ``n`` (runs) and ``seeds`` (distinct); ``diverged`` and ``missing`` (runs of
-    the condition without a profile); ``mean``, the mean change, and ``null``; for each quantity its
-    mean and ``_low``, ``_high`` of the seed bootstrap; ``flags``, in words: also where ``by`` is
-    coarser than a condition, so that a row pools several.
+    the condition without a profile); means over runs of ``mean``, the change of blocks, ``null``,
+    ``embedding_change``, ``saturated``, ``dose``, ``propagation`` and ``propagation_sd``; for each
+    quantity its mean and ``_low``, ``_high``: over seeds, and with the error of the probe's rows
+    where they were measured in groups (``rows``). Where ``by`` pools conditions, mean and interval
+    are over models. ``beyond_propagation`` says that the profile is steeper than depth alone makes
+    it; ``flags``, in words, what a reader must know.
     """
     runs = everyone(profiles)
     keys = condition_columns(runs)
     by = keys if by is None else list(by)
-    conditions = pl.struct(keys).n_unique().cast(pl.Int64)
-    order = runs.group_by(by, maintain_order=True).agg(conditions=conditions)
+    order = runs.group_by(by, maintain_order=True).agg(
+        conditions=pl.struct(keys).n_unique().cast(pl.Int64), first=pl.col("run_id").first()
+    )
     counts = profiles.left_out.group_by(by).agg(
         diverged=(pl.col("status") == "diverged").sum().cast(pl.Int64),
         missing=(pl.col("status") != "diverged").sum().cast(pl.Int64),
@@ -81,68 +96,144 @@ def summarise(
     means = profiles.runs.group_by(by).agg(
         pl.len().cast(pl.Int64).alias("n"),
         pl.col("seed").n_unique().cast(pl.Int64).alias("seeds"),
-        pl.col("mean", "null").mean(),
-        *[pl.col(name).mean() for name in quantities],
-        pl.struct(quantities).alias("_values"),
+        pl.col("model").n_unique().cast(pl.Int64).alias("models"),
+        pl.col(*_ABOUT).mean(),
     )
+    values = _units(profiles, keys, by, quantities)
     table = (
         order.join(means, on=by, how="left", nulls_equal=True, maintain_order="left")
         .join(counts, on=by, how="left", nulls_equal=True, maintain_order="left")
-        .with_columns(pl.col("n", "seeds", "diverged", "missing").fill_null(0))
+        .join(values, on=by, how="left", nulls_equal=True, maintain_order="left")
+        .with_columns(pl.col("n", "seeds", "models", "diverged", "missing").fill_null(0))
     )
-    lows, highs = _intervals(table["_values"], table["seeds"].to_numpy(), quantities)
-    columns: list[pl.Series | pl.Expr] = []
-    for k, name in enumerate(quantities):
-        columns += [
-            pl.col(name),
-            pl.Series(f"{name}_low", lows[:, k]).fill_nan(None),
-            pl.Series(f"{name}_high", highs[:, k]).fill_nan(None),
-        ]
-    counted = ("n", "seeds", "diverged", "missing", "conditions")
-    table = table.select(*by, *counted, "mean", "null", *columns)
-    flags = _flags(profiles.metric)
-    return table.with_columns(flags=flags).drop("conditions")
+    found = _intervals(table, quantities)
+    columns = [
+        pl.Series(f"{name}{end}", values[:, k]).fill_nan(None)
+        for k, name in enumerate(quantities)
+        for end, values in (("", found[0]), ("_low", found[1]), ("_high", found[2]))
+    ]
+    rows = pl.col("_deleted").list.len().fill_null(0) > 1
+    shown = table.select(
+        *by,
+        *("n", "seeds", "diverged", "missing", "conditions", "models"),
+        *_ABOUT,
+        rows.alias("rows"),
+        *columns,
+    )
+    if BEYOND in quantities:
+        shown = shown.with_columns(beyond_propagation=pl.col(f"{BEYOND}_low") > 0)
+    return shown.with_columns(flags=_flags(profiles.metric)).drop("conditions", "models")
 
 
-def _intervals(
-    values: pl.Series, seeds: NDArray[np.int64], quantities: Sequence[str]
-) -> tuple[Floats, Floats]:
-    """Return (conditions, quantities) lower and upper ends; one bootstrap per number of runs.
+_ABOUT = ("mean", "null", "embedding_change", "saturated", "dose", "propagation", "propagation_sd")
 
-    A seed is the unit of replication: runs of a single seed have no interval, however many models
-    a coarse grouping puts together.
+
+def _units(
+    profiles: Profiles, keys: Sequence[str], by: Sequence[str], quantities: Sequence[str]
+) -> pl.DataFrame:
+    """Return, for each group of ``by``, what its interval is over: ``_values``, a struct of the
+    quantities a unit, and ``_deleted``, one a group of probe sequences.
+
+    One condition has its seeds. Several have the means of their models, each over its conditions.
     """
-    shape = (len(values), len(quantities))
-    lows, highs = np.full(shape, np.nan), np.full(shape, np.nan)
-    flat = (
-        pl.DataFrame({"row": np.arange(len(values)), "value": values})
-        .explode("value")
-        .unnest("value")
-        .with_columns(n=pl.len().over("row"))
+    runs = profiles.runs.with_columns(conditions=pl.struct(keys).n_unique().over(by))
+    struct = pl.struct(quantities)
+    single = runs.filter(pl.col("conditions") == 1)
+    seeds = single.group_by(by, maintain_order=True).agg(struct.alias("_values"))
+    known = [name for name in quantities if name in profiles.deleted.columns]
+    of_rows = (
+        single.select(*by, "run_id", pl.len().over(by).alias("_n"))
+        .join(profiles.deleted, on="run_id")
+        .group_by(*by, "sequence_group")
+        .agg(pl.col(known).mean(), whole=pl.len() == pl.col("_n").first())
+        .filter("whole")
+        .with_columns(
+            pl.lit(None, pl.Float64).alias(name) for name in quantities if name not in known
+        )
+        .sort("sequence_group")
+        .group_by(by, maintain_order=True)
+        .agg(struct.alias("_deleted"))
     )
-    for n in flat["n"].unique():
-        group = flat.filter(pl.col("n") == n)
-        rows = group["row"].unique(maintain_order=True).to_numpy()
-        stacked = group.select(quantities).to_numpy().astype(float).reshape(len(rows), n, -1)
-        low, high = mean_intervals(stacked.transpose(1, 0, 2).reshape(n, -1))
-        lows[rows] = low.reshape(len(rows), -1)
-        highs[rows] = high.reshape(len(rows), -1)
-    lows[seeds < 2] = highs[seeds < 2] = np.nan
-    return lows, highs
+    pooled = (
+        runs.filter(pl.col("conditions") > 1)
+        .group_by(list(dict.fromkeys([*by, *keys])), maintain_order=True)
+        .agg(pl.col(quantities).mean())
+        .group_by(list(dict.fromkeys([*by, "model"])), maintain_order=True)
+        .agg(pl.col(quantities).mean())
+        .group_by(by, maintain_order=True)
+        .agg(struct.alias("_values"))
+    )
+    return pl.concat([seeds, pooled]).join(
+        of_rows, on=by, how="left", nulls_equal=True, maintain_order="left"
+    )
+
+
+def _intervals(table: pl.DataFrame, quantities: Sequence[str]) -> tuple[Floats, Floats, Floats]:
+    """Return (conditions, quantities) means, and lower and upper ends.
+
+    Rows of the table with as many units are treated at once.
+    """
+    shape = (table.height, len(quantities))
+    found = tuple(np.full(shape, np.nan) for _ in range(3))
+    cells = table["_values"].to_list(), table["_deleted"].to_list()
+    alike: dict[tuple[int, int], list[int]] = {}
+    for row, (values, deleted) in enumerate(zip(*cells, strict=True)):
+        if values:
+            alike.setdefault((len(values), len(deleted or ())), []).append(row)
+    extra = _propagation_error(table, quantities)
+    for (_, groups), rows in alike.items():
+        values = _stacked([cells[0][row] for row in rows], quantities)
+        deleted = _stacked([cells[1][row] for row in rows], quantities) if groups else None
+        mean, variance, freedom = moments(values, deleted)
+        draws = np.full(mean.shape, PROPAGATION_DRAWS - 1.0)
+        variance, freedom = together(variance, freedom, extra[rows].ravel(), draws)
+        low, high = ends_of(mean, variance, freedom)
+        for target, part in zip(found, (mean, low, high), strict=True):
+            target[rows] = part.reshape(len(rows), -1)
+    return found  # type: ignore[return-value]
+
+
+def _stacked(cells: list[list[dict[str, float | None]]], quantities: Sequence[str]) -> Floats:
+    """Return (units, conditions · quantities) of conditions that have as many units."""
+    return np.array(
+        [
+            [cell[unit][name] for cell in cells for name in quantities]
+            for unit in range(len(cells[0]))
+        ],
+        dtype=np.float64,
+    )
+
+
+def _propagation_error(table: pl.DataFrame, quantities: Sequence[str]) -> Floats:
+    """Return (conditions, quantities) squared errors that the mean of the propagation draws adds.
+
+    Where models are pooled, their spread has it already.
+    """
+    extra = np.zeros((table.height, len(quantities)))
+    if BEYOND in quantities:
+        deviation = table["propagation_sd"].fill_null(0).to_numpy()
+        single = (table["conditions"] == 1).to_numpy()
+        extra[:, list(quantities).index(BEYOND)] = single * deviation**2 / PROPAGATION_DRAWS
+    return extra
 
 
 def _flags(metric: str) -> pl.Expr:
     """What a reader must know before believing a row."""
     seeds = pl.col("seeds")
+    one = pl.col("conditions") == 1
     words = [
-        pl.when(pl.col("conditions") > 1).then(pl.format("pools {} conditions", "conditions")),
-        pl.when(seeds == 1).then(pl.lit("one seed, no interval")),
-        pl.when((seeds > 1) & (seeds < FEW_SEEDS)).then(pl.format("only {} seeds", seeds)),
+        pl.when(~one).then(
+            pl.format("pools {} conditions: interval over {} models", "conditions", "models")
+        ),
+        pl.when(one & (seeds == 1)).then(pl.lit("one seed, no interval")),
+        pl.when(one & (seeds > 1) & (seeds < FEWEST_SEEDS)).then(
+            pl.format("only {} seeds: no verdict", seeds)
+        ),
         pl.when(pl.col("n") == 0).then(pl.lit("no finished run")),
         pl.when(pl.col("diverged") > 0).then(pl.format("{} diverged", "diverged")),
         pl.when(pl.col("missing") > 0).then(pl.format("{} without a profile", "missing")),
         pl.when(pl.col("mean") < FLOOR.get(metric, 0.0)).then(pl.lit("under the numerical floor")),
-        pl.when(pl.col("mean") > 0.9 * pl.col("null")).then(pl.lit("at the row-shuffled null")),
+        pl.when(pl.col("saturated") >= 0.5).then(pl.lit("at the row-shuffled null")),
     ]
     return (
         pl.concat_list([word.fill_null("") for word in words])
@@ -152,30 +243,48 @@ def _flags(metric: str) -> pl.Expr:
 
 
 def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataFrame:
-    """Return one row per condition and block: ``value``, ``low``, ``high``, ``n``.
+    """Return one row per condition and block: ``value``, ``low``, ``high``, ``n`` (runs).
 
+    The interval is over seeds, for these probe rows; over models where ``by`` pools conditions.
     ``null`` is the mean of the row-shuffled null over the runs, of which each shuffled once;
     ``null_low`` and ``null_high`` are its range.
 
     Runs of one condition share L; where a condition mixes models of different L, its blocks are
     kept apart by ``blocks``.
     """
-    by = condition_columns(everyone(profiles)) if by is None else list(by)
+    keys = condition_columns(everyone(profiles))
+    by = keys if by is None else list(by)
+    several = pl.struct(keys).n_unique().over(by) > 1
     blocks = profiles.blocks.with_columns(
-        blocks=pl.len().over("run_id").cast(pl.Int32), block_depth=pl.col("depth")
+        blocks=pl.len().over("run_id").cast(pl.Int32),
+        block_depth=pl.col("depth"),
+        _unit=pl.when(several).then("model").otherwise("run_id"),
     ).drop("depth")
-    keys = [*by, "blocks", "layer"]
-    table = blocks.group_by(keys, maintain_order=True).agg(
+    groups = [*by, "blocks", "layer"]
+    shown = blocks.group_by(groups, maintain_order=True).agg(
         pl.col("block_depth").first().alias("depth"),
         pl.len().cast(pl.Int64).alias("n"),
-        pl.col("seed").n_unique().cast(pl.Int64).alias("seeds"),
-        pl.col("value").mean(),
         pl.col("null").mean(),
         pl.col("null").min().alias("null_low"),
         pl.col("null").max().alias("null_high"),
-        pl.struct(pl.col("value").alias("_value")).alias("_values"),
     )
-    lows, highs = _intervals(table["_values"], table["seeds"].to_numpy(), ["_value"])
-    return table.drop("_values", "seeds").with_columns(
-        pl.Series("low", lows[:, 0]).fill_nan(None), pl.Series("high", highs[:, 0]).fill_nan(None)
+    units = (
+        blocks.group_by([*groups, "_unit"], maintain_order=True)
+        .agg(pl.col("value").mean())
+        .group_by(groups, maintain_order=True)
+        .agg("value")
     )
+    table = shown.join(units, on=groups, how="left", nulls_equal=True, maintain_order="left")
+    found = np.full((3, table.height), np.nan)
+    lengths = table["value"].list.len().to_numpy()
+    for count in np.unique(lengths):
+        rows = np.flatnonzero(lengths == count)
+        values = np.stack([table["value"][int(row)].to_numpy() for row in rows], axis=1)
+        found[0, rows] = values.mean(axis=0)
+        found[1, rows], found[2, rows] = mean_intervals(values)
+    ends = {
+        name: pl.Series(name, found[k]).fill_nan(None)
+        for k, name in enumerate(("value", "low", "high"))
+    }
+    order = [*groups, "depth", "n", "value", "null", "null_low", "null_high", "low", "high"]
+    return table.with_columns(**ends).select(order)

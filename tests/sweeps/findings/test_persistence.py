@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from planted_store import run_spec, write_run
-from scipy import stats
 
 from sweeps.errors import UserError
-from sweeps.findings.persistence import Paired, compare, judge, verdicts_by_metric
+from sweeps.findings.arms import paths_of, slope_at, slopes_at_equal_change
+from sweeps.findings.persistence import compare, verdicts_by_metric
 from sweeps.reading.tables import open_store
 from sweeps.report.persistence_text import persistence_text
 from sweeps.statistics.profiles import Profiles, measure
@@ -26,7 +25,6 @@ PLANTED = {
     "classification": ([0.30, 0.31, 0.32], [0.05, -0.04, 0.01]),
     "contrastive": ([0.30, 0.31, 0.32], [-0.20, -0.21, -0.19]),
 }
-slopes = st.integers(-1000, 1000).map(lambda thousandths: thousandths / 1000)
 EXPECTED = {"clm": "persists", "classification": "collapses", "contrastive": "reverses"}
 
 
@@ -73,56 +71,99 @@ def test_only_matched_seeds_count(profiles: Profiles) -> None:
     assert row["flags"] == "1 of 2 seeds matched"
 
 
-def test_one_seed_is_insufficient() -> None:
-    assert judge(Paired(np.array([0.5]), np.array([0.5]))).verdict == "insufficient"
-    assert judge(Paired(np.array([]), np.array([]))).verdict == "insufficient"
+def test_states_of_a_sweep_come_from_its_tables(tmp_path: Path) -> None:
+    """Dose, saturation, divergence and pretraining are read, not given."""
+    store = Store.at(str(tmp_path / "store"))
+    idle = [1e-3 * (1 + 0.05 * i) for i in range(8)]
+    pretrained = {"pretraining_loss": 5.0, "pretraining_loss_se": 0.01, "unigram_entropy": 5.1}
+    cases: dict[str, dict[str, Any]] = {
+        "idle": {"ratios": idle},
+        "unlearned": {"facts": pretrained},
+        "saturated": {},
+        "unstable": {},
+    }
+    for model, options in cases.items():
+        for seed in range(5):
+            for control in ("standard", "equal_step"):
+                broken = model == "unstable" and seed == 4 and control == "standard"
+                lift = 0.7 if model == "saturated" else 0.0
+                write_run(
+                    store,
+                    run_spec(model, control=control, seed=seed),
+                    [lift + d + 0.01 * seed for d in line(0.3)],
+                    **({"status": "diverged", "stop": 10} if broken else {}),
+                    **options,
+                )
+    table = compare(measure(open_store(store.root)))
+    assert dict(table.select("model", "verdict").rows()) == {model: model for model in cases}
+    row = table.filter(model="unstable").row(0, named=True)
+    assert (row["n"], row["pairs"], row["diverged"]) == (4, 5, 1)
+    assert table.filter(model="idle")["dose"][0] == pytest.approx(1.35)
 
 
-def test_a_falling_profile_that_keeps_falling_persists() -> None:
-    pair = Paired(np.array([-0.2, -0.21]), np.array([-0.3, -0.31]))
-    assert judge(pair).verdict == "persists"
-    assert judge(Paired(-pair.controlled, pair.standard)).verdict == "reverses"
+def test_the_probes_rows_widen_the_interval_of_matched_seeds(tmp_path: Path) -> None:
+    """A slope that rests on one group of probe sequences is no finding, however alike the seeds."""
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        for control, kept in (("standard", 1.0), ("equal_step", 0.5)):
+            slope = 0.3 * kept + 0.002 * seed
+            deleted = [line(slope + (0.9 if group == 3 else 0.0)) for group in range(16)]
+            run = run_spec(control=control, seed=seed)
+            write_run(store, run, line(slope), deleted=deleted)
+    profiles = measure(open_store(store.root))
+    row = compare(profiles).row(0, named=True)
+    assert row["rows"]
+    assert row["verdict"] != "persists"
+    without = compare(replace(profiles, deleted=profiles.deleted.clear())).row(0, named=True)
+    assert not without["rows"]
+    assert without["verdict"] == "persists"
+    assert without["along_high"] - without["along_low"] < row["along_high"] - row["along_low"]
 
 
-@given(st.lists(st.tuples(slopes, st.floats(0.1, 1)), min_size=2, max_size=6))
-def test_the_verdict_follows_the_interval_of_scipy(pairs: list[tuple[float, float]]) -> None:
-    controlled, standard = (np.array(side) for side in zip(*pairs, strict=True))
-    result = judge(Paired(controlled, standard))
-    assert result.retained[0] == pytest.approx(controlled.mean() / standard.mean())
-    if controlled.min() > 0:
-        assert result.verdict == "persists"
-    elif controlled.max() < 0:
-        assert result.verdict == "reverses"
-    _, low, high = result.along
-    assert controlled.min() - 1e-9 <= low <= high <= controlled.max() + 1e-9
-
-
-def test_the_ratio_is_resampled_in_pairs() -> None:
-    generator = np.random.default_rng(3)
-    standard = generator.uniform(0.2, 0.6, 6)
-    # Each seed keeps exactly half: paired, the ratio does not vary at all.
-    _, low, high = judge(Paired(0.5 * standard, standard)).retained
-    assert (low, high) == (pytest.approx(0.5), pytest.approx(0.5))
-    noisy = 0.5 * standard + generator.normal(0, 0.02, 6)
-    theirs = stats.bootstrap(
-        (noisy, standard),
-        lambda a, b, axis: a.mean(axis=axis) / b.mean(axis=axis),
-        paired=True,
-        n_resamples=10_000,
-        method="percentile",
-        rng=0,
-    ).confidence_interval
-    _, low, high = judge(Paired(noisy, standard)).retained
-    assert (low, high) == (
-        pytest.approx(theirs.low, abs=5e-3),
-        pytest.approx(theirs.high, abs=5e-3),
+def test_arms_that_changed_unequally_are_judged_again_where_they_changed_alike(
+    tmp_path: Path,
+) -> None:
+    """Under the control all changes twice as far: at equal change half of its slope is left."""
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        profile = [0.1 + (0.3 + 0.003 * seed) * i / 8 for i in range(1, 9)]
+        write_run(store, run_spec(seed=seed), profile)
+        further = [0.1 + 0.9 * 0.3 + 0.2 * (d - 0.25) for d in profile]
+        write_run(store, run_spec(control="equal_step", seed=seed), further)
+    tables = open_store(store.root)
+    row = compare(measure(tables), paths=paths_of(tables, "procrustes")).row(0, named=True)
+    ratio = np.mean([0.1 + 0.3 * 9 / 16]) / np.mean(
+        [0.1 + 0.27 + 0.2 * (0.1 + 0.3 * 9 / 16 - 0.25)]
     )
+    assert row["verdict_equal_loss"] == "unmatched"
+    assert row["slope_control"] == pytest.approx(0.2 * row["slope_against"])
+    assert (row["verdict"], ratio < 1) == ("collapses", True)
+    assert row["verdict_equal_change"] == "collapses"
+
+
+def test_a_slope_between_probes_is_interpolated_where_the_mean_is_reached_first() -> None:
+    path = np.array([[0.0, 0.0], [0.2, 0.1], [0.6, 0.5], [0.5, 0.3]])
+    assert slope_at(path, 0.0) == 0.0
+    assert slope_at(path, 0.1) == pytest.approx(0.05)
+    assert slope_at(path, 0.4) == pytest.approx(0.3)
+    assert slope_at(path, 0.55) == pytest.approx(0.45)
+
+
+def test_equal_change_is_the_smaller_of_the_two_final_ones() -> None:
+    paths = {
+        "a": np.array([[0.0, 0.0], [0.2, 0.1], [0.4, 0.3]]),
+        "b": np.array([[0.0, 0.0], [0.3, 0.3]]),
+    }
+    found = slopes_at_equal_change(paths, ["a"], ["b"])
+    assert found is not None
+    assert [float(each[0]) for each in found] == [pytest.approx(0.2), pytest.approx(0.3)]
+    assert slopes_at_equal_change(paths, ["a"], ["gone"]) is None
 
 
 def test_metrics_that_disagree_are_flagged(tmp_path: Path) -> None:
     store = Store.at(str(tmp_path / "store"))
-    for seed in range(2):
-        write_run(store, run_spec(seed=seed), line(0.3))
+    for seed in range(3):
+        write_run(store, run_spec(seed=seed), line(0.3 + 0.01 * seed))
         write_run(
             store,
             run_spec(control="equal_step", seed=seed),
@@ -134,7 +175,7 @@ def test_metrics_that_disagree_are_flagged(tmp_path: Path) -> None:
     table = verdicts_by_metric({name: measure(tables, name) for name in metrics})
     row = table.row(0, named=True)
     assert [row[f"verdict_{name}"] for name in metrics] == ["persists", "reverses", "persists"]
-    assert row["flags"] == "only 2 seeds; metrics disagree"
+    assert row["flags"] == "metrics disagree"
 
 
 def test_the_page_fits(profiles: Profiles, store: Store) -> None:

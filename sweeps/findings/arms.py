@@ -1,0 +1,74 @@
+"""Two arms compared where both have come equally far.
+
+A control may also change how much is learned in the same number of steps, and with that every
+slope. So two arms are compared at the same step, at equal evaluation loss, and at equal mean
+change; definition ("Profile", comparing arms). Equal loss is left ``unmatched`` until sweeps
+evaluate.
+
+Mean and slope are linear in a profile, so a profile interpolated between two probes has the
+interpolated slope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from sweeps.reading.tables import Tables
+from sweeps.statistics.intervals import Floats
+
+# By run: mean change and slope at each probe, (P, 2), after a first row of zeros for step 0.
+Paths = dict[str, Floats]
+
+
+def paths_of(tables: Tables, metric: str) -> Paths:
+    """Return how far each finished run had come at each probe, and with which slope.
+
+    Blocks are those of the last probe: a run with an incomplete probe has no path beyond it.
+    """
+    x, d = pl.col("depth"), pl.col(metric)
+    probes = (
+        tables.profiles()
+        .filter((pl.col("layer") > 0) & (pl.col("status") == "finished"))
+        .group_by("run_id", "step")
+        .agg(
+            d.mean().alias("mean"),
+            (pl.cov(x, d) / x.var()).alias("slope"),
+            (d.is_finite().all() & (pl.len() == pl.col("model_layers").first())).alias("whole"),
+        )
+        .filter("whole")
+        .sort("run_id", "step")
+        .collect(engine="streaming")
+    )
+    return {
+        str(run_id): np.vstack([np.zeros(2), own.select("mean", "slope").to_numpy()])
+        for (run_id,), own in probes.group_by("run_id", maintain_order=True)
+    }
+
+
+def slopes_at_equal_change(
+    paths: Paths, ours: Sequence[str], theirs: Sequence[str]
+) -> tuple[Floats, Floats] | None:
+    """Return both arms' slopes, (n,) each, where a pair's profiles have the same mean change: the
+    smaller of its two final ones. None where a run has no probes."""
+    found = []
+    for a, b in zip(ours, theirs, strict=True):
+        pair = (paths.get(a), paths.get(b))
+        if pair[0] is None or pair[1] is None:
+            return None
+        target = min(pair[0][-1, 0], pair[1][-1, 0])
+        found.append([slope_at(path, target) for path in pair if path is not None])
+    slopes = np.array(found)
+    return slopes[:, 0], slopes[:, 1]
+
+
+def slope_at(path: Floats, target: float) -> float:
+    """Return the slope of a path (P, 2) of mean and slope where its mean first reaches ``target``,
+    which it does."""
+    k = int(np.argmax(path[:, 0] >= target))
+    if k == 0:
+        return float(path[0, 1])
+    (before, low), (after, high) = path[k - 1], path[k]
+    return float(low + (high - low) * (target - before) / (after - before))
