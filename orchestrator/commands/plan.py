@@ -65,9 +65,8 @@ def command(
     else:
         _plan(found, place, pool, simulate, gantt, as_json)
     if not as_json:
-        click.echo(
-            "".join(f"{line}\n" for line in decides_line(found.runs, sweep, location)), nl=False
-        )
+        for line in decides_line(found.runs):
+            click.echo(line)
     return 0
 
 

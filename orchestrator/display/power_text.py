@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.display.plan_table import control_name
 from sweeps.declaration.matched_seeds import FEWEST, matched_seeds
 from sweeps.declaration.settings import Setting, control_options, text_of, varied
-from sweeps.reading.text_table import Column, text_table
+from sweeps.reading.text_table import GAP, Column, text_table
 from sweeps.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 WIDTH = 80
 # Conditions named in a sentence.
 NAMED = 6
+# Of the names of a condition, beside its numbers.
+NARROWEST = 20
 
 
-def decides_line(runs: Sequence[RunSpec], given: str, location: str | None) -> list[str]:
+def decides_line(runs: Sequence[RunSpec]) -> list[str]:
     """Return the one line of ``plan``; none where a sweep asks no control about anything."""
-    given += f" --store {location}" if location else ""
     found = matched_seeds(runs)
     if not found.conditions:
         return []
-    said = f"decides  {found.with_enough} of {len(found.conditions)} controlled conditions"
-    forms = [
-        f"{said} at {FEWEST} seeds or more; see depthsweep power {given}",
-        f"{said} at {FEWEST} seeds or more; see depthsweep power",
-        f"{said} at {FEWEST} seeds or more",
-    ]
-    return [next((form for form in forms if len(form) <= WIDTH), forms[-1])]
+    said = (
+        f"decides  {found.with_enough} of {len(found.conditions)} controlled conditions at"
+        f" {FEWEST} seeds or more; "
+    )
+    see = "see depthsweep power"
+    return [said + (see if len(said + see) <= WIDTH else "depthsweep power")]
 
 
 def decides_data(runs: Sequence[RunSpec]) -> dict[str, int]:
@@ -53,17 +53,14 @@ def power_text(name: str, found: Deciding, width: int = WIDTH) -> str:
             " many seeds it takes to tell whether a depth profile persists under a control: give a"
             " block both, `control: [standard, equal_step]`, with the same seeds."
         )
-    lines, left_out = text_table(_columns(found), width)
     legend = (
         "n: seeds planned both under the control and under standard, all other settings equal."
         f" persists: probability of this verdict where {found.effect:g} of the slope is kept;"
         f" collapses: where none is. seeds: how many give both {found.target:g}. runs: how many"
         " more runs that takes."
     )
-    if left_out:
-        legend += f" No room for: {', '.join(left_out)} (--json has all)."
     title = _fill(f"{name}: {', '.join(_controls(found))} against standard, before it runs")
-    page = [title, "", *lines, "", _fill(legend), ""]
+    page = [title, "", *_table(found, width), "", _fill(legend), ""]
     page += [_fill(f"{head:<11}{said}", " " * 11) for head, said in _answers(found)]
     return "\n".join([*page, "", *(_fill(each) for each in _assumed(found))]) + "\n"
 
@@ -85,31 +82,52 @@ def _controls(found: Deciding) -> list[str]:
     return list(dict.fromkeys(control_name(one.condition.first) for one in found.rows))
 
 
-def _columns(found: Deciding) -> list[Column]:
-    rows = found.rows
-    runs = [one.condition.first for one in rows]
-
-    def numbers(name: str, cells: list[str]) -> Column:
-        return Column(name, cells, right=True, rigid=True, kept=True)
-
-    columns = [
-        Column("model", [run.model.name for run in runs], kept=True),
-        Column("objective", [run.objective.label for run in runs], kept=True),
+def _table(found: Deciding, width: int) -> list[str]:
+    """Return a row a condition; where its names find no room beside the numbers, after them."""
+    runs = [one.condition.first for one in found.rows]
+    names = [
+        Column("model", [run.model.name for run in runs]),
+        Column("objective", [run.objective.label for run in runs]),
     ]
     if len(_controls(found)) > 1:
-        columns.append(Column("control", [control_name(run) for run in runs], kept=True))
-    columns += [
-        Column(one.name, [text_of(one.value(run)) for run in runs], kept=True)
-        for one in _shown(found)
-    ]
-    columns.append(numbers("n", [str(one.n) for one in rows]))
+        names.append(Column("control", [control_name(run) for run in runs]))
+    names += [Column(one.name, [text_of(one.value(run)) for run in runs]) for one in _shown(found)]
+    numbers = _numbers(found)
+    if sum(one.natural + GAP for one in (*names, *numbers)) - GAP <= width:
+        return text_table([*names, *numbers], width)[0]
+    # A name that is cut may be another's as well.
+    head, *lines = text_table(numbers, width)[0]
+    room = max(width - len(head) - GAP, NARROWEST)
+    page = [f"{head}{' ' * GAP}condition"]
+    for line, label in zip(lines, _labels(found, found.rows), strict=True):
+        for k, part in enumerate(textwrap.wrap(label, room, break_on_hyphens=False)):
+            page.append(f"{line if k == 0 else '':<{len(head) + GAP}}{part}")
+    return page
+
+
+def _numbers(found: Deciding) -> list[Column]:
+    rows = found.rows
+    columns = [("n", [str(one.n) for one in rows])]
     if len({one.spread for one in rows}) > 1:
-        columns.append(numbers("cv", [_spread(one) for one in rows]))
+        columns.append(("cv", [_spread(one) for one in rows]))
     for verdict in ("persists", "collapses"):
-        columns.append(numbers(verdict, [_probability(one, verdict) for one in rows]))
-    needed = ["never" if one.needed is None else str(one.needed) for one in rows]
+        columns.append((verdict, [_probability(one, verdict) for one in rows]))
+    columns.append(("seeds", ["never" if one.needed is None else str(one.needed) for one in rows]))
     more = ["–" if one.runs_more is None else f"+{one.runs_more}" for one in rows]
-    return [*columns, numbers("seeds", needed), numbers("runs", more)]
+    columns.append(("runs", more))
+    return [Column(name, cells, right=True, rigid=True, kept=True) for name, cells in columns]
+
+
+def _labels(found: Deciding, rows: Sequence[Outlook]) -> list[str]:
+    """Return what tells each condition from the others of the sweep."""
+    shown, several = _shown(found), len(_controls(found)) > 1
+    labels = []
+    for row in rows:
+        run = row.condition.first
+        words = [run.model.name, run.objective.label, *([control_name(run)] if several else [])]
+        words += [f"{one.name} {text_of(one.value(run))}" for one in shown]
+        labels.append(" ".join(words))
+    return labels
 
 
 def _probability(row: Outlook, verdict: str) -> str:
@@ -138,7 +156,9 @@ def _answers(found: Deciding) -> list[tuple[str, str]]:
             )
         )
     if never:
-        said.append(("cannot", f"{len(never)} of {len(rows)}, short of {FEWEST}: {_reasons(found, never)}"))
+        said.append(
+            ("cannot", f"{len(never)} of {len(rows)}, short of {FEWEST}: {_reasons(found, never)}")
+        )
     hopeless = sum(1 for one in rows if one.needed is None)
     if len(hopeful := [one for one in rows if one.needed is not None]) > len(sure):
         said.append(
@@ -147,7 +167,8 @@ def _answers(found: Deciding) -> list[tuple[str, str]]:
     if hopeless:
         said.append(("hopeless", f"{hopeless}: seeds this far apart, no reasonable number helps"))
     if found.standard_only:
-        said.append(("besides", f"{found.standard_only} conditions are under standard only"))
+        kinds = "condition is" if found.standard_only == 1 else "conditions are"
+        said.append(("besides", f"{found.standard_only} {kinds} under standard only"))
     return said
 
 
@@ -161,14 +182,9 @@ def _runs(count: int) -> str:
 
 def _reasons(found: Deciding, rows: Sequence[Outlook]) -> str:
     """Return the conditions without a verdict by why, a few of each by name."""
-    shown = _shown(found)
     by_reason: dict[str, list[str]] = {}
-    for row in rows:
-        run = row.condition.first
-        words = [run.model.name, run.objective.label]
-        words += [control_name(run)] if len(_controls(found)) > 1 else []
-        words += [f"{one.name} {text_of(one.value(run))}" for one in shown]
-        by_reason.setdefault(reason(row), []).append(" ".join(words))
+    for row, label in zip(rows, _labels(found, rows), strict=True):
+        by_reason.setdefault(reason(row), []).append(label)
     return "; ".join(
         ", ".join(names[:NAMED])
         + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -101,9 +101,9 @@ class Deciding:
         return [one for one in self.rows if one.n < FEWEST]
 
     def failure_rates(self) -> dict[int, float]:
-        """Return, for each number of seeds here, the failure rate that they would exclude."""
+        """Return the failure rate that each number of seeds here, or needed, would exclude."""
         counts = {one.n for one in self.rows} | {one.needed for one in self.rows}
-        return {n: failure_rate_excluded(n) for n in sorted(n for n in counts if n)}
+        return {n: failure_rate_excluded(n) for n in sorted(n for n in counts if n and n >= FEWEST)}
 
 
 def deciding(
