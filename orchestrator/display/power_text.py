@@ -66,16 +66,21 @@ def power_text(name: str, found: Deciding, width: int = WIDTH) -> str:
 
 
 def _fill(text: str, indent: str = "") -> str:
-    # A path or a name is longer than a line at times; it is cut rather than run over.
+    # A path or a name is longer than a line at times; it is broken rather than run over.
     return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 # ------------------------------------------------------------------------------------------ table
 def _shown(found: Deciding) -> list[Setting]:
-    """Return the settings, but those of a control, that tell conditions apart."""
+    """Return the settings that tell apart what model, objective and name of control do not."""
     runs = [one.condition.first for one in found.rows]
-    options = set(control_options())
-    return [one for one in varied(runs) if one.name not in options]
+    differing, options = varied(runs), set(control_options())
+    shown = [one for one in differing if one.name not in options]
+    told = {
+        (run.model.name, run.objective.label, control_name(run), *(s.value(run) for s in shown))
+        for run in runs
+    }
+    return shown if len(told) == len(runs) else differing
 
 
 def _controls(found: Deciding) -> list[str]:
@@ -108,7 +113,7 @@ def _table(found: Deciding, width: int) -> list[str]:
 def _numbers(found: Deciding) -> list[Column]:
     rows = found.rows
     columns = [("n", [str(one.n) for one in rows])]
-    if len({one.spread for one in rows}) > 1:
+    if any(one.spread.source != "assumed" for one in rows):
         columns.append(("cv", [_spread(one) for one in rows]))
     for verdict in ("persists", "collapses"):
         columns.append((verdict, [_probability(one, verdict) for one in rows]))

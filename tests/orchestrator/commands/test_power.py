@@ -11,13 +11,14 @@ from click.testing import CliRunner
 from planted_store import run_spec, save_sweep, write_run
 
 from orchestrator.cli import cli
-from orchestrator.display.power_text import decides_line
+from orchestrator.display.power_text import decides_line, power_text
 from sweeps.errors import UserError
+from sweeps.findings.deciding import deciding
 from sweeps.spec import LayerClip
 from sweeps.store.store import Store
 
 # Where the names of conditions begin that stand after the numbers.
-LABELS = len("n  persists  collapses  seeds  runs  ")
+LABELS = "n  persists  collapses  seeds  runs  "
 PAPER = "sweeps/library/paper.yaml"
 RATES = """
 name: rates
@@ -70,11 +71,7 @@ def rates(tmp_path):
 def test_the_study_is_told_in_eighty_columns_what_it_cannot_decide():
     lines = invoke("power", PAPER).splitlines()
     assert max(map(len, lines)) <= 80
-    rows = [
-        line.split()
-        for line in lines
-        if "%" not in line and line.split()[-1:][0:1] and line.split()[-1][0] == "+"
-    ]
+    rows = [line.split() for line in lines[3 : lines.index("", 3)]]
     assert len(rows) == 18
     assert rows[0] == ["bert-base-uncased", "mlm", "3", "0.69", "0.72", "4", "+1"]
     assert rows[15:] == [
@@ -105,7 +102,7 @@ def test_a_sweep_of_another_shape_fits_and_names_what_differs(rates):
     text = invoke("power", rates)
     assert max(map(len, text.splitlines())) <= 80
     rows = text[: text.index("n: seeds")]
-    names = " ".join(word for line in rows.splitlines() for word in line[LABELS:].split())
+    names = " ".join(word for line in rows.splitlines() for word in line[len(LABELS) :].split())
     model, objective = (
         "a-model-with-a-name-longer-than-any-column",
         "docstrings-of-the-standard-library",
@@ -150,6 +147,23 @@ def test_the_spread_of_seeds_is_that_of_the_runs_that_finished(store):
     assert page["conditions"][0]["cv"] == pytest.approx(0.0775 / 0.39, rel=1e-3)
     given = json.loads(invoke("power", "spread", "--store", store, "--cv", "0.1", "--json"))
     assert {row["cv_source"] for row in given["conditions"]} == {"assumed"}
+
+
+def test_a_single_measured_condition_says_its_spread(store):
+    alone = [
+        run for run in Store.at(store).load_sweep("spread").runs if run.objective.kind == "clm"
+    ]
+    save_sweep(Store.at(store), "alone", alone)
+    assert "0.2 n=4" in invoke("power", "alone", "--store", store)
+
+
+def test_controls_that_their_names_do_not_tell_apart_are_told_by_their_options(monkeypatch):
+    monkeypatch.setattr(LayerClip, "setting", "")
+    controls = ["standard", LayerClip(max_norm=0.5), LayerClip(max_norm=0.25)]
+    runs = [run_spec("m", "clm", control, seed) for control in controls for seed in range(3)]
+    lines = power_text("clips", deciding(runs)).splitlines()
+    assert lines[2].split() == ["model", "objective", "max_norm", *LABELS.split()]
+    assert [line.split()[2] for line in lines[3:5]] == ["0.5", "0.25"]
 
 
 @pytest.mark.parametrize(
