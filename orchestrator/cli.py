@@ -17,6 +17,7 @@ from sweeps.errors import UserError, closest
 # Name, file of orchestrator.commands, line of the help page: known without importing the command.
 COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Show what a sweep would run and need; start nothing."),
+    "power": ("power", "Show what a sweep can decide, and the seeds it takes."),
     "run": ("run", "Run a sweep on this machine; finished runs are skipped."),
     "resume": ("resume", "Run what is left of a sweep the store knows."),
     "submit": ("submit", "Give a sweep to a cluster; return at once."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ import click
 from orchestrator.display.actions_text import print_actions
 from orchestrator.display.placement_table import placement_data, placement_lines
 from orchestrator.display.plan_table import needs_lines, plan_table
+from orchestrator.display.power_text import decides_data, decides_line
 from orchestrator.display.simulation_text import simulation_data, simulation_lines
 from orchestrator.ledger.recovery import decide, ledger
+from orchestrator.options import names_sweep, sweep_of
 from orchestrator.policy.priorities import weights_for
 from orchestrator.policy.simulation import Schedule
 from orchestrator.policy.simulation import simulate as simulate_runs
@@ -22,7 +23,7 @@ from orchestrator.sizing.cost import estimate
 from orchestrator.sizing.estimates import NOTHING_MEASURED, line_up, measure
 from orchestrator.sizing.gpu_pool import GpuPool, gpu_pool
 from orchestrator.sizing.memory import GIB
-from sweeps.declaration.expand import Sweep, read_sweep
+from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.sources.content import require_sources
 from sweeps.store.store import Store
@@ -58,30 +59,20 @@ def command(
         raise UserError("--simulate needs the GPUs to simulate: --gpus 8x80")
     if gantt is not None and not simulate:
         raise UserError("--gantt draws a simulated schedule: add --simulate --gpus 8x80")
-    if names_sweep(sweep):
-        if pool is None:
-            return _plan_named(sweep, location or "./store", as_json)
-        location = location or "./store"
-        return _plan(_known(sweep, location), location, pool, simulate, gantt, as_json)
-    return _plan(read_sweep(sweep), location, pool, simulate, gantt, as_json)
-
-
-def names_sweep(given: str) -> bool:
-    """Return whether an argument is the name of a sweep in the store, and not a file's path."""
-    return not (os.path.exists(given) or os.sep in given or given.endswith((".yaml", ".yml")))
-
-
-def _known(name: str, location: str) -> Sweep:
-    try:
-        return Store.at(location).load_sweep(name)
-    except UserError as error:
-        raise UserError(f"{name}: no such sweep file, and {error}") from None
-
-
-def _plan_named(name: str, location: str, as_json: bool) -> int:
-    sweep = _known(name, location)
+    found, place = sweep_of(sweep, location)
+    if names_sweep(sweep) and place is not None and pool is None:
+        _plan_named(found, place, as_json)
+    else:
+        _plan(found, place, pool, simulate, gantt, as_json)
     if not as_json:
-        click.echo(f"{name}: {len(sweep.runs)} runs in {location}")
+        for line in decides_line(found.runs):
+            click.echo(line)
+    return 0
+
+
+def _plan_named(sweep: Sweep, location: str, as_json: bool) -> None:
+    if not as_json:
+        click.echo(f"{sweep.name}: {len(sweep.runs)} runs in {location}")
     actions = decide(sweep.runs, ledger(Store.at(location)))
     print_actions(actions, as_json)
     try:
@@ -89,7 +80,6 @@ def _plan_named(name: str, location: str, as_json: bool) -> int:
     except UserError as error:
         said = f"! resume refuses to start: {error}"
         click.echo(textwrap.fill(said, 80, subsequent_indent="  "), err=True)
-    return 0
 
 
 def _plan(
@@ -99,7 +89,7 @@ def _plan(
     simulate: bool,
     gantt: str | None,
     as_json: bool,
-) -> int:
+) -> None:
     done = _done(sweep, location)
     simulated = None
     if simulate and pool is not None:
@@ -113,7 +103,7 @@ def _plan(
         if simulated is not None:
             data["simulation"] = simulation_data(*simulated)
         click.echo(json.dumps(data, indent=1))
-        return 0
+        return
     click.echo(f"{sweep.name}: {len(sweep.runs)} runs")
     if sweep.description:
         click.echo(textwrap.fill(sweep.description, 80))
@@ -132,7 +122,6 @@ def _plan(
     if location is not None:
         kept = sum(1 for status in done.values() if status)
         click.echo(f"in {location}: {kept} have a result, {len(sweep.runs) - kept} to run")
-    return 0
 
 
 def _simulated(
@@ -169,6 +158,7 @@ def _done(sweep: Sweep, location: str | None) -> dict[str, str | None]:
 def _as_data(sweep: Sweep, done: dict[str, str | None]) -> dict[str, Any]:
     return {
         "sweep": sweep.name,
+        "decides": decides_data(sweep.runs),
         "runs": [
             {
                 "run_id": run.run_id,
