@@ -60,7 +60,7 @@ def command(
     from orchestrator.display.output import terminal_width
     from orchestrator.display.power_text import power_data, power_text
     from sweeps.findings.deciding import deciding
-    from sweeps.statistics.power import DELTA
+    from sweeps.findings.verdicts import DELTA
 
     _require("--effect", effect, DELTA < effect < math.inf, f"above {DELTA:g}: less is not kept")
     _require("--target", target, 0 < target < 1, "between 0 and 1")

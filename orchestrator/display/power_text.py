@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.display.plan_table import control_name
-from sweeps.declaration.matched_seeds import FEWEST, matched_seeds
+from sweeps.declaration.matched_seeds import FEWEST_SEEDS, matched_seeds
 from sweeps.declaration.settings import Setting, control_options, text_of, varied
 from sweeps.reading.text_table import GAP, Column, text_table
 from sweeps.spec import RunSpec
@@ -29,7 +29,7 @@ def decides_line(runs: Sequence[RunSpec]) -> list[str]:
         return []
     said = (
         f"decides  {found.with_enough} of {len(found.conditions)} controlled conditions at"
-        f" {FEWEST} seeds or more; "
+        f" {FEWEST_SEEDS} seeds or more; "
     )
     see = "see depthsweep power"
     return [said + (see if len(said + see) <= WIDTH else "depthsweep power")]
@@ -41,7 +41,7 @@ def decides_data(runs: Sequence[RunSpec]) -> dict[str, int]:
     return {
         "conditions": len(found.conditions),
         "with_enough_seeds": found.with_enough,
-        "fewest_seeds": FEWEST,
+        "fewest_seeds": FEWEST_SEEDS,
     }
 
 
@@ -136,7 +136,7 @@ def _labels(found: Deciding, rows: Sequence[Outlook]) -> list[str]:
 
 
 def _probability(row: Outlook, verdict: str) -> str:
-    return f"{getattr(row, verdict):.2f}" if row.n >= FEWEST else "–"
+    return f"{getattr(row, verdict):.2f}" if row.n >= FEWEST_SEEDS else "–"
 
 
 def _spread(row: Outlook) -> str:
@@ -156,13 +156,16 @@ def _answers(found: Deciding) -> list[tuple[str, str]]:
         said.append(
             (
                 "less sure",
-                f"{len(perhaps)} of {len(rows)}: {FEWEST} seeds or more, but only"
+                f"{len(perhaps)} of {len(rows)}: {FEWEST_SEEDS} seeds or more, but only"
                 f" {' to '.join([ends[0], *ends[1:][-1:]])} for the less likely verdict",
             )
         )
     if never:
         said.append(
-            ("cannot", f"{len(never)} of {len(rows)}, short of {FEWEST}: {_reasons(found, never)}")
+            (
+                "cannot",
+                f"{len(never)} of {len(rows)}, short of {FEWEST_SEEDS}: {_reasons(found, never)}",
+            )
         )
     hopeless = sum(1 for one in rows if one.needed is None)
     if len(hopeful := [one for one in rows if one.needed is not None]) > len(sure):
@@ -201,7 +204,7 @@ def _reasons(found: Deciding, rows: Sequence[Outlook]) -> str:
 def reason(row: Outlook) -> str:
     """Return in words why a condition cannot have a verdict; empty where it can."""
     condition = row.condition
-    if row.n >= FEWEST:
+    if row.n >= FEWEST_SEEDS:
         return ""
     if not condition.standard:
         if not condition.differs:
@@ -246,7 +249,7 @@ def power_data(name: str, found: Deciding) -> dict[str, Any]:
         "target": found.target,
         "delta": found.delta,
         "correlation": found.correlation,
-        "fewest_seeds": FEWEST,
+        "fewest_seeds": FEWEST_SEEDS,
         "decided": len(found.surely()),
         "standard_only": found.standard_only,
         "runs_more": found.runs_more,

@@ -14,7 +14,7 @@ from sweeps.declaration.settings import Scalar, Setting, condition_settings
 from sweeps.spec import RunSpec, Standard
 
 # Of matched seeds; with fewer a condition has no verdict.
-FEWEST = 3
+FEWEST_SEEDS = 3
 
 # Values of the settings of a condition, those of its control left out.
 Key = tuple[Scalar, ...]
@@ -73,7 +73,7 @@ class Matched:
     @property
     def with_enough(self) -> int:
         """How many conditions have the seeds without which there is no verdict."""
-        return sum(1 for one in self.conditions if len(one.matched) >= FEWEST)
+        return sum(1 for one in self.conditions if len(one.matched) >= FEWEST_SEEDS)
 
 
 def matched_seeds(runs: Iterable[RunSpec]) -> Matched:

@@ -1,6 +1,6 @@
 """What a sweep can decide about its controls, before it runs: each condition's power and seeds.
 
-Power is that of ``statistics.power``: to say ``persists`` where a stated share of the slope is
+Power is that of ``power``: to say ``persists`` where a stated share of the slope is
 kept, and to say ``collapses`` where none is. The spread of seeds is assumed, or measured on
 standard runs that finished.
 """
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import Literal
 
-from sweeps.declaration.matched_seeds import FEWEST, Condition, Key, Matched, matched_seeds
-from sweeps.spec import RunSpec
-from sweeps.statistics.power import (
+from sweeps.declaration.matched_seeds import FEWEST_SEEDS, Condition, Key, Matched, matched_seeds
+from sweeps.findings.power import (
     CORRELATION,
     CV,
-    DELTA,
     TARGET,
     failure_rate_excluded,
     power,
     seeds_needed,
 )
+from sweeps.findings.verdicts import DELTA
+from sweeps.spec import RunSpec
 
 # The share of the slope that is kept where the power to say so is asked for.
 EFFECT = 0.5
@@ -94,16 +94,19 @@ class Deciding:
     def perhaps(self) -> list[Outlook]:
         """Return those that can have a verdict, but with less than that."""
         sure = self.surely()
-        return [one for one in self.rows if one.n >= FEWEST and one not in sure]
+        return [one for one in self.rows if one.n >= FEWEST_SEEDS and one not in sure]
 
     def never(self) -> list[Outlook]:
         """Return those that cannot have a verdict, whatever comes out."""
-        return [one for one in self.rows if one.n < FEWEST]
+        return [one for one in self.rows if one.n < FEWEST_SEEDS]
 
     def failure_rates(self) -> dict[int, float]:
         """Return the failure rate that each number of seeds here, or needed, would exclude."""
         counts = {one.n for one in self.rows} | {one.needed for one in self.rows}
-        return {n: failure_rate_excluded(n) for n in sorted(n for n in counts if n and n >= FEWEST)}
+        return {
+            n: failure_rate_excluded(n)
+            for n in sorted(n for n in counts if n and n >= FEWEST_SEEDS)
+        }
 
 
 def deciding(
@@ -170,7 +173,7 @@ def _spreads(found: Matched, slopes: Mapping[str, float], cv: float | None) -> d
         ended = [slopes.get(run.run_id) for run in condition.standard.values()]
         known = [slope for slope in ended if slope is not None and math.isfinite(slope)]
         # Around a mean of 0 there is no spread relative to it.
-        if len(known) >= FEWEST and fmean(known) != 0:
+        if len(known) >= FEWEST_SEEDS and fmean(known) != 0:
             spread = stdev(known) / abs(fmean(known))
             measured[condition.key] = Spread(spread, "measured", len(known))
     others = Spread(CV, "assumed")

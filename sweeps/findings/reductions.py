@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from sweeps.declaration.matched_seeds import FEWEST_SEEDS
 from sweeps.findings.claim_spec import Measure
 from sweeps.findings.estimate import Estimate, less
 from sweeps.findings.verdicts import ONE_BOUND
@@ -23,7 +24,7 @@ from sweeps.statistics.associations import (
     unique_share_p,
     varies_within,
 )
-from sweeps.statistics.intervals import FEWEST_SEEDS, Floats, Mean, mean_of
+from sweeps.statistics.intervals import Floats, Mean, mean_of
 
 
 def reduce_conditions(measure: Measure, table: pl.DataFrame) -> Estimate | str:

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.statistics.intervals import FEWEST_SEEDS, Floats, Mean, Ratio, mean_of, ratio_of
+from sweeps.declaration.matched_seeds import FEWEST_SEEDS
+from sweeps.statistics.intervals import Floats, Mean, Ratio, mean_of, ratio_of
 
 FINDINGS = ("persists", "collapses", "reverses")
 STATES = (

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from sweeps.declaration.matched_seeds import FEWEST_SEEDS
 from sweeps.errors import UserError, closest
 from sweeps.statistics.intervals import (
-    FEWEST_SEEDS,
     Floats,
     ends_of,
     mean_intervals,

@@ -28,8 +28,6 @@ from scipy.special import stdtr, stdtrit
 Floats = NDArray[np.float64]
 
 LEVEL = 0.95
-# No verdict rests on fewer: two seeds have one degree of freedom, and an interval 12.7 s/√n wide.
-FEWEST_SEEDS = 3
 
 
 @dataclass(frozen=True)

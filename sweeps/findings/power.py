@@ -1,6 +1,6 @@
 """How likely a verdict on a control is, at a stated effect, spread of seeds and number of them.
 
-The rule is that of ``persistence``: of matched seeds, c is the slope under the control and r the
+The rule is that of ``verdicts``: of matched seeds, c is the slope under the control and r the
 one under standard training, z⁻ = c − δr and z⁺ = c + δr. ``persists``: the lower 97.5 % t-bound of
 the mean z⁻ lies above 0. ``collapses``: the upper 95 % bound of z⁻ lies below 0 and the lower 95 %
 bound of z⁺ above 0. The model: r ~ N(1, cv²), c ~ N(kept, cv²), correlated within a seed.
@@ -19,13 +19,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import nctdtr, stdtrit
 
-from sweeps.declaration.matched_seeds import FEWEST
+from sweeps.declaration.matched_seeds import FEWEST_SEEDS
+from sweeps.findings.verdicts import DELTA, ONE_BOUND
 
 Verdict = Literal["persists", "collapses"]
 Floats = npt.NDArray[np.float64]
 
-# The share of the slope below which it counts as gone, and above which as kept.
-DELTA = 0.25
 # Of the slopes of one seed under both controls; assumed.
 CORRELATION = 0.5
 # sd over mean of the slope over seeds, where none was measured: that of the median condition of
@@ -54,10 +53,10 @@ def power(
             by the distribution of means and covariances, so that n costs nothing.
         kept: true mean of c over that of r.
         cv: sd of either over the mean of r; at 0 there is no doubt.
-        n: matched seeds; 0.0 below ``FEWEST``.
+        n: matched seeds; 0.0 below ``FEWEST_SEEDS``.
         correlation: of c and r within a seed, in [−1, 1].
     """
-    if n < FEWEST:
+    if n < FEWEST_SEEDS:
         return 0.0
     if cv == 0:
         return float(kept > DELTA if verdict == "persists" else -DELTA < kept < DELTA)
@@ -69,7 +68,7 @@ def power(
         for mean, spread in ((kept - DELTA, below), (kept + DELTA, above))
     )
     if verdict == "persists":
-        return 1.0 - float(nctdtr(n - 1, low, stdtrit(n - 1, 0.975)))
+        return 1.0 - float(nctdtr(n - 1, low, stdtrit(n - 1, 1 - ONE_BOUND)))
     return _collapses(n, low, high, min((1 - DELTA**2) / (below * above), 1.0))
 
 
@@ -78,7 +77,7 @@ def _collapses(n: int, low: float, high: float, mixed: float) -> float:
     """Return P(upper bound of z⁻ < 0 < lower bound of z⁺), their correlation being ``mixed``."""
     first, second, diagonal, corner, last = _draws(n)
     rest = math.sqrt(1 - mixed**2)
-    bound = float(stdtrit(n - 1, 0.95)) / math.sqrt(n - 1)
+    bound = float(stdtrit(n - 1, 1 - EQUIVALENCE)) / math.sqrt(n - 1)
     # Bartlett: the sample covariance is L A Aᵀ Lᵀ / (n − 1) with L that of the true correlation.
     spread = np.hypot(mixed * diagonal + rest * corner, rest * last)
     under = first + low + bound * diagonal < 0
@@ -115,7 +114,7 @@ def seeds_needed(
     if not enough(most):
         return None
     # More seeds never make a verdict that is true less likely.
-    least, fewest = FEWEST - 1, most
+    least, fewest = FEWEST_SEEDS - 1, most
     while fewest - least > 1:
         middle = (least + fewest) // 2
         least, fewest = (least, middle) if enough(middle) else (middle, fewest)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sweeps.statistics.power import failure_rate_excluded, power, seeds_needed
+from sweeps.findings.power import failure_rate_excluded, power, seeds_needed
 
 # cv, n, and P(persists), P(collapses) where 0, 0.1, 0.25, 0.5 and 1 of the slope is kept: found by
 # simulation of seeds when the rule was proposed.
