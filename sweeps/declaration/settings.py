@@ -59,7 +59,7 @@ TAKEN = frozenset(
         *("steepness_low", "steepness_high", "slope_against", "slope_control", "along"),
         *("along_low", "along_high", "retained", "retained_low", "retained_high", "verdict"),
         *("verdict_procrustes", "verdict_cka_distance", "verdict_cka_distance_debiased"),
-        *("sequences", "rows_left_out", "largest_share_before", "largest_share"),
+        *("sequences", "rows_left_out", "largest_share_before", "largest_share", "sequence_group"),
         "rows_a_feature",
         *("treatment", "setting", "ratio", "relative", "spread", "start", "stop", "runs"),
     )

@@ -97,12 +97,14 @@ def write_run(
     facts: dict[str, Any] | None = None,
     metrics: dict[str, Sequence[float]] | None = None,
     ratios: Sequence[float] | None = None,
+    deleted: Sequence[Sequence[float]] | None = None,
 ) -> RunFolder:
     """Write one run; its change at the last step is ``profile`` over blocks 1..L.
 
     ``profile`` is a list of L values, or a function of relative depth. At earlier probe steps the
     change is in proportion to the step. ``stop`` ends the run early; ``status`` None never ends it.
-    ``metrics`` replaces the values of other metrics, ``ratios`` gives ‖ΔW‖/‖W‖ of blocks 1..L.
+    ``metrics`` replaces the values of other metrics, ``ratios`` gives ‖ΔW‖/‖W‖ of blocks 1..L,
+    ``deleted`` the change of a finished run over blocks 1..L without each group of probe sequences.
     """
     facts = {**FACTS, **(facts or {})}
     if callable(profile):
@@ -149,6 +151,8 @@ def write_run(
         if step in run.probe_steps:
             share = step / run.steps
             writer.add("profiles", step, _profile_rows(values, share, count, facts["width"]))
+        if step == run.steps and deleted is not None:
+            writer.add("jackknife", step, _jackknife_rows(deleted))
         writer.end_step(step)
     if status is not None:
         writer.finish(status, last)  # type: ignore[arg-type]
@@ -207,6 +211,21 @@ def _profile_rows(
             row[f"{metric}_null"] = 1.0
         rows.append(row)
     return rows
+
+
+def _jackknife_rows(deleted: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "layer": layer,
+            "sequence_group": group,
+            "rows": 480,
+            "procrustes": d,
+            "cka_distance": d * d,
+            "cka_distance_debiased": d * d,
+        }
+        for group, profile in enumerate(deleted)
+        for layer, d in enumerate([0.0, *profile])
+    ]
 
 
 # Model: block type, family, kind, parameters, L, width; seeds under (standard, equal_step) by
@@ -270,11 +289,14 @@ def paper_runs(**options: Any) -> list[tuple[RunSpec, dict[str, Any]]]:
     return found
 
 
-def plant_paper(root: Path, *, steps: int = 1000, part_steps: int = 100, times: int = 1) -> Store:
+def plant_paper(
+    root: Path, *, steps: int = 1000, part_steps: int = 100, times: int = 1, groups: int = 0
+) -> Store:
     """Write the study's 240 runs, column by column, so that millions of rows take seconds.
 
     Slopes follow the published pattern. ``times`` repeats every row of ``layers`` within its part,
-    which makes a store of the same runs with as many times the rows.
+    which makes a store of the same runs with as many times the rows. ``groups`` of probe sequences
+    are left out in turn at the last step.
     """
     store = Store.at(str(root))
     generator = np.random.default_rng(0)
@@ -285,7 +307,7 @@ def plant_paper(root: Path, *, steps: int = 1000, part_steps: int = 100, times: 
         parts: dict[str, Any] = {}
         for first in range(0, steps, part_steps):
             last = min(first + part_steps, steps)
-            for table, columns in _part(run, facts, first, last, times, generator).items():
+            for table, columns in _part(run, facts, first, last, times, groups, generator).items():
                 path = folder.part_path(table, first, last)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 data = pa.table(columns, schema=TABLES[table])
@@ -328,6 +350,7 @@ def _part(
     first: int,
     last: int,
     times: int,
+    groups_left_out: int,
     generator: np.random.Generator,
 ) -> dict[str, dict[str, Any]]:
     count, layers = last - first, facts["layers"]
@@ -393,4 +416,17 @@ def _part(
             "effective_rank": 50 + values,
             **{f"{metric}_null": np.full(size, 1.1) for metric in NULL_METRICS},
         }
+        if groups_left_out and run.steps in probed:
+            every = np.repeat(profile, groups_left_out)
+            every += 0.002 * generator.standard_normal(len(every))
+            found["jackknife"] = {
+                "run_id": [run.run_id] * len(every),
+                "step": np.full(len(every), run.steps, np.int32),
+                "layer": np.repeat(np.arange(layers + 1, dtype=np.int16), groups_left_out),
+                "sequence_group": np.tile(np.arange(groups_left_out, dtype=np.int16), layers + 1),
+                "rows": np.full(len(every), 960, np.int32),
+                "procrustes": every,
+                "cka_distance": every**2,
+                "cka_distance_debiased": every**2,
+            }
     return found
