@@ -65,8 +65,9 @@ def train(
             writer.add("layers", step, _layer_rows(engine.groups, layers))
             finite = math.isfinite(loss or 0.0) and math.isfinite(layers.total_gradient_norm)
             if finite and step in run.probe_steps:
-                measured = probe.measure(step)
+                measured = probe.measure(step, jackknife=step == run.steps)
                 writer.add("profiles", step, measured.rows)
+                writer.add("jackknife", step, measured.jackknife)
                 _say_incomparable(attempt, step, measured)
                 finite = ranks.agree(measured.finite)
             if not finite:

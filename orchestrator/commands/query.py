@@ -31,7 +31,7 @@ def command(
     output: str | None,
     include_running: bool,
 ) -> None:
-    """Ask a sweep in SQL: tables runs, steps, layers, profiles, attempts.
+    """Ask a sweep in SQL: tables runs, steps, layers, profiles, jackknife, attempts.
 
     Every table carries the columns of runs: each setting under the name that sweep files use
     (model, objective, control, seed, learning_rate ...), and status, final_loss, seconds ...

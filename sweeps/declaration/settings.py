@@ -59,8 +59,10 @@ TAKEN = frozenset(
         *("steepness_low", "steepness_high", "slope_against", "slope_control", "along"),
         *("along_low", "along_high", "retained", "retained_low", "retained_high", "verdict"),
         *("verdict_procrustes", "verdict_cka_distance", "verdict_cka_distance_debiased"),
-        *("sequences", "rows_left_out", "largest_share_before", "largest_share"),
-        "rows_a_feature",
+        *("sequences", "rows_left_out", "largest_share_before", "largest_share", "sequence_group"),
+        *("rows_a_feature", "theil_sen", "theil_sen_low", "theil_sen_high", "slope_dfbeta"),
+        *("width_beyond_slope", "width_beyond_slope_low", "width_beyond_slope_high"),
+        *("embedding_change", "saturated"),
         *("treatment", "setting", "ratio", "relative", "spread", "start", "stop", "runs"),
     )
 )

@@ -25,7 +25,7 @@ class QueryError(UserError):
 
 
 def query(tables: Tables, sql: str) -> pl.DataFrame:
-    """Answer a SELECT over runs, steps, layers, profiles and attempts, in Polars' SQL.
+    """Answer a SELECT over the tables of ``TABLE_NAMES``, in Polars' SQL.
 
     Raises:
         QueryError: the query does not parse, names what is not there, or fails when it runs.

@@ -1,4 +1,4 @@
-"""A store as five Polars tables: runs, steps, layers, profiles, attempts.
+"""A store as six Polars tables: runs, steps, layers, profiles, jackknife, attempts.
 
 Every table carries the columns of ``runs``, so that a question needs no join. Rows count when a
 closing record (DONE.json) of a finished or diverged run lists the part they are in; anything else
@@ -36,7 +36,7 @@ from sweeps.spec import RunSpec
 from sweeps.store.schema import TABLES
 from sweeps.store.store import RunFolder, Store
 
-TABLE_NAMES = ("runs", "steps", "layers", "profiles", "attempts")
+TABLE_NAMES = ("runs", "steps", "layers", "profiles", "jackknife", "attempts")
 
 
 def open_store(
@@ -98,6 +98,11 @@ class Tables:
         them: what the final profiles need, without the parts before."""
         return self._joined("profiles", self._contents.last_profiles)
 
+    def jackknife(self) -> pl.LazyFrame:
+        """One row per run, layer and group of probe sequences: the change at the last probe step
+        over the rows of all other groups."""
+        return self._scan("jackknife")
+
     def attempts(self) -> pl.LazyFrame:
         """One row per attempt at a run; ``seconds`` is the attempt's, not those of the run."""
         frame = attempt_frame(self._contents.attempts).lazy()
@@ -105,7 +110,7 @@ class Tables:
         return frame.join(runs, on="run_id", how="inner", maintain_order="left")
 
     def by_name(self) -> dict[str, pl.LazyFrame]:
-        """Return the five tables by the names that SQL knows them under."""
+        """Return every table by the name that SQL knows it under."""
         return {name: getattr(self, name)() for name in TABLE_NAMES}
 
     @cached_property

@@ -1,8 +1,7 @@
-"""What one depth profile says: every quantity as a Polars expression, one row per run.
+"""The depth profiles of a store, each whole or left out with the reason, and what each one says.
 
 A profile is d_i over blocks i = 1..L of one run at one probe step, at relative depth i/L. The
-embedding output (layer 0) is not part of it. Formulas are those of this project's definitions
-("Profile").
+embedding output (layer 0) is not part of it; its change stands beside it.
 """
 
 from __future__ import annotations
@@ -11,24 +10,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from sweeps.errors import UserError, closest
 from sweeps.reading.run_table import setting_columns
 from sweeps.reading.tables import Tables
 from sweeps.spec import METRICS
+from sweeps.statistics.quantities import quantities
+from sweeps.store.schema import NULL_METRICS
 
 At = int | Literal["final"]
 
+# Quantities of a profile that have a mean and an interval over runs.
 QUANTITIES: tuple[str, ...] = (
     "slope",
     "slope_normalised",
+    "theil_sen",
     "spearman",
     "centre_of_mass",
     "concentration_last_quarter",
     "width",
+    "width_beyond_slope",
     "steepness",
 )
+# What a run says of how far its quantities can be trusted.
+DIAGNOSTICS: tuple[str, ...] = ("slope_dfbeta", "embedding_change", "saturated")
+
+# A block whose change reaches this share of the row-shuffled null can hardly change any further.
+SATURATED = 0.95
 
 # Rows a feature that differ by no more are taken for equal.
 ALIKE = 0.1
@@ -43,30 +53,6 @@ FLOOR: dict[str, float] = {
 }
 
 
-def quantity_expressions(metric: str, depth: str = "depth") -> dict[str, pl.Expr]:
-    """Return each quantity as an aggregation over the block rows of one run.
-
-    Null where it is not defined: slopes and ranks need two blocks; shares (centre of mass,
-    concentration, width) need values that are not negative and not all zero.
-    """
-    d, x = pl.col(metric), pl.col(depth)
-    slope = pl.cov(x, d) / x.var()
-    total = pl.when(d.min() >= 0).then(d.sum())
-    share = d / d.sum()
-    # 0·ln 0 = 0: a block that did not change carries nothing.
-    entropy = -pl.when(share > 0).then(share * share.log()).otherwise(0.0).sum()
-    defined = (d.min() >= 0) & (d.sum() > 0)
-    quantities = {
-        "slope": slope,
-        "slope_normalised": pl.when(d.mean() != 0).then(slope / d.mean()),
-        "spearman": pl.corr(x, d, method="spearman").fill_nan(None),
-        "centre_of_mass": pl.when(defined).then((d * x).sum() / total),
-        "concentration_last_quarter": pl.when(defined).then(d.filter(x > 0.75).sum() / total),
-        "width": pl.when(defined).then(entropy.exp() / pl.len()),
-    }
-    return {name: expression.fill_nan(None) for name, expression in quantities.items()}
-
-
 @dataclass(frozen=True, eq=False)
 class Profiles:
     """The profiles of a store under one metric at one moment.
@@ -75,10 +61,15 @@ class Profiles:
         runs: one row per run: the columns of ``runs``, ``at`` (the step measured), ``blocks`` (L),
             ``rows_a_feature`` (probe rows over width),
             ``mean`` (mean change over blocks), ``null`` (mean of the row-shuffled null, where it
-            was measured) and ``QUANTITIES``.
+            was measured), ``QUANTITIES``, and ``DIAGNOSTICS``: ``slope_dfbeta``,
+            ``embedding_change`` (the change of layer 0 under the same metric) and ``saturated``
+            (the share of blocks at 0.95 of their null or more, where nulls were measured).
         blocks: one row per run and block: the columns of ``runs``, ``layer``, ``depth``,
             ``value``, ``null``.
         left_out: runs of the same selection that have no profile here, with ``reason``.
+        deleted: one row per run and ``sequence_group``, sorted: ``QUANTITIES`` without the rows
+            of that group of probe sequences. Empty before the last probe, for metrics that do not
+            compare row with row, and for runs of which some group has no profile.
     """
 
     metric: str
@@ -86,6 +77,7 @@ class Profiles:
     runs: pl.DataFrame
     blocks: pl.DataFrame
     left_out: pl.DataFrame
+    deleted: pl.DataFrame
 
 
 def measure(tables: Tables, metric: str = "procrustes", at: At = "final") -> Profiles:
@@ -110,22 +102,19 @@ def measure_each(tables: Tables, metrics: Sequence[str], at: At = "final") -> di
     scan = tables.last_profiles() if at == "final" else tables.profiles()
     nulls = {metric: f"{metric}_null" for metric in metrics}
     known = scan.collect_schema()
-    rows = (
-        scan.filter(pl.col("layer") > 0)
-        .select(
-            *["run_id", "step", "layer", "depth", "status", "steps", *metrics],
-            (pl.col("rows") / pl.col("width")).alias("rows_a_feature"),
-            *[
-                (pl.col(null) if null in known else pl.lit(None, pl.Float64)).alias(null)
-                for null in nulls.values()
-            ],
-        )
-        .collect(engine="streaming")
-    )
+    rows = scan.select(
+        *["run_id", "step", "layer", "depth", "status", "steps", *metrics],
+        (pl.col("rows") / pl.col("width")).alias("rows_a_feature"),
+        *[
+            (pl.col(null) if null in known else pl.lit(None, pl.Float64)).alias(null)
+            for null in nulls.values()
+        ],
+    ).collect(engine="streaming")
     here = rows.filter(
         (pl.col("status") == "finished")
         & (pl.col("step") == (pl.col("steps") if at == "final" else at))
     )
+    deleted = _deleted_rows(tables, metrics, at)
     if at != "final" and here.is_empty() and not rows.is_empty():
         steps = rows["step"].unique().sort().to_list()
         raise UserError(f"--at {at}: no run was probed there; probed: {_few(steps)}")
@@ -137,6 +126,12 @@ def measure_each(tables: Tables, metrics: Sequence[str], at: At = "final") -> di
                 pl.col(metric).alias("value"),
                 pl.col(nulls[metric]).alias("null"),
             ),
+            deleted.select(
+                *["run_id", "sequence_group", "layer"],
+                (pl.col(metric) if metric in NULL_METRICS else pl.lit(None, pl.Float64)).alias(
+                    "value"
+                ),
+            ),
             metric,
             at,
         )
@@ -144,25 +139,60 @@ def measure_each(tables: Tables, metrics: Sequence[str], at: At = "final") -> di
     }
 
 
-def _profiles(every_run: pl.DataFrame, here: pl.DataFrame, metric: str, at: At) -> Profiles:
-    """Return the profiles of the block rows of one moment: ``value`` and ``null`` by block."""
-    usable, incomplete = _usable(every_run, here)
-    blocks = here.filter(pl.col("run_id").is_in(usable.implode())).sort("run_id", "layer")
+def _deleted_rows(tables: Tables, metrics: Sequence[str], at: At) -> pl.DataFrame:
+    """Return the block rows of the jackknife at a moment, with those metrics that it has."""
+    return (
+        tables.jackknife()
+        .filter(
+            (pl.col("layer") > 0)
+            & (pl.col("status") == "finished")
+            & (pl.col("step") == (pl.col("steps") if at == "final" else at))
+        )
+        .select(
+            *["run_id", "sequence_group", "layer"],
+            *[metric for metric in metrics if metric in NULL_METRICS],
+        )
+        .collect(engine="streaming")
+    )
+
+
+def _profiles(
+    every_run: pl.DataFrame, here: pl.DataFrame, without: pl.DataFrame, metric: str, at: At
+) -> Profiles:
+    """Return the profiles of the rows of one moment: ``value`` and ``null`` by layer.
+
+    Args:
+        without: ``value`` by run, ``sequence_group`` and block, over the rows of the other groups.
+    """
+    layers = here.filter(pl.col("layer") > 0)
+    usable, incomplete = _usable(every_run, layers)
+    blocks = layers.filter(pl.col("run_id").is_in(usable.implode())).sort("run_id", "layer")
+    null = pl.col("null")
     runs = blocks.group_by("run_id", maintain_order=True).agg(
         pl.col("step").first().alias("at"),
         pl.len().cast(pl.Int32).alias("blocks"),
         pl.col("rows_a_feature").first(),
         pl.col("value").mean().alias("mean"),
-        pl.col("null").mean(),
-        *[expr.alias(name) for name, expr in quantity_expressions("value").items()],
+        null.mean(),
+        pl.when(null.is_not_null().all() & null.is_finite().all())
+        .then((pl.col("value") >= SATURATED * null).mean())
+        .alias("saturated"),
     )
-    joined = every_run.join(runs, on="run_id", how="inner", maintain_order="left").with_columns(
-        steepness=pl.when(pl.col("control") == "standard").then("slope_normalised")
+    embedding = here.filter(pl.col("layer") == 0).unique("run_id", keep="none")
+    runs = runs.join(
+        embedding.select("run_id", pl.col("value").fill_nan(None).alias("embedding_change")),
+        on="run_id",
+        how="left",
+    )
+    measured = (
+        every_run.join(runs, on="run_id", how="inner", maintain_order="left")
+        .join(_quantities(blocks, ["run_id"], metric), on="run_id", maintain_order="left")
+        .with_columns(_STEEPNESS)
     )
     return Profiles(
         metric,
         at,
-        joined,
+        measured.select(*every_run.columns, *_MEASURED, *QUANTITIES, *DIAGNOSTICS),
         every_run.join(
             blocks.drop("step", "rows_a_feature"),
             on="run_id",
@@ -170,18 +200,67 @@ def _profiles(every_run: pl.DataFrame, here: pl.DataFrame, metric: str, at: At) 
             maintain_order="left_right",
         ),
         _left_out(every_run, here["run_id"], usable, incomplete, metric, at),
+        _deleted(measured, without, metric),
+    )
+
+
+_MEASURED = ("at", "blocks", "rows_a_feature", "mean", "null")
+_STEEPNESS = pl.when(pl.col("control") == "standard").then("slope_normalised").alias("steepness")
+
+
+def _quantities(blocks: pl.DataFrame, keys: Sequence[str], metric: str) -> pl.DataFrame:
+    """Return the quantities of each profile, of the values of its blocks in their order."""
+    lists = blocks.group_by(keys, maintain_order=True).agg(pl.col("value"))
+    nothing = quantities(np.empty((0, 1)))
+    parts = [lists.head(0).select(keys).with_columns(pl.lit(0.0).alias(name) for name in nothing)]
+    for (count,), part in lists.group_by(pl.col("value").list.len()):
+        values = part["value"].explode().to_numpy().reshape(-1, count)
+        columns = quantities(values, FLOOR.get(metric, 0.0))
+        parts.append(part.select(keys).with_columns(pl.Series(n, v) for n, v in columns.items()))
+    return pl.concat(parts).with_columns(pl.col(nothing.keys()).fill_nan(None))
+
+
+def _deleted(runs: pl.DataFrame, without: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """Return the quantities of each run without each group, of runs that have them for all."""
+    keys = ["run_id", "sequence_group"]
+    rows = without.join(runs.select("run_id", "blocks", "control"), on="run_id", how="inner")
+    layer, value = pl.col("layer"), pl.col("value")
+    whole = (
+        ((pl.len() == pl.col("blocks").first()) & (layer.n_unique() == pl.len()))
+        & (layer.max() == pl.len())
+        & (value.is_not_null() & value.is_finite()).all()
+    )
+    usable = (
+        rows.group_by(keys)
+        .agg(whole.alias("whole"))
+        .group_by("run_id")
+        .agg(pl.col("whole").all() & (pl.len() > 1))
+        .filter("whole")["run_id"]
+    )
+    blocks = rows.filter(pl.col("run_id").is_in(usable.implode())).sort(*keys, "layer")
+    return (
+        runs.select("run_id", "control")
+        .join(_quantities(blocks, keys, metric), on="run_id", maintain_order="left")
+        .with_columns(_STEEPNESS)
+        .select(*keys, *QUANTITIES)
+        .sort(*keys)
     )
 
 
 def _usable(every_run: pl.DataFrame, here: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
     """Return the runs with a profile, each block 1..L once and finite; and those that lack one.
 
-    A missing block would change the slope without a word.
+    A missing block would change the slope without a word. How many there are is known twice: from
+    the model, and from the depth of each row.
     """
     layer, value = pl.col("layer"), pl.col("value")
     by_run = here.group_by("run_id").agg(
         (value.is_not_null() & value.is_finite()).all().alias("finite"),
-        ((layer.n_unique() == pl.len()) & (layer.max() == pl.len())).alias("once"),
+        (
+            (layer.n_unique() == pl.len())
+            & (layer.max() == pl.len())
+            & ((layer - pl.col("depth") * pl.len()).abs() < 1e-6).fill_null(value=False).all()
+        ).alias("once"),
         pl.len().alias("found"),
     )
     by_run = by_run.join(every_run.select("run_id", "model_layers"), on="run_id", how="left")
@@ -262,10 +341,10 @@ def run_summary(profiles: Profiles, digits: int = 6) -> pl.DataFrame:
         ),
         *("objective_distance", "status", "last_step", "final_loss", "seconds"),
     ]
-    quantities = [name for name in QUANTITIES if name != "steepness"]
+    numbers = [name for name in QUANTITIES if name != "steepness"]
     order = [*DEFAULT_BY, *differing, "seed", "run_id"]
     return (
-        every.select("run_id", *about, "blocks", "mean", "null", *quantities)
+        every.select("run_id", *about, "blocks", "mean", "null", *numbers, *DIAGNOSTICS)
         .sort(order)
         .with_columns(pl.selectors.float().round_sig_figs(digits))
     )

@@ -21,7 +21,7 @@ from sweeps.sources.content import difference, sources_of
 from sweeps.spec import RunSpec
 from sweeps.store.claim import alive_runs
 from sweeps.store.manifest import damage
-from sweeps.store.schema import TABLES
+from sweeps.store.schema import SORT_KEYS, TABLES
 from sweeps.store.store import RunFolder, Store, name_in
 
 
@@ -181,12 +181,17 @@ def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
     if run.run_id != folder.run_id:
         yield f"run.json is of run {run.run_id}"
     last = done["step"]
-    yield from _steps(folder, done, "steps", range(1, last + 1), unique=True)
+    yield from _steps(folder, done, "steps", range(1, last + 1))
     probed = {step for step in run.probe_steps if step <= last}
     # A run may diverge before the probe of its last step, or because of what that probe has seen.
     certain = probed - {last} if done["status"] == "diverged" else probed
-    yield from _steps(folder, done, "profiles", certain, unique=False, possible=probed)
-    yield from _steps(folder, done, "layers", range(1, last + 1), unique=False)
+    yield from _steps(folder, done, "profiles", certain, possible=probed)
+    yield from _steps(folder, done, "layers", range(1, last + 1))
+    # Only the last probe of a run that finished has it. A run that finished before there was this
+    # table has none of its parts, and is sound.
+    final = {last} if done["status"] == "finished" else set()
+    there = any(name.startswith("jackknife/") for name in done["parts"])
+    yield from _steps(folder, done, "jackknife", final if there else (), possible=final)
 
 
 def _steps(
@@ -195,20 +200,18 @@ def _steps(
     table: str,
     expected: Collection[int],
     *,
-    unique: bool,
     possible: Collection[int] | None = None,
 ) -> Iterator[str]:
     paths = [_local(folder) / name for name in done["parts"] if name.startswith(f"{table}/")]
-    rows: list[tuple[int, int]] = []
+    key = [name for name in SORT_KEYS[table] if name != "run_id"]
+    rows: list[tuple[int, ...]] = []
     for path in paths:
-        wanted = ["step"] if unique else ["step", "layer"]
         # A folder named step=3 on the way is no column.
-        part = pq.read_table(path, columns=wanted, partitioning=None)
-        layers = [0] * len(part) if unique else part["layer"].to_pylist()
-        rows += zip(part["step"].to_pylist(), layers, strict=True)
+        part = pq.read_table(path, columns=key, partitioning=None)
+        rows += zip(*(part[name].to_pylist() for name in key), strict=True)
     if len(set(rows)) != len(rows):
         yield f"{table} has a row twice"
-    steps = {step for step, _ in rows}
+    steps = {step for step, *_ in rows}
     missing = sorted(step for step in expected if step not in steps)
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""

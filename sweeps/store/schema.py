@@ -65,9 +65,28 @@ PROFILES = pa.schema(
     ]
 )
 
-TABLES: dict[str, pa.Schema] = {"steps": STEPS, "layers": LAYERS, "profiles": PROFILES}
+# The change at a run's last probe with one group of probe sequences left out at a time: how far it
+# is a matter of which texts were probed.
+JACKKNIFE = pa.schema(
+    [
+        *_KEY,
+        pa.field("layer", pa.int16()),
+        # The group that is left out, and how many rows remain.
+        pa.field("sequence_group", pa.int16()),
+        pa.field("rows", pa.int32()),
+        *[pa.field(metric, pa.float64()) for metric in NULL_METRICS],
+    ]
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "steps": STEPS,
+    "layers": LAYERS,
+    "profiles": PROFILES,
+    "jackknife": JACKKNIFE,
+}
 SORT_KEYS: dict[str, tuple[str, ...]] = {
     "steps": ("run_id", "step"),
     "layers": ("run_id", "step", "layer"),
     "profiles": ("run_id", "step", "layer"),
+    "jackknife": ("run_id", "step", "layer", "sequence_group"),
 }

@@ -25,7 +25,7 @@ from sweeps.statistics.conditions import condition_columns, everyone, layer_band
 from sweeps.statistics.profiles import measure_each
 from sweeps.store.schema import NULL_METRICS
 from sweeps.store.store import Store
-from tests.samples.planted_store import paper_runs, plant_paper
+from tests.samples.planted_paper import paper_runs, plant_paper
 
 REPEATS = 5
 CLAIMS = Path(__file__).parents[2] / "sweeps" / "library" / "paper.claims.yaml"

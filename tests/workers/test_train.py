@@ -118,6 +118,7 @@ def test_a_run_diverges_whether_or_not_a_probe_sees_it_first(store, every):
     losses = rows(store, run, "steps")["loss"].to_list()
     assert len(losses) == done["step"] < 50
     assert store.run(run.run_id).attempts()[-1]["cause"] == "diverged"
+    assert store.run(run.run_id).parts("jackknife") == []
 
 
 def test_states_that_are_not_finite_are_rows_without_numbers_and_end_the_run(store, monkeypatch):
@@ -154,6 +155,27 @@ def test_a_collapsed_layer_is_a_row_and_the_run_goes_on(store, monkeypatch):
     assert seen.filter(layer=1)["cka_distance"].is_nan().all()
     assert seen.filter(pl.col("layer") != 1)["cka_distance"].is_finite().all()
     assert len(seen) == 4 * len(run.probe_steps)
+
+    without = rows(store, run, "jackknife")
+    assert without.filter(layer=1)["procrustes"].is_nan().all()
+    assert without.filter(pl.col("layer") != 1)["procrustes"].is_finite().all()
+
+
+def test_the_last_probe_alone_is_taken_without_each_group_of_sequences(store):
+    run = make_run(probe=Probe(data=DOCS, rows=80, sequence_length=16, every=2))
+    list(train(run, store, CPU))
+    without = rows(store, run, "jackknife")
+    assert without["step"].unique().to_list() == [7]
+    assert without.select("layer", "sequence_group").n_unique() == len(without) == 4 * 16
+    last = rows(store, run, "profiles").filter(step=7)
+    # Each row is in one group, so each is left out once.
+    gone = last["rows"][0] - without.filter(layer=2)["rows"]
+    assert gone.sum() == last["rows"][0]
+    for layer in range(4):
+        whole = last.filter(layer=layer)["procrustes"][0]
+        groups = without.filter(layer=layer)["procrustes"]
+        assert groups.n_unique() == 16
+        assert abs(groups.mean() - whole) < 0.05 * whole
 
 
 def test_a_diverged_run_is_a_result_with_its_rows(store):

@@ -1,4 +1,4 @@
-"""From hidden states to the rows of the ``profiles`` table."""
+"""From hidden states to the rows of the tables ``profiles`` and ``jackknife``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sweeps.spec import METRICS, Probe
 from sweeps.store.schema import NULL_METRICS
 from workers.probes.capture import ReferenceStates, capture
+from workers.probes.row_groups import changes_without, row_groups
 from workers.probes.rows import largest_share
 from workers.probes.similarity import Incomparable, Reference, compare_with_null
 
@@ -23,12 +24,14 @@ class Measured:
     """One measurement: a row a layer, whether all states were finite, and what cannot be compared.
 
     A layer that cannot be compared has a row all the same, with NaN for every metric. ``rows`` is
-    empty on a rank that compares nothing.
+    empty on a rank that compares nothing. ``jackknife`` has a row a layer and group of probe
+    sequences, over the rows of the other groups, where that was asked for and all is finite.
     """
 
     rows: list[dict[str, Any]]
     finite: bool
     incomparable: list[str] = field(default_factory=list)
+    jackknife: list[dict[str, Any]] = field(default_factory=list)
 
 
 class DepthProbe:
@@ -44,6 +47,7 @@ class DepthProbe:
     ) -> None:
         self._probe = probe
         self._rows = reference.rows
+        self._groups = row_groups(reference.rows)
         self._backbone = backbone
         self._blocks = blocks
         self._device = device
@@ -60,8 +64,12 @@ class DepthProbe:
         except Incomparable as error:
             return str(error)
 
-    def measure(self, step: int) -> Measured:
-        """Return one row a layer, 0..L; a collective where ranks share the weights."""
+    def measure(self, step: int, *, jackknife: bool = False) -> Measured:
+        """Return one row a layer, 0..L; a collective where ranks share the weights.
+
+        With ``jackknife`` also the rows without each group of sequences, for the time of about six
+        measurements.
+        """
         states = capture(self._backbone, self._blocks, self._rows, self._device)
         rows, reasons = [], []
         for layer, (reference, state) in enumerate(zip(self._references, states, strict=False)):
@@ -83,7 +91,26 @@ class DepthProbe:
                     **metrics,
                 }
             )
-        return Measured(rows, all(bool(state.isfinite().all()) for state in states), reasons)
+        finite = all(bool(state.isfinite().all()) for state in states)
+        without = self._without_groups(states) if jackknife and finite else []
+        return Measured(rows, finite, reasons, without)
+
+    def _without_groups(self, states: list[Tensor]) -> list[dict[str, Any]]:
+        """Return a row a layer and group: the change over the rows of all other groups."""
+        rows = []
+        for layer, (reference, state) in enumerate(zip(self._references, states, strict=False)):
+            try:
+                if isinstance(reference, str):
+                    raise Incomparable(reference)
+                now = Reference.of(state.to(self._device), label=f"layer {layer}")
+            except Incomparable:
+                changes = [{"rows": len(state), **_NO_DISTANCE}] * self._groups.count
+            else:
+                x = reference.to(self._device)
+                changes = [asdict(each) for each in changes_without(x, now, self._groups)]
+            for group, change in enumerate(changes):
+                rows.append({"layer": layer, "sequence_group": group, **change})
+        return rows
 
     def _compare(
         self, reference: Reference | str, state: Tensor, layer: int, step: int
@@ -102,4 +129,5 @@ class DepthProbe:
         return {**asdict(change), **{f"{name}_null": nulls[name] for name in NULL_METRICS}}
 
 
+_NO_DISTANCE = dict.fromkeys(NULL_METRICS, math.nan)
 _NOT_COMPARABLE = dict.fromkeys([*METRICS, *(f"{name}_null" for name in NULL_METRICS)], math.nan)

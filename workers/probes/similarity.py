@@ -125,12 +125,8 @@ class Reference:
         row_energy = coordinates.square().sum(dim=1)
         spectrum = torch.linalg.eigvalsh(coordinates.T @ coordinates).clamp_min(0)
         gram_norm = float(torch.linalg.vector_norm(spectrum))
-        self_hsic = _hsic(gram_norm**2, row_energy, row_energy)
-        if self_hsic <= ROUNDING * gram_norm**2:
-            self_hsic = math.nan
-        return cls(
-            label, (n, d), mean, norm, coordinates, row_energy, spectrum, gram_norm, self_hsic
-        )
+        own = self_hsic(gram_norm, row_energy)
+        return cls(label, (n, d), mean, norm, coordinates, row_energy, spectrum, gram_norm, own)
 
     @property
     def effective_rank(self) -> float:
@@ -204,21 +200,20 @@ def compare_with_null(
 def _change(x: Reference, y: Reference) -> Change:
     core = x.coordinates.T @ y.coordinates
     cross = float(core.square().sum())
-    cka = cross / (x.gram_norm * y.gram_norm)
-    hsic = _hsic(cross, x.row_energy, y.row_energy)
     shift = float(torch.linalg.vector_norm(y.mean - x.mean))
     return Change(
-        procrustes=_procrustes(x.coordinates, y.coordinates, core),
-        cka_distance=min(1.0, max(0.0, 1.0 - cka)),
-        # max in this order keeps NaN
-        cka_distance_debiased=max(1.0 - hsic / math.sqrt(x.self_hsic * y.self_hsic), 0.0),
+        procrustes=procrustes_distance(x.coordinates, y.coordinates, core),
+        cka_distance=cka_distance(cross, x.gram_norm, y.gram_norm),
+        cka_distance_debiased=debiased_cka_distance(
+            hsic(cross, x.row_energy, y.row_energy), x.self_hsic, y.self_hsic
+        ),
         mean_shift=shift / x.norm * math.sqrt(x.shape[0]),
         scale_log_ratio=math.log(y.norm / x.norm),
         effective_rank=y.effective_rank,
     )
 
 
-def _procrustes(a: Tensor, b: Tensor, core: Tensor) -> float:
+def procrustes_distance(a: Tensor, b: Tensor, core: Tensor) -> float:
     """√(2 − 2·nuc) from the coordinates a, b (n, k) and their core aᵀb (k, k).
 
     With core = U S Vᵀ the same distance is ‖aU − bV‖_F, which subtracts before it squares. Any
@@ -235,13 +230,30 @@ def _procrustes(a: Tensor, b: Tensor, core: Tensor) -> float:
     return min(float(aligned), float(torch.linalg.matrix_norm(a - b)))
 
 
-def _hsic(cross: float, energy_x: Tensor, energy_y: Tensor) -> float:
+def hsic(cross: float, energy_x: Tensor, energy_y: Tensor) -> float:
     """HSIC₁ up to 1/(n(n−3)): ‖XᵀY‖²_F − n/(n−2)·Σkᵢlᵢ + tr K·tr L/((n−1)(n−2)).
 
     k and l, the row energies (n,), are the diagonals of K = XXᵀ and L = YYᵀ, whose traces are 1.
     """
     n = energy_x.shape[0]
     return cross - n / (n - 2) * float(energy_x @ energy_y) + 1.0 / ((n - 1) * (n - 2))
+
+
+def self_hsic(gram_norm: float, row_energy: Tensor) -> float:
+    """HSIC₁(X, X) from ‖XᵀX‖_F and the row energies (n,), NaN if it is rounding noise."""
+    found = hsic(gram_norm**2, row_energy, row_energy)
+    return math.nan if found <= ROUNDING * gram_norm**2 else found
+
+
+def cka_distance(cross: float, gram_norm_x: float, gram_norm_y: float) -> float:
+    """1 − ‖XᵀY‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F), ``cross`` being the numerator."""
+    return min(1.0, max(0.0, 1.0 - cross / (gram_norm_x * gram_norm_y)))
+
+
+def debiased_cka_distance(hsic_xy: float, self_hsic_x: float, self_hsic_y: float) -> float:
+    """1 − HSIC₁(X,Y) / √(HSIC₁(X,X)·HSIC₁(Y,Y)); NaN where a self-HSIC₁ is."""
+    # max in this order keeps NaN
+    return max(1.0 - hsic_xy / math.sqrt(self_hsic_x * self_hsic_y), 0.0)
 
 
 def _check_input(x: Tensor, label: str) -> None:

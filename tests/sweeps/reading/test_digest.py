@@ -19,7 +19,7 @@ RUNS = [run_spec("gpt2", seed=seed) for seed in (0, 1)]
 def made(place: Path, runs: list = RUNS, profile: float = 0.3) -> dict[str, str]:
     store = Store.at(str(place))
     for run in runs:
-        write_run(store, run, [0.1, profile if run.seed else 0.3])
+        write_run(store, run, [0.1, profile if run.seed else 0.3], deleted=[[0.1, 0.2]] * 3)
     save_sweep(store, "toy", runs)
     return {each.table: each.sha256 for each in digests(open_store(place, sweep="toy"))}
 

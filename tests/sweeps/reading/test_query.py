@@ -10,7 +10,7 @@ from planted_store import run_spec, write_run
 
 from sweeps.errors import UserError
 from sweeps.reading.query import QueryError, query, render, write
-from sweeps.reading.tables import Tables, open_store
+from sweeps.reading.tables import TABLE_NAMES, Tables, open_store
 from sweeps.reading.text_table import Column, text_table
 from sweeps.store.store import Store
 
@@ -19,8 +19,13 @@ from sweeps.store.store import Store
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     store = Store.at(str(tmp_path_factory.mktemp("query") / "store"))
     for seed in (0, 1):
-        write_run(store, run_spec("gpt2", seed=seed), [0.1, 0.3])
-        write_run(store, run_spec("opt", control="equal_step", seed=seed), [0.2, 0.2])
+        write_run(store, run_spec("gpt2", seed=seed), [0.1, 0.3], deleted=[[0.1, 0.2]] * 2)
+        write_run(
+            store,
+            run_spec("opt", control="equal_step", seed=seed),
+            [0.2, 0.2],
+            deleted=[[0.2, 0.2]],
+        )
     return open_store(store.root)
 
 
@@ -36,7 +41,7 @@ def test_group_by_all_averages_over_conditions(tables: Tables) -> None:
     ]
 
 
-@pytest.mark.parametrize("table", ["runs", "steps", "layers", "profiles", "attempts"])
+@pytest.mark.parametrize("table", TABLE_NAMES)
 def test_every_table_answers(tables: Tables, table: str) -> None:
     counted = query(tables, f"SELECT model, count(*) AS n FROM {table} GROUP BY ALL")
     assert set(counted["model"]) == {"gpt2", "opt"}
@@ -48,7 +53,10 @@ def test_every_table_answers(tables: Tables, table: str) -> None:
     [
         ("SELECT procrustse FROM profiles", "no column 'procrustse' in profiles; did you mean"),
         ("SELECT r.lerning_rate FROM runs r", "did you mean 'learning_rate'"),
-        ("SELECT * FROM profile", "the tables are runs, steps, layers, profiles, attempts"),
+        (
+            "SELECT * FROM profile",
+            "the tables are runs, steps, layers, profiles, jackknife, attempts",
+        ),
         ("SELEC 1", "sql parser error"),
         ("SELECT isnan(seed) FROM runs", "isnan"),
     ],

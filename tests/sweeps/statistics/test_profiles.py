@@ -1,8 +1,7 @@
-"""Quantities of a profile against numpy and scipy, and what they must obey."""
+"""The profiles of a store: which runs have one, and what stands beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,85 +10,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from planted_store import run_spec, write_run
-from scipy import stats
 
 from sweeps.errors import UserError
+from sweeps.files.whole_files import read_json, write_json
 from sweeps.reading.tables import open_store
 from sweeps.statistics.profiles import (
+    QUANTITIES,
     measure,
-    quantity_expressions,
+    measure_each,
     run_summary,
     unequal_rows,
     varied_settings,
 )
+from sweeps.statistics.quantities import quantities
 from sweeps.store.store import Store
-
-changes = st.lists(st.floats(1e-3, 1.4), min_size=2, max_size=32)
-
-
-def quantities(profile: Sequence[float]) -> dict[str, float | None]:
-    count = len(profile)
-    frame = pl.DataFrame({"d": profile, "depth": [i / count for i in range(1, count + 1)]})
-    named = {name: expr.alias(name) for name, expr in quantity_expressions("d").items()}
-    return frame.select(**named).row(0, named=True)
-
-
-@given(changes)
-def test_quantities_agree_with_numpy_and_scipy(profile: list[float]) -> None:
-    d = np.array(profile)
-    x = np.arange(1, len(d) + 1) / len(d)
-    p = d / d.sum()
-    got = quantities(profile)
-    slope = stats.linregress(x, d).slope
-    assert got["slope"] == pytest.approx(slope, rel=1e-9, abs=1e-12)
-    assert got["slope_normalised"] == pytest.approx(slope / d.mean(), rel=1e-9, abs=1e-12)
-    assert got["centre_of_mass"] == pytest.approx((x * p).sum(), rel=1e-12)
-    assert got["width"] == pytest.approx(np.exp(stats.entropy(p)) / len(d), rel=1e-12)
-    assert got["concentration_last_quarter"] == pytest.approx(p[x > 0.75].sum(), rel=1e-12)
-    if np.unique(d).size > 1:
-        assert got["spearman"] == pytest.approx(stats.spearmanr(x, d).statistic, rel=1e-9, abs=1e-9)
-    else:
-        assert got["spearman"] is None
-
-
-@given(changes, st.floats(0.01, 100))
-def test_scaling_a_profile_scales_only_its_slope(profile: list[float], factor: float) -> None:
-    before, after = quantities(profile), quantities([factor * d for d in profile])
-    assert after["slope"] == pytest.approx(factor * before["slope"], rel=1e-6, abs=1e-9 * factor)
-    for name in ("slope_normalised", "centre_of_mass", "width", "concentration_last_quarter"):
-        assert after[name] == pytest.approx(before[name], rel=1e-6, abs=1e-8)
-
-
-@given(changes)
-def test_reversing_a_profile_negates_its_slope(profile: list[float]) -> None:
-    before, after = quantities(profile), quantities(profile[::-1])
-    assert after["slope"] == pytest.approx(-before["slope"], rel=1e-6, abs=1e-9)
-    assert after["width"] == pytest.approx(before["width"], rel=1e-9)
-
-
-def test_known_profiles() -> None:
-    flat = quantities([0.5] * 8)
-    assert flat["slope"] == 0
-    assert flat["width"] == pytest.approx(1)
-    assert flat["concentration_last_quarter"] == pytest.approx(0.25)
-    last = quantities([0.0, 0.0, 0.0, 1.0])
-    assert (last["width"], last["centre_of_mass"]) == (pytest.approx(0.25), 1.0)
-    assert last["concentration_last_quarter"] == 1.0
-    assert quantities([0.1 + 0.3 * i / 6 for i in range(1, 7)])["slope"] == pytest.approx(0.3)
-
-
-def test_what_is_not_defined_is_null() -> None:
-    assert quantities([0.3])["slope"] is None
-    unchanged = quantities([0.0, 0.0, 0.0])
-    assert unchanged["slope"] == 0
-    for name in ("slope_normalised", "centre_of_mass", "width", "spearman"):
-        assert unchanged[name] is None
-    signed = quantities([-0.1, 0.2])
-    assert signed["slope"] == pytest.approx(0.6)
-    assert signed["width"] is None
 
 
 @pytest.fixture
@@ -129,7 +64,7 @@ def test_runs_without_a_profile_are_named_with_the_reason(store: Store) -> None:
     }
 
 
-@pytest.mark.parametrize("harm", ["one less", "the last", "twice"])
+@pytest.mark.parametrize("harm", ["one less", "the last", "twice", "of another depth"])
 def test_a_profile_without_every_block_once_is_none(store: Store, harm: str) -> None:
     write_run(store, run_spec(seed=0), [0.1, 0.2, 0.3, 0.4])
     folder = write_run(store, run_spec(seed=1), [0.1, 0.2, 0.3, 0.4])
@@ -138,12 +73,78 @@ def test_a_profile_without_every_block_once_is_none(store: Store, harm: str) -> 
         harmed = {
             "one less": rows.filter(pc.field("layer") != 2),
             "the last": rows.filter(pc.field("layer") != 4),
+            "of another depth": rows.set_column(
+                rows.schema.get_field_index("depth"), "depth", pc.multiply(rows["depth"], 0.5)
+            ),
             "twice": pa.concat_tables([rows, rows.filter(pc.field("layer") == 3)]),
         }
         pq.write_table(harmed[harm], part)
     profiles = measure(open_store(store.root))
     assert profiles.runs["seed"].to_list() == [0]
     assert profiles.left_out["reason"].to_list() == ["not every block has one row at its last step"]
+
+
+def test_a_last_block_that_is_missing_is_seen_where_the_model_is_not_known(store: Store) -> None:
+    folder = write_run(store, run_spec(), [0.1, 0.2, 0.3, 0.4])
+    record = read_json(folder.path / "run.json")
+    del record["facts"]["layers"]
+    write_json(folder.path / "run.json", record)
+    assert measure(open_store(store.root)).runs.height == 1
+    for part in folder.parts("profiles"):
+        pq.write_table(pq.read_table(part).filter(pc.field("layer") != 4), part)
+    assert measure(open_store(store.root)).runs.is_empty()
+
+
+def test_the_change_of_the_embedding_and_the_saturated_share_stand_beside_a_profile(
+    store: Store,
+) -> None:
+    folder = write_run(store, run_spec(), [0.2, 0.94, 0.96, 1.2])
+    for part in folder.parts("profiles"):
+        rows = pl.read_parquet(part)
+        embedding = pl.when(layer=0).then(0.07).otherwise("procrustes").alias("procrustes")
+        rows.with_columns(embedding).write_parquet(part)
+    both = measure_each(open_store(store.root), ["procrustes", "mean_shift"])
+    row = both["procrustes"].runs.row(0, named=True)
+    assert (row["embedding_change"], row["saturated"]) == (pytest.approx(0.07), 0.5)
+    assert both["procrustes"].blocks["layer"].to_list() == [1, 2, 3, 4]
+    assert both["mean_shift"].left_out.height == 1
+    for part in folder.parts("profiles"):
+        rows = pl.read_parquet(part).filter(pl.col("layer") != 0)
+        rows.with_columns(procrustes_null=pl.lit(None, pl.Float64)).write_parquet(part)
+    row = measure(open_store(store.root)).runs.row(0, named=True)
+    assert (row["embedding_change"], row["saturated"]) == (None, None)
+    assert row["slope"] is not None
+
+
+def test_profiles_without_a_group_of_sequences_have_their_own_quantities(store: Store) -> None:
+    generator = np.random.default_rng(1)
+    shapes = {"one": 6, "two": 3}
+    groups = {name: generator.uniform(0.1, 1, (5, count)) for name, count in shapes.items()}
+    for name, profiles in groups.items():
+        write_run(store, run_spec(name), profiles.mean(axis=0).tolist(), deleted=profiles.tolist())
+    write_run(store, run_spec("old"), [0.1, 0.2])
+    broken = [[0.1, 0.2], [0.1, float("nan")], [0.2, 0.3]]
+    write_run(store, run_spec("broken"), [0.1, 0.2], deleted=broken)
+    write_run(store, run_spec("short"), [0.1, 0.2], deleted=[[0.1], [0.2]])
+    found = measure_each(open_store(store.root), ["procrustes", "cka_distance", "mean_shift"])
+    names = found["procrustes"].runs.select("run_id", "model")
+    for metric, power in (("procrustes", 1), ("cka_distance", 2)):
+        deleted = found[metric].deleted.join(names, on="run_id")
+        assert deleted.height == 10
+        for name, profiles in groups.items():
+            mine = deleted.filter(model=name)
+            assert mine["sequence_group"].to_list() == [0, 1, 2, 3, 4]
+            expected = quantities(profiles**power)
+            for quantity in set(QUANTITIES) - {"steepness"}:
+                values = mine[quantity].fill_null(float("nan")).to_numpy()
+                np.testing.assert_allclose(values, expected[quantity], rtol=1e-12, atol=1e-14)
+            assert mine["steepness"].equals(mine["slope_normalised"], null_equal=True)
+    assert found["mean_shift"].deleted.is_empty()
+    early = measure(open_store(store.root), at=10)
+    assert early.runs.height == 5
+    assert early.deleted.is_empty()
+    assert early.deleted.schema == found["procrustes"].deleted.schema
+    assert measure(open_store(store.root), at=20).deleted.equals(found["procrustes"].deleted)
 
 
 def test_a_summary_has_every_run_once_with_or_without_a_profile(store: Store) -> None:

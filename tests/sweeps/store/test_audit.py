@@ -101,15 +101,30 @@ def flip(folder):
     path.write_bytes(data)
 
 
-def rewrite(folder, change):
+def rewrite(folder, change, name="steps/part-000003-000006.parquet"):
     """Change the rows of a part and its record with them: only the steps can tell."""
-    name = "steps/part-000003-000006.parquet"
     rows = change(pq.read_table(folder.path / name).to_pylist())
     table = pa.Table.from_pylist(rows, schema=pq.read_schema(folder.path / name))
     pq.write_table(table, folder.path / name)
     done = folder.done()
     done["parts"][name] = {"rows": len(rows), "sha256": file_checksum(folder.path / name)}
+    close(folder, done)
+
+
+def close(folder, done):
     write_json(folder.path / "DONE.json", sealed({k: v for k, v in done.items() if k != SEAL}))
+
+
+JACKKNIFE = "jackknife/part-000006-000007.parquet"
+
+
+def test_a_run_that_finished_before_groups_were_left_out_is_sound(store):
+    folder = store.run(RUN.run_id)
+    done = folder.done()
+    del done["parts"][JACKKNIFE]
+    (folder.path / JACKKNIFE).unlink()
+    close(folder, done)
+    assert list(audit(store)) == []
 
 
 def exchange(name, old, new):
@@ -132,6 +147,13 @@ def exchange(name, old, new):
         (lambda f: (f.path / "layers/part-000000-000003.parquet").unlink(), "is missing"),
         (lambda f: rewrite(f, lambda rows: rows[:-1]), "steps lacks step 6"),
         (lambda f: rewrite(f, lambda rows: [*rows, rows[0]]), "steps has a row twice"),
+        (lambda f: rewrite(f, lambda rows: [*rows, rows[0]], JACKKNIFE), "jackknife has a row"),
+        (lambda f: rewrite(f, lambda rows: rows[:0], JACKKNIFE), "jackknife lacks step 7"),
+        (
+            lambda f: rewrite(f, lambda rows: [*rows, {**rows[0], "step": 6}], JACKKNIFE),
+            "jackknife has step 6, which the run does not",
+        ),
+        (lambda f: (f.path / JACKKNIFE).unlink(), "is missing"),
         (lambda f: (f.path / "run.json").unlink(), "run.json is missing"),
         (lambda f: (f.path / "DONE.json").write_text("{"), "DONE.json cannot be read"),
     ],
