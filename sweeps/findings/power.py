@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy.special import nctdtr, stdtrit
 
 from sweeps.declaration.matched_seeds import FEWEST_SEEDS
-from sweeps.findings.verdicts import DELTA, ONE_BOUND
+from sweeps.findings.verdicts import DELTA, EQUIVALENCE, ONE_BOUND
 
 Verdict = Literal["persists", "collapses"]
 Floats = npt.NDArray[np.float64]

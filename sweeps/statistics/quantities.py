@@ -14,9 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-Floats = NDArray[np.float64]
+from sweeps.statistics.intervals import Floats
 
 # Below so many blocks leaving one out, or ranking them, says nothing.
 FEWEST_BLOCKS = 4
@@ -113,7 +112,9 @@ def _spearman(profiles: Floats) -> Floats:
     above = np.cumsum(np.diff(ordered, axis=1) >= TIE, axis=1)
     levels = np.zeros((runs, count), np.int64)
     np.put_along_axis(levels, order[:, 1:], above, axis=1)
-    ranks = rankdata(levels, axis=1) - (count + 1) / 2
+    lower = (levels[:, :, None] > levels[:, None, :]).sum(axis=2)
+    equal = (levels[:, :, None] == levels[:, None, :]).sum(axis=2)
+    ranks = lower + (equal + 1) / 2 - (count + 1) / 2
     blocks = np.arange(count) - (count - 1) / 2
     spread = np.sqrt((ranks**2).sum(axis=1) * (blocks @ blocks))
     return _where(spread > 0, lambda: ranks @ blocks / spread)
