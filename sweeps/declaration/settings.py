@@ -62,7 +62,7 @@ TAKEN = frozenset(
         *("sequences", "rows_left_out", "largest_share_before", "largest_share", "sequence_group"),
         *("rows_a_feature", "theil_sen", "theil_sen_low", "theil_sen_high", "slope_dfbeta"),
         *("width_beyond_slope", "width_beyond_slope_low", "width_beyond_slope_high"),
-        *("embedding_change", "saturated"),
+        *("embedding_change", "saturated", "dose", "dose_slope"),
         *("treatment", "setting", "ratio", "relative", "spread", "start", "stop", "runs"),
     )
 )

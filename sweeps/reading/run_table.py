@@ -56,6 +56,11 @@ FACTS: dict[str, type[pl.DataType]] = {
     # Null until the training-free probe has measured it for this model and objective.
     "objective_distance": pl.Float64,
 }
+# What is made of a run's rows, and so only when it is asked for; see ``dose``.
+MADE_OF_ROWS: dict[str, type[pl.DataType]] = {
+    "dose": pl.Float64,
+    "dose_slope": pl.Float64,
+}
 
 
 def run_schema(spec: type[RunSpec] = RunSpec) -> dict[str, type[pl.DataType]]:
@@ -68,6 +73,7 @@ def run_schema(spec: type[RunSpec] = RunSpec) -> dict[str, type[pl.DataType]]:
         **OUTCOME,
         **FACTS,
         **{name: dtype for name, dtype in settings.items() if name not in first},
+        **MADE_OF_ROWS,
     }
 
 
@@ -152,9 +158,13 @@ def expected_facts(spec: RunSpec) -> dict[str, Any]:
 def run_frame(
     rows: Sequence[dict[str, Any]], schema: dict[str, type[pl.DataType]] = RUN_COLUMNS
 ) -> pl.DataFrame:
-    """Return the typed table of runs, in the order given; empty where there is none."""
+    """Return the typed table of runs, in the order given; empty where there is none.
+
+    Without what is made of their rows.
+    """
+    known = {name: dtype for name, dtype in schema.items() if name not in MADE_OF_ROWS}
     return pl.DataFrame(
-        {name: [row[name] for row in rows] for name in schema}, schema=schema, strict=True
+        {name: [row[name] for row in rows] for name in known}, schema=known, strict=True
     )
 
 

@@ -1,6 +1,7 @@
 """A store as six Polars tables: runs, steps, layers, profiles, jackknife, attempts.
 
-Every table carries the columns of ``runs``, so that a question needs no join. Rows count when a
+Every table carries the columns of ``runs``, so that a question needs no join; only what is made of
+a run's rows (``MADE_OF_ROWS``) is in ``runs`` alone. Rows count when a
 closing record (DONE.json) of a finished or diverged run lists the part they are in; anything else
 in the folder is left from an attempt that did not end, and is read only on request.
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +21,14 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+from polars.io.plugins import register_io_source
 from pydantic import ValidationError
 
 from sweeps.errors import UserError
+from sweeps.reading.dose import doses
 from sweeps.reading.objective_distance import distance_key, recorded_distance
 from sweeps.reading.run_table import (
+    MADE_OF_ROWS,
     RUN_COLUMNS,
     attempt_frame,
     expected_facts,
@@ -78,8 +82,22 @@ class Tables:
     include_running: bool
 
     def runs(self) -> pl.LazyFrame:
-        """One row per run of any status; see ``run_table.run_schema``."""
-        return self._contents.runs.lazy()
+        """One row per run of any status; see ``run_table.run_schema``.
+
+        What is made of a run's rows is computed once, when a question first names it.
+        """
+        plain = self._contents.runs
+        schema = pl.Schema([*plain.schema.items(), *MADE_OF_ROWS.items()])
+
+        def source(
+            columns: list[str] | None, wanted: pl.Expr | None, first: int | None, _: int | None
+        ) -> Iterator[pl.DataFrame]:
+            rows = self._runs_with_doses if set(columns or schema) & set(MADE_OF_ROWS) else plain
+            if wanted is not None:
+                rows = rows.filter(wanted)
+            yield rows.select(columns or schema.names()).head(first or len(rows))
+
+        return register_io_source(source, schema=schema)
 
     def steps(self) -> pl.LazyFrame:
         """One row per run and optimizer step."""
@@ -106,7 +124,7 @@ class Tables:
     def attempts(self) -> pl.LazyFrame:
         """One row per attempt at a run; ``seconds`` is the attempt's, not those of the run."""
         frame = attempt_frame(self._contents.attempts).lazy()
-        runs = self.runs().drop("seconds")
+        runs = self._contents.runs.lazy().drop("seconds")
         return frame.join(runs, on="run_id", how="inner", maintain_order="left")
 
     def by_name(self) -> dict[str, pl.LazyFrame]:
@@ -117,28 +135,36 @@ class Tables:
     def _contents(self) -> _Contents:
         return _read_contents(self.store, self.planned, self.include_running)
 
+    @cached_property
+    def _runs_with_doses(self) -> pl.DataFrame:
+        runs = self._contents.runs
+        found = doses(self._rows("layers", self._contents.parts["layers"]), runs)
+        return runs.join(found, on="run_id", how="left", maintain_order="left")
+
     def _scan(self, table: str) -> pl.LazyFrame:
         return self._joined(table, self._contents.parts[table])
 
     def _joined(self, table: str, parts: list[str]) -> pl.LazyFrame:
+        runs = self._contents.runs.lazy()
+        return self._rows(table, parts).join(runs, on="run_id", how="inner")
+
+    def _rows(self, table: str, parts: list[str]) -> pl.LazyFrame:
         self.store.bring(parts)
         _require(self.store, parts)
         schema = polars_schema(TABLES[table])
         if not parts:
-            rows = pl.LazyFrame(schema=schema)
-        else:
-            # The schema is given, so that no footer is read to learn it and a part written before
-            # a column was added still counts.
-            # A path is what it says: no pattern, and no columns in the names of its folders.
-            rows = pl.scan_parquet(
-                parts,
-                schema=schema,
-                missing_columns="insert",
-                extra_columns="ignore",
-                glob=False,
-                hive_partitioning=False,
-            )
-        return rows.join(self.runs(), on="run_id", how="inner")
+            return pl.LazyFrame(schema=schema)
+        # The schema is given, so that no footer is read to learn it and a part written before a
+        # column was added still counts.
+        # A path is what it says: no pattern, and no columns in the names of its folders.
+        return pl.scan_parquet(
+            parts,
+            schema=schema,
+            missing_columns="insert",
+            extra_columns="ignore",
+            glob=False,
+            hive_partitioning=False,
+        )
 
 
 @dataclass(frozen=True, eq=False)

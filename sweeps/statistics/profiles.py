@@ -339,7 +339,15 @@ def run_summary(profiles: Profiles, digits: int = 6) -> pl.DataFrame:
             *differing,
             "seed",
         ),
-        *("objective_distance", "status", "last_step", "final_loss", "seconds"),
+        *(
+            "objective_distance",
+            "dose",
+            "dose_slope",
+            "status",
+            "last_step",
+            "final_loss",
+            "seconds",
+        ),
     ]
     numbers = [name for name in QUANTITIES if name != "steepness"]
     order = [*DEFAULT_BY, *differing, "seed", "run_id"]

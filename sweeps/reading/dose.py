@@ -1,0 +1,52 @@
+"""How unevenly a run's steps were spread over its blocks: what a control had to take away.
+
+R_l = √Σ_t r_l(t)² with r_l = ‖ΔW_l‖/‖W_l‖ of block l at step t. Embedding and head are no blocks,
+whatever the scope of the control.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+OUTSIDE_BLOCKS = ("embedding", "head")
+
+
+def doses(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:
+    """Return ``dose`` and ``dose_slope`` of the runs for which both ends of the ratio are known.
+
+    ``dose`` is max R_l / min R_l, 1 where all blocks moved alike; ``dose_slope`` the least squares
+    slope of log₂ R_l on relative depth, null where there is one block. A run is missing of which a
+    block has no row, no weight or no step.
+
+    Args:
+        layers: the rows of the table ``layers``, of any runs.
+        runs: ``run_id`` and ``model_layers``, null where the model was never loaded.
+    """
+    squared = (pl.col("update_norm") / pl.col("weight_norm")) ** 2
+    moved = (
+        layers.filter(~pl.col("group").is_in(OUTSIDE_BLOCKS))
+        .group_by("run_id", "layer")
+        .agg(pl.when(squared.is_not_null().all()).then(squared.sum()).alias("squared"))
+        .collect(engine="streaming")
+        .join(runs.select("run_id", "model_layers"), on="run_id", how="inner")
+        .sort("run_id", "layer")
+    )
+    squared, layer = pl.col("squared"), pl.col("layer")
+    depth, log2 = layer / layer.max(), squared.log(2) / 2
+    whole = (
+        (layer.n_unique() == pl.len())
+        & (layer.min() == 1)
+        & (layer.max() == pl.len())
+        & (pl.len() == pl.col("model_layers").first()).fill_null(value=True)
+        & (squared.is_finite() & (squared > 0)).fill_null(value=False).all()
+    )
+    return (
+        moved.group_by("run_id", maintain_order=True)
+        .agg(
+            whole.alias("whole"),
+            (squared.max() / squared.min()).sqrt().alias("dose"),
+            (pl.cov(depth, log2) / depth.var()).fill_nan(None).alias("dose_slope"),
+        )
+        .filter("whole")
+        .drop("whole")
+    )

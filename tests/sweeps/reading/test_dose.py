@@ -1,0 +1,160 @@
+"""How unevenly the steps of a run were spread, against a sum written out, and when it is computed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from planted_store import run_spec, write_run
+from scipy import stats
+
+from sweeps.errors import UserError
+from sweeps.findings.claim_spec import Measure
+from sweeps.reading import tables as tables_module
+from sweeps.reading.digest import digests
+from sweeps.reading.query import query
+from sweeps.reading.run_table import RUN_COLUMNS
+from sweeps.reading.tables import Tables, open_store
+from sweeps.statistics.profiles import measure
+from sweeps.store.store import RunFolder, Store
+
+PROFILE = [0.1, 0.2, 0.3]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.at(str(tmp_path / "store"))
+
+
+def change_layers(folder: RunFolder, change: pl.Expr | None = None, kept: pl.Expr | None = None):
+    for part in folder.parts("layers"):
+        rows = pl.read_parquet(part)
+        rows = rows if kept is None else rows.filter(kept)
+        (rows if change is None else rows.with_columns(change)).write_parquet(part)
+
+
+def dose_of(store: Store) -> tuple[float | None, float | None]:
+    runs = open_store(store.root).runs().select("dose", "dose_slope").collect()
+    assert runs.height == 1
+    return runs.row(0)
+
+
+def test_a_dose_is_the_sum_over_steps_written_out(store: Store) -> None:
+    folder = write_run(store, run_spec(steps=30), PROFILE)
+    norms = np.random.default_rng(0).uniform(0.5, 2, (30, 5, 2))
+    for part in folder.parts("layers"):
+        rows = pl.read_parquet(part)
+        drawn = norms[rows["step"].to_numpy() - 1, rows["layer"].to_numpy()]
+        rows.with_columns(
+            update_norm=pl.Series(drawn[:, 0]), weight_norm=pl.Series(drawn[:, 1])
+        ).write_parquet(part)
+    sizes = [
+        math.sqrt(sum((norms[t, block, 0] / norms[t, block, 1]) ** 2 for t in range(30)))
+        for block in (1, 2, 3)  # neither the embedding, 0, nor the head, 4
+    ]
+    slope = stats.linregress([1 / 3, 2 / 3, 1], np.log2(sizes)).slope
+    dose, dose_slope = dose_of(store)
+    assert dose == pytest.approx(max(sizes) / min(sizes), rel=1e-12)
+    assert dose_slope == pytest.approx(slope, rel=1e-9)
+
+
+def test_equal_steps_are_a_dose_of_one(store: Store) -> None:
+    write_run(store, run_spec(control="equal_step"), PROFILE, ratios=[1e-3] * 3)
+    assert dose_of(store) == (pytest.approx(1), pytest.approx(0, abs=1e-12))
+
+
+def test_one_block_has_a_dose_and_no_slope(store: Store) -> None:
+    write_run(store, run_spec(), [0.1])
+    assert dose_of(store) == (1.0, None)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"kept": pl.col("layer") != 2},
+        {"kept": pl.col("layer") != 3},
+        {"kept": pl.col("layer") != 1},
+        {
+            "change": pl.when(layer=2, step=7)
+            .then(0.0)
+            .otherwise("weight_norm")
+            .alias("weight_norm")
+        },
+        {"change": pl.when(layer=2).then(0.0).otherwise("update_norm").alias("update_norm")},
+        {
+            "change": pl.when(layer=1, step=3)
+            .then(None)
+            .otherwise("update_norm")
+            .alias("update_norm")
+        },
+        {
+            "change": pl.when(layer=1, step=3)
+            .then(math.nan)
+            .otherwise("update_norm")
+            .alias("update_norm")
+        },
+    ],
+    ids=["middle", "last", "first", "no weight", "no step", "null", "nan"],
+)
+def test_a_block_without_row_weight_or_step_leaves_no_dose(store: Store, harm) -> None:
+    folder = write_run(store, run_spec(), PROFILE)
+    assert None not in dose_of(store)
+    change_layers(folder, **harm)
+    assert dose_of(store) == (None, None)
+
+
+def test_doses_are_of_runs_that_count_and_of_running_ones_on_request(store: Store) -> None:
+    write_run(store, run_spec(seed=0), PROFILE)
+    write_run(store, run_spec(seed=1), PROFILE, status="diverged", stop=10)
+    write_run(store, run_spec(seed=2), PROFILE, status=None, stop=10)
+    for running, known in ((False, [True, True, False]), (True, [True] * 3)):
+        runs = open_store(store.root, include_running=running).runs().sort("seed").collect()
+        assert runs["dose"].is_not_null().to_list() == known
+
+
+@pytest.fixture
+def counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[Tables, list[int]]:
+    """Tables of two runs, and a list that grows whenever doses are computed."""
+    for seed, low in ((0, 1e-3), (1, 5e-4)):
+        ratios = [low, 1e-3, 1e-3]
+        write_run(store, run_spec(seed=seed), PROFILE, ratios=ratios, deleted=[PROFILE] * 2)
+    times: list[int] = []
+    doses = tables_module.doses
+    monkeypatch.setattr(tables_module, "doses", lambda *given: (times.append(1), doses(*given))[1])
+    return open_store(store.root), times
+
+
+def test_only_a_question_that_names_a_dose_reads_the_layers(counted) -> None:
+    tables, times = counted
+    assert len(list(digests(tables))) == 5
+    query(tables, "SELECT model, status, count(*) AS n FROM runs WHERE seed = 1 GROUP BY ALL")
+    query(tables, "SELECT count(*) FROM runs")
+    for name, frame in tables.by_name().items():
+        if name != "runs":
+            assert "dose" not in frame.collect().columns
+    assert times == []
+    answer = query(tables, "SELECT seed, dose FROM runs WHERE dose > 1.5 ORDER BY seed")
+    assert answer.rows() == [(1, pytest.approx(2))]
+    assert query(tables, "SELECT seed FROM runs WHERE dose < 1.5")["seed"].to_list() == [0]
+    assert list(tables.runs().collect().columns) == list(RUN_COLUMNS)
+    assert query(tables, "SELECT * FROM runs LIMIT 1").height == 1
+    assert times == [1]
+
+
+def test_profiles_and_claims_know_doses(counted) -> None:
+    profiles = measure(counted[0])
+    assert profiles.runs.sort("seed")["dose"].to_list() == [pytest.approx(1), pytest.approx(2)]
+    where = {"dose": {"at_least": 1.5}}
+    assert Measure(statistic="slope", reduce="mean", where=where).where.keys() == {"dose"}
+
+
+def test_a_missing_part_is_named_by_who_asks_for_a_dose(store: Store) -> None:
+    folder = write_run(store, run_spec(), PROFILE)
+    folder.part_path("layers", 0, 10).unlink()
+    tables = open_store(store.root)
+    assert tables.runs().select("model").collect().height == 1
+    with pytest.raises(UserError, match="is missing though DONE"):
+        tables.runs().select("dose").collect()
