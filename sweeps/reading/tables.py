@@ -95,7 +95,7 @@ class Tables:
             rows = self._runs_with_doses if set(columns or schema) & set(MADE_OF_ROWS) else plain
             if wanted is not None:
                 rows = rows.filter(wanted)
-            yield rows.select(columns or schema.names()).head(first or len(rows))
+            yield rows.select(columns or schema.names()).head(len(rows) if first is None else first)
 
         return register_io_source(source, schema=schema)
 
