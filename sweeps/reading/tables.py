@@ -23,7 +23,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from sweeps.errors import UserError
-from sweeps.reading.objective_distance import distance_key, recorded_distance
+from sweeps.reading.measurements import MeasuredOfRuns
 from sweeps.reading.run_table import (
     RUN_COLUMNS,
     attempt_frame,
@@ -152,7 +152,7 @@ def _read_contents(
     attempts: dict[str, list[dict[str, Any]]] = {}
     schema = RUN_COLUMNS
     last_profiles: list[str] = []
-    distances: dict[str, float | None] = {}
+    measured = MeasuredOfRuns(store)
     parts: dict[str, list[str]] = {table: [] for table in TABLES}
     wanted: list[tuple[RunFolder, RunSpec | None]]
     if planned is None:
@@ -173,11 +173,8 @@ def _read_contents(
             spec = _spec_of(folder, record)
         facts = record["facts"] if record else expected_facts(spec)
         status = done["status"] if done else "unfinished" if record else "pending"
-        key = distance_key(spec)
-        if key not in distances:
-            distances[key] = recorded_distance(store, key)
         tries = attempts[folder.run_id] = folder.attempts()
-        rows.append(run_row(spec, facts, status, done, tries, distances[key]))
+        rows.append(run_row(spec, facts, status, done, tries, measured.columns(spec)))
         if done is not None and status in ("finished", "diverged"):
             for name in sorted(done["parts"]):
                 parts[name.split("/", 1)[0]].append(f"{folder.path}/{name}")
