@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
@@ -124,7 +125,9 @@ def _distance(cosines: Floats) -> float | None:
 
 
 def _gram(a: Sequence[Sequence[Tensor]], b: Sequence[Sequence[Tensor]]) -> Floats:
-    blocks = range(len(a[0]))
-    return np.array(
-        [[[float(g[block].double() @ h[block].double()) for h in b] for g in a] for block in blocks]
-    )
+    found = []
+    for block in range(len(a[0])):
+        left = torch.stack([group[block] for group in a]).double()
+        right = torch.stack([group[block] for group in b]).double()
+        found.append((left @ right.T).numpy())
+    return np.array(found)

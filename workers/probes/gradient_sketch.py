@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from sweeps.spec import content_id
+
 WIDTH = 2**20
 # Coordinates that are hashed at once: 36 MB of buckets, signs and values.
 CHUNK = 2**21
@@ -58,7 +60,8 @@ class BlockSketch:
         self, number: int, size: int, device: torch.device
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield where a chunk of a parameter begins, and its buckets and signs."""
-        generator = torch.Generator(device).manual_seed(self._seed * 1_000_003 + number)
+        generator = torch.Generator(device)
+        generator.manual_seed(int(content_id([self._seed, number], 15), 16))
         for start in range(0, size, CHUNK):
             count = min(CHUNK, size - start)
             drawn = torch.randint(2 * self.width, (count,), generator=generator, device=device)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sweeps.spec import ModelSpec, Probe
+from sweeps.spec import ModelSpec, Probe, content_id
 from sweeps.store.schema import NULL_METRICS
 from workers.controls.layer_groups import find_blocks
 from workers.models.fit import require_known_tokens
@@ -93,7 +93,7 @@ def noise_in(
         for number, parameter in enumerate(parameters):
             kept[parameter] = parameter.detach().cpu().clone()
             generator = torch.Generator(parameter.device)
-            generator.manual_seed((seed * 1_000 + draw) * 1_000_003 + number)
+            generator.manual_seed(int(content_id([seed, draw, number], 15), 16))
             noise = torch.randn(parameter.shape, generator=generator, device=parameter.device)
             wanted = ratio * torch.linalg.vector_norm(parameter, dtype=torch.float64)
             noise *= (wanted / torch.linalg.vector_norm(noise, dtype=torch.float64)).float()
