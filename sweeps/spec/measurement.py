@@ -43,7 +43,7 @@ class Measurement(Frozen):
         run = self.run
         probe = run.probe.identity()
         probe.pop("every", None)
-        found = {
+        found: dict[str, Any] = {
             "kind": self.kind,
             "version": _VERSIONS[self.kind],
             "model": run.model.source.identity(),

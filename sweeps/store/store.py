@@ -208,9 +208,9 @@ class Store:
 
     def _folders(self, room: str) -> list[RunFolder]:
         folder = self.root / room
-        if isinstance(folder, ObjectPath) or folder.is_dir():
+        if isinstance(folder, ObjectPath):
             return [RunFolder(path) for path in sorted(folder.iterdir())]
-        return []
+        return [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
 
     @property
     def cache(self) -> Path:

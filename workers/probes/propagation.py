@@ -100,8 +100,8 @@ def noise_in(
             parameter.add_(noise.to(parameter.dtype))
         yield kept
     finally:
-        for parameter, before in kept.items():
-            parameter.copy_(before)
+        for changed, before in kept.items():
+            changed.copy_(before)
 
 
 def _prepared(state: Tensor) -> Reference | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from sweeps.reading.objective_distance import distance_key, recorded_distance
+
 from sweeps.sources.corpora import corpus_digest, standin_digest
 from sweeps.spec import (
     BuiltinData,
