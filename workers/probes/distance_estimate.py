@@ -77,13 +77,10 @@ def estimate(products: Products) -> Estimate:
     cosines = _cosines(products)
     distance = _distance(cosines)
     groups = products.aa.shape[1]
+    half = _half_width(products) if groups > 2 else None
     low = high = None
-    left = [_distance(_cosines(products.without(group))) for group in range(groups)]
-    known = np.array([value for value in left if value is not None])
-    if distance is not None and groups > 2 and len(known) == groups:
-        variance = (groups - 1) / groups * np.square(known - known.mean()).sum()
-        half = student.ppf(0.5 + CONFIDENCE / 2, groups - 1) * np.sqrt(variance)
-        low, high = float(distance - half), float(distance + half)
+    if distance is not None and half is not None:
+        low, high = distance - half, distance + half
     return Estimate(
         distance,
         low,
@@ -91,6 +88,17 @@ def estimate(products: Products) -> Estimate:
         [None if np.isnan(cosine) else float(cosine) for cosine in cosines],
         (reliability(products.aa), reliability(products.bb)),
     )
+
+
+def _half_width(products: Products) -> float | None:
+    """Return half of the interval; None where a group's loss leaves no block."""
+    groups = products.aa.shape[1]
+    left = [_distance(_cosines(products.without(group))) for group in range(groups)]
+    if None in left:
+        return None
+    values = np.array(left, dtype=np.float64)
+    variance = (groups - 1) / groups * np.square(values - values.mean()).sum()
+    return float(student.ppf(0.5 + CONFIDENCE / 2, groups - 1) * np.sqrt(variance))
 
 
 def reliability(self_products: Floats) -> float:

@@ -1,0 +1,45 @@
+"""Halves of a dataset share no row, whatever is read of them."""
+
+import pytest
+
+from workers.probes.row_halves import half_of, text_of
+
+
+def rows(count):
+    return {"text": [f"text {k}" for k in range(count)], "label": [k % 3 for k in range(count)]}
+
+
+@pytest.mark.parametrize("count", [2, 3, 255, 256, 1000, 1001])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_halves_are_disjoint_and_together_all(count, seed):
+    first, second, whole = (
+        half_of(rows(count), half, seed, 10**6, 16) for half in ("first", "second", "all")
+    )
+    assert not set(first["text"]) & set(second["text"])
+    assert sorted(first["text"] + second["text"]) == sorted(rows(count)["text"])
+    assert sorted(whole["text"]) == sorted(rows(count)["text"])
+    assert abs(len(first["text"]) - len(second["text"])) <= max(1, -(-count // 256))
+    assert all(int(t.split()[1]) % 3 == label for t, label in zip(*first.values(), strict=True))
+
+
+def test_the_cut_is_the_same_for_other_roles_and_another_for_another_seed():
+    pairs = {"anchor": rows(50)["text"], "positive": [f"code {k}" for k in range(50)]}
+    kept = half_of(pairs, "first", 1, 10**6, 16)["anchor"]
+    assert kept == half_of(rows(50), "first", 1, 10**6, 16)["text"]
+    assert kept != half_of(rows(50), "first", 2, 10**6, 16)["text"]
+
+
+def test_of_much_text_no_more_is_read_than_is_surely_enough():
+    long = {"text": ["x" * 10_000] * 5_000}
+    assert 40 <= len(half_of(long, "all", 0, 40, 16)["text"]) < 100
+    short = {"text": ["x" * 16] * 50_000}
+    assert len(half_of(short, "all", 0, 40, 16)["text"]) >= 40 * 16
+
+
+def test_one_row_has_one_half():
+    assert half_of(rows(1), "second", 0, 9, 9)["text"] == []
+
+
+def test_text_is_every_text_of_a_row_in_turn_and_no_label():
+    assert text_of({"anchor": ["a", "b"], "positive": ["c", "d"]}) == ["a", "c", "b", "d"]
+    assert text_of({"text": ["a", "b"], "label": [0, 1]}) == ["a", "b"]
