@@ -15,145 +15,62 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from sweeps.errors import Impossible, UserError
 from sweeps.sources.model_folder import no_mask_token
 from sweeps.spec import DATA_ROLES, OBJECTIVE_DEFAULTS, DataSource, Objective, RunSpec
-from workers.data.datasets import Arrays, load_rows
+from workers.data.datasets import load_rows
 from workers.data.token_cache import require_declared
 from workers.models.fit import require_fit, require_known_tokens
 from workers.models.pretrained import PretrainedModel
-from workers.objectives.objective import TrainingObjective, micro_batches
 from workers.objectives.registry import build_objective
-from workers.probes.distance_estimate import RELIABLE, Estimate, Products, estimate, reliability
-from workers.probes.gradient_sketch import BlockSketch
-from workers.probes.row_halves import Half, half_of, text_of
+from workers.probes.distance_estimate import Products, estimate
+from workers.probes.gradient_groups import MOST_BATCHES, GradientGroups, examples_of
+from workers.probes.row_halves import Half, Rows, dealt, stretches_of, text_of
 
+# Of batches on each side; so many batches are begun with, one a group.
 GROUPS = 8
-# Of one side: so many are begun with, one a group, and doubled up to so many.
-MOST_BATCHES = 256
-
-
-class Side:
-    """The gradients of one objective on one text, in groups of batches that share no example.
-
-    Batches walk through one permutation of the examples, and end where it ends. Where there are
-    fewer than ``GROUPS`` of them there are fewer groups.
-    """
-
-    def __init__(
-        self,
-        objective: TrainingObjective,
-        arrays: Arrays,
-        run: RunSpec,
-        pretrained: PretrainedModel,
-        device: torch.device,
-    ) -> None:
-        self._objective, self._arrays, self._run, self._device = objective, arrays, run, device
-        self._pretrained = pretrained
-        self._sketches = [
-            BlockSketch(list(dict.fromkeys(block.parameters())), seed=number)
-            for number, block in enumerate(pretrained.blocks)
-        ]
-        self.available = _examples(arrays) // run.batch_size
-        self.groups = min(GROUPS, self.available)
-        self._sums: list[list[Tensor]] = []
-        self._a_group = 0
-        self._reliability = 0.0
-
-    @property
-    def batches(self) -> int:
-        """How many have been read."""
-        return self._a_group * self.groups
-
-    @property
-    def reliable(self) -> bool:
-        """Whether halves of the batches agree well enough."""
-        return self._reliability >= RELIABLE
-
-    @property
-    def full(self) -> bool:
-        """Whether no batch may be added: the text ends, or there are as many as may be."""
-        return self._a_group >= min(MOST_BATCHES, self.available) // self.groups
-
-    @property
-    def text_ended(self) -> bool:
-        """Whether the text ended before the gradient was known well enough."""
-        return not self.reliable and self.available < MOST_BATCHES
-
-    def use(self, groups: int) -> None:
-        """Take so many groups, at most as many as there are; before the first batch is read."""
-        self.groups = groups
-
-    def grow(self) -> Iterator[int]:
-        """Double the batches of every group, as far as there are any; yield after each one."""
-        most = min(MOST_BATCHES, self.available) // self.groups
-        target = min(max(1, 2 * self._a_group), most)
-        torch.manual_seed(self._run.seed)
-        model = self._objective.build_model(self._pretrained).to(self._device)
-        model.eval()
-        for group in range(self.groups):
-            model.zero_grad()
-            for k in range(self._a_group, target):
-                self._add_gradient(model, k * self.groups + group + 1)
-                yield self.batches
-            added = [sketch.of_gradients() for sketch in self._sketches]
-            if len(self._sums) <= group:
-                self._sums.append(added)
-            else:
-                for total, more in zip(self._sums[group], added, strict=True):
-                    total += more
-        model.zero_grad()
-        self._a_group = target
-        vectors = self.means()
-        self._reliability = reliability(Products.of(vectors, vectors).aa)
-
-    def means(self) -> list[list[Tensor]]:
-        """Return the mean gradient of each group and block, as sketches."""
-        return [[total / self._a_group for total in group] for group in self._sums]
-
-    def _add_gradient(self, model: nn.Module, step: int) -> None:
-        """Add the gradient of a batch's mean loss.
-
-        It is cut into micro-batches where its loss is a sum over examples: one that compares them
-        with each other, as a contrastive loss does, has its own way to accumulate.
-        """
-        batch = self._objective.batch(self._arrays, self._run, step)
-        targets = max(1, self._objective.targets(batch))
-        apart = type(self._objective).accumulate is TrainingObjective.accumulate
-        size = self._run.micro_batch_size if apart else self._run.batch_size
-        for part in micro_batches(batch, size):
-            here = {name: tensor.to(self._device) for name, tensor in part.items()}
-            loss = self._objective.loss_sum(model, here) / targets
-            loss.backward()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
-class _Text:
-    """What one side reads: an objective and which rows of its data."""
+class _Side:
+    """What one side reads: an objective and which rows of its data.
 
+    ``texts_of`` is another objective, whose rows are read as plain text.
+    """
+
+    name: str
     objective: Objective
     half: Half
-    # Of another objective, whose rows are read as plain text.
     texts_of: Objective | None = None
+
+    @cached_property
+    def data(self) -> DataSource:
+        return self.objective.data
+
+    def stretches(self, run: RunSpec) -> list[Rows]:
+        """Return the rows in stretches, as many as any number of batches may need."""
+        require_declared(self.data)
+        roles = DATA_ROLES[(self.texts_of or self.objective).kind]
+        examples = MOST_BATCHES * run.batch_size
+        read = load_rows(self.data, roles)
+        found = stretches_of(read, self.half, run.seed, examples, run.sequence_length)
+        return [{"text": text_of(rows)} for rows in found] if self.texts_of else found
 
 
 class ObjectiveDistance:
     """The measurement of one model, objective and probe at one batch size and length."""
 
-    def __init__(
-        self, run: RunSpec, pretrained: PretrainedModel, cache: Path, device: torch.device
-    ) -> None:
+    def __init__(self, run: RunSpec, pretrained: PretrainedModel, device: torch.device) -> None:
         """``pretrained`` has its output head, and only its blocks have gradients from now on.
 
         Raises Impossible where model and data, as they are, leave nothing to measure.
         """
-        self._cache, self._device, self._pretrained = cache, device, pretrained
+        self._device, self._pretrained = device, pretrained
         # Of a batch and of new parameters, the seed is the probe's: runs share the measurement.
         self._run = run.model_copy(update={"seed": run.probe.seed})
         kind = run.model.source.pretraining
@@ -166,63 +83,70 @@ class ObjectiveDistance:
         for parameter in pretrained.language_model.parameters():
             parameter.requires_grad_(id(parameter) in inside)
         options = OBJECTIVE_DEFAULTS[kind]
+        common = Objective(kind=kind, data=run.objective.data, **options)
         pretraining = Objective(kind=kind, data=run.probe.data, **options)
-        on_own_text = Objective(kind=kind, data=run.objective.data, **options)
-        self._one_text = _content(run.probe.data) == _content(run.objective.data)
-        self._fine_tuning = _Text(run.objective, "second")
-        self._common = _Text(on_own_text, "first", texts_of=run.objective)
-        self._reference = self._common if self._one_text else _Text(pretraining, "all")
+        self._sides = [
+            _Side("fine-tuning", run.objective, "second"),
+            _Side("common", common, "first", texts_of=run.objective),
+        ]
+        if _content(run.probe.data) != _content(run.objective.data):
+            self._sides.append(_Side("pretraining", pretraining, "all"))
         self._found: dict[str, Any] = {}
 
     def measure(self) -> Iterator[int]:
         """Measure; yield how many batches have been read, after each one."""
-        current = self._side(self._fine_tuning)
-        reference = self._side(self._reference)
-        common = None if self._one_text else self._side(self._common)
-        sides = [side for side in (current, reference, common) if side is not None]
-        groups = min(side.groups for side in sides)
-        if groups < 2:
-            raise Impossible(
-                f"objective distance of {self._run.model.name} {self._run.objective.label}: a half"
-                f" of the text has fewer than 2 batches of {self._run.batch_size} sequences of"
-                f" {self._run.sequence_length} tokens, where 2 are the least; give more text"
-            )
+        sides, read = self._grouped(), 0
         for side in sides:
-            side.use(groups)
-        read = 0
-        for side in sides:
-            while not side.full and not (side.batches and side.reliable):
+            while not side.known:
                 for _ in side.grow():
                     read += 1
                     yield read
-        own = _estimated(reference, current)
-        shared = own if common is None else _estimated(common, current)
-        self._found = {**own, "common": shared, "groups": groups}
+        fine_tuning, common, pretraining = (*sides, sides[1])[:3]
+        on_one_text = _estimated(common, fine_tuning)
+        own = on_one_text if pretraining is common else _estimated(pretraining, fine_tuning)
+        groups = len(fine_tuning.means())
+        self._found = {**own, "common": on_one_text, "groups": groups}
 
     def result(self) -> dict[str, Any]:
         """Return what is recorded, once ``measure`` has ended."""
         return self._found
 
-    def _side(self, wanted: _Text) -> Side:
-        run, objective = self._run, build_objective(wanted.objective)
-        data = wanted.objective.data
-        require_declared(data)
-        read = DATA_ROLES[wanted.texts_of.kind] if wanted.texts_of else objective.roles
-        most = MOST_BATCHES * run.batch_size
-        rows = half_of(load_rows(data, read), wanted.half, run.seed, most, run.sequence_length)
-        if wanted.texts_of:
-            rows = {"text": text_of(rows)}
-        with _of_what_is_declared(f"{data.label}, {wanted.half} rows"):
-            if not next(iter(rows.values())):
-                raise UserError("has too few rows to be cut in two")
-            arrays = objective.tokenise(self._pretrained.tokenizer, rows, run.sequence_length)
-            require_known_tokens(
-                run.model.name,
-                self._pretrained,
-                objective.highest_token(arrays),
-                needs_head=objective.needs_head,
-            )
-        return Side(objective, arrays, run, self._pretrained, self._device)
+    def _grouped(self) -> list[GradientGroups]:
+        """Return the sides in the most groups, up to ``GROUPS``, of which each has a batch."""
+        read = [(side, side.stretches(self._run)) for side in self._sides]
+        why = ""
+        for groups in range(GROUPS, 1, -1):
+            try:
+                return [self._side(side, dealt(stretches, groups)) for side, stretches in read]
+            except _TooFew as error:
+                why = str(error)
+        sides = " or ".join(dict.fromkeys(side.data.label for side in self._sides))
+        raise Impossible(
+            f"half of the text of {sides} does not give two groups of one batch each: {why}"
+        )
+
+    def _side(self, side: _Side, groups: list[Rows]) -> GradientGroups:
+        run, objective = self._run, build_objective(side.objective)
+        arrays = []
+        for rows in groups:
+            if not any(rows.values()):
+                raise _TooFew("it has too few rows to be cut")
+            try:
+                found = objective.tokenise(self._pretrained.tokenizer, rows, run.sequence_length)
+            except UserError as error:  # often of so little text that not one sequence comes of it
+                raise _TooFew(str(error)) from error
+            if (examples := examples_of(found)) < run.batch_size:
+                raise _TooFew(f"{examples} sequences are fewer than a batch of {run.batch_size}")
+            arrays.append(found)
+        name, needs_head = run.model.name, objective.needs_head
+        with _of_what_is_declared(side.data.label):
+            highest = max(objective.highest_token(each) for each in arrays)
+            require_known_tokens(name, self._pretrained, highest, needs_head=needs_head)
+        return GradientGroups(side.name, objective, arrays, run, self._pretrained, self._device)
+
+
+class _TooFew(Exception):
+    """A group has not one batch, and why."""
 
 
 @contextmanager
@@ -234,8 +158,8 @@ def _of_what_is_declared(what: str) -> Iterator[None]:
         raise Impossible(f"{what}: {error}") from error
 
 
-def _estimated(reference: Side, current: Side) -> dict[str, Any]:
-    found: Estimate = estimate(Products.of(reference.means(), current.means()))
+def _estimated(reference: GradientGroups, current: GradientGroups) -> dict[str, Any]:
+    found = estimate(Products.of(reference.means(), current.means()))
     return {
         "distance": found.distance,
         "low": found.low,
@@ -251,10 +175,6 @@ def _estimated(reference: Side, current: Side) -> dict[str, Any]:
 
 def _number(value: float) -> float | None:
     return value if value == value else None
-
-
-def _examples(arrays: Arrays) -> int:
-    return min(len(array) for name, array in arrays.items() if name.endswith("input_ids"))
 
 
 def _content(data: DataSource) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The distance between two mean gradients from noisy groups: unbiased, honest about what it knows."""
+"""The distance between two mean gradients from noisy groups: unbiased, with an honest interval."""
 
 import numpy as np
 import pytest

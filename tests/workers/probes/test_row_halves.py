@@ -2,7 +2,13 @@
 
 import pytest
 
-from workers.probes.row_halves import half_of, text_of
+from workers.probes.row_halves import dealt, stretches_of, text_of
+
+
+def half_of(rows, half, seed, examples, length):
+    """Return the rows of all stretches of a half."""
+    (found,) = dealt(stretches_of(rows, half, seed, examples, length), 1)
+    return found or {role: [] for role in rows}
 
 
 def rows(count):
@@ -43,3 +49,14 @@ def test_one_row_has_one_half():
 def test_text_is_every_text_of_a_row_in_turn_and_no_label():
     assert text_of({"anchor": ["a", "b"], "positive": ["c", "d"]}) == ["a", "c", "b", "d"]
     assert text_of({"text": ["a", "b"], "label": [0, 1]}) == ["a", "b"]
+
+
+@pytest.mark.parametrize("groups", [2, 5, 8])
+def test_groups_share_no_stretch_and_neighbours_stay_together(groups):
+    stretches = stretches_of(rows(2048), "first", 3, 10**6, 16)
+    found = dealt(stretches, groups)
+    texts = [text for group in found for text in group["text"]]
+    assert len(texts) == len(set(texts)) == 1024
+    owner = {text: k for k, group in enumerate(found) for text in group["text"]}
+    assert all(len({owner[text] for text in one["text"]}) == 1 for one in stretches)
+    assert dealt(stretches[:1], 2)[1] == {}
