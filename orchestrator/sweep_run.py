@@ -10,13 +10,20 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.recovery import EVERYTHING, RESULTS, Choice, decide, ledger
+from orchestrator.ledger.recovery import (
+    EVERYTHING,
+    RESULTS,
+    Choice,
+    decide,
+    decide_measurements,
+    ledger,
+)
 from orchestrator.ledger.sweep_account import Listener, Plan, Room, SweepResult
 from sweeps.declaration.changes import compare_sweeps
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.sources.content import require_sources
-from sweeps.spec import RunSpec
+from sweeps.spec import Measurement, RunSpec
 from sweeps.store.audit import harmed_part, unsound_result
 from sweeps.store.store import Store
 
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
 
 
 SILENT = Listener()
+# Of the shortest run: what the longest measurement is at most said to take.
+SHORTER = 0.5
 
 
 def run_sweep(
@@ -37,7 +46,8 @@ def run_sweep(
     address: str | None = None,
     listener: Listener = SILENT,
 ) -> SweepResult:
-    """Run what is left of a sweep, of what ``choice`` admits, and return what became of it.
+    """Run and measure what is left of a sweep, of what ``choice`` admits, and return what became
+    of it.
 
     ``slots`` limits how many run side by side. ``address`` is of the Ray cluster to run on; None or
     ``local`` starts a Ray for this process. Raises UserError where a run does not fit or no cluster
@@ -45,13 +55,12 @@ def run_sweep(
     """
     plan = plan_sweep(sweep, store, choice)
     listener.planned(plan)
-    require_sources(plan.to_run)
+    require_sources([*plan.to_run, *(one.run for one in plan.to_measure)])
     store.save_sweep(sweep)
-    for action in plan.actions:
-        if action.again:
-            store.run(action.run.run_id).forget_results()
+    for work_id in plan.again:
+        store.work(work_id).forget_results()
     result = SweepResult(sweep.name, len(plan.actions) - len(plan.to_run))
-    if plan.to_run:
+    if plan.to_run or plan.to_measure:
         _carry_out(plan, slots, address, listener, result)
     result.unsound = _unsound(plan, result)
     return result
@@ -75,15 +84,18 @@ def _unsound(plan: Plan, result: SweepResult) -> dict[str, str]:
 
 
 def plan_sweep(sweep: Sweep, store: Store, choice: Choice = EVERYTHING) -> Plan:
-    """Return what ``run_sweep`` would do with each run, and what changed; starts nothing."""
-    actions = decide(sweep.runs, ledger(store), choice)
-    if sweep.name not in store.sweep_names():
-        return Plan(sweep, store, actions)
-    try:
-        before = store.load_sweep(sweep.name)
-    except UserError:
-        return Plan(sweep, store, actions, unreadable=True)
-    return Plan(sweep, store, actions, compare_sweeps(before.runs, sweep.runs))
+    """Return what ``run_sweep`` would do with each run and measurement, and what changed; starts
+    nothing."""
+    standing = ledger(store)
+    actions = decide(sweep.runs, standing, choice)
+    measures = decide_measurements(sweep.to_measure, standing, choice)
+    changes, unreadable = None, False
+    if sweep.name in store.sweep_names():
+        try:
+            changes = compare_sweeps(store.load_sweep(sweep.name).runs, sweep.runs)
+        except UserError:
+            unreadable = True
+    return Plan(sweep, store, actions, changes, unreadable, measures)
 
 
 def _carry_out(
@@ -122,24 +134,28 @@ def _carry_out(
             living()  # says so where the cause is that Ray itself is gone
             raise
     _account_for_the_rest(plan, running, result)
-    if {"cancelled", "not started"} & set(result.ended.values()):
+    if {"cancelled", "not started"} & {*result.ended.values(), *result.measured.values()}:
         result.interrupted = interruption.code
 
 
 def _account_for_the_rest(plan: Plan, running: set[str], result: SweepResult) -> None:
-    """Say of the runs that no event has ended what the store has of them: one that was told to stop
-    may have finished first."""
-    rest = [run.run_id for run in plan.to_run if run.run_id not in result.ended]
+    """Say of what no event has ended what the store has of it: a run that was told to stop may have
+    finished first."""
+    everything = [run.run_id for run in plan.to_run] + [one.work_id for one in plan.to_measure]
     standing = ledger(plan.store)
-    for run_id in rest:
-        stands = standing(run_id)
+    for work_id in everything:
+        statuses = result.status_of(work_id)
+        if work_id in statuses:
+            continue
+        stands = standing(work_id)
         if stands.state in RESULTS:
-            result.ended[run_id] = stands.state
-        elif run_id in running:
-            result.ended[run_id] = "cancelled"
-            result.kept[run_id] = stands.checkpoint
+            statuses[work_id] = stands.state
+        elif work_id in running:
+            statuses[work_id] = "cancelled"
+            if statuses is result.ended:
+                result.kept[work_id] = stands.checkpoint
         else:
-            result.ended[run_id] = "not started"
+            statuses[work_id] = "not started"
 
 
 def _note(
@@ -153,7 +169,7 @@ def _note(
         running.discard(run_id)
     elif kind == "ended":
         running.discard(run_id)
-        result.ended[run_id] = report.get("status") or "cancelled"
+        result.status_of(run_id)[run_id] = report.get("status") or "cancelled"
         if report.get("error"):
             result.errors[run_id] = report["error"]
         if report.get("mistake"):
@@ -164,7 +180,7 @@ def _note(
 def _ray(
     plan: Plan, slots: int | None, address: str | None, listener: Listener, measured: Measured
 ) -> Iterator[tuple[list[Offer], Placement, Callable[[], Sequence[ClusterNode]]]]:
-    """Yield the runs as they are offered, what a slot is, and who says which nodes live."""
+    """Yield what is offered, what a slot is, and who says which nodes live."""
     from orchestrator.connection.nodes import (
         cluster_nodes,
         connected_ray,
@@ -177,7 +193,7 @@ def _ray(
 
     if address in (None, "", "local"):
         placement, gpu_bytes = _here(slots)
-        offers = _offers(plan.to_run, plan.store, placement, gpu_bytes, measured)
+        offers = _everything(plan, placement, gpu_bytes, measured)
         with local_ray(placement):
             listener.starting(plan, Room(placement))
             yield offers, placement, own_nodes
@@ -187,7 +203,7 @@ def _ray(
         found = cluster_nodes()
         placement, gpu_bytes = place_on(found, slots), require_workers(found)
         require_store_on([node.name for node in found], plan.store.location, plan.sweep.name)
-        offers = _offers(plan.to_run, plan.store, placement, gpu_bytes, measured)
+        offers = _everything(plan, placement, gpu_bytes, measured)
         listener.starting(plan, Room(placement, address, len(found)))
         yield offers, placement, cluster_nodes
 
@@ -199,6 +215,50 @@ def _here(slots: int | None) -> tuple[Placement, float | None]:
 
     machine = Machine(cpu_count(), gpu_count())
     return place(machine, slots), gpu_bytes() if machine.gpus else None
+
+
+def _everything(
+    plan: Plan, placement: Placement, gpu_bytes: float | None, measured: Measured
+) -> list[Offer]:
+    """Return the runs as they are offered, then the measurements."""
+    runs = _offers(plan.to_run, plan.store, placement, gpu_bytes, measured)
+    before = min((offer.run.seconds for offer in runs), default=None)
+    return runs + _measurement_offers(plan.to_measure, plan.store, placement, before)
+
+
+def _measurement_offers(
+    to_measure: list[Measurement], store: Store, placement: Placement, before: float | None
+) -> list[Offer]:
+    """Return measurements as they are offered: one rank on one slot each.
+
+    What waits longest goes first, so they are said to take less than the shortest run, of
+    ``before`` seconds: runs are what a sweep is for, and measurements fill what they leave idle.
+    """
+    from orchestrator.policy.next_start import Waiting
+    from orchestrator.policy.occupancy import Demand
+    from orchestrator.sizing.estimates import measuring_seconds
+    from orchestrator.tuning.trials import Offer
+    from workers.ranks.rank_process import Job
+
+    times = {one.work_id: measuring_seconds(one) for one in to_measure}
+    longest = max(times.values(), default=1.0)
+    shrunk = 1.0 if before is None else min(1.0, SHORTER * before / longest)
+    return [
+        Offer(
+            Waiting(one.work_id, Demand(), shrunk * times[one.work_id]),
+            {
+                "run_id": one.work_id,
+                "job": Job(
+                    one.model_dump_json(),
+                    store.location,
+                    threads=placement.threads,
+                    body="workers.rank_run:measure_rank",
+                ),
+                "fresh": bool(placement.gpus),
+            },
+        )
+        for one in to_measure
+    ]
 
 
 def _offers(

@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class Impossible(UserError):
+    """What a model or its data, as declared, cannot do, however often it is asked."""
+
+
 def closest(name: str, valid: list[str] | tuple[str, ...]) -> str:
     """Return a hint naming the valid choice nearest to ``name``, or all when none is near."""
     from difflib import get_close_matches

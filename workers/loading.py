@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from sweeps.errors import UserError
+from sweeps.errors import Impossible, UserError
 from sweeps.sources.content import folder_digest, held_to_its_digest
 from sweeps.sources.model_folder import require_whole
 from sweeps.spec import FolderModel, HubModel, ModelSource, ModelSpec, StandinModel, content_id
@@ -131,7 +131,7 @@ def _refuse_missing(name: str, model: nn.Module, loading: Any, needs_head: bool)
             " saved with the weights"
         )
     if missing:
-        raise UserError(
+        raise Impossible(
             f"model {name}: its checkpoint lacks {', '.join(missing[:4])}"
             f"{' …' if len(missing) > 4 else ''}; it was not pretrained for this objective"
         )

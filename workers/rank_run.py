@@ -1,4 +1,4 @@
-"""The run that a rank process carries out: from a job's words to the training loop."""
+"""What a rank process carries out, a run or a measurement: from a job's words to the work."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-from sweeps.spec import RunSpec
+from sweeps.spec import Measurement, RunSpec
 from sweeps.store.store import Store
+from workers.measurement import measure
 from workers.progress import Progress
 from workers.ranks.notice import Notice
 from workers.ranks.process_group import Ranks
@@ -17,13 +18,26 @@ from workers.train import train
 
 def train_rank(job: Job, notice: Notice) -> Iterator[Progress]:
     """Carry out one rank of a run on the GPU that the environment leaves visible, or a CPU."""
+    ranks = _settled(job)
+    run = RunSpec.model_validate_json(job.spec)
+    store = Store.at(job.store, waits=True)
+    yield from train(run, store, ranks.device(), ranks, notice)
+
+
+def measure_rank(job: Job, notice: Notice) -> Iterator[Progress]:
+    """Carry out a measurement, by its one rank, where ``train_rank`` would train."""
+    ranks = _settled(job)
+    measurement = Measurement.model_validate_json(job.spec)
+    store = Store.at(job.store, waits=True)
+    yield from measure(measurement, store, ranks.device(), notice)
+
+
+def _settled(job: Job) -> Ranks:
     torch.set_num_threads(job.threads)
     ranks = Ranks.from_environment()
     if job.environment.get("CUDA_VISIBLE_DEVICES"):
         _require_cuda()
-    run = RunSpec.model_validate_json(job.spec)
-    store = Store.at(job.store, waits=True)
-    yield from train(run, store, ranks.device(), ranks, notice)
+    return ranks
 
 
 def _require_cuda() -> None:

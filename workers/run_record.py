@@ -8,6 +8,7 @@ import sys
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,17 +26,24 @@ def write_run_record(
     folder: RunFolder, run: RunSpec, facts: ModelFacts, device: torch.device
 ) -> None:
     """Write run.json: the resolved specification, the model's facts, and what it ran on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     record = {
         "run_id": run.run_id,
         "spec": run.model_dump(mode="json"),
         "facts": facts.as_record(),
+        **made_on(device),
+    }
+    path = folder.path / "run.json"
+    patiently(partial(write_json, path, sealed(record)), path)
+
+
+def made_on(device: torch.device) -> dict[str, Any]:
+    """Return the versions and hardware that something is made with here, as plain JSON data."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
         "versions": {"python": sys.version.split()[0], **_versions()},
         "git_commit": _git_commit(),
         "hardware": {"device": device.type, "name": name, "threads": torch.get_num_threads()},
     }
-    path = folder.path / "run.json"
-    patiently(partial(write_json, path, sealed(record)), path)
 
 
 @cache

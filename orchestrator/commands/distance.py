@@ -2,49 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import click
 
-from sweeps.errors import UserError
+from orchestrator.ledger.recovery import Choice
+from orchestrator.options import ON_CLUSTER
+from orchestrator.sweep_run import run_sweep
+from sweeps.declaration.expand import Sweep
+from sweeps.reading.measurements import recorded, refusal_of
+from sweeps.reading.text_table import Column, text_table
+from sweeps.spec import MEASUREMENTS, measurements_of
+from sweeps.store.store import Store
 
 
 @click.command()
 @click.argument("name")
-@click.option("--store", default="./store", show_default=True, help="Folder of the store.")
-@click.option(
-    "--threads", default=2, show_default=True, type=click.IntRange(1), help="CPU threads."
-)
-def command(name: str, store: str, threads: int) -> None:
+@click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
+@click.option("--slots", type=click.IntRange(min=1), help="Side by side (default: all).")
+@ON_CLUSTER
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(name: str, location: str, slots: int | None, address: str | None, as_json: bool) -> int:
     """Measure the objective distance of every model and objective of sweep NAME.
 
-    It needs no training: the cosine, block by block, between the gradient of the pretraining
-    objective and that of the fine-tuning objective. What is in the store already is not measured
-    again; the tables, claims and the report then carry it.
+    It needs no training: 1 less the cosine, block by block, between the gradients of the
+    pretraining objective and of the fine-tuning one. From now on the sweep wants it: `resume`
+    measures what is left. Runs are left alone.
     """
-    from sweeps.reading.objective_distance import distance_key, recorded_distance
-    from sweeps.store.store import Store
+    from orchestrator.display.sweep_console import SweepConsole
 
-    place = Store.at(store)
-    runs = {distance_key(run): run for run in place.load_sweep(name).runs}
-    missing = {key: run for key, run in runs.items() if recorded_distance(place, key) is None}
-    click.echo(
-        f"{len(runs)} pairs of model and objective, {len(runs) - len(missing)} measured before"
-    )
-    if not missing:
-        return
-    place.require_writable()
-    import torch
+    store = Store.at(location)
+    sweep = store.load_sweep(name)
+    store.require_writable()
+    kinds = {*sweep.measurements, "objective_distance"}
+    sweep = replace(sweep, measurements=tuple(kind for kind in MEASUREMENTS if kind in kinds))
+    console = SweepConsole(as_json)
+    choice = Choice(only="objective_distance")
+    result = run_sweep(sweep, store, slots, choice, address, console)
+    console.ended(result)
+    if not as_json:
+        click.echo("\n".join(_lines(store.reading(), sweep)))
+    return result.exit_code
 
-    from workers.probes.objective_distance import measure_objective_distance
 
-    torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    refused = 0
-    for run in missing.values():
-        label = f"{run.model.name} {run.objective.label}"
-        try:
-            click.echo(f"{label}: {measure_objective_distance(run, place, device):.4f}")
-        except UserError as error:
-            refused += 1
-            click.echo(f"{label}: not measured: {error}", err=True)
-    if refused == len(runs):
-        raise UserError(f"sweep {name!r}: no objective distance could be measured")
+def _lines(store: Store, sweep: Sweep) -> Iterator[str]:
+    """Yield a line a model and objective, then those that cannot be measured and why."""
+    rows, refused = [], []
+    for one in measurements_of(sweep.runs, ["objective_distance"]):
+        result, refusal = recorded(store, one), refusal_of(store, one)
+        model, objective = one.run.model.name, one.run.objective.label
+        if refusal is not None:
+            refused.append(f"cannot be measured: {one.label}: {refusal}")
+        if result is None:
+            continue
+        low, high = _number(result["low"]), _number(result["high"])
+        noisy = "noisy" if result["noisy"] else ""
+        common = _number((result["common"] or {}).get("distance"))
+        distance = _number(result["distance"])
+        rows.append((model, objective, distance, f"{low} to {high}", noisy, common))
+    names = ("model", "objective", "distance", "95 % interval", "", "on one text")
+    columns = [
+        Column(name, [row[k] for row in rows], right=k > 1, kept=True)
+        for k, name in enumerate(names)
+    ]
+    yield from (text_table(columns, 80)[0] if rows else [])
+    yield from refused
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -42,8 +42,9 @@ def command(location: str, fix: bool, as_json: bool) -> int:
             click.echo(f"  {finding.remedy if by_hand else 'with --fix: ' + finding.remedy}")
         for run_id in strays:
             click.echo(f"{run_id}: belongs to no sweep of the store; `forget {run_id}` drops it")
-        runs = len(store.runs())
+        runs, measured = len(store.runs()), len(store.measurements())
         said = f", {len(mended)} mended" if fix else ""
         found = f"{len(findings)} findings{said}"
-        click.echo(f"{runs} runs looked at, {found}, {len(strays)} of no sweep")
+        looked = f"{runs} runs{f' and {measured} measurements' if measured else ''} looked at"
+        click.echo(f"{looked}, {found}, {len(strays)} of no sweep")
     return 1 if len(mended) < len(findings) else 0

@@ -1,23 +1,28 @@
-"""``depthsweep forget``: throw one run's rows and records away."""
+"""``depthsweep forget``: throw the rows and records of one run or measurement away."""
 
 from __future__ import annotations
 
 import click
 
 from sweeps.errors import UserError
+from sweeps.spec import is_measurement
 from sweeps.store.claim import is_alive
 from sweeps.store.store import Store
 
 
 @click.command("forget")
-@click.argument("run_id")
+@click.argument("work_id", metavar="ID")
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
-def command(run_id: str, location: str) -> int:
-    """Remove everything the store holds of run RUN_ID; `resume` or `run` makes it anew."""
-    folder = Store.at(location).known_run(run_id)
+def command(work_id: str, location: str) -> int:
+    """Remove everything the store holds of the run or measurement ID; `resume` or `run` makes it
+    anew."""
+    folder = Store.at(location).known(work_id)
+    what = "measurement" if is_measurement(work_id) else "run"
     attempts = folder.attempts()
     if attempts and is_alive(folder, attempts[-1]):
-        raise UserError(f"run {run_id} is running (process {attempts[-1]['pid']}); stop it first")
+        raise UserError(
+            f"{what} {work_id} is running (process {attempts[-1]['pid']}); stop it first"
+        )
     folder.forget()
-    click.echo(f"forgot run {run_id}")
+    click.echo(f"forgot {what} {work_id}")
     return 0

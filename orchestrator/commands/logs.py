@@ -1,4 +1,4 @@
-"""``depthsweep logs``: what the job of a sweep said, or a run, attempt by attempt."""
+"""``depthsweep logs``: what the job of a sweep said, or a run or measurement by attempts."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import click
 
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place
+from sweeps.spec import is_measurement
 from sweeps.store.claim import is_alive
 from sweeps.store.run_log import event_text, read_events
 from sweeps.store.store import RunFolder, Store
 
 POLL_SECONDS = 0.5
-RUN_ID = re.compile(r"[0-9a-f]{12}")
+WORK_ID = re.compile(r"([a-z]+-)?[0-9a-f]{12}")
 
 
 @click.command("logs")
-@click.argument("name", metavar="NAME|RUN_ID")
+@click.argument("name", metavar="NAME|ID")
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Which attempt (default: the newest).")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the attempt ends.")
@@ -32,11 +33,11 @@ def command(
     profile_name: str | None,
     as_json: bool,
 ) -> int:
-    """Show what the job of sweep NAME said on its cluster, or the log of run RUN_ID."""
-    if RUN_ID.fullmatch(name):
+    """Show what the job of sweep NAME said on its cluster, or the log of run or measurement ID."""
+    if WORK_ID.fullmatch(name) and ("-" not in name or is_measurement(name)):
         return _run_log(name, location, attempt, follow, as_json)
     if attempt or as_json:
-        raise UserError("--attempt and --json are for the log of one run: give its RUN_ID")
+        raise UserError("--attempt and --json are for the log of one run: give its ID")
     from orchestrator.jobs.submission import find
 
     found = find(name, location, profile_name)
@@ -51,11 +52,11 @@ def command(
 
 
 def _run_log(run_id: str, location: str, attempt: int | None, follow: bool, as_json: bool) -> int:
-    folder = Store.at(location).known_run(run_id)
+    folder = Store.at(location).known(run_id)
     numbers = [record["attempt"] for record in folder.attempts()]
     number = attempt or numbers[-1]
     if number not in numbers:
-        raise UserError(f"run {run_id} has attempts {numbers[0]} to {numbers[-1]}, not {number}")
+        raise UserError(f"{run_id} has attempts {numbers[0]} to {numbers[-1]}, not {number}")
     shown = 0
     while True:
         going_on = follow and _going_on(folder, number)

@@ -14,7 +14,7 @@ from orchestrator.display.placement_table import placement_data, placement_lines
 from orchestrator.display.plan_table import needs_lines, plan_table
 from orchestrator.display.power_text import decides_data, decides_line
 from orchestrator.display.simulation_text import simulation_data, simulation_lines
-from orchestrator.ledger.recovery import decide, ledger
+from orchestrator.ledger.recovery import decide, decide_measurements, ledger
 from orchestrator.options import names_sweep, sweep_of
 from orchestrator.policy.priorities import weights_for
 from orchestrator.policy.simulation import Schedule
@@ -73,10 +73,14 @@ def command(
 def _plan_named(sweep: Sweep, location: str, as_json: bool) -> None:
     if not as_json:
         click.echo(f"{sweep.name}: {len(sweep.runs)} runs in {location}")
-    actions = decide(sweep.runs, ledger(Store.at(location)))
-    print_actions(actions, as_json)
+    standing = ledger(Store.at(location))
+    actions = decide(sweep.runs, standing)
+    measures = decide_measurements(sweep.to_measure, standing)
+    print_actions(actions, measures, as_json)
+    starting = [action.run for action in actions if action.kind == "run"]
+    starting += [one.measurement.run for one in measures if one.kind == "measure"]
     try:
-        require_sources(action.run for action in actions if action.kind == "run")
+        require_sources(starting)
     except UserError as error:
         said = f"! resume refuses to start: {error}"
         click.echo(textwrap.fill(said, 80, subsequent_indent="  "), err=True)
@@ -120,7 +124,7 @@ def _plan(
     if gantt is not None:
         click.echo(f"  chart        {gantt}")
     if location is not None:
-        kept = sum(1 for status in done.values() if status)
+        kept = sum(1 for run in sweep.runs if done[run.run_id])
         click.echo(f"in {location}: {kept} have a result, {len(sweep.runs) - kept} to run")
 
 
@@ -149,16 +153,28 @@ def _draw(sweep: Sweep, done: Schedule, summary: list[str], path: str) -> None:
 
 
 def _done(sweep: Sweep, location: str | None) -> dict[str, str | None]:
+    """Return of each run and measurement, by its id, the result the store has."""
     if location is None:
-        return dict.fromkeys((run.run_id for run in sweep.runs), None)
-    actions = decide(sweep.runs, ledger(Store.at(location)))
-    return {a.run.run_id: a.reason if a.kind == "skip" else None for a in actions}
+        ids = [run.run_id for run in sweep.runs] + [one.work_id for one in sweep.to_measure]
+        return dict.fromkeys(ids, None)
+    standing = ledger(Store.at(location))
+    found = {
+        one.measurement.work_id: one.why if one.kind == "skip" else None
+        for one in decide_measurements(sweep.to_measure, standing)
+    }
+    for action in decide(sweep.runs, standing):
+        found[action.run.run_id] = action.reason if action.kind == "skip" else None
+    return found
 
 
 def _as_data(sweep: Sweep, done: dict[str, str | None]) -> dict[str, Any]:
     return {
         "sweep": sweep.name,
         "decides": decides_data(sweep.runs),
+        "measurements": [
+            {"work_id": one.work_id, "label": one.label, "result": done[one.work_id]}
+            for one in sweep.to_measure
+        ],
         "runs": [
             {
                 "run_id": run.run_id,

@@ -51,7 +51,8 @@ def command(
     from sweeps.reading.tables import open_store
     from sweeps.report.profile_text import profile_text
     from sweeps.statistics.conditions import everyone, layer_bands, parse_by, summarise
-    from sweeps.statistics.profiles import measure, run_summary
+    from sweeps.statistics.profiles import measure
+    from sweeps.statistics.run_summary import run_summary
 
     profiles = measure(open_store(store, sweep=name), metric, moment(at))
     keys = parse_by(by, everyone(profiles))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from orchestrator.display.actions_text import print_actions
-from orchestrator.ledger.recovery import Choice, decide, ledger
+from orchestrator.ledger.recovery import Choice, decide, decide_measurements, ledger
 from orchestrator.options import ON_CLUSTER
 from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError, closest
 from sweeps.sources.content import require_sources
+from sweeps.spec import MEASUREMENTS, is_measurement
 from sweeps.store.store import Store
 
 # Not finished ones: a result is run again by its id only.
@@ -20,10 +21,10 @@ STATES = ("failed", "diverged", "cancelled", "preempted", "lost", "waiting")
 @click.command("resume")
 @click.argument("name")
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
-@click.option("--only", help="Only runs that failed, diverged, …, or one run id.")
 @click.option(
-    "--force", is_flag=True, help="Also run again what has a result (with --only RUN_ID)."
+    "--only", help="Only runs that failed, diverged, …, or one run or measurement by its id."
 )
+@click.option("--force", is_flag=True, help="Also make again what has a result (with --only ID).")
 @click.option("--dry-run", is_flag=True, help="Say what would happen to each run; start nothing.")
 @click.option("--slots", type=click.IntRange(min=1), help="Runs side by side (default: all).")
 @ON_CLUSTER
@@ -40,18 +41,23 @@ def command(
     profile_name: str | None,
     as_json: bool,
 ) -> int:
-    """Run what is left of sweep NAME, as it stands in the store."""
+    """Run and measure what is left of sweep NAME, as it stands in the store."""
     store = Store.at(location)
     sweep = store.load_sweep(name)
-    valid = [*STATES, *sweep.by_id]
+    measured = [one.work_id for one in sweep.to_measure]
+    valid = [*STATES, *sweep.by_id, *MEASUREMENTS, *measured]
     if only is not None and only not in valid:
-        hint = closest(only, STATES if not only[:1].isdigit() else list(sweep.by_id))
+        like = measured if is_measurement(only) else list(sweep.by_id)
+        words = [*STATES, *MEASUREMENTS]
+        hint = closest(only, like if only[:1].isdigit() or is_measurement(only) else words)
         raise UserError(f"--only {only}: neither a state nor a run of {name}; {hint}")
-    if force and only not in sweep.by_id:
-        raise UserError("--force runs a result again: say which with --only RUN_ID")
+    if force and only not in (*sweep.by_id, *measured):
+        raise UserError("--force makes a result again: say which with --only and its id")
     choice = Choice(only, force)
     if dry_run:
-        print_actions(decide(sweep.runs, ledger(store), choice), as_json)
+        standing = ledger(store)
+        measures = decide_measurements(sweep.to_measure, standing, choice)
+        print_actions(decide(sweep.runs, standing, choice), measures, as_json)
         return 0
     if profile_name is not None:
         if slots is not None:

@@ -13,9 +13,10 @@ import click
 
 from orchestrator.display.plan_table import control_name
 from orchestrator.ledger.pace import failures_by_cause, pace
-from orchestrator.ledger.recovery import STATES, Standing, ledger
+from orchestrator.ledger.recovery import RESULTS, STATES, Standing, ledger
 from sweeps.declaration.settings import Setting, control_options, text_of, varied
 from sweeps.errors import UserError
+from sweeps.reading.measurements import refusal_of
 from sweeps.reading.text_table import Column, text_table
 from sweeps.spec import RunSpec
 from sweeps.store.store import Store
@@ -46,10 +47,32 @@ def command(name: str | None, location: str, profile_name: str | None, as_json: 
         click.echo(f"{location} holds no sweep yet; start one with `depthsweep run`")
     for sweep, runs in reports.items():
         specs = store.load_sweep(sweep).runs
-        click.echo("\n".join([*_text(sweep, specs, runs), *_live(location, sweep, profile_name)]))
+        lines = [*_text(sweep, specs, runs), *_measured(store, sweep)]
+        click.echo("\n".join([*lines, *_live(location, sweep, profile_name)]))
     for line in _strays(store):
         click.echo(line)
     return 0
+
+
+def _measured(store: Store, name: str) -> list[str]:
+    """Return a line on the training-free measurements that a sweep wants, and what ails others."""
+    wanted = store.load_sweep(name).to_measure
+    if not wanted:
+        return []
+    standing = ledger(store)
+    states = {one.work_id: standing(one.work_id).state for one in wanted}
+    done = sum(state in RESULTS for state in states.values())
+    lines = ["", f"measured {done} of {len(wanted)}"]
+    other = Counter(state for state in states.values() if state not in (*RESULTS, "waiting"))
+    if other:
+        lines[1] += f" ({', '.join(f'{other[state]} {state}' for state in STATES if other[state])})"
+    for one in wanted:
+        if (refusal := refusal_of(store, one)) is not None:
+            lines.append(f"cannot be measured: {one.label}: {refusal}")
+        elif states[one.work_id] == "failed":
+            newest = store.work(one.work_id).newest_attempt() or {}
+            lines.append(f"failed {one.work_id} {one.label}: {_last_line(newest.get('error'))}")
+    return lines
 
 
 def _live(location: str, sweep: str, profile_name: str | None) -> list[str]:

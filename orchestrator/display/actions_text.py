@@ -8,25 +8,31 @@ from collections.abc import Iterator
 
 import click
 
-from orchestrator.ledger.recovery import RESULTS, Action
+from orchestrator.ledger.recovery import RESULTS, Action, MeasureAction
+from orchestrator.ledger.sweep_account import Plan
 from sweeps.declaration.settings import run_labels
+from sweeps.spec import counted
 
 # Runs named under each line that is neither "finished" nor "new".
 NAMED = 5
 
 
-def actions_json(actions: list[Action]) -> str:
-    """Return every run's action and its reason."""
+def actions_json(actions: list[Action], measures: list[MeasureAction]) -> str:
+    """Return every run's action and its reason, then every measurement's."""
     rows = [{"run_id": a.run.run_id, "action": a.kind, "reason": a.reason} for a in actions]
+    rows += [
+        {"work_id": one.measurement.work_id, "action": one.kind, "reason": one.why}
+        for one in measures
+    ]
     return json.dumps(rows, indent=1)
 
 
-def print_actions(actions: list[Action], as_json: bool) -> None:
-    """Print what would happen to each run, and why."""
+def print_actions(actions: list[Action], measures: list[MeasureAction], as_json: bool) -> None:
+    """Print what would happen to each run and measurement, and why."""
     if as_json:
-        click.echo(actions_json(actions))
+        click.echo(actions_json(actions, measures))
     else:
-        click.echo("\n".join(action_lines(actions)))
+        click.echo("\n".join((*action_lines(actions), *measure_action_lines(measures))))
 
 
 def action_lines(actions: list[Action]) -> Iterator[str]:
@@ -54,6 +60,33 @@ def summary_lines(actions: list[Action]) -> Iterator[str]:
             yield f"{len(same)} already {why}: skipped"
         else:
             yield f"{len(same)} skipped: {why}"
+
+
+def measure_lines(plan: Plan) -> Iterator[str]:
+    """Yield a line for what is measured without training, and one for what is left of it."""
+    if not plan.measures:
+        return
+    left = [one for one in plan.measures if one.kind == "measure"]
+    if left:
+        yield f"measures {counted(one.measurement for one in left)} (training-free)"
+    results = sum(one.why in RESULTS for one in plan.measures if one.kind == "skip")
+    if results:
+        yield f"{results} already measured: skipped"
+
+
+def measure_action_lines(measures: list[MeasureAction]) -> Iterator[str]:
+    """Yield a line for each kind of action on measurements and its reason, and the first ids."""
+    groups: dict[tuple[str, str], list[MeasureAction]] = {}
+    for one in measures:
+        groups.setdefault((one.kind, one.why), []).append(one)
+    for (kind, why), same in groups.items():
+        yield f"{kind:<7} {len(same):>2}  {why}: {counted(one.measurement for one in same)}"
+        if why == "new" or kind == "skip":
+            continue
+        for one in same[:NAMED]:
+            yield f"{'':<12}{one.measurement.work_id} {one.measurement.label}"
+        if same[NAMED:]:
+            yield f"{'':<12}and {len(same) - NAMED} more; --json names every one"
 
 
 def _alike(actions: list[Action]) -> dict[tuple[str, str], list[Action]]:

@@ -19,11 +19,13 @@ HOST = "127.0.0.1"
 
 
 def store_state(store: Store, sweep: str) -> str:
-    """Return a short text that changes whenever a run of the sweep has new rows or has ended."""
-    runs = store.load_sweep(sweep).runs
+    """Return a short text that changes whenever a run of the sweep has new rows or has ended, or
+    something was measured."""
+    runs, digest = store.load_sweep(sweep).runs, hashlib.sha256()
     if isinstance(store.root, ObjectPath):
         return _objects_state(store.root, {run.run_id for run in runs})
-    digest = hashlib.sha256()
+    for measured in store.measurements():
+        digest.update(f"{measured.run_id} {(measured.path / 'DONE.json').exists()}".encode())
     for run in runs:
         folder = store.root / "runs" / run.run_id
         for path in (folder, folder / "steps", folder / "attempts"):
@@ -40,6 +42,9 @@ def _objects_state(root: ObjectPath, run_ids: set[str]) -> str:
             # The record of an attempt is a heartbeat too: that it is there is what counts.
             version = "" if name.startswith("attempts/") else entry.version
             digest.update(f"{key} {version}\n".encode())
+    for key, entry in (root / "measurements").entries().items():
+        if key.endswith("/DONE.json"):
+            digest.update(f"{key} {entry.version}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from orchestrator.sizing.cost import estimate, probed_tokens, width_of
 from orchestrator.sizing.estimates import ASSUMED_FLOPS
 from sweeps.declaration.expand import Sweep
-from sweeps.spec import HubData, HubModel, RunSpec
+from sweeps.spec import HubData, HubModel, RunSpec, counted
 
 # Of a model so narrow that a row more or less shows.
 MINIMUM_WIDTH = 16
@@ -57,6 +57,8 @@ def needs_lines(sweep: Sweep) -> list[str]:
     ]
     if datasets:
         lines.append(f"             {', '.join(sorted(datasets))}")
+    if sweep.to_measure:
+        lines.append(f"  measures   {counted(sweep.to_measure)} (training-free)")
     return [*lines, *_unequal_rows(sweep)]
 
 

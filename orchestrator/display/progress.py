@@ -23,42 +23,57 @@ LINE_SECONDS = 30.0
 
 @dataclass
 class _Running:
-    run: RunSpec
+    work_id: str
     since: float
+    # Of how many; 0 where that is not known before.
+    steps: int = 0
     step: int = 0
     loss: float | None = None
+
+    @property
+    def reached(self) -> str:
+        """How far it is, for people."""
+        if not self.step:
+            return "preparing"
+        return f"{self.step}/{self.steps}" if self.steps else f"{self.step} read"
 
 
 @dataclass
 class Board:
     """The state of a sweep as told by events; knows nothing of Ray or of a terminal.
 
-    ``labels`` says of each run what it is and what tells it from the others of its sweep.
+    ``labels`` says of each run what it is and what tells it from the others of its sweep, and of
+    each of the ``measurements`` what it is of. ``measured`` is to them what ``ended`` is to runs.
     """
 
     runs: dict[str, RunSpec]
     labels: dict[str, str]
+    measurements: tuple[str, ...] = ()
     began: float = field(default_factory=time.monotonic)
     running: dict[str, _Running] = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     # Step of the checkpoint that each run continued from, for those that did.
     resumed: dict[str, int] = field(default_factory=dict)
 
     def apply(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
-        """Take in one event of a run; see ``orchestrator.tuning.admission.Event``."""
+        """Take in one event of a run or measurement; see ``tuning.admission.Event``."""
         if report.get("resumed_from"):
             self.resumed[run_id] = report["resumed_from"]
         if kind == "started":
-            self.running[run_id] = _Running(self.runs[run_id], time.monotonic())
+            run = self.runs.get(run_id)
+            self.running[run_id] = _Running(run_id, time.monotonic(), run.steps if run else 0)
         if run_id in self.running and report.get("step") is not None:
             self.running[run_id].step = report["step"]
             self.running[run_id].loss = report.get("loss")
+            self.running[run_id].steps = report.get("steps") or self.running[run_id].steps
         if kind in ("lost", "preempted"):
             self.running.pop(run_id, None)
         if kind == "ended":
             self.running.pop(run_id, None)
-            self.ended[run_id] = report.get("status") or "cancelled"
+            ended = self.ended if run_id in self.runs else self.measured
+            ended[run_id] = report.get("status") or "cancelled"
             if report.get("error"):
                 self.errors[run_id] = report["error"]
 
@@ -71,16 +86,17 @@ class Board:
         return sum(1 for value in self.ended.values() if value == status)
 
     def seconds_left(self) -> float | None:
-        """Time left at the pace so far, in estimated FLOPs; None before a run has ended.
+        """Time left for runs at the pace so far, in estimated FLOPs; None before one has ended.
 
         Before that, what was measured is mostly what runs share: imports, a stand-in's pretraining.
         """
-        if not self.ended:
+        if not self.ended or len(self.ended) == len(self.runs):
             return None
         total = sum(self._flops.values())
         done = sum(self._flops[run_id] for run_id in self.ended)
         for run_id, state in list(self.running.items()):
-            done += self._flops[run_id] * state.step / state.run.steps
+            if state.steps:
+                done += self._flops.get(run_id, 0.0) * state.step / state.steps
         elapsed = time.monotonic() - self.began
         return elapsed * (total - done) / done
 
@@ -139,7 +155,8 @@ class Display:
             seconds = now - started.since if started else 0.0
             loss = report.get("loss")
             detail = f" loss {loss:.4f}" if isinstance(loss, float) else ""
-            self._say(self._board.ended[run_id], run_id, f"{detail} {seconds:.0f} s")
+            how = {**self._board.ended, **self._board.measured}[run_id]
+            self._say(how, run_id, f"{detail} {seconds:.0f} s")
             self._said.set()
             if report.get("error"):
                 self._console.print(f"          {report['error']}", markup=False, soft_wrap=True)
@@ -151,6 +168,8 @@ class Display:
     def _summary(self) -> str:
         board = self._board
         parts = [f"{len(board.ended)}/{len(board.runs)} runs", f"{len(board.running)} running"]
+        if board.measurements:
+            parts.insert(1, f"{len(board.measured)}/{len(board.measurements)} measured")
         parts += [f"{board.count(s)} {s}" for s in ("failed", "diverged") if board.count(s)]
         left = board.seconds_left()
         if left is not None:
@@ -162,9 +181,9 @@ class Display:
         for state in list(self._board.running.values()):
             loss = "" if state.loss is None else f"loss {state.loss:.4f}"
             table.add_row(
-                Text(self._board.labels[state.run.run_id], overflow="fold"),
-                ProgressBar(total=state.run.steps, completed=state.step, width=12),
-                f"{state.step}/{state.run.steps}" if state.step else "preparing",
+                Text(self._board.labels[state.work_id], overflow="fold"),
+                ProgressBar(total=state.steps or None, completed=state.step, width=12),
+                state.reached,
                 loss,
             )
         return Group(Text(self._summary(), style="bold"), table)

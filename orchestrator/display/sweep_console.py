@@ -13,7 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from orchestrator.display.actions_text import summary_lines
+from orchestrator.display.actions_text import measure_lines, summary_lines
 from orchestrator.display.progress import Board, Display
 from orchestrator.ledger.sweep_account import Listener, Plan, Room, SweepResult
 from sweeps.declaration.settings import run_labels, text_of
@@ -35,22 +35,30 @@ class SweepConsole(Listener):
         self._console.print(
             f"{plan.sweep.name}: {len(plan.sweep.runs)} runs in {location_of(plan.store)}"
         )
-        for line in (*change_lines(plan), *summary_lines(plan.actions)):
+        for line in (*change_lines(plan), *summary_lines(plan.actions), *measure_lines(plan)):
             self._console.print(f"  {line}", markup=False)
-        if not plan.to_run:
+        if not plan.to_run and not plan.to_measure:
             self._console.print("  nothing to do: every run has a result")
 
     def starting(self, plan: Plan, room: Room) -> None:
         """Say where runs will be started."""
-        self._board = Board({run.run_id: run for run in plan.to_run}, run_labels(plan.sweep.runs))
+        measured = {one.work_id: one.label for one in plan.to_measure}
+        self._board = Board(
+            {run.run_id: run for run in plan.to_run},
+            {**run_labels(plan.sweep.runs), **measured},
+            tuple(measured),
+        )
         self._display = Display(self._board, self._console)
         if room.address is not None:
             where = f"  on the Ray cluster at {room.address}: {room.nodes} nodes"
             self._console.print(where, markup=False)
         side = f"on {room.placement.slots} GPUs"
         if not room.placement.gpus:
-            side = f"{min(room.placement.slots, len(plan.to_run))} side by side"
-        self._console.print(f"  {len(plan.to_run)} to run, {side}")
+            waiting = len(plan.to_run) + len(plan.to_measure)
+            side = f"{min(room.placement.slots, waiting)} side by side"
+        said = [f"{len(plan.to_run)} to run"] if plan.to_run else []
+        said += [f"{len(plan.to_measure)} to measure"] if plan.to_measure else []
+        self._console.print(f"  {', '.join(said)}, {side}")
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -59,7 +67,7 @@ class SweepConsole(Listener):
             yield
 
     def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
-        """Show what is new of a run."""
+        """Show what is new of a run or measurement."""
         self._display.event(run_id, kind, report)
 
     def ended(self, result: SweepResult) -> None:
@@ -72,16 +80,17 @@ class SweepConsole(Listener):
             summary = {
                 "sweep": result.sweep,
                 "runs": result.ended,
+                "measurements": result.measured,
                 "errors": result.errors,
                 "skipped": result.skipped,
                 "unsound": result.unsound,
             }
             click.echo(json.dumps(summary, indent=1))
         if result.ended:
-            counts = sorted(Counter(result.ended.values()).items())
-            said = ", ".join(f"{count} {status}" for status, count in counts)
             skipped = f", {result.skipped} skipped" if result.skipped else ""
-            self._console.print(f"{result.sweep}: {said}{skipped}")
+            self._console.print(f"{result.sweep}: {_counts(result.ended)}{skipped}")
+        if result.measured:
+            self._console.print(f"{result.sweep}: measurements: {_counts(result.measured)}")
         for run_id, why in list(result.unsound.items())[:NAMED]:
             said = f"run {run_id} is said to have a result, but {why}"
             self._console.print(said, markup=False, soft_wrap=True)
@@ -99,6 +108,15 @@ class SweepConsole(Listener):
         elif "failed" in result.ended.values():
             said = "the traceback of a failed run: runs/<run id>/attempts/ in the store"
             self._console.print(said)
+        elif "failed" in result.measured.values():
+            said = "the traceback of a failed measurement: measurements/<id>/attempts/ in the store"
+            self._console.print(said)
+
+
+def _counts(statuses: dict[str, str]) -> str:
+    """Return how many have each status: 1 failed, 4 finished."""
+    counts = sorted(Counter(statuses.values()).items())
+    return ", ".join(f"{count} {status}" for status, count in counts)
 
 
 def _span(word: str, numbers: list[int]) -> str:

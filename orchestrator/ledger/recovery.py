@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from sweeps.spec import RunSpec
+from sweeps.spec import Measurement, RunSpec
 from sweeps.store.claim import is_alive
 from sweeps.store.store import RunFolder, Store
 
@@ -30,8 +30,8 @@ class Standing:
 class Choice:
     """What a user asked for beyond "whatever is left".
 
-    ``only`` restricts to runs in a state (failed, diverged, …) or to one run id; ``force`` runs
-    again what has a result.
+    ``only`` restricts to runs in a state (failed, diverged, …), to one run or measurement by its
+    id, or to the measurements of a kind; ``force`` does again what has a result.
     """
 
     only: str | None = None
@@ -63,6 +63,16 @@ class Action:
         return f"{self.why}, continues {origin}"
 
 
+@dataclass(frozen=True)
+class MeasureAction:
+    """What happens to one measurement, and why; ``again`` throws a result away first."""
+
+    measurement: Measurement
+    kind: Literal["measure", "skip"]
+    why: str
+    again: bool = False
+
+
 def decide(
     runs: Iterable[RunSpec], standing: Callable[[str], Standing], choice: Choice = EVERYTHING
 ) -> list[Action]:
@@ -89,12 +99,35 @@ def _decide(run: RunSpec, standing: Standing, choice: Choice) -> Action:
     return Action(run, "run", state, start=standing.checkpoint)
 
 
+def decide_measurements(
+    measurements: Iterable[Measurement],
+    standing: Callable[[str], Standing],
+    choice: Choice = EVERYTHING,
+) -> list[MeasureAction]:
+    """Return the action of each measurement, in order; one has no checkpoint to continue from."""
+    return [_decide_measurement(one, standing(one.work_id), choice) for one in measurements]
+
+
+def _decide_measurement(
+    measurement: Measurement, standing: Standing, choice: Choice
+) -> MeasureAction:
+    state = standing.state
+    if choice.only not in (None, measurement.work_id, measurement.kind):
+        return MeasureAction(measurement, "skip", f"{state}, not asked for")
+    if state in RESULTS:
+        if choice.force:
+            return MeasureAction(measurement, "measure", "measured again as asked", again=True)
+        return MeasureAction(measurement, "skip", state)
+    return MeasureAction(measurement, "measure", "new" if state == "waiting" else state)
+
+
 def ledger(store: Store) -> Callable[[str], Standing]:
-    """Return the standing of runs of a store, read when asked; of an object store, read now."""
+    """Return the standing of runs and measurements of a store by their ids, read when asked; of an
+    object store, read now."""
     store = store.reading()
 
-    def standing(run_id: str) -> Standing:
-        folder = store.run(run_id)
+    def standing(work_id: str) -> Standing:
+        folder = store.work(work_id)
         done = folder.done()
         if done is not None:
             return Standing(done["status"])

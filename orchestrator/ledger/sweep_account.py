@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.ledger.recovery import Action
+from orchestrator.ledger.recovery import Action, MeasureAction
 from orchestrator.sizing.placement import Placement
 from sweeps.declaration.changes import Changes
 from sweeps.declaration.expand import Sweep
-from sweeps.spec import RunSpec
+from sweeps.spec import Measurement, RunSpec, is_measurement
 from sweeps.store.store import Store
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep is about to do: an action a run, and what changed since the store last ran it.
+    """What a sweep is about to do: an action a run and one a measurement, and what changed since
+    the store last ran it.
 
     ``changes`` is None where the store did not know the sweep; ``unreadable`` says that what it
     recorded of it cannot be read, and is written anew.
@@ -28,10 +29,21 @@ class Plan:
     actions: list[Action]
     changes: Changes | None = None
     unreadable: bool = False
+    measures: list[MeasureAction] = field(default_factory=list)
 
     @property
     def to_run(self) -> list[RunSpec]:
         return [action.run for action in self.actions if action.kind == "run"]
+
+    @property
+    def again(self) -> list[str]:
+        """The ids of what has a result that is thrown away first."""
+        runs = [action.run.run_id for action in self.actions if action.again]
+        return runs + [one.measurement.work_id for one in self.measures if one.again]
+
+    @property
+    def to_measure(self) -> list[Measurement]:
+        return [one.measurement for one in self.measures if one.kind == "measure"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,8 @@ class Listener:
         """Take in where runs will be started."""
 
     def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
-        """Take in an event of a run; see ``orchestrator.tuning.admission.Event``."""
+        """Take in an event of a run or measurement, by its id; see
+        ``orchestrator.tuning.admission.Event``."""
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -71,6 +84,8 @@ class SweepResult:
     ``mistakes`` are the failed runs of which what was wrong is the user's to mend, such as a file
     that was edited meanwhile. ``unsound`` has what is wrong with runs that are said to have a
     result and whose files are not what their record says, of this time or an earlier one.
+    ``measured`` has a status for each measurement that was started, by its id, and is no part of
+    ``ended``; what is said of errors and mistakes is said of them, too.
     """
 
     sweep: str
@@ -82,14 +97,20 @@ class SweepResult:
     mistakes: set[str] = field(default_factory=set)
     unsound: dict[str, str] = field(default_factory=dict)
     interrupted: int | None = None
+    measured: dict[str, str] = field(default_factory=dict)
+
+    def status_of(self, work_id: str) -> dict[str, str]:
+        """Return where the status of a run, or of a measurement, is kept."""
+        return self.measured if is_measurement(work_id) else self.ended
 
     @property
     def exit_code(self) -> int:
-        """0 when every run has a result, 1 otherwise; 2 where nothing but mistakes of the user's
-        stands in the way; 130 interrupted, 143 terminated."""
+        """0 when every run and measurement has a result, 1 otherwise; 2 where nothing but mistakes
+        of the user's stands in the way; 130 interrupted, 143 terminated."""
         if self.interrupted is not None:
             return self.interrupted
-        failed = {run_id for run_id, status in self.ended.items() if status == "failed"}
+        statuses = {**self.ended, **self.measured}
+        failed = {work_id for work_id, status in statuses.items() if status == "failed"}
         if self.unsound or failed - self.mistakes:
             return 1
         return 2 if failed else 0

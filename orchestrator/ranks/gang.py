@@ -96,7 +96,7 @@ def _close(gang: Gang, job: Job, error: BaseException) -> BaseException:
     process is there, or on another node, is left alone, and a successor finds it silent.
     """
     kinds = {RankLost: "lost", RunBroken: "failed"}
-    folder = Store.at(job.store).run(gang.run_id)
+    folder = Store.at(job.store).work(gang.run_id)
     with contextlib.suppress(OSError):
         newest = folder.newest_attempt()
         if newest is not None and is_dead_here(newest):

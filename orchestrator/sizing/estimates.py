@@ -12,10 +12,15 @@ from dataclasses import dataclass, replace
 
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import UNITS, Demand
-from orchestrator.sizing.cost import estimate
+from orchestrator.sizing.cost import (
+    ASSUMED_PARAMETERS,
+    estimate,
+    parameter_count,
+    probed_tokens,
+)
 from orchestrator.sizing.memory import estimate_memory, shape_of
 from orchestrator.sizing.placement import placed
-from sweeps.spec import RunSpec
+from sweeps.spec import Measurement, RunSpec
 from sweeps.store.store import Store
 
 # 35 % of what one H100 does in dense bf16: half is a good run, a third a common one.
@@ -24,6 +29,8 @@ ASSUMED_FLOPS = 0.35 * 989e12
 START_SECONDS = 20.0
 # More runs on one GPU than this gain nothing: each has its own context, kernels and CPU process.
 RUNS_PER_GPU = 4
+# Of a measurement: forwards of the whole probe, and batches of all sides of a distance.
+PROBES, BATCHES = 21, 3 * 64
 # Of a shared GPU's memory, what estimates leave free: they are estimates, and nobody is isolated.
 SHARED_MARGIN = 0.15
 
@@ -74,6 +81,22 @@ def expected_seconds(run: RunSpec, demand: Demand, measured: Measured) -> float:
     if found is not None:
         return found
     return START_SECONDS + estimate(run).flops / ASSUMED_FLOPS / demand.total
+
+
+def measuring_seconds(measurement: Measurement) -> float:
+    """Return the seconds that a measurement is expected to take on one GPU, by FLOPs.
+
+    A propagation reads the probe's tokens once a draw; a distance usually reads some dozens of
+    batches forwards and backwards, on each of up to three sides.
+    """
+    run = measurement.run
+    known = parameter_count(run.model.source)
+    if measurement.kind == "propagation":
+        operations = 2.0 * PROBES * probed_tokens(run)
+    else:
+        operations = 6.0 * BATCHES * run.batch_size * run.sequence_length
+    parameters = ASSUMED_PARAMETERS if known is None else known
+    return START_SECONDS + operations * parameters / ASSUMED_FLOPS
 
 
 def demand_of(

@@ -1,4 +1,4 @@
-"""The adapter between a Tune trial and one run of ``workers``.
+"""The adapter between a Tune trial and one run, or one measurement, of ``workers``.
 
 A trial is a stretch of a run's progress at a time, so Tune hears of it without a callback bus, and
 stopping a trial is closing the progress. The trial's process supervises, the run's ranks are
@@ -22,7 +22,7 @@ from typing import Any
 from ray import tune
 
 from orchestrator.ranks.gang import Gang, RankLost, RunBroken, assignment, gang_progress
-from sweeps.spec import RunSpec
+from sweeps.spec import RunSpec, is_measurement
 from workers.progress import Progress
 from workers.ranks.notice import Notice
 
@@ -73,7 +73,8 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         """Advance for a stretch of time; an exception ends the run, not the trial.
 
         Out of GPU memory: the same run goes on with half the micro-batch, which changes nothing but
-        rounding. A mistake of the user's fails at once; any other error is tried once more.
+        rounding; a measurement fails. A mistake of the user's fails at once; any other error is
+        tried once more.
         """
         if self._preempted:
             raise Preempted("its machine was taken away; the run goes on elsewhere")
@@ -104,6 +105,8 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         if what == "superseded":
             return True  # the next attempt waits for the one that took over
         if what == "memory":
+            if is_measurement(self._run["run_id"]):
+                return False
             job = self._run["job"]
             smaller = with_half_the_micro_batch(job.spec)
             if smaller is None:

@@ -23,14 +23,19 @@ from sweeps.sources.model_folder import (
 )
 from sweeps.spec import (
     DATA_ROLES,
+    MEASUREMENTS,
     OBJECTIVE_DEFAULTS,
     OBJECTIVES,
+    USUAL_MEASUREMENTS,
     Execution,
+    Measurement,
+    MeasurementKind,
     ModelSpec,
     Objective,
     Optimizer,
     Probe,
     RunSpec,
+    measurements_of,
 )
 
 PRETRAINING = "pretraining"
@@ -40,16 +45,25 @@ _REQUIRED = (*_AXES, "steps", "batch_size", "sequence_length", "learning_rate")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file and the distinct runs it stands for, in the order of the file."""
+    """A sweep file and the distinct runs it stands for, in the order of the file.
+
+    ``measurements`` are the kinds of training-free measurement that it wants of its models.
+    """
 
     name: str
     description: str
     text: str
     runs: tuple[RunSpec, ...]
+    measurements: tuple[MeasurementKind, ...] = USUAL_MEASUREMENTS
 
     @cached_property
     def by_id(self) -> dict[str, RunSpec]:
         return {run.run_id: run for run in self.runs}
+
+    @cached_property
+    def to_measure(self) -> list[Measurement]:
+        """The distinct measurements that it wants."""
+        return measurements_of(self.runs, self.measurements)
 
 
 def read_sweep(path: str | Path) -> Sweep:
@@ -86,7 +100,8 @@ def expand(spec: SweepSpec, source: YamlSource) -> Sweep:
                 )
             first_seen[run.run_id] = block.name, run
             runs.append(run)
-    return Sweep(spec.name, spec.description, source.text, tuple(runs))
+    wanted = tuple(kind for kind in MEASUREMENTS if kind in spec.measurements)
+    return Sweep(spec.name, spec.description, source.text, tuple(runs), wanted)
 
 
 def _points(spec: SweepSpec, block: Block, where: str) -> Iterator[dict[str, Any]]:

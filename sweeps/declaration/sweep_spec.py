@@ -14,10 +14,12 @@ from sweeps.errors import closest
 from sweeps.spec import (
     CONTROLS,
     STANDIN_FAMILIES,
+    USUAL_MEASUREMENTS,
     Control,
     EqualStep,
     Frozen,
     LayerClip,
+    MeasurementKind,
     Positive,
     Standard,
     Steps,
@@ -257,6 +259,10 @@ class SweepSpec(Frozen):
     models: dict[Name, ModelEntry] = Field(default_factory=dict)
     objectives: dict[Name, ObjectiveEntry]
     probe: ProbeEntry
+    measurements: list[MeasurementKind] = Field(
+        list(USUAL_MEASUREMENTS),
+        description="What is measured without training, once for all runs that share it.",
+    )
     defaults: Settings = Field(default_factory=Settings)
     blocks: Annotated[list[Block], Field(min_length=1)]
 

@@ -27,8 +27,7 @@ from sweeps.errors import closest
 from sweeps.findings.verdicts import FINDINGS
 from sweeps.reading.run_table import RUN_COLUMNS
 from sweeps.spec import Frozen
-from sweeps.statistics.conditions import BEYOND
-from sweeps.statistics.profiles import QUANTITIES
+from sweeps.statistics.profiles import BEYOND, QUANTITIES
 
 PERSISTENCE = "persistence"
 STATISTICS = (*QUANTITIES, BEYOND, "mean", PERSISTENCE)

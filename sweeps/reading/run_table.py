@@ -53,8 +53,17 @@ FACTS: dict[str, type[pl.DataType]] = {
     "pretraining_loss_se": pl.Float64,
     "unigram_entropy": pl.Float64,
     "dataset": pl.String,
-    # Null until the training-free probe has measured it for this model and objective.
+    # What was measured without training, null until it was: of the model and probe, what depth does
+    # to noise in the weights (mean slope_normalised over draws, and their standard deviation); ...
+    "propagation": pl.Float64,
+    "propagation_sd": pl.Float64,
+    # ... of the objective, too, how far it is from pretraining, with the 95 % interval, whether
+    # the gradients are too noisy to tell, and the distance on one common text.
     "objective_distance": pl.Float64,
+    "objective_distance_low": pl.Float64,
+    "objective_distance_high": pl.Float64,
+    "objective_distance_noisy": pl.Boolean,
+    "objective_distance_common": pl.Float64,
 }
 # What is made of a run's rows, and so only when it is asked for; see ``dose``.
 MADE_OF_ROWS: dict[str, type[pl.DataType]] = {
@@ -95,7 +104,7 @@ def run_row(
     status: str,
     done: dict[str, Any] | None,
     attempts: Sequence[dict[str, Any]],
-    objective_distance: float | None,
+    measured: dict[str, Any],
 ) -> dict[str, Any]:
     """Return one row of ``runs``.
 
@@ -103,6 +112,7 @@ def run_row(
         facts: those of run.json, or ``expected_facts``.
         done: the closing record, where there is one.
         attempts: the records of every attempt.
+        measured: the columns of training-free measurements; see ``MeasuredOfRuns``.
     """
     times = [each["seconds"] for each in attempts if each["seconds"] is not None]
     return {
@@ -124,7 +134,7 @@ def run_row(
         "pretraining_loss_se": facts.get("pretraining_loss_se"),
         "unigram_entropy": facts.get("unigram_entropy"),
         "dataset": spec.objective.data.label,
-        "objective_distance": objective_distance,
+        **measured,
     }
 
 

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from sweeps.errors import UserError
 from sweeps.reading.dose import doses
-from sweeps.reading.objective_distance import distance_key, recorded_distance
+from sweeps.reading.measurements import MeasuredOfRuns
 from sweeps.reading.run_table import (
     MADE_OF_ROWS,
     RUN_COLUMNS,
@@ -121,6 +121,19 @@ class Tables:
         over the rows of all other groups."""
         return self._scan("jackknife")
 
+    def propagation(self, metric: str) -> pl.DataFrame:
+        """One row per run whose model was given noise: ``propagation`` and ``propagation_sd`` as in
+        ``runs``, under this metric, and ``without_gradient``, the mean profile over its mean."""
+        found = self._contents.measured.propagation(metric)
+        schema = {
+            "run_id": pl.String,
+            "propagation": pl.Float64,
+            "propagation_sd": pl.Float64,
+            "without_gradient": pl.List(pl.Float64),
+        }
+        rows = [(run_id, *measured) for run_id, measured in found.items()]
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
     def attempts(self) -> pl.LazyFrame:
         """One row per attempt at a run; ``seconds`` is the attempt's, not those of the run."""
         frame = attempt_frame(self._contents.attempts).lazy()
@@ -173,6 +186,7 @@ class _Contents:
     attempts: dict[str, list[dict[str, Any]]]
     parts: dict[str, list[str]]
     last_profiles: list[str]
+    measured: MeasuredOfRuns
 
 
 def _read_contents(
@@ -183,7 +197,7 @@ def _read_contents(
     attempts: dict[str, list[dict[str, Any]]] = {}
     schema = RUN_COLUMNS
     last_profiles: list[str] = []
-    distances: dict[str, float | None] = {}
+    measured = MeasuredOfRuns(store)
     parts: dict[str, list[str]] = {table: [] for table in TABLES}
     wanted: list[tuple[RunFolder, RunSpec | None]]
     if planned is None:
@@ -204,11 +218,8 @@ def _read_contents(
             spec = _spec_of(folder, record)
         facts = record["facts"] if record else expected_facts(spec)
         status = done["status"] if done else "unfinished" if record else "pending"
-        key = distance_key(spec)
-        if key not in distances:
-            distances[key] = recorded_distance(store, key)
         tries = attempts[folder.run_id] = folder.attempts()
-        rows.append(run_row(spec, facts, status, done, tries, distances[key]))
+        rows.append(run_row(spec, facts, status, done, tries, measured.columns(spec)))
         if done is not None and status in ("finished", "diverged"):
             for name in sorted(done["parts"]):
                 parts[name.split("/", 1)[0]].append(f"{folder.path}/{name}")
@@ -217,7 +228,7 @@ def _read_contents(
         elif done is None and include_running:
             for table in TABLES:
                 parts[table].extend(map(str, folder.parts(table)))
-    return _Contents(run_frame(rows, schema), attempts, parts, last_profiles)
+    return _Contents(run_frame(rows, schema), attempts, parts, last_profiles, measured)
 
 
 def _spec_of(folder: RunFolder, record: dict[str, Any]) -> RunSpec:

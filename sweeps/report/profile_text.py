@@ -12,8 +12,8 @@ import polars as pl
 
 from sweeps.declaration.settings import text_of
 from sweeps.reading.text_table import Column, text_table
-from sweeps.statistics.conditions import BEYOND, condition_columns, everyone, layer_bands, summarise
-from sweeps.statistics.profiles import Profiles, unequal_rows
+from sweeps.statistics.conditions import condition_columns, everyone, layer_bands, summarise
+from sweeps.statistics.profiles import BEYOND, Profiles, unequal_rows
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDEST_SPARKLINE = 10
@@ -104,16 +104,14 @@ def _over_propagation(row: dict[str, Any]) -> str:
 
 
 def _without_gradients(profiles: Profiles) -> dict[Any, str]:
-    """Return, by model, what noise in the weights does by depth: g and its shape."""
+    """Return, by model, what noise in its weights does by depth: g and the shape."""
     found = {}
-    named = profiles.propagation.join(
-        profiles.runs.select("run_id", "model", "propagation", "propagation_sd"), on="run_id"
-    )
-    for (model,), own in named.sort("layer").group_by("model", maintain_order=True):
-        first = own.filter(pl.col("run_id") == own["run_id"][0])
+    known = profiles.blocks.filter(pl.col("without_gradient").is_not_null())
+    for (model,), own in known.group_by("model", maintain_order=True):
+        first = own.filter(pl.col("run_id") == own["run_id"][0]).sort("layer")
         g, sd = first["propagation"][0], first["propagation_sd"][0]
-        shape = sparkline(first["value"].to_list())
-        found[model] = f"  (without gradients {shape}  g {g:.2f}, sd {sd:.2f})"
+        shape = sparkline(first["without_gradient"].to_list())
+        found[model] = f"  (without gradients {shape}  g {g:.2f}, sd {sd or 0:.2f})"
     return found
 
 

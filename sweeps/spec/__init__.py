@@ -10,6 +10,15 @@ from sweeps.spec.control import CONTROLS, Control, EqualStep, LayerClip, Standar
 from sweeps.spec.data_source import BuiltinData, DataSource, FileData, HubData
 from sweeps.spec.execution import Execution
 from sweeps.spec.frozen import Frozen, Positive, Steps, content_id
+from sweeps.spec.measurement import (
+    MEASUREMENTS,
+    USUAL_MEASUREMENTS,
+    Measurement,
+    MeasurementKind,
+    counted,
+    is_measurement,
+    measurements_of,
+)
 from sweeps.spec.model_source import (
     RECURRENT_STANDINS,
     STANDIN_FAMILIES,
@@ -34,6 +43,7 @@ from sweeps.spec.run import RunSpec
 __all__ = [
     "CONTROLS",
     "DATA_ROLES",
+    "MEASUREMENTS",
     "METRICS",
     "OBJECTIVES",
     "OBJECTIVE_DEFAULTS",
@@ -42,6 +52,7 @@ __all__ = [
     "RECURRENT_STANDINS",
     "STANDIN_FAMILIES",
     "STANDIN_POSITIONS",
+    "USUAL_MEASUREMENTS",
     "BuiltinData",
     "Control",
     "DataSource",
@@ -53,6 +64,8 @@ __all__ = [
     "HubData",
     "HubModel",
     "LayerClip",
+    "Measurement",
+    "MeasurementKind",
     "ModelSource",
     "ModelSpec",
     "Objective",
@@ -64,5 +77,8 @@ __all__ = [
     "StandinModel",
     "Steps",
     "content_id",
+    "counted",
+    "is_measurement",
     "learning_rate",
+    "measurements_of",
 ]

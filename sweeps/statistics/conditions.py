@@ -20,6 +20,7 @@ from sweeps.statistics.intervals import (
     together,
 )
 from sweeps.statistics.profiles import (
+    BEYOND,
     DEFAULT_BY,
     FLOOR,
     QUANTITIES,
@@ -27,8 +28,6 @@ from sweeps.statistics.profiles import (
     varied_settings,
 )
 
-# Slope over mean change, less what depth does to it without any gradient.
-BEYOND = "slope_beyond_propagation"
 PROPAGATION_DRAWS = 20
 
 
@@ -246,6 +245,7 @@ def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataF
     """Return one row per condition and block: ``value``, ``low``, ``high``, ``n`` (runs).
 
     The interval is over seeds, for these probe rows; over models where ``by`` pools conditions.
+    ``without_gradient`` is what noise in the weights gives the block at this mean change;
     ``null`` is the mean of the row-shuffled null over the runs, of which each shuffled once;
     ``null_low`` and ``null_high`` are its range.
 
@@ -264,7 +264,7 @@ def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataF
     shown = blocks.group_by(groups, maintain_order=True).agg(
         pl.col("block_depth").first().alias("depth"),
         pl.len().cast(pl.Int64).alias("n"),
-        pl.col("null").mean(),
+        pl.col("null", "without_gradient").mean(),
         pl.col("null").min().alias("null_low"),
         pl.col("null").max().alias("null_high"),
     )
@@ -287,4 +287,5 @@ def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataF
         for k, name in enumerate(("value", "low", "high"))
     }
     order = [*groups, "depth", "n", "value", "null", "null_low", "null_high", "low", "high"]
+    order.append("without_gradient")
     return table.with_columns(**ends).select(order)

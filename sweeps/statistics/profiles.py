@@ -34,6 +34,8 @@ QUANTITIES: tuple[str, ...] = (
     "width_beyond_slope",
     "steepness",
 )
+# Slope over mean change, less what depth does to it without any gradient.
+BEYOND = "slope_beyond_propagation"
 # What a run says of how far its quantities can be trusted.
 DIAGNOSTICS: tuple[str, ...] = ("slope_dfbeta", "embedding_change", "saturated")
 
@@ -61,11 +63,12 @@ class Profiles:
         runs: one row per run: the columns of ``runs``, ``at`` (the step measured), ``blocks`` (L),
             ``rows_a_feature`` (probe rows over width),
             ``mean`` (mean change over blocks), ``null`` (mean of the row-shuffled null, where it
-            was measured), ``QUANTITIES``, and ``DIAGNOSTICS``: ``slope_dfbeta``,
-            ``embedding_change`` (the change of layer 0 under the same metric) and ``saturated``
+            was measured), ``QUANTITIES``, ``slope_beyond_propagation``, and ``DIAGNOSTICS``:
+            ``slope_dfbeta``, ``embedding_change`` (the change of layer 0 under the same metric) and ``saturated``
             (the share of blocks at 0.95 of their null or more, where nulls were measured).
         blocks: one row per run and block: the columns of ``runs``, ``layer``, ``depth``,
-            ``value``, ``null``.
+            ``value``, ``null``, and ``without_gradient``, what noise in the weights gives this
+            block where it changes all blocks as much as the run did, where that was measured.
         left_out: runs of the same selection that have no profile here, with ``reason``.
         deleted: one row per run and ``sequence_group``, sorted: ``QUANTITIES`` without the rows
             of that group of probe sequences. Empty before the last probe, for metrics that do not
@@ -132,6 +135,7 @@ def measure_each(tables: Tables, metrics: Sequence[str], at: At = "final") -> di
                     "value"
                 ),
             ),
+            tables.propagation(metric),
             metric,
             at,
         )
@@ -157,13 +161,24 @@ def _deleted_rows(tables: Tables, metrics: Sequence[str], at: At) -> pl.DataFram
 
 
 def _profiles(
-    every_run: pl.DataFrame, here: pl.DataFrame, without: pl.DataFrame, metric: str, at: At
+    every_run: pl.DataFrame,
+    here: pl.DataFrame,
+    without: pl.DataFrame,
+    propagation: pl.DataFrame,
+    metric: str,
+    at: At,
 ) -> Profiles:
     """Return the profiles of the rows of one moment: ``value`` and ``null`` by layer.
 
     Args:
         without: ``value`` by run, ``sequence_group`` and block, over the rows of the other groups.
     """
+    # The columns of runs are those of the primary metric.
+    every_run = (
+        every_run.drop("propagation", "propagation_sd")
+        .join(propagation.drop("without_gradient"), on="run_id", how="left", maintain_order="left")
+        .select(every_run.columns)
+    )
     layers = here.filter(pl.col("layer") > 0)
     usable, incomplete = _usable(every_run, layers)
     blocks = layers.filter(pl.col("run_id").is_in(usable.implode())).sort("run_id", "layer")
@@ -187,12 +202,15 @@ def _profiles(
     measured = (
         every_run.join(runs, on="run_id", how="inner", maintain_order="left")
         .join(_quantities(blocks, ["run_id"], metric), on="run_id", maintain_order="left")
-        .with_columns(_STEEPNESS)
+        .with_columns(
+            _STEEPNESS, (pl.col("slope_normalised") - pl.col("propagation")).alias(BEYOND)
+        )
     )
+    blocks = _with_propagation(blocks, runs, propagation)
     return Profiles(
         metric,
         at,
-        measured.select(*every_run.columns, *_MEASURED, *QUANTITIES, *DIAGNOSTICS),
+        measured.select(*every_run.columns, *_MEASURED, *QUANTITIES, BEYOND, *DIAGNOSTICS),
         every_run.join(
             blocks.drop("step", "rows_a_feature"),
             on="run_id",
@@ -206,6 +224,23 @@ def _profiles(
 
 _MEASURED = ("at", "blocks", "rows_a_feature", "mean", "null")
 _STEEPNESS = pl.when(pl.col("control") == "standard").then("slope_normalised").alias("steepness")
+
+
+def _with_propagation(
+    blocks: pl.DataFrame, runs: pl.DataFrame, propagation: pl.DataFrame
+) -> pl.DataFrame:
+    """Add ``without_gradient``: the change that noise gives a block, at the run's mean change."""
+    shape = (
+        propagation.select("run_id", "without_gradient")
+        .explode("without_gradient")
+        .with_columns(layer=pl.int_range(1, pl.len() + 1).over("run_id").cast(pl.Int16))
+    )
+    return (
+        blocks.join(shape, on=["run_id", "layer"], how="left", maintain_order="left")
+        .join(runs.select("run_id", "mean"), on="run_id", how="left", maintain_order="left")
+        .with_columns(pl.col("without_gradient") * pl.col("mean"))
+        .drop("mean")
+    )
 
 
 def _quantities(blocks: pl.DataFrame, keys: Sequence[str], metric: str) -> pl.DataFrame:
@@ -313,48 +348,6 @@ def unequal_rows(profiles: Profiles) -> str | None:
     return (
         f"probe rows are {least:.2g} to {most:.2g} a feature: slopes compare at equal ones; leave"
         " `rows` out of the probe"
-    )
-
-
-def run_summary(profiles: Profiles, digits: int = 6) -> pl.DataFrame:
-    """Return one row per run, with or without a profile: what ran, how it ended, its quantities.
-
-    Of the settings, those that differ between runs. Numbers are rounded to ``digits`` significant
-    ones: enough to check any table made of them.
-    """
-    every = pl.concat([profiles.runs, profiles.left_out], how="diagonal")
-    differing = [
-        name
-        for name in setting_columns(profiles.left_out.drop("reason"))
-        if name not in DEFAULT_BY and every[name].n_unique() > 1
-    ]
-    about = [
-        *("model", "family", "block", "model_layers", "model_width", "parameters"),
-        *(
-            "pretraining_loss",
-            "pretraining_loss_se",
-            "unigram_entropy",
-            "objective",
-            "control",
-            *differing,
-            "seed",
-        ),
-        *(
-            "objective_distance",
-            "dose",
-            "dose_slope",
-            "status",
-            "last_step",
-            "final_loss",
-            "seconds",
-        ),
-    ]
-    numbers = [name for name in QUANTITIES if name != "steepness"]
-    order = [*DEFAULT_BY, *differing, "seed", "run_id"]
-    return (
-        every.select("run_id", *about, "blocks", "mean", "null", *numbers, *DIAGNOSTICS)
-        .sort(order)
-        .with_columns(pl.selectors.float().round_sig_figs(digits))
     )
 
 

@@ -36,7 +36,7 @@ class Finding:
 
 
 def audit(store: Store) -> Iterator[Finding]:
-    """Yield what is wrong with each run of a store, and with its cache.
+    """Yield what is wrong with each run and measurement of a store, and with its cache.
 
     Of an object store everything is fetched anew: what was fetched before proves nothing.
     """
@@ -51,6 +51,7 @@ def audit(store: Store) -> Iterator[Finding]:
             yield from _run(folder, store.run(folder.run_id))
             if folder.run_id in open_ones:
                 yield _lost_attempt(store.run(folder.run_id), attempts[folder.run_id][-1])
+        yield from _measurements(fetched, store)
     if isinstance(store.root, Path):
         for path in store.cache.rglob(".*"):
             yield _leftover("cache", path)
@@ -162,6 +163,27 @@ def _run(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
             "removed",
             real.forget_checkpoints,
         )
+
+
+def _measurements(fetched: Store, store: Store) -> Iterator[Finding]:
+    """Yield what is wrong with measurements: a result that cannot be read, what a crash left."""
+    newest = {folder.run_id: folder.newest_attempt() for folder in fetched.measurements()}
+    lost = {i: attempt for i, attempt in newest.items() if attempt and attempt["cause"] is None}
+    alive = alive_runs([store.work(work_id) for work_id in lost])
+    for work_id in newest:
+        if work_id in alive:
+            continue
+        folder, real = fetched.work(work_id), store.work(work_id)
+        if isinstance(real.path, Path):
+            for left in real.path.rglob(".*.tmp"):
+                yield _leftover(work_id, left)
+        done = folder.done()
+        result = None if done is None else done.get("result")
+        if (folder.path / "DONE.json").exists() and not isinstance(result, dict):
+            what, remedy = "DONE.json cannot be read", "its result is dropped; resume measures it"
+            yield Finding(work_id, what, remedy, real.forget_results)
+        if work_id in lost:
+            yield _lost_attempt(real, lost[work_id])
 
 
 def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ runs/<run_id>/run.json                what ran: resolved spec, model facts, vers
 runs/<run_id>/attempts/<n>.json       started, node, ended, cause
 runs/<run_id>/<table>/part-<first>-<last>.parquet
 runs/<run_id>/DONE.json               written last: status, row counts, checksums of the parts
+measurements/<work_id>/               the same of a measurement, whose DONE.json has its ``result``
 cache/                                tokens, reference states, stand-ins, by content
 
 The root is a local folder, or a URL of an object store: the same names are then keys of objects,
@@ -36,7 +37,13 @@ from sweeps.files.whole_files import (
     write_text,
 )
 from sweeps.node_cache import node_cache
-from sweeps.spec import RunSpec
+from sweeps.spec import (
+    MEASUREMENTS,
+    USUAL_MEASUREMENTS,
+    MeasurementKind,
+    RunSpec,
+    is_measurement,
+)
 from sweeps.store.records import Status as Status
 from sweeps.store.records import attempt_record, closing_record, is_whole
 
@@ -122,6 +129,7 @@ class Store:
             "name": sweep.name,
             "recorded": datetime.now(UTC).isoformat(),
             "description": sweep.description,
+            "measurements": list(sweep.measurements),
             "runs": [
                 {"run_id": run.run_id, "spec": run.model_dump(mode="json")} for run in sweep.runs
             ],
@@ -141,7 +149,7 @@ class Store:
                 RunSpec.model_validate_json(json.dumps(entry["spec"])) for entry in resolved["runs"]
             )
             text = (folder / "spec.yaml").read_text(encoding="utf-8")
-            return Sweep(name, resolved["description"], text, runs)
+            return Sweep(name, resolved["description"], text, runs, _wanted(resolved))
         except (OSError, ValueError, KeyError, TypeError) as error:
             detail = " ".join(str(error).split())[:200]
             raise UserError(
@@ -175,17 +183,31 @@ class Store:
     def run(self, run_id: str) -> RunFolder:
         return RunFolder(self.root / "runs" / run_id)
 
-    def known_run(self, run_id: str) -> RunFolder:
-        """Return a run the store has a folder of; raise UserError naming the nearest otherwise."""
-        known = [folder.run_id for folder in self.runs()]
-        if run_id not in known:
-            hint = closest(run_id, known) if known else "it holds no run yet"
-            raise UserError(f"store {self.location}: no run {run_id!r}; {hint}")
-        return self.run(run_id)
+    def work(self, work_id: str) -> RunFolder:
+        """Return the folder of a run or of a measurement, whichever the id is of."""
+        room = "measurements" if is_measurement(work_id) else "runs"
+        return RunFolder(self.root / room / work_id)
+
+    def known(self, work_id: str) -> RunFolder:
+        """Return what the store has a folder of; raise UserError naming the nearest otherwise."""
+        measured = is_measurement(work_id)
+        known = [folder.run_id for folder in (self.measurements() if measured else self.runs())]
+        if work_id not in known:
+            what = "measurement" if measured else "run"
+            hint = closest(work_id, known) if known else f"it holds no {what} yet"
+            raise UserError(f"store {self.location}: no {what} {work_id!r}; {hint}")
+        return self.work(work_id)
 
     def runs(self) -> list[RunFolder]:
         """Return every run the store has a folder of, in order of run id."""
-        folder = self.root / "runs"
+        return self._folders("runs")
+
+    def measurements(self) -> list[RunFolder]:
+        """Return every measurement the store has a folder of, in order of id."""
+        return self._folders("measurements")
+
+    def _folders(self, room: str) -> list[RunFolder]:
+        folder = self.root / room
         if isinstance(folder, ObjectPath):
             return [RunFolder(path) for path in sorted(folder.iterdir())]
         return [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
@@ -198,12 +220,13 @@ class Store:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What the store holds of one run."""
+    """What the store holds of one run, or of one measurement."""
 
     path: Place
 
     @property
     def run_id(self) -> str:
+        """The id of the run, or of the measurement."""
         return self.path.name
 
     def record(self) -> dict[str, Any] | None:
@@ -310,6 +333,14 @@ class RunFolder:
         (self.path / "DONE.json").unlink(missing_ok=True)
         self.forget_checkpoints()
         self.forget_rows_after(0)
+
+
+def _wanted(resolved: dict[str, Any]) -> tuple[MeasurementKind, ...]:
+    """Return what a sweep wants measured; a record of before there was a choice has no word."""
+    said = resolved.get("measurements", USUAL_MEASUREMENTS)
+    if unknown := set(said) - set(MEASUREMENTS):
+        raise ValueError(f"measurements: {', '.join(sorted(map(str, unknown)))}")
+    return tuple(kind for kind in MEASUREMENTS if kind in said)
 
 
 def name_in(folder: RunFolder, path: Place) -> str:

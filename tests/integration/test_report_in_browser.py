@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 from planted_paper import plant_paper
-from planted_store import run_spec, save_sweep, write_run
+from planted_store import record_distance, run_spec, save_sweep, write_run
 
 from orchestrator.display.live_report import LiveReport, serve, store_state
 from sweeps.findings.claims import read_claims
-from sweeps.reading.objective_distance import record_distance
 from sweeps.reading.tables import open_store
 from sweeps.report.data import gather
 from sweeps.report.page import render

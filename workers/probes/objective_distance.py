@@ -1,87 +1,184 @@
 """How far fine-tuning asks for something else than pretraining did, before any training.
 
-Definition ("Profile"): 1 − mean over blocks of the cosine between the gradient of the pretraining
-objective and that of the fine-tuning objective, at initialisation, on the probe data.
+Definition ("Profile", objective_distance): the distance between the mean gradient of the
+pretraining objective on the probe's text and that of the fine-tuning objective on its own data, at
+initialisation, both measured. Beside it, as ``common``, the distance on one text, since objective
+and data differ together: the pretraining objective then reads the text of the fine-tuning data.
 
-An objective that reads plain text takes the probe's; one that needs labels or pairs, which the
-probe's text does not have, takes its own examples. So fine-tuning with the pretraining objective
-has distance 0 by definition. Gradients are means over ``BATCHES`` batches, in float32 without
+No example is on both sides: of the fine-tuning data one half of the rows is the fine-tuning
+objective's, and whatever else reads that data has the other half. Gradients are in float32, without
 dropout; a new head is initialised from the probe's seed.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from sweeps.reading.objective_distance import record_distance
-from sweeps.spec import OBJECTIVE_DEFAULTS, Objective, RunSpec
-from sweeps.store.store import Store
-from workers.data.token_cache import objective_arrays
-from workers.loading import load_model
+import torch
+
+from sweeps.errors import Impossible, UserError
+from sweeps.sources.model_folder import no_mask_token
+from sweeps.spec import DATA_ROLES, OBJECTIVE_DEFAULTS, DataSource, Objective, RunSpec
+from workers.data.datasets import load_rows
+from workers.data.token_cache import require_declared
+from workers.models.fit import require_fit, require_known_tokens
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.registry import build_objective
+from workers.probes.distance_estimate import Products, estimate
+from workers.probes.gradient_groups import MOST_BATCHES, GradientGroups, examples_of
+from workers.probes.row_halves import Half, Rows, dealt, stretches_of, text_of
 
-BATCHES = 8
+# Of batches on each side; so many batches are begun with, one a group.
+GROUPS = 8
 
 
-def measure_objective_distance(run: RunSpec, store: Store, device: torch.device) -> float:
-    """Measure the distance of a run's model and objective, and record it in the store.
+@dataclass(frozen=True)
+class _Side:
+    """What one side reads: an objective and which rows of its data.
 
-    Control, seed, steps and optimizer of the run do not matter. The model is loaded with its
-    pretrained output head; raises UserError when the checkpoint has none.
+    ``texts_of`` is another objective, whose rows are read as plain text.
     """
-    kind = run.model.source.pretraining
-    if run.objective.kind == kind:
-        return record_distance(store, run, [1.0], batches=0)
-    run = run.model_copy(update={"seed": run.probe.seed})
-    pretrained = load_model(run.model, store.cache, needs_head=True)
-    pretraining = Objective(kind=kind, data=run.probe.data, **OBJECTIVE_DEFAULTS[kind])
-    # One after the other on the same weights, which no step changes.
-    reference = block_gradients(pretrained, pretraining, run, store, device)
-    current = block_gradients(pretrained, run.objective, run, store, device)
-    cosines = [cosine(a, b) for a, b in zip(reference, current, strict=True)]
-    return record_distance(store, run, cosines, batches=BATCHES)
+
+    name: str
+    objective: Objective
+    half: Half
+    texts_of: Objective | None = None
+
+    @cached_property
+    def data(self) -> DataSource:
+        return self.objective.data
+
+    def stretches(self, run: RunSpec) -> list[Rows]:
+        """Return the rows in stretches, as many as any number of batches may need."""
+        require_declared(self.data)
+        roles = DATA_ROLES[(self.texts_of or self.objective).kind]
+        examples = MOST_BATCHES * run.batch_size
+        read = load_rows(self.data, roles)
+        found = stretches_of(read, self.half, run.seed, examples, run.sequence_length)
+        return [{"text": text_of(rows)} for rows in found] if self.texts_of else found
 
 
-def block_gradients(
-    pretrained: PretrainedModel,
-    wanted: Objective,
-    run: RunSpec,
-    store: Store,
-    device: torch.device,
-) -> list[Tensor]:
-    """Return the mean gradient of an objective for each block 1..L, flat, on the CPU."""
-    torch.manual_seed(run.seed)
-    objective = build_objective(wanted)
-    model = objective.build_model(pretrained).to(device)
-    model.eval()
-    arrays = objective_arrays(objective, pretrained.tokenizer, run.sequence_length, store.cache)
-    model.zero_grad()
-    for step in range(1, BATCHES + 1):
-        # Whole batches: in-batch negatives are part of what a contrastive loss asks for.
-        batch = {k: tensor.to(device) for k, tensor in objective.batch(arrays, run, step).items()}
-        loss = objective.loss_sum(model, batch) / max(1, objective.targets(batch))
-        loss.backward()  # type: ignore[no-untyped-call]
-    gradients = [_flat(block) / BATCHES for block in pretrained.blocks]
-    model.zero_grad()
-    return gradients
+class ObjectiveDistance:
+    """The measurement of one model, objective and probe at one batch size and length."""
 
+    def __init__(self, run: RunSpec, pretrained: PretrainedModel, device: torch.device) -> None:
+        """``pretrained`` has its output head, and only its blocks have gradients from now on.
 
-def cosine(a: Tensor, b: Tensor) -> float:
-    """Return the cosine of two flat gradients, in float64; 0 where one of them is zero."""
-    a, b = a.double(), b.double()
-    norms = float(a.norm() * b.norm())
-    return float(a @ b) / norms if norms > 0 else 0.0
-
-
-def _flat(block: nn.Module) -> Tensor:
-    """Return the gradient of a block's parameters; one the loss does not reach counts as zero."""
-    return torch.cat(
-        [
-            torch.zeros(parameter.numel())
-            if parameter.grad is None
-            else parameter.grad.detach().float().cpu().flatten()
-            for parameter in block.parameters()
+        Raises Impossible where model and data, as they are, leave nothing to measure.
+        """
+        self._device, self._pretrained = device, pretrained
+        # Of a batch and of new parameters, the seed is the probe's: runs share the measurement.
+        self._run = run.model_copy(update={"seed": run.probe.seed})
+        kind = run.model.source.pretraining
+        with _of_what_is_declared("objective distance"):
+            require_fit(run, pretrained)
+            if kind == "mlm" and pretrained.tokenizer.mask_token_id is None:
+                raise no_mask_token(run.model.name)
+        # Other gradients are not asked for, and need not be held.
+        inside = {id(parameter) for parameter in pretrained.blocks.parameters()}
+        for parameter in pretrained.language_model.parameters():
+            parameter.requires_grad_(id(parameter) in inside)
+        options = OBJECTIVE_DEFAULTS[kind]
+        common = Objective(kind=kind, data=run.objective.data, **options)
+        pretraining = Objective(kind=kind, data=run.probe.data, **options)
+        self._sides = [
+            _Side("fine-tuning", run.objective, "second"),
+            _Side("common", common, "first", texts_of=run.objective),
         ]
-    )
+        if _content(run.probe.data) != _content(run.objective.data):
+            self._sides.append(_Side("pretraining", pretraining, "all"))
+        self._found: dict[str, Any] = {}
+
+    def measure(self) -> Iterator[int]:
+        """Measure; yield how many batches have been read, after each one."""
+        sides, read = self._grouped(), 0
+        for side in sides:
+            while not side.known:
+                for _ in side.grow():
+                    read += 1
+                    yield read
+        fine_tuning, common, pretraining = (*sides, sides[1])[:3]
+        on_one_text = _estimated(common, fine_tuning)
+        own = on_one_text if pretraining is common else _estimated(pretraining, fine_tuning)
+        groups = len(fine_tuning.means())
+        self._found = {**own, "common": on_one_text, "groups": groups}
+
+    def result(self) -> dict[str, Any]:
+        """Return what is recorded, once ``measure`` has ended."""
+        return self._found
+
+    def _grouped(self) -> list[GradientGroups]:
+        """Return the sides in the most groups, up to ``GROUPS``, of which each has a batch."""
+        read = [(side, side.stretches(self._run)) for side in self._sides]
+        why = ""
+        for groups in range(GROUPS, 1, -1):
+            try:
+                return [self._side(side, dealt(stretches, groups)) for side, stretches in read]
+            except _TooFew as error:
+                why = str(error)
+        sides = " or ".join(dict.fromkeys(side.data.label for side in self._sides))
+        raise Impossible(
+            f"half of the text of {sides} does not give two groups of one batch each: {why}"
+        )
+
+    def _side(self, side: _Side, groups: list[Rows]) -> GradientGroups:
+        run, objective = self._run, build_objective(side.objective)
+        arrays = []
+        for rows in groups:
+            if not any(rows.values()):
+                raise _TooFew("it has too few rows to be cut")
+            try:
+                found = objective.tokenise(self._pretrained.tokenizer, rows, run.sequence_length)
+            except UserError as error:  # often of so little text that not one sequence comes of it
+                raise _TooFew(str(error)) from error
+            if (examples := examples_of(found)) < run.batch_size:
+                raise _TooFew(f"{examples} sequences are fewer than a batch of {run.batch_size}")
+            arrays.append(found)
+        name, needs_head = run.model.name, objective.needs_head
+        with _of_what_is_declared(side.data.label):
+            highest = max(objective.highest_token(each) for each in arrays)
+            require_known_tokens(name, self._pretrained, highest, needs_head=needs_head)
+        return GradientGroups(side.name, objective, arrays, run, self._pretrained, self._device)
+
+
+class _TooFew(Exception):
+    """A group has not one batch, and why."""
+
+
+@contextmanager
+def _of_what_is_declared(what: str) -> Iterator[None]:
+    """Take a mistake meanwhile for what it is: one of a model and data that are as declared."""
+    try:
+        yield
+    except UserError as error:
+        raise Impossible(f"{what}: {error}") from error
+
+
+def _estimated(reference: GradientGroups, current: GradientGroups) -> dict[str, Any]:
+    found = estimate(Products.of(reference.means(), current.means()))
+    return {
+        "distance": found.distance,
+        "low": found.low,
+        "high": found.high,
+        "noisy": found.noisy,
+        "cosines": found.cosines,
+        # Of the pretraining objective, then of the fine-tuning one.
+        "reliability": [_number(value) for value in found.reliability],
+        "batches": [reference.batches, current.batches],
+        "text_ended": [reference.text_ended, current.text_ended],
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if value == value else None
+
+
+def _content(data: DataSource) -> dict[str, Any]:
+    """Return what rows a source has, whichever of its columns are read."""
+    identity = data.identity()
+    identity.pop("columns", None)
+    return identity

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from planted_store import run_spec, save_sweep, write_run
-
 from sweeps.reading.objective_distance import distance_path
+
 from sweeps.reading.tables import open_store
 from sweeps.store.store import Store
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from planted_paper import plant_paper
-from planted_store import run_spec, write_run
+from planted_store import record_distance, run_spec, write_run
 
 from sweeps.errors import UserError
 from sweeps.findings.claims import (
@@ -18,7 +18,6 @@ from sweeps.findings.claims import (
     evaluate,
     read_claims,
 )
-from sweeps.reading.objective_distance import record_distance
 from sweeps.reading.tables import open_store
 from sweeps.report.claims_text import claims_text, numbers
 from sweeps.statistics.profiles import Profiles, measure, measure_each

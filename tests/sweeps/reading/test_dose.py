@@ -1,4 +1,4 @@
-"""How unevenly the steps of a run were spread, against a sum written out, and when it is computed."""
+"""How unevenly a run's steps were spread, against a sum written out; and when it is computed."""
 
 from __future__ import annotations
 

@@ -10,11 +10,10 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pytest
-from planted_store import run_spec, save_sweep, write_run
+from planted_store import record_distance, run_spec, save_sweep, write_run
 
 from sweeps.errors import UserError
 from sweeps.files.whole_files import write_json
-from sweeps.reading.objective_distance import record_distance
 from sweeps.reading.tables import RUN_COLUMNS, open_store, polars_schema
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from planted_store import run_spec, save_sweep, write_run
+from planted_store import record_distance, run_spec, save_sweep, write_run
 
 from sweeps.files.whole_files import read_json, write_json
 from sweeps.findings.claim_spec import Claim, ClaimsFile, Measure, Test
-from sweeps.reading.objective_distance import record_distance
 from sweeps.reading.tables import open_store
 from sweeps.report.charts import persistence_chart, treatments
 from sweeps.report.data import ReportData, gather

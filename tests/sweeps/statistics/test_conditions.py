@@ -11,8 +11,8 @@ from planted_store import run_spec, write_run
 from sweeps.errors import UserError
 from sweeps.reading.tables import open_store
 from sweeps.report.profile_text import profile_text, sparkline, with_interval
-from sweeps.statistics.bootstrap import mean_intervals
 from sweeps.statistics.conditions import layer_bands, parse_by, summarise
+from sweeps.statistics.intervals import mean_intervals
 from sweeps.statistics.profiles import Profiles, measure
 from sweeps.store.store import Store
 

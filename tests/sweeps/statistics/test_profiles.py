@@ -19,11 +19,11 @@ from sweeps.statistics.profiles import (
     QUANTITIES,
     measure,
     measure_each,
-    run_summary,
     unequal_rows,
     varied_settings,
 )
 from sweeps.statistics.quantities import quantities
+from sweeps.statistics.run_summary import run_summary
 from sweeps.store.store import Store
 
 

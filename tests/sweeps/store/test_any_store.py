@@ -88,7 +88,7 @@ def test_the_ledger_is_listed(store):
     assert folder.checkpoint_steps() == [3, 6]
     assert [(a["attempt"], a["cause"]) for a in folder.attempts()] == [(1, "finished")]
     with pytest.raises(UserError, match="no run 'abd'; did you mean 'abc'"):
-        store.known_run("abd")
+        store.known("abd")
 
 
 def test_what_is_forgotten_is_gone_and_nothing_else(store):

@@ -1,121 +1,197 @@
-"""The training-free distance between objectives, on a stand-in pretrained for two steps."""
+"""The training-free distance between objectives, on a stand-in pretrained for a few steps."""
 
-from __future__ import annotations
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from small_run import make_run
 
-from sweeps.reading.objective_distance import distance_key, recorded_distance
+from sweeps.declaration.sources import resolve_data
+from sweeps.declaration.sweep_spec import DataEntry
+from sweeps.errors import Impossible
 from sweeps.sources.corpora import corpus_digest, standin_digest
 from sweeps.spec import (
+    OBJECTIVE_DEFAULTS,
     BuiltinData,
-    EqualStep,
     ModelSpec,
     Objective,
-    Optimizer,
     Probe,
-    RunSpec,
-    Standard,
     StandinModel,
 )
-from sweeps.store.store import Store
 from workers.loading import load_model
-from workers.objectives.registry import build_objective
-from workers.probes.objective_distance import (
-    BATCHES,
-    block_gradients,
-    cosine,
-    measure_objective_distance,
-)
+from workers.probes import gradient_groups
+from workers.probes.gradient_groups import GradientGroups
+from workers.probes.objective_distance import ObjectiveDistance
 
 CPU = torch.device("cpu")
-
-
-def run_spec(kind="contrastive", seed=0, control=None):
-    options = {"temperature": 0.05, "pooling": "mean"} if kind == "contrastive" else {}
-    data = "python-pairs" if kind == "contrastive" else "python-source"
-    return RunSpec(
-        model=ModelSpec(
-            name="tiny",
-            source=StandinModel(
-                standin="gpt2",
-                layers=2,
-                width=32,
-                vocabulary=400,
-                pretrain_steps=2,
-                pretraining="clm",
-                digest=standin_digest(),
-            ),
-        ),
-        objective=Objective(
-            kind=kind, data=BuiltinData(builtin=data, digest=corpus_digest(data)), **options
-        ),
-        control=control or Standard(),
-        seed=seed,
-        steps=2,
-        batch_size=4,
-        sequence_length=16,
-        optimizer=Optimizer(learning_rate=1e-3),
-        probe=Probe(
-            data=BuiltinData(builtin="python-docs", digest=corpus_digest("python-docs")),
-            sequence_length=16,
-        ),
-    )
+DATA = {
+    "clm": "python-docs",
+    "mlm": "python-docs",
+    "classification": "python-packages",
+    "contrastive": "python-pairs",
+}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return Store.at(str(tmp_path_factory.mktemp("distance") / "store"))
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("distance")
 
 
-def test_the_pretraining_objective_has_distance_zero(store):
-    assert measure_objective_distance(run_spec("clm"), store, CPU) == 0.0
+def builtin(name):
+    return BuiltinData(builtin=name, digest=corpus_digest(name))
 
 
-def test_another_objective_has_a_distance_that_every_run_of_it_shares(store):
-    distance = measure_objective_distance(run_spec(seed=0), store, CPU)
-    # Two gradients of thousands of parameters are neither equal nor opposite.
-    assert 0.2 < distance < 1.8
-    other = run_spec(seed=7, control=EqualStep())
-    assert recorded_distance(store, distance_key(other)) == distance
-    assert measure_objective_distance(other, store, CPU) == distance
+def file_data(path):
+    return resolve_data(DataEntry(file=path.name), ("text",), path.parent)
 
 
-def test_gradients_are_those_of_the_mean_loss_over_the_batches(store):
-    run = run_spec("clm").model_copy(update={"seed": 0})
-    pretrained = load_model(run.model, store.cache, needs_head=True)
-    got = block_gradients(pretrained, run.objective, run, store, CPU)
+def run_of(kind="clm", family="gpt2", data=None, *, seed=0, **fields):
+    options = OBJECTIVE_DEFAULTS[kind] | ({"labels": 6} if kind == "classification" else {})
+    source = StandinModel(
+        standin=family,
+        layers=2,
+        width=32,
+        vocabulary=400,
+        pretrain_steps=30,
+        pretraining="mlm" if family == "bert" else "clm",
+        digest=standin_digest(),
+    )
+    return make_run(
+        model=ModelSpec(name=f"tiny-{family}", source=source),
+        objective=Objective(name="mine", kind=kind, data=data or builtin(DATA[kind]), **options),
+        probe=Probe(data=builtin("python-docs"), rows=32, sequence_length=16, seed=seed),
+        **fields,
+    )
 
-    objective = build_objective(run.objective)
+
+def measured(run, cache):
+    pretrained = load_model(run.model, cache, needs_head=True)
+    distance = ObjectiveDistance(run, pretrained, CPU)
+    read = list(distance.measure())
+    return distance.result(), read
+
+
+@pytest.mark.parametrize("batch_size", [4, 16, 64])
+def test_an_objective_is_no_distance_from_itself_at_any_batch_size(cache, batch_size):
+    found = [
+        measured(run_of(batch_size=batch_size, sequence_length=8, seed=seed), cache)[0]
+        for seed in range(3)
+    ]
+    distances = np.array([one["distance"] for one in found])
+    half = np.array([one["high"] - one["distance"] for one in found])
+    assert abs(distances.mean()) < half.mean() / 3**0.5 + 0.02, distances
+    assert sum(one["low"] <= 0 <= one["high"] for one in found) >= 2
+    assert all(half < 0.6)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("gpt2", "contrastive"), ("bert", "classification"), ("bert", "mlm")],
+)
+def test_another_objective_has_a_distance_and_one_on_a_common_text(cache, family, kind):
+    data = builtin("python-source") if kind == "mlm" else None
+    result, read = measured(run_of(kind, family, data), cache)
+    assert read == list(range(1, len(read) + 1))
+    assert -0.5 < result["distance"] < 2.2
+    assert result["low"] < result["distance"] < result["high"]
+    assert len(result["cosines"]) == 2
+    assert result["groups"] == 8
+    assert all(batches % 8 == 0 for batches in result["batches"])
+    common = result["common"]
+    assert common["distance"] != result["distance"]
+    if kind == "mlm":  # pretraining's own objective on the very text: no distance is left
+        assert abs(common["distance"]) < 2 * (common["high"] - common["distance"])
+    else:
+        assert result["low"] > 0.2
+
+
+def test_batches_double_until_the_halves_agree(cache, monkeypatch):
+    eager, _ = measured(run_of(batch_size=4), cache)
+    assert all(batches in (8, 16, 32, 64, 128, 256) for batches in eager["batches"])
+    for reliable, batches in zip(eager["reliability"], eager["batches"], strict=True):
+        assert reliable >= 0.8 or batches == 256
+    monkeypatch.setattr(gradient_groups, "RELIABLE", 1.1)
+    monkeypatch.setattr(gradient_groups, "MOST_BATCHES", 64)
+    greedy, _ = measured(run_of(batch_size=4), cache)
+    assert greedy["batches"] == [64, 64]
+
+
+def test_little_text_gives_fewer_batches_and_says_so(cache, tmp_path):
+    file = tmp_path / "few.txt"
+    file.write_text("\n".join(f"a line of words, number {k}, and no more" for k in range(60)))
+    data = file_data(file)
+    result, _ = measured(run_of("clm", data=data, batch_size=8), cache)
+    assert 2 <= result["groups"] <= 8
+    assert max(result["batches"]) <= 16
+    assert (result["text_ended"][1], result["noisy"]) in ((True, True), (False, False))
+    with pytest.raises(Impossible, match="fewer than a batch of 200"):
+        measured(run_of("clm", data=data, batch_size=200), cache)
+    lone = tmp_path / "one.txt"
+    lone.write_text("one line")
+    lone = file_data(lone)
+    with pytest.raises(Impossible, match="too few rows"):
+        measured(run_of("clm", data=lone), cache)
+
+
+def test_sides_that_read_one_source_share_no_example(cache, monkeypatch):
+    seen = {}
+    before = GradientGroups.__init__
+
+    def noted(self, name, objective, arrays, *rest):
+        seen[name] = [tuple(row) for each in arrays for row in each["input_ids"].tolist()]
+        before(self, name, objective, arrays, *rest)
+
+    monkeypatch.setattr(GradientGroups, "__init__", noted)
+    measured(run_of(sequence_length=32), cache)
+    ours, theirs = seen["fine-tuning"], seen["common"]
+    assert set(seen) == {"fine-tuning", "common"}, "one text is not read a third time"
+    assert min(len(ours), len(theirs)) > 100
+    assert len(set(ours) & set(theirs)) <= 0.02 * min(len(ours), len(theirs))
+
+
+def test_the_gradient_of_a_group_is_that_of_its_batches_mean_losses(cache):
+    run = run_of(batch_size=4)
+    pretrained = load_model(run.model, cache, needs_head=True)
+    distance = ObjectiveDistance(run, pretrained, CPU)
+    side, _ = distance._grouped()
+    list(side.grow())
+    list(side.grow())
+    assert side.batches == 16
+    objective, arrays = side._objective, side._arrays[2]
     model = objective.build_model(pretrained)
-    from workers.data.datasets import load_rows
-
-    texts = load_rows(run.objective.data, objective.roles)
-    arrays = objective.tokenise(pretrained.tokenizer, texts, run.sequence_length)
+    seeded = run.model_copy(update={"seed": side._seeds[2]})
     losses = []
-    for step in range(1, BATCHES + 1):
-        batch = objective.batch(arrays, run, step)
+    for step in (1, 2):
+        batch = objective.batch(arrays, seeded, step)
         losses.append(objective.loss_sum(model, batch) / objective.targets(batch))
-    mean = sum(losses) / len(losses)
-    for block, gradient in zip(pretrained.blocks, got, strict=True):
+    mean = sum(losses) / 2
+    for block, gradient in zip(pretrained.blocks, side.means()[2], strict=True):
         direct = torch.autograd.grad(mean, list(block.parameters()), retain_graph=True)
         flat = torch.cat([part.flatten() for part in direct])
         torch.testing.assert_close(gradient, flat, rtol=1e-4, atol=1e-6)
 
 
-def test_measuring_changes_no_weight(store):
-    run = run_spec()
-    pretrained = load_model(run.model, store.cache, needs_head=True)
-    before = {name: tensor.clone() for name, tensor in pretrained.backbone.state_dict().items()}
-    block_gradients(pretrained, run.objective, run, store, CPU)
-    after = pretrained.backbone.state_dict()
+@pytest.mark.parametrize("kind", ["clm", "contrastive"])
+def test_micro_batches_change_nothing_and_weights_stay(cache, kind):
+    run = run_of(kind, batch_size=4)
+    small = run.model_copy(
+        update={"execution": run.execution.model_copy(update={"micro_batch_size": 1})}
+    )
+    pretrained = load_model(run.model, cache, needs_head=True)
+    before = {name: t.clone() for name, t in pretrained.language_model.state_dict().items()}
+    whole, cut = (ObjectiveDistance(each, pretrained, CPU) for each in (run, small))
+    for one in (whole, cut):
+        list(one.measure())
+    assert cut.result()["distance"] == pytest.approx(whole.result()["distance"], abs=1e-3)
+    after = pretrained.language_model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert all(parameter.grad is None for parameter in pretrained.backbone.parameters())
+    assert all(p.grad is None for p in pretrained.language_model.parameters())
 
 
-def test_cosine():
-    a, b = torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])
-    assert cosine(a, a) == pytest.approx(1)
-    assert cosine(a, -a) == pytest.approx(-1)
-    assert cosine(a, b) == pytest.approx(2**-0.5)
-    assert cosine(a, torch.zeros(2)) == 0.0
+def test_a_model_that_cannot_do_its_pretraining_objective_is_refused(cache):
+    run = run_of("mlm", "bert")
+    pretrained = load_model(run.model, cache, needs_head=True)
+    pretrained.tokenizer.mask_token = None
+    with pytest.raises(Impossible, match="no mask token"):
+        ObjectiveDistance(run, replace(pretrained), CPU)

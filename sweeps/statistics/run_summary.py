@@ -1,0 +1,38 @@
+"""A sweep in one row a run: what anybody needs to check a table that was made of it."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from sweeps.reading.run_table import setting_columns
+from sweeps.statistics.profiles import BEYOND, DEFAULT_BY, DIAGNOSTICS, QUANTITIES, Profiles
+
+
+def run_summary(profiles: Profiles, digits: int = 6) -> pl.DataFrame:
+    """Return one row per run, with or without a profile: what ran, how it ended, its quantities.
+
+    Of the settings, those that differ between runs. Numbers are rounded to ``digits`` significant
+    ones: enough to check any table made of them.
+    """
+    every = pl.concat([profiles.runs, profiles.left_out], how="diagonal")
+    differing = [
+        name
+        for name in setting_columns(profiles.left_out.drop("reason"))
+        if name not in DEFAULT_BY and every[name].n_unique() > 1
+    ]
+    about = [
+        *("model", "family", "block", "model_layers", "model_width", "parameters"),
+        *("pretraining_loss", "pretraining_loss_se", "unigram_entropy"),
+        *("objective", "control", *differing, "seed"),
+        *("propagation", "propagation_sd", "dose", "dose_slope"),
+        *("objective_distance", "objective_distance_low", "objective_distance_high"),
+        *("objective_distance_noisy", "objective_distance_common"),
+        *("status", "last_step", "final_loss", "seconds"),
+    ]
+    numbers = [name for name in (*QUANTITIES, BEYOND) if name != "steepness"]
+    order = [*DEFAULT_BY, *differing, "seed", "run_id"]
+    return (
+        every.select("run_id", *about, "blocks", "mean", "null", *numbers, *DIAGNOSTICS)
+        .sort(order)
+        .with_columns(pl.selectors.float().round_sig_figs(digits))
+    )

@@ -1,0 +1,55 @@
+"""Two halves of a dataset that share no row, in stretches that are dealt to groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+Half = Literal["all", "first", "second"]
+Rows = dict[str, list[Any]]
+# Neighbouring rows stay together: packed text reads on from one row to the next, and neighbours are
+# alike, so that groups which shared a stretch would agree by that alone.
+STRETCHES = 256
+# More than any token has on average.
+CHARACTERS = 16
+
+
+def stretches_of(rows: Rows, half: Half, seed: int, examples: int, length: int) -> list[Rows]:
+    """Return the rows of one half, or of both, in seeded stretches of neighbouring rows.
+
+    Equal seeds cut equally, whatever the roles: no row is in the first half and in the second.
+    Where there are more, only so many are taken as are surely enough for so many ``examples`` of
+    ``length`` tokens, one a row or packed. The half of a single row may be empty.
+    """
+    count = len(next(iter(rows.values())))
+    parts = [part for part in np.array_split(np.arange(count), STRETCHES) if len(part)]
+    order = np.random.default_rng(seed).permutation(len(parts))
+    middle = (len(order) + 1) // 2
+    wanted = {"all": order, "first": order[:middle], "second": order[middle:]}[half]
+    full, read = CHARACTERS * length, 0
+    found: list[Rows] = []
+    for number in wanted:
+        if read >= examples * full:
+            break
+        found.append({role: [cells[row] for row in parts[number]] for role, cells in rows.items()})
+        for row in zip(*found[-1].values(), strict=True):
+            read += min(full, sum(len(cell) for cell in row if isinstance(cell, str)))
+    return found
+
+
+def dealt(stretches: Sequence[Rows], groups: int) -> list[Rows]:
+    """Return the rows of each of so many groups: every stretch is in one of them."""
+    found = []
+    for group in range(groups):
+        mine = stretches[group::groups]
+        roles = mine[0] if mine else {}
+        found.append({role: [cell for rows in mine for cell in rows[role]] for role in roles})
+    return found
+
+
+def text_of(rows: Rows) -> list[str]:
+    """Return all texts of rows as plain text: row by row, each role's, without labels."""
+    cells = zip(*rows.values(), strict=True)
+    return [cell for row in cells for cell in row if isinstance(cell, str)]
