@@ -125,7 +125,7 @@ class Tables:
         """One row per run whose model was given noise: ``propagation`` and ``propagation_sd`` as in
         ``runs``, under this metric, and ``without_gradient``, the mean profile over its mean."""
         found = self._contents.measured.propagation(metric)
-        schema = {
+        schema: dict[str, Any] = {
             "run_id": pl.String,
             "propagation": pl.Float64,
             "propagation_sd": pl.Float64,

@@ -64,8 +64,9 @@ class Profiles:
             ``rows_a_feature`` (probe rows over width),
             ``mean`` (mean change over blocks), ``null`` (mean of the row-shuffled null, where it
             was measured), ``QUANTITIES``, ``slope_beyond_propagation``, and ``DIAGNOSTICS``:
-            ``slope_dfbeta``, ``embedding_change`` (the change of layer 0 under the same metric) and ``saturated``
-            (the share of blocks at 0.95 of their null or more, where nulls were measured).
+            ``slope_dfbeta``, ``embedding_change`` (the change of layer 0 under the same metric) and
+            ``saturated`` (the share of blocks at 0.95 of their null or more, where nulls were
+            measured).
         blocks: one row per run and block: the columns of ``runs``, ``layer``, ``depth``,
             ``value``, ``null``, and ``without_gradient``, what noise in the weights gives this
             block where it changes all blocks as much as the run did, where that was measured.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from planted_store import paper_runs, run_spec, write_run
+from planted_paper import paper_runs
+from planted_store import run_spec, write_run
 
 from sweeps.findings.deciding import deciding
 from sweeps.findings.persistence import compare
