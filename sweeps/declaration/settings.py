@@ -64,7 +64,12 @@ TAKEN = frozenset(
         *("sequences", "rows_left_out", "largest_share_before", "largest_share", "sequence_group"),
         *("rows_a_feature", "theil_sen", "theil_sen_low", "theil_sen_high", "slope_dfbeta"),
         *("width_beyond_slope", "width_beyond_slope_low", "width_beyond_slope_high"),
-        *("embedding_change", "saturated", "dose", "dose_slope"),
+        *("embedding_change", "saturated", "dose", "dose_slope", "without_gradient"),
+        *("slope_beyond_propagation", "slope_beyond_propagation_low"),
+        *("slope_beyond_propagation_high", "beyond_propagation", "reference", "reference_low"),
+        *("reference_high", "retained_unbounded", "pairs", "p_persists", "p_collapses"),
+        *("p_reverses", "verdict_delta_0.1", "verdict_delta_0.5", "verdict_equal_change"),
+        "verdict_equal_loss",
         *("treatment", "setting", "ratio", "relative", "spread", "start", "stop", "runs"),
     )
 )

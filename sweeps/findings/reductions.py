@@ -29,7 +29,7 @@ from sweeps.statistics.intervals import Floats, Mean, mean_of
 
 def reduce_conditions(measure: Measure, table: pl.DataFrame) -> Estimate | str:
     """Return the estimate of conditions, a row each with its ``values``; or why there is none."""
-    means = np.array([np.mean(values) for values in table["values"]])
+    means = table["values"].list.mean().to_numpy()
     if measure.reduce in ("min", "max"):
         return _extreme(measure.reduce, table)
     if measure.reduce == "mean":

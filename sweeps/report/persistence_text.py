@@ -53,7 +53,7 @@ def persistence_text(
             [with_interval(row["slope_control"], *_signed(row)) for row in rows],
             right=True,
         ),
-        Column("kept", [_share(row["retained"]) for row in rows], right=True),
+        Column("kept", [_share(row["retained"]) for row in rows], right=True, kept=True),
         Column("verdict", [row["verdict"] for row in rows], rigid=True, kept=True),
         Column("kept [95 %]", [_kept(row) for row in rows], right=True),
     ]

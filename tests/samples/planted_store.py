@@ -162,10 +162,12 @@ def record_result(store: Store, measurement: Measurement, result: dict[str, Any]
     write_json(store.work(measurement.work_id).path / "DONE.json", sealed(closing))
 
 
-def record_distance(store: Store, run: RunSpec, cosines: Sequence[float]) -> None:
+def record_distance(
+    store: Store, run: RunSpec, cosines: Sequence[float], *, noisy: bool = False
+) -> None:
     """Write the objective distance of a run as measured, from the cosines of its blocks."""
     distance = 1 - sum(cosines) / len(cosines)
-    one = {"distance": distance, "low": distance - 0.05, "high": distance + 0.05, "noisy": False}
+    one = {"distance": distance, "low": distance - 0.05, "high": distance + 0.05, "noisy": noisy}
     record_result(
         store,
         Measurement(kind="objective_distance", run=run),

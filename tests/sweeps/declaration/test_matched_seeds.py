@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from planted_store import paper_runs, run_spec
+from planted_paper import paper_runs
+from planted_store import run_spec
 from varied_settings import two_values, varying_settings
 
 from sweeps.declaration.matched_seeds import matched_seeds

@@ -34,6 +34,15 @@ MODELS = {
     "opt-1.3b": ("sequential", "opt", 1_300_000_000, 24),
     "pythia-1.4b": ("parallel", "gpt_neox", 1_400_000_000, 24),
 }
+# Under standard training only: associations need ten models.
+STANDARD_ONLY = {
+    "bert-large": ("sequential", "bert", 335_000_000, 12),
+    "gpt2-medium": ("sequential", "gpt2", 355_000_000, 8),
+    "pythia-410m": ("parallel", "gpt_neox", 405_000_000, 16),
+    "codegen-b": ("parallel", "codegen", 360_000_000, 20),
+    "mamba": ("mixer", "mamba", 129_000_000, 4),
+    "mamba-b": ("mixer", "mamba", 370_000_000, 4),
+}
 DISTANCE = {"clm": 0.2, "classification": 0.5, "contrastive": 0.9}
 BRIEF = {"steps": 2, "probe_every": 2, "part_steps": 2}
 Keeps = Callable[[str, str], float]
@@ -54,10 +63,11 @@ def plant(
     ),
     falling: int = 0,
     by_objective: bool = False,
+    straight: bool = False,
 ) -> dict[str, Profiles]:
     """Write a study; the profile's width is the family's, or the objective's."""
     store = Store.at(str(root / "store"))
-    for model, (block, family, parameters, layers) in MODELS.items():
+    for model, (block, family, parameters, layers) in {**MODELS, **STANDARD_ONLY}.items():
         facts = {"block": block, "family": family, "parameters": parameters, "layers": layers}
         for objective in DISTANCE if parameters < 1e9 else ("clm",):
             for seed in range(seeds):
@@ -66,8 +76,11 @@ def plant(
                 if falling and seed < falling and model == "bert":
                     slope = -slope
                 sharp = DISTANCE[objective] if by_objective else layers / 24
+                sharp = 0.0 if straight else sharp
                 write_run(store, run, _shaped(slope, sharp, 0.01 * seed, layers), facts=facts)
                 record_distance(store, run, [1 - DISTANCE[objective]])
+                if model in STANDARD_ONLY:
+                    continue
                 kept = keeps(block, objective)
                 noise = 0.01 * (seed - (seeds - 1) / 2)
                 profile = _line(kept + noise)
@@ -82,13 +95,13 @@ def plant(
 
 
 def _line(slope: float) -> Callable[[float], float]:
-    return lambda x: 0.5 + slope * x
+    return lambda x: 0.3 + 0.5 * slope * x
 
 
 def _shaped(slope: float, sharp: float, noise: float, layers: int) -> list[float]:
     """A line, with blocks alternating about it by ``sharp``, which narrows the profile."""
     return [
-        1 + (slope + noise) * (i / layers - 0.5) + 0.6 * sharp * (-1) ** i
+        0.5 + 0.5 * (slope + noise) * (i / layers - 0.5) + 0.3 * sharp * (-1) ** i
         for i in range(1, layers + 1)
     ]
 
@@ -104,14 +117,16 @@ def test_the_published_pattern_supports_every_claim(tmp_path: Path) -> None:
     )
     correlation, width = results["C6"].tests
     assert correlation.estimate.value > 0.9
-    assert width.estimate.p_value is not None
-    assert width.estimate.p_value < 0.05
+    assert correlation.estimate.n == len(MODELS) + len(STANDARD_ONLY)
+    for test in (correlation, width):
+        assert test.estimate.p_value is not None
+        assert test.estimate.p_value < 0.05
 
 
 def test_profiles_that_fall_contradict_c2(tmp_path: Path) -> None:
     results = judged(plant(tmp_path, falling=1))
     assert results["C2"].verdict == CONTRADICTED
-    assert results["C2"].tests[0].estimate.value == pytest.approx(1 - 3 / 42)
+    assert results["C2"].tests[0].estimate.value == pytest.approx(1 - 3 / 96)
 
 
 def test_collapse_everywhere_contradicts_what_persistence_claims(tmp_path: Path) -> None:
@@ -134,13 +149,14 @@ def test_steepness_against_the_distance_contradicts_c6(tmp_path: Path) -> None:
 
 
 def test_width_of_the_objective_contradicts_c6(tmp_path: Path) -> None:
-    results = judged(plant(tmp_path, by_objective=True))
+    results = judged(plant(tmp_path, by_objective=True, standard=lambda *_: 0.4))
     assert results["C6"].tests[1].verdict == CONTRADICTED
 
 
-def test_one_seed_is_insufficient_for_every_claim(tmp_path: Path) -> None:
+def test_one_seed_is_insufficient_for_every_claim_about_conditions(tmp_path: Path) -> None:
+    """C6 is about models, of which there are enough."""
     results = judged(plant(tmp_path, seeds=1))
-    assert {result.verdict for result in results.values()} == {INSUFFICIENT}
+    assert {results[name].verdict for name in ("C2", "C3", "C4", "C5")} == {INSUFFICIENT}
 
 
 def test_runs_still_open_leave_a_claim_open_until_they_cannot_save_it(tmp_path: Path) -> None:
@@ -163,7 +179,7 @@ def _c2(store: Store) -> list[ClaimResult]:
 
 def test_metrics_that_disagree_are_flagged(tmp_path: Path) -> None:
     store = Store.at(str(tmp_path / "store"))
-    for seed in range(2):
+    for seed in range(3):
         falling = {"cka_distance": [0.4, 0.3, 0.2], "cka_distance_debiased": [0.1, 0.2, 0.3]}
         write_run(store, run_spec(seed=seed), [0.1, 0.2, 0.3], metrics=falling)
     claims = [claim for claim in read_claims(LIBRARY).claims if claim.id == "C2"]
@@ -187,9 +203,13 @@ def test_a_user_adds_a_claim_without_code(tmp_path: Path) -> None:
         "        is: above\n"
         "        than: {statistic: slope, reduce: mean,"
         " where: {control: standard, objective: clm}}\n"
-        "      - measure: {statistic: slope, where: {control: standard}, reduce: gap, by: block}\n"
-        "        is: below\n"
+        "      - measure: {statistic: slope, where: {control: standard}, reduce: gap,"
+        " by: objective, groups: [contrastive, clm]}\n"
+        "        is: above\n"
         "        than: 0.05\n"
+        "      - measure: {statistic: slope, where: {control: standard}, reduce: min}\n"
+        "        is: above\n"
+        "        than: 0\n"
     )
     [result] = evaluate(read_claims(file).claims, by_metric)
     assert result.verdict == SUPPORTED
@@ -206,6 +226,9 @@ def test_a_user_adds_a_claim_without_code(tmp_path: Path) -> None:
         ("{statistic: slope, reduce: mean, above: 0}", "do nothing with reduce: mean"),
         ("{statistic: slope, reduce: mean, where: {colour: red}}", "no column 'colour'"),
         ("{statistic: width, reduce: gap}", "by goes with reduce: gap"),
+        ("{statistic: slope, reduce: gap, by: block}", "groups: .A, B. goes with reduce: gap"),
+        ("{statistic: slope, reduce: gap, by: block, groups: [a]}", "at least 2"),
+        ("{statistic: persistence, reduce: share, verdict: idle}", "persists"),
         ("{statistic: slope, reduce: share, verdict: persists}", "persistence goes with verdict"),
     ],
 )
@@ -255,10 +278,17 @@ def test_claims_beside_a_sweep_file_stay_with_the_sweep(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(LIBRARY.parent.glob("*claims.yaml")), ids=lambda p: p.name)
 def test_the_library_holds_the_study_on_any_sweep(path: Path, tmp_path: Path) -> None:
     claims = read_claims(path).claims
-    assert [claim.id for claim in claims] == ["C2", "C3", "C4", "C5", "C6"]
     store = plant_paper(tmp_path / "store", steps=8, part_steps=8)
     by_metric = measure_each(open_store(store.root, sweep="paper"), ["procrustes"])
-    assert {result.verdict for result in evaluate(claims, by_metric)} == {SUPPORTED}
+    verdicts = {result.claim.id: result.verdict for result in evaluate(claims, by_metric)}
+    # Two seeds of the mid-sized models decide nothing; no run has the miniature's second arm.
+    open_ones = {"C3", "C4", "C5"} if path.name.startswith("replica-verdicts") else {"C5"}
+    assert verdicts == {
+        name: INSUFFICIENT if name in open_ones else SUPPORTED
+        for name in ("C2", "C3", "C4", "C5", "C6")
+        if name in verdicts
+    }
+    assert set(verdicts) >= {"C3", "C4", "C5"}
 
 
 def test_what_lacks_is_what_is_named(tmp_path: Path) -> None:
@@ -269,37 +299,50 @@ def test_what_lacks_is_what_is_named(tmp_path: Path) -> None:
     profiles = {"procrustes": measure(open_store(store.root))}
     correlation = judged(profiles)["C6"].tests[0].estimate
     assert correlation.blocked == (
-        "no condition with two finished seeds has objective_distance; `depthsweep distance`"
-        " measures it"
+        "no condition has objective_distance; `depthsweep distance` measures it"
     )
     assert correlation.notes == ("2 without objective_distance",)
     record_distance(store, run_spec("gpt2", "clm", **BRIEF), [0.5])
     profiles = {"procrustes": measure(open_store(store.root))}
     correlation = judged(profiles)["C6"].tests[0].estimate
-    assert correlation.blocked == "only 1 conditions to correlate"
+    assert correlation.blocked == "1 models are too few: intervals need 10"
     assert correlation.notes == ("1 without objective_distance",)
 
 
-def test_one_seed_of_each_is_what_lacks_where_the_distance_is_known(tmp_path: Path) -> None:
+def test_no_claim_rests_on_a_noisy_distance(tmp_path: Path) -> None:
+    by_metric = plant(tmp_path)
     store = Store.at(str(tmp_path / "store"))
-    for rate in (1e-3, 1e-4):
-        run = run_spec("gpt2", "clm", learning_rate=rate, **BRIEF)
-        write_run(store, run, _line(0.3))
-        record_distance(store, run, [0.5])
-    profiles = {"procrustes": measure(open_store(store.root))}
-    correlation = judged(profiles)["C6"].tests[0].estimate
-    assert correlation.blocked == "no condition with two finished seeds"
-    assert correlation.notes == ("2 conditions with fewer than 2 seeds",)
+    for model in MODELS:
+        record_distance(store, run_spec(model, "clm", **BRIEF), [0.9], noisy=True)
+    found = measure(open_store(store.root), "procrustes")
+    test = judged({"procrustes": found})["C6"].tests[0]
+    assert "6 with a noisy objective_distance: left out" in test.estimate.notes
+    sure = judged(by_metric)["C6"].tests[0]
+    assert "noisy" not in " ".join(sure.estimate.notes)
+
+
+def test_width_is_not_set_against_steepness_where_they_are_one_number(tmp_path: Path) -> None:
+    """A straight profile's width is a function of its steepness: both cannot go with two causes."""
+    by_metric = plant(tmp_path, straight=True)
+    width = judged(by_metric)["C6"].tests[1]
+    assert width.verdict == INSUFFICIENT
+    assert width.reason.startswith("width and steepness are one number here (rank correlation -")
 
 
 def test_the_sweeps_of_the_library_bring_the_claims_that_are_about_them(tmp_path: Path) -> None:
     store = Store.at(str(tmp_path / "store"))
     brought = {}
-    for name in ("paper", "replica", "demo"):
+    for name in ("paper", "paper-verdicts", "replica", "replica-verdicts", "demo"):
         keep_claims(store, name, LIBRARY.with_name(f"{name}.yaml"))
         found = find_claims(store, name)
         brought[name] = None if found is None else len(read_claims(found).claims)
-    assert brought == {"paper": 5, "replica": 5, "demo": None}
+    assert brought == {
+        "paper": 5,
+        "paper-verdicts": 3,
+        "replica": 5,
+        "replica-verdicts": 5,
+        "demo": None,
+    }
 
 
 def test_a_share_says_how_many_of_how_many(tmp_path: Path) -> None:
@@ -307,5 +350,7 @@ def test_a_share_says_how_many_of_how_many(tmp_path: Path) -> None:
     (test,) = results["C2"].tests
     counted = numbers(test.estimate)
     runs = test.estimate.n
-    assert counted.endswith(f"({test.estimate.hits} of {runs} runs)")
-    assert test.estimate.hits == round(test.estimate.value * runs) < runs
+    assert test.estimate.counted is not None
+    hits = test.estimate.counted.hits_each
+    assert counted.endswith(f"({hits} of {runs} runs)")
+    assert hits == round(test.estimate.value * runs) < runs

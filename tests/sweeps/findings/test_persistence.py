@@ -22,7 +22,7 @@ from sweeps.store.store import Store
 # objective -> slope of each seed under standard, and under equal_step
 PLANTED = {
     "clm": ([0.30, 0.31, 0.32], [0.20, 0.21, 0.19]),
-    "classification": ([0.30, 0.31, 0.32], [0.05, -0.04, 0.01]),
+    "classification": ([0.30, 0.31, 0.32], [0.02, -0.01, 0.01]),
     "contrastive": ([0.30, 0.31, 0.32], [-0.20, -0.21, -0.19]),
 }
 EXPECTED = {"clm": "persists", "classification": "collapses", "contrastive": "reverses"}
@@ -68,7 +68,7 @@ def test_only_matched_seeds_count(profiles: Profiles) -> None:
     row = compare(profiles).filter(model="opt").row(0, named=True)
     assert (row["n"], row["verdict"]) == (1, "insufficient")
     assert row["along_low"] is None
-    assert row["flags"] == "1 of 2 seeds matched"
+    assert row["flags"] == "1 of 2 seeds matched; 1 diverged"
 
 
 def test_states_of_a_sweep_come_from_its_tables(tmp_path: Path) -> None:

@@ -37,11 +37,11 @@ from sweeps.store.store import Store
 
 
 def plant(root: Path, pair: tuple[RunSpec, ...], *, reference: bool = True) -> Tables:
-    """Write each run of a pair with two seeds, and the same under standard training."""
+    """Write each run of a pair with three seeds, and the same under standard training."""
     store = Store.at(str(root / "store"))
     runs: dict[str, RunSpec] = {}
     for slope, one in zip((0.2, 0.5), pair, strict=True):
-        for seed in (3, 8):
+        for seed in (3, 8, 9):
             for control in (one.control, *([Standard()] if reference else [])):
                 run = one.model_copy(update={"control": control, "seed": seed})
                 if run.run_id not in runs:
@@ -63,14 +63,14 @@ def test_two_values_of_any_setting_are_two_conditions(setting: Setting, tmp_path
     keys = condition_columns(everyone(first))
     assert keys == ["model", "objective", "control", name]
     conditions = summarise(first, keys).filter(control=control)
-    assert conditions["n"].to_list() == conditions["seeds"].to_list() == [2, 2]
+    assert conditions["n"].to_list() == conditions["seeds"].to_list() == [3, 3]
     assert conditions["slope"].to_list() == [pytest.approx(0.2), pytest.approx(0.5)]
     page = profile_text("vary", first, keys)
     assert max(map(len, page.splitlines())) <= 80
     assert name[:5] in page
 
     compared = verdicts_by_metric(profiles, control)
-    assert compared["n"].to_list() == [2, 2]
+    assert compared["n"].to_list() == [3, 3]
     assert name in compared.columns
     page = persistence_text("vary", compared, control, "standard", list(profiles))
     assert max(map(len, page.splitlines())) <= 80
@@ -78,8 +78,8 @@ def test_two_values_of_any_setting_are_two_conditions(setting: Setting, tmp_path
     assert page.count("persists\n") + page.count("persists  ") >= 2
     assert name[:5] in page
 
-    mean = Measure(statistic="slope", where={"control": control}, reduce="mean")
-    known = Evidence(first).estimate(mean, control)
+    least = Measure(statistic="slope", where={"control": control}, reduce="min")
+    known = Evidence(first).estimate(least, control)
     assert (known.n, known.of, known.unit) == (2, 2, "conditions")
     claim = Claim.model_validate(
         {
@@ -103,7 +103,7 @@ def test_two_values_of_any_setting_are_two_conditions(setting: Setting, tmp_path
 
     shown = gather(tables, "vary", "", "", None).tables
     slopes = shown["slopes"].filter(control=control)
-    assert slopes["n"].to_list() == [2, 2]
+    assert slopes["n"].to_list() == [3, 3]
     assert slopes["treatment"].n_unique() == 2
     assert any(f"{name} " in treatment for treatment in slopes["treatment"])
     assert shown["curves"].filter(control=control)["treatment"].n_unique() == 2
@@ -112,7 +112,7 @@ def test_two_values_of_any_setting_are_two_conditions(setting: Setting, tmp_path
         assert cells.n_unique() == cells.height == 2
 
     sql = f"SELECT {name}, count(*) AS n FROM runs WHERE control = '{control}' GROUP BY ALL"
-    assert query(tables, sql)["n"].to_list() == [2, 2]
+    assert query(tables, sql)["n"].to_list() == [3, 3]
 
 
 @pytest.mark.parametrize("part", ["model", "objective"])
@@ -126,9 +126,9 @@ def test_two_names_are_two_conditions(part: str, tmp_path: Path) -> None:
         other = other.model_copy(update={"model": other.model.model_copy(update=inner)})
     profiles = {"procrustes": measure(plant(tmp_path, (one, other)))}
     keys = condition_columns(everyone(profiles["procrustes"]))
-    assert summarise(profiles["procrustes"], keys)["n"].to_list() == [2] * 4
+    assert summarise(profiles["procrustes"], keys)["n"].to_list() == [3] * 4
     compared = verdicts_by_metric(profiles)
-    assert compared["n"].to_list() == [2, 2]
+    assert compared["n"].to_list() == [3, 3]
     assert compared[part].to_list() == [
         *{"model": ["m", "other"], "objective": ["classification", "topic"]}[part]
     ]
@@ -141,7 +141,7 @@ def test_models_of_one_name_that_differ_are_two_conditions(tmp_path: Path) -> No
     found = measure(plant(tmp_path, (one, other)))
     keys = condition_columns(everyone(found))
     assert keys[3:] == ["model_revision"]
-    assert summarise(found, keys)["n"].to_list() == [2] * 4
+    assert summarise(found, keys)["n"].to_list() == [3] * 4
 
 
 class Momentum(Optimizer):
@@ -186,7 +186,7 @@ def test_a_setting_that_is_added_arrives_as_a_column_and_splits(
     store = Store.at(str(tmp_path / "store"))
     planned = []
     for run in (one, other):
-        for seed in (0, 1):
+        for seed in (0, 1, 2):
             for control in (one.control, Standard()):
                 planned.append(run.model_copy(update={"seed": seed, "control": control}))
                 write_run(store, planned[-1], [0.1, 0.2])
@@ -195,8 +195,8 @@ def test_a_setting_that_is_added_arrives_as_a_column_and_splits(
     assert runs[name].n_unique() == 2
     assert condition_columns(runs)[3:] == [name]
     found = measure(tables)
-    assert summarise(found, condition_columns(everyone(found)))["n"].to_list() == [2] * 4
-    assert verdicts_by_metric({"procrustes": found})["n"].to_list() == [2, 2]
+    assert summarise(found, condition_columns(everyone(found)))["n"].to_list() == [3] * 4
+    assert verdicts_by_metric({"procrustes": found})["n"].to_list() == [3, 3]
 
 
 def test_every_field_of_the_specification_is_one_column(tmp_path: Path) -> None:
