@@ -1,4 +1,4 @@
-"""How unevenly the steps of a run were spread, against a sum written out, and when it is computed."""
+"""How unevenly a run's steps were spread, against a sum written out, and when it is computed."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ def change_layers(folder: RunFolder, change: pl.Expr | None = None, kept: pl.Exp
         rows = pl.read_parquet(part)
         rows = rows if kept is None else rows.filter(kept)
         (rows if change is None else rows.with_columns(change)).write_parquet(part)
+
+
+def put(column: str, value: float | None, **where: int) -> pl.Expr:
+    return pl.when(**where).then(value).otherwise(column).alias(column)
 
 
 def dose_of(store: Store) -> tuple[float | None, float | None]:
@@ -77,25 +81,10 @@ def test_one_block_has_a_dose_and_no_slope(store: Store) -> None:
         {"kept": pl.col("layer") != 2},
         {"kept": pl.col("layer") != 3},
         {"kept": pl.col("layer") != 1},
-        {
-            "change": pl.when(layer=2, step=7)
-            .then(0.0)
-            .otherwise("weight_norm")
-            .alias("weight_norm")
-        },
-        {"change": pl.when(layer=2).then(0.0).otherwise("update_norm").alias("update_norm")},
-        {
-            "change": pl.when(layer=1, step=3)
-            .then(None)
-            .otherwise("update_norm")
-            .alias("update_norm")
-        },
-        {
-            "change": pl.when(layer=1, step=3)
-            .then(math.nan)
-            .otherwise("update_norm")
-            .alias("update_norm")
-        },
+        {"change": put("weight_norm", 0.0, layer=2, step=7)},
+        {"change": put("update_norm", 0.0, layer=2)},
+        {"change": put("update_norm", None, layer=1, step=3)},
+        {"change": put("update_norm", math.nan, layer=1, step=3)},
     ],
     ids=["middle", "last", "first", "no weight", "no step", "null", "nan"],
 )
@@ -129,7 +118,7 @@ def counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[Tables, list
 
 def test_only_a_question_that_names_a_dose_reads_the_layers(counted) -> None:
     tables, times = counted
-    assert len(list(digests(tables))) == 5
+    assert {each.table for each in digests(tables)} >= {"runs", "layers"}
     query(tables, "SELECT model, status, count(*) AS n FROM runs WHERE seed = 1 GROUP BY ALL")
     query(tables, "SELECT count(*) FROM runs")
     for name, frame in tables.by_name().items():
