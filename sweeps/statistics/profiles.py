@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import polars as pl
 
 from sweeps.errors import UserError, closest
 from sweeps.reading.run_table import setting_columns
 from sweeps.reading.tables import Tables
 from sweeps.spec import METRICS
-from sweeps.statistics.quantities import quantities
+from sweeps.statistics.quantity_rows import (
+    DELETED_KEYS,
+    STEEPNESS,
+    quantity_rows,
+    without_groups,
+)
 from sweeps.store.schema import NULL_METRICS
-
-At = int | Literal["final"]
 
 # Quantities of a profile that have a mean and an interval over runs.
 QUANTITIES: tuple[str, ...] = (
@@ -44,6 +46,8 @@ SATURATED = 0.95
 
 # Rows a feature that differ by no more are taken for equal.
 ALIKE = 0.1
+
+At = int | Literal["final"]
 
 DEFAULT_BY = ("model", "objective", "control")
 # A mean change below this is rounding of the probe's float32 forward pass, not fine-tuning. The
@@ -183,7 +187,7 @@ def _profiles(
     layers = here.filter(pl.col("layer") > 0)
     usable, incomplete = _usable(every_run, layers)
     blocks = layers.filter(pl.col("run_id").is_in(usable.implode())).sort("run_id", "layer")
-    null = pl.col("null")
+    null, floor = pl.col("null"), FLOOR.get(metric, 0.0)
     runs = blocks.group_by("run_id", maintain_order=True).agg(
         pl.col("step").first().alias("at"),
         pl.len().cast(pl.Int32).alias("blocks"),
@@ -202,10 +206,8 @@ def _profiles(
     )
     measured = (
         every_run.join(runs, on="run_id", how="inner", maintain_order="left")
-        .join(_quantities(blocks, ["run_id"], metric), on="run_id", maintain_order="left")
-        .with_columns(
-            _STEEPNESS, (pl.col("slope_normalised") - pl.col("propagation")).alias(BEYOND)
-        )
+        .join(quantity_rows(blocks, ["run_id"], floor), on="run_id", maintain_order="left")
+        .with_columns(STEEPNESS, (pl.col("slope_normalised") - pl.col("propagation")).alias(BEYOND))
     )
     blocks = _with_propagation(blocks, runs, propagation)
     return Profiles(
@@ -219,12 +221,11 @@ def _profiles(
             maintain_order="left_right",
         ),
         _left_out(every_run, here["run_id"], usable, incomplete, metric, at),
-        _deleted(measured, without, metric),
+        without_groups(measured, without, floor).select(*DELETED_KEYS, *QUANTITIES),
     )
 
 
 _MEASURED = ("at", "blocks", "rows_a_feature", "mean", "null")
-_STEEPNESS = pl.when(pl.col("control") == "standard").then("slope_normalised").alias("steepness")
 
 
 def _with_propagation(
@@ -241,45 +242,6 @@ def _with_propagation(
         .join(runs.select("run_id", "mean"), on="run_id", how="left", maintain_order="left")
         .with_columns(pl.col("without_gradient") * pl.col("mean"))
         .drop("mean")
-    )
-
-
-def _quantities(blocks: pl.DataFrame, keys: Sequence[str], metric: str) -> pl.DataFrame:
-    """Return the quantities of each profile, of the values of its blocks in their order."""
-    lists = blocks.group_by(keys, maintain_order=True).agg(pl.col("value"))
-    nothing = quantities(np.empty((0, 1)))
-    parts = [lists.head(0).select(keys).with_columns(pl.lit(0.0).alias(name) for name in nothing)]
-    for (count,), part in lists.group_by(pl.col("value").list.len()):
-        values = part["value"].explode().to_numpy().reshape(-1, count)
-        columns = quantities(values, FLOOR.get(metric, 0.0))
-        parts.append(part.select(keys).with_columns(pl.Series(n, v) for n, v in columns.items()))
-    return pl.concat(parts).with_columns(pl.col(nothing.keys()).fill_nan(None))
-
-
-def _deleted(runs: pl.DataFrame, without: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """Return the quantities of each run without each group, of runs that have them for all."""
-    keys = ["run_id", "sequence_group"]
-    rows = without.join(runs.select("run_id", "blocks", "control"), on="run_id", how="inner")
-    layer, value = pl.col("layer"), pl.col("value")
-    whole = (
-        ((pl.len() == pl.col("blocks").first()) & (layer.n_unique() == pl.len()))
-        & (layer.max() == pl.len())
-        & (value.is_not_null() & value.is_finite()).all()
-    )
-    usable = (
-        rows.group_by(keys)
-        .agg(whole.alias("whole"))
-        .group_by("run_id")
-        .agg(pl.col("whole").all() & (pl.len() > 1))
-        .filter("whole")["run_id"]
-    )
-    blocks = rows.filter(pl.col("run_id").is_in(usable.implode())).sort(*keys, "layer")
-    return (
-        runs.select("run_id", "control")
-        .join(_quantities(blocks, keys, metric), on="run_id", maintain_order="left")
-        .with_columns(_STEEPNESS)
-        .select(*keys, *QUANTITIES)
-        .sort(*keys)
     )
 
 

@@ -29,6 +29,7 @@ from scipy.linalg import orthogonal_procrustes  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
+from workers.probes.row_groups import GROUPS, RowGroups, changes_without
 from workers.probes.similarity import Reference, compare
 
 BASELINE = "netrep-style SVD (torch)"
@@ -151,6 +152,16 @@ def measure(shape: Shape, generator: torch.Generator) -> None:
         f"limit {1e3 * limit:.0f} ms: {(by_matrix + by_vector) / 1e9:.1f} GFLOP at "
         f"{matrix_rate / 1e9:.0f} GFLOP/s; practical {1e3 * practical:.0f} ms: of these "
         f"{by_vector / 1e9:.1f} at {vector_rate / 1e9:.0f}"
+    )
+    groups = RowGroups(torch.arange(n) * GROUPS // n, GROUPS)
+    _settle()
+    jackknife, _ = _timed(
+        lambda: changes_without(reference, Reference.of(moved.y), groups)[0].procrustes
+    )
+    once = statistics.median(seconds["ours, reference prebuilt"])
+    print(
+        f"without each of {GROUPS} groups of rows: {1e3 * jackknife:.0f} ms,"
+        f" {jackknife / once:.1f} comparisons"
     )
 
 

@@ -67,8 +67,8 @@ class DepthProbe:
     def measure(self, step: int, *, jackknife: bool = False) -> Measured:
         """Return one row a layer, 0..L; a collective where ranks share the weights.
 
-        With ``jackknife`` also the rows without each group of sequences, for the time of about six
-        measurements.
+        With ``jackknife`` also the rows without each group of sequences, for the time of five to
+        nine measurements.
         """
         states = capture(self._backbone, self._blocks, self._rows, self._device)
         rows, reasons = [], []

@@ -15,7 +15,7 @@ so a group costs one SVD of a k×k core and three products over a sixteenth of t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,13 +23,15 @@ from torch import Tensor
 
 from workers.probes.rows import ProbeRows
 from workers.probes.similarity import (
+    CANCELLATION,
     MINIMUM_ROWS,
     ROUNDING,
     Reference,
     cka_distance,
     debiased_cka_distance,
+    distance_by_residual,
+    distance_by_spectrum,
     hsic,
-    procrustes_distance,
     self_hsic,
 )
 
@@ -70,78 +72,85 @@ class Remaining:
     cka_distance_debiased: float
 
 
-def changes_without(x: Reference, y: Reference, groups: RowGroups) -> Iterator[Remaining]:
-    """Yield the change from ``x`` to ``y`` without each group, as `compare` of the rest has it.
+def changes_without(x: Reference, y: Reference, groups: RowGroups) -> list[Remaining]:
+    """Return the change from ``x`` to ``y`` without each group, as `compare` of the rest has it.
 
-    NaN where fewer than 4 rows remain or those that do are all equal. Nothing is yielded where
-    there are fewer than two groups.
+    NaN where fewer than 4 rows remain or those that do are all equal. Nothing is returned where
+    there are fewer than two groups. At no time does it hold more than two k×k matrices and one
+    more copy of a representation, so it needs no more memory than a comparison.
     """
     if groups.count < 2:
-        return
-    wholes = tuple(a.coordinates.T @ b.coordinates for a, b in ((x, y), (x, x), (y, y)))
+        return []
     of = groups.of.to(x.coordinates.device)
-    for group in range(groups.count):
-        kept = of != group
-        rows = int(kept.sum())
-        if rows < MINIMUM_ROWS:
-            yield Remaining(rows, math.nan, math.nan, math.nan)
+    kept = [of != group for group in range(groups.count)]
+    rests_x, rests_y = ([_Rest.of(each, rows) for rows in kept] for each in (x, y))
+    norms_x, norms_y = _gram_norms(x, rests_x), _gram_norms(y, rests_y)
+    whole = x.coordinates.T @ y.coordinates
+    found = []
+    for group, (a, b) in enumerate(zip(rests_x, rests_y, strict=True)):
+        if a is None or b is None:
+            found.append(Remaining(int(kept[group].sum()), math.nan, math.nan, math.nan))
             continue
-        rests = _Rest.of(x, kept), _Rest.of(y, kept)
-        if rests[0].norm <= rests[0].least or rests[1].norm <= rests[1].least:
-            yield Remaining(rows, math.nan, math.nan, math.nan)
-            continue
-        yield _remaining(*rests, wholes)
+        core = _product(a, b, whole)
+        distance = distance_by_spectrum(core)
+        if distance < CANCELLATION:
+            distance = distance_by_residual(a.unit(), b.unit(), core)
+        cross, norms = float(core.square().sum()), (norms_x[group], norms_y[group])
+        own = self_hsic(norms[0], a.energy), self_hsic(norms[1], b.energy)
+        debiased = debiased_cka_distance(hsic(cross, a.energy, b.energy), *own)
+        found.append(Remaining(len(a.energy), distance, cka_distance(cross, *norms), debiased))
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rest:
-    """The rows of one representation that remain, and what went with the others.
+    """The rows of one representation that remain when a group is left out.
 
     Attributes:
-        unit: (n_K, k), centred and of norm 1.
-        gone: (n_g, k) rows that are left out, as they stand in the whole.
+        whole: (n, k), centred and of norm 1.
+        kept: (n,) which of its rows remain.
         mean: (k,) mean of the rows that remain.
-        norm: their Frobenius norm when centred, that of the whole being 1.
-        least: a norm that is rounding.
+        norm: their Frobenius norm when centred.
+        energy: (n_K,) their squared norms when centred, of sum 1.
     """
 
-    unit: Tensor
-    gone: Tensor
+    whole: Tensor
+    kept: Tensor
     mean: Tensor
     norm: float
-    least: float
+    energy: Tensor
 
     @classmethod
-    def of(cls, whole: Reference, kept: Tensor) -> _Rest:
-        rows = whole.coordinates[kept]
+    def of(cls, state: Reference, kept: Tensor) -> _Rest | None:
+        """Return the rest of a state; None where it has no distance to anything."""
+        rows = state.coordinates[kept]
+        if len(rows) < MINIMUM_ROWS:
+            return None
         mean = rows.mean(dim=0)
-        centred = rows - mean
-        norm = float(torch.linalg.matrix_norm(centred))
-        offset = float(torch.linalg.vector_norm(whole.mean)) / whole.norm
-        least = ROUNDING * (1.0 + math.sqrt(len(rows)) * offset)
-        return cls(centred / max(norm, least), whole.coordinates[~kept], mean, norm, least)
+        lengths = torch.linalg.vector_norm(rows.sub_(mean), dim=1)
+        norm = float(torch.linalg.vector_norm(lengths))
+        offset = float(torch.linalg.vector_norm(state.mean)) / state.norm
+        if norm <= ROUNDING * (1.0 + math.sqrt(len(rows)) * offset):
+            return None
+        return cls(state.coordinates, kept, mean, norm, (lengths / norm).square())
+
+    def unit(self) -> Tensor:
+        """Return the rows that remain (n_K, k), centred and of norm 1."""
+        return self.whole[self.kept].sub_(self.mean).div_(self.norm)
 
 
-def _remaining(x: _Rest, y: _Rest, wholes: tuple[Tensor, ...]) -> Remaining:
-    core, gram_x, gram_y = (
-        _product(a, b, whole)
-        for (a, b), whole in zip(((x, y), (x, x), (y, y)), wholes, strict=True)
-    )
-    cross = float(core.square().sum())
-    norms = float(torch.linalg.matrix_norm(gram_x)), float(torch.linalg.matrix_norm(gram_y))
-    energies = x.unit.square().sum(dim=1), y.unit.square().sum(dim=1)
-    own = self_hsic(norms[0], energies[0]), self_hsic(norms[1], energies[1])
-    return Remaining(
-        len(x.unit),
-        procrustes_distance(x.unit, y.unit, core),
-        cka_distance(cross, *norms),
-        debiased_cka_distance(hsic(cross, *energies), *own),
-    )
+def _gram_norms(state: Reference, rests: Sequence[_Rest | None]) -> list[float]:
+    """Return ‖XᵀX‖_F of the unit of each rest."""
+    whole = state.coordinates.T @ state.coordinates
+    return [
+        math.nan if rest is None else float(torch.linalg.matrix_norm(_product(rest, rest, whole)))
+        for rest in rests
+    ]
 
 
 def _product(a: _Rest, b: _Rest, whole: Tensor) -> Tensor:
     """Return the k×k product of the units of two rests, from the product of the wholes."""
     if min(a.norm, b.norm) ** 2 < LITTLE_LEFT:
-        return a.unit.T @ b.unit
-    means = torch.outer(len(a.unit) * a.mean, b.mean)
-    return (whole - a.gone.T @ b.gone - means) / (a.norm * b.norm)
+        return a.unit().T @ b.unit()
+    product = torch.addmm(whole, a.whole[~a.kept].T, b.whole[~a.kept], alpha=-1)
+    return product.addr_(a.mean, b.mean, alpha=-len(a.energy)).div_(a.norm * b.norm)

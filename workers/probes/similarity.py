@@ -214,17 +214,24 @@ def _change(x: Reference, y: Reference) -> Change:
 
 
 def procrustes_distance(a: Tensor, b: Tensor, core: Tensor) -> float:
-    """√(2 − 2·nuc) from the coordinates a, b (n, k) and their core aᵀb (k, k).
+    """√(2 − 2·nuc) from the coordinates a, b (n, k) and their core aᵀb (k, k)."""
+    distance = distance_by_spectrum(core)
+    return distance if distance >= CANCELLATION else distance_by_residual(a, b, core)
+
+
+def distance_by_spectrum(core: Tensor) -> float:
+    """√(2 − 2·nuc) from the core (k, k) alone; of no use below ``CANCELLATION``."""
+    return math.sqrt(max(0.0, 2.0 - 2.0 * float(torch.linalg.svdvals(core).sum())))
+
+
+def distance_by_residual(a: Tensor, b: Tensor, core: Tensor) -> float:
+    """√(2 − 2·nuc) without its cancellation.
 
     With core = U S Vᵀ the same distance is ‖aU − bV‖_F, which subtracts before it squares. Any
     other alignment bounds d from above, so the smaller of that and ‖a − b‖_F is taken: where both
     spectra fall below 1e-8 rounding leaves U and V free of each other (an absolute error of 1e-8),
     and the second bound keeps d of an unchanged layer at exactly 0.
     """
-    nuclear = float(torch.linalg.svdvals(core).sum())
-    distance = math.sqrt(max(0.0, 2.0 - 2.0 * nuclear))
-    if distance >= CANCELLATION:
-        return distance
     u, _, vh = torch.linalg.svd(core)
     aligned = torch.linalg.matrix_norm(a @ u - b @ vh.T)
     return min(float(aligned), float(torch.linalg.matrix_norm(a - b)))
