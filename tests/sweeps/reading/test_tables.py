@@ -168,7 +168,7 @@ def test_objective_distance_is_joined_to_every_run_of_its_model_and_objective(st
     other = run_spec(objective="classification")
     for run in (standard, controlled, other):
         write_run(store, run, RISING)
-    assert record_distance(store, standard, [0.5, 0.7]) == pytest.approx(0.4)
+    record_distance(store, standard, [0.5, 0.7])
     runs = open_store(store.root).runs().sort("objective", "seed").collect()
     assert runs["objective_distance"].to_list() == [None, pytest.approx(0.4), pytest.approx(0.4)]
 
