@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planted_store import plant_paper, record_distance, run_spec, save_sweep, write_run
+from planted_measurements import record_distance
+from planted_store import plant_paper, run_spec, save_sweep, write_run
 
 from orchestrator.display.live_report import LiveReport, serve, store_state
 from sweeps.findings.claims import read_claims

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from planted_measurements import record_distance
 
 from sweeps.declaration.expand import Sweep
 from sweeps.files.whole_files import write_json
@@ -19,7 +20,6 @@ from sweeps.spec import (
     Execution,
     HubModel,
     LayerClip,
-    Measurement,
     ModelSpec,
     Objective,
     Optimizer,
@@ -27,7 +27,6 @@ from sweeps.spec import (
     RunSpec,
     Standard,
 )
-from sweeps.store.records import sealed
 from sweeps.store.schema import NULL_METRICS, TABLES
 from sweeps.store.store import RunFolder, Store
 from sweeps.store.writer import RunWriter
@@ -154,23 +153,6 @@ def write_run(
     if status is not None:
         writer.finish(status, last)  # type: ignore[arg-type]
     return folder
-
-
-def record_result(store: Store, measurement: Measurement, result: dict[str, Any]) -> None:
-    """Write the closing record of a measurement."""
-    closing = {"status": "finished", "step": 0, "loss": None, "parts": {}, "result": result}
-    write_json(store.work(measurement.work_id).path / "DONE.json", sealed(closing))
-
-
-def record_distance(store: Store, run: RunSpec, cosines: Sequence[float]) -> None:
-    """Write the objective distance of a run as measured, from the cosines of its blocks."""
-    distance = 1 - sum(cosines) / len(cosines)
-    one = {"distance": distance, "low": distance - 0.05, "high": distance + 0.05, "noisy": False}
-    record_result(
-        store,
-        Measurement(kind="objective_distance", run=run),
-        {**one, "cosines": list(cosines), "common": one},
-    )
 
 
 def save_sweep(store: Store, name: str, runs: Sequence[RunSpec]) -> Sweep:

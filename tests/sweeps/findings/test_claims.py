@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from planted_store import plant_paper, record_distance, run_spec, write_run
+from planted_measurements import record_distance
+from planted_store import plant_paper, run_spec, write_run
 
 from sweeps.errors import UserError
 from sweeps.findings.claims import (
