@@ -84,7 +84,7 @@ ROOMS = {
     ),
     "workers": (
         {"__main__", "rank_run"},
-        {"train"},
+        {"train", "measurement"},
         {"assembly"},
         {"probes"},
         {"loading"},

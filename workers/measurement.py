@@ -81,7 +81,7 @@ def _distance(
 ) -> Measuring:
     run = measurement.run
     pretrained = load_model(run.model, store.cache, needs_head=True)
-    distance = ObjectiveDistance(run, pretrained, device)
+    distance = ObjectiveDistance(run, pretrained, store.cache, device)
     for read in distance.measure():
         yield read, 0  # how many it takes is not known before
     result |= distance.result()

@@ -18,10 +18,10 @@ NAMED = 5
 
 
 def actions_json(actions: list[Action], measures: list[MeasureAction]) -> str:
-    """Return every run's action and its reason, then every measurement's."""
+    """Return every run's action and its reason, then every measurement's, by its id."""
     rows = [{"run_id": a.run.run_id, "action": a.kind, "reason": a.reason} for a in actions]
     rows += [
-        {"work_id": one.measurement.work_id, "action": one.kind, "reason": one.why}
+        {"run_id": one.measurement.work_id, "action": one.kind, "reason": one.why}
         for one in measures
     ]
     return json.dumps(rows, indent=1)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planted_measurements import record_distance
 from planted_paper import plant_paper
-from planted_store import record_distance, run_spec, save_sweep, write_run
+from planted_store import run_spec, save_sweep, write_run
 
 from orchestrator.display.live_report import LiveReport, serve, store_state
 from sweeps.findings.claims import read_claims

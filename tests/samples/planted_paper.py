@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sweeps.spec import RunSpec
 from sweeps.store.schema import NULL_METRICS, TABLES
 from sweeps.store.store import RunFolder, Store
-from tests.samples.planted_store import record_distance, run_spec, save_sweep
+from tests.samples.planted_measurements import record_distance
+from tests.samples.planted_store import run_spec, save_sweep
 
 # Model: block type, family, kind, parameters, L, width; seeds under (standard, equal_step) by
 # objective. The 240 runs of the study, split as its definitions say.

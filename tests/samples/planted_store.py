@@ -15,7 +15,6 @@ from sweeps.spec import (
     Execution,
     HubModel,
     LayerClip,
-    Measurement,
     ModelSpec,
     Objective,
     Optimizer,
@@ -23,7 +22,6 @@ from sweeps.spec import (
     RunSpec,
     Standard,
 )
-from sweeps.store.records import sealed
 from sweeps.store.schema import NULL_METRICS
 from sweeps.store.store import RunFolder, Store
 from sweeps.store.writer import RunWriter
@@ -154,38 +152,6 @@ def write_run(
     if status is not None:
         writer.finish(status, last)  # type: ignore[arg-type]
     return folder
-
-
-def record_result(store: Store, measurement: Measurement, result: dict[str, Any]) -> None:
-    """Write the closing record of a measurement."""
-    closing = {"status": "finished", "step": 0, "loss": None, "parts": {}, "result": result}
-    write_json(store.work(measurement.work_id).path / "DONE.json", sealed(closing))
-
-
-def record_distance(
-    store: Store, run: RunSpec, cosines: Sequence[float], *, noisy: bool = False
-) -> None:
-    """Write the objective distance of a run as measured, from the cosines of its blocks."""
-    distance = 1 - sum(cosines) / len(cosines)
-    one = {"distance": distance, "low": distance - 0.05, "high": distance + 0.05, "noisy": noisy}
-    record_result(
-        store,
-        Measurement(kind="objective_distance", run=run),
-        {**one, "cosines": list(cosines), "common": one},
-    )
-
-
-def record_propagation(
-    store: Store, run: RunSpec, slope: float, *, layers: int = 12, spread: float = 0.02
-) -> None:
-    """Write that noise in the weights of a run's model has this slope_normalised, on the average of
-    20 draws with this standard deviation."""
-    depth = np.arange(1, layers + 1) / layers
-    steps = np.linspace(-1, 1, 20)
-    slopes = slope + spread * steps / steps.std(ddof=1)
-    draws = [[float(d) for d in 0.2 * (1 + one * (depth - depth.mean()))] for one in slopes]
-    result = {"draws": dict.fromkeys(NULL_METRICS, draws)}
-    record_result(store, Measurement(kind="propagation", run=run), result)
 
 
 def save_sweep(store: Store, name: str, runs: Sequence[RunSpec]) -> Sweep:

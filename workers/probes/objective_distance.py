@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,17 +23,19 @@ import torch
 from sweeps.errors import Impossible, UserError
 from sweeps.sources.model_folder import no_mask_token
 from sweeps.spec import DATA_ROLES, OBJECTIVE_DEFAULTS, DataSource, Objective, RunSpec
-from workers.data.datasets import load_rows
-from workers.data.token_cache import require_declared
+from workers.data.datasets import Arrays, load_rows
+from workers.data.token_cache import objective_arrays, require_declared
 from workers.models.fit import require_fit, require_known_tokens
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.registry import build_objective
 from workers.probes.distance_estimate import Products, estimate
 from workers.probes.gradient_groups import MOST_BATCHES, GradientGroups, examples_of
-from workers.probes.row_halves import Half, Rows, dealt, stretches_of, text_of
+from workers.probes.row_halves import Half, Numbers, dealt, stretches_of, taken, text_of
 
 # Of batches on each side; so many batches are begun with, one a group.
 GROUPS = 8
+# The roles of an objective that reads text as such, packed.
+PLAIN_TEXT = ("text",)
 
 
 @dataclass(frozen=True)
@@ -48,29 +50,69 @@ class _Side:
     half: Half
     texts_of: Objective | None = None
 
-    @cached_property
+    @property
     def data(self) -> DataSource:
         return self.objective.data
 
-    def stretches(self, run: RunSpec) -> list[Rows]:
-        """Return the rows in stretches, as many as any number of batches may need."""
-        require_declared(self.data)
-        roles = DATA_ROLES[(self.texts_of or self.objective).kind]
+
+class _Reader:
+    """Cuts what a side reads into the arrays of groups.
+
+    Plain text is packed group by group. Rows of other objectives are examples: what the runs train
+    on is cut as it is, since a part of it may lack a label.
+    """
+
+    def __init__(self, side: _Side, run: RunSpec, tokenizer: Any, cache: Path) -> None:
+        self.side, self.objective = side, build_objective(side.objective)
+        self._tokenizer, self._length, self._batch = tokenizer, run.sequence_length, run.batch_size
+        require_declared(side.data)
+        self._rows = load_rows(side.data, DATA_ROLES[(side.texts_of or side.objective).kind])
+        self._arrays: Arrays | None = None
+        if self.objective.roles != PLAIN_TEXT:
+            with _of_what_is_declared(side.data.label):
+                self._arrays = objective_arrays(self.objective, tokenizer, self._length, cache)
         examples = MOST_BATCHES * run.batch_size
-        read = load_rows(self.data, roles)
-        found = stretches_of(read, self.half, run.seed, examples, run.sequence_length)
-        return [{"text": text_of(rows)} for rows in found] if self.texts_of else found
+        self._stretches = stretches_of(self._rows, side.half, run.seed, examples, self._length)
+
+    def groups(self, count: int) -> list[Arrays]:
+        """Return the arrays of so many groups; raise _TooFew where one has not one batch."""
+        found = []
+        for numbers in dealt(self._stretches, count):
+            if not len(numbers):
+                raise _TooFew("it has too few rows to be cut")
+            try:
+                arrays = self._cut(numbers)
+            except UserError as error:  # often of so little text that not one sequence comes of it
+                raise _TooFew(str(error)) from error
+            if (examples := examples_of(arrays)) < self._batch:
+                raise _TooFew(f"{examples} sequences are fewer than a batch of {self._batch}")
+            found.append(arrays)
+        return found
+
+    def _cut(self, numbers: Numbers) -> Arrays:
+        if self._arrays is not None:
+            whole = examples_of(self._arrays)
+            return {
+                name: array[numbers] if len(array) == whole else array
+                for name, array in self._arrays.items()
+            }
+        rows = taken(self._rows, numbers)
+        if self.side.texts_of:
+            rows = {"text": text_of(rows)}
+        return self.objective.tokenise(self._tokenizer, rows, self._length)
 
 
 class ObjectiveDistance:
     """The measurement of one model, objective and probe at one batch size and length."""
 
-    def __init__(self, run: RunSpec, pretrained: PretrainedModel, device: torch.device) -> None:
+    def __init__(
+        self, run: RunSpec, pretrained: PretrainedModel, cache: Path, device: torch.device
+    ) -> None:
         """``pretrained`` has its output head, and only its blocks have gradients from now on.
 
         Raises Impossible where model and data, as they are, leave nothing to measure.
         """
-        self._device, self._pretrained = device, pretrained
+        self._cache, self._device, self._pretrained = cache, device, pretrained
         # Of a batch and of new parameters, the seed is the probe's: runs share the measurement.
         self._run = run.model_copy(update={"seed": run.probe.seed})
         kind = run.model.source.pretraining
@@ -113,36 +155,32 @@ class ObjectiveDistance:
 
     def _grouped(self) -> list[GradientGroups]:
         """Return the sides in the most groups, up to ``GROUPS``, of which each has a batch."""
-        read = [(side, side.stretches(self._run)) for side in self._sides]
+        run, tokenizer = self._run, self._pretrained.tokenizer
+        readers = [_Reader(side, run, tokenizer, self._cache) for side in self._sides]
         why = ""
-        for groups in range(GROUPS, 1, -1):
+        for count in range(GROUPS, 1, -1):
             try:
-                return [self._side(side, dealt(stretches, groups)) for side, stretches in read]
+                cut = [reader.groups(count) for reader in readers]
             except _TooFew as error:
                 why = str(error)
+                continue
+            return [
+                self._gradients(reader, arrays) for reader, arrays in zip(readers, cut, strict=True)
+            ]
         sides = " or ".join(dict.fromkeys(side.data.label for side in self._sides))
         raise Impossible(
             f"half of the text of {sides} does not give two groups of one batch each: {why}"
         )
 
-    def _side(self, side: _Side, groups: list[Rows]) -> GradientGroups:
-        run, objective = self._run, build_objective(side.objective)
-        arrays = []
-        for rows in groups:
-            if not any(rows.values()):
-                raise _TooFew("it has too few rows to be cut")
-            try:
-                found = objective.tokenise(self._pretrained.tokenizer, rows, run.sequence_length)
-            except UserError as error:  # often of so little text that not one sequence comes of it
-                raise _TooFew(str(error)) from error
-            if (examples := examples_of(found)) < run.batch_size:
-                raise _TooFew(f"{examples} sequences are fewer than a batch of {run.batch_size}")
-            arrays.append(found)
-        name, needs_head = run.model.name, objective.needs_head
-        with _of_what_is_declared(side.data.label):
+    def _gradients(self, reader: _Reader, arrays: list[Arrays]) -> GradientGroups:
+        name, objective = self._run.model.name, reader.objective
+        with _of_what_is_declared(reader.side.data.label):
             highest = max(objective.highest_token(each) for each in arrays)
+            needs_head = objective.needs_head
             require_known_tokens(name, self._pretrained, highest, needs_head=needs_head)
-        return GradientGroups(side.name, objective, arrays, run, self._pretrained, self._device)
+        return GradientGroups(
+            reader.side.name, objective, arrays, self._run, self._pretrained, self._device
+        )
 
 
 class _TooFew(Exception):

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 Half = Literal["all", "first", "second"]
 Rows = dict[str, list[Any]]
+Numbers = NDArray[np.int64]
 # Neighbouring rows stay together: packed text reads on from one row to the next, and neighbours are
 # alike, so that groups which shared a stretch would agree by that alone.
 STRETCHES = 256
@@ -16,8 +18,8 @@ STRETCHES = 256
 CHARACTERS = 16
 
 
-def stretches_of(rows: Rows, half: Half, seed: int, examples: int, length: int) -> list[Rows]:
-    """Return the rows of one half, or of both, in seeded stretches of neighbouring rows.
+def stretches_of(rows: Rows, half: Half, seed: int, examples: int, length: int) -> list[Numbers]:
+    """Return the numbers of the rows of one half, or of both, in seeded stretches of neighbours.
 
     Equal seeds cut equally, whatever the roles: no row is in the first half and in the second.
     Where there are more, only so many are taken as are surely enough for so many ``examples`` of
@@ -29,24 +31,25 @@ def stretches_of(rows: Rows, half: Half, seed: int, examples: int, length: int) 
     middle = (len(order) + 1) // 2
     wanted = {"all": order, "first": order[:middle], "second": order[middle:]}[half]
     full, read = CHARACTERS * length, 0
-    found: list[Rows] = []
+    found: list[Numbers] = []
     for number in wanted:
         if read >= examples * full:
             break
-        found.append({role: [cells[row] for row in parts[number]] for role, cells in rows.items()})
-        for row in zip(*found[-1].values(), strict=True):
+        found.append(parts[number])
+        for row in zip(*taken(rows, parts[number]).values(), strict=True):
             read += min(full, sum(len(cell) for cell in row if isinstance(cell, str)))
     return found
 
 
-def dealt(stretches: Sequence[Rows], groups: int) -> list[Rows]:
+def dealt(stretches: Sequence[Numbers], groups: int) -> list[Numbers]:
     """Return the rows of each of so many groups: every stretch is in one of them."""
-    found = []
-    for group in range(groups):
-        mine = stretches[group::groups]
-        roles = mine[0] if mine else {}
-        found.append({role: [cell for rows in mine for cell in rows[role]] for role in roles})
-    return found
+    none = np.empty(0, dtype=np.int64)
+    return [np.concatenate([none, *stretches[group::groups]]) for group in range(groups)]
+
+
+def taken(rows: Rows, numbers: Numbers) -> Rows:
+    """Return rows by their numbers."""
+    return {role: [cells[number] for number in numbers] for role, cells in rows.items()}
 
 
 def text_of(rows: Rows) -> list[str]:

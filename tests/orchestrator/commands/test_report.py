@@ -1,4 +1,4 @@
-"""``depthsweep report`` and ``depthsweep distance`` as a user calls them."""
+"""``depthsweep report`` as a user calls it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 from planted_store import run_spec, save_sweep, write_run
-from sweeps.reading.objective_distance import distance_path
 
-from sweeps.reading.tables import open_store
 from sweeps.store.store import Store
 
 MAIN = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
@@ -56,17 +54,3 @@ def test_a_users_mistake_is_one_line(store: Store, arguments: list[str], message
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_distances_are_measured_once_and_reach_the_tables(store: Store) -> None:
-    first = depthsweep("distance", "toy", "--store", str(store.root))
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.splitlines() == [
-        "1 pairs of model and objective, 0 measured before",
-        "gpt2 clm: 0.0000",
-    ]
-    again = depthsweep("distance", "toy", "--store", str(store.root))
-    assert again.stdout.splitlines() == ["1 pairs of model and objective, 1 measured before"]
-    runs = open_store(store.root).runs().collect()
-    assert runs["objective_distance"].to_list() == [0.0, 0.0]
-    assert len(list(distance_path(store, "any").parent.iterdir())) == 1

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from planted_measurements import record_distance
 from planted_paper import plant_paper
-from planted_store import record_distance, run_spec, write_run
+from planted_store import run_spec, write_run
 
 from sweeps.errors import UserError
 from sweeps.findings.claims import (

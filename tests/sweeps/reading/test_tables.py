@@ -10,7 +10,8 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pytest
-from planted_store import record_distance, run_spec, save_sweep, write_run
+from planted_measurements import record_distance
+from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.errors import UserError
 from sweeps.files.whole_files import write_json

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from planted_store import record_distance, run_spec, save_sweep, write_run
+from planted_measurements import record_distance
+from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.files.whole_files import read_json, write_json
 from sweeps.findings.claim_spec import Claim, ClaimsFile, Measure, Test
