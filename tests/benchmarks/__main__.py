@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("similarity", "step_overhead", "scheduler", "makespan", "analysis", "ledger")
+BENCHMARKS = (
+    *("similarity", "step_overhead", "scheduler", "makespan", "analysis", "ledger"),
+    "error_rates",
+)
 
 
 def main() -> int:
