@@ -55,7 +55,7 @@ def test_equal_seeds_give_equal_results(store, tmp_path):
 
 
 @pytest.mark.parametrize("kind", MEASUREMENTS)
-def test_a_notice_stops_it_without_a_result(tmp_path, store, kind):
+def test_a_notice_stops_it_without_a_result(tmp_path, kind):
     here = Store.at(str(tmp_path / "store"))
     wanted, notice = one_of(kind), Notice()
     going = measure(wanted, here, CPU, notice)
