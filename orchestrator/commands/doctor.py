@@ -45,6 +45,6 @@ def command(location: str, fix: bool, as_json: bool) -> int:
         runs, measured = len(store.runs()), len(store.measurements())
         said = f", {len(mended)} mended" if fix else ""
         found = f"{len(findings)} findings{said}"
-        looked = f"{runs} runs{f' and {measured} measurements' if measured else ''} looked at"
-        click.echo(f"{looked}, {found}, {len(strays)} of no sweep")
+        beside = f"; {measured} measurements" if measured else ""
+        click.echo(f"{runs} runs looked at, {found}, {len(strays)} of no sweep{beside}")
     return 1 if len(mended) < len(findings) else 0

@@ -61,8 +61,9 @@ def job_name(sweep: str, store: str) -> str:
 
 
 def version_of(sweep: Sweep) -> str:
-    """Return a digest of which runs a sweep stands for."""
-    return content_id(sorted(run.run_id for run in sweep.runs))
+    """Return a digest of which runs and measurements a sweep stands for."""
+    ids = [run.run_id for run in sweep.runs] + [one.work_id for one in sweep.to_measure]
+    return content_id(sorted(ids))
 
 
 def attempts(known: Sequence[JobState], name: str) -> dict[int, JobState]:

@@ -158,6 +158,7 @@ def test_a_sweep_is_run_read_audited_and_mended(s3_url, sweep):
     assert {(action["run_id"], action["action"]) for action in planned} == {
         (harmed, "run"),
         (lost, "run"),
+        (Store.at(s3_url).measurements()[0].run_id, "skip"),
     }
     assert "attempt ended" in said("logs", harmed)
 

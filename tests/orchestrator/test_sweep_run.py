@@ -4,15 +4,22 @@ import pytest
 import torch
 from small_run import make_run
 
-from orchestrator.ledger.recovery import Action
+from orchestrator.ledger.recovery import Action, MeasureAction
 from orchestrator.ledger.sweep_account import Listener, Plan, SweepResult
-from orchestrator.policy.occupancy import UNITS
+from orchestrator.policy.occupancy import UNITS, Demand
 from orchestrator.sizing.estimates import NOTHING_MEASURED
 from orchestrator.sizing.memory import GIB
 from orchestrator.sizing.placement import Placement
-from orchestrator.sweep_run import _account_for_the_rest, _offers, _unsound, run_sweep
+from orchestrator.sweep_run import (
+    _account_for_the_rest,
+    _measurement_offers,
+    _note,
+    _offers,
+    _unsound,
+    run_sweep,
+)
 from sweeps.declaration.expand import Sweep, read_sweep
-from sweeps.spec import Optimizer
+from sweeps.spec import Measurement, Optimizer, measurements_of
 from sweeps.store.store import Store
 from workers.train import train
 
@@ -41,6 +48,41 @@ def test_on_cpus_plain_runs_share_warm_processes_and_zero_3_does_not(store):
     assert alone.config["fresh"]
 
 
+def test_measurements_take_a_slot_each_after_the_runs(store):
+    kinds = ("propagation", "objective_distance")
+    wanted = measurements_of(PAPER, kinds)
+    runs = _offers(PAPER, store, Placement(8, 4, 1, 4), 80 * GIB, NOTHING_MEASURED)
+    shortest = min(offer.run.seconds for offer in runs)
+    for before in (shortest, 1e-3, None):
+        found = _measurement_offers(wanted, store, Placement(8, 4, 1, 4), before)
+        assert [offer.run.run_id for offer in found] == [one.work_id for one in wanted]
+        assert {offer.run.demand for offer in found} == {Demand()}
+        assert all(offer.run.seconds > 0 for offer in found)
+        if before is not None:
+            assert max(offer.run.seconds for offer in found) < before
+    assert all(offer.config["fresh"] for offer in found), "a GPU is left as it was found"
+    job = found[-1].config["job"]
+    assert Measurement.model_validate_json(job.spec).work_id == wanted[-1].work_id
+    (alone,) = _measurement_offers(wanted[:1], store, Placement(2, 1, 0, 1), None)
+    assert not alone.config["fresh"]
+
+
+def test_a_failed_measurement_is_a_failure_beside_runs_that_all_have_a_result(store):
+    (one,) = measurements_of([make_run()], ["propagation"])
+    result, running = SweepResult("s", 0, {"a": "finished"}), set()
+    _note(result, running, one.work_id, "started", {})
+    _note(result, running, one.work_id, "ended", {"status": "failed", "error": "RuntimeError: no"})
+    assert (result.ended, result.measured) == ({"a": "finished"}, {one.work_id: "failed"})
+    assert (result.exit_code, result.errors) == (1, {one.work_id: "RuntimeError: no"})
+    stopped = SweepResult("s", 0)
+    action = MeasureAction(one, "measure", "new")
+    plan = Plan(Sweep("s", "", "", (one.run,)), store, [], measures=[action])
+    _account_for_the_rest(plan, {one.work_id}, stopped)
+    assert (stopped.measured, stopped.ended) == ({one.work_id: "cancelled"}, {})
+    _account_for_the_rest(plan, set(), other := SweepResult("s", 0))
+    assert other.measured == {one.work_id: "not started"}
+
+
 class Heard(Listener):
     """Writes down what it is told."""
 
@@ -65,12 +107,15 @@ def test_a_sweep_returns_what_became_of_its_runs_and_tells_its_listener(store, c
     assert (first.exit_code, first.skipped, first.unsound) == (0, 0, {})
     assert heard.said[:2] == [("planned", 2), ("starting", 1)]
     assert {("started", run.run_id) for run in runs} <= set(heard.said)
+    (propagation,) = sweep.to_measure
+    assert first.measured == {propagation.work_id: "finished"}
+    assert heard.said[-1] == ("ended", propagation.work_id), "runs go first"
     assert capsys.readouterr().out == ""
 
     (part, *_) = store.run(runs[0].run_id).parts("layers")
     part.unlink()
     again = run_sweep(sweep, store, slots=1)
-    assert (again.ended, again.skipped, again.exit_code) == ({}, 2, 1)
+    assert (again.ended, again.measured, again.skipped, again.exit_code) == ({}, {}, 2, 1)
     assert again.unsound == {runs[0].run_id: f"layers/{part.name} is missing"}
 
 

@@ -52,7 +52,7 @@ def test_actions_are_grouped_with_their_reasons_and_a_few_runs_named(location, c
 def test_as_json_every_run_has_its_action_and_reason(location, capsys):
     plan("demo", "--store", location, "--json")
     rows = json.loads(capsys.readouterr().out)
-    measured = [one.work_id for one in read_sweep("sweeps/library/demo.yaml").to_measure]
+    measured = [one.work_id for one in SWEEP.to_measure]
     assert [row["run_id"] for row in rows] == IDS + measured
     assert rows[-1] == {"run_id": measured[-1], "action": "measure", "reason": "new"}
     assert rows[0] == {"run_id": IDS[0], "action": "skip", "reason": "finished"}

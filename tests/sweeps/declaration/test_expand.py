@@ -144,3 +144,38 @@ def test_a_block_that_cannot_be_meant_is_refused_with_its_line(blocks, message):
     with pytest.raises(UserError, match=message) as refused:
         swept(MINIMAL + blocks)
     assert str(refused.value).startswith("sweep.yaml:10:")
+
+
+BLOCKS = f"blocks: [{{name: all, {GRID}}}]\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "kinds"),
+    [
+        ("", ["propagation"]),
+        ("measurements: []\n", []),
+        ("measurements: [objective_distance]\n", ["objective_distance"]),
+        (
+            "measurements: [objective_distance, propagation, propagation]\n",
+            ["propagation", "objective_distance"],
+        ),
+    ],
+)
+def test_a_sweep_says_what_it_wants_measured_and_its_runs_keep_their_ids(said, kinds):
+    sweep = swept(MINIMAL + said + BLOCKS)
+    assert [one.kind for one in sweep.to_measure] == kinds
+    assert sweep.runs == swept(MINIMAL + BLOCKS).runs
+
+
+def test_a_measurement_that_does_not_exist_is_refused_with_its_line():
+    with pytest.raises(UserError, match=r"sweep\.yaml:\d+.*propagation"):
+        swept(MINIMAL + "measurements: [propagations]\n" + BLOCKS)
+
+
+def test_the_studys_sweeps_want_both_kinds():
+    for name in ("paper", "replica"):
+        sweep = read_sweep(f"sweeps/library/{name}.yaml")
+        kinds = Counter(one.kind for one in sweep.to_measure)
+        pairs = {(run.model.name, run.objective.label, run.batch_size) for run in sweep.runs}
+        assert kinds["propagation"] == len({run.model.name for run in sweep.runs}) == 15
+        assert kinds["objective_distance"] >= len({pair[:2] for pair in pairs})

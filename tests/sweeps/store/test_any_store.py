@@ -9,7 +9,9 @@ import time
 from itertools import pairwise
 
 import pytest
+from planted_store import run_spec
 
+from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.files.objects import ObjectPath
 from sweeps.files.patience import StoreUnavailable
@@ -18,6 +20,7 @@ from sweeps.files.whole_files import (
     file_checksum,
     local_file,
     read_if_readable,
+    read_json,
     whole_file,
     write_json,
     write_text,
@@ -314,3 +317,31 @@ def test_a_worker_waits_for_a_server_and_then_says_which(s3_url, monkeypatch):
     with pytest.raises(StoreUnavailable, match=rf"{s3_url}: could not be .*refused"):
         store.run("abc").parts("steps")
     assert sum(slept) >= 300
+
+
+def test_measurements_lie_beside_runs_and_are_known_by_their_ids(store):
+    name = "propagation-0123456789ab"
+    write_json(store.work(name).path / "DONE.json", {"status": "finished", "step": 0, "parts": {}})
+    fill(store.run("abc"))
+    assert [folder.run_id for folder in store.measurements()] == [name]
+    assert [folder.run_id for folder in store.runs()] == ["abc"]
+    assert store.work("abc").path == store.run("abc").path
+    assert store.reading().work(name).done()["status"] == "finished"
+    with pytest.raises(UserError, match=f"no measurement '{name[:-1]}c'; did you mean '{name}'"):
+        store.known(f"{name[:-1]}c")
+    store.known(name).forget()
+    assert store.measurements() == []
+
+
+def test_what_a_sweep_wants_measured_is_kept_and_an_old_record_wants_the_usual(store):
+    sweep = Sweep("one", "", "name: one", (run_spec(),), ("objective_distance",))
+    store.save_sweep(sweep)
+    assert store.load_sweep("one").measurements == ("objective_distance",)
+    path = store.sweep_folder("one") / "resolved.json"
+    record = read_json(path)
+    write_json(path, {**record, "measurements": ["weather"]})
+    with pytest.raises(UserError, match="measurements: weather"):
+        store.load_sweep("one")
+    del record["measurements"]
+    write_json(path, record)
+    assert store.load_sweep("one").measurements == ("propagation",)
