@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 
 SILENT = Listener()
-# Of the shortest run: what the longest measurement is at most said to take.
-SHORTER = 0.5
 
 
 def run_sweep(
@@ -222,30 +220,22 @@ def _everything(
 ) -> list[Offer]:
     """Return the runs as they are offered, then the measurements."""
     runs = _offers(plan.to_run, plan.store, placement, gpu_bytes, measured)
-    before = min((offer.run.seconds for offer in runs), default=None)
-    return runs + _measurement_offers(plan.to_measure, plan.store, placement, before)
+    return runs + _measurement_offers(plan.to_measure, plan.store, placement)
 
 
 def _measurement_offers(
-    to_measure: list[Measurement], store: Store, placement: Placement, before: float | None
+    to_measure: list[Measurement], store: Store, placement: Placement
 ) -> list[Offer]:
-    """Return measurements as they are offered: one rank on one slot each.
-
-    What waits longest goes first, so they are said to take less than the shortest run, of
-    ``before`` seconds: runs are what a sweep is for, and measurements fill what they leave idle.
-    """
+    """Return measurements as they are offered: one rank on one slot each."""
     from orchestrator.policy.next_start import Waiting
     from orchestrator.policy.occupancy import Demand
     from orchestrator.sizing.estimates import measuring_seconds
     from orchestrator.tuning.trials import Offer
     from workers.ranks.rank_process import Job
 
-    times = {one.work_id: measuring_seconds(one) for one in to_measure}
-    longest = max(times.values(), default=1.0)
-    shrunk = 1.0 if before is None else min(1.0, SHORTER * before / longest)
     return [
         Offer(
-            Waiting(one.work_id, Demand(), shrunk * times[one.work_id]),
+            Waiting(one.work_id, Demand(), measuring_seconds(one)),
             {
                 "run_id": one.work_id,
                 "job": Job(
