@@ -86,7 +86,7 @@ ROOMS = {
         {"__main__", "rank_run"},
         {"train", "measurement"},
         {"assembly"},
-        {"probes"},
+        {"probes", "distance"},
         {"loading"},
         {"pretraining"},
         {"checkpoint", "objectives", "run_record"},

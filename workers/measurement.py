@@ -15,8 +15,8 @@ from sweeps.spec import Measurement, MeasurementKind
 from sweeps.store.attempt import Attempt
 from sweeps.store.records import sealed
 from sweeps.store.store import RunFolder, Store
+from workers.distance.objective_distance import ObjectiveDistance
 from workers.loading import load_model
-from workers.probes.objective_distance import ObjectiveDistance
 from workers.probes.propagation import DRAWS, Propagation
 from workers.progress import Progress
 from workers.ranks.notice import Notice

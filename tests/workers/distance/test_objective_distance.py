@@ -19,10 +19,10 @@ from sweeps.spec import (
     Probe,
     StandinModel,
 )
+from workers.distance.gradient_groups import GradientGroups
+from workers.distance.objective_distance import ObjectiveDistance
 from workers.loading import load_model
 from workers.probes import gradient_groups
-from workers.probes.gradient_groups import GradientGroups
-from workers.probes.objective_distance import ObjectiveDistance
 
 CPU = torch.device("cpu")
 DATA = {

@@ -25,12 +25,12 @@ from sweeps.sources.model_folder import no_mask_token
 from sweeps.spec import DATA_ROLES, OBJECTIVE_DEFAULTS, DataSource, Objective, RunSpec
 from workers.data.datasets import Arrays, load_rows
 from workers.data.token_cache import objective_arrays, require_declared
+from workers.distance.distance_estimate import Products, estimate
+from workers.distance.gradient_groups import MOST_BATCHES, GradientGroups, examples_of
+from workers.distance.row_halves import Half, Numbers, dealt, stretches_of, taken, text_of
 from workers.models.fit import require_fit, require_known_tokens
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.registry import build_objective
-from workers.probes.distance_estimate import Products, estimate
-from workers.probes.gradient_groups import MOST_BATCHES, GradientGroups, examples_of
-from workers.probes.row_halves import Half, Numbers, dealt, stretches_of, taken, text_of
 
 # Of batches on each side; so many batches are begun with, one a group.
 GROUPS = 8

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.probes.row_halves import dealt, stretches_of, taken, text_of
+from workers.distance.row_halves import dealt, stretches_of, taken, text_of
 
 
 def half_of(rows, half, seed, examples, length):

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from sweeps.spec import RunSpec, content_id
 from workers.data.datasets import Arrays
+from workers.distance.distance_estimate import RELIABLE, Products, reliability
+from workers.distance.gradient_sketch import BlockSketch
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.objective import TrainingObjective, micro_batches
-from workers.probes.distance_estimate import RELIABLE, Products, reliability
-from workers.probes.gradient_sketch import BlockSketch
 
 # Of all groups together.
 MOST_BATCHES = 256

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.probes.distance_estimate import Products, estimate, reliability
+from workers.distance.distance_estimate import Products, estimate, reliability
 
 GROUPS = 8
 
