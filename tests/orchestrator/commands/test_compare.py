@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,12 +43,20 @@ def test_compare_gives_each_condition_its_verdict(store: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert [line.split()[-4] for line in lines if line.startswith("  cl")] == [
+    assert [line.split()[-1] for line in lines if line.startswith("  cl")] == [
         "persists",
         "collapses",
     ]
-    assert "p p p" in done.stdout
-    assert "c c c" in done.stdout
+    wide = subprocess.run(
+        [*MAIN, "compare", "toy", "--store", str(store)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "140"},
+    )
+    assert "p p p" in wide.stdout
+    assert "c c c" in wide.stdout
+    assert "equal change" in wide.stdout
     target = tmp_path / "compare.parquet"
     depthsweep("compare", "toy", "--store", str(store), "-o", str(target))
     assert pl.read_parquet(target)["verdict"].to_list() == ["persists", "collapses"]

@@ -36,8 +36,9 @@ def test_the_page_shows_each_condition(store: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "toy: procrustes at the last step, 4 of 4 runs"
-    assert "0.250 [0.200, 0.300]" in lines[4]
-    assert "! only 2 seeds: gpt2 clm standard; gpt2 clm equal_step" in lines
+    assert "0.250 [-0.385, 0.885]" in lines[4]
+    flag = "! only 2 seeds: no verdict: gpt2 clm standard; gpt2 clm equal_step"
+    assert flag in lines
 
 
 def test_json_and_export_hold_blocks_and_quantities(store: Path, tmp_path: Path) -> None:

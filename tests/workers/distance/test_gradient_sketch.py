@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from workers.distance.gradient_sketch import BlockSketch
-from workers.probes import gradient_sketch
+from workers.distance import gradient_sketch
 
 
 def parameters(*shapes):

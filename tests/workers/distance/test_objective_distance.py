@@ -22,7 +22,7 @@ from sweeps.spec import (
 from workers.distance.gradient_groups import GradientGroups
 from workers.distance.objective_distance import ObjectiveDistance
 from workers.loading import load_model
-from workers.probes import gradient_groups
+from workers.distance import gradient_groups
 
 CPU = torch.device("cpu")
 DATA = {
