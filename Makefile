@@ -10,14 +10,18 @@ demo: $(VENV)/.demo
 	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
 	$(BIN)/depthsweep profile demo --store $(STORE)
 
-# The whole study in miniature: 240 runs. Interrupted, the same command goes on. What it found goes
-# into the committed summary, from which `make readme` takes what the pages say of it.
+# The whole study in miniature, with the seeds for verdicts: 404 runs. Interrupted, the same command
+# goes on. What it found goes into committed files, from which `make readme` takes what pages say.
 replica: $(VENV)/.replica
-	$(BIN)/depthsweep run sweeps/library/replica.yaml --store $(STORE)
-	$(BIN)/depthsweep distance replica --store $(STORE)
-	$(BIN)/depthsweep claims replica --store $(STORE)
-	$(BIN)/depthsweep report replica --store $(STORE) -o replica.html
-	$(BIN)/depthsweep profile replica --store $(STORE) --runs -o sweeps/library/replica-summary.csv
+	$(BIN)/depthsweep run sweeps/library/replica-verdicts.yaml --store $(STORE)
+	$(BIN)/depthsweep claims replica-verdicts --store $(STORE)
+	$(BIN)/depthsweep report replica-verdicts --store $(STORE) -o replica.html
+	$(BIN)/depthsweep profile replica-verdicts --store $(STORE) --runs \
+		-o sweeps/library/replica-summary.csv
+	$(BIN)/depthsweep compare replica-verdicts --store $(STORE) \
+		-o sweeps/library/replica-compare.csv
+	$(BIN)/depthsweep claims replica-verdicts --store $(STORE) --json \
+		> sweeps/library/replica-claims.json
 
 # Every output and picture of README.md and the other pages, made again from the demo.
 readme: $(VENV)/.test

@@ -11,7 +11,7 @@ import polars as pl
 from sweeps.declaration.settings import text_of
 from sweeps.findings.verdicts import DELTA, FINDINGS, VERDICTS
 from sweeps.reading.text_table import Column, text_table
-from sweeps.report.profile_text import plain, with_interval
+from sweeps.report.profile_text import plain
 
 # One letter per verdict, for the metrics beside the first.
 LETTERS = {"persists": "p", "collapses": "c", "reverses": "r"}
@@ -48,14 +48,9 @@ def persistence_text(
         Column("n", [str(row["n"]) for row in rows], right=True, kept=True),
         Column("dose", [plain(row["dose"]) for row in rows], right=True),
         Column(against, [plain(row["slope_against"], 3) for row in rows], right=True),
-        Column(
-            f"{control} [95 %]",
-            [with_interval(row["slope_control"], *_signed(row)) for row in rows],
-            right=True,
-        ),
-        Column("kept", [_share(row["retained"]) for row in rows], right=True, kept=True),
+        Column(control, [plain(row["slope_control"], 3) for row in rows], right=True),
+        Column("kept [95 %]", [_kept(row) for row in rows], right=True, kept=True),
         Column("verdict", [row["verdict"] for row in rows], rigid=True, kept=True),
-        Column("kept [95 %]", [_kept(row) for row in rows], right=True),
     ]
     if "verdict_equal_change" in table.columns:
         columns.append(
@@ -100,26 +95,16 @@ def persistence_text(
     return "\n".join([*page, "", *folded]) + "\n"
 
 
-def _signed(row: dict[str, float | None]) -> tuple[float | None, float | None]:
-    """Return the interval of the slope itself, which ``along`` holds up to the standard's sign."""
-    low, high = row["along_low"], row["along_high"]
-    reference = row["slope_against"]
-    if low is None or high is None or reference is None or reference >= 0:
-        return low, high
-    return -high, -low
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{round(100 * value)} %"
-
-
 def _kept(row: dict[str, Any]) -> str:
-    """Return the share that was kept with Fieller's interval."""
-    if row["retained_unbounded"]:
-        return "unbounded"
-    if row["retained_low"] is None:
+    """Return the share that was kept with Fieller's interval: ``103 % [97, 109]``."""
+    if row["retained"] is None:
         return "–"
-    return f"[{_share(row['retained_low'])}, {_share(row['retained_high'])}]"
+    share = f"{round(100 * row['retained'])} %"
+    if row["retained_unbounded"]:
+        return f"{share} [unbounded]"
+    if row["retained_low"] is None:
+        return share
+    return f"{share} [{round(100 * row['retained_low'])}, {round(100 * row['retained_high'])}]"
 
 
 def _letters(row: dict[str, Any], metrics: Sequence[str]) -> str:

@@ -1,67 +1,115 @@
-"""What the miniature of the study found, read from its committed summary, a row a run.
+"""What the miniature of the study found, read from what `make replica` committed of it.
 
-``python -m tests.readme.replica`` prints what it amounts to, with ``--table`` mean slopes by model,
-objective and control; ``make replica`` writes the summary anew.
+``python -m tests.readme.replica`` prints what it amounts to, with ``--table`` the verdict of every
+condition. The summary has a row a run, the comparison a row a controlled condition as ``depthsweep
+compare`` exports it, and the claims are those of ``depthsweep claims --json``.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-SUMMARY = Path(__file__).resolve().parents[2] / "sweeps" / "library" / "replica-summary.csv"
-OBJECTIVES = ("pretraining", "classification", "contrastive")
-CONTROLS = ("standard", "equal_step")
+LIBRARY = Path(__file__).resolve().parents[2] / "sweeps" / "library"
+SUMMARY = LIBRARY / "replica-summary.csv"
+COMPARED = LIBRARY / "replica-compare.csv"
+CLAIMS = LIBRARY / "replica-claims.json"
+# AdamW as it is mostly used, and with an eps under which steps are as large as their gradients.
+ARMS = {1e-6: "AdamW", 1e-2: "AdamW, eps 0.01"}
 
 
-def table(runs: pl.DataFrame) -> str:
-    """Return mean slopes by model, objective and control, and how far pretraining came."""
+def table(compared: pl.DataFrame) -> str:
+    """Return a line per condition: dose, slopes, what was kept, and the verdict."""
     lines = [
-        "                    below         standard                 equal_step",
-        "stand-in of        unigram   pretr.  class.  contr.    pretr.  class.  contr.",
+        f"{'stand-in of':<18} {'objective':<14} {'eps':>5} {'n':>2} {'dose':>5} {'standard':>9}"
+        f" {'kept':>6}  verdict"
     ]
-    for model in runs["model"].unique(maintain_order=True):
-        of_model = runs.filter(pl.col("model") == model)
-        facts = of_model.row(0, named=True)
-        below = facts["unigram_entropy"] - facts["pretraining_loss"]
-        cells = [_cell(of_model, control, name) for control in CONTROLS for name in OBJECTIVES]
-        slopes = "".join(f"{cell:>8}" for cell in cells[:3]) + "  "
-        slopes += "".join(f"{cell:>8}" for cell in cells[3:])
-        lines.append(f"{model:<19}{below:>6.2f} {slopes}")
+    for row in compared.sort("eps", "model", "objective").to_dicts():
+        kept = "–" if row["retained"] is None else f"{100 * row['retained']:.0f} %"
+        lines.append(
+            f"{row['model']:<18} {row['objective']:<14} {row['eps']:>5g} {row['n']:>2}"
+            f" {row['dose']:>5.2f} {row['slope_against']:>9.3f} {kept:>6}  {row['verdict']}"
+        )
     return "\n".join(lines) + "\n"
 
 
-def _cell(runs: pl.DataFrame, control: str, objective: str) -> str:
-    pretraining = pl.col("objective").is_in(["clm", "mlm"])
-    chosen = pretraining if objective == "pretraining" else pl.col("objective") == objective
-    slopes = runs.filter(chosen, control=control)["slope"]
-    return "·" if slopes.is_empty() else f"{slopes.mean():.3f}"
+def findings(runs: pl.DataFrame, compared: pl.DataFrame, claims: list[dict[str, Any]]) -> str:
+    """Return what it amounts to, a line each."""
+    return (
+        "\n".join(
+            [
+                *_slopes(runs),
+                *[_arm(compared.filter(pl.col("eps") == eps), name) for eps, name in ARMS.items()],
+                *_distances(runs),
+                *_claims(claims),
+            ]
+        )
+        + "\n"
+    )
 
 
-def findings(runs: pl.DataFrame) -> str:
-    """Return what the slopes amount to, a line each."""
+def _slopes(runs: pl.DataFrame) -> list[str]:
     standard = runs.filter(control="standard")
     above = int((standard["slope"] > 0).sum())
-    condition = ["model", "objective"]
-    pairs = runs.filter(control="equal_step").join(
-        standard, on=[*condition, "seed"], suffix="_standard", validate="1:1"
+    conditions = standard.group_by("model", "objective", "eps").agg(
+        pl.col("slope_beyond_propagation").mean(), pl.len().alias("seeds")
     )
-    kept = pairs.group_by(condition).agg(
-        (pl.col("slope").mean() / pl.col("slope_standard").mean()).alias("kept")
-    )["kept"]
-    below = (runs["unigram_entropy"] - runs["pretraining_loss"]).drop_nulls()
+    beyond = int((conditions["slope_beyond_propagation"] > 0).sum())
+    return [
+        f"{above} of {standard.height} standard slopes are above 0",
+        f"{beyond} of {conditions.height} standard conditions are steeper than noise in the weights"
+        " makes them",
+    ]
+
+
+def _arm(compared: pl.DataFrame, name: str) -> str:
+    verdicts = dict(compared["verdict"].value_counts(sort=True).rows())
+    said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    low, high = compared["dose"].min(), compared["dose"].max()
+    return f"{name}: {compared.height} conditions, dose {low:.2f} to {high:.2f}: {said}"
+
+
+def _distances(runs: pl.DataFrame) -> list[str]:
+    known = runs.drop_nulls("objective_distance").unique(["model", "objective"])
+    if known.is_empty():
+        return []
+    noisy = int(known["objective_distance_noisy"].sum())
+    means = (
+        known.filter(~pl.col("objective_distance_noisy"))
+        .group_by("objective")
+        .agg(pl.col("objective_distance").mean(), pl.len())
+    )
+    said = ", ".join(
+        f"{objective} {mean:.2f} (n = {count})"
+        for objective, mean, count in means.sort("objective_distance").rows()
+    )
+    return [f"objective distance of {known.height} pairs, {noisy} too noisy to tell; means: {said}"]
+
+
+def _claims(claims: list[dict[str, Any]]) -> list[str]:
+    by_verdict: dict[str, list[str]] = {}
+    for claim in claims:
+        by_verdict.setdefault(claim["verdict"], []).append(claim["id"])
+    said = "; ".join(f"{verdict}: {', '.join(ids)}" for verdict, ids in by_verdict.items())
+    return [f"claims {said}"]
+
+
+def read() -> tuple[pl.DataFrame, pl.DataFrame, list[dict[str, Any]]]:
+    """Return the committed summary, comparison and claims."""
+    claims = json.loads(CLAIMS.read_text(encoding="utf-8"))["claims"]
     return (
-        f"{above} of {standard.height} standard slopes are above 0, the smallest"
-        f" {standard['slope'].min():.3f}\n"
-        f"under equal_step {len(kept)} conditions keep {100 * kept.min():.0f} % to"
-        f" {100 * kept.max():.0f} % of their mean slope\n"
-        f"pretraining came {below.min():.2f} to {below.max():.2f} nats a token below the entropy of"
-        " single tokens\n"
+        pl.read_csv(SUMMARY, infer_schema_length=None),
+        pl.read_csv(COMPARED, infer_schema_length=None),
+        claims,
     )
 
 
 if __name__ == "__main__":
-    show = table if "--table" in sys.argv[1:] else findings
-    print(show(pl.read_csv(SUMMARY)), end="")
+    runs, compared, claims = read()
+    print(
+        table(compared) if "--table" in sys.argv[1:] else findings(runs, compared, claims), end=""
+    )

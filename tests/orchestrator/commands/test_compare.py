@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,19 +46,13 @@ def test_compare_gives_each_condition_its_verdict(store: Path, tmp_path: Path) -
         "persists",
         "collapses",
     ]
-    wide = subprocess.run(
-        [*MAIN, "compare", "toy", "--store", str(store)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "140"},
-    )
-    assert "p p p" in wide.stdout
-    assert "c c c" in wide.stdout
-    assert "equal change" in wide.stdout
     target = tmp_path / "compare.parquet"
     depthsweep("compare", "toy", "--store", str(store), "-o", str(target))
-    assert pl.read_parquet(target)["verdict"].to_list() == ["persists", "collapses"]
+    table = pl.read_parquet(target)
+    for name in ("verdict", "verdict_cka_distance", "verdict_equal_change", "verdict_delta_0.1"):
+        assert table[name].to_list() == ["persists", "collapses"]
+    assert table["verdict_equal_loss"].to_list() == ["unmatched"] * 2
+    assert table["dose"].to_list() == [12.0, 12.0]
 
 
 def test_claims_are_judged_with_their_numbers(store: Path) -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from workers.distance.gradient_sketch import BlockSketch
 from workers.distance import gradient_sketch
+from workers.distance.gradient_sketch import BlockSketch
 
 
 def parameters(*shapes):

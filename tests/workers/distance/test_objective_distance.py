@@ -19,10 +19,10 @@ from sweeps.spec import (
     Probe,
     StandinModel,
 )
+from workers.distance import gradient_groups
 from workers.distance.gradient_groups import GradientGroups
 from workers.distance.objective_distance import ObjectiveDistance
 from workers.loading import load_model
-from workers.distance import gradient_groups
 
 CPU = torch.device("cpu")
 DATA = {
