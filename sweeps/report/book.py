@@ -14,8 +14,8 @@ from typing import Any
 
 import polars as pl
 
-from sweeps.report.charts.chart import Chart
 from sweeps.findings.verdicts import FINDINGS, VERDICTS
+from sweeps.report.charts.chart import Chart
 from sweeps.report.data import NO_FINDING, ReportData
 
 # Beyond this a digit is not read off a chart, and costs a byte per value.
@@ -34,7 +34,9 @@ class Book:
         number = len(self._charts) - 1
         label = escape(chart.label, quote=True)
         wide = f' style="min-width:{chart.narrowest}px"' if chart.narrowest else ""
-        place = f'<div class="chart" data-chart="{number}" role="img" aria-label="{label}"{wide}></div>'
+        place = (
+            f'<div class="chart" data-chart="{number}" role="img" aria-label="{label}"{wide}></div>'
+        )
         return f'<div class="scroll">{place}</div>' if wide else place
 
     def json(self, data: ReportData) -> str:

@@ -15,7 +15,7 @@ from sweeps.findings.claims import ClaimResult, evaluate
 from sweeps.findings.estimate import Estimate
 from sweeps.findings.evidence import Evidence
 from sweeps.findings.persistence import verdicts_by_metric
-from sweeps.findings.verdicts import FINDINGS, VERDICTS
+from sweeps.findings.verdicts import FINDINGS
 from sweeps.reading.tables import Tables
 from sweeps.report.training_data import curves, ratios
 from sweeps.statistics.conditions import condition_columns, layer_bands, summarise
@@ -70,10 +70,10 @@ class ReportData:
     row per condition, with its seeds as lists), ``persistence``, ``retained`` (the rows of
     ``persistence`` that have a share, laid out on its scale), ``steepness`` (the slopes under
     standard training), ``curves`` (loss), ``ratios`` (update ratio of each block relative to the
-    mean over blocks), ``spread`` (how far ratios differ between blocks within a step, and ``dose``).
-    Each has ``model``, ``objective`` and ``treatment``: the control with every other setting that
-    tells conditions apart. A row of ``persistence`` is a comparison of controls, and has
-    ``setting``: the model with those settings. Of fewer than 3 seeds no table has an interval.
+    mean over blocks), ``spread`` (how far ratios differ between blocks within a step, and
+    ``dose``). Each has ``model``, ``objective`` and ``treatment``: the control with every other
+    setting that tells conditions apart. A row of ``persistence`` is a comparison of controls, and
+    has ``setting``: the model with those settings. Of fewer than 3 seeds no table has an interval.
     ``left_out`` and ``errors`` are runs, and have ``treatment`` too. ``width_like_steepness`` is
     their rank correlation over the conditions under standard training, NaN of fewer than 3.
     """
@@ -264,8 +264,9 @@ def _retained(persistence: pl.DataFrame) -> pl.DataFrame:
     rows = persistence.filter(pl.col("retained").is_finite())
     ends = rows.select(pl.col("retained", "retained_low", "retained_high")).unpivot()["value"]
     known = ends.drop_nulls().to_list()
-    low = max(min([LEAST_VIEW[0], *known]), MOST_VIEW[0])
-    high = min(max([LEAST_VIEW[1], *known]), MOST_VIEW[1])
+    # A little further than what is shown, so that no mark lies on the edge as if it were cut.
+    low = max(min([LEAST_VIEW[0], *(one - 0.1 for one in known)]), MOST_VIEW[0])
+    high = min(max([LEAST_VIEW[1], *(one + 0.1 for one in known)]), MOST_VIEW[1])
     unbounded = (pl.col("interval") == "unbounded").fill_null(value=False)
     share, least, most = (pl.col(name) for name in ("retained", "retained_low", "retained_high"))
     return rows.with_columns(

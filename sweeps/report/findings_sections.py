@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from sweeps.findings.claims import ONE_NUMBER
+from sweeps.findings.persistence import UNMATCHED
 from sweeps.findings.verdicts import DELTA, SENSITIVITY, VERDICTS
 from sweeps.report.book import Book, html_figure, html_table
 from sweeps.report.charts.associations import steepness_chart, width_chart
@@ -72,17 +73,17 @@ def _agreement(data: ReportData) -> str:
     metrics = [name for name in NULL_METRICS if f"verdict_{name}" in table.columns]
     lines = []
     if "verdict_equal_change" in table.columns:
-        lines.append(f"at equal mean change: {_tally(table['verdict_equal_change'])}")
+        lines.append(f"at equal mean change: {_beside(table, 'verdict_equal_change')}")
         lines.append(
             "at equal evaluation loss: unmatched until a sweep evaluates"
-            if (table["verdict_equal_loss"] == "unmatched").all()
-            else f"at equal evaluation loss: {_tally(table['verdict_equal_loss'])}"
+            if (table["verdict_equal_loss"] == UNMATCHED).all()
+            else f"at equal evaluation loss: {_beside(table, 'verdict_equal_loss')}"
         )
-    lines += [f"with δ = {one:g}: {_tally(table[f'verdict_delta_{one:g}'])}" for one in SENSITIVITY]
     lines += [
-        f"as {name}, on the same runs: {_tally(table[f'verdict_{name}'])}"
-        for name in metrics
-        if name != data.metric
+        f"with δ = {one:g}: {_beside(table, f'verdict_delta_{one:g}')}" for one in SENSITIVITY
+    ]
+    lines += [
+        f"as {name}: {_beside(table, f'verdict_{name}')}" for name in metrics if name != data.metric
     ]
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return (
@@ -90,6 +91,18 @@ def _agreement(data: ReportData) -> str:
         " other δ are a sensitivity on the same runs, no replication:</p>"
         f'<ul class="note">{items}</ul>'
     )
+
+
+def _beside(table: pl.DataFrame, column: str) -> str:
+    """Return other verdicts of the same conditions: how many agree, and what the others are."""
+    others = table.filter(pl.col(column) != pl.col("verdict"))
+    if others.is_empty():
+        return "the same verdicts"
+    named = [
+        f"{row['setting']} {row['objective']} {_said(row[column])}" for row in others.to_dicts()
+    ]
+    shown = "; ".join(named) if len(named) <= 3 else _tally(others[column])
+    return f"{others.height} of {table.height} are others ({shown})"
 
 
 def _tally(verdicts: pl.Series) -> str:

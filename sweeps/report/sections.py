@@ -237,8 +237,10 @@ def training_section(data: ReportData, book: Book) -> str:
         for charts in (curve_charts(data), ratio_charts(data))
     )
     rows = [
-        [row["model"], row["objective"], row["treatment"], plain(row["dose"])]
-        + [f"{row['spread']:.1e}"]
+        [
+            *(row["model"], row["objective"], row["treatment"]),
+            *(plain(row["dose"]), f"{row['spread']:.1e}"),
+        ]
         for row in data.tables["spread"].drop_nulls("spread").to_dicts()
     ]
     spread = html_table(

@@ -69,22 +69,25 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
     largest = pl.when(relative.is_finite()).then(relative.abs()).max().over("model", "objective")
     heat = (
         blocks.group_by("run_id", "layer", moment.alias("moment"))
-        .agg(ratio.mean().alias("ratio"))
+        .agg(
+            ratio.mean().alias("ratio"),
+            (pl.col("step").min() - 1).alias("start"),
+            pl.col("step").max().alias("stop"),
+        )
         .with_columns(relative=(pl.col("ratio") / pl.col("ratio").mean().over("run_id", "moment")))
         .join(conditions, on="run_id")
         .group_by(*keys, "layer", "moment")
         .agg(
             relative.log(2).mean().alias("relative"),
             pl.col("ratio").mean(),
-            pl.col("steps").first().alias("length"),
+            pl.col("start").min(),
+            pl.col("stop").max(),
         )
         .with_columns(
-            start=(pl.col("moment") * pl.col("length")) // HEAT_COLUMNS,
-            stop=((pl.col("moment") + 1) * pl.col("length")) // HEAT_COLUMNS,
             span=pl.max_horizontal(largest, pl.lit(LEAST_SPAN)),
         )
         .sort(*keys, "moment", "layer", nulls_last=True)
-        .drop("moment", "length")
+        .drop("moment")
     )
     spread = (
         blocks.group_by("run_id", "step")

@@ -68,9 +68,7 @@ def plant_verdicts(root: Path, *, models: int = len(STUDY), distances: bool = Tr
                         run,
                         lambda x, s=slope, p=planted: p.level + max(s, 0) * x - min(s, 0) * (1 - x),
                         facts={"layers": LAYERS, "family": f"family {k}"},
-                        ratios=[
-                            1e-3 * spread ** (i / (LAYERS - 1)) for i in range(LAYERS)
-                        ],
+                        ratios=[1e-3 * spread ** (i / (LAYERS - 1)) for i in range(LAYERS)],
                     )
                     runs.append(run)
         if distances:

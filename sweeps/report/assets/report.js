@@ -42,6 +42,10 @@
     return NEUTRAL[strong ? "strong" : theme()][name === "inconclusive" ? 0 : 1];
   }
 
+  // A row's name in two lines, the objective on the second.
+  const LAST = "lastindexof(datum.label, ' · ')";
+  const LAST_APART = `[slice(datum.label, 0, ${LAST}), slice(datum.label, ${LAST} + 3)]`;
+
   function theme() {
     return document.documentElement.dataset.theme === "dark" ? "dark" : "light";
   }
@@ -59,10 +63,15 @@
         labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line,
         titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 11,
       },
-      legend: { labelColor: ink, titleColor: soft, labelFontSize: 12, titleFontSize: 11, symbolType: "circle" },
+      legend: {
+        // Two legends stand one above the other: side by side the second is cut off.
+        layout: { top: { direction: "vertical", anchor: "start", margin: 4 } },
+        labelColor: ink, titleColor: soft, labelFontSize: 12, titleFontSize: 11, symbolType: "circle",
+        symbolBaseFillColor: soft, symbolBaseStrokeColor: soft,
+      },
       rule: { color: soft },
       text: { color: ink },
-      range: { category: hues(64) },
+      range: { category: hues(Math.max(64, page.models.length)) },
     };
   }
 
@@ -96,7 +105,7 @@
     const copy = structuredClone(chart.spec);
     const columns = Math.max(1, Math.min(5, Math.floor(width / 130)));
     const strong = chart.table === "persistence";
-    const longest = Math.max(60, Math.floor(width * 0.3));
+    const longest = Math.max(60, Math.floor(width * 0.36));
     for (const param of copy.params ?? []) {
       if (param.name === "span") param.value = rows[0].span;
     }
@@ -108,6 +117,9 @@
           node.color.scale.range = domain.map((name) => meaning(name, strong));
         }
         if (node.axis?.labelLimit) node.axis.labelLimit = Math.min(node.axis.labelLimit, longest);
+        if (node.field === "condition" && node.axis && width < 640) {
+          Object.assign(node.axis, { labelExpr: LAST_APART, labelLineHeight: 11, labelFontSize: 10 });
+        }
         if (node.legend?.columns) node.legend.columns = columns;
         Object.values(node).forEach(visit);
       }
@@ -125,7 +137,7 @@
       views.push({ chart, element });
       return;
     }
-    const spec = { ...dressed(chart, element.clientWidth, rows), datasets: { [chart.table]: rows }, description: chart.label };
+    const spec = { ...dressed(chart, element.clientWidth, rows), datasets: { ...chart.spec.datasets, [chart.table]: rows }, description: chart.label };
     const result = await window.vegaEmbed(element, spec, {
       actions: false, renderer: "svg", config: config(), tooltip: { theme: "custom" },
     });

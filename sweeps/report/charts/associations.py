@@ -9,6 +9,7 @@ from sweeps.report.charts.chart import (
     Chart,
     chosen,
     faded,
+    has,
     legend,
     named,
     numbers,
@@ -48,7 +49,6 @@ def steepness_chart(data: ReportData) -> Chart:
             "n:Q",
         ],
     )
-    # A layer of nothing has no extent.
     known = data.tables["steepness"].drop_nulls(["steepness", "objective_distance"])
     noisy = known["objective_distance_noisy"].fill_null(value=False)
     marks = []
@@ -58,6 +58,7 @@ def steepness_chart(data: ReportData) -> Chart:
     if noisy.any():
         hollow = points.transform_filter("datum.objective_distance_noisy")
         marks.append(hollow.mark_point(filled=False, size=70, strokeWidth=1.5))
+    intervals = base.mark_rule().encode(y="steepness_low:Q", y2="steepness_high:Q")
     layers = alt.layer(
         every.mark_line(strokeWidth=1).encode(
             y=y, detail=["model:N", "treatment:N"], opacity=faded(0.5)
@@ -65,7 +66,7 @@ def steepness_chart(data: ReportData) -> Chart:
         every.transform_flatten(["seed_steepness"])
         .mark_point(filled=True, size=12)
         .encode(y=alt.Y("seed_steepness:Q", scale=alt.Scale(zero=False)), opacity=faded(0.35)),
-        base.mark_rule().encode(y="steepness_low:Q", y2="steepness_high:Q"),
+        *([intervals] if has(known, "steepness_low") else []),
         *marks,
     ).properties(height=280)
     return Chart(
@@ -89,8 +90,9 @@ def width_chart(data: ReportData) -> Chart:
             opacity=faded(),
         )
     )
+    intervals = base.mark_rule().encode(x="width_low:Q", x2="width_high:Q")
     layers = alt.layer(
-        base.mark_rule().encode(x="width_low:Q", x2="width_high:Q"),
+        *([intervals] if has(data.tables["steepness"], "width_low") else []),
         base.mark_point(filled=True, size=50).encode(
             x=alt.X("width:Q", title="width", scale=alt.Scale(zero=False), axis=TICKS),
             tooltip=[

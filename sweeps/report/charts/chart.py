@@ -58,6 +58,11 @@ def rows_high(table: pl.DataFrame, keys: list[str], pixels: int) -> int:
     return max(table.select(keys).n_unique() * pixels, 40)
 
 
+def has(table: pl.DataFrame, column: str) -> bool:
+    """Return whether a column has a value: a layer of nothing has no extent, and is left out."""
+    return column in table.columns and bool(table[column].is_not_null().any())
+
+
 def named(table: str) -> alt.NamedData:
     return alt.NamedData(name=table)
 
@@ -71,8 +76,30 @@ def faded(otherwise: float = 1) -> Any:
     return alt.condition(NOT_CHOSEN, alt.value(0.12 * otherwise), alt.value(otherwise))
 
 
-def legend() -> alt.Legend:
-    return alt.Legend(orient="top", title=None, labelLimit=480, columns=3)
+def legend(values: list[str] | None = None) -> alt.Legend:
+    """Return a legend above its chart, of some values of its scale only where they are given."""
+    # A faded mark has a legend that is not.
+    return alt.Legend(
+        orient="top",
+        title=None,
+        labelLimit=480,
+        columns=3,
+        symbolOpacity=1,
+        values=alt.Undefined if values is None else values,
+    )
+
+
+def rule_at(value: float, dash: list[int]) -> Any:
+    return _nothing().mark_rule(strokeDash=dash).encode(x=alt.datum(value))
+
+
+def band_between(low: float, high: float) -> Any:
+    return _nothing().mark_rect(opacity=0.12).encode(x=alt.datum(low), x2=alt.datum(high))
+
+
+def _nothing() -> alt.Chart:
+    """Return a chart of one row without columns: of no row nothing would be drawn."""
+    return alt.Chart(alt.InlineData(values=[{}]))
 
 
 def numbers(*names: str) -> list[alt.Tooltip]:

@@ -5,8 +5,18 @@ from __future__ import annotations
 import altair as alt
 
 from sweeps.findings.verdicts import DELTA, FINDINGS, VERDICTS
-from sweeps.report.charts.chart import Chart, chosen, faded, legend, named, numbers, rows_high
-from sweeps.report.charts.chart import spec_of as _spec
+from sweeps.report.charts.chart import (
+    Chart,
+    band_between,
+    chosen,
+    faded,
+    legend,
+    named,
+    numbers,
+    rows_high,
+    rule_at,
+    spec_of,
+)
 from sweeps.report.data import NO_FINDING, ReportData
 
 # Pixels that a verdict needs beside others, and its three lines above others.
@@ -16,12 +26,13 @@ _CELL_WIDE, _CELL_HIGH = 92, 56
 def persistence_chart(data: ReportData) -> Chart:
     """One cell per condition: a row for each model under each other setting that varies."""
     table = data.tables["persistence"]
+    rows = alt.Axis(labelLimit=300, labelExpr="split(datum.label, ' · ')")
     base = (
         alt.Chart(named("persistence"))
         .add_params(chosen())
         .encode(
             x=alt.X("objective:N", title=None, axis=alt.Axis(orient="top", labelAngle=0)),
-            y=alt.Y("setting:N", title=None, sort=None, axis=alt.Axis(labelLimit=200)),
+            y=alt.Y("setting:N", title=None, sort=None, axis=rows),
             opacity=faded(),
         )
     )
@@ -46,7 +57,7 @@ def persistence_chart(data: ReportData) -> Chart:
         height=rows_high(table, ["setting"], _CELL_HIGH)
     )
     return Chart(
-        _spec(layers),
+        spec_of(layers),
         "persistence",
         "Does the profile outlive equal steps: models by objectives",
         narrowest=110 + _CELL_WIDE * table["objective"].n_unique(),
@@ -63,7 +74,12 @@ def retained_chart(data: ReportData) -> Chart:
     scale = alt.Scale(domain=ends, nice=False, zero=False)
     x = alt.X("shown:Q", title="slope kept, over the standard slope", scale=scale)
     rows = alt.Chart(named("retained")).encode(
-        y=alt.Y("condition:N", title=None, sort=None, axis=alt.Axis(labelLimit=200)),
+        y=alt.Y(
+            "condition:N",
+            title=None,
+            sort=table["condition"].to_list(),
+            axis=alt.Axis(labelLimit=300),
+        ),
         color=alt.Color(
             "finding:N", scale=alt.Scale(domain=[*FINDINGS, NO_FINDING]), legend=legend()
         ),
@@ -74,14 +90,13 @@ def retained_chart(data: ReportData) -> Chart:
         *numbers("retained", "retained_low", "retained_high"),
         "interval:N",
     ]
-    near = alt.Chart().mark_rect(opacity=0.1).encode(x=alt.datum(-DELTA), x2=alt.datum(DELTA))
     rules = [
-        alt.Chart().mark_rule(strokeDash=dash).encode(x=alt.datum(at))
+        rule_at(at, dash)
         for at, dash in ((-DELTA, [1, 3]), (0, [4, 4]), (DELTA, [1, 3]), (1, [4, 4]))
     ]
     arrows = [
         rows.transform_filter(f"datum.cut_{side}")
-        .mark_point(shape=f"triangle-{way}", filled=True, size=60)  # type: ignore[arg-type]
+        .mark_point(shape=f"triangle-{way}", filled=True, size=60)
         .encode(x=alt.X(f"shown_{side}:Q", scale=scale), tooltip=tooltip)
         for side, way in (("low", "left"), ("high", "right"))
     ]
@@ -91,7 +106,7 @@ def retained_chart(data: ReportData) -> Chart:
         .encode(x=alt.X("shown_high:Q", scale=scale), text="interval:N")
     )
     layers = alt.layer(
-        near,
+        band_between(-DELTA, DELTA),
         *rules,
         rows.mark_rule(strokeWidth=2).encode(
             x=alt.X("shown_low:Q", scale=scale), x2="shown_high:Q", tooltip=tooltip
@@ -99,9 +114,9 @@ def retained_chart(data: ReportData) -> Chart:
         *arrows,
         unbounded,
         rows.mark_point(filled=True, size=50).encode(x=x, tooltip=tooltip),
-    ).properties(height=rows_high(table, ["condition"], 24))
+    ).properties(height=rows_high(table, ["condition"], 26))
     return Chart(
-        _spec(layers.add_params(chosen())),
+        spec_of(layers.add_params(chosen())),
         "retained",
         "Share of the standard slope kept under equal steps, with Fieller's 95 % interval",
     )

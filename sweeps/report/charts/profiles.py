@@ -1,4 +1,4 @@
-"""Charts of runs and of their depth profiles: status, one card a model, and the forest of slopes."""
+"""Charts of runs and of their depth profiles: status, a card a model, and a forest of slopes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from sweeps.report.charts.chart import (
     Chart,
     chosen,
     faded,
+    has,
     legend,
     named,
     numbers,
     objectives,
     rows_high,
+    rule_at,
     spec_of,
     treatments,
 )
@@ -44,7 +46,7 @@ def run_chart(data: ReportData) -> Chart:
 
 
 class Parts(NamedTuple):
-    """What a profile chart has to draw beside its lines: a layer of nothing has no extent."""
+    """What a profile chart has to draw beside its lines."""
 
     band: bool
     null: bool
@@ -54,8 +56,8 @@ class Parts(NamedTuple):
     @classmethod
     def of(cls, rows: pl.DataFrame) -> Parts:
         names = ("low", "null", "without_gradient")
-        known = [bool(rows[name].is_not_null().any()) for name in names]
-        return cls(*known, bool((rows["layer"] == 0).any()))
+        band, null, without_gradient = (has(rows, name) for name in names)
+        return cls(band, null, without_gradient, bool((rows["layer"] == 0).any()))
 
 
 def profile_charts(data: ReportData) -> list[Chart]:
@@ -143,31 +145,38 @@ def _profile_template(domain: list[str], drawn: Parts) -> dict[str, Any]:
 def slope_chart(data: ReportData) -> Chart:
     """The forest plot: one row per condition, one colour per treatment, every seed a point."""
     order = treatments(data)
+    table = data.tables["slopes"]
+    conditions = table.select(pl.format("{} · {}", "model", "objective")).to_series()
     every = (
         alt.Chart(named("slopes"))
         .transform_calculate(condition="datum.model + ' · ' + datum.objective")
         .encode(
-            y=alt.Y("condition:N", title=None, sort=None, axis=alt.Axis(labelLimit=220)),
+            y=alt.Y(
+                "condition:N",
+                title=None,
+                sort=conditions.unique(maintain_order=True).to_list(),
+                axis=alt.Axis(labelLimit=300),
+            ),
             yOffset=alt.YOffset("treatment:N", sort=order),
             color=alt.Color("treatment:N", legend=legend(), scale=alt.Scale(domain=order)),
         )
     )
     base = every.encode(opacity=faded())
-    zero = alt.Chart().mark_rule(strokeDash=[4, 4]).encode(x=alt.datum(0))
     seeds = (
         every.transform_flatten(["seed_slope", "seed"])
-        .mark_point(filled=True, size=16)
+        .mark_point(filled=True, size=24)
         .encode(
             x="seed_slope:Q",
-            opacity=faded(0.5),
+            opacity=faded(0.6),
             tooltip=["model:N", "objective:N", "treatment:N", "seed:Q", *numbers("seed_slope")],
         )
     )
+    intervals = base.mark_rule(strokeWidth=1.25).encode(x="slope_low:Q", x2="slope_high:Q")
     layers = alt.layer(
-        zero,
-        base.mark_rule(strokeWidth=2).encode(x="slope_low:Q", x2="slope_high:Q"),
+        rule_at(0, [4, 4]),
+        *([intervals] if has(table, "slope_low") else []),
         seeds,
-        base.mark_point(filled=True, size=50).encode(
+        base.mark_point(filled=True, size=70).encode(
             x=alt.X("slope:Q", title="slope of change on depth", axis=TICKS),
             tooltip=[
                 *("model:N", "objective:N", "treatment:N"),
@@ -175,7 +184,7 @@ def slope_chart(data: ReportData) -> Chart:
                 *("n:Q", "flags:N"),
             ],
         ),
-    ).properties(height=rows_high(data.tables["slopes"], ["model", "objective"], 11 * len(order)))
+    ).properties(height=rows_high(table, ["model", "objective"], max(11 * len(order), 26)))
     return Chart(
         spec_of(layers.add_params(chosen())),
         "slopes",

@@ -28,23 +28,29 @@ def dashes(count: int) -> list[list[int]]:
 def curve_charts(data: ReportData) -> list[Chart]:
     """Return one chart of training loss per objective: a hue for each model, a dash a treatment."""
     curves = data.tables["curves"]
+    models = data.tables["runs"]["model"].unique(maintain_order=True).to_list()
     charts = []
-    for (objective,), own in curves.group_by("objective", maintain_order=True):
+    for (objective,), own in curves.sort("objective", maintain_order=True).group_by(
+        "objective", maintain_order=True
+    ):
         order = [name for name in treatments(data) if (own["treatment"] == name).any()]
         base = alt.Chart(named("curves")).encode(
             x=alt.X("step:Q", title="step", axis=TICKS),
             color=alt.Color(
                 "model:N",
-                legend=legend(),
-                scale=alt.Scale(domain=own["model"].unique(maintain_order=True).to_list()),
+                # A model has one hue in all objectives; a legend names those that are drawn.
+                scale=alt.Scale(domain=models),
+                legend=legend([name for name in models if (own["model"] == name).any()]),
             ),
             detail=["model:N", "treatment:N"],
         )
         y = alt.Y("loss:Q", title="training loss", scale=alt.Scale(zero=False))
         dash = alt.StrokeDash(
             "treatment:N",
-            scale=alt.Scale(domain=order, range=dashes(len(order))),  # type: ignore[arg-type]
-            legend=legend(),
+            scale=alt.Scale(domain=order, range=dashes(len(order))),
+            legend=alt.Legend(
+                orient="top", title=None, labelLimit=480, symbolType="stroke", symbolSize=400
+            ),
         )
         layers = alt.layer(
             base.mark_area().encode(
