@@ -154,7 +154,7 @@ def _signed(row: dict[str, Any]) -> tuple[float | None, float | None]:
 def _kept(row: dict[str, Any]) -> str:
     if row["retained"] is None:
         return "–"
-    share = f"{100 * row['retained']:.0f} %"
+    share = f"{round(100 * row['retained'])} %"
     return f"{share} {row['interval']}" if row["interval"] else share
 
 

@@ -249,7 +249,8 @@ def training_section(data: ReportData, book: Book) -> str:
     return (
         "<section><h2>Training loss</h2><p>Loss on the training batches, not on held-out text: the"
         " mean over the seeds of a condition, and a band from the smallest to the largest. A curve"
-        f' ends where its first seed does.</p><div class="grid">{curves}</div>'
+        " ends where its first seed does. Choose a model above to tell it from the others."
+        f'</p><div class="grid">{curves}</div>'
         "<h2>Update ratios: <span data-shown-model></span></h2>"
         "<p>‖ΔW‖/‖W‖ of each block against the mean over blocks, on one scale for all treatments of"
         f" an objective. {escape(_of_doses(data))}</p>"

@@ -181,6 +181,18 @@ def test_no_two_models_share_a_hue(browser: Any, verdicts: Path) -> None:
     assert "tiny-opt" in page.locator(shown).all_text_contents()
 
 
+def test_a_legend_is_never_cut_off(browser: Any, verdicts: Path) -> None:
+    for width in (1280, 390):
+        page = Visit(browser, verdicts, viewport={"width": width, "height": 900}).page
+        beyond = page.evaluate(
+            "[...document.querySelectorAll('.chart')].flatMap(chart => ["
+            "...chart.querySelectorAll('.role-legend-label text')].filter(label =>"
+            " label.getBoundingClientRect().right > chart.getBoundingClientRect().right + 1)"
+            ".map(label => label.textContent))"
+        )
+        assert beyond == []
+
+
 def test_treatments_of_an_objective_have_one_scale_of_ratios(browser: Any, verdicts: Path) -> None:
     visit = Visit(browser, verdicts, viewport={"width": 1280, "height": 900})
     found = (

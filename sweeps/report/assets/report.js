@@ -99,11 +99,10 @@
   }
 
   // A scale whose names have a meaning of their own takes the colours of that meaning.
-  // A legend is laid out in columns, which on a phone must be few.
+  // A legend is laid out in as many columns as its longest name leaves room for.
   // The names of rows leave the most of a narrow page to what they name.
   function dressed(chart, width, rows) {
     const copy = structuredClone(chart.spec);
-    const columns = Math.max(1, Math.min(5, Math.floor(width / 130)));
     const strong = chart.table === "persistence";
     const longest = Math.max(60, Math.floor(width * 0.36));
     for (const param of copy.params ?? []) {
@@ -120,7 +119,14 @@
         if (node.field === "condition" && node.axis && width < 640) {
           Object.assign(node.axis, { labelExpr: LAST_APART, labelLineHeight: 11, labelFontSize: 10 });
         }
-        if (node.legend?.columns) node.legend.columns = columns;
+        if (node.legend?.columns) {
+          const names = node.legend.values ?? node.scale?.domain ?? rows.map((row) => row[node.field] ?? "");
+          const longest = Math.max(...names.map((name) => String(name).length));
+          const columns = Math.floor((width - 60) / (7 * longest + 30));
+          Object.assign(node.legend, {
+            columns: Math.max(1, Math.min(8, columns)), labelLimit: Math.min(node.legend.labelLimit ?? 480, width - 90),
+          });
+        }
         Object.values(node).forEach(visit);
       }
     })(copy);

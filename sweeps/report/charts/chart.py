@@ -76,8 +76,11 @@ def faded(otherwise: float = 1) -> Any:
     return alt.condition(NOT_CHOSEN, alt.value(0.12 * otherwise), alt.value(otherwise))
 
 
-def legend(values: list[str] | None = None) -> alt.Legend:
-    """Return a legend above its chart, of some values of its scale only where they are given."""
+def legend(values: list[str] | None = None, *, lines: bool = False) -> alt.Legend:
+    """Return a legend above its chart, of some values of its scale only where they are given.
+
+    ``lines`` shows lines rather than dots. The page lays it out in the columns there is room for.
+    """
     # A faded mark has a legend that is not.
     return alt.Legend(
         orient="top",
@@ -86,6 +89,8 @@ def legend(values: list[str] | None = None) -> alt.Legend:
         columns=3,
         symbolOpacity=1,
         values=alt.Undefined if values is None else values,
+        symbolType="stroke" if lines else alt.Undefined,
+        symbolSize=400 if lines else alt.Undefined,
     )
 
 

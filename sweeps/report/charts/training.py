@@ -48,9 +48,7 @@ def curve_charts(data: ReportData) -> list[Chart]:
         dash = alt.StrokeDash(
             "treatment:N",
             scale=alt.Scale(domain=order, range=dashes(len(order))),
-            legend=alt.Legend(
-                orient="top", title=None, labelLimit=480, symbolType="stroke", symbolSize=400
-            ),
+            legend=legend(lines=True),
         )
         layers = alt.layer(
             base.mark_area().encode(
