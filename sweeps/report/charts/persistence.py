@@ -40,7 +40,8 @@ def persistence_chart(data: ReportData) -> Chart:
         *("setting:N", "objective:N", "verdict:N", "n:Q", alt.Tooltip("dose:Q", format=".2f")),
         *numbers("slope_against", "slope_control", "along_low", "along_high"),
         *numbers("retained", "retained_low", "retained_high"),
-        *("equal_change:N", "equal_loss:N", "flags:N"),
+        *(f"{name}:N" for name in table.columns if name.startswith("verdict_equal")),
+        "flags:N",
     ]
     # No legend: each cell says its verdict, which is never told by colour alone.
     marks = base.mark_rect(cornerRadius=3).encode(

@@ -135,6 +135,13 @@ def test_propagation_and_the_embedding_are_drawn(page: str, data: ReportData) ->
     assert "Each model has its own scale" in page.replace("\n", " ")
 
 
+def test_what_a_chart_names_its_table_has(page: str, data: ReportData) -> None:
+    for label, chart in charts(page).items():
+        named = set(re.findall(r'"field": "([^"]+)"', json.dumps(chart["spec"])))
+        made = set(re.findall(r'"as": "([^"]+)"', json.dumps(chart["spec"])))
+        assert named - made <= {*data.tables[chart["table"]].columns}, label
+
+
 def test_a_saturated_condition_marks_its_card(page: str) -> None:
     marks = re.findall(r'<p class="mark">(.*?)</p>', page)
     assert len(marks) == 1
