@@ -171,6 +171,10 @@ class Evidence:
         found = reduce_conditions(measure, known)
         if isinstance(found, str):
             return nothing(found, total, tuple(notes))
+        if found.unit == "models":
+            total = pl.concat(
+                [frame.select("model") for frame in (chosen.runs, chosen.left_out)]
+            ).n_unique()
         return replace(found, of=total, notes=(*notes, *found.notes))
 
 

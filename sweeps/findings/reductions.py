@@ -135,11 +135,18 @@ def _share_of_variance(by: str, table: pl.DataFrame, means: Floats, models: Any)
 
 
 def _association(name: str, table: pl.DataFrame, means: Floats, models: Any) -> Estimate | str:
+    within = varies_within(codes_of(table[name].to_list()), models)
+    if within:
+        # A model for which the column does not vary has nothing to say of how both go together.
+        table = table.filter(pl.col(name).n_unique().over("model") > 1)
+        means = table["values"].list.mean().to_numpy()
+        models = codes_of(table["model"].to_list())
     other = table[name].cast(pl.Float64).to_numpy()
-    within = varies_within(codes_of(list(other)), models)
     count = len(np.unique(models))
     if count < FEWEST_MODELS:
-        return f"{count} models are too few: intervals need {FEWEST_MODELS}"
+        noun = "model has" if count == 1 else "models have"
+        several = f"several values of {name}" if within else name
+        return f"{count} {noun} {several}: intervals need {FEWEST_MODELS}"
     value = rank_association(other, means, models)
     if np.isnan(value):
         return "not defined for these conditions"

@@ -7,14 +7,16 @@ can be opened.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 import polars as pl
 
-from sweeps.report.charts import Chart
-from sweeps.report.data import ReportData
+from sweeps.findings.verdicts import FINDINGS, VERDICTS
+from sweeps.report.charts.chart import Chart
+from sweeps.report.data import NO_FINDING, ReportData
 
 # Beyond this a digit is not read off a chart, and costs a byte per value.
 _DIGITS = 5
@@ -31,13 +33,19 @@ class Book:
         self._charts.append(chart)
         number = len(self._charts) - 1
         label = escape(chart.label, quote=True)
-        return f'<div class="chart" data-chart="{number}" role="img" aria-label="{label}"></div>'
+        wide = f' style="min-width:{chart.narrowest}px"' if chart.narrowest else ""
+        place = (
+            f'<div class="chart" data-chart="{number}" role="img" aria-label="{label}"{wide}></div>'
+        )
+        return f'<div class="scroll">{place}</div>' if wide else place
 
     def json(self, data: ReportData) -> str:
         """Return charts and the tables they draw, as JSON that cannot close its script element."""
         used = {chart.table for chart in self._charts}
         page = {
             "models": model_names(data),
+            # Verdicts in which nothing was found have no colour of their own.
+            "neutral": [NO_FINDING, *(one for one in VERDICTS if one not in FINDINGS)],
             "charts": [
                 {
                     "spec": chart.spec,
@@ -69,9 +77,21 @@ def _columnar(table: pl.DataFrame) -> dict[str, Any]:
         elif kind.is_float():
             finite = pl.when(pl.col(name).is_finite()).then(pl.col(name).round_sig_figs(_DIGITS))
             columns[name] = table.select(finite).to_series().to_list()
+        elif isinstance(kind, pl.List):
+            columns[name] = [
+                None if row is None else [_shortened(value) for value in row]
+                for row in column.to_list()
+            ]
         else:
             columns[name] = column.to_list()
     return {"length": table.height, "columns": columns}
+
+
+def _shortened(value: Any) -> Any:
+    """Return a number of a list as those of columns are; null where it is not finite."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
 
 
 def model_names(data: ReportData) -> list[str]:
@@ -91,10 +111,17 @@ def html_empty(title: str, said: str) -> str:
 
 
 def html_table(
-    names: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = ()
+    names: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numeric: Iterable[int] = (),
+    models: Mapping[str, str] | None = None,
 ) -> str:
-    """Return an HTML table; a row whose first cell names a model follows the selection."""
+    """Return an HTML table; a row whose first cell names a model follows the selection.
+
+    ``models`` gives the model of a first cell that says more than that.
+    """
     right = set(numeric)
+    follows = names[0] == "model" or models is not None
 
     def cell(tag: str, k: int, text: str) -> str:
         kind = ' class="number"' if k in right else ""
@@ -103,7 +130,8 @@ def html_table(
     head = "".join(cell("th", k, name) for k, name in enumerate(names))
     lines = []
     for row in rows:
-        of_model = f' data-of-model="{escape(row[0], quote=True)}"' if names[0] == "model" else ""
+        model = (models or {}).get(row[0], row[0])
+        of_model = f' data-of-model="{escape(model, quote=True)}"' if follows else ""
         cells = "".join(cell("td", k, text) for k, text in enumerate(row))
         lines.append(f"<tr{of_model}>{cells}</tr>")
     return (

@@ -8,28 +8,38 @@ from typing import Any
 
 import polars as pl
 
+from sweeps.declaration.matched_seeds import FEWEST_SEEDS
+from sweeps.findings.arms import Paths, paths_of
 from sweeps.findings.claim_spec import ClaimsFile, Measure, Where
 from sweeps.findings.claims import ClaimResult, evaluate
 from sweeps.findings.estimate import Estimate
 from sweeps.findings.evidence import Evidence
 from sweeps.findings.persistence import verdicts_by_metric
+from sweeps.findings.verdicts import FINDINGS
 from sweeps.reading.tables import Tables
+from sweeps.report.training_data import curves, ratios
 from sweeps.statistics.conditions import condition_columns, layer_bands, summarise
 from sweeps.statistics.profiles import DEFAULT_BY, At, Profiles, measure_each
 from sweeps.store.schema import NULL_METRICS
 
-# Points of a training curve and columns of a heat map: what a page can show, whatever was run.
-CURVE_POINTS = 60
-HEAT_COLUMNS = 24
-
 STANDARD, EQUAL_STEP = "standard", "equal_step"
 
+# What a verdict is called where it is told from findings only.
+NO_FINDING = "no finding"
+# The share of a slope that was kept is shown from here to there; what lies beyond is an arrow.
+LEAST_VIEW, MOST_VIEW = (-0.5, 1.25), (-2.0, 3.0)
+
 _STANDARD: Where = {"control": STANDARD}
-# What stands in words beside the charts of steepness and of width.
 MODEL_FACTS = (
     *("family", "block", "model_layers", "model_width", "parameters"),
     *("pretraining_loss", "unigram_entropy"),
 )
+_OF_RUNS = (
+    *("family", "kind", "block", "parameters"),
+    *("objective_distance", "objective_distance_low", "objective_distance_high"),
+    "objective_distance_noisy",
+)
+# What stands in words beside the charts of steepness and of width.
 ASSOCIATIONS = {
     "rank correlation": Measure.model_validate(
         {
@@ -39,13 +49,16 @@ ASSOCIATIONS = {
             "with": "objective_distance",
         }
     ),
-    "explained by family": Measure(
-        statistic="width", where=_STANDARD, reduce="variance_explained", by="family"
-    ),
-    "explained by objective": Measure(
-        statistic="width", where=_STANDARD, reduce="variance_explained", by="objective"
-    ),
+    **{
+        f"explained by {by}": Measure(
+            statistic="steepness", where=_STANDARD, reduce="variance_explained", by=by
+        )
+        for by in ("family", "objective")
+    },
 }
+_WIDTH, _STEEPNESS = (
+    Measure(statistic=name, where=_STANDARD, reduce="mean") for name in ("width", "steepness")
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +66,16 @@ class ReportData:
     """Everything a report shows of one sweep.
 
     ``tables`` by name: ``runs`` (model, status, runs, seconds), ``models`` (their facts),
-    ``bands`` (change per condition and block), ``slopes`` (one row per condition),
-    ``persistence``, ``steepness``, ``curves`` (loss),
-    ``ratios`` (update ratio of each block relative to the mean over blocks), ``spread`` (how far
-    ratios differ between blocks within a step). Each has ``model``, ``objective`` and
-    ``treatment``: the control with every other setting that tells conditions apart. A row of
-    ``persistence`` is a comparison of controls, and has ``setting``: the model with those settings.
-    ``left_out`` and ``errors`` are runs, and have ``treatment`` too.
+    ``bands`` (change per condition and block; layer 0 is the embedding's output), ``slopes`` (one
+    row per condition, with its seeds as lists), ``persistence``, ``retained`` (the rows of
+    ``persistence`` that have a share, laid out on its scale), ``steepness`` (the slopes under
+    standard training), ``curves`` (loss), ``ratios`` (update ratio of each block relative to the
+    mean over blocks), ``spread`` (how far ratios differ between blocks within a step, and
+    ``dose``). Each has ``model``, ``objective`` and ``treatment``: the control with every other
+    setting that tells conditions apart. A row of ``persistence`` is a comparison of controls, and
+    has ``setting``: the model with those settings. Of fewer than 3 seeds no table has an interval.
+    ``left_out`` and ``errors`` are runs, and have ``treatment`` too. ``width_like_steepness`` is
+    their rank correlation over the conditions under standard training, NaN of fewer than 3.
     """
 
     name: str
@@ -69,6 +85,7 @@ class ReportData:
     at: At
     tables: dict[str, pl.DataFrame]
     associations: dict[str, Estimate]
+    width_like_steepness: float
     claims: tuple[ClaimResult, ...]
     claims_source: str
     left_out: pl.DataFrame
@@ -93,18 +110,26 @@ def gather(
     keys = condition_columns(runs)
     extra = [key for key in keys if key not in DEFAULT_BY]
     attempts = tables.attempts().select("run_id", "seconds", "cause", "error").collect()
+    slopes = _slopes(first, runs, keys)
+    paths = paths_of(tables, metric) if at == "final" else None
+    persistence = _persistence(profiles, runs, paths)
+    of_blocks = ratios(tables, runs, keys)
+    doses = slopes.select(*keys, "dose")
+    of_blocks["spread"] = of_blocks["spread"].join(doses, on=keys, how="left", nulls_equal=True)
     shown = {
         "runs": runs.group_by("model", "status", maintain_order=True).agg(
             pl.len().alias("runs"), pl.col("seconds").sum()
         ),
         "models": runs.select("model", *MODEL_FACTS).unique(maintain_order=True),
-        "bands": _labelled(layer_bands(first, keys), extra),
-        "slopes": _labelled(_described(summarise(first, keys), runs, keys), extra),
-        "persistence": _persistence(profiles, runs),
-        "curves": _labelled(_curves(tables, keys), extra),
-        **{name: _labelled(table, extra) for name, table in _ratios(tables, runs, keys).items()},
+        "bands": _labelled(_bands(first, keys), extra),
+        "slopes": _labelled(slopes, extra),
+        "persistence": persistence,
+        "retained": _retained(persistence),
+        "curves": _labelled(curves(tables, keys), extra),
+        **{name: _labelled(table, extra) for name, table in of_blocks.items()},
     }
     shown["steepness"] = shown["slopes"].filter(pl.col("control") == STANDARD)
+    evidence = Evidence(first)
     errors = attempts.filter(pl.col("error").is_not_null()).join(
         runs.select("run_id", *keys, "seed", "status"), on="run_id"
     )
@@ -115,7 +140,8 @@ def gather(
         metric,
         at,
         shown,
-        {name: Evidence(first).estimate(each, EQUAL_STEP) for name, each in ASSOCIATIONS.items()},
+        {name: evidence.estimate(each, EQUAL_STEP) for name, each in ASSOCIATIONS.items()},
+        evidence.rank_correlation(_WIDTH, _STEEPNESS),
         tuple(evaluate(claims.claims, profiles)) if claims else (),
         claims.source if claims else "",
         _labelled(first.left_out.select(*keys, "seed", "status", "last_step", "reason"), extra),
@@ -140,79 +166,122 @@ def _labelled(
     return table.with_columns(pl.concat_str(parts).alias(name)).drop(extra)
 
 
-def _described(table: pl.DataFrame, runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    facts = runs.group_by(keys).agg(
-        pl.col("family", "kind", "block", "parameters", "objective_distance").first()
+def _without_intervals_of_few(table: pl.DataFrame, seeds: str) -> pl.DataFrame:
+    """Null the ends of intervals of fewer seeds than a verdict needs; a null's are of its range."""
+    ends = [
+        name
+        for name in table.columns
+        if name.split("_")[-1] in ("low", "high") and not name.startswith("null")
+    ]
+    enough = pl.col(seeds) >= FEWEST_SEEDS
+    return table.with_columns(pl.when(enough).then(pl.col(name)).alias(name) for name in ends)
+
+
+def _bands(profiles: Profiles, keys: Sequence[str]) -> pl.DataFrame:
+    """Return the change of each block by condition, and that of the embedding's output as block 0,
+    where it is known."""
+    blocks = _without_intervals_of_few(layer_bands(profiles, keys), "n")
+    kinds = blocks.schema
+    embedding = (
+        profiles.runs.drop_nulls("embedding_change")
+        .group_by(keys, maintain_order=True)
+        .agg(
+            pl.lit(0, kinds["layer"]).alias("layer"),
+            pl.lit(0.0, kinds["depth"]).alias("depth"),
+            pl.len().cast(kinds["n"]).alias("n"),
+            pl.col("embedding_change").mean().alias("value"),
+        )
     )
-    return table.join(facts, on=keys, how="left", nulls_equal=True, maintain_order="left")
+    return pl.concat([blocks, embedding], how="diagonal")
 
 
-def _persistence(profiles: dict[str, Profiles], runs: pl.DataFrame) -> pl.DataFrame:
+def _slopes(profiles: Profiles, runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """Return a row per condition: its quantities, those of its seeds, and what its runs are."""
+    table = _without_intervals_of_few(summarise(profiles, keys), "seeds").with_columns(
+        beyond_propagation=pl.col("beyond_propagation") & (pl.col("seeds") >= FEWEST_SEEDS)
+    )
+    facts = runs.group_by(keys).agg(pl.col(_OF_RUNS).first())
+    seeds = (
+        profiles.runs.sort("seed")
+        .group_by(keys)
+        .agg(
+            "seed",
+            pl.col("slope").alias("seed_slope"),
+            pl.col("steepness").alias("seed_steepness"),
+            pl.col("slope_dfbeta").max(),
+        )
+    )
+    for other in (facts, seeds):
+        table = table.join(other, on=keys, how="left", nulls_equal=True, maintain_order="left")
+    return table.with_columns(pl.col("seed", "seed_slope", "seed_steepness").fill_null([]))
+
+
+def _persistence(
+    profiles: dict[str, Profiles], runs: pl.DataFrame, paths: Paths | None
+) -> pl.DataFrame:
+    """Return the comparison of controls with what its cells say; empty where there is none."""
     if not {STANDARD, EQUAL_STEP} <= set(runs["control"]):
         return pl.DataFrame()
-    table = verdicts_by_metric(profiles, EQUAL_STEP, STANDARD)
+    table = verdicts_by_metric(profiles, EQUAL_STEP, STANDARD, paths)
     extra = table.columns[2 : table.columns.index("family")]
-    return _labelled(table, extra, "model", "setting")
-
-
-def _curves(tables: Tables, keys: list[str]) -> pl.DataFrame:
-    """Return the mean loss per condition at up to ``CURVE_POINTS`` moments."""
-    moment = ((pl.col("step") - 1) * CURVE_POINTS) // pl.col("steps")
-    return (
-        tables.steps()
-        .group_by(*keys, moment.alias("moment"))
-        .agg(pl.col("step").max(), pl.col("loss").mean(), pl.col("seed").n_unique().alias("n"))
-        .sort(*keys, "moment", nulls_last=True)
-        .drop("moment")
-        .collect(engine="streaming")
+    table = _without_intervals_of_few(_labelled(table, extra, "model", "setting"), "n")
+    enough = pl.col("n") >= FEWEST_SEEDS
+    low, high = (
+        (100 * pl.col(f"retained_{end}")).round(0).cast(pl.Int64, strict=False)
+        for end in ("low", "high")
+    )
+    interval = (
+        pl.when(enough & pl.col("retained_unbounded"))
+        .then(pl.lit("unbounded"))
+        .when(low.is_not_null() & high.is_not_null())
+        .then(pl.format("[{}, {}] %", low, high))
+    )
+    return table.with_columns(
+        verdict_said=pl.col("verdict").str.replace_all("_", " "),
+        interval=interval,
+        cell=pl.concat_str(
+            [
+                pl.format("n {}", "n"),
+                pl.when(interval.is_not_null())
+                .then(pl.concat_str([pl.lit("\n"), interval.fill_null("")]))
+                .otherwise(pl.lit("")),
+            ]
+        ),
+        finding=pl.when(pl.col("verdict").is_in(FINDINGS))
+        .then("verdict")
+        .otherwise(pl.lit(NO_FINDING)),
     )
 
 
-def _ratios(tables: Tables, runs: pl.DataFrame, keys: list[str]) -> dict[str, pl.DataFrame]:
-    """Return ``ratios`` and ``spread`` of ‖ΔW‖/‖W‖ over the blocks, the groups equal_step controls.
+def _retained(persistence: pl.DataFrame) -> pl.DataFrame:
+    """Return the conditions of which a share was kept, each clipped to what the scale shows.
 
-    The layers table is the only long one: it is grouped by run first, and joined to the columns of
-    runs when it is short.
+    ``shown``, ``shown_low`` and ``shown_high`` are the share and the ends of its interval;
+    ``cut_low`` and ``cut_high`` say that one of them lies beyond ``view_low`` or ``view_high``.
     """
-    blocks = tables.layers().filter(
-        (pl.col("layer") >= 1)
-        & (pl.col("layer") <= pl.col("model_layers"))
-        & (pl.col("weight_norm") > 0)
+    if persistence.is_empty():
+        return persistence
+    rows = persistence.filter(pl.col("retained").is_finite())
+    ends = rows.select(pl.col("retained", "retained_low", "retained_high")).unpivot()["value"]
+    known = ends.drop_nulls().to_list()
+    # A little further than what is shown, so that no mark lies on the edge as if it were cut.
+    low = max(min([LEAST_VIEW[0], *(one - 0.1 for one in known)]), MOST_VIEW[0])
+    high = min(max([LEAST_VIEW[1], *(one + 0.1 for one in known)]), MOST_VIEW[1])
+    unbounded = (pl.col("interval") == "unbounded").fill_null(value=False)
+    share, least, most = (pl.col(name) for name in ("retained", "retained_low", "retained_high"))
+    return rows.with_columns(
+        condition=pl.format("{} · {}", "setting", "objective"),
+        view_low=pl.lit(low),
+        view_high=pl.lit(high),
+        shown=share.clip(low, high),
+        shown_low=pl.when(unbounded).then(low).otherwise(least.clip(low, high)),
+        shown_high=pl.when(unbounded).then(high).otherwise(most.clip(low, high)),
+        cut_low=unbounded | (pl.min_horizontal(share, least) < low),
+        cut_high=unbounded | (pl.max_horizontal(share, most) > high),
+    ).with_columns(
+        shown_low=pl.when("cut_low").then(low).otherwise("shown_low"),
+        shown_high=pl.when("cut_high").then(high).otherwise("shown_high"),
     )
-    ratio = pl.col("update_norm") / pl.col("weight_norm")
-    moment = ((pl.col("step") - 1) * HEAT_COLUMNS) // pl.col("steps")
-    wanted = ["run_id", *keys, "steps"]
-    conditions = runs.select(list(dict.fromkeys(wanted))).lazy()
-    heat = (
-        blocks.group_by("run_id", "layer", moment.alias("moment"))
-        .agg(ratio.mean().alias("ratio"))
-        .with_columns(relative=(pl.col("ratio") / pl.col("ratio").mean().over("run_id", "moment")))
-        .join(conditions, on="run_id")
-        .group_by(*keys, "layer", "moment")
-        .agg(
-            pl.col("relative").log(2).mean().alias("relative"),
-            pl.col("ratio").mean(),
-            pl.col("steps").first().alias("length"),
-        )
-        .with_columns(
-            start=(pl.col("moment") * pl.col("length")) // HEAT_COLUMNS,
-            stop=((pl.col("moment") + 1) * pl.col("length")) // HEAT_COLUMNS,
-        )
-        .sort(*keys, "moment", "layer", nulls_last=True)
-        .drop("moment", "length")
-    )
-    spread = (
-        blocks.group_by("run_id", "step")
-        .agg((ratio.max() / ratio.min() - 1).alias("spread"))
-        .group_by("run_id")
-        .agg(pl.col("spread").max())
-        .join(conditions, on="run_id")
-        .group_by(*keys)
-        .agg(pl.col("spread").max(), pl.len().alias("runs"))
-        .sort(keys, nulls_last=True)
-    )
-    found = pl.collect_all([heat, spread], engine="streaming")
-    return {"ratios": found[0], "spread": found[1]}
 
 
 def _records(tables: Tables, runs: pl.DataFrame) -> tuple[dict[str, Any], ...]:

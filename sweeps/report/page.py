@@ -14,14 +14,13 @@ from pathlib import Path
 
 from sweeps.report.book import Book
 from sweeps.report.data import ReportData
+from sweeps.report.findings_sections import associations_section, persistence_section
 from sweeps.report.sections import (
-    associations_section,
     claim_cards,
     header_section,
     left_out_section,
     model_buttons,
     overview_section,
-    persistence_section,
     profile_grid,
     provenance_section,
     slopes_section,

@@ -44,9 +44,10 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
         return "–"
     largest = max(abs(x) for x in (value, low, high) if x is not None)
     digits = 3 if largest == 0 or largest >= 1e-3 else 1 - math.floor(math.log10(largest))
-    if low is None or high is None:
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    shown = [f"{x:.{digits}f}" for x in (value, low, high) if x is not None]
+    # A number that is rounded to nothing has no sign.
+    shown = [text.removeprefix("-") if float(text) == 0 else text for text in shown]
+    return shown[0] if len(shown) < 3 else f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 def plain(value: float | None, digits: int = 2) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from sweeps.findings.claims import CONTRADICTED, SUPPORTED, ClaimResult
-from sweeps.report import charts
+from sweeps.findings.verdicts import LEAST_DOSE, MOST_SATURATED
 from sweeps.report.book import (
     Book,
     html_empty,
@@ -19,9 +19,13 @@ from sweeps.report.book import (
     html_table,
     model_names,
 )
+from sweeps.report.charts.chart import Chart, objectives
+from sweeps.report.charts.profiles import profile_charts, run_chart, slope_chart
+from sweeps.report.charts.training import curve_charts, ratio_charts
 from sweeps.report.claims_text import SIGNS, numbers
-from sweeps.report.data import ReportData
+from sweeps.report.data import STANDARD, ReportData
 from sweeps.report.profile_text import plain, with_interval
+from sweeps.statistics.profiles import BEYOND
 
 
 def header_section(data: ReportData, made: datetime) -> str:
@@ -30,7 +34,8 @@ def header_section(data: ReportData, made: datetime) -> str:
     return (
         f"<header><h1>{escape(data.name)}</h1>{described}"
         f'<p class="soft">Change measured as {escape(data.metric)} at {moment}. Intervals are 95 %'
-        " bootstrap intervals over seeds."
+        " t-intervals over seeds; of slopes with the error of the probe rows where measured in"
+        " groups. Fewer than 3 seeds have none."
         f" Written {made:%Y-%m-%d %H:%M} UTC.</p></header>"
     )
 
@@ -68,7 +73,7 @@ def overview_section(data: ReportData, book: Book) -> str:
     )
     return (
         f'<section><h2>Overview</h2><div class="tiles">{cards}</div>'
-        f"{html_figure(book.place(charts.run_chart(data)), 'Runs per model, by how they ended.')}"
+        f"{html_figure(book.place(run_chart(data)), 'Runs per model, by how they ended.')}"
         f"{_model_facts(data)}</section>"
     )
 
@@ -115,12 +120,14 @@ def claim_cards(results: Sequence[ClaimResult], source: str) -> str:
         others = ", ".join(
             f"{metric} {SIGNS[verdict]}" for metric, verdict in result.by_metric.items()
         )
+        sensitivity = " (a sensitivity on the same runs, no replication)"
+        measured = f"By metric{sensitivity if len(result.by_metric) > 1 else ''}: {others}."
         flags = f" Note: {escape('; '.join(result.flags))}." if result.flags else ""
         cards.append(
             f'<article class="claim {_kind(result.verdict)}"><h3>{escape(result.claim.id)} '
             f'<span class="verdict">{SIGNS[result.verdict]} {escape(result.verdict)}</span></h3>'
             f"<p>{escape(result.claim.text)}</p><ul>{tests}</ul>"
-            f'<p class="note">By metric: {escape(others)}.{flags}</p></article>'
+            f'<p class="note">{escape(measured)}{flags}</p></article>'
         )
     said = f'<p class="soft">{escape(source)}</p>' if source else ""
     return f'<section><h2>Claims</h2>{said}<div class="claims">{"".join(cards)}</div></section>'
@@ -139,25 +146,39 @@ def profile_grid(data: ReportData, book: Book) -> str:
     bands = data.tables["bands"]
     if bands.is_empty():
         return html_empty("Depth profiles", "No finished run has a profile yet.")
-    objectives = charts.objectives(data)
     key = "".join(
-        f'<span><i data-hue="{k}"></i>{escape(name)}</span>' for k, name in enumerate(objectives)
+        f'<span><i data-hue="{k}"></i>{escape(name)}</span>'
+        for k, name in enumerate(objectives(data))
     )
-    cards: dict[str, list[str]] = {}
-    for chart in charts.profile_charts(data):
-        panel = html_panel(book.place(chart), chart.title)
-        cards.setdefault(chart.only["model"], []).append(panel)
-    grid = "".join(
-        f'<div class="model" data-of-model="{escape(model, quote=True)}"><h3>{escape(model)}</h3>'
-        f'<div class="panels">{"".join(panels)}</div></div>'
-        for model, panels in cards.items()
-    )
+    cards: dict[str, list[Chart]] = {}
+    for chart in profile_charts(data):
+        cards.setdefault(chart.only["model"], []).append(chart)
+    grid = "".join(_card(data, book, model, panels) for model, panels in cards.items())
     return (
         "<section><h2>Depth profiles</h2><p>Change of each block against its relative depth, from"
-        " the first block to the last. Band: interval over seeds. Dotted: the row-shuffled null,"
-        " what unrelated representations of this size would show.</p>"
+        " the first block to the last, and of the embedding's output (◇, at depth 0). Each model"
+        " has its own scale. Band: interval over seeds. Dashed: propagation, what noise in the"
+        " weights gives without any gradient, at the same mean change. Dotted: the row-shuffled"
+        " null, what unrelated representations of this size would show.</p>"
         f'<div class="key">{key}<label class="controls"><input type="checkbox" id="tonull">'
         f' scale to the null</label></div><div class="grid">{grid}</div></section>'
+    )
+
+
+def _card(data: ReportData, book: Book, model: str, charts: Sequence[Chart]) -> str:
+    """Return the panels of one model, with what no picture without the null would show."""
+    panels = "".join(html_panel(book.place(chart), chart.title) for chart in charts)
+    saturated = data.tables["slopes"].filter(
+        (pl.col("model") == model) & (pl.col("saturated") >= MOST_SATURATED)
+    )
+    said = ", ".join(
+        f"{row['objective']} {row['treatment']} in {100 * row['saturated']:.0f} % of blocks"
+        for row in saturated.to_dicts()
+    )
+    mark = f'<p class="mark">▲ at the null: {escape(said)}</p>' if said else ""
+    return (
+        f'<div class="model" data-of-model="{escape(model, quote=True)}"><h3>{escape(model)}</h3>'
+        f'{mark}<div class="panels">{panels}</div></div>'
     )
 
 
@@ -165,122 +186,91 @@ def slopes_section(data: ReportData, book: Book) -> str:
     slopes = data.tables["slopes"].filter(pl.col("n") > 0)
     if slopes.is_empty():
         return ""
-    figure = html_figure(book.place(charts.slope_chart(data)), "Slope of every condition.")
+    figure = html_figure(
+        book.place(slope_chart(data)), "Slope of every condition; small points are its seeds."
+    )
     rows = [
         [
-            row["model"],
-            row["objective"],
-            row["treatment"],
-            str(row["n"]),
+            *(row["model"], row["objective"], row["treatment"], str(row["n"])),
             with_interval(row["slope"], row["slope_low"], row["slope_high"]),
-            plain(row["spearman"]),
+            _over_propagation(row),
             plain(row["centre_of_mass"]),
             plain(row["concentration_last_quarter"]),
-            plain(row["width"]),
+            plain(row["theil_sen"], 3),
+            plain(row["slope_dfbeta"], 3),
+            plain(row["embedding_change"], 3),
+            plain(row["dose"]),
             row["flags"],
         ]
         for row in slopes.to_dicts()
     ]
-    table = html_table(
-        [
-            "model",
-            "objective",
-            "control",
-            "n",
-            "slope",
-            "rank corr.",
-            "centre",
-            "last quarter",
-            "width",
-            "note",
-        ],
-        rows,
-        numeric=range(3, 9),
-    )
+    names = [
+        *("model", "objective", "control", "n", "slope [95 %]", "over g", "centre"),
+        *("last quarter", "Theil–Sen", "block left out", "d₀", "dose", "note"),
+    ]
     return (
         "<section><h2>Slopes</h2><p>The locality gradient: ordinary least squares of change on"
-        " relative depth. Right of the dashed line, later blocks change more. A condition with one"
-        f" seed has no interval.</p>{figure}<details><summary>The same as a table</summary>"
-        f"{table}</details></section>"
+        " relative depth. Right of the dashed line, later blocks change more. An interval is drawn"
+        f" from 3 seeds on.</p>{figure}<details><summary>The same as a table</summary>"
+        "<p>Over g: slope over mean change, less that of noise in the weights; ✓ its interval lies"
+        " above 0. Centre ½ and last quarter ¼: a flat profile. Theil–Sen: the median slope between"
+        " two blocks. Block left out: how far the slope moves when one block is left out, at most."
+        " d₀: change of the embedding's output. Dose: largest over smallest cumulated step of a"
+        f" block.</p>{html_table(names, rows, numeric=range(3, 12))}</details></section>"
     )
 
 
-def persistence_section(data: ReportData, book: Book) -> str:
-    if data.tables["persistence"].is_empty():
-        return ""
-    figure = html_figure(
-        book.place(charts.persistence_chart(data)),
-        "Slope under equal steps over seeds matched with standard training.",
-    )
-    flagged = data.tables["persistence"].filter(pl.col("flags") != "")
-    notes = "".join(
-        f"<li>{escape(row['setting'])} {escape(row['objective'])}: {escape(row['flags'])}</li>"
-        for row in flagged.to_dicts()
-    )
-    said = (
-        f"<details><summary>{flagged.height} flagged</summary><ul>{notes}</ul></details>"
-        if notes
-        else ""
-    )
-    return (
-        "<section><h2>Persistence</h2><p>A profile persists when the interval of its slope under"
-        " equal steps, taken along the standard slope, lies above zero; it collapses when it"
-        f" contains zero and reverses when it lies below.</p>{figure}{said}</section>"
-    )
-
-
-def associations_section(data: ReportData, book: Book) -> str:
-    parts = []
-    steepness = data.tables["steepness"]
-    if steepness["objective_distance"].is_not_null().any():
-        parts.append(
-            "<h2>Steepness and objective distance</h2><p>Slope over mean change under standard"
-            " training, against 1 − cosine between the gradients of the pretraining and the"
-            " fine-tuning objective at initialisation.</p>"
-            + html_figure(book.place(charts.steepness_chart()), _said(data, "rank correlation"))
-        )
-    if steepness["width"].is_not_null().any():
-        parts.append(
-            "<h2>Width</h2><p>Effective share of blocks that carry the change, standard training:"
-            " 1 when every block changes alike.</p>"
-            + html_figure(
-                book.place(charts.width_chart(data)),
-                _said(data, "explained by family", "explained by objective"),
-            )
-        )
-    return f"<section>{''.join(parts)}</section>" if parts else ""
-
-
-def _said(data: ReportData, *names: str) -> str:
-    """Return the named associations in words."""
-    found = [(name, data.associations[name]) for name in names]
-    words = [f"{name}: {numbers(each) or each.blocked}" for name, each in found]
-    return "; ".join(words) + "."
+def _over_propagation(row: dict[str, Any]) -> str:
+    if row[BEYOND] is None:
+        return "–"
+    return f"{row[BEYOND]:+.2f}{' ✓' if row['beyond_propagation'] else ''}"
 
 
 def training_section(data: ReportData, book: Book) -> str:
-    if data.tables["curves"].is_empty():
+    if data.tables["curves"].is_empty() and data.tables["ratios"].is_empty():
         return ""
-    curves = "".join(
-        f'<figure class="wide">{html_panel(book.place(chart), chart.title)}</figure>'
-        for chart in charts.curve_charts(data)
-    )
-    heat = "".join(
-        f'<figure class="wide">{html_panel(book.place(chart), chart.title)}</figure>'
-        for chart in charts.ratio_charts(data)
+    curves, heat = (
+        "".join(
+            f'<figure class="wide">{html_panel(book.place(chart), chart.title)}</figure>'
+            for chart in charts
+        )
+        for charts in (curve_charts(data), ratio_charts(data))
     )
     rows = [
-        [row["model"], row["objective"], row["treatment"], f"{row['spread']:.1e}"]
+        [
+            *(row["model"], row["objective"], row["treatment"]),
+            *(plain(row["dose"]), f"{row['spread']:.1e}"),
+        ]
         for row in data.tables["spread"].drop_nulls("spread").to_dicts()
     ]
-    spread = html_table(["model", "objective", "control", "largest spread"], rows, numeric=[3])
+    spread = html_table(
+        ["model", "objective", "control", "dose D", "largest spread"], rows, numeric=[3, 4]
+    )
     return (
-        f'<section><h2>Training</h2><div class="grid">{curves}</div>'
+        "<section><h2>Training loss</h2><p>Loss on the training batches, not on held-out text: the"
+        " mean over the seeds of a condition, and a band from the smallest to the largest. A curve"
+        " ends where its first seed does. Choose a model above to tell it from the others."
+        f'</p><div class="grid">{curves}</div>'
         "<h2>Update ratios: <span data-shown-model></span></h2>"
-        "<p>‖ΔW‖/‖W‖ of each block against the mean over blocks: blocks of one colour moved alike,"
-        " as equal steps have them do."
-        f'</p><div class="grid">{heat}</div><details><summary>Largest (max/min − 1) of the ratio'
-        f" over blocks in any step</summary>{spread}</details></section>"
+        "<p>‖ΔW‖/‖W‖ of each block against the mean over blocks, on one scale for all treatments of"
+        f" an objective. {escape(_of_doses(data))}</p>"
+        f'<div class="grid">{heat}</div><details><summary>Dose, and the largest (max/min − 1) of'
+        f" the ratio over blocks in any step</summary>{spread}</details></section>"
+    )
+
+
+def _of_doses(data: ReportData) -> str:
+    """Return how much there was for a control to take away, in numbers."""
+    doses = data.tables["slopes"].filter(pl.col("control") == STANDARD)["dose"].drop_nulls()
+    if doses.is_empty():
+        return "How unequally standard training moves the blocks (its dose) is not known."
+    least, most = f"{min(doses):.2f}", f"{max(doses):.2f}"
+    one = len(doses) == 1
+    return (
+        "Under standard training the largest cumulated step of a block is"
+        f" {least if least == most else f'{least} to {most}'} times the smallest (the dose D, of"
+        f" {len(doses)} condition{'' if one else 's'}); below {LEAST_DOSE:g} equal steps have"
+        f" nothing to take away, which holds for {sum(dose < LEAST_DOSE for dose in doses)}."
     )
 
 

@@ -14,9 +14,11 @@ import pytest
 from planted_measurements import record_distance
 from planted_paper import plant_paper
 from planted_store import run_spec, save_sweep, write_run
+from planted_verdicts import VERDICTS_OF_STUDY, plant_verdicts
 
 from orchestrator.display.live_report import LiveReport, serve, store_state
 from sweeps.findings.claims import read_claims
+from sweeps.findings.verdicts import FINDINGS
 from sweeps.reading.tables import open_store
 from sweeps.report.data import gather
 from sweeps.report.page import render
@@ -120,6 +122,93 @@ def test_every_chart_is_drawn_in_silence_and_offline(
     assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     scheme = visit.page.evaluate("document.documentElement.dataset.theme")
     assert scheme == options["color_scheme"]
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of twelve models with a condition of each kind."""
+    store = plant_verdicts(tmp_path_factory.mktemp("verdicts") / "store", models=12)
+    return write_report(store, "verdicts")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_kind_of_verdict_is_drawn_in_silence(
+    browser: Any, verdicts: Path, scheme: str, width: int
+) -> None:
+    visit = Visit(browser, verdicts, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = visit.page
+    assert visit.said == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("document.querySelectorAll('[data-drawn=empty]').length") == 0
+    cells = page.evaluate(
+        "[...document.querySelectorAll(\"[aria-label^='Does the profile'] .mark-rect path\")]"
+        ".map(e => [e.__data__.datum.verdict, e.getAttribute('fill')])"
+    )
+    fills = dict(cells)
+    assert set(fills) == set(VERDICTS_OF_STUDY)
+    for verdict, fill in fills.items():
+        assert (spread_of(fill) < 30) == (verdict not in FINDINGS), (verdict, fill)
+        assert contrast_with_white(fill) > 4.5, (verdict, fill)
+    assert len({fills[finding] for finding in FINDINGS}) == len(FINDINGS)
+    kept = "[aria-label^='Share of the standard slope'] "
+    # At 0, at 1, at either side of what counts as gone, and the intervals.
+    assert page.locator(f"{kept} .mark-rule line").count() >= 4 + 20
+    assert page.locator(f"{kept} .mark-text text", has_text="unbounded").count() == 1
+
+
+def spread_of(color: str) -> int:
+    """Return how far a colour is from a grey of the same lightness."""
+    parts = [int(color[k : k + 2], 16) for k in (1, 3, 5)]
+    return max(parts) - min(parts)
+
+
+def contrast_with_white(color: str) -> float:
+    parts = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+
+
+def test_no_two_models_share_a_hue(browser: Any, verdicts: Path) -> None:
+    page = Visit(browser, verdicts, viewport={"width": 1280, "height": 900}).page
+    scales = page.evaluate(
+        "depthsweep.views.filter(v => v.chart.table === 'curves').map(v => {"
+        " const scale = v.view.scale('color'); return scale.domain().map(n => [n, scale(n)]); })"
+    )
+    assert len(scales) == 2
+    assert len({hue for _, hue in scales[0]}) == 12
+    assert scales[0] == scales[1]
+    shown = "[aria-label^='Training loss, clm'] .role-legend-label text"
+    assert "tiny-opt" in page.locator(shown).all_text_contents()
+
+
+def test_a_legend_is_never_cut_off(browser: Any, verdicts: Path) -> None:
+    for width in (1280, 390):
+        page = Visit(browser, verdicts, viewport={"width": width, "height": 900}).page
+        beyond = page.evaluate(
+            "[...document.querySelectorAll('.chart')].flatMap(chart => ["
+            "...chart.querySelectorAll('.role-legend-label text')].filter(label =>"
+            " label.getBoundingClientRect().right > chart.getBoundingClientRect().right + 1)"
+            ".map(label => label.textContent))"
+        )
+        assert beyond == []
+
+
+def test_treatments_of_an_objective_have_one_scale_of_ratios(browser: Any, verdicts: Path) -> None:
+    visit = Visit(browser, verdicts, viewport={"width": 1280, "height": 900})
+    found = (
+        "depthsweep.views.filter(v => v.view && v.chart.table === 'ratios'"
+        " && v.chart.only.objective === 'clm').map(v => v.view.scale('color').domain())"
+    )
+    wide = visit.page.evaluate(found)
+    assert wide[0] == wide[1]
+    assert wide[0][0] == pytest.approx(-wide[0][-1])
+    visit.page.click("nav button[data-model='tiny-opt']")
+    visit.settle()
+    narrow = visit.page.evaluate(found)
+    assert narrow[0] == narrow[1]
+    assert narrow[0][-1] < wide[0][-1] / 5
+    assert visit.said == []
 
 
 def test_a_choice_of_model_reaches_every_chart(browser: Any, report: Path) -> None:

@@ -10,16 +10,41 @@
   let toNull = false;
 
   const HUES = {
-    light: ["#1f5fbf", "#c8501e", "#14805e", "#8a3f9e", "#a07400", "#c02f63", "#52616f", "#2a8fa8"],
-    dark: ["#7fb0ff", "#ff9a66", "#4fd0a3", "#d193e6", "#e6bd4f", "#ff85ac", "#a9b6c4", "#66cbe3"],
+    light: [
+      "#1f5fbf", "#c8501e", "#14805e", "#8a3f9e", "#a07400", "#c02f63", "#52616f", "#2a8fa8",
+      "#6b7f12", "#7a5230", "#4d4bc9", "#b0489a", "#0f6f2f", "#9a2f2f", "#3c6e8f", "#87692f",
+    ],
+    dark: [
+      "#7fb0ff", "#ff9a66", "#4fd0a3", "#d193e6", "#e6bd4f", "#ff85ac", "#a9b6c4", "#66cbe3",
+      "#bccf5a", "#cfa27a", "#a5a3ff", "#f29ae0", "#7fdc8f", "#f08a8a", "#8fbfe0", "#d9be86",
+    ],
   };
   // White text stands on these, in both themes.
   const STRONG = ["#1f5fbf", "#b5480f", "#126b4f", "#7a3590", "#7d5a00", "#a8265a", "#55606c", "#1f7489"];
+  // Of what is no finding: greys, of which the first is for what was tested and stayed open.
+  const NEUTRAL = { light: ["#4d5763", "#7b8592"], dark: ["#c3cad3", "#8b95a3"], strong: ["#4a5460", "#66707c"] };
   // Names that mean the same in every chart keep one colour in every chart.
   const MEANINGS = {
-    finished: 2, persists: 2, diverged: 5, reverses: 5, failed: 1, collapses: 1, unfinished: 4,
-    insufficient: 6, pending: 6,
+    finished: 2, persists: 2, diverged: 5, reverses: 5, failed: 1, collapses: 1, unfinished: 4, pending: 6,
   };
+  const isKnown = (name) => name in MEANINGS || page.neutral.includes(name);
+
+  // As many hues as a legend has names: none is used twice.
+  function hues(count) {
+    const own = HUES[theme()];
+    const lightness = theme() === "dark" ? 70 : 38;
+    const more = (k) => `hsl(${Math.round(k * 137.508) % 360}, ${45 + (k % 3) * 15}%, ${lightness}%)`;
+    return Array.from({ length: count }, (_, k) => own[k] ?? more(k));
+  }
+
+  function meaning(name, strong) {
+    if (name in MEANINGS) return (strong ? STRONG : HUES[theme()])[MEANINGS[name]];
+    return NEUTRAL[strong ? "strong" : theme()][name === "inconclusive" ? 0 : 1];
+  }
+
+  // A row's name in two lines, the objective on the second.
+  const LAST = "lastindexof(datum.label, ' · ')";
+  const LAST_APART = `[slice(datum.label, 0, ${LAST}), slice(datum.label, ${LAST} + 3)]`;
 
   function theme() {
     return document.documentElement.dataset.theme === "dark" ? "dark" : "light";
@@ -38,10 +63,15 @@
         labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line,
         titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 11,
       },
-      legend: { labelColor: ink, titleColor: soft, labelFontSize: 12, titleFontSize: 11, symbolType: "circle" },
+      legend: {
+        // Two legends stand one above the other: side by side the second is cut off.
+        layout: { top: { direction: "vertical", anchor: "start", margin: 4 } },
+        labelColor: ink, titleColor: soft, labelFontSize: 12, titleFontSize: 11, symbolType: "circle",
+        symbolBaseFillColor: soft, symbolBaseStrokeColor: soft,
+      },
       rule: { color: soft },
       text: { color: ink },
-      range: { category: HUES[theme()] },
+      range: { category: hues(Math.max(64, page.models.length)) },
     };
   }
 
@@ -69,19 +99,34 @@
   }
 
   // A scale whose names have a meaning of their own takes the colours of that meaning.
-  // A legend is laid out in columns, which on a phone must be few.
-  function dressed(chart, width) {
+  // A legend is laid out in as many columns as its longest name leaves room for.
+  // The names of rows leave the most of a narrow page to what they name.
+  function dressed(chart, width, rows) {
     const copy = structuredClone(chart.spec);
-    const columns = Math.max(1, Math.min(5, Math.floor(width / 130)));
-    const hues = chart.table === "persistence" ? STRONG : HUES[theme()];
+    const strong = chart.table === "persistence";
+    const longest = Math.max(60, Math.floor(width * 0.36));
+    for (const param of copy.params ?? []) {
+      if (param.name === "span") param.value = rows[0].span;
+    }
     (function visit(node) {
       if (Array.isArray(node)) node.forEach(visit);
       else if (node && typeof node === "object") {
         const domain = node.color?.scale?.domain;
-        if (Array.isArray(domain) && domain.every((name) => name in MEANINGS)) {
-          node.color.scale.range = domain.map((name) => hues[MEANINGS[name]]);
+        if (Array.isArray(domain) && domain.length && domain.every(isKnown)) {
+          node.color.scale.range = domain.map((name) => meaning(name, strong));
         }
-        if (node.legend?.columns) node.legend.columns = columns;
+        if (node.axis?.labelLimit) node.axis.labelLimit = Math.min(node.axis.labelLimit, longest);
+        if (node.field === "condition" && node.axis && width < 640) {
+          Object.assign(node.axis, { labelExpr: LAST_APART, labelLineHeight: 11, labelFontSize: 10 });
+        }
+        if (node.legend?.columns) {
+          const names = node.legend.values ?? node.scale?.domain ?? rows.map((row) => row[node.field] ?? "");
+          const longest = Math.max(...names.map((name) => String(name).length));
+          const columns = Math.floor((width - 60) / (7 * longest + 30));
+          Object.assign(node.legend, {
+            columns: Math.max(1, Math.min(8, columns)), labelLimit: Math.min(node.legend.labelLimit ?? 480, width - 90),
+          });
+        }
         Object.values(node).forEach(visit);
       }
     })(copy);
@@ -98,7 +143,7 @@
       views.push({ chart, element });
       return;
     }
-    const spec = { ...dressed(chart, element.clientWidth), datasets: { [chart.table]: rows }, description: chart.label };
+    const spec = { ...dressed(chart, element.clientWidth, rows), datasets: { ...chart.spec.datasets, [chart.table]: rows }, description: chart.label };
     const result = await window.vegaEmbed(element, spec, {
       actions: false, renderer: "svg", config: config(), tooltip: { theme: "custom" },
     });
@@ -184,7 +229,7 @@
 
   function paintKeys() {
     for (const mark of document.querySelectorAll(".key i[data-hue]")) {
-      mark.style.background = HUES[theme()][Number(mark.dataset.hue) % HUES.light.length];
+      mark.style.background = hues(Number(mark.dataset.hue) + 1).at(-1);
     }
   }
 

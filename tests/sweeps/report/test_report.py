@@ -16,7 +16,8 @@ from planted_store import run_spec, save_sweep, write_run
 from sweeps.files.whole_files import read_json, write_json
 from sweeps.findings.claim_spec import Claim, ClaimsFile, Measure, Test
 from sweeps.reading.tables import open_store
-from sweeps.report.charts import persistence_chart, treatments
+from sweeps.report.charts.chart import treatments
+from sweeps.report.charts.persistence import persistence_chart
 from sweeps.report.data import ReportData, gather
 from sweeps.report.page import render
 from sweeps.store.store import Store
@@ -94,9 +95,10 @@ def test_tables_travel_whole(page: str, data: ReportData) -> None:
     content = json.loads(found[1])
     assert content["models"] == [EVIL, "gpt2"]
     bands = content["tables"]["bands"]
-    assert bands["length"] == data.tables["bands"].height == 12
+    assert bands["length"] == data.tables["bands"].height == 14
     model = bands["columns"]["model"]
     assert {model["names"][code] for code in model["codes"]} == {EVIL}
+    assert bands["columns"]["layer"].count(0) == 2
     assert bands["columns"]["value"][5] == pytest.approx(0.405, abs=1e-5)
 
 
@@ -137,13 +139,13 @@ def test_a_sweep_that_brings_no_claims_is_judged_by_none(tmp_path: Path) -> None
 def test_each_learning_rate_has_a_cell_a_legend_and_a_row(tmp_path: Path) -> None:
     store = Store.at(str(tmp_path / "store"))
     runs = []
-    for rate, kept in ((1e-3, 0.005), (1e-4, 0.3)):
-        for seed in range(3):
+    for rate, kept in ((1e-3, 0.001), (1e-4, 0.3)):
+        for seed in range(6):
             for control, slope in (("standard", 0.3), ("equal_step", kept)):
                 run = run_spec("m", "clm", control, seed, learning_rate=rate)
-                noise = 0.01 * (seed - 1)
+                noise = 0.01 * (seed - 2)
                 profile = [0.2 + (slope + noise) * i / 6 for i in range(1, 7)]
-                write_run(store, run, profile, status="diverged" if seed == 2 else "finished")
+                write_run(store, run, profile, status="diverged" if seed == 5 else "finished")
                 runs.append(run)
     save_sweep(store, "toy", runs)
     data = gather(open_store(store.root, sweep="toy"), "toy", "", "", None)

@@ -1,0 +1,103 @@
+"""What a report shows of training: loss curves, and how far each block was moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from sweeps.reading.tables import Tables
+
+# Points of a training curve and columns of a heat map: what a page can show, whatever was run.
+CURVE_POINTS = 60
+HEAT_COLUMNS = 24
+# In log₂: where no block is moved further than this from the mean, no colour is at its end.
+LEAST_SPAN = 0.01
+
+
+def curves(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
+    """Return training loss per condition at up to ``CURVE_POINTS`` moments: ``loss``, the mean over
+    its ``n`` seeds, ``loss_low`` and ``loss_high``, the smallest and largest of them.
+
+    Only moments at which all of its seeds are alive: a mean over fewer would move as they drop out.
+    Seeds that are still running count where none of the condition has ended.
+    """
+    moment = ((pl.col("step") - 1) * CURVE_POINTS) // pl.col("steps")
+    ended = pl.col("status") != "unfinished"
+    by_run = (
+        tables.steps()
+        .group_by(*keys, "run_id", moment.alias("moment"))
+        .agg(pl.col("step").max(), pl.col("loss").mean(), pl.col("status").first())
+        .collect(engine="streaming")
+    )
+    return (
+        by_run.filter(ended | ~ended.any().over(keys))
+        .with_columns(n=pl.col("run_id").n_unique().over(keys))
+        .filter(pl.len().over(*keys, "moment") == pl.col("n"))
+        .group_by(*keys, "moment")
+        .agg(
+            pl.col("step").max(),
+            pl.col("n").first(),
+            pl.col("loss").mean(),
+            pl.col("loss").min().alias("loss_low"),
+            pl.col("loss").max().alias("loss_high"),
+        )
+        .sort(*keys, "moment", nulls_last=True)
+        .drop("moment")
+    )
+
+
+def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
+    """Return ``ratios`` and ``spread`` of ‖ΔW‖/‖W‖ over the blocks, the groups equal_step controls.
+
+    ``span`` of ``ratios`` is the largest ``relative``, either way, of the model and objective under
+    any treatment.
+
+    The layers table is the only long one: it is grouped by run first, and joined to the columns of
+    runs when it is short.
+    """
+    blocks = tables.layers().filter(
+        (pl.col("layer") >= 1)
+        & (pl.col("layer") <= pl.col("model_layers"))
+        & (pl.col("weight_norm") > 0)
+    )
+    ratio = pl.col("update_norm") / pl.col("weight_norm")
+    moment = ((pl.col("step") - 1) * HEAT_COLUMNS) // pl.col("steps")
+    wanted = ["run_id", *keys, "steps"]
+    conditions = runs.select(list(dict.fromkeys(wanted))).lazy()
+    relative = pl.col("relative")
+    largest = pl.when(relative.is_finite()).then(relative.abs()).max().over("model", "objective")
+    heat = (
+        blocks.group_by("run_id", "layer", moment.alias("moment"))
+        .agg(
+            ratio.mean().alias("ratio"),
+            (pl.col("step").min() - 1).alias("start"),
+            pl.col("step").max().alias("stop"),
+        )
+        .with_columns(relative=(pl.col("ratio") / pl.col("ratio").mean().over("run_id", "moment")))
+        .join(conditions, on="run_id")
+        .group_by(*keys, "layer", "moment")
+        .agg(
+            relative.log(2).mean().alias("relative"),
+            pl.col("ratio").mean(),
+            pl.col("start").min(),
+            pl.col("stop").max(),
+        )
+        .with_columns(
+            span=pl.max_horizontal(largest, pl.lit(LEAST_SPAN)),
+        )
+        .sort(*keys, "moment", "layer", nulls_last=True)
+        .drop("moment")
+    )
+    spread = (
+        blocks.group_by("run_id", "step")
+        .agg((ratio.max() / ratio.min() - 1).alias("spread"))
+        .group_by("run_id")
+        .agg(pl.col("spread").max())
+        .join(conditions, on="run_id")
+        .group_by(*keys)
+        .agg(pl.col("spread").max(), pl.len().alias("runs"))
+        .sort(keys, nulls_last=True)
+    )
+    found = pl.collect_all([heat, spread], engine="streaming")
+    return {"ratios": found[0], "spread": found[1]}

@@ -1,0 +1,79 @@
+"""A study with a condition of each kind that a report must tell apart, under names that bite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from sweeps.store.store import Store
+from tests.samples.planted_measurements import (
+    draws_of_slope,
+    record_distance,
+    record_propagation,
+)
+from tests.samples.planted_store import run_spec, save_sweep, write_run
+
+LAYERS = 6
+
+
+class Planted(NamedTuple):
+    """Slopes of seeds 0, 1, … under standard training and under equal steps."""
+
+    objective: str
+    standard: tuple[float, ...]
+    controlled: tuple[float, ...]
+    dose: float = 3.0
+    level: float = 0.2
+
+
+STUDY = {
+    'tiny <b>"gpt2"</b> & co': (
+        Planted("clm", (0.30, 0.32, 0.29, 0.31), (0.28, 0.31, 0.27, 0.30)),  # persists
+        Planted("contrastive", (0.20, 0.21, 0.19), (0.01, -0.01, 0.005)),  # collapses
+    ),
+    "tiny-opt": (
+        Planted("clm", (0.30, 0.31, 0.32), (0.30, 0.31, 0.32), dose=1.05),  # idle
+        Planted("contrastive", (0.25, 0.27), (0.24, 0.26)),  # insufficient
+    ),
+    "tiny-mamba": (
+        Planted("clm", (0.04, -0.03, 0.02), (0.05, 0.02, -0.04)),  # no_reference, unbounded
+        Planted("contrastive", (0.02, 0.021, 0.02), (0.02, 0.02, 0.021), level=0.97),  # saturated
+    ),
+    "tiny-bert": (
+        Planted("clm", (0.30, 0.28, 0.31), (-0.29, -0.28, -0.31)),  # reverses
+        Planted("contrastive", (0.30, 0.28, 0.31), (0.15, 0.01, 0.09)),  # inconclusive
+    ),
+}
+VERDICTS_OF_STUDY = (
+    *("persists", "collapses", "idle", "insufficient"),
+    *("no_reference", "saturated", "reverses", "inconclusive"),
+)
+
+
+def plant_verdicts(root: Path, *, models: int = len(STUDY), distances: bool = True) -> Store:
+    """Write the study as the sweep ``verdicts``; beyond four ``models`` more of the first kind."""
+    store = Store.at(str(root))
+    names = [*STUDY, *(f"model {k}" for k in range(len(STUDY), models))]
+    runs = []
+    for k, model in enumerate(names):
+        for planted in STUDY.get(model, STUDY["tiny-bert"]):
+            arms = (("standard", planted.standard), ("equal_step", planted.controlled))
+            for control, slopes in arms:
+                for seed, slope in enumerate(slopes):
+                    run = run_spec(model, planted.objective, control, seed)
+                    spread = planted.dose if control == "standard" else 1.0
+                    write_run(
+                        store,
+                        run,
+                        lambda x, s=slope, p=planted: p.level + max(s, 0) * x - min(s, 0) * (1 - x),
+                        facts={"layers": LAYERS, "family": f"family {k}"},
+                        ratios=[1e-3 * spread ** (i / (LAYERS - 1)) for i in range(LAYERS)],
+                    )
+                    runs.append(run)
+        if distances:
+            record_distance(store, runs[-1], [0.1 + 0.02 * k])
+        if k == 0:
+            record_distance(store, runs[0], [0.6])
+        record_propagation(store, runs[-1], draws_of_slope(0.4, layers=LAYERS))
+    save_sweep(store, "verdicts", runs)
+    return store

@@ -1,0 +1,247 @@
+"""What the report says of findings, of states of knowledge, and of what was not measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from planted_measurements import record_distance, record_result
+from planted_store import run_spec, save_sweep, write_run
+from planted_verdicts import VERDICTS_OF_STUDY, plant_verdicts
+
+from sweeps.findings.claims import read_claims
+from sweeps.findings.verdicts import FINDINGS, VERDICTS
+from sweeps.reading.tables import open_store
+from sweeps.report.charts.training import dashes
+from sweeps.report.data import ReportData, gather
+from sweeps.report.page import render
+from sweeps.report.persistence_text import STATES
+from sweeps.report.training_data import LEAST_SPAN
+from sweeps.spec import Measurement
+from sweeps.store.store import Store
+
+CLAIMS = Path(__file__).parents[3] / "sweeps" / "library" / "paper.claims.yaml"
+MADE = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    store = plant_verdicts(tmp_path_factory.mktemp("verdicts") / "store")
+    tables = open_store(store.root, sweep="verdicts")
+    return gather(tables, "verdicts", "", "", read_claims(CLAIMS))
+
+
+@pytest.fixture(scope="module")
+def page(data: ReportData) -> str:
+    return render(data, MADE)
+
+
+def charts(page: str) -> dict[str, dict[str, Any]]:
+    """Return the charts of a page by what a screen reader says of them."""
+    found = re.search(r'id="report-data">(.*?)</script>', page, re.S)
+    assert found is not None
+    return {chart["label"]: chart for chart in json.loads(found[1])["charts"]}
+
+
+def test_a_cell_has_verdict_seeds_and_what_was_kept(data: ReportData) -> None:
+    cells = data.tables["persistence"].select("verdict", "cell").rows()
+    assert [verdict for verdict, _ in cells] == [*VERDICTS_OF_STUDY]
+    said = dict(cells)
+    assert said["persists"] == "n 4\n[92, 98] %"
+    assert said["no_reference"] == "n 3\nunbounded"
+    assert said["insufficient"] == "n 2"
+
+
+def test_what_each_state_means_is_said_where_it_occurs(page: str, data: ReportData) -> None:
+    occurring = set(data.tables["persistence"]["verdict"])
+    for state, meaning in STATES.items():
+        words = meaning.split("`")[0][:40].replace("'", "&#x27;")
+        assert (words in page) == (state in occurring), state
+    assert "<code>depthsweep power</code>" in page
+
+
+def test_only_findings_have_colours_of_their_own(page: str) -> None:
+    found = re.search(r'id="report-data">(.*?)</script>', page, re.S)
+    assert found is not None
+    neutral = json.loads(found[1])["neutral"]
+    assert set(neutral) == {"no finding", *VERDICTS} - {*FINDINGS}
+
+
+def test_arms_are_compared_where_they_changed_equally_too(page: str, data: ReportData) -> None:
+    table = data.tables["persistence"]
+    assert table["verdict_equal_change"].to_list() == table["verdict"].to_list()
+    assert "at equal mean change: the same verdicts" in page
+    assert "at equal evaluation loss: unmatched until a sweep evaluates" in page
+    assert page.count("on the same runs, no replication") >= 2
+
+
+def test_an_interval_needs_three_seeds(data: ReportData) -> None:
+    for name, counted, low in (
+        ("bands", "n", "low"),
+        ("slopes", "seeds", "slope_low"),
+        ("steepness", "seeds", "steepness_low"),
+        ("persistence", "n", "retained_low"),
+    ):
+        table = data.tables[name].filter(pl.col("objective") == "contrastive")
+        if name == "bands":
+            table = table.filter(pl.col("layer") > 0)
+        few = table.filter(pl.col(counted) < 3)
+        assert few.height, name
+        assert few[low].null_count() == few.height, name
+        assert table.filter(pl.col(counted) >= 3)[low].null_count() == 0, name
+    two = data.tables["slopes"].filter((pl.col("seeds") == 2) & (pl.col("control") == "standard"))
+    assert two["seed_slope"].to_list() == [pytest.approx([0.25, 0.27])]
+
+
+def test_an_unbounded_share_goes_on_beyond_both_edges(data: ReportData) -> None:
+    retained = data.tables["retained"]
+    assert retained.height == data.tables["persistence"].height
+    (row,) = retained.filter(pl.col("interval") == "unbounded").to_dicts()
+    assert (row["shown_low"], row["shown_high"]) == (row["view_low"], row["view_high"])
+    assert (row["cut_low"], row["cut_high"]) == (True, True)
+    assert not retained.filter(pl.col("verdict") == "persists")["cut_high"].any()
+    assert retained["view_low"][0] < retained["retained"].min()
+
+
+def test_a_share_beyond_the_scale_is_an_arrow_at_its_edge(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    runs = []
+    for seed in range(3):
+        for control, slope in (("standard", 0.02), ("equal_step", 0.4)):
+            run = run_spec("m", "clm", control, seed)
+            write_run(store, run, [0.1 + (slope + 1e-4 * seed) * i / 6 for i in range(1, 7)])
+            runs.append(run)
+    save_sweep(store, "toy", runs)
+    data = gather(open_store(store.root, sweep="toy"), "toy", "", "", None)
+    (row,) = data.tables["retained"].to_dicts()
+    assert row["retained"] > 15
+    assert (row["shown"], row["view_high"], row["cut_high"]) == (3.0, 3.0, True)
+    assert not row["cut_low"]
+
+
+def test_propagation_and_the_embedding_are_drawn(page: str, data: ReportData) -> None:
+    bands = data.tables["bands"]
+    blocks, embedding = bands.filter(pl.col("layer") > 0), bands.filter(pl.col("layer") == 0)
+    assert blocks["without_gradient"].null_count() == 0
+    assert embedding.height == data.tables["slopes"].height
+    spec = charts(page)["procrustes by depth, tiny-opt, standard"]["spec"]
+    drawn = [layer["encoding"]["y"]["field"] for layer in spec["layer"]]
+    assert {"without_gradient", "null", "value", "low"} <= set(drawn)
+    assert "Each model has its own scale" in page.replace("\n", " ")
+
+
+def test_what_a_chart_names_its_table_has(page: str, data: ReportData) -> None:
+    for label, chart in charts(page).items():
+        named = set(re.findall(r'"field": "([^"]+)"', json.dumps(chart["spec"])))
+        made = set(re.findall(r'"as": "([^"]+)"', json.dumps(chart["spec"])))
+        assert named - made <= {*data.tables[chart["table"]].columns}, label
+
+
+def test_a_saturated_condition_marks_its_card(page: str) -> None:
+    marks = re.findall(r'<p class="mark">(.*?)</p>', page)
+    assert len(marks) == 1
+    assert "contrastive standard in 100 % of blocks" in marks[0]
+
+
+def test_heat_maps_of_one_objective_have_one_symmetrical_scale(page: str, data: ReportData) -> None:
+    ratios = data.tables["ratios"]
+    for _, own in ratios.group_by("model", "objective"):
+        assert own["treatment"].n_unique() == 2
+        assert own["span"].n_unique() == 1
+        assert own["span"][0] == pytest.approx(max(own["relative"].abs().max(), LEAST_SPAN))
+    spec = charts(page)["Update ratio of each block over training, clm, equal_step"]["spec"]
+    scale = spec["encoding"]["color"]["scale"]
+    assert (scale["domainMin"], scale["domainMax"]) == ({"expr": "-span"}, {"expr": "span"})
+    assert "1.05 to 3.00 times the smallest" in page
+    assert "as equal steps have them do" not in page
+
+
+def test_a_run_of_few_steps_leaves_no_gap_in_its_heat_map(data: ReportData) -> None:
+    one = data.tables["ratios"].filter(
+        (pl.col("model") == "tiny-opt")
+        & (pl.col("objective") == "clm")
+        & (pl.col("treatment") == "standard")
+        & (pl.col("layer") == 1)
+    )
+    assert one["start"].to_list() == [0, *one["stop"].to_list()[:-1]]
+
+
+def test_a_curve_ends_with_its_first_seed(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    runs = [run_spec("m", seed=seed) for seed in range(3)]
+    for seed, run in enumerate(runs):
+        status = "diverged" if seed == 1 else "finished"
+        write_run(store, run, [0.1, 0.2], status=status, stop=7 if seed == 1 else None)
+    waiting = run_spec("m", "contrastive", seed=0)
+    write_run(store, waiting, [0.1, 0.2], status=None, stop=10)
+    save_sweep(store, "toy", [*runs, waiting])
+    tables = open_store(store.root, sweep="toy", include_running=True)
+    curves = gather(tables, "toy", "", "", None).tables["curves"]
+    ended = curves.filter(pl.col("objective") == "clm")
+    assert ended["step"].to_list() == [*range(1, 8)]
+    assert set(ended["n"]) == {3}
+    assert ended["loss_low"].to_list() == pytest.approx(ended["loss"].to_list())
+    assert curves.filter(pl.col("objective") == "contrastive").height == 10
+
+
+def test_noisy_and_missing_distances_are_counted(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    runs = []
+    for objective in ("clm", "contrastive", "classification"):
+        for seed in range(3):
+            run = run_spec("m", objective, seed=seed)
+            write_run(store, run, [0.1 + 0.01 * seed, 0.2, 0.3, 0.5])
+            runs.append(run)
+    noisy = {"distance": 0.4, "low": 0.1, "high": 0.7, "noisy": True}
+    record_result(
+        store,
+        Measurement(kind="objective_distance", run=runs[0]),
+        {**noisy, "cosines": [0.6], "common": noisy},
+    )
+    record_distance(store, runs[3], [0.2])
+    save_sweep(store, "toy", runs)
+    page = render(gather(open_store(store.root, sweep="toy"), "toy", "", "", None), MADE)
+    assert "1 of 3 conditions have no measured distance" in page
+    assert "1 hollow: the distance is noisy" in page
+
+
+def test_width_is_drawn_where_it_is_not_steepness(page: str, data: ReportData) -> None:
+    label = "Width of the profile per model and objective, standard training"
+    assert label not in charts(page)
+    assert re.search(r"rank correlation over the conditions is -(1\.000|0\.9\d\d)", page)
+    assert label in charts(render(replace(data, width_like_steepness=-0.4), MADE))
+    unknown = render(replace(data, width_like_steepness=float("nan")), MADE)
+    assert "from three conditions on" in unknown
+    assert label not in charts(unknown)
+
+
+def test_associations_name_their_unit(page: str, tmp_path: Path) -> None:
+    assert "4 models are too few" in page
+    store = plant_verdicts(tmp_path / "store", models=12)
+    wide = render(gather(open_store(store.root, sweep="verdicts"), "v", "", "", None), MADE)
+    assert re.search(r"Explained by family: [^;]* models, permutation p = ", wide)
+    assert "(family given objective)" in wide
+    assert "(objective given model)" in wide
+
+
+def test_the_header_says_what_intervals_are(page: str) -> None:
+    assert "95 % t-intervals over seeds" in page
+    assert "bootstrap" not in page[: page.index("<script")]
+
+
+def test_the_slopes_table_has_every_number_a_slope_needs(page: str) -> None:
+    head = re.findall(r"<th[^>]*>(.*?)</th>", page[page.index("<h2>Slopes") :])[:13]
+    assert head[4:] == [
+        *("slope [95 %]", "over g", "centre", "last quarter", "Theil–Sen", "block left out"),
+        *("d₀", "dose", "note"),
+    ]
+
+
+def test_no_two_treatments_share_a_dash() -> None:
+    assert len({tuple(dash) for dash in dashes(30)}) == 30
