@@ -17,7 +17,7 @@ from sweeps.report.charts.associations import steepness_chart, width_chart
 from sweeps.report.charts.persistence import persistence_chart, retained_chart
 from sweeps.report.claims_text import numbers
 from sweeps.report.data import ReportData
-from sweeps.report.persistence_text import STATES
+from sweeps.report.persistence_text import STATES, kept
 from sweeps.report.profile_text import plain, with_interval
 from sweeps.store.schema import NULL_METRICS
 
@@ -124,7 +124,7 @@ def _persistence_table(data: ReportData) -> str:
             *(row["setting"], row["objective"], str(row["n"]), plain(row["dose"])),
             plain(row["slope_against"], 3),
             with_interval(row["slope_control"], *_signed(row)),
-            _kept(row),
+            kept(row),
             _said(row["verdict"]),
             *(_said(row[column]) for column in others.values()),
             row["flags"],
@@ -149,13 +149,6 @@ def _signed(row: dict[str, Any]) -> tuple[float | None, float | None]:
     if low is None or high is None or (row["slope_against"] or 0) >= 0:
         return low, high
     return -high, -low
-
-
-def _kept(row: dict[str, Any]) -> str:
-    if row["retained"] is None:
-        return "–"
-    share = f"{round(100 * row['retained'])} %"
-    return f"{share} {row['interval']}" if row["interval"] else share
 
 
 def associations_section(data: ReportData, book: Book) -> str:

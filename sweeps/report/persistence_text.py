@@ -49,7 +49,7 @@ def persistence_text(
         Column("dose", [plain(row["dose"]) for row in rows], right=True),
         Column(against, [plain(row["slope_against"], 3) for row in rows], right=True),
         Column(control, [plain(row["slope_control"], 3) for row in rows], right=True),
-        Column("kept [95 %]", [_kept(row) for row in rows], right=True, kept=True),
+        Column("kept [95 %]", [kept(row) for row in rows], right=True, kept=True),
         Column("verdict", [row["verdict"] for row in rows], rigid=True, kept=True),
     ]
     if "verdict_equal_change" in table.columns:
@@ -95,7 +95,7 @@ def persistence_text(
     return "\n".join([*page, "", *folded]) + "\n"
 
 
-def _kept(row: dict[str, Any]) -> str:
+def kept(row: dict[str, Any]) -> str:
     """Return the share that was kept with Fieller's interval: ``103 % [97, 109]``."""
     if row["retained"] is None:
         return "–"

@@ -77,7 +77,7 @@ def profile_text(name: str, profiles: Profiles, by: Sequence[str], width: int = 
             kept=True,
         ),
         Column("centre", [plain(row["centre_of_mass"]) for row in measured], right=True),
-        Column("over g", [_over_propagation(row) for row in measured], right=True),
+        Column("over g", [over_propagation(row) for row in measured], right=True),
     ]
     rows, left_out = text_table(columns, width - 2)
     of_models = _without_gradients(profiles)
@@ -96,12 +96,14 @@ def profile_text(name: str, profiles: Profiles, by: Sequence[str], width: int = 
     return "\n".join([*lines, "", *folded]).rstrip() + "\n"
 
 
-def _over_propagation(row: dict[str, Any]) -> str:
-    """Return how much steeper a profile is, over its mean, than depth alone makes it."""
-    value = row[BEYOND]
+def over_propagation(row: dict[str, Any]) -> str:
+    """Return how much steeper a profile is, over its mean, than depth alone makes it: ✓ where that
+    is so with its interval, ✗ where it is less steep with it."""
+    value, high = row[BEYOND], row[f"{BEYOND}_high"]
     if value is None:
         return "–"
-    return f"{value:+.2f}{'✓' if row['beyond_propagation'] else ' '}"
+    below = high is not None and high < 0
+    return f"{value:+.2f}{'✓' if row['beyond_propagation'] else '✗' if below else ' '}"
 
 
 def _without_gradients(profiles: Profiles) -> dict[Any, str]:
@@ -120,8 +122,8 @@ def _explained(measured: Sequence[dict[str, Any]], left_out: Sequence[str]) -> l
     notes = []
     if any(row[BEYOND] is not None for row in measured) and "over g" not in left_out:
         notes.append(
-            "over g: slope over mean change, less that of noise in the weights (g); ✓ it lies above"
-            " 0 with its interval"
+            "over g: slope over mean change, less that of noise in the weights (g); with its"
+            " interval it lies ✓ above 0, ✗ below"
         )
     if any(row["n"] and not row["rows"] for row in measured):
         notes.append("intervals are for these probe rows where a condition pools or lacks others")

@@ -24,8 +24,7 @@ from sweeps.report.charts.profiles import profile_charts, run_chart, slope_chart
 from sweeps.report.charts.training import curve_charts, ratio_charts
 from sweeps.report.claims_text import SIGNS, numbers
 from sweeps.report.data import STANDARD, ReportData
-from sweeps.report.profile_text import plain, with_interval
-from sweeps.statistics.profiles import BEYOND
+from sweeps.report.profile_text import over_propagation, plain, with_interval
 
 
 def header_section(data: ReportData, made: datetime) -> str:
@@ -193,7 +192,7 @@ def slopes_section(data: ReportData, book: Book) -> str:
         [
             *(row["model"], row["objective"], row["treatment"], str(row["n"])),
             with_interval(row["slope"], row["slope_low"], row["slope_high"]),
-            _over_propagation(row),
+            over_propagation(row).strip(),
             plain(row["centre_of_mass"]),
             plain(row["concentration_last_quarter"]),
             plain(row["theil_sen"], 3),
@@ -218,12 +217,6 @@ def slopes_section(data: ReportData, book: Book) -> str:
         " d₀: change of the embedding's output. Dose: largest over smallest cumulated step of a"
         f" block.</p>{html_table(names, rows, numeric=range(3, 12))}</details></section>"
     )
-
-
-def _over_propagation(row: dict[str, Any]) -> str:
-    if row[BEYOND] is None:
-        return "–"
-    return f"{row[BEYOND]:+.2f}{' ✓' if row['beyond_propagation'] else ''}"
 
 
 def training_section(data: ReportData, book: Book) -> str:
