@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 Floats = NDArray[np.float64]
@@ -98,7 +98,7 @@ def _half_width(products: Products) -> float | None:
         return None
     values = np.array(left, dtype=np.float64)
     variance = (groups - 1) / groups * np.square(values - values.mean()).sum()
-    return float(student.ppf(0.5 + CONFIDENCE / 2, groups - 1) * np.sqrt(variance))
+    return float(stdtrit(groups - 1, 0.5 + CONFIDENCE / 2) * np.sqrt(variance))
 
 
 def reliability(self_products: Floats) -> float:
