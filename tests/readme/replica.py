@@ -84,7 +84,7 @@ def _distances(runs: pl.DataFrame) -> list[str]:
         .agg(pl.col("objective_distance").mean(), pl.len())
     )
     said = ", ".join(
-        f"{objective} {mean:.2f} (n = {count})"
+        f"{objective} {mean:.2f} ({count})"
         for objective, mean, count in means.sort("objective_distance").rows()
     )
     return [f"objective distance of {known.height} pairs, {noisy} too noisy to tell; means: {said}"]

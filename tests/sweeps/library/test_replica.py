@@ -141,7 +141,7 @@ def test_findings_count_slopes_verdicts_by_arm_distances_and_claims() -> None:
         "1 of 2 standard conditions are steeper than noise in the weights makes them",
         "AdamW: 2 conditions, dose 1.10 to 1.30: 2 idle",
         "AdamW, eps 0.01: 1 conditions, dose 3.00 to 3.00: 1 persists",
-        "objective distance of 2 pairs, 1 too noisy to tell; means: clm 0.30 (n = 1)",
+        "objective distance: 1 of 2 too noisy to tell; means clm 0.30 (1)",
         "claims supported: C2; contradicted: C3",
     ]
 
