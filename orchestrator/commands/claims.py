@@ -48,7 +48,13 @@ def command(name: str, store: str, file: str | None, metric: str, at: str, as_js
     metrics = [metric, *[other for other in NULL_METRICS if other != metric]]
     results = evaluate(claims.claims, measure_each(tables, metrics, moment(at)))
     if as_json:
-        page = {"sweep": name, "source": claims.source, "claims": [plain(r) for r in results]}
+        page = {
+            "sweep": name,
+            "source": claims.source,
+            "metric": metric,
+            "at": at,
+            "claims": [plain(r) for r in results],
+        }
         click.echo(json.dumps(page, indent=1))
     else:
         click.echo(claims_text(name, claims.source, results, terminal_width()), nl=False)
@@ -82,4 +88,4 @@ def plain(result: ClaimResult) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None

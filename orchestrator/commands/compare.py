@@ -60,6 +60,7 @@ def command(
             "control": control,
             "against": against,
             "metrics": metrics,
+            "at": at,
             "conditions": table.to_dicts(),
         }
         click.echo(json.dumps(page, indent=1))
@@ -68,5 +69,7 @@ def command(
     else:
         unequal = unequal_rows(profiles[metric])
         warnings = [] if unequal is None else [unequal]
-        text = persistence_text(name, table, control, against, metrics, terminal_width(), warnings)
+        text = persistence_text(
+            name, table, control, against, metrics, terminal_width(), warnings, at
+        )
         click.echo(text, nl=False)

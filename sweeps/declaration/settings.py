@@ -50,6 +50,7 @@ TAKEN = frozenset(
         ),
         *("propagation", "propagation_sd", "objective_distance", "objective_distance_low"),
         *("objective_distance_high", "objective_distance_noisy", "objective_distance_common"),
+        "objective_distance_common_noisy",
         *("status", "last_step", "final_loss", "seconds", "attempts"),
         *("attempt", "started", "ended", "node", "pid", "cause", "error", "at", "blocks", "mean"),
         *("null", "null_low", "null_high", "value", "low", "high", "reason", "n", "seeds"),
@@ -70,6 +71,10 @@ TAKEN = frozenset(
         *("reference_high", "retained_unbounded", "pairs", "p_persists", "p_collapses"),
         *("p_reverses", "verdict_delta_0.1", "verdict_delta_0.5", "verdict_equal_change"),
         "verdict_equal_loss",
+        # Of the tables that a report draws.
+        *("cell", "condition", "cut_high", "cut_low", "finding", "interval", "loss_high"),
+        *("loss_low", "seed_slope", "seed_steepness", "shown", "shown_high", "shown_low", "span"),
+        *("verdict_said", "view_high", "view_low"),
         *("treatment", "setting", "ratio", "relative", "spread", "start", "stop", "runs"),
     )
 )

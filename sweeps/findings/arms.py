@@ -12,6 +12,7 @@ interpolated slope.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -48,20 +49,33 @@ def paths_of(tables: Tables, metric: str) -> Paths:
     }
 
 
+@dataclass(frozen=True)
+class Moved:
+    """Slopes of both arms, (n,) each, where a pair's profiles have the same mean change.
+
+    ``shares`` says, of each arm, which part that is of its final mean change, on the average: what
+    the probe's rows do to a slope, they do to one so much smaller in that proportion.
+    """
+
+    slopes: tuple[Floats, Floats]
+    shares: tuple[float, float]
+
+
 def slopes_at_equal_change(
     paths: Paths, ours: Sequence[str], theirs: Sequence[str]
-) -> tuple[Floats, Floats] | None:
-    """Return both arms' slopes, (n,) each, where a pair's profiles have the same mean change: the
-    smaller of its two final ones. None where a run has no probes."""
-    found = []
+) -> Moved | None:
+    """Return the slopes at the smaller of a pair's two final mean changes; None where a run has no
+    probes or did not change."""
+    slopes, shares = [], []
     for a, b in zip(ours, theirs, strict=True):
-        pair = (paths.get(a), paths.get(b))
-        if pair[0] is None or pair[1] is None:
+        pair = [paths[run_id] for run_id in (a, b) if run_id in paths]
+        if len(pair) < 2 or not min(path[-1, 0] for path in pair) > 0:
             return None
-        target = min(pair[0][-1, 0], pair[1][-1, 0])
-        found.append([slope_at(path, target) for path in pair if path is not None])
-    slopes = np.array(found)
-    return slopes[:, 0], slopes[:, 1]
+        target = min(path[-1, 0] for path in pair)
+        slopes.append([slope_at(path, target) for path in pair])
+        shares.append([target / path[-1, 0] for path in pair])
+    found, parts = np.array(slopes), np.array(shares).mean(axis=0)
+    return Moved((found[:, 0], found[:, 1]), (float(parts[0]), float(parts[1])))
 
 
 def slope_at(path: Floats, target: float) -> float:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import polars as pl
 from pydantic import Field, model_validator
 
 from sweeps.errors import closest
@@ -61,12 +62,14 @@ class Measure(Frozen):
                       or shows nothing, leaves the answer open when it could change it.
         mean          over models, each the mean of its conditions.
         min, max      over conditions, each the mean of its seeds.
-        gap           mean of the first of two ``groups`` of column ``by`` less that of the second,
-                      within models that are in both, else between models.
+        gap           mean of the first of two ``groups`` of column ``by`` less that of the second:
+                      over conditions of a model that differ in it alone, else between models, over
+                      the conditions that all of them have.
         spearman      rank correlation within models with the run column ``with_column``; over model
                       means with one that is the same within each.
         variance_explained  share of the variance of condition means that column ``by`` explains
-                      alone: given the objective, or given the model where ``by`` varies within one.
+                      alone, given all else that tells conditions apart: of a family given the
+                      objective, of an objective given the model.
 
     Intervals of the last two come from resampling models, of which they need ten.
     """
@@ -99,6 +102,10 @@ class Measure(Frozen):
                 raise ValueError(f"{key} goes with reduce: {' or '.join(users)}, and they need it")
             if value is not None:
                 require_column(value, key)
+        if self.with_column and RUN_COLUMNS[self.with_column] == pl.String:
+            raise ValueError(
+                f"with: {self.with_column} is text; a rank correlation needs a column of numbers"
+            )
         if (self.reduce == "gap") != (self.groups is not None):
             raise ValueError("groups: [A, B] goes with reduce: gap, which is A less B")
         for column in self.where:

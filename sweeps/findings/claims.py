@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sweeps.declaration.yaml_source import YamlSource
 from sweeps.findings.claim_spec import Claim, ClaimsFile, Measure, Range, Test
-from sweeps.findings.estimate import Counted, Estimate, difference
+from sweeps.findings.estimate import Counted, Estimate
 from sweeps.findings.evidence import Evidence
 from sweeps.statistics.profiles import Profiles
 
@@ -97,16 +97,17 @@ def _judge(test: Test, control: str, evidence: Evidence, steep: Measure | None) 
     same = _one_number(test, evidence, steep)
     if isinstance(test.than, Measure):
         other = evidence.estimate(test.than, control)
-        statement += f" {_WORDS[test.is_]} that of {describe(test.than)}"
-        verdict, reason = _decide(difference(found, other), test.is_, 0.0)
+        statement += f" {_WORDS[test.is_]} {describe(test.than)}"
+        apart = evidence.difference(test.measure, test.than, found, other)
+        verdict, reason = _decide(apart, test.is_, 0.0, (found.p_value, other.p_value))
         notes = tuple(dict.fromkeys((*found.notes, *other.notes)))
         found, than = replace(found, notes=notes), other.value
     else:
         statement += f" {_WORDS[test.is_]} {test.than:g}"
-        verdict, reason = _decide(found, test.is_, test.than)
-        than = test.than
-    if verdict == SUPPORTED and found.p_value is not None and found.p_value > SIGNIFICANT:
-        verdict, reason = INSUFFICIENT, f"permutation p {found.p_value:.2f}"
+        than, p_value = test.than, found.p_value
+        # That there is nothing is not asked of a conclusion to which nothing would lead as well.
+        asked = (p_value if than >= 0 else None, p_value if than <= 0 else None)
+        verdict, reason = _decide(found, test.is_, than, asked)
     if same and verdict != INSUFFICIENT:
         verdict, reason = INSUFFICIENT, same
     return TestResult(statement, verdict, found, than, reason)
@@ -127,18 +128,25 @@ def _one_number(test: Test, evidence: Evidence, steep: Measure | None) -> str:
 _WORDS = {"above": "above", "below": "below", "at_least": "at least", "at_most": "at most"}
 
 
-def _decide(found: Estimate, relation: str, than: float) -> tuple[str, str]:
+def _decide(
+    found: Estimate, relation: str, than: float, asked: tuple[float | None, float | None]
+) -> tuple[str, str]:
+    """Return verdict and reason; ``asked`` are the p values that the conclusions "larger" and
+    "smaller" need beside the interval."""
     if found.counted is not None and found.counted.of:
         return _decide_count(found, found.counted, _relation(relation, than))
     if found.blocked:
         return INSUFFICIENT, found.blocked
     holds = _relation(relation, than)
     ends = {holds(found.low), holds(found.high)}
-    if ends == {True}:
-        return SUPPORTED, ""
-    if ends == {False}:
-        return CONTRADICTED, ""
-    return INSUFFICIENT, "the interval contains the threshold"
+    if len(ends) > 1:
+        return INSUFFICIENT, "the interval contains the threshold"
+    supported = ends == {True}
+    larger = supported == (relation in ("above", "at_least"))
+    p_value = asked[0] if larger else asked[1]
+    if p_value is not None and p_value > SIGNIFICANT:
+        return INSUFFICIENT, f"permutation p {p_value:.2f}"
+    return (SUPPORTED if supported else CONTRADICTED), ""
 
 
 def _relation(relation: str, than: float) -> Callable[[float], bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import polars as pl
 
 from sweeps.statistics.associations import ends
 from sweeps.statistics.intervals import Floats, Mean
@@ -33,8 +34,10 @@ class Estimate:
     Attributes:
         n: units it was taken from; ``of`` counts those selected, known or not.
         counted: of a count or share, what it counts; ``value`` is then of the known units.
-        mean: of a mean or a gap, itself with its error.
-        draws: of an association, (R,) values over resampled models.
+        mean: of a mean or a gap, itself with its error; ``conditions`` are those of a mean.
+        p_value: of an association, that there is none.
+        draws: of a share of variance, (R,) values over resampled models.
+        chance: of a share of variance, what a column of as many values explains by chance.
         notes: what a reader must know; ``blocked`` says why there is no number at all.
     """
 
@@ -49,22 +52,27 @@ class Estimate:
     blocked: str = ""
     counted: Counted | None = None
     mean: Mean | None = None
-    draws: Floats | None = field(default=None, repr=False)
+    chance: float = 0.0
+    draws: Floats | None = field(default=None, repr=False, compare=False)
+    conditions: pl.DataFrame | None = field(default=None, repr=False, compare=False)
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
-    """Return a − b. Associations over the same models are paired draw by draw."""
-    blocked = a.blocked or b.blocked
+    """Return a − b of numbers of two selections.
+
+    Shares of variance are paired resample by resample, each less what it is by chance: columns of
+    more values explain more.
+    """
     value, low, high = a.value - b.value, a.low - b.high, a.high - b.low
-    if blocked:
-        return replace(a, value=value, blocked=blocked, counted=None)
     mean = None
     if a.mean is not None and b.mean is not None:
         mean = less(a.mean, b.mean)
         low, high = mean.interval
     elif a.draws is not None and b.draws is not None and len(a.draws) == len(b.draws):
-        low, high = ends(a.draws - b.draws)
-    return replace(a, value=value, low=low, high=high, counted=None, mean=mean)
+        chance = a.chance - b.chance
+        value, (low, high) = value - chance, ends(a.draws - b.draws - chance)
+    blocked = a.blocked or b.blocked
+    return replace(a, value=value, low=low, high=high, blocked=blocked, counted=None, mean=mean)
 
 
 def less(a: Mean, b: Mean) -> Mean:

@@ -15,17 +15,23 @@ import polars as pl
 
 from sweeps.errors import UserError
 from sweeps.findings.claim_spec import PERSISTENCE, Measure, Range, Where
-from sweeps.findings.estimate import Counted, Estimate, nothing
+from sweeps.findings.estimate import Counted, Estimate, difference, nothing
 from sweeps.findings.persistence import judgements
-from sweeps.findings.reductions import reduce_conditions
+from sweeps.findings.reductions import mean_difference, reduce_conditions
 from sweeps.findings.verdicts import EQUIVALENCE, FINDINGS, ONE_BOUND, Persistence
 from sweeps.statistics.associations import rank_association
-from sweeps.statistics.conditions import condition_columns, everyone
+from sweeps.statistics.conditions import condition_columns, condition_units, everyone
 from sweeps.statistics.profiles import Profiles
 
-DISTANCE = "objective_distance"
-NOISY = f"{DISTANCE}_noisy"
-_REMEDIES = {DISTANCE: "; `depthsweep distance` measures it"}
+# Columns that may be too noisy for a claim to rest on, with the one that says so.
+NOISY = {
+    **dict.fromkeys(
+        ("objective_distance", "objective_distance_low", "objective_distance_high"),
+        "objective_distance_noisy",
+    ),
+    "objective_distance_common": "objective_distance_common_noisy",
+}
+_REMEDIES = dict.fromkeys(NOISY, "; `depthsweep distance` measures it")
 
 
 def select(where: Where) -> pl.Expr:
@@ -66,6 +72,17 @@ class Evidence:
             return self._of_runs(measure, chosen)
         return self._of_conditions(measure, chosen)
 
+    def difference(self, one: Measure, other: Measure, a: Estimate, b: Estimate) -> Estimate:
+        """Return a − b, the estimates of two measures; means over pairs of conditions that differ
+        in what the two select by, where there are any."""
+        if a.conditions is None or b.conditions is None:
+            return difference(a, b)
+        apart = [*one.where, *other.where]
+        found = mean_difference(a.conditions, b.conditions, self._keys, apart)
+        if isinstance(found, str):
+            return nothing(found, a.of, a.notes)
+        return replace(found, of=a.of)
+
     def rank_correlation(self, one: Measure, other: Measure) -> float:
         """Return the rank correlation over conditions of two measures' statistics, over the
         selection of the first."""
@@ -82,6 +99,10 @@ class Evidence:
 
     def _chosen(self, where: Where) -> Profiles:
         filtered = select(where)
+        # What is too noisy to rest a claim on selects nothing.
+        for column in where:
+            if column in NOISY:
+                filtered = filtered & ~pl.col(NOISY[column]).fill_null(value=True)
         try:
             return replace(
                 self._profiles,
@@ -136,46 +157,85 @@ class Evidence:
 
     def _of_conditions(self, measure: Measure, chosen: Profiles) -> Estimate:
         """Reduce condition means, of which each is that of its seeds."""
-        extra = [
-            name for name in (measure.by, measure.with_column) if name and name not in self._keys
-        ]
-        noisy = [NOISY] if DISTANCE in extra and NOISY in chosen.runs.columns else []
-        conditions = (
-            chosen.runs.drop_nulls([measure.statistic])
-            .group_by(self._keys, maintain_order=True)
-            .agg(
-                pl.col(measure.statistic).alias("values"),
-                pl.col("mean").mean().alias("_change"),
-                *[pl.col(name).first() for name in (*extra, *noisy)],
-            )
-        )
         total = pl.concat(
             [frame.select(self._keys) for frame in (chosen.runs, chosen.left_out)]
         ).n_unique()
-        notes = list(_weaknesses(chosen))
-        known = conditions.drop_nulls(extra)
-        if known.height < conditions.height:
-            notes.append(f"{conditions.height - known.height} without {' and '.join(extra)}")
-        for name in noisy:
-            shaky = int(known[name].fill_null(value=False).sum())
-            known = known.filter(~pl.col(name).fill_null(value=False))
-            if shaky:
-                notes.append(f"{shaky} with a noisy {DISTANCE}: left out")
-        if known.is_empty():
-            reason = "no condition has a finished run"
-            if not conditions.is_empty() and extra:
-                said = ", not noisy," if conditions.drop_nulls(extra).height else ""
-                reason = f"no condition has {' and '.join(extra)}{said}"
-                reason = reason.rstrip(",") + _REMEDIES.get(extra[-1], "")
-            return nothing(reason, total, tuple(notes))
-        found = reduce_conditions(measure, known)
+        table, notes = self._conditions(measure, chosen)
+        if isinstance(table, str):
+            return nothing(table, total, notes)
+        found = reduce_conditions(measure, table, self._keys)
         if isinstance(found, str):
-            return nothing(found, total, tuple(notes))
+            return nothing(found, total, notes)
         if found.unit == "models":
             total = pl.concat(
                 [frame.select("model") for frame in (chosen.runs, chosen.left_out)]
             ).n_unique()
         return replace(found, of=total, notes=(*notes, *found.notes))
+
+    def _conditions(
+        self, measure: Measure, chosen: Profiles
+    ) -> tuple[pl.DataFrame | str, tuple[str, ...]]:
+        """Return what ``reduce_conditions`` takes, or why there is nothing; and what a reader must
+        know of it."""
+        extra = [
+            name for name in (measure.by, measure.with_column) if name and name not in self._keys
+        ]
+        by, column = measure.by, measure.with_column
+        runs = chosen.runs.drop_nulls([measure.statistic])
+        if by in extra and runs.group_by(self._keys).agg(pl.col(by).n_unique())[by].gt(1).any():
+            return f"{by} differs between the seeds of a condition", ()
+        named = [
+            pl.col(name).cast(pl.Float64).mean() if name == column else pl.col(name).first()
+            for name in extra
+        ]
+        noisy = NOISY.get(column or "", "")
+        table = (
+            runs.group_by(self._keys, maintain_order=True)
+            .agg(
+                pl.col(measure.statistic).mean().alias("_mean"),
+                pl.col("mean").mean().alias("_change"),
+                *named,
+                *([pl.col(noisy).first()] if noisy else []),
+            )
+            .join(
+                self._units(measure.statistic, chosen),
+                on=self._keys,
+                nulls_equal=True,
+                maintain_order="left",
+            )
+            .rename({"_mean": "mean", "_change": "change"})
+        )
+        if column in self._keys:
+            table = table.with_columns(pl.col(column).cast(pl.Float64))
+        notes = list(_weaknesses(chosen))
+        wanted = [name for name in (by, column) if name]
+        known = table.drop_nulls(wanted)
+        if known.height < table.height:
+            notes.append(f"{table.height - known.height} without {' and '.join(wanted)}")
+        shaky = False
+        if noisy:
+            sure = known.filter(~pl.col(noisy).fill_null(value=True))
+            shaky = sure.height < known.height
+            if shaky:
+                notes.append(f"{known.height - sure.height} with a noisy {column}: left out")
+            known = sure
+        if not known.is_empty():
+            return known, tuple(notes)
+        if table.is_empty() or not wanted:
+            return "no condition has a finished run", tuple(notes)
+        said = " and ".join(wanted) + (" that is not noisy" if shaky else "")
+        return f"no condition has {said}{_REMEDIES.get(wanted[-1], '')}", tuple(notes)
+
+    def _units(self, statistic: str, chosen: Profiles) -> pl.DataFrame:
+        """Return each condition's ``values`` over seeds, and ``moved``: by leaving out each group
+        of probe sequences."""
+        units = condition_units(chosen, self._keys, [statistic])
+        field = pl.element().struct.field(statistic)
+        return units.select(
+            *self._keys,
+            pl.col("_values").list.eval(field).list.drop_nulls().alias("values"),
+            pl.col("_deleted").list.eval(field).alias("moved"),
+        )
 
 
 def count_verdicts(results: list[Persistence], verdict: str) -> Counted:

@@ -28,6 +28,7 @@ from sweeps.findings.verdicts import (
 from sweeps.statistics.conditions import everyone, require_one_a_seed
 from sweeps.statistics.intervals import Floats
 from sweeps.statistics.profiles import FLOOR, Profiles, varied_settings
+from sweeps.statistics.row_error import deviations, mean_deviations
 
 # Until a sweep evaluates, no two arms can be said to have learned equally much.
 UNMATCHED = "unmatched"
@@ -44,7 +45,8 @@ def compare(
     """Return one row per condition that was planned under ``control``.
 
     Columns: model, objective and every other setting that varies; family, kind, block, parameters;
-    ``n`` matched seeds, ``pairs`` planned and ``diverged`` of them; ``dose`` of the reference and
+    ``n`` matched seeds, ``planned`` under the control, ``pairs`` of them planned under both and
+    ``diverged`` of these; ``dose`` of the reference and
     ``saturated``; ``slope_against``, ``slope_control`` (means over matched seeds); ``along``, and
     ``reference``, both along the reference's sign, and ``retained``, each with ``_low`` and
     ``_high``; ``retained_unbounded``; ``rows`` (whether intervals hold beyond these probe rows);
@@ -137,7 +139,7 @@ def judgements(
     )
     return Judged(
         shown.select(
-            *[*keys, *own, *_ABOUT, "n", "pairs", "diverged", "dose", "saturated"],
+            *[*keys, *own, *_ABOUT, "n", "planned", "pairs", "diverged", "dose", "saturated"],
             *["slope_against", "slope_control", "mean"],
         ),
         results,
@@ -152,6 +154,7 @@ def _judge(row: dict[str, Any], paths: Paths | None) -> tuple[Persistence, Persi
         saturated=row["saturated"],
         pretraining=None if None in pretraining else pretraining,
         dose=row["dose"],
+        rounding=row["rounding"] or False,
     )
     deleted = (_array(row["deleted_slope"]), _array(row["deleted_reference"]))
     pair = Pair(
@@ -161,7 +164,12 @@ def _judge(row: dict[str, Any], paths: Paths | None) -> tuple[Persistence, Persi
     if paths is None or not row["slope"]:
         return result, None
     moved = slopes_at_equal_change(paths, row["ours"], row["theirs"])
-    return result, None if moved is None else judge(Pair(*moved), known)
+    if moved is None:
+        return result, None
+    nearer = None
+    if pair.deleted is not None:
+        nearer = (pair.deleted[0] * moved.shares[0], pair.deleted[1] * moved.shares[1])
+    return result, judge(Pair(*moved.slopes, nearer), known)
 
 
 def comparison_columns(
@@ -199,12 +207,12 @@ def _planned(
     require_one_a_seed(theirs, keys, f"--against {against}")
     partners = theirs.select(*keys, "seed", pl.col("status").alias("partner"))
     paired = ours.join(partners, on=[*keys, "seed"], how="left", nulls_equal=True)
-    either = (pl.col("status") == "diverged") | (pl.col("partner") == "diverged").fill_null(
-        value=False
-    )
+    planned = pl.col("partner").is_not_null()
+    either = planned & ((pl.col("status") == "diverged") | (pl.col("partner") == "diverged"))
     return paired.group_by([*keys, *own], maintain_order=True).agg(
         pl.col(*_ABOUT, *_PRETRAINED).first(),
-        pairs=pl.len().cast(pl.Int64),
+        planned=pl.len().cast(pl.Int64),
+        pairs=planned.sum().cast(pl.Int64),
         diverged=either.sum().cast(pl.Int64),
     )
 
@@ -223,6 +231,7 @@ def _matched(
         pl.col("slope").alias("reference"),
         pl.col("run_id").alias("theirs"),
         pl.col("saturated").alias("saturated_reference"),
+        pl.col("mean").alias("mean_reference"),
     )
     pairs = (
         ours.select(
@@ -235,40 +244,38 @@ def _matched(
         *["slope", "reference", "ours", "theirs"],
         pl.col("mean").mean(),
         pl.col("dose").median(),
+        rounding=pl.min_horizontal(pl.col("mean").mean(), pl.col("mean_reference").mean())
+        < FLOOR.get(profiles.metric, 0.0),
         saturated=pl.max_horizontal(
             pl.col("saturated").mean(), pl.col("saturated_reference").mean()
         ),
     )
-    groups = _with_rows_deleted(profiles.deleted, pairs, condition)
+    groups = _moved_by_rows(profiles, pairs, condition)
     return found.join(groups, on=condition, how="left", nulls_equal=True, maintain_order="left")
 
 
-def _with_rows_deleted(
-    deleted: pl.DataFrame, pairs: pl.DataFrame, condition: list[str]
-) -> pl.DataFrame:
-    """Return, per condition, the mean slopes over its seeds with each group deleted, as lists.
+def _moved_by_rows(profiles: Profiles, pairs: pl.DataFrame, condition: list[str]) -> pl.DataFrame:
+    """Return, per condition, how its mean slopes move without each group of probe sequences, as
+    lists: under the control, and under the reference with the same group left out.
 
-    A group counts where every seed has it on both sides: the rows are the same for all runs.
+    Where the two sides were cut into different groups there is nothing to compare.
     """
-    slopes = deleted.select("run_id", "sequence_group", "slope").drop_nulls()
+    slopes = deviations(profiles, ["slope"]).drop_nulls()
+    slopes = slopes.with_columns(groups=pl.len().over("run_id"))
+    sides = ("deleted_slope", "deleted_reference")
     joined = (
-        pairs.select(*condition, "ours", "theirs", pl.len().over(condition).alias("n"))
-        .join(slopes.rename({"slope": "deleted_slope"}), left_on="ours", right_on="run_id")
+        pairs.select(*condition, "ours", "theirs")
+        .join(slopes.rename({"slope": sides[0]}), left_on="ours", right_on="run_id")
         .join(
-            slopes.rename({"slope": "deleted_reference"}),
-            left_on=["theirs", "sequence_group"],
-            right_on=["run_id", "sequence_group"],
+            slopes.rename({"slope": sides[1]}),
+            left_on=["theirs", "sequence_group", "groups"],
+            right_on=["run_id", "sequence_group", "groups"],
         )
     )
-    by_group = joined.group_by([*condition, "sequence_group"]).agg(
-        pl.col("deleted_slope", "deleted_reference").mean(),
-        whole=pl.len() == pl.col("n").first(),
-    )
     return (
-        by_group.filter("whole")
-        .sort("sequence_group")
+        mean_deviations(joined, condition, sides)
         .group_by(condition, maintain_order=True)
-        .agg("deleted_slope", "deleted_reference")
+        .agg(*sides)
     )
 
 
@@ -291,7 +298,12 @@ def _triple(name: str, values: list[tuple[float, float, float]]) -> dict[str, pl
 def _flags(metric: str, with_paths: bool) -> pl.Expr:
     n = pl.col("n")
     words = [
-        pl.when(n < pl.col("pairs")).then(pl.format("{} of {} seeds matched", n, pl.col("pairs"))),
+        pl.when(pl.col("pairs") == 0).then(
+            pl.lit("no run of the reference has the same settings and seed")
+        ),
+        pl.when((pl.col("pairs") > 0) & (n < pl.col("planned"))).then(
+            pl.format("{} of {} seeds matched with a slope", n, pl.col("planned"))
+        ),
         pl.when(pl.col("diverged") > 0).then(pl.format("{} diverged", "diverged")),
         pl.when((n > 0) & (pl.col("slope_against") <= 0)).then(
             pl.lit("standard slope is not positive")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
 from sweeps.declaration.matched_seeds import FEWEST_SEEDS
+from sweeps.declaration.settings import condition_settings, control_options
 from sweeps.findings.claim_spec import Measure
 from sweeps.findings.estimate import Estimate, less
 from sweeps.findings.verdicts import ONE_BOUND
 from sweeps.statistics.associations import (
     FEWEST_MODELS,
+    Codes,
     codes_of,
     ends,
     over_models,
@@ -21,43 +24,48 @@ from sweeps.statistics.associations import (
     rank_association_draws,
     rank_association_p,
     unique_share,
-    unique_share_p,
+    unique_share_by_chance,
     varies_within,
 )
 from sweeps.statistics.intervals import Floats, Mean, mean_of
 
 
-def reduce_conditions(measure: Measure, table: pl.DataFrame) -> Estimate | str:
-    """Return the estimate of conditions, a row each with its ``values``; or why there is none."""
-    means = table["values"].list.mean().to_numpy()
+def reduce_conditions(measure: Measure, table: pl.DataFrame, keys: Sequence[str]) -> Estimate | str:
+    """Return the estimate of conditions; or why there is none.
+
+    Args:
+        table: a row a condition: its ``keys``, ``mean`` of the statistic over seeds, ``values``
+            of them, ``moved`` by leaving a group of probe sequences out, ``change`` of the blocks,
+            and the columns that the measure names.
+    """
     if measure.reduce in ("min", "max"):
         return _extreme(measure.reduce, table)
     if measure.reduce == "mean":
-        units = _by_model(table, means)
-        return _from_mean(mean_of(np.array(list(units.values()))), table.height, len(units))
-    models = codes_of(table["model"].to_list())
+        found = _from_mean(_over_models(table), table)
+        return found if isinstance(found, str) else replace(found, conditions=table)
     if measure.reduce == "gap":
-        return _gap(measure, table, means)
+        return _gap(measure, table, keys)
     if measure.reduce == "variance_explained":
         assert measure.by is not None
-        return _share_of_variance(measure.by, table, means, models)
+        return _share_of_variance(measure.by, table, keys)
     assert measure.with_column is not None
-    return _association(measure.with_column, table, means, models)
+    return _association(measure.with_column, table)
 
 
-def _by_model(table: pl.DataFrame, means: Floats) -> dict[str, float]:
+def _over_models(table: pl.DataFrame) -> Floats:
     """Return the mean of each model's conditions: the unit of what pools them."""
-    names = table["model"].to_list()
-    return {
-        name: float(means[[other == name for other in names]].mean())
-        for name in dict.fromkeys(names)
-    }
+    models = table.group_by("model", maintain_order=True).agg(pl.col("mean").mean())
+    return models["mean"].to_numpy()
 
 
-def _from_mean(mean: Mean, conditions: int, models: int) -> Estimate | str:
-    if models < FEWEST_SEEDS:
-        noun = "model is" if models == 1 else "models are"
-        return f"{models} {noun} too few for an interval over models"
+def _from_mean(values: Floats, table: pl.DataFrame) -> Estimate | str:
+    if len(values) < FEWEST_SEEDS:
+        noun = "model is" if len(values) == 1 else "models are"
+        return f"{len(values)} {noun} too few for an interval over models"
+    return _estimated(mean_of(values), len(values), table.height)
+
+
+def _estimated(mean: Mean, models: int, conditions: int) -> Estimate:
     low, high = mean.interval
     notes = (f"{conditions} conditions",) if conditions != models else ()
     return Estimate(mean.value, low, high, models, models, "models", notes, mean=mean)
@@ -71,77 +79,125 @@ def _extreme(reduce: str, table: pl.DataFrame) -> Estimate:
     Bonferroni's correction. A condition with fewer than 3 seeds may be anywhere.
     """
     sign = 1.0 if reduce == "min" else -1.0
-    means = [mean_of(sign * values.to_numpy()) for values in table["values"]]
-    sure = [
-        mean
-        for mean, values in zip(means, table["values"], strict=True)
-        if len(values) >= FEWEST_SEEDS
-    ]
+    means, sure = [], []
+    for values, moved in table.select("values", "moved").iter_rows():
+        rows = None if moved is None or None in moved else sign * np.array(moved)
+        means.append(mean_of(sign * np.array(values), rows))
+        if len(values) >= FEWEST_SEEDS:
+            sure.append(means[-1])
     value = sign * min(mean.value for mean in means)
     low = min((m.bound(ONE_BOUND) for m in sure), default=-np.inf)
     high = min((m.bound(1 - ONE_BOUND / len(sure)) for m in sure), default=np.inf)
     if len(sure) < len(means):
         low = -np.inf
     near, far = sorted((sign * low, sign * high))
-    return Estimate(value, near, far, len(sure), len(means), "conditions")
+    notes = () if all(mean.rows for mean in means) else ("for these probe rows",)
+    return Estimate(value, near, far, len(sure), len(means), "conditions", notes)
 
 
-def _gap(measure: Measure, table: pl.DataFrame, means: Floats) -> Estimate | str:
-    """Return the mean of one group less that of another; models with both are their own pairs."""
+# ------------------------------------------------------------------------------------- differences
+def _gap(measure: Measure, table: pl.DataFrame, keys: Sequence[str]) -> Estimate | str:
+    """Return the mean of one group less that of another, over conditions alike in all else."""
     assert measure.by is not None
     assert measure.groups is not None
-    values = [str(value) for value in table[measure.by]]
     sides = []
     for group in measure.groups:
-        own = [value == str(group) for value in values]
-        if not any(own):
+        own = table.filter(pl.col(measure.by).cast(pl.String) == str(group))
+        if own.is_empty():
             return f"no condition has {measure.by} {group}"
-        sides.append(_by_model(table.filter(pl.Series(own)), means[own]))
-    shared = [name for name in sides[0] if name in sides[1]]
-    if shared:
-        apart = np.array([sides[0][name] - sides[1][name] for name in shared])
-        return _from_mean(mean_of(apart), table.height, len(shared))
-    fewest = min(len(side) for side in sides)
+        sides.append(own)
+    return mean_difference(sides[0], sides[1], keys, [measure.by])
+
+
+def mean_difference(
+    one: pl.DataFrame, other: pl.DataFrame, keys: Sequence[str], apart: Sequence[str]
+) -> Estimate | str:
+    """Return the mean of one set of conditions less that of another.
+
+    Each is paired with the one that differs from it in the columns ``apart`` alone, and a model's
+    differences are averaged. Where no model is in both, models are compared over those conditions
+    that all of them have.
+    """
+    alike = [name for name in keys if name not in _with_options(apart)]
+    pairs = one.join(other, on=alike, suffix="_other", nulls_equal=True)
+    if not pairs.is_empty():
+        apart_by = pairs.with_columns(mean=pl.col("mean") - pl.col("mean_other"))
+        return _from_mean(_over_models(apart_by), apart_by)
+    if set(one["model"]) & set(other["model"]):
+        return "no two conditions of a model differ in this alone"
+    cells = [name for name in alike if name not in _of_models()]
+    both = pl.concat([one, other], how="diagonal_relaxed")
+    models = both["model"].n_unique()
+    if cells:
+        both = both.filter(pl.col("model").n_unique().over(cells) == models)
+    if both.is_empty():
+        return "the models of the two groups have no condition in common"
+    ours = pl.col("model").is_in(one["model"].unique().implode())
+    values = [_over_models(both.filter(side)) for side in (ours, ~ours)]
+    fewest = min(map(len, values))
     if fewest < FEWEST_SEEDS:
-        return f"a group of {fewest} models is too small for an interval over models"
-    one, other = (mean_of(np.array(list(side.values()))) for side in sides)
-    return _from_mean(less(one, other), table.height, sum(map(len, sides)))
+        noun = "model is" if fewest == 1 else "models is"
+        return f"a group of {fewest} {noun} too small for an interval over models"
+    return _estimated(less(mean_of(values[0]), mean_of(values[1])), models, both.height)
 
 
-def _share_of_variance(by: str, table: pl.DataFrame, means: Floats, models: Any) -> Estimate | str:
-    """Return the share of variance that a column explains alone: given the objective where it is
-    the same within each model, given the model where it varies there."""
-    factor = codes_of(table[by].to_list())
-    if len(np.unique(factor)) < 2:
+def _with_options(names: Sequence[str]) -> set[str]:
+    """Return columns, and with the control its options: they differ as it does."""
+    return {*names, *(control_options() if "control" in names else ())}
+
+
+def _of_models() -> set[str]:
+    """Return the columns that say which model a condition has."""
+    return {"model", *(one.name for one in condition_settings() if one.path[0] == "model")}
+
+
+# ------------------------------------------------------------------------------------ associations
+def _share_of_variance(by: str, table: pl.DataFrame, keys: Sequence[str]) -> Estimate | str:
+    """Return the share of variance that a column explains alone, given all else that tells
+    conditions apart: of a family the objective, of an objective the model."""
+    factor, models = codes_of(table[by].to_list()), codes_of(table["model"].to_list())
+    count, values = len(np.unique(models)), len(np.unique(factor))
+    if values < 2:
         return f"only one value of {by}"
-    within = varies_within(factor, models)
-    given = models if within else codes_of(table["objective"].to_list())
-    count = len(np.unique(models))
     if count < FEWEST_MODELS:
         return f"{count} models are too few: intervals need {FEWEST_MODELS}"
-    value = unique_share(means, factor, given)
+    within = varies_within(factor, models)
+    if not within and values == count:
+        return f"every model has a {by} of its own"
+    names = [name for name in keys if name not in _of_models() | _with_options([by])]
+    names = [name for name in names if table[name].n_unique() > 1]
+    others = [codes_of(table[name].to_list()) for name in names]
+    means = table["mean"].to_numpy()
+    value = unique_share(means, factor, [models, *others] if within else others)
     if np.isnan(value):
         return "not defined for these conditions"
-    draws = over_models(
-        lambda places, copies: unique_share(
-            means[places], factor[places], copies if within else given[places]
-        ),
-        models,
+
+    def resampled(places: Codes, copies: Codes) -> float:
+        given = [other[places] for other in others]
+        return unique_share(means[places], factor[places], [copies, *given] if within else given)
+
+    blocks = codes_of(table.select("model", *names).rows())
+    p_value, chance = unique_share_by_chance(
+        means, factor, [models, *others] if within else others, models, blocks
     )
-    p_value = unique_share_p(means, factor, given, models)
+    draws = over_models(resampled, models)
     low, high = ends(draws)
-    notes = (f"{by} given {'model' if within else 'objective'}",)
-    return Estimate(value, low, high, count, count, "models", notes, p_value, draws=draws)
+    said = ["model", *names] if within else names
+    notes = (f"{by} given {', '.join(said)}",) if said else ()
+    # A share cannot be negative: what such a column explains by chance is taken off its lower end.
+    low = max(low - chance, 0.0)
+    return Estimate(
+        value, low, high, count, count, "models", notes, p_value, chance=chance, draws=draws
+    )
 
 
-def _association(name: str, table: pl.DataFrame, means: Floats, models: Any) -> Estimate | str:
-    within = varies_within(codes_of(table[name].to_list()), models)
+def _association(name: str, table: pl.DataFrame) -> Estimate | str:
+    within = varies_within(codes_of(table[name].to_list()), codes_of(table["model"].to_list()))
     if within:
         # A model for which the column does not vary has nothing to say of how both go together.
         table = table.filter(pl.col(name).n_unique().over("model") > 1)
-        means = table["values"].list.mean().to_numpy()
-        models = codes_of(table["model"].to_list())
-    other = table[name].cast(pl.Float64).to_numpy()
+    models = codes_of(table["model"].to_list())
+    means, other = table["mean"].to_numpy(), table[name].to_numpy()
     count = len(np.unique(models))
     if count < FEWEST_MODELS:
         noun = "model has" if count == 1 else "models have"
@@ -150,22 +206,12 @@ def _association(name: str, table: pl.DataFrame, means: Floats, models: Any) -> 
     value = rank_association(other, means, models)
     if np.isnan(value):
         return "not defined for these conditions"
-    draws = rank_association_draws(other, means, models)
-    low, high = ends(draws)
-    change = table["_change"].to_numpy()
+    low, high = ends(rank_association_draws(other, means, models))
+    change = table["change"].to_numpy()
     notes = ["within models" if within else "over model means"]
     if (change > 0).all():
         partial = partial_rank_association(other, means, np.log(change), models)
         if not np.isnan(partial):
             notes.append(f"{partial:.2g} with log mean change taken out")
-    return Estimate(
-        value,
-        low,
-        high,
-        count,
-        count,
-        "models",
-        tuple(notes),
-        rank_association_p(other, means, models),
-        draws=draws,
-    )
+    p_value = rank_association_p(other, means, models)
+    return Estimate(value, low, high, count, count, "models", tuple(notes), p_value)

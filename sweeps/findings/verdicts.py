@@ -4,13 +4,13 @@ Definition ("Profile", persistence). c_s and r_s are the slopes under the contro
 reference of seed s, all other settings equal, both times the sign of mean r. With δ = 0.25,
 z⁻ = c − δr and z⁺ = c + δr. Before a finding come states of knowledge, in which nothing was found:
 
-    insufficient   fewer than 3 matched seeds
+    insufficient   fewer than 3 matched seeds, or a dose that is not known
     unstable       a fifth or more of the planned pairs diverged
     saturated      in half of the blocks or more the change is that of unrelated rows
     unlearned      a stand-in whose pretraining taught it nothing
     untrained      fine-tuning did not lower the evaluation loss, in one of the arms
     idle           the reference moves its blocks almost alike: nothing was there to take away
-    no_reference   the reference itself has no slope
+    no_reference   the reference itself has no slope, or one arm changed by no more than rounding
 
 Then the findings. To be near 0 is shown, not inferred from a wide interval:
 
@@ -53,8 +53,8 @@ ONE_BOUND, EQUIVALENCE = 0.025, 0.05
 class Pair:
     """Slopes of one condition over matched seeds, (n,) each.
 
-    ``deleted`` has, where the probe's rows were measured so, the means over these seeds with each
-    of G groups of probe sequences deleted: (G,) under the control and (G,) under the reference.
+    ``deleted`` has, where the probe's rows were measured so, how the means move when each of G
+    groups of probe sequences is left out: (G,) under the control and (G,) under the reference.
     """
 
     controlled: Floats
@@ -73,7 +73,9 @@ class Circumstances:
         pretraining: of a stand-in, its held-out loss, the standard error of that, and the entropy
             of single tokens, in nats.
         loss_change: final less first evaluation loss of each arm.
-        dose: max R_l / min R_l over the blocks of the reference arm.
+        dose: max R_l / min R_l over the blocks of the reference arm. Without it nobody has looked
+            whether there was anything to take away.
+        rounding: an arm's mean change is below the numerical floor of the metric.
     """
 
     pairs: int
@@ -82,6 +84,7 @@ class Circumstances:
     pretraining: tuple[float, float, float] | None = None
     loss_change: tuple[Mean, ...] = ()
     dose: float | None = None
+    rounding: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def judge(pair: Pair, known: Circumstances) -> Persistence:
 
 def state_of(n: int, reference: Mean, known: Circumstances) -> str | None:
     """Return the first state of knowledge that stands before a finding; None where none does."""
-    if n < FEWEST_SEEDS:
+    if n < FEWEST_SEEDS or known.dose is None:
         return "insufficient"
     if known.pairs and known.diverged >= MOST_DIVERGED * known.pairs:
         return "unstable"
@@ -152,9 +155,9 @@ def state_of(n: int, reference: Mean, known: Circumstances) -> str | None:
         return "unlearned"
     if any(not change.interval[1] < 0 for change in known.loss_change):
         return "untrained"
-    if known.dose is not None and known.dose < LEAST_DOSE:
+    if known.dose < LEAST_DOSE:
         return "idle"
-    return None if reference.interval[0] > 0 else "no_reference"
+    return None if reference.interval[0] > 0 and not known.rounding else "no_reference"
 
 
 def unlearned(loss: float, standard_error: float, entropy: float) -> bool:

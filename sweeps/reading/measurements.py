@@ -120,4 +120,5 @@ def _distance_columns(result: dict[str, Any] | None) -> dict[str, Any]:
         "objective_distance_high": found.get("high"),
         "objective_distance_noisy": found.get("noisy"),
         "objective_distance_common": (found.get("common") or {}).get("distance"),
+        "objective_distance_common_noisy": (found.get("common") or {}).get("noisy"),
     }

@@ -64,6 +64,7 @@ FACTS: dict[str, type[pl.DataType]] = {
     "objective_distance_high": pl.Float64,
     "objective_distance_noisy": pl.Boolean,
     "objective_distance_common": pl.Float64,
+    "objective_distance_common_noisy": pl.Boolean,
 }
 # What is made of a run's rows, and so only when it is asked for; see ``dose``.
 MADE_OF_ROWS: dict[str, type[pl.DataType]] = {

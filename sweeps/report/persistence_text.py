@@ -36,6 +36,7 @@ def persistence_text(
     metrics: list[str],
     width: int = 80,
     warnings: Sequence[str] = (),
+    at: str = "final",
 ) -> str:
     """Return the table of ``verdicts_by_metric`` as a page of at most ``width`` columns, with what
     a reader must know of all of it."""
@@ -65,7 +66,11 @@ def persistence_text(
             )
         )
     lines, left_out = text_table(columns, width - 2)
-    page = [f"{name}: slope of {metrics[0]} under {control}, against {against}, matched seeds", ""]
+    moment = "" if at == "final" else f", step {at}"
+    title = (
+        f"{name}: slope of {metrics[0]} under {control}, against {against}, matched seeds{moment}"
+    )
+    page = [*textwrap.wrap(title, width), ""]
     page.append("  " + lines[0])
     previous: object = None
     for row, line in zip(rows, lines[1:], strict=True):

@@ -38,28 +38,29 @@ def varies_within(factor: Codes, models: Codes) -> bool:
 
 
 # --------------------------------------------------------------------------- shares of variance
-def unique_share(y: Floats, factor: Codes, given: Codes) -> float:
+def unique_share(y: Floats, factor: Codes, given: Sequence[Codes]) -> float:
     """Return R²(factor + given) − R²(given) of one additive fit to (C,) values; NaN where they do
     not vary."""
     total = float(np.square(y - y.mean()).sum())
     if total <= 0:
         return float("nan")
-    base = _dummies(given)
+    base = np.hstack([np.ones((len(y), 1)), *map(_dummies, given)])
     both = np.hstack([base, _dummies(factor)])
     return (_unexplained(y, base) - _unexplained(y, both)) / total
 
 
-def unique_share_p(y: Floats, factor: Codes, given: Codes, models: Codes) -> float:
-    """Return the share of permutations of a factor whose unique share is at least as large.
+def unique_share_by_chance(
+    y: Floats, factor: Codes, given: Sequence[Codes], models: Codes, blocks: Codes
+) -> tuple[float, float]:
+    """Return how a share stands to those of a permuted factor: the part of them that is at least as
+    large (p), and their mean, which is what such a factor explains by chance.
 
-    A factor that varies within models is permuted within them, another one over models.
+    A factor that varies within ``blocks``, conditions alike in all else, is permuted within them;
+    one that varies within models only, there; another one over models.
     """
     observed = unique_share(y, factor, given)
-    if np.isnan(observed):
-        return float("nan")
-    return _share_beyond(
-        observed, (unique_share(y, other, given) for other in _permuted(factor, models))
-    )
+    drawn = [unique_share(y, other, given) for other in _permuted(factor, models, blocks)]
+    return _share_beyond(observed, iter(drawn)), float(np.mean(drawn))
 
 
 def permutations(values: NDArray[Any], blocks: Codes) -> Iterator[NDArray[Any]]:
@@ -73,12 +74,12 @@ def permutations(values: NDArray[Any], blocks: Codes) -> Iterator[NDArray[Any]]:
         yield shuffled
 
 
-def _permuted(factor: Codes, models: Codes) -> Iterator[Codes]:
-    """Yield permutations of a factor: within models where it varies there; else over models, each
-    of which is given the value of another one."""
-    if varies_within(factor, models):
-        yield from permutations(factor, models)
-        return
+def _permuted(factor: Codes, models: Codes, blocks: Codes) -> Iterator[Codes]:
+    """Yield permutations of a factor; over models each is given the value of another one."""
+    for within in (blocks, models):
+        if varies_within(factor, within):
+            yield from permutations(factor, within)
+            return
     distinct, first, inverse = np.unique(models, return_index=True, return_inverse=True)
     for of_model in permutations(factor[first], np.zeros(len(distinct), np.int64)):
         yield of_model[inverse]

@@ -27,6 +27,7 @@ from sweeps.statistics.profiles import (
     Profiles,
     varied_settings,
 )
+from sweeps.statistics.row_error import deviations, mean_deviations
 
 PROPAGATION_DRAWS = 20
 
@@ -96,11 +97,13 @@ def summarise(
         pl.len().cast(pl.Int64).alias("n"),
         pl.col("seed").n_unique().cast(pl.Int64).alias("seeds"),
         pl.col("model").n_unique().cast(pl.Int64).alias("models"),
-        pl.col(*_ABOUT).mean(),
+        alike=(pl.col("seed").n_unique() > 1) & (pl.col("slope").n_unique() == 1),
     )
+    about = _by_model(profiles.runs, keys, by, _ABOUT).group_by(by).agg(pl.col(*_ABOUT).mean())
     values = _units(profiles, keys, by, quantities)
     table = (
         order.join(means, on=by, how="left", nulls_equal=True, maintain_order="left")
+        .join(about, on=by, how="left", nulls_equal=True, maintain_order="left")
         .join(counts, on=by, how="left", nulls_equal=True, maintain_order="left")
         .join(values, on=by, how="left", nulls_equal=True, maintain_order="left")
         .with_columns(pl.col("n", "seeds", "models", "diverged", "missing").fill_null(0))
@@ -114,24 +117,31 @@ def summarise(
     rows = pl.col("_deleted").list.len().fill_null(0) > 1
     shown = table.select(
         *by,
-        *("n", "seeds", "diverged", "missing", "conditions", "models"),
+        *("n", "seeds", "diverged", "missing", "conditions", "models", "alike"),
         *_ABOUT,
         rows.alias("rows"),
         *columns,
     )
     if BEYOND in quantities:
         shown = shown.with_columns(beyond_propagation=pl.col(f"{BEYOND}_low") > 0)
-    return shown.with_columns(flags=_flags(profiles.metric)).drop("conditions", "models")
+    return shown.with_columns(flags=_flags(profiles.metric)).drop("conditions", "models", "alike")
 
 
 _ABOUT = ("mean", "null", "embedding_change", "saturated", "dose", "propagation", "propagation_sd")
 
 
+def condition_units(
+    profiles: Profiles, keys: Sequence[str], quantities: Sequence[str]
+) -> pl.DataFrame:
+    """Return each condition's seeds, ``_values``, and deviations by group of probe sequences,
+    ``_deleted``: lists of structs of the quantities."""
+    return _units(profiles, keys, keys, quantities)
+
+
 def _units(
     profiles: Profiles, keys: Sequence[str], by: Sequence[str], quantities: Sequence[str]
 ) -> pl.DataFrame:
-    """Return, for each group of ``by``, what its interval is over: ``_values``, a struct of the
-    quantities a unit, and ``_deleted``, one a group of probe sequences.
+    """Return, for each group of ``by``, what its interval is over.
 
     One condition has its seeds. Several have the means of their models, each over its conditions.
     """
@@ -139,26 +149,16 @@ def _units(
     struct = pl.struct(quantities)
     single = runs.filter(pl.col("conditions") == 1)
     seeds = single.group_by(by, maintain_order=True).agg(struct.alias("_values"))
-    known = [name for name in quantities if name in profiles.deleted.columns]
+    found = single.select(*by, "run_id").join(
+        deviations(profiles, [name for name in quantities if name not in by]), on="run_id"
+    )
     of_rows = (
-        single.select(*by, "run_id", pl.len().over(by).alias("_n"))
-        .join(profiles.deleted, on="run_id")
-        .group_by(*by, "sequence_group")
-        .agg(pl.col(known).mean(), whole=pl.len() == pl.col("_n").first())
-        .filter("whole")
-        .with_columns(
-            pl.lit(None, pl.Float64).alias(name) for name in quantities if name not in known
-        )
-        .sort("sequence_group")
+        mean_deviations(found, by, quantities)
         .group_by(by, maintain_order=True)
         .agg(struct.alias("_deleted"))
     )
     pooled = (
-        runs.filter(pl.col("conditions") > 1)
-        .group_by(list(dict.fromkeys([*by, *keys])), maintain_order=True)
-        .agg(pl.col(quantities).mean())
-        .group_by(list(dict.fromkeys([*by, "model"])), maintain_order=True)
-        .agg(pl.col(quantities).mean())
+        _by_model(runs.filter(pl.col("conditions") > 1), keys, by, quantities)
         .group_by(by, maintain_order=True)
         .agg(struct.alias("_values"))
     )
@@ -167,29 +167,52 @@ def _units(
     )
 
 
+def _by_model(
+    runs: pl.DataFrame, keys: Sequence[str], by: Sequence[str], columns: Sequence[str]
+) -> pl.DataFrame:
+    """Return the mean of each model within each group of ``by``: over its conditions, each of
+    which is the mean of its seeds."""
+    return (
+        runs.group_by(list(dict.fromkeys([*by, *keys])), maintain_order=True)
+        .agg(pl.col(columns).mean())
+        .group_by(list(dict.fromkeys([*by, "model"])), maintain_order=True)
+        .agg(pl.col(columns).mean())
+    )
+
+
 def _intervals(table: pl.DataFrame, quantities: Sequence[str]) -> tuple[Floats, Floats, Floats]:
     """Return (conditions, quantities) means, and lower and upper ends.
 
-    Rows of the table with as many units are treated at once.
+    Conditions with as many units are treated at once. Of pooled ones a model for which a quantity
+    is not defined is left out of it.
     """
     shape = (table.height, len(quantities))
-    found = tuple(np.full(shape, np.nan) for _ in range(3))
+    found = np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
     cells = table["_values"].to_list(), table["_deleted"].to_list()
+    single = (table["conditions"] == 1).to_list()
     alike: dict[tuple[int, int], list[int]] = {}
-    for row, (values, deleted) in enumerate(zip(*cells, strict=True)):
-        if values:
-            alike.setdefault((len(values), len(deleted or ())), []).append(row)
     extra = _propagation_error(table, quantities)
+    for row, (values, deleted) in enumerate(zip(*cells, strict=True)):
+        if values and single[row]:
+            alike.setdefault((len(values), len(deleted or ())), []).append(row)
+        elif values:
+            units = _stacked([values], quantities)
+            for k in range(len(quantities)):
+                known = units[~np.isnan(units[:, k]), k]
+                if len(known):
+                    mean, variance, freedom = moments(known[:, None])
+                    ends = ends_of(mean, variance, freedom)
+                    for target, part in zip(found, (mean, *ends), strict=True):
+                        target[row, k] = part[0]
     for (_, groups), rows in alike.items():
-        values = _stacked([cells[0][row] for row in rows], quantities)
-        deleted = _stacked([cells[1][row] for row in rows], quantities) if groups else None
-        mean, variance, freedom = moments(values, deleted)
+        units = _stacked([cells[0][row] for row in rows], quantities)
+        without = _stacked([cells[1][row] for row in rows], quantities) if groups else None
+        mean, variance, freedom = moments(units, without)
         draws = np.full(mean.shape, PROPAGATION_DRAWS - 1.0)
         variance, freedom = together(variance, freedom, extra[rows].ravel(), draws)
-        low, high = ends_of(mean, variance, freedom)
-        for target, part in zip(found, (mean, low, high), strict=True):
+        for target, part in zip(found, (mean, *ends_of(mean, variance, freedom)), strict=True):
             target[rows] = part.reshape(len(rows), -1)
-    return found  # type: ignore[return-value]
+    return found
 
 
 def _stacked(cells: list[list[dict[str, float | None]]], quantities: Sequence[str]) -> Floats:
@@ -221,9 +244,13 @@ def _flags(metric: str) -> pl.Expr:
     seeds = pl.col("seeds")
     one = pl.col("conditions") == 1
     words = [
-        pl.when(~one).then(
+        pl.when(~one & (pl.col("models") > 1)).then(
             pl.format("pools {} conditions: interval over {} models", "conditions", "models")
         ),
+        pl.when(~one & (pl.col("models") < 2)).then(
+            pl.format("pools {} conditions of one model: no interval", "conditions")
+        ),
+        pl.when(one & pl.col("alike")).then(pl.lit("all seeds gave the same slope")),
         pl.when(one & (seeds == 1)).then(pl.lit("one seed, no interval")),
         pl.when(one & (seeds > 1) & (seeds < FEWEST_SEEDS)).then(
             pl.format("only {} seeds: no verdict", seeds)
@@ -258,7 +285,7 @@ def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataF
     blocks = profiles.blocks.with_columns(
         blocks=pl.len().over("run_id").cast(pl.Int32),
         block_depth=pl.col("depth"),
-        _unit=pl.when(several).then("model").otherwise("run_id"),
+        _several=several,
     ).drop("depth")
     groups = [*by, "blocks", "layer"]
     shown = blocks.group_by(groups, maintain_order=True).agg(
@@ -268,12 +295,9 @@ def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataF
         pl.col("null").min().alias("null_low"),
         pl.col("null").max().alias("null_high"),
     )
-    units = (
-        blocks.group_by([*groups, "_unit"], maintain_order=True)
-        .agg(pl.col("value").mean())
-        .group_by(groups, maintain_order=True)
-        .agg("value")
-    )
+    seeds = blocks.filter(~pl.col("_several")).select(*groups, "value")
+    models = _by_model(blocks.filter("_several"), keys, groups, ["value"]).select(*groups, "value")
+    units = pl.concat([seeds, models]).group_by(groups, maintain_order=True).agg("value")
     table = shown.join(units, on=groups, how="left", nulls_equal=True, maintain_order="left")
     found = np.full((3, table.height), np.nan)
     lengths = table["value"].list.len().to_numpy()

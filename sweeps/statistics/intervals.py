@@ -6,7 +6,8 @@ does not fall with n; it is v, a jackknife that deletes in turn each of G groups
 sequences. Both together have SE² = s²/n + v, and degrees of freedom whose inverse is the mean of
 1/(n − 1) and 1/(G − 1), weighed by the two parts. Satterthwaite's (1946), which weigh by squares,
 are too many where s² of three seeds happens to be small: intervals then cover 92.7 % and a bound at
-0.025 is crossed by 3.7 %; with these, 94.6 to 96.9 % and at most 2.7 %, whatever the parts.
+0.025 is crossed by 3.7 %; with these, from three seeds on, 94.6 to 96.9 % and at most 2.7 %,
+whatever the parts.
 
 Resampling seeds would not do: with 2, 3 and 5 of them a 95 % bootstrap interval covers 50, 75 and
 84 %.

@@ -27,6 +27,7 @@ def run_summary(profiles: Profiles, digits: int = 6) -> pl.DataFrame:
         *("propagation", "propagation_sd", "dose", "dose_slope"),
         *("objective_distance", "objective_distance_low", "objective_distance_high"),
         *("objective_distance_noisy", "objective_distance_common"),
+        "objective_distance_common_noisy",
         *("status", "last_step", "final_loss", "seconds"),
     ]
     numbers = [name for name in (*QUANTITIES, BEYOND) if name != "steepness"]

@@ -68,7 +68,7 @@ def test_only_matched_seeds_count(profiles: Profiles) -> None:
     row = compare(profiles).filter(model="opt").row(0, named=True)
     assert (row["n"], row["verdict"]) == (1, "insufficient")
     assert row["along_low"] is None
-    assert row["flags"] == "1 of 2 seeds matched; 1 diverged"
+    assert row["flags"] == "1 of 2 seeds matched with a slope; 1 diverged"
 
 
 def test_states_of_a_sweep_come_from_its_tables(tmp_path: Path) -> None:
@@ -156,7 +156,8 @@ def test_equal_change_is_the_smaller_of_the_two_final_ones() -> None:
     }
     found = slopes_at_equal_change(paths, ["a"], ["b"])
     assert found is not None
-    assert [float(each[0]) for each in found] == [pytest.approx(0.2), pytest.approx(0.3)]
+    assert [float(each[0]) for each in found.slopes] == [pytest.approx(0.2), pytest.approx(0.3)]
+    assert found.shares == (pytest.approx(0.75), 1.0)
     assert slopes_at_equal_change(paths, ["a"], ["gone"]) is None
 
 
@@ -203,7 +204,7 @@ def test_seeds_are_matched_with_all_other_settings_equal(tmp_path: Path) -> None
         write_run(store, other, line(0.2))
     row = compare(measure(open_store(store.root))).row(0, named=True)
     assert (row["learning_rate"], row["n"], row["verdict"]) == (1e-4, 0, "insufficient")
-    assert row["flags"].startswith("0 of 3 seeds matched")
+    assert row["flags"].startswith("no run of the reference has the same settings and seed")
 
 
 @pytest.mark.parametrize("control", ["standard", "equal_step"])
@@ -228,3 +229,65 @@ def test_two_settings_of_a_control_are_two_conditions(tmp_path: Path) -> None:
     assert table.select(pl.col("max_norm").sort()).to_series().to_list() == [0.1, 0.5]
     with pytest.raises(UserError, match="several settings"):
         compare(profiles, control="standard", against="layer_clip")
+
+
+def matched(store: Store, model: str, seeds: int, kept: float = 0.5, **options: Any) -> None:
+    """Write runs of so many seeds under both controls, whose slopes hardly differ between seeds."""
+    for seed in range(seeds):
+        for control, share in (("standard", 1.0), ("equal_step", kept)):
+            profile = line(0.3 * share + 0.002 * seed)
+            write_run(store, run_spec(model, control=control, seed=seed), profile, **options)
+
+
+def test_a_pair_counts_where_it_was_planned_on_both_sides(tmp_path: Path) -> None:
+    """One of five pairs diverged: a fifth, however many seeds the control has beyond them."""
+    store = Store.at(str(tmp_path / "store"))
+    matched(store, "gpt2", 4)
+    write_run(store, run_spec(seed=4), line(0.3), status="diverged", stop=10)
+    for seed in range(4, 10):
+        write_run(store, run_spec(control="equal_step", seed=seed), line(0.15))
+    row = compare(measure(open_store(store.root))).row(0, named=True)
+    assert (row["n"], row["planned"], row["pairs"], row["diverged"]) == (4, 10, 5, 1)
+    assert row["verdict"] == "unstable"
+
+
+def test_runs_that_have_the_rows_speak_for_those_that_do_not(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        for control, share in (("standard", 1.0), ("equal_step", 0.5)):
+            slope = 0.3 * share + 0.002 * seed
+            deleted = [line(slope + (0.9 if group == 3 else 0.0)) for group in range(16)]
+            extra = {} if seed == 0 else {"deleted": deleted}
+            write_run(store, run_spec(control=control, seed=seed), line(slope), **extra)
+    tables = open_store(store.root)
+    row = compare(measure(tables), paths=paths_of(tables, "procrustes")).row(0, named=True)
+    assert row["rows"]
+    assert row["verdict"] != "persists"
+    assert row["verdict_equal_change"] != "persists"
+
+
+def test_sides_cut_into_different_groups_have_no_rows_in_common(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        for control, groups in (("standard", 16), ("equal_step", 8)):
+            slope = 0.3 + 0.002 * seed
+            deleted = [line(slope + 0.01 * group) for group in range(groups)]
+            write_run(store, run_spec(control=control, seed=seed), line(slope), deleted=deleted)
+    assert not compare(measure(open_store(store.root)))["rows"][0]
+
+
+def test_a_change_of_rounding_alone_is_no_slope(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        for control in ("standard", "equal_step"):
+            profile = [1e-9 * d * (1 + 0.01 * seed) for d in line(0.3)]
+            write_run(store, run_spec(control=control, seed=seed), profile)
+    assert compare(measure(open_store(store.root)))["verdict"][0] == "no_reference"
+
+
+def test_without_a_dose_there_is_no_finding(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    matched(store, "gpt2", 3, ratios=[0.0] + [1e-3] * 7)
+    row = compare(measure(open_store(store.root))).row(0, named=True)
+    assert (row["dose"], row["verdict"]) == (None, "insufficient")
+    assert "dose unknown" in row["flags"]

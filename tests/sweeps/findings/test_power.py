@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from scipy import stats
 
 from sweeps.findings.power import failure_rate_excluded, power, seeds_needed
+from sweeps.findings.verdicts import DELTA
 
 # cv, n, and P(persists), P(collapses) where 0, 0.1, 0.25, 0.5 and 1 of the slope is kept: found by
 # simulation of seeds when the rule was proposed.
@@ -113,3 +115,20 @@ def test_unanimous_seeds_exclude_only_frequent_failure():
     assert failure_rate_excluded(5) == pytest.approx(0.45, abs=0.005)
     for n in (4, 9):
         assert (1 - failure_rate_excluded(n)) ** n == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("cv", [0.005, 0.01, 0.018, 0.035, 0.036, 0.0384, 0.0495, 0.051, 0.1])
+def test_power_grows_with_seeds_wherever_the_effect_is_clear(cv):
+    """A probability that is no number at one n would send the search for seeds astray."""
+    found = [power("persists", 0.5, cv, n) for n in range(3, 51)]
+    assert all(0 <= one <= 1 for one in found)
+    assert all(b >= a - 1e-9 for a, b in itertools.pairwise(found))
+    assert seeds_needed("persists", 0.5, cv) == (4 if cv == 0.1 else 3)
+
+
+@pytest.mark.parametrize(("n", "cv"), [(3, 0.1), (5, 0.3), (12, 0.4)])
+def test_persists_is_the_noncentral_t_of_scipy(n, cv):
+    spread = np.sqrt(1 + DELTA**2 - 2 * 0.5 * DELTA)
+    centre = np.sqrt(n) * (0.5 - DELTA) / (cv * spread)
+    expected = stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, centre)
+    assert power("persists", 0.5, cv, n) == pytest.approx(expected, abs=1e-4)

@@ -76,8 +76,13 @@ def test_states_of_knowledge_come_first_and_in_order():
     assert judge(pair(0.5), known).verdict == "persists"
 
 
-def test_what_is_not_known_stands_before_nothing():
-    assert judge(pair(0.5), Circumstances(pairs=5)).verdict == "persists"
+def test_without_a_dose_nobody_has_looked_whether_there_was_anything_to_take_away():
+    assert judge(pair(0.5), Circumstances(pairs=5)).verdict == "insufficient"
+    assert judge(pair(0.5), Circumstances(pairs=5, dose=1.6)).verdict == "persists"
+
+
+def test_rounding_is_no_slope():
+    assert judge(pair(0.5), replace(KNOWN, rounding=True)).verdict == "no_reference"
 
 
 def test_a_state_has_no_p_values_and_no_other_verdict_under_another_delta():
@@ -133,7 +138,7 @@ def test_at_most_one_finding_is_shown(values):
 def test_error_of_the_rows_can_undo_a_finding():
     clear = pair(0.5, n=3)
     rows = np.random.default_rng(1).standard_normal(16) * 0.1
-    widened = replace(clear, deleted=(0.5 + rows, 1 - rows))
+    widened = replace(clear, deleted=(rows, -rows))
     assert judge(clear, KNOWN).verdict == "persists"
     assert judge(widened, KNOWN).verdict == "inconclusive"
     assert judge(widened, KNOWN).along.rows

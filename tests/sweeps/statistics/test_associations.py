@@ -19,7 +19,7 @@ from sweeps.statistics.associations import (
     rank_association_draws,
     rank_association_p,
     unique_share,
-    unique_share_p,
+    unique_share_by_chance,
     varies_within,
 )
 
@@ -35,6 +35,13 @@ def noise(seed: int, *shape: int) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------- shares of variance
+def chance_of(y, factor, given):
+    """Return p and what the factor explains by chance, of conditions that differ in model and
+    objective alone."""
+    blocks = MODELS if factor is OBJECTIVES else np.arange(len(y))
+    return unique_share_by_chance(y, factor, [given], MODELS, blocks)
+
+
 def r_squared(y: np.ndarray, *factors: np.ndarray) -> float:
     design = np.column_stack([np.ones(len(y)), *[np.eye(f.max() + 1)[f] for f in factors]])
     rest = y - design @ np.linalg.pinv(design) @ y
@@ -45,16 +52,16 @@ def r_squared(y: np.ndarray, *factors: np.ndarray) -> float:
 def test_the_unique_share_is_what_a_factor_adds_to_a_fit(seed):
     y = noise(seed, 36)
     expected = r_squared(y, FAMILY, OBJECTIVES) - r_squared(y, OBJECTIVES)
-    assert unique_share(y, FAMILY, OBJECTIVES) == pytest.approx(expected, abs=1e-9)
+    assert unique_share(y, FAMILY, [OBJECTIVES]) == pytest.approx(expected, abs=1e-9)
 
 
 def test_in_a_balanced_design_shares_of_nested_factors_add_up():
     y = noise(1, 36)
-    of_models = unique_share(y, MODELS, OBJECTIVES)
-    of_objectives = unique_share(y, OBJECTIVES, MODELS)
+    of_models = unique_share(y, MODELS, [OBJECTIVES])
+    of_objectives = unique_share(y, OBJECTIVES, [MODELS])
     assert of_models + of_objectives == pytest.approx(r_squared(y, MODELS, OBJECTIVES))
-    assert unique_share(y, FAMILY, MODELS) == pytest.approx(0, abs=1e-12)
-    assert np.isnan(unique_share(np.ones(36), FAMILY, OBJECTIVES))
+    assert unique_share(y, FAMILY, [MODELS]) == pytest.approx(0, abs=1e-12)
+    assert np.isnan(unique_share(np.ones(36), FAMILY, [OBJECTIVES]))
 
 
 def test_what_varies_within_models_is_told_from_what_does_not():
@@ -63,12 +70,32 @@ def test_what_varies_within_models_is_told_from_what_does_not():
     assert codes_of(["b", "a", "b", None]).tolist() == [2, 1, 2, 0]
 
 
+def test_a_factor_of_more_values_explains_more_by_chance():
+    y = noise(20, 36)
+    family, objective = (
+        chance_of(y, f, g)[1] for f, g in ((FAMILY, OBJECTIVES), (OBJECTIVES, MODELS))
+    )
+    assert family == pytest.approx(7 / 35, abs=0.06)
+    assert objective == pytest.approx(2 / 35, abs=0.03)
+
+
+def test_what_differs_between_otherwise_equal_conditions_is_permuted_among_those():
+    """A control that does nothing, run under one objective only, goes with that objective."""
+    models = np.repeat(np.arange(12), 4)
+    objective = np.tile([0, 0, 1, 2], 12)
+    control = np.tile([0, 1, 0, 0], 12)
+    y = objective + 0.01 * noise(21, 48)
+    blocks = models * 3 + objective
+    p, _ = unique_share_by_chance(y, control, [models, objective], models, blocks)
+    assert p > 0.05
+
+
 def test_planted_shares_are_found():
     family = 3.0 * (FAMILY % 2) + 0.2 * noise(2, 36)
     objective = 3.0 * OBJECTIVES + 0.2 * noise(3, 36)
-    assert unique_share_p(objective, OBJECTIVES, MODELS, MODELS) < 0.01
-    assert unique_share_p(family, FAMILY, OBJECTIVES, MODELS) < 0.05
-    assert unique_share_p(objective, FAMILY, OBJECTIVES, MODELS) > 0.05
+    assert chance_of(objective, OBJECTIVES, MODELS)[0] < 0.01
+    assert chance_of(family, FAMILY, OBJECTIVES)[0] < 0.05
+    assert chance_of(objective, FAMILY, OBJECTIVES)[0] > 0.05
 
 
 @pytest.fixture
@@ -85,7 +112,7 @@ def test_a_family_that_explains_nothing_is_rejected_as_rarely_as_it_says(model_s
     found = []
     for seed in range(250):
         y = model_sd * noise(seed, 12)[MODELS] + noise(seed + 1_000, 36)
-        found.append(unique_share_p(y, FAMILY, OBJECTIVES, MODELS) <= 0.05)
+        found.append(chance_of(y, FAMILY, OBJECTIVES)[0] <= 0.05)
     assert np.mean(found) <= 0.06
 
 
@@ -94,7 +121,7 @@ def test_an_objective_that_explains_nothing_is_rejected_as_rarely_as_it_says():
     found = []
     for seed in range(250):
         y = 2 * noise(seed, 12)[MODELS] + noise(seed + 2_000, 36)
-        found.append(unique_share_p(y, OBJECTIVES, MODELS, MODELS) <= 0.05)
+        found.append(chance_of(y, OBJECTIVES, MODELS)[0] <= 0.05)
     assert np.mean(found) <= 0.06
 
 

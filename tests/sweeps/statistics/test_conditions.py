@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planted_measurements import draws_of_slope, record_propagation
 from planted_store import run_spec, write_run
 
 from sweeps.errors import UserError
@@ -117,3 +118,56 @@ def test_an_empty_selection_is_an_empty_table(tmp_path: Path) -> None:
         (0, 1, "no finished run; 1 without a profile")
     ]
     assert layer_bands(profiles, BY).is_empty()
+
+
+def test_what_is_over_propagation_has_the_error_of_the_rows_as_the_slope_has(
+    tmp_path: Path,
+) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        profile = [0.3 + (0.2 + 0.001 * seed) * i / 12 for i in range(1, 13)]
+        deleted = [
+            [d + (0.6 * (g == 3)) * i / 12 for i, d in enumerate(profile)] for g in range(16)
+        ]
+        write_run(store, run_spec(seed=seed), profile, deleted=deleted)
+    record_propagation(store, run_spec(), draws_of_slope(0.05))
+    row = summarise(measure(open_store(store.root)), BY).row(0, named=True)
+    assert row["rows"]
+    half = row["slope_normalised_high"] - row["slope_normalised"]
+    over = "slope_beyond_propagation"
+    assert row[over] == pytest.approx(row["slope_normalised"] - 0.05, abs=1e-3)
+    assert row[f"{over}_high"] - row[over] >= 0.99 * half > 0.1
+    assert not row["beyond_propagation"]
+
+
+def test_a_model_without_a_slope_leaves_the_others_theirs(tmp_path: Path) -> None:
+    """Of one block there is no slope; pooled are the three models that have one."""
+    store = Store.at(str(tmp_path / "store"))
+    for model, blocks in (("a", 4), ("b", 4), ("c", 4), ("d", 1)):
+        for seed in range(2):
+            write_run(
+                store, run_spec(model, seed=seed), lambda x: 0.1 + 0.3 * x, facts={"layers": blocks}
+            )
+    row = summarise(measure(open_store(store.root)), ["control"]).row(0, named=True)
+    assert row["slope"] == pytest.approx(0.3)
+    assert row["slope_low"] == pytest.approx(0.3)
+    assert row["flags"] == "pools 4 conditions: interval over 4 models"
+
+
+def test_a_pooled_row_weighs_models_alike_in_all_its_numbers(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for model, seeds, height in (("a", 6, 0.1), ("b", 2, 0.5), ("c", 2, 0.5)):
+        for seed in range(seeds):
+            write_run(store, run_spec(model, seed=seed), [height] * 4)
+    profiles = measure(open_store(store.root))
+    row = summarise(profiles, ["control"]).row(0, named=True)
+    assert row["mean"] == pytest.approx(1.1 / 3)
+    assert layer_bands(profiles, ["control"])["value"].to_list() == [pytest.approx(1.1 / 3)] * 4
+
+
+def test_seeds_that_do_nothing_are_named(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        write_run(store, run_spec(seed=seed), [0.1, 0.2, 0.3, 0.4])
+    row = summarise(measure(open_store(store.root)), BY).row(0, named=True)
+    assert row["flags"] == "all seeds gave the same slope"
