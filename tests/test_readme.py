@@ -100,7 +100,9 @@ def has_demo(store):
     except UserError:
         return False
     finished = set(found.filter(pl.col("status") == "finished")["run_id"])
-    return finished == {run.run_id for run in read_sweep(DEMO).runs}
+    left_out = set(open_store(store, sweep="demo").jackknife().collect()["run_id"])
+    whole = not found["propagation"].has_nulls() and left_out == finished
+    return whole and finished == {run.run_id for run in read_sweep(DEMO).runs}
 
 
 @pytest.fixture(scope="session")
@@ -124,13 +126,17 @@ def test_the_picture_is_of_the_profiles_that_there_are(demo):
 
 
 def test_what_the_readme_says_of_the_demo_is_so(demo):
-    claim = "Later blocks change more in every model, and do so under equal steps too"
+    claim = (
+        "Later blocks change more in every model, in BERT less so than noise alone would have it"
+    )
     assert claim in flat(README)
     page = json.loads(output_of("depthsweep profile demo --json", demo))
-    slopes = {(row["model"], row["control"]): row["slope"] for row in page["conditions"]}
-    assert min(slopes.values()) > 0, slopes
+    slopes = {(row["model"], row["control"]): row for row in page["conditions"]}
+    assert min(row["slope_low"] for row in slopes.values()) > 0, slopes
     models = {run.model.name for run in read_sweep(DEMO).runs}
     assert {model for model, _ in slopes} == models
+    over = {model: slopes[model, "standard"]["slope_beyond_propagation_high"] for model in models}
+    assert {model for model, high in over.items() if high < 0} == {"tiny-bert"}, over
     assert f"then {len(read_sweep(DEMO).runs)} runs" in README
 
 
@@ -150,9 +156,15 @@ def test_what_the_readme_says_of_the_steps_is_so(demo):
         .collect()
     )
     doses = dict(moved.rows())
-    assert "in BERT, GPT-2 and Pythia some blocks then move far more than others" in flat(README)
-    much = {model for model, dose in doses.items() if dose > 1.5}
-    assert much == {"tiny-bert", "tiny-gpt2", "tiny-pythia"}, doses
+    assert "some blocks two or three times as far as others" in flat(README)
+    much = {model: dose for model, dose in doses.items() if dose > 1.5}
+    assert set(much) == {"tiny-bert", "tiny-gpt2", "tiny-pythia"}, doses
+    assert 1.5 < min(much.values()) < max(much.values()) < 4, much
+    page = json.loads(output_of("depthsweep compare demo --json", demo))
+    verdicts = {row["model"]: row["verdict"] for row in page["conditions"]}
+    assert verdicts == {
+        model: "persists" if model in much else "idle" for model in ("minilm", *doses)
+    }
 
 
 def test_every_figure_that_a_run_gave_stands_in_an_output():
