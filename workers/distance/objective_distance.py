@@ -12,7 +12,7 @@ dropout; a new head is initialised from the probe's seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,15 @@ from workers.data.datasets import Arrays, load_rows
 from workers.data.token_cache import objective_arrays, require_declared
 from workers.distance.distance_estimate import Products, estimate
 from workers.distance.gradient_groups import MOST_BATCHES, GradientGroups, examples_of
-from workers.distance.row_halves import Half, Numbers, dealt, stretches_of, taken, text_of
+from workers.distance.row_halves import (
+    Half,
+    Numbers,
+    characters,
+    dealt,
+    stretches_of,
+    taken,
+    text_of,
+)
 from workers.models.fit import require_fit, require_known_tokens
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.registry import build_objective
@@ -73,11 +81,16 @@ class _Reader:
                 self._arrays = objective_arrays(self.objective, tokenizer, self._length, cache)
         examples = MOST_BATCHES * run.batch_size
         self._stretches = stretches_of(self._rows, side.half, run.seed, examples, self._length)
+        # Packed text is cut anew; of examples, stretches have as many, but for one.
+        packed = self._arrays is None
+        self._sizes = [
+            characters(taken(self._rows, numbers)) if packed else 1 for numbers in self._stretches
+        ]
 
     def groups(self, count: int) -> list[Arrays]:
         """Return the arrays of so many groups; raise _TooFew where one has not one batch."""
         found = []
-        for numbers in dealt(self._stretches, count):
+        for numbers in dealt(self._stretches, self._sizes, count):
             if not len(numbers):
                 raise _TooFew("it has too few rows to be cut")
             try:
@@ -131,8 +144,11 @@ class ObjectiveDistance:
             _Side("fine-tuning", run.objective, "second"),
             _Side("common", common, "first", texts_of=run.objective),
         ]
-        if _content(run.probe.data) != _content(run.objective.data):
-            self._sides.append(_Side("pretraining", pretraining, "all"))
+        one = _content(run.probe.data) == _content(run.objective.data)
+        roles = DATA_ROLES[run.objective.kind]
+        if not one or _texts(run.probe.data, PLAIN_TEXT) != _texts(run.objective.data, roles):
+            # Of rows that both read, the probe's text is that of the half which is not trained on.
+            self._sides.append(_Side("pretraining", pretraining, "first" if one else "all"))
         self._found: dict[str, Any] = {}
 
     def measure(self) -> Iterator[int]:
@@ -213,6 +229,12 @@ def _estimated(reference: GradientGroups, current: GradientGroups) -> dict[str, 
 
 def _number(value: float) -> float | None:
     return value if value == value else None
+
+
+def _texts(data: DataSource, roles: Sequence[str]) -> list[str]:
+    """Return the columns in which the texts of some roles are."""
+    columns = getattr(data, "columns", {})
+    return [columns.get(role, role) for role in roles if role != "label"]
 
 
 def _content(data: DataSource) -> dict[str, Any]:

@@ -41,10 +41,22 @@ def stretches_of(rows: Rows, half: Half, seed: int, examples: int, length: int) 
     return found
 
 
-def dealt(stretches: Sequence[Numbers], groups: int) -> list[Numbers]:
-    """Return the rows of each of so many groups: every stretch is in one of them."""
+def dealt(stretches: Sequence[Numbers], sizes: Sequence[int], groups: int) -> list[Numbers]:
+    """Return the rows of each of so many groups: every stretch goes, in turn, to the one with the
+    least so far. Text ends where it ends in the smallest group."""
+    found: list[list[Numbers]] = [[] for _ in range(groups)]
+    held = [0] * groups
+    for stretch, size in zip(stretches, sizes, strict=True):
+        least = held.index(min(held))
+        found[least].append(stretch)
+        held[least] += size
     none = np.empty(0, dtype=np.int64)
-    return [np.concatenate([none, *stretches[group::groups]]) for group in range(groups)]
+    return [np.concatenate([none, *group]) for group in found]
+
+
+def characters(rows: Rows) -> int:
+    """Return how long all texts of rows are together."""
+    return sum(len(text) for text in text_of(rows))
 
 
 def taken(rows: Rows, numbers: Numbers) -> Rows:

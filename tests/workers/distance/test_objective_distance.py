@@ -1,5 +1,7 @@
 """The training-free distance between objectives, on a stand-in pretrained for a few steps."""
 
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -42,8 +44,8 @@ def builtin(name):
     return BuiltinData(builtin=name, digest=corpus_digest(name))
 
 
-def file_data(path):
-    return resolve_data(DataEntry(file=path.name), ("text",), path.parent)
+def file_data(path, **columns):
+    return resolve_data(DataEntry(file=path.name, columns=columns), ("text",), path.parent)
 
 
 def run_of(kind="clm", family="gpt2", data=None, *, seed=0, **fields):
@@ -91,7 +93,7 @@ def test_an_objective_is_no_distance_from_itself_at_any_batch_size(cache, batch_
 )
 def test_another_objective_has_a_distance_and_one_on_a_common_text(cache, family, kind):
     data = builtin("python-source") if kind == "mlm" else None
-    result, read = measured(run_of(kind, family, data), cache)
+    result, read = measured(run_of(kind, family, data, batch_size=8), cache)
     assert read == list(range(1, len(read) + 1))
     assert -0.5 < result["distance"] < 2.2
     assert result["low"] < result["distance"] < result["high"]
@@ -196,3 +198,38 @@ def test_a_model_that_cannot_do_its_pretraining_objective_is_refused(cache):
     pretrained.tokenizer.mask_token = None
     with pytest.raises(Impossible, match="no mask token"):
         ObjectiveDistance(run, replace(pretrained), cache, CPU)
+
+
+def test_of_one_file_the_probe_reads_its_own_column(cache, tmp_path, monkeypatch):
+    """Text and code in two columns: pretraining's gradient is of the text, wherever it lies."""
+    file = tmp_path / "both.jsonl"
+    rows = [
+        {
+            "doc": f"some words of a text, number {k}, and more",
+            "code": f"def f{k}(x): return {k} * x",
+        }
+        for k in range(600)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen = {}
+    before = GradientGroups.__init__
+
+    def noted(self, name, objective, arrays, run, pretrained, *rest):
+        decode = pretrained.tokenizer.decode
+        seen[name] = " ".join(decode(row) for each in arrays for row in each["input_ids"])
+        before(self, name, objective, arrays, run, pretrained, *rest)
+
+    monkeypatch.setattr(GradientGroups, "__init__", noted)
+    data = {column: file_data(file, text=column) for column in ("doc", "code")}
+    run = run_of("clm", data=data["code"], batch_size=4)
+    run = run.model_copy(update={"probe": run.probe.model_copy(update={"data": data["doc"]})})
+    measured(run, cache)
+    assert set(seen) == {"fine-tuning", "common", "pretraining"}
+    assert "def" not in seen["pretraining"]
+    assert "words" not in seen["common"] + seen["fine-tuning"]
+    numbers = {
+        name: set(re.findall(pattern, seen[name]))
+        for name, pattern in (("pretraining", r"number (\d{3})\b"), ("fine-tuning", r"f(\d{3})\b"))
+    }
+    assert min(map(len, numbers.values())) > 50
+    assert not numbers["pretraining"] & numbers["fine-tuning"], "halves share no row"

@@ -2,12 +2,13 @@
 
 import pytest
 
-from workers.distance.row_halves import dealt, stretches_of, taken, text_of
+from workers.distance.row_halves import characters, dealt, stretches_of, taken, text_of
 
 
 def half_of(rows, half, seed, examples, length):
     """Return the rows of all stretches of a half."""
-    (numbers,) = dealt(stretches_of(rows, half, seed, examples, length), 1)
+    stretches = stretches_of(rows, half, seed, examples, length)
+    (numbers,) = dealt(stretches, [1] * len(stretches), 1)
     return taken(rows, numbers)
 
 
@@ -54,9 +55,19 @@ def test_text_is_every_text_of_a_row_in_turn_and_no_label():
 @pytest.mark.parametrize("groups", [2, 5, 8])
 def test_groups_share_no_stretch_and_neighbours_stay_together(groups):
     stretches = stretches_of(rows(2048), "first", 3, 10**6, 16)
-    found = [group.tolist() for group in dealt(stretches, groups)]
+    found = [group.tolist() for group in dealt(stretches, [4] * len(stretches), groups)]
     numbers = [number for group in found for number in group]
     assert len(numbers) == len(set(numbers)) == 1024
     owner = {number: k for k, group in enumerate(found) for number in group}
     assert all(len({owner[number] for number in one}) == 1 for one in stretches)
-    assert len(dealt(stretches[:1], 2)[1]) == 0
+    assert len(dealt(stretches[:1], [4], 2)[1]) == 0
+
+
+def test_groups_of_rows_of_unlike_length_hold_about_as_much_text():
+    """Text is read as far as the smallest group has any."""
+    unlike = {"text": ["x" * (1 + (7 * k * k) % 400) for k in range(500)]}
+    stretches = stretches_of(unlike, "all", 0, 10**6, 16)
+    sizes = [characters(taken(unlike, one)) for one in stretches]
+    held = [characters(taken(unlike, group)) for group in dealt(stretches, sizes, 8)]
+    assert sum(held) == characters(unlike)
+    assert max(held) - min(held) <= max(sizes)
