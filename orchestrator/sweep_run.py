@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger.recovery import (
@@ -23,7 +24,7 @@ from sweeps.declaration.changes import compare_sweeps
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.sources.content import require_sources
-from sweeps.spec import Measurement, RunSpec
+from sweeps.spec import MEASUREMENTS, Measurement, RunSpec
 from sweeps.store.audit import harmed_part, unsound_result
 from sweeps.store.store import Store
 
@@ -54,14 +55,25 @@ def run_sweep(
     plan = plan_sweep(sweep, store, choice)
     listener.planned(plan)
     require_sources([*plan.to_run, *(one.run for one in plan.to_measure)])
-    store.save_sweep(sweep)
+    store.save_sweep(plan.sweep)
     for work_id in plan.again:
         store.work(work_id).forget_results()
     result = SweepResult(sweep.name, len(plan.actions) - len(plan.to_run))
     if plan.to_run or plan.to_measure:
         _carry_out(plan, slots, address, listener, result)
     result.unsound = _unsound(plan, result)
+    result.refused = _refused(plan, result)
     return result
+
+
+def _refused(plan: Plan, result: SweepResult) -> dict[str, str]:
+    """Return which of the measurements that ended cannot be made, and why."""
+    from sweeps.reading.measurements import refusal_of
+
+    store = plan.store.reading()
+    ended = [one for one in plan.to_measure if result.measured.get(one.work_id) == "finished"]
+    said = {one.work_id: refusal_of(store, one) for one in ended}
+    return {work_id: why for work_id, why in said.items() if why is not None}
 
 
 def _unsound(plan: Plan, result: SweepResult) -> dict[str, str]:
@@ -84,16 +96,25 @@ def _unsound(plan: Plan, result: SweepResult) -> dict[str, str]:
 def plan_sweep(sweep: Sweep, store: Store, choice: Choice = EVERYTHING) -> Plan:
     """Return what ``run_sweep`` would do with each run and measurement, and what changed; starts
     nothing."""
-    standing = ledger(store)
-    actions = decide(sweep.runs, standing, choice)
-    measures = decide_measurements(sweep.to_measure, standing, choice)
     changes, unreadable = None, False
     if sweep.name in store.sweep_names():
         try:
-            changes = compare_sweeps(store.load_sweep(sweep.name).runs, sweep.runs)
+            before = store.load_sweep(sweep.name)
+            changes = compare_sweeps(before.runs, sweep.runs)
+            sweep = _with_later_wishes(sweep, before)
         except UserError:
             unreadable = True
+    standing = ledger(store)
+    actions = decide(sweep.runs, standing, choice)
+    measures = decide_measurements(sweep.to_measure, standing, choice)
     return Plan(sweep, store, actions, changes, unreadable, measures)
+
+
+def _with_later_wishes(sweep: Sweep, before: Sweep) -> Sweep:
+    """Return a sweep whose file leaves open what is measured with what was asked of it since, as by
+    ``depthsweep distance``."""
+    kinds = {*sweep.measurements, *(before.measurements if sweep.usual else ())}
+    return replace(sweep, measurements=tuple(kind for kind in MEASUREMENTS if kind in kinds))
 
 
 def _carry_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -53,7 +54,8 @@ def _lines(store: Store, sweep: Sweep) -> Iterator[str]:
         result, refusal = recorded(store, one), refusal_of(store, one)
         model, objective = one.run.model.name, one.run.objective.label
         if refusal is not None:
-            refused.append(f"cannot be measured: {one.label}: {refusal}")
+            said = f"cannot be measured: {one.label}: {refusal}"
+            refused += textwrap.wrap(said, 80, subsequent_indent="  ", break_on_hyphens=False)
         if result is None:
             continue
         low, high = _number(result["low"]), _number(result["high"])

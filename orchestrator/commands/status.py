@@ -25,7 +25,7 @@ from sweeps.store.sweep_records import job_records
 # Up to so many failed runs are listed one by one, more of them by cause.
 LISTED = 10
 # No sweep can be called so.
-NO_SWEEP = "(no sweep)"
+NO_SWEEP, MEASUREMENTS = "(no sweep)", "(measurements)"
 
 
 @click.command("status")
@@ -40,7 +40,11 @@ def command(name: str | None, location: str, profile_name: str | None, as_json: 
     reports = {sweep: _report(store, sweep) for sweep in names}
     if as_json:
         strays = [] if name else store.strays()
-        page = {**reports, **({NO_SWEEP: [{"run_id": i} for i in strays]} if strays else {})}
+        page: dict[str, Any] = {
+            **reports,
+            **({NO_SWEEP: [{"run_id": i} for i in strays]} if strays else {}),
+            MEASUREMENTS: {sweep: _measurements(store, sweep) for sweep in names},
+        }
         click.echo(json.dumps(page, indent=1))
         return 0
     if not reports:
@@ -68,11 +72,32 @@ def _measured(store: Store, name: str) -> list[str]:
         lines[1] += f" ({', '.join(f'{other[state]} {state}' for state in STATES if other[state])})"
     for one in wanted:
         if (refusal := refusal_of(store, one)) is not None:
-            lines.append(f"cannot be measured: {one.label}: {refusal}")
+            lines += _wrapped(f"cannot be measured: {one.label}: {refusal}")
         elif states[one.work_id] == "failed":
             newest = store.work(one.work_id).newest_attempt() or {}
-            lines.append(f"failed {one.work_id} {one.label}: {_last_line(newest.get('error'))}")
+            said = f"failed {one.work_id} {one.label}: {_last_line(newest.get('error'))}"
+            lines += _wrapped(said)
     return lines
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, 80, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _measurements(store: Store, name: str) -> list[dict[str, Any]]:
+    """Return every measurement that a sweep wants: its state, and why it cannot be made."""
+    standing = ledger(store)
+    return [
+        {
+            "work_id": one.work_id,
+            "kind": one.kind,
+            "model": one.run.model.name,
+            "objective": one.run.objective.label if one.kind == "objective_distance" else None,
+            "state": standing(one.work_id).state,
+            "refused": refusal_of(store, one),
+        }
+        for one in store.load_sweep(name).to_measure
+    ]
 
 
 def _live(location: str, sweep: str, profile_name: str | None) -> list[str]:

@@ -28,7 +28,7 @@ def decides_line(runs: Sequence[RunSpec]) -> list[str]:
     if not found.conditions:
         return []
     said = (
-        f"decides  {found.with_enough} of {len(found.conditions)} controlled conditions at"
+        f"verdicts {found.with_enough} of {len(found.conditions)} controlled conditions at"
         f" {FEWEST_SEEDS} seeds or more; "
     )
     see = "see depthsweep power"

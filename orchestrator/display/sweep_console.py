@@ -90,7 +90,10 @@ class SweepConsole(Listener):
             skipped = f", {result.skipped} skipped" if result.skipped else ""
             self._console.print(f"{result.sweep}: {_counts(result.ended)}{skipped}")
         if result.measured:
-            self._console.print(f"{result.sweep}: measurements: {_counts(result.measured)}")
+            said = f"{result.sweep}: measurements: {_counts(result.measured)}"
+            if result.refused:
+                said += f"; {len(result.refused)} cannot be made: `depthsweep status` says why"
+            self._console.print(said)
         for run_id, why in list(result.unsound.items())[:NAMED]:
             said = f"run {run_id} is said to have a result, but {why}"
             self._console.print(said, markup=False, soft_wrap=True)

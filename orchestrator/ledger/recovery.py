@@ -112,7 +112,7 @@ def _decide_measurement(
     measurement: Measurement, standing: Standing, choice: Choice
 ) -> MeasureAction:
     state = standing.state
-    if choice.only not in (None, measurement.work_id, measurement.kind):
+    if choice.only not in (None, measurement.work_id, measurement.kind, state):
         return MeasureAction(measurement, "skip", f"{state}, not asked for")
     if state in RESULTS:
         if choice.force:

@@ -98,6 +98,7 @@ class SweepResult:
     unsound: dict[str, str] = field(default_factory=dict)
     interrupted: int | None = None
     measured: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
     def status_of(self, work_id: str) -> dict[str, str]:
         """Return where the status of a run, or of a measurement, is kept."""

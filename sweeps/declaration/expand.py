@@ -47,7 +47,8 @@ _REQUIRED = (*_AXES, "steps", "batch_size", "sequence_length", "learning_rate")
 class Sweep:
     """A sweep file and the distinct runs it stands for, in the order of the file.
 
-    ``measurements`` are the kinds of training-free measurement that it wants of its models.
+    ``measurements`` are the kinds of training-free measurement that it wants of its models;
+    ``usual`` says that its file left that open, so that what was asked of it later stands.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Sweep:
     text: str
     runs: tuple[RunSpec, ...]
     measurements: tuple[MeasurementKind, ...] = USUAL_MEASUREMENTS
+    usual: bool = False
 
     @cached_property
     def by_id(self) -> dict[str, RunSpec]:
@@ -101,7 +103,8 @@ def expand(spec: SweepSpec, source: YamlSource) -> Sweep:
             first_seen[run.run_id] = block.name, run
             runs.append(run)
     wanted = tuple(kind for kind in MEASUREMENTS if kind in spec.measurements)
-    return Sweep(spec.name, spec.description, source.text, tuple(runs), wanted)
+    usual = "measurements" not in spec.model_fields_set
+    return Sweep(spec.name, spec.description, source.text, tuple(runs), wanted, usual)
 
 
 def _points(spec: SweepSpec, block: Block, where: str) -> Iterator[dict[str, Any]]:

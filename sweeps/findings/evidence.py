@@ -224,7 +224,8 @@ class Evidence:
         if table.is_empty() or not wanted:
             return "no condition has a finished run", tuple(notes)
         said = " and ".join(wanted) + (" that is not noisy" if shaky else "")
-        return f"no condition has {said}{_REMEDIES.get(wanted[-1], '')}", tuple(notes)
+        remedy = "" if shaky else _REMEDIES.get(wanted[-1], "")
+        return f"no condition has {said}{remedy}", tuple(notes)
 
     def _units(self, statistic: str, chosen: Profiles) -> pl.DataFrame:
         """Return each condition's ``values`` over seeds, and ``moved``: by leaving out each group

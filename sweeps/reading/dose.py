@@ -10,6 +10,9 @@ import polars as pl
 
 OUTSIDE_BLOCKS = ("embedding", "head")
 
+# Threads add up in any order: to so many digits it makes no difference.
+DIGITS = 9
+
 
 def doses(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:
     """Return ``dose`` and ``dose_slope`` of the runs for which both ends of the ratio are known.
@@ -44,8 +47,11 @@ def doses(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:
         moved.group_by("run_id", maintain_order=True)
         .agg(
             whole.alias("whole"),
-            (squared.max() / squared.min()).sqrt().alias("dose"),
-            (pl.cov(depth, log2) / depth.var()).fill_nan(None).alias("dose_slope"),
+            (squared.max() / squared.min()).sqrt().round_sig_figs(DIGITS).alias("dose"),
+            (pl.cov(depth, log2) / depth.var())
+            .fill_nan(None)
+            .round_sig_figs(DIGITS)
+            .alias("dose_slope"),
         )
         .filter("whole")
         .drop("whole")

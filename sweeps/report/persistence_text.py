@@ -83,7 +83,10 @@ def persistence_text(
     notes = [", ".join(found)]
     notes += [f"{name}: {STATES[name]}" for name, count in counts if count and name in STATES]
     if not table["rows"].all():
-        notes.append("intervals are for these probe rows: runs of before have no other")
+        notes.append(
+            "intervals are for these probe rows where other rows were not measured: before the last"
+            " probe, and in runs of earlier versions"
+        )
     if len(metrics) > 1 and "metrics" not in left_out:
         notes.append(
             f"metrics, of the same runs: {', '.join(metrics)}; p persists, c collapses, r reverses"

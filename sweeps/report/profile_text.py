@@ -126,7 +126,10 @@ def _explained(measured: Sequence[dict[str, Any]], left_out: Sequence[str]) -> l
             " interval it lies ✓ above 0, ✗ below"
         )
     if any(row["n"] and not row["rows"] for row in measured):
-        notes.append("intervals are for these probe rows where a condition pools or lacks others")
+        notes.append(
+            "intervals are for these probe rows where conditions are pooled or other rows were not"
+            " measured"
+        )
     return notes
 
 

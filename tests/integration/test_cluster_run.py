@@ -61,7 +61,7 @@ def test_a_sweep_runs_on_the_nodes_of_a_cluster(cluster, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 nodes" in done.stdout
-    assert "3 to run, 2 side by side" in done.stdout
+    assert "3 to run, 1 to measure, 2 side by side" in done.stdout
     assert len([run for run in Store(tmp_path / "store").runs() if run.done()]) == 3
     again = subprocess.run(
         [DEPTHSWEEP, "resume", "small", "--address", cluster.address], cwd=tmp_path,

@@ -87,7 +87,7 @@ def _distances(runs: pl.DataFrame) -> list[str]:
         f"{objective} {mean:.2f} ({count})"
         for objective, mean, count in means.sort("objective_distance").rows()
     )
-    return [f"objective distance of {known.height} pairs, {noisy} too noisy to tell; means: {said}"]
+    return [f"objective distance: {noisy} of {known.height} too noisy to tell; means {said}"]
 
 
 def _claims(claims: list[dict[str, Any]]) -> list[str]:

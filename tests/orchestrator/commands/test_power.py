@@ -203,23 +203,21 @@ def test_without_a_control_it_is_said_what_this_is_about(tmp_path):
 # ------------------------------------------------------------------------------------------- plan
 def test_a_plan_ends_with_what_it_can_decide(store, rates):
     last = invoke("plan", PAPER).splitlines()[-1]
-    assert last.startswith("decides  15 of 18 controlled conditions at 3 seeds or more")
+    assert last.startswith("verdicts 15 of 18 controlled conditions at 3 seeds or more")
     assert len(last) <= 80
     data = json.loads(invoke("plan", PAPER, "--json"))["decides"]
     assert data == {"conditions": 18, "with_enough_seeds": 15, "fewest_seeds": 3}
-    assert "decides  12 of 13" in invoke("plan", rates, "--store", store).splitlines()[-1]
+    assert "verdicts 12 of 13" in invoke("plan", rates, "--store", store).splitlines()[-1]
     named = invoke("plan", "spread", "--store", store).splitlines()
-    assert named[-1].startswith("decides  2 of 2 controlled conditions")
-    assert sum("decides" in line for line in named) == 1
+    assert named[-1].startswith("verdicts 2 of 2 controlled conditions")
+    assert sum("verdicts" in line for line in named) == 1
 
 
 def test_the_line_fits_however_many_conditions_there_are():
     runs = [run_spec(f"m{k}", "clm", c) for k in range(150) for c in ("standard", "equal_step")]
     assert decides_line(runs[:2])[0].endswith("; see depthsweep power")
     (line,) = decides_line(runs)
-    assert (
-        line == "decides  0 of 150 controlled conditions at 3 seeds or more; see depthsweep power"
-    )
+    assert line.startswith("verdicts 0 of 150 controlled conditions at 3 seeds or more; ")
     (line,) = decides_line(
         [*runs, *(run_spec("n", "clm", LayerClip(max_norm=k)) for k in range(1, 900))]
     )

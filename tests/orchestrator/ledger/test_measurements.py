@@ -42,9 +42,15 @@ def test_what_has_no_result_is_measured_and_a_refusal_is_one(store):
     ]
 
 
-@pytest.mark.parametrize("only", ["failed", RUNS[0].run_id])
-def test_only_is_of_runs_unless_it_names_a_measurement(store, only):
-    assert {kind for kind, *_ in actions(store, Choice(only))} == {"skip"}
+def test_only_one_run_leaves_measurements_alone(store):
+    assert {kind for kind, *_ in actions(store, Choice(RUNS[0].run_id))} == {"skip"}
+
+
+def test_only_a_state_is_of_measurements_too(store):
+    """What failed is done again, whatever it is."""
+    states = {why: kind for kind, why, _ in actions(store, Choice("failed"))}
+    assert states.pop("failed") == "measure"
+    assert set(states.values()) == {"skip"}
 
 
 def test_one_measurement_or_one_kind_is_chosen_and_runs_are_left_alone(store):

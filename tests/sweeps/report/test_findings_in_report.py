@@ -225,8 +225,9 @@ def test_associations_name_their_unit(page: str, tmp_path: Path) -> None:
     assert "4 models are too few" in page
     store = plant_verdicts(tmp_path / "store", models=12)
     wide = render(gather(open_store(store.root, sweep="verdicts"), "v", "", "", None), MADE)
-    assert re.search(r"Explained by family: [^;]* models, permutation p = ", wide)
-    assert "(family given objective)" in wide
+    assert "Explained by family: every model has a family of its own" in wide
+    assert re.search(r"xplained by objective: [^;]* models, permutation p = ", wide)
+    assert "(objective given model)" in wide
     assert "(objective given model)" in wide
 
 

@@ -205,7 +205,7 @@ def test_of_one_file_the_probe_reads_its_own_column(cache, tmp_path, monkeypatch
     file = tmp_path / "both.jsonl"
     rows = [
         {
-            "doc": f"some words of a text, number {k}, and more",
+            "doc": f"some words of a text, number {k:03d}, and more",
             "code": f"def f{k}(x): return {k} * x",
         }
         for k in range(600)
