@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
+from sweeps.declaration.settings import control_options
 from sweeps.errors import UserError
 from sweeps.findings.claim_spec import PERSISTENCE, Measure, Range, Where
 from sweeps.findings.estimate import Counted, Estimate, difference, nothing
@@ -77,7 +78,8 @@ class Evidence:
         in what the two select by, where there are any."""
         if a.conditions is None or b.conditions is None:
             return difference(a, b)
-        apart = [*one.where, *other.where]
+        names = dict.fromkeys([*one.where, *other.where])
+        apart = [name for name in names if one.where.get(name) != other.where.get(name)]
         found = mean_difference(a.conditions, b.conditions, self._keys, apart)
         if isinstance(found, str):
             return nothing(found, a.of, a.notes)
@@ -113,6 +115,14 @@ class Evidence:
             line = str(error).strip().splitlines()[0]
             raise UserError(f"claims: where {where}: {line}") from None
 
+    def _sides(self, where: Where, control: str) -> Profiles:
+        """Return what a comparison with a control is made of: its options select among its own
+        runs, for the reference has none."""
+        options = {name: value for name, value in where.items() if name in control_options()}
+        chosen = self._chosen({name: value for name, value in where.items() if name not in options})
+        own = (pl.col("control") != control) | select(options)
+        return replace(chosen, runs=chosen.runs.filter(own), left_out=chosen.left_out.filter(own))
+
     def _of_runs(self, measure: Measure, chosen: Profiles) -> Estimate:
         """Count runs; one whose condition has a single finished seed stays open."""
         known = chosen.runs.filter(
@@ -143,7 +153,7 @@ class Evidence:
                 table = table.with_row_index("_row").filter(select(measure.where))
                 compared = table, [results[row] for row in table["_row"]]
             else:
-                compared = _compared(chosen, control)
+                compared = _compared(self._sides(measure.where, control), control)
         if isinstance(compared, str):
             return nothing(compared)
         table, results = compared
@@ -157,13 +167,21 @@ class Evidence:
 
     def _of_conditions(self, measure: Measure, chosen: Profiles) -> Estimate:
         """Reduce condition means, of which each is that of its seeds."""
+        if measure.statistic == "steepness":  # which is one of standard training alone
+            standard = pl.col("control") == "standard"
+            runs, left_out = (each.filter(standard) for each in (chosen.runs, chosen.left_out))
+            chosen = replace(chosen, runs=runs, left_out=left_out)
+            if runs.is_empty() and left_out.is_empty():
+                return nothing(
+                    "steepness is that of standard training, of which no run is selected"
+                )
         total = pl.concat(
             [frame.select(self._keys) for frame in (chosen.runs, chosen.left_out)]
         ).n_unique()
         table, notes = self._conditions(measure, chosen)
         if isinstance(table, str):
             return nothing(table, total, notes)
-        found = reduce_conditions(measure, table, self._keys)
+        found = reduce_conditions(measure, table, self._keys, total - table.height)
         if isinstance(found, str):
             return nothing(found, total, notes)
         if found.unit == "models":
@@ -221,6 +239,8 @@ class Evidence:
             known = sure
         if not known.is_empty():
             return known, tuple(notes)
+        if table.is_empty() and not chosen.runs.is_empty():
+            return f"{measure.statistic} is not defined for any finished run", tuple(notes)
         if table.is_empty() or not wanted:
             return "no condition has a finished run", tuple(notes)
         said = " and ".join(wanted) + (" that is not noisy" if shaky else "")

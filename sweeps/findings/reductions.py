@@ -30,16 +30,19 @@ from sweeps.statistics.associations import (
 from sweeps.statistics.intervals import Floats, Mean, mean_of
 
 
-def reduce_conditions(measure: Measure, table: pl.DataFrame, keys: Sequence[str]) -> Estimate | str:
+def reduce_conditions(
+    measure: Measure, table: pl.DataFrame, keys: Sequence[str], absent: int = 0
+) -> Estimate | str:
     """Return the estimate of conditions; or why there is none.
 
     Args:
         table: a row a condition: its ``keys``, ``mean`` of the statistic over seeds, ``values``
             of them, ``moved`` by leaving a group of probe sequences out, ``change`` of the blocks,
             and the columns that the measure names.
+        absent: how many conditions are selected of which nothing is known yet.
     """
     if measure.reduce in ("min", "max"):
-        return _extreme(measure.reduce, table)
+        return _extreme(measure.reduce, table, absent)
     if measure.reduce == "mean":
         found = _from_mean(_over_models(table), table)
         return found if isinstance(found, str) else replace(found, conditions=table)
@@ -71,12 +74,12 @@ def _estimated(mean: Mean, models: int, conditions: int) -> Estimate:
     return Estimate(mean.value, low, high, models, models, "models", notes, mean=mean)
 
 
-def _extreme(reduce: str, table: pl.DataFrame) -> Estimate:
+def _extreme(reduce: str, table: pl.DataFrame, absent: int) -> Estimate:
     """Return the smallest or largest condition mean.
 
     The extreme of noisy means lies beyond that of the true ones, so its ends are of bounds: beyond
     one value lie all conditions, each at its level; short of the other at least one, with
-    Bonferroni's correction. A condition with fewer than 3 seeds may be anywhere.
+    Bonferroni's correction. A condition with fewer than 3 seeds, or none yet, may be anywhere.
     """
     sign = 1.0 if reduce == "min" else -1.0
     means, sure = [], []
@@ -88,7 +91,7 @@ def _extreme(reduce: str, table: pl.DataFrame) -> Estimate:
     value = sign * min(mean.value for mean in means)
     low = min((m.bound(ONE_BOUND) for m in sure), default=-np.inf)
     high = min((m.bound(1 - ONE_BOUND / len(sure)) for m in sure), default=np.inf)
-    if len(sure) < len(means):
+    if len(sure) < len(means) + absent:
         low = -np.inf
     near, far = sorted((sign * low, sign * high))
     notes = () if all(mean.rows for mean in means) else ("for these probe rows",)
@@ -102,7 +105,10 @@ def _gap(measure: Measure, table: pl.DataFrame, keys: Sequence[str]) -> Estimate
     assert measure.groups is not None
     sides = []
     for group in measure.groups:
-        own = table.filter(pl.col(measure.by).cast(pl.String) == str(group))
+        try:
+            own = table.filter(pl.col(measure.by) == group)
+        except pl.exceptions.PolarsError:  # a text where numbers are, or a number among texts
+            own = table.clear()
         if own.is_empty():
             return f"no condition has {measure.by} {group}"
         sides.append(own)

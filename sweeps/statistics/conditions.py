@@ -31,6 +31,9 @@ from sweeps.statistics.row_error import deviations, mean_deviations
 
 PROPAGATION_DRAWS = 20
 
+# Of runs, shown as means of a condition.
+_ABOUT = ("mean", "null", "embedding_change", "saturated", "dose", "propagation", "propagation_sd")
+
 
 def condition_columns(runs: pl.DataFrame) -> list[str]:
     """Return model, objective, control and every other setting that tells two conditions apart."""
@@ -63,6 +66,11 @@ def parse_by(text: str | None, runs: pl.DataFrame) -> list[str]:
         if name not in runs.columns:
             hint = closest(name, runs.columns)
             raise UserError(f"--by {name}: runs have no such column; {hint}")
+        if name in ("run_id", *_ABOUT):
+            raise UserError(
+                f"--by {name}: that is one of a run, or measured; group by settings, such as"
+                " model,objective,control (--runs exports a row a run)"
+            )
     if not names:
         raise UserError("--by: names no column; for instance --by model,objective,control")
     return list(dict.fromkeys(names))
@@ -125,9 +133,6 @@ def summarise(
     if BEYOND in quantities:
         shown = shown.with_columns(beyond_propagation=pl.col(f"{BEYOND}_low") > 0)
     return shown.with_columns(flags=_flags(profiles.metric)).drop("conditions", "models", "alike")
-
-
-_ABOUT = ("mean", "null", "embedding_change", "saturated", "dose", "propagation", "propagation_sd")
 
 
 def condition_units(

@@ -16,6 +16,8 @@ Numbers = NDArray[np.int64]
 STRETCHES = 256
 # More than any token has on average.
 CHARACTERS = 16
+# Of that many stretches at least, where there is more text than is read.
+SPREAD = 64
 
 
 def stretches_of(rows: Rows, half: Half, seed: int, examples: int, length: int) -> list[Numbers]:
@@ -23,7 +25,8 @@ def stretches_of(rows: Rows, half: Half, seed: int, examples: int, length: int) 
 
     Equal seeds cut equally, whatever the roles: no row is in the first half and in the second.
     Where there are more, only so many are taken as are surely enough for so many ``examples`` of
-    ``length`` tokens, one a row or packed. The half of a single row may be empty.
+    ``length`` tokens, one a row or packed, and no more of a stretch than its share of that. The
+    half of a single row may be empty.
     """
     count = len(next(iter(rows.values())))
     parts = [part for part in np.array_split(np.arange(count), STRETCHES) if len(part)]
@@ -35,9 +38,13 @@ def stretches_of(rows: Rows, half: Half, seed: int, examples: int, length: int) 
     for number in wanted:
         if read >= examples * full:
             break
-        found.append(parts[number])
+        until, count = read + examples * full / SPREAD, 0
         for row in zip(*taken(rows, parts[number]).values(), strict=True):
+            if read >= until:
+                break
             read += min(full, sum(len(cell) for cell in row if isinstance(cell, str)))
+            count += 1
+        found.append(parts[number][:count])
     return found
 
 

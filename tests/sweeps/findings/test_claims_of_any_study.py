@@ -24,8 +24,9 @@ from sweeps.findings.claims import (
     evaluate,
     read_claims,
 )
+from sweeps.reading.tables import open_store
 from sweeps.statistics import associations
-from sweeps.statistics.profiles import Profiles
+from sweeps.statistics.profiles import Profiles, measure
 from sweeps.store.store import Store
 
 
@@ -275,3 +276,86 @@ def test_the_smallest_of_conditions_has_the_error_of_the_rows(tmp_path: Path):
     assert three["verdict"] == two["verdict"] == INSUFFICIENT
     assert three["low"] < 0 < three["value"]
     assert two["low"] is None
+
+
+def test_a_condition_that_has_not_run_yet_may_hold_the_extreme():
+    study = unbalanced(0.0)
+    gone = pl.col("objective") == "contrastive"
+    left = study.runs.filter(gone).select(study.left_out.columns[:-1])
+    half = replace(
+        study,
+        runs=study.runs.filter(~gone),
+        left_out=left.with_columns(reason=pl.lit("pending"), status=pl.lit("pending")),
+    )
+    least = {"statistic": "slope", "reduce": "min"}
+    assert ask(half, least, "above", 0).verdict == INSUFFICIENT
+    assert ask(study, least, "above", 0).verdict == SUPPORTED
+
+
+def test_means_are_paired_where_both_select_the_same():
+    """Of one objective the control was not run: it is compared with no other one."""
+
+    def mean(control: str) -> dict:
+        both = ["clm", "classification"]
+        where = {"control": control, "objective": both}
+        return {"statistic": "slope", "reduce": "mean", "where": where}
+
+    found = ask(unbalanced(0.0), mean("standard"), "below", mean("equal_step"))
+    assert found.verdict == INSUFFICIENT
+
+
+def test_groups_of_numbers_are_numbers():
+    rows = [
+        {
+            "model": f"m{m}",
+            "objective": "clm",
+            "control": "standard",
+            "seed": s,
+            "mean": 0.3,
+            "learning_rate": rate,
+            "slope": 0.2 + 0.1 * (rate > 1e-4) + 0.01 * ((3 * m + s) % 4),
+        }
+        for m in range(5)
+        for rate in (1e-3, 1e-5)
+        for s in range(3)
+    ]
+    gap = {"statistic": "slope", "reduce": "gap", "by": "learning_rate", "groups": [0.001, 1e-5]}
+    assert ask(frame(rows), gap, "above", 0.05).verdict == SUPPORTED
+    texts = {**gap, "groups": ["high", "low"]}
+    assert ask(frame(rows), texts, "above", 0).reason == "no condition has learning_rate high"
+
+
+def test_what_is_not_defined_is_called_so():
+    steep = {"statistic": "steepness", "reduce": "mean", "where": {"control": "equal_step"}}
+    assert ask(unbalanced(0.0), steep, "above", 0).reason.startswith(
+        "steepness is that of standard"
+    )
+
+
+def test_the_option_of_a_control_selects_among_its_own_runs(tmp_path: Path):
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        for control, kept in (("standard", 1.0), ("layer_clip", 0.8)):
+            profile = [0.3 + (0.3 * kept + 0.002 * seed) * i / 8 for i in range(1, 9)]
+            write_run(store, run_spec(control=control, seed=seed), profile)
+    claim = Claim.model_validate(
+        {
+            "id": "a",
+            "text": "a",
+            "control": "layer_clip",
+            "tests": [
+                {
+                    "measure": {
+                        "statistic": "persistence",
+                        "where": {"max_norm": 0.1},
+                        "reduce": "share",
+                        "verdict": "persists",
+                    },
+                    "is": "at_least",
+                    "than": 1,
+                }
+            ],
+        }
+    )
+    profiles = {"procrustes": measure(open_store(store.root))}
+    assert evaluate([claim], profiles)[0].verdict == SUPPORTED

@@ -92,6 +92,9 @@ def test_by_accepts_only_columns_of_runs(profiles: Profiles) -> None:
     assert parse_by("family, control", profiles.runs) == ["family", "control"]
     with pytest.raises(UserError, match="did you mean 'control'"):
         parse_by("contrl", profiles.runs)
+    for measured in ("dose", "propagation", "run_id"):
+        with pytest.raises(UserError, match="group by settings"):
+            parse_by(measured, profiles.runs)
 
 
 def test_sparklines_start_at_zero_and_average_what_does_not_fit() -> None:

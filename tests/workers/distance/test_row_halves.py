@@ -43,6 +43,15 @@ def test_of_much_text_no_more_is_read_than_is_surely_enough():
     assert len(half_of(short, "all", 0, 40, 16)["text"]) >= 40 * 16
 
 
+@pytest.mark.parametrize("count", [50_000, 400_000])
+def test_however_large_the_data_many_stretches_of_it_are_read(count):
+    """Groups are cut of stretches: a few long ones would leave some group without any."""
+    long = {"text": ["x" * 500] * count}
+    stretches = stretches_of(long, "second", 0, 256 * 4, 8)
+    assert len(stretches) >= 60
+    assert all(len(group) for group in dealt(stretches, [1] * len(stretches), 8))
+
+
 def test_one_row_has_one_half():
     assert half_of(rows(1), "second", 0, 9, 9)["text"] == []
 
