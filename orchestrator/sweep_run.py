@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger.recovery import (
@@ -24,7 +23,7 @@ from sweeps.declaration.changes import compare_sweeps
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.sources.content import require_sources
-from sweeps.spec import MEASUREMENTS, Measurement, RunSpec
+from sweeps.spec import Measurement, RunSpec
 from sweeps.store.audit import harmed_part, unsound_result
 from sweeps.store.store import Store
 
@@ -113,8 +112,7 @@ def plan_sweep(sweep: Sweep, store: Store, choice: Choice = EVERYTHING) -> Plan:
 def _with_later_wishes(sweep: Sweep, before: Sweep) -> Sweep:
     """Return a sweep whose file leaves open what is measured with what was asked of it since, as by
     ``depthsweep distance``."""
-    kinds = {*sweep.measurements, *(before.measurements if sweep.usual else ())}
-    return replace(sweep, measurements=tuple(kind for kind in MEASUREMENTS if kind in kinds))
+    return sweep.wanting({*sweep.measurements, *(before.measurements if sweep.usual else ())})
 
 
 def _carry_out(

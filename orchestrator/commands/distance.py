@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
-from dataclasses import replace
 
 import click
 
+from orchestrator.display.output import wrapped
 from orchestrator.ledger.recovery import Choice
 from orchestrator.options import ON_CLUSTER
 from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import Sweep
 from sweeps.reading.measurements import recorded, refusal_of
 from sweeps.reading.text_table import Column, text_table
-from sweeps.spec import MEASUREMENTS, measurements_of
+from sweeps.spec import measurements_of
 from sweeps.store.store import Store
 
 
@@ -36,8 +35,7 @@ def command(name: str, location: str, slots: int | None, address: str | None, as
     store = Store.at(location)
     sweep = store.load_sweep(name)
     store.require_writable()
-    kinds = {*sweep.measurements, "objective_distance"}
-    sweep = replace(sweep, measurements=tuple(kind for kind in MEASUREMENTS if kind in kinds))
+    sweep = sweep.wanting({*sweep.measurements, "objective_distance"})
     console = SweepConsole(as_json)
     choice = Choice(only="objective_distance")
     result = run_sweep(sweep, store, slots, choice, address, console)
@@ -55,7 +53,7 @@ def _lines(store: Store, sweep: Sweep) -> Iterator[str]:
         model, objective = one.run.model.name, one.run.objective.label
         if refusal is not None:
             said = f"cannot be measured: {one.label}: {refusal}"
-            refused += textwrap.wrap(said, 80, subsequent_indent="  ", break_on_hyphens=False)
+            refused += wrapped(said)
         if result is None:
             continue
         low, high = _number(result["low"]), _number(result["high"])

@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 
+from orchestrator.display.output import wrapped
 from orchestrator.display.plan_table import control_name
 from orchestrator.ledger.pace import failures_by_cause, pace
 from orchestrator.ledger.recovery import RESULTS, STATES, Standing, ledger
+from sweeps.declaration.expand import Sweep
 from sweeps.declaration.settings import Setting, control_options, text_of, varied
 from sweeps.errors import UserError
 from sweeps.reading.measurements import refusal_of
@@ -37,54 +39,29 @@ def command(name: str | None, location: str, profile_name: str | None, as_json: 
     """Show how far sweep NAME is; without a name, every sweep of the store."""
     store = Store.at(location).reading()
     names = [name] if name else store.sweep_names()
-    reports = {sweep: _report(store, sweep) for sweep in names}
+    sweeps = {sweep: store.load_sweep(sweep) for sweep in names}
+    reports = {sweep: _report(store, found) for sweep, found in sweeps.items()}
     if as_json:
         strays = [] if name else store.strays()
         page: dict[str, Any] = {
             **reports,
             **({NO_SWEEP: [{"run_id": i} for i in strays]} if strays else {}),
-            MEASUREMENTS: {sweep: _measurements(store, sweep) for sweep in names},
+            MEASUREMENTS: {sweep: _measurements(store, found) for sweep, found in sweeps.items()},
         }
         click.echo(json.dumps(page, indent=1))
         return 0
     if not reports:
         click.echo(f"{location} holds no sweep yet; start one with `depthsweep run`")
     for sweep, runs in reports.items():
-        specs = store.load_sweep(sweep).runs
-        lines = [*_text(sweep, specs, runs), *_measured(store, sweep)]
+        found = sweeps[sweep]
+        lines = [*_text(sweep, found.runs, runs), *_measured(store, found)]
         click.echo("\n".join([*lines, *_live(location, sweep, profile_name)]))
     for line in _strays(store):
         click.echo(line)
     return 0
 
 
-def _measured(store: Store, name: str) -> list[str]:
-    """Return a line on the training-free measurements that a sweep wants, and what ails others."""
-    wanted = store.load_sweep(name).to_measure
-    if not wanted:
-        return []
-    standing = ledger(store)
-    states = {one.work_id: standing(one.work_id).state for one in wanted}
-    done = sum(state in RESULTS for state in states.values())
-    lines = ["", f"measured {done} of {len(wanted)}"]
-    other = Counter(state for state in states.values() if state not in (*RESULTS, "waiting"))
-    if other:
-        lines[1] += f" ({', '.join(f'{other[state]} {state}' for state in STATES if other[state])})"
-    for one in wanted:
-        if (refusal := refusal_of(store, one)) is not None:
-            lines += _wrapped(f"cannot be measured: {one.label}: {refusal}")
-        elif states[one.work_id] == "failed":
-            newest = store.work(one.work_id).newest_attempt() or {}
-            said = f"failed {one.work_id} {one.label}: {_last_line(newest.get('error'))}"
-            lines += _wrapped(said)
-    return lines
-
-
-def _wrapped(line: str) -> list[str]:
-    return textwrap.wrap(line, 80, subsequent_indent="  ", break_on_hyphens=False)
-
-
-def _measurements(store: Store, name: str) -> list[dict[str, Any]]:
+def _measurements(store: Store, sweep: Sweep) -> list[dict[str, Any]]:
     """Return every measurement that a sweep wants: its state, and why it cannot be made."""
     standing = ledger(store)
     return [
@@ -96,8 +73,28 @@ def _measurements(store: Store, name: str) -> list[dict[str, Any]]:
             "state": standing(one.work_id).state,
             "refused": refusal_of(store, one),
         }
-        for one in store.load_sweep(name).to_measure
+        for one in sweep.to_measure
     ]
+
+
+def _measured(store: Store, sweep: Sweep) -> list[str]:
+    """Return a line on the training-free measurements that a sweep wants, and what ails others."""
+    found = _measurements(store, sweep)
+    if not found:
+        return []
+    counts = Counter(one["state"] for one in found)
+    lines = ["", f"measured {sum(counts[state] for state in RESULTS)} of {len(found)}"]
+    other = [state for state in STATES if counts[state] and state not in (*RESULTS, "waiting")]
+    if other:
+        lines[1] += f" ({', '.join(f'{counts[state]} {state}' for state in other)})"
+    for one, said in zip(sweep.to_measure, found, strict=True):
+        if said["refused"] is not None:
+            lines += wrapped(f"cannot be measured: {one.label}: {said['refused']}")
+        elif said["state"] == "failed":
+            newest = store.work(one.work_id).newest_attempt() or {}
+            error = _last_line(newest.get("error"))
+            lines += wrapped(f"failed {one.work_id} {one.label}: {error}")
+    return lines
 
 
 def _live(location: str, sweep: str, profile_name: str | None) -> list[str]:
@@ -126,9 +123,8 @@ def _live(location: str, sweep: str, profile_name: str | None) -> list[str]:
     return ["", *lines]
 
 
-def _report(store: Store, name: str) -> list[dict[str, Any]]:
-    standing = ledger(store)
-    runs = store.load_sweep(name).runs
+def _report(store: Store, sweep: Sweep) -> list[dict[str, Any]]:
+    standing, runs = ledger(store), sweep.runs
     options = control_options()
     settings = [one for one in varied(runs) if one.name not in options]
     return [_describe(store, run, settings, standing) for run in runs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -43,3 +44,8 @@ def emit(frame: pl.DataFrame, form: str | None, output: str | None) -> None:
 def terminal_width() -> int:
     """Columns of the terminal; 80 where there is none, so that output in a file is the same."""
     return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
+
+
+def wrapped(line: str) -> list[str]:
+    """Return a line that may be long in lines of at most 80 columns."""
+    return textwrap.wrap(line, 80, subsequent_indent="  ", break_on_hyphens=False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,10 @@ class Sweep:
     def by_id(self) -> dict[str, RunSpec]:
         return {run.run_id: run for run in self.runs}
 
+    def wanting(self, kinds: Collection[MeasurementKind]) -> Sweep:
+        """Return this sweep with other kinds of measurement, in the order of ``MEASUREMENTS``."""
+        return replace(self, measurements=tuple(kind for kind in MEASUREMENTS if kind in kinds))
+
     @cached_property
     def to_measure(self) -> list[Measurement]:
         """The distinct measurements that it wants."""
@@ -102,9 +106,9 @@ def expand(spec: SweepSpec, source: YamlSource) -> Sweep:
                 )
             first_seen[run.run_id] = block.name, run
             runs.append(run)
-    wanted = tuple(kind for kind in MEASUREMENTS if kind in spec.measurements)
     usual = "measurements" not in spec.model_fields_set
-    return Sweep(spec.name, spec.description, source.text, tuple(runs), wanted, usual)
+    sweep = Sweep(spec.name, spec.description, source.text, tuple(runs), usual=usual)
+    return sweep.wanting(spec.measurements)
 
 
 def _points(spec: SweepSpec, block: Block, where: str) -> Iterator[dict[str, Any]]:

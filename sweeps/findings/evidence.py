@@ -19,7 +19,7 @@ from sweeps.findings.claim_spec import PERSISTENCE, Measure, Range, Where
 from sweeps.findings.estimate import Counted, Estimate, difference, nothing
 from sweeps.findings.persistence import judgements
 from sweeps.findings.reductions import mean_difference, reduce_conditions
-from sweeps.findings.verdicts import EQUIVALENCE, FINDINGS, ONE_BOUND, Persistence
+from sweeps.findings.verdicts import FINDINGS, LEVELS, Persistence
 from sweeps.statistics.associations import rank_association
 from sweeps.statistics.conditions import condition_columns, condition_units, everyone
 from sweeps.statistics.profiles import Profiles
@@ -270,14 +270,10 @@ def count_verdicts(results: list[Persistence], verdict: str) -> Counted:
     return Counted(
         len(results),
         sum(result.verdict == verdict for result in tested),
-        holm([result.p[verdict] / _level(verdict) for result in tested]),
+        holm([result.p[verdict] / LEVELS[verdict] for result in tested]),
         sum(result.verdict in opposite for result in tested),
-        holm([min(result.p[f] / _level(f) for f in opposite) for result in tested]),
+        holm([min(result.p[f] / LEVELS[f] for f in opposite) for result in tested]),
     )
-
-
-def _level(finding: str) -> float:
-    return EQUIVALENCE if finding == "collapses" else ONE_BOUND
 
 
 def holm(shares: list[float]) -> int:

@@ -47,6 +47,7 @@ MOST_SATURATED = 0.5
 LEARNED = 0.2
 # The level of a verdict: of one bound, and of each of the two tests of "near 0".
 ONE_BOUND, EQUIVALENCE = 0.025, 0.05
+LEVELS = {"persists": ONE_BOUND, "reverses": ONE_BOUND, "collapses": EQUIVALENCE}
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,6 @@ class Persistence:
     reference: Mean
     retained: Ratio
     sensitivity: tuple[str, ...]
-
-    def shows(self, finding: str, level_share: float = 1.0) -> bool:
-        """Return whether a finding holds at this share of its level (1 is the verdict itself)."""
-        level = EQUIVALENCE if finding == "collapses" else ONE_BOUND
-        return bool(self.p) and self.p[finding] < level * level_share
 
 
 _NO_MEAN = Mean(np.nan, np.nan, np.nan)
@@ -183,8 +179,5 @@ def _combined(pair: Pair, share: float) -> Mean:
 
 def finding_of(p: dict[str, float]) -> str:
     """Return what p values show, each at its level."""
-    if p["persists"] < ONE_BOUND:
-        return "persists"
-    if p["reverses"] < ONE_BOUND:
-        return "reverses"
-    return "collapses" if p["collapses"] < EQUIVALENCE else "inconclusive"
+    shown = (finding for finding, level in LEVELS.items() if p[finding] < level)
+    return next(shown, "inconclusive")

@@ -95,7 +95,7 @@ def summarise(
     keys = condition_columns(runs)
     by = keys if by is None else list(by)
     order = runs.group_by(by, maintain_order=True).agg(
-        conditions=pl.struct(keys).n_unique().cast(pl.Int64), first=pl.col("run_id").first()
+        conditions=pl.struct(keys).n_unique().cast(pl.Int64)
     )
     counts = profiles.left_out.group_by(by).agg(
         diverged=(pl.col("status") == "diverged").sum().cast(pl.Int64),

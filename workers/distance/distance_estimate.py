@@ -19,12 +19,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.special import stdtrit
 from torch import Tensor
 
-Floats = NDArray[np.float64]
-CONFIDENCE = 0.95
+from sweeps.statistics.intervals import Floats, Mean, row_variance
+
 # A side whose halves agree less is too noisy for a claim.
 RELIABLE = 0.8
 
@@ -97,8 +95,8 @@ def _half_width(products: Products) -> float | None:
     if None in left:
         return None
     values = np.array(left, dtype=np.float64)
-    variance = (groups - 1) / groups * np.square(values - values.mean()).sum()
-    return float(stdtrit(groups - 1, 0.5 + CONFIDENCE / 2) * np.sqrt(variance))
+    error = float(np.sqrt(row_variance(values[:, None])[0]))
+    return Mean(0.0, error, groups - 1.0).interval[1]
 
 
 def reliability(self_products: Floats) -> float:

@@ -30,6 +30,7 @@ from workers.distance.gradient_groups import MOST_BATCHES, GradientGroups, examp
 from workers.distance.row_halves import (
     Half,
     Numbers,
+    Rows,
     characters,
     dealt,
     stretches_of,
@@ -62,6 +63,11 @@ class _Side:
     def data(self) -> DataSource:
         return self.objective.data
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles whose columns it reads."""
+        return DATA_ROLES[(self.texts_of or self.objective).kind]
+
 
 class _Reader:
     """Cuts what a side reads into the arrays of groups.
@@ -70,21 +76,20 @@ class _Reader:
     on is cut as it is, since a part of it may lack a label.
     """
 
-    def __init__(self, side: _Side, run: RunSpec, tokenizer: Any, cache: Path) -> None:
+    def __init__(self, side: _Side, rows: Rows, run: RunSpec, tokenizer: Any, cache: Path) -> None:
         self.side, self.objective = side, build_objective(side.objective)
         self._tokenizer, self._length, self._batch = tokenizer, run.sequence_length, run.batch_size
-        require_declared(side.data)
-        self._rows = load_rows(side.data, DATA_ROLES[(side.texts_of or side.objective).kind])
+        self.rows = rows
         self._arrays: Arrays | None = None
         if self.objective.roles != PLAIN_TEXT:
             with _of_what_is_declared(side.data.label):
                 self._arrays = objective_arrays(self.objective, tokenizer, self._length, cache)
         examples = MOST_BATCHES * run.batch_size
-        self._stretches = stretches_of(self._rows, side.half, run.seed, examples, self._length)
+        self._stretches = stretches_of(self.rows, side.half, run.seed, examples, self._length)
         # Packed text is cut anew; of examples, stretches have as many, but for one.
         packed = self._arrays is None
         self._sizes = [
-            characters(taken(self._rows, numbers)) if packed else 1 for numbers in self._stretches
+            characters(taken(self.rows, numbers)) if packed else 1 for numbers in self._stretches
         ]
 
     def groups(self, count: int) -> list[Arrays]:
@@ -109,7 +114,7 @@ class _Reader:
                 name: array[numbers] if len(array) == whole else array
                 for name, array in self._arrays.items()
             }
-        rows = taken(self._rows, numbers)
+        rows = taken(self.rows, numbers)
         if self.side.texts_of:
             rows = {"text": text_of(rows)}
         return self.objective.tokenise(self._tokenizer, rows, self._length)
@@ -172,7 +177,14 @@ class ObjectiveDistance:
     def _grouped(self) -> list[GradientGroups]:
         """Return the sides in the most groups, up to ``GROUPS``, of which each has a batch."""
         run, tokenizer = self._run, self._pretrained.tokenizer
-        readers = [_Reader(side, run, tokenizer, self._cache) for side in self._sides]
+        readers: list[_Reader] = []
+        for side in self._sides:
+            # Two sides may read the same rows: they are loaded once.
+            alike = (
+                one for one in readers if (one.side.data, one.side.roles) == (side.data, side.roles)
+            )
+            rows = next((one.rows for one in alike), None) or _rows_of(side)
+            readers.append(_Reader(side, rows, run, tokenizer, self._cache))
         why = ""
         for count in range(GROUPS, 1, -1):
             try:
@@ -197,6 +209,11 @@ class ObjectiveDistance:
         return GradientGroups(
             reader.side.name, objective, arrays, self._run, self._pretrained, self._device
         )
+
+
+def _rows_of(side: _Side) -> Rows:
+    require_declared(side.data)
+    return load_rows(side.data, side.roles)
 
 
 class _TooFew(Exception):
