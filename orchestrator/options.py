@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.ledger.sweep_account import Limits
 from sweeps.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,6 +22,69 @@ ON_CLUSTER = click.option(
     envvar="RAY_ADDRESS",
     help="Run on the Ray cluster there (HOST:PORT or auto), not on this machine.",
 )
+
+
+def _seconds(context: click.Context, option: click.Parameter, said: str | None) -> float | None:
+    """Return a time span such as 90, 30m, 12h or 2d in seconds."""
+    del context, option
+    if said is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", said.strip())
+    if found is None or not float(found[1]):
+        raise UserError(f"--time-budget {said}: give a time such as 30m, 12h or 2d")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
+
+
+def _runs_per_gpu(context: click.Context, option: click.Parameter, said: str) -> int | None:
+    del context, option
+    if said == "auto":
+        return None
+    if not (said.isascii() and said.isdecimal() and int(said)):
+        raise UserError(f"--runs-per-gpu {said}: give auto, or how many may share a GPU at most")
+    return int(said)
+
+
+_LIMITS = (
+    click.option(
+        "--max-concurrent", type=click.IntRange(min=1), help="Runs side by side (default: all)."
+    ),
+    click.option(
+        "--max-gpus",
+        type=click.IntRange(min=1),
+        help="GPUs held at a time, or CPUs where there are none (default: all).",
+    ),
+    click.option(
+        "--runs-per-gpu",
+        default="auto",
+        callback=_runs_per_gpu,
+        help="Small runs that may share a GPU at most: auto or a number.",
+    ),
+    click.option(
+        "--time-budget",
+        callback=_seconds,
+        help="Stop after so long (30m, 12h, 2d), with checkpoints.",
+    ),
+)
+
+
+def limited(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that limit what a sweep takes; it is called with ``limits``."""
+
+    @functools.wraps(command)
+    def with_limits(
+        *arguments: Any,
+        max_concurrent: int | None,
+        max_gpus: int | None,
+        runs_per_gpu: int | None,
+        time_budget: float | None,
+        **others: Any,
+    ) -> Any:
+        limits = Limits(max_concurrent, max_gpus, runs_per_gpu, time_budget)
+        return command(*arguments, limits=limits, **others)
+
+    for option in reversed(_LIMITS):
+        with_limits = option(with_limits)
+    return with_limits
 
 
 def moment(at: str) -> At:

@@ -7,7 +7,7 @@ became of each run. Whoever wants to know more meanwhile gives a ``Listener``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger.recovery import (
@@ -18,19 +18,24 @@ from orchestrator.ledger.recovery import (
     decide_measurements,
     ledger,
 )
-from orchestrator.ledger.sweep_account import Listener, Plan, Room, SweepResult
+from orchestrator.ledger.sweep_account import (
+    NO_LIMITS,
+    Limits,
+    Listener,
+    Plan,
+    Room,
+    SweepResult,
+)
 from sweeps.declaration.changes import compare_sweeps
 from sweeps.declaration.expand import Sweep
+from sweeps.declaration.settings import varied
 from sweeps.errors import UserError
 from sweeps.sources.content import require_sources
-from sweeps.spec import Measurement, RunSpec
 from sweeps.store.audit import harmed_part, unsound_result
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
-    from orchestrator.sizing.estimates import Measured
-    from orchestrator.sizing.placement import ClusterNode, Placement
-    from orchestrator.tuning.trials import Offer
+    from orchestrator.tuning.cluster_view import OwnCluster, SharedCluster, View
 
 
 SILENT = Listener()
@@ -39,17 +44,16 @@ SILENT = Listener()
 def run_sweep(
     sweep: Sweep,
     store: Store,
-    slots: int | None = None,
     choice: Choice = EVERYTHING,
     address: str | None = None,
+    limits: Limits = NO_LIMITS,
     listener: Listener = SILENT,
 ) -> SweepResult:
     """Run and measure what is left of a sweep, of what ``choice`` admits, and return what became
     of it.
 
-    ``slots`` limits how many run side by side. ``address`` is of the Ray cluster to run on; None or
-    ``local`` starts a Ray for this process. Raises UserError where a run does not fit or no cluster
-    answers, before anything is started.
+    ``address`` is of the Ray cluster to run on; None or ``local`` starts a Ray for this process.
+    Raises UserError where a run does not fit or no cluster answers, before anything is started.
     """
     plan = plan_sweep(sweep, store, choice)
     listener.planned(plan)
@@ -59,7 +63,7 @@ def run_sweep(
         store.work(work_id).forget_results()
     result = SweepResult(sweep.name, len(plan.actions) - len(plan.to_run))
     if plan.to_run or plan.to_measure:
-        _carry_out(plan, slots, address, listener, result)
+        _carry_out(plan, address, limits, listener, result)
     result.unsound = _unsound(plan, result)
     result.refused = _refused(plan, result)
     return result
@@ -116,43 +120,84 @@ def _with_later_wishes(sweep: Sweep, before: Sweep) -> Sweep:
 
 
 def _carry_out(
-    plan: Plan, slots: int | None, address: str | None, listener: Listener, result: SweepResult
+    plan: Plan, address: str | None, limits: Limits, listener: Listener, result: SweepResult
 ) -> None:
-    from orchestrator.sizing.estimates import measure
-    from orchestrator.sizing.placement import slots_of
+    from orchestrator.connection.store_watch import StoreWatch
+    from orchestrator.sizing.estimates import RUNS_PER_GPU, measure
+    from orchestrator.tuning.admission import Admission, Event, Hearing
     from orchestrator.tuning.interruption import Interruption
+    from orchestrator.tuning.requests import Requests, Works
     from orchestrator.tuning.trainable import RunTrainable
     from orchestrator.tuning.tune_sweep import run_all
 
-    measured = measure(plan.store, plan.sweep.runs)
     running: set[str] = set()
+    store_id = plan.store.identify()
+    requests = Requests(
+        Works(
+            plan.to_run,
+            plan.to_measure,
+            plan.store.location,
+            store_id,
+            measure(plan.store, plan.sweep.runs),
+            limits.runs_per_gpu or RUNS_PER_GPU,
+            limits.most_gpus,
+        )
+    )
 
-    def note(run_id: str, kind: str, report: dict[str, Any]) -> None:
-        _note(result, running, run_id, kind, report)
-        listener.event(run_id, kind, report)
+    def note(event: Event) -> None:
+        _note(result, running, event.run_id, event.kind, event.report)
+        listener.event(event.run_id, event.kind, event.report)
 
     with contextlib.ExitStack() as until_done:
-        offers, placement, living = until_done.enter_context(
-            _ray(plan, slots, address, listener, measured)
+        cluster, view, own = until_done.enter_context(_ray(plan, store_id, address, listener))
+        waiting = requests.fit(view.nodes)
+        assert waiting is not None
+        assert requests.placement is not None
+        listener.starting(plan, Room(requests.placement, view.nodes, address))
+        admission = Admission(
+            requests,
+            waiting,
+            cluster,
+            limits,
+            Hearing(note, listener.notice),
+            _settings_of(plan),
+            until_done.enter_context(contextlib.closing(StoreWatch(plan.store))).away,
         )
         until_done.enter_context(listener.running())
         interruption = until_done.enter_context(Interruption())
         try:
-            run_all(
-                RunTrainable,
-                offers,
-                lambda: slots_of(living(), placement, slots),
-                placement.holds,
-                lambda event: note(event.run_id, event.kind, event.report),
-            )
+            result.grid = run_all(RunTrainable, admission, reuse=own and requests.all_alike)
         except KeyboardInterrupt:
             result.interrupted = interruption.code
         except Exception:
-            living()  # says so where the cause is that Ray itself is gone
+            cluster.look()  # says so where the cause is that Ray itself is gone
             raise
+        result.stopped = admission.stopped
     _account_for_the_rest(plan, running, result)
     if {"cancelled", "not started"} & {*result.ended.values(), *result.measured.values()}:
-        result.interrupted = interruption.code
+        result.interrupted = result.interrupted or (None if result.stopped else interruption.code)
+
+
+def _settings_of(plan: Plan) -> Callable[[str], Mapping[str, Any]]:
+    """Return what the config of a run's trial shows: model, objective, control, seed, and the
+    settings that the sweep varies beside them."""
+    by_id = plan.sweep.by_id
+    varies = varied(plan.sweep.runs)
+    measurements = {one.work_id: one.label for one in plan.to_measure}
+
+    def settings(work_id: str) -> Mapping[str, Any]:
+        run = by_id.get(work_id)
+        if run is None:
+            return {"measurement": measurements[work_id]}
+        shown = {
+            "model": run.model.name,
+            "objective": run.objective.label,
+            "control": run.control.kind,
+            "seed": run.seed,
+        }
+        return {**shown, **{one.name: one.value(run) for one in varies}}
+
+    return settings
 
 
 def _account_for_the_rest(plan: Plan, running: set[str], result: SweepResult) -> None:
@@ -182,7 +227,7 @@ def _note(
         result.resumed[run_id] = report["resumed_from"]
     if kind == "started":
         running.add(run_id)
-    elif kind in ("lost", "preempted"):
+    elif kind in ("lost", "preempted", "again"):
         running.discard(run_id)
     elif kind == "ended":
         running.discard(run_id)
@@ -195,113 +240,27 @@ def _note(
 
 @contextlib.contextmanager
 def _ray(
-    plan: Plan, slots: int | None, address: str | None, listener: Listener, measured: Measured
-) -> Iterator[tuple[list[Offer], Placement, Callable[[], Sequence[ClusterNode]]]]:
-    """Yield what is offered, what a slot is, and who says which nodes live."""
+    plan: Plan, store_id: str, address: str | None, listener: Listener
+) -> Iterator[tuple[OwnCluster | SharedCluster, View, bool]]:
+    """Yield the cluster, what there is of it, and whether it is this process's own."""
     from orchestrator.connection.nodes import (
-        cluster_nodes,
         connected_ray,
+        cpu_count,
+        gpu_bytes,
+        gpu_count,
         local_ray,
         own_nodes,
-        require_workers,
     )
-    from orchestrator.connection.store_probe import require_store_on
-    from orchestrator.sizing.placement import place_on
+    from orchestrator.tuning.cluster_view import OwnCluster, SharedCluster
 
     if address in (None, "", "local"):
-        placement, gpu_bytes = _here(slots)
-        offers = _everything(plan, placement, gpu_bytes, measured)
-        with local_ray(placement):
-            listener.starting(plan, Room(placement))
-            yield offers, placement, own_nodes
+        cpus, gpus = cpu_count(), gpu_count()
+        size = gpu_bytes() if gpus else None
+        with local_ray(cpus, gpus):
+            here = OwnCluster(own_nodes, size)
+            yield here, here.look(), True
         return
     assert address is not None
     with connected_ray(address):
-        found = cluster_nodes()
-        placement, gpu_bytes = place_on(found, slots), require_workers(found)
-        require_store_on([node.name for node in found], plan.store.location, plan.sweep.name)
-        offers = _everything(plan, placement, gpu_bytes, measured)
-        listener.starting(plan, Room(placement, address, len(found)))
-        yield offers, placement, cluster_nodes
-
-
-def _here(slots: int | None) -> tuple[Placement, float | None]:
-    """Return the placement on this machine, and the bytes of its smallest GPU."""
-    from orchestrator.connection.nodes import cpu_count, gpu_bytes, gpu_count
-    from orchestrator.sizing.placement import Machine, place
-
-    machine = Machine(cpu_count(), gpu_count())
-    return place(machine, slots), gpu_bytes() if machine.gpus else None
-
-
-def _everything(
-    plan: Plan, placement: Placement, gpu_bytes: float | None, measured: Measured
-) -> list[Offer]:
-    """Return the runs as they are offered, then the measurements."""
-    runs = _offers(plan.to_run, plan.store, placement, gpu_bytes, measured)
-    return runs + _measurement_offers(plan.to_measure, plan.store, placement)
-
-
-def _measurement_offers(
-    to_measure: list[Measurement], store: Store, placement: Placement
-) -> list[Offer]:
-    """Return measurements as they are offered: one rank on one slot each."""
-    from orchestrator.policy.next_start import Waiting
-    from orchestrator.policy.occupancy import Demand
-    from orchestrator.sizing.estimates import measuring_seconds
-    from orchestrator.tuning.trials import Offer
-    from workers.ranks.rank_process import Job
-
-    return [
-        Offer(
-            Waiting(one.work_id, Demand(), measuring_seconds(one)),
-            {
-                "run_id": one.work_id,
-                "job": Job(
-                    one.model_dump_json(),
-                    store.location,
-                    threads=placement.threads,
-                    body="workers.rank_run:measure_rank",
-                ),
-                "fresh": bool(placement.gpus),
-            },
-        )
-        for one in to_measure
-    ]
-
-
-def _offers(
-    to_run: list[RunSpec],
-    store: Store,
-    placement: Placement,
-    gpu_bytes: float | None,
-    measured: Measured,
-) -> list[Offer]:
-    """Return runs as they are offered; UserError where one does not fit.
-
-    A run on a GPU gets fresh processes, as does one of DeepSpeed: what one leaves on a device or in
-    memory, the next would find. On CPUs a process runs one after another, warm.
-    """
-    from orchestrator.policy.occupancy import UNITS
-    from orchestrator.sizing.estimates import line_up
-    from orchestrator.sizing.placement import rank_processes
-    from orchestrator.tuning.trials import Offer
-    from workers.ranks.rank_process import Job
-
-    lined = line_up(to_run, placement.slots, gpu_bytes, measured)
-    return [
-        Offer(
-            waiting,
-            {
-                "run_id": run.run_id,
-                "job": Job(
-                    run.model_dump_json(),
-                    store.location,
-                    threads=max(1, int(placement.threads * share)),
-                ),
-                "fresh": bool(placement.gpus or rank_processes(run, placement.slots)),
-            },
-        )
-        for waiting, run in lined
-        for share in [waiting.demand.units / UNITS]
-    ]
+        there = SharedCluster(plan.store.location, store_id)
+        yield there, there.first_look(listener.notice), False

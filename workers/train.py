@@ -52,6 +52,7 @@ def train(
         resumed = load_checkpoint(folder, engine, ranks)
         writer = _writer(run, folder, attempt, parts, resumed, device)
         status: Status = "finished"
+        rate = probed = None
         step, loss, stop = resumed, None, ranks.agreed_cause(notice, device)
         while step < run.steps and not stop:
             step += 1
@@ -69,6 +70,7 @@ def train(
                 writer.add("profiles", step, measured.rows)
                 writer.add("jackknife", step, measured.jackknife)
                 _say_incomparable(attempt, step, measured)
+                probed = measured.summary(step) if ranks.leads else None
                 finite = ranks.agree(measured.finite)
             if not finite:
                 status = "diverged"
@@ -79,13 +81,13 @@ def train(
                 save_checkpoint(folder, step, engine, attempt.require_ownership, writer)
                 attempt.log("checkpoint", step=step, loss=loss)
             if not stop:
-                yield Progress(step, run.steps, loss, None, resumed)
+                yield Progress(step, run.steps, loss, None, resumed, rate, probed)
         if not stop:
             writer.finish(status, step)
             if ranks.leads and not run.execution.keep_checkpoint:
                 folder.forget_checkpoints()
         attempt.end(stop or status)
-        yield Progress(step, run.steps, loss, stop or status, resumed)
+        yield Progress(step, run.steps, loss, stop or status, resumed, rate, probed)
 
 
 def _writer(

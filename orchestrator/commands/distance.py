@@ -8,7 +8,8 @@ import click
 
 from orchestrator.display.output import wrapped
 from orchestrator.ledger.recovery import Choice
-from orchestrator.options import ON_CLUSTER
+from orchestrator.ledger.sweep_account import Limits
+from orchestrator.options import ON_CLUSTER, limited
 from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import Sweep
 from sweeps.reading.measurements import recorded, refusal_of
@@ -20,10 +21,10 @@ from sweeps.store.store import Store
 @click.command()
 @click.argument("name")
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
-@click.option("--slots", type=click.IntRange(min=1), help="Side by side (default: all).")
+@limited
 @ON_CLUSTER
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def command(name: str, location: str, slots: int | None, address: str | None, as_json: bool) -> int:
+def command(name: str, location: str, limits: Limits, address: str | None, as_json: bool) -> int:
     """Measure the objective distance of every model and objective of sweep NAME.
 
     It needs no training: 1 less the cosine, block by block, between the gradients of the
@@ -38,7 +39,7 @@ def command(name: str, location: str, slots: int | None, address: str | None, as
     sweep = sweep.wanting({*sweep.measurements, "objective_distance"})
     console = SweepConsole(as_json)
     choice = Choice(only="objective_distance")
-    result = run_sweep(sweep, store, slots, choice, address, console)
+    result = run_sweep(sweep, store, choice, address, limits, console)
     console.ended(result)
     if not as_json:
         click.echo("\n".join(_lines(store.reading(), sweep)))

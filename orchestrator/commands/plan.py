@@ -136,8 +136,7 @@ def _simulated(
     measured = NOTHING_MEASURED
     if location is not None:
         measured = measure(Store.at(location), sweep.runs)
-    lined = line_up(left, pool.count, pool.gib * GIB, measured)
-    waiting = [one for one, _ in lined]
+    waiting = [one.waiting for one in line_up(left, {pool.gib * GIB: pool.count}, measured)]
     known = sum(1 for run in left if measured.seconds(run) is not None)
     return simulate_runs(waiting, pool.nodes, weights_for(waiting, pool.nodes)), known
 

@@ -6,7 +6,8 @@ import click
 
 from orchestrator.display.actions_text import print_actions
 from orchestrator.ledger.recovery import Choice, decide, decide_measurements, ledger
-from orchestrator.options import ON_CLUSTER
+from orchestrator.ledger.sweep_account import Limits
+from orchestrator.options import ON_CLUSTER, limited
 from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError, closest
@@ -26,7 +27,7 @@ STATES = ("failed", "diverged", "cancelled", "preempted", "lost", "waiting")
 )
 @click.option("--force", is_flag=True, help="Also make again what has a result (with --only ID).")
 @click.option("--dry-run", is_flag=True, help="Say what would happen to each run; start nothing.")
-@click.option("--slots", type=click.IntRange(min=1), help="Runs side by side (default: all).")
+@limited
 @ON_CLUSTER
 @click.option("--cluster", "profile_name", help="Submit to a cluster: a profile or .yaml file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -36,7 +37,7 @@ def command(
     only: str | None,
     force: bool,
     dry_run: bool,
-    slots: int | None,
+    limits: Limits,
     address: str | None,
     profile_name: str | None,
     as_json: bool,
@@ -60,20 +61,24 @@ def command(
         print_actions(decide(sweep.runs, standing, choice), measures, as_json)
         return 0
     if profile_name is not None:
-        if slots is not None:
-            raise UserError("--slots is for runs on this machine; a cluster takes what fits")
-        return _submit(sweep, location, profile_name, only, force, as_json)
+        return _submit(sweep, location, profile_name, only, force, limits, as_json)
     store.require_writable()
     from orchestrator.display.sweep_console import SweepConsole
 
     console = SweepConsole(as_json)
-    result = run_sweep(sweep, store, slots, choice, address, console)
+    result = run_sweep(sweep, store, choice, address, limits, console)
     console.ended(result)
     return result.exit_code
 
 
 def _submit(
-    sweep: Sweep, location: str, profile_name: str, only: str | None, force: bool, as_json: bool
+    sweep: Sweep,
+    location: str,
+    profile_name: str,
+    only: str | None,
+    force: bool,
+    limits: Limits,
+    as_json: bool,
 ) -> int:
     """Give what is left of a sweep to a cluster, as the store has it."""
     from cluster.library import read_profile
@@ -92,7 +97,7 @@ def _submit(
     request = Request(
         sweep,
         None,
-        ["resume", sweep.name, *chosen],
+        ["resume", sweep.name, *chosen, *limits.as_words()],
         absolute_store(location),
         profile_name,
         read_profile(profile_name),

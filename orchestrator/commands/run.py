@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from orchestrator.options import ON_CLUSTER
+from orchestrator.ledger.sweep_account import Limits
+from orchestrator.options import ON_CLUSTER, limited
 from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import read_sweep
 from sweeps.store.store import Store
@@ -16,11 +17,11 @@ from sweeps.store.sweep_records import keep_claims
 @click.command("run")
 @click.argument("sweep_file")
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
-@click.option("--slots", type=click.IntRange(min=1), help="Runs side by side (default: all).")
+@limited
 @ON_CLUSTER
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
-    sweep_file: str, location: str, slots: int | None, address: str | None, as_json: bool
+    sweep_file: str, location: str, limits: Limits, address: str | None, as_json: bool
 ) -> int:
     """Run SWEEP_FILE. Finished runs are skipped, the rest continue from their checkpoints."""
     from orchestrator.display.sweep_console import SweepConsole
@@ -30,6 +31,6 @@ def command(
     store.require_writable()
     keep_claims(store, sweep.name, Path(sweep_file))
     console = SweepConsole(as_json)
-    result = run_sweep(sweep, store, slots, address=address, listener=console)
+    result = run_sweep(sweep, store, address=address, limits=limits, listener=console)
     console.ended(result)
     return result.exit_code

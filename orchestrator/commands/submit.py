@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from orchestrator.ledger.sweep_account import Limits
+from orchestrator.options import limited
 from sweeps.declaration.expand import read_sweep
 
 
@@ -13,9 +15,12 @@ from sweeps.declaration.expand import read_sweep
 @click.argument("sweep_file")
 @click.option("--cluster", "profile_name", required=True, help="Profile: a name or a .yaml file.")
 @click.option("--store", required=True, help="Results: a URL, or a path every node shares.")
+@limited
 @click.option("-f", "--follow", is_flag=True, help="Show what the job says until it ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print the submission as JSON.")
-def command(sweep_file: str, profile_name: str, store: str, follow: bool, as_json: bool) -> int:
+def command(
+    sweep_file: str, profile_name: str, store: str, limits: Limits, follow: bool, as_json: bool
+) -> int:
     """Submit SWEEP_FILE to a cluster. The same submit again attaches, or goes on with the rest."""
     from cluster.library import read_profile
     from orchestrator.jobs.submission import Request, absolute_store
@@ -26,7 +31,7 @@ def command(sweep_file: str, profile_name: str, store: str, follow: bool, as_jso
     request = Request(
         sweep,
         path,
-        ["run", path.name],
+        ["run", path.name, *limits.as_words()],
         absolute_store(store),
         profile_name,
         read_profile(profile_name),

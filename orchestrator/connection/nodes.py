@@ -9,27 +9,26 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.connection.ray_environment import ray
-from orchestrator.sizing.placement import ClusterNode, Placement
+from orchestrator.sizing.placement import Node
 from sweeps.errors import UserError
 
 OBJECT_STORE_BYTES = 200_000_000
 # A cluster that does not accept a connection for so long is not there; Ray itself tries minutes.
 ANSWER_SECONDS = 5.0
-PROBE_SECONDS = 120.0
 
 
 @contextlib.contextmanager
-def local_ray(placement: Placement) -> Iterator[None]:
+def local_ray(cpus: int, gpus: int = 0) -> Iterator[None]:
     """Start an embedded Ray of this process's own and stop it at the end."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     ray.init(
         address="local",
-        num_cpus=placement.slots * placement.cpus,
-        num_gpus=placement.slots * placement.gpus,
+        num_cpus=cpus,
+        num_gpus=gpus,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -91,13 +90,20 @@ def _no_cluster(address: str, error: Exception) -> UserError:
     )
 
 
-def cluster_nodes() -> list[ClusterNode]:
-    """Return the live nodes of the connected cluster with all they have, taken or free."""
+def cluster_nodes() -> list[Node]:
+    """Return the live nodes of the connected cluster, with what nobody holds of them now."""
+    from ray._private.state import available_resources_per_node
+
+    free = available_resources_per_node()
     return [
-        ClusterNode(
+        Node(
             name=node["NodeID"],
             cpus=int(node["Resources"].get("CPU", 0)),
             gpus=int(node["Resources"].get("GPU", 0)),
+            free_cpus=free.get(node["NodeID"], {}).get("CPU", 0.0),
+            free_gpus=free.get(node["NodeID"], {}).get("GPU", 0.0),
+            memory=node["Resources"].get("memory", 0.0),
+            group=node.get("Labels", {}).get("ray.io/node-group", ""),
         )
         for node in ray.nodes()
         if node["Alive"]
@@ -108,7 +114,7 @@ class RayDied(RuntimeError):
     """The Ray that this process started is not there any more."""
 
 
-def own_nodes() -> list[ClusterNode]:
+def own_nodes() -> list[Node]:
     """Return the node of ``local_ray``; raises RayDied where it is gone, since none will come."""
     nodes = cluster_nodes()
     if not nodes:
@@ -117,54 +123,6 @@ def own_nodes() -> list[ClusterNode]:
             " done is kept, and the same command goes on from there"
         )
     return nodes
-
-
-def require_workers(nodes: list[ClusterNode]) -> float | None:
-    """Return the bytes of the smallest GPU of the cluster, as its nodes say; None where none does.
-
-    Raises UserError for a node whose workers cannot import this package.
-    """
-    from ray.exceptions import GetTimeoutError, RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    # By value, so that a worker without the package can still say so.
-    probe = ray.remote(num_cpus=0, max_retries=0)(_probe())
-    asked = {
-        node.name: probe.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node.name, soft=False)
-        ).remote()
-        for node in nodes
-    }
-    sizes = []
-    for name, reference in asked.items():
-        try:
-            missing, size = ray.get(reference, timeout=PROBE_SECONDS)
-        except (RayError, GetTimeoutError) as error:
-            detail = " ".join(str(error).split())[-300:]
-            raise UserError(f"node {name[:12]} of the cluster runs no task: {detail}") from error
-        if missing:
-            raise UserError(
-                f"workers on node {name[:12]} cannot import depthsweep ({missing}): install it on"
-                " every node, or submit the sweep with its working directory"
-            )
-        sizes += [size] if size else []
-    return min(sizes, default=None)
-
-
-def _probe() -> Callable[[], tuple[str | None, float | None]]:
-    def probe() -> tuple[str | None, float | None]:
-        import importlib
-
-        try:
-            for name in ("orchestrator.tuning.trainable", "workers.train"):
-                importlib.import_module(name)
-        except ImportError as error:
-            return str(error), None
-        from orchestrator.connection.nodes import gpu_bytes
-
-        return None, gpu_bytes()
-
-    return probe
 
 
 def gpu_count() -> int:

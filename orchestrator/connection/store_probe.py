@@ -1,58 +1,94 @@
-"""Can every node of a cluster read and write the store? Asked before any run takes a GPU."""
+"""Can a node carry out runs: has it the code, does it see the store? Asked before it gets one.
+
+Asked of the nodes there are when a sweep starts, and of each that joins, by a task on it that
+nobody waits for.
+"""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.connection.ray_environment import ray
-from sweeps.errors import UserError
-from sweeps.files.whole_files import write_text
-from sweeps.store.store import Store
 
 PROBE_SECONDS = 120.0
 
 
-def complaint(location: str, sweep: str) -> str | None:
-    """Return what is wrong with the store as this process sees it, or None.
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a node says of itself: what is wrong with it, or None, and the bytes of its smallest
+    GPU, or None where it has none or does not say."""
 
-    The sweep was recorded by the driver, so a node that does not see the record has another folder
-    of the same name.
-    """
-    try:
-        store = Store.at(location)
-        folder = store.sweep_folder(sweep)
-        if not (folder / "resolved.json").is_file():
-            shared = "a path that every node shares, or a URL such as s3://bucket/prefix"
-            return f"it is not the store that the driver sees; give {shared}"
-        probe = folder / f".probe-{uuid.uuid4().hex}"
-        write_text(probe, "can this node write?\n")
-        probe.unlink()
-    except (OSError, UserError) as error:
-        return f"it cannot be written there: {' '.join(str(error).split())}"
-    return None
+    wrong: str | None
+    gpu_bytes: float | None = None
 
 
-def require_store_on(nodes: Sequence[str], location: str, sweep: str) -> None:
-    """Raise UserError unless a task on each node (by node id) can use the store.
+class NodeProbes:
+    """Asks nodes, each once; what they answered stays known while they are there."""
 
-    Needs a connected Ray, and the sweep recorded in the store.
-    """
-    from ray.exceptions import GetTimeoutError, RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    def __init__(self, location: str, store_id: str) -> None:
+        self._task = ray.remote(num_cpus=0, max_retries=0)(_probe())
+        self._store = (location, store_id)
+        self._asked: dict[str, tuple[Any, float]] = {}
+        self.facts: dict[str, NodeFacts] = {}
 
-    probe = ray.remote(num_cpus=0, max_retries=0)(complaint)
-    asked = {
-        node: probe.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-        ).remote(location, sweep)
-        for node in nodes
-    }
-    for node, reference in asked.items():
+    def follow(self, nodes: Collection[str]) -> list[str]:
+        """Ask nodes (by node id) that are new, take in what others answered without waiting for
+        it, and return those of which something new is known."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        for gone in [name for name in {*self.facts, *self._asked} if name not in nodes]:
+            self.facts.pop(gone, None)
+            self._asked.pop(gone, None)
+        for name in nodes:
+            if name not in self.facts and name not in self._asked:
+                here = NodeAffinitySchedulingStrategy(name, soft=False)
+                asked = self._task.options(scheduling_strategy=here).remote(*self._store)
+                self._asked[name] = (asked, time.monotonic())
+        return [name for name in list(self._asked) if self._take_in(name)]
+
+    def wait(self, nodes: Collection[str]) -> None:
+        """Return once all of some nodes have answered, or have had long enough for it."""
+        until = time.monotonic() + PROBE_SECONDS
+        while set(nodes) - set(self.facts) and time.monotonic() < until + 1:
+            self.follow(nodes)
+            time.sleep(0.05)
+
+    def _take_in(self, name: str) -> bool:
+        reference, since = self._asked[name]
+        ready = bool(ray.wait([reference], timeout=0)[0])
+        if not ready and time.monotonic() - since < PROBE_SECONDS:
+            return False
+        self.facts[name] = self._answer(reference) if ready else NodeFacts("it runs no task")
+        del self._asked[name]
+        return True
+
+    def _answer(self, reference: Any) -> NodeFacts:
         try:
-            wrong = ray.get(reference, timeout=PROBE_SECONDS)
-        except (RayError, GetTimeoutError) as error:
-            detail = " ".join(str(error).split())[-300:]
-            raise UserError(f"node {node[:12]} of the cluster runs no task: {detail}") from error
-        if wrong:
-            raise UserError(f"--store {location}: on node {node[:12]} of the cluster {wrong}")
+            wrong, gpu_bytes = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            return NodeFacts(f"it runs no task: {' '.join(str(error).split())[-300:]}")
+        return NodeFacts(wrong, gpu_bytes)
+
+
+def _probe() -> Callable[[str, str], tuple[str | None, float | None]]:
+    # By value, so that a node without the package can still say so.
+    def probe(location: str, store_id: str) -> tuple[str | None, float | None]:
+        import importlib
+
+        try:
+            for name in ("orchestrator.tuning.trainable", "workers.train"):
+                importlib.import_module(name)
+        except ImportError as error:
+            return (
+                f"it cannot import depthsweep ({error}): install it on every node, or submit the"
+                " sweep with its working directory"
+            ), None
+        from orchestrator.connection.nodes import gpu_bytes
+        from sweeps.store.store import Store
+
+        return Store.at(location).complaint(store_id), gpu_bytes()
+
+    return probe

@@ -50,12 +50,11 @@ class SweepConsole(Listener):
         )
         self._display = Display(self._board, self._console)
         if room.address is not None:
-            where = f"  on the Ray cluster at {room.address}: {room.nodes} nodes"
+            where = f"  on the Ray cluster at {room.address}: {len(room.nodes)} nodes"
             self._console.print(where, markup=False)
-        side = f"on {room.placement.slots} GPUs"
+        side = f"on {room.size} GPUs"
         if not room.placement.gpus:
-            waiting = len(plan.to_run) + len(plan.to_measure)
-            side = f"{min(room.placement.slots, waiting)} side by side"
+            side = f"{min(room.size, len(plan.to_run) + len(plan.to_measure))} side by side"
         said = [f"{len(plan.to_run)} to run"] if plan.to_run else []
         said += [f"{len(plan.to_measure)} to measure"] if plan.to_measure else []
         self._console.print(f"  {', '.join(said)}, {side}")
@@ -69,6 +68,10 @@ class SweepConsole(Listener):
     def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
         """Show what is new of a run or measurement."""
         self._display.event(run_id, kind, report)
+
+    def notice(self, text: str) -> None:
+        """Say what a person should know, among the lines of runs."""
+        self._console.print(f"  {text}", markup=False, soft_wrap=True)
 
     def ended(self, result: SweepResult) -> None:
         """Say what became of the runs."""

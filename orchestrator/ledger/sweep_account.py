@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.ledger.recovery import Action, MeasureAction
-from orchestrator.sizing.placement import Placement
+from orchestrator.sizing.placement import Node, Placement
 from sweeps.declaration.changes import Changes
 from sweeps.declaration.expand import Sweep
 from sweeps.spec import Measurement, RunSpec, is_measurement
@@ -47,12 +47,44 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a user allows a sweep: runs side by side, GPUs (or CPUs, where there are none) held
+    together, runs on one GPU, and seconds in all; None for what is not limited."""
+
+    most: int | None = None
+    most_gpus: int | None = None
+    runs_per_gpu: int | None = None
+    seconds: float | None = None
+
+    def as_words(self) -> list[str]:
+        """Return them as the command line of another process says them."""
+        said = {
+            "--max-concurrent": self.most,
+            "--max-gpus": self.most_gpus,
+            "--runs-per-gpu": self.runs_per_gpu,
+            "--time-budget": self.seconds,
+        }
+        return [
+            word for name, value in said.items() if value is not None for word in (name, str(value))
+        ]
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
 class Room:
-    """Where runs will be started: slots side by side, and the nodes of a cluster at an address."""
+    """Where runs will be started: what a run holds, and the nodes there are, of a cluster at an
+    address."""
 
     placement: Placement
+    nodes: Sequence[Node]
     address: str | None = None
-    nodes: int = 1
+
+    @property
+    def size(self) -> int:
+        """GPUs, or CPUs where there are none."""
+        return sum(self.placement.size_of(node) for node in self.nodes)
 
 
 class Listener:
@@ -67,6 +99,9 @@ class Listener:
     def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
         """Take in an event of a run or measurement, by its id; see
         ``orchestrator.tuning.admission.Event``."""
+
+    def notice(self, text: str) -> None:
+        """Take in what a person should know: what is waited for, a node that is set aside."""
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -85,7 +120,9 @@ class SweepResult:
     that was edited meanwhile. ``unsound`` has what is wrong with runs that are said to have a
     result and whose files are not what their record says, of this time or an earlier one.
     ``measured`` has a status for each measurement that was started, by its id, and is no part of
-    ``ended``; what is said of errors and mistakes is said of them, too.
+    ``ended``; what is said of errors and mistakes is said of them, too. ``stopped`` is why the sweep
+    ended before its runs: runs in a row that failed alike, or its time. ``grid`` is Tune's
+    ``ResultGrid``, a row a run that was started; None where none was.
     """
 
     sweep: str
@@ -99,6 +136,8 @@ class SweepResult:
     interrupted: int | None = None
     measured: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    stopped: str | None = None
+    grid: Any = None
 
     def status_of(self, work_id: str) -> dict[str, str]:
         """Return where the status of a run, or of a measurement, is kept."""
@@ -110,6 +149,8 @@ class SweepResult:
         of the user's stands in the way; 130 interrupted, 143 terminated."""
         if self.interrupted is not None:
             return self.interrupted
+        if self.stopped is not None:
+            return 1
         statuses = {**self.ended, **self.measured}
         failed = {work_id for work_id, status in statuses.items() if status == "failed"}
         if self.unsound or failed - self.mistakes:

@@ -30,13 +30,23 @@ class Waiting:
     """A run in line: what it holds, and for how many seconds it is expected to.
 
     ``opens`` marks one that others wait for, such as the first of its model: it goes before all
-    that do not.
+    that do not. ``barred`` are the nodes that it must not go to: they are too small for it, or it
+    has failed there.
     """
 
     run_id: str
     demand: Demand
     seconds: float
     opens: bool = False
+    barred: frozenset[str] = frozenset()
+
+    @property
+    def kind(self) -> Kind:
+        """What is the same of runs of which the longest goes first."""
+        return (self.opens, self.demand, self.barred)
+
+
+Kind = tuple[bool, Demand, frozenset[str]]
 
 
 class Line:
@@ -50,24 +60,24 @@ class Line:
         self, runs: Iterable[Waiting] = (), weights: Mapping[Demand, float] = NO_WEIGHTS
     ) -> None:
         self.weights = weights
-        self._by_demand: dict[tuple[bool, Demand], list[Waiting]] = {}
+        self._by_kind: dict[Kind, list[Waiting]] = {}
         for run in runs:
-            self._by_demand.setdefault((run.opens, run.demand), []).append(run)
-        for queue in self._by_demand.values():
+            self._by_kind.setdefault(run.kind, []).append(run)
+        for queue in self._by_kind.values():
             queue.sort(key=_LENGTH)
 
     def __len__(self) -> int:
-        return sum(len(queue) for queue in self._by_demand.values())
+        return sum(len(queue) for queue in self._by_kind.values())
 
     def __iter__(self) -> Iterator[Waiting]:
-        return (run for queue in self._by_demand.values() for run in queue)
+        return (run for queue in self._by_kind.values() for run in queue)
 
     def add(self, run: Waiting) -> None:
-        queue = self._by_demand.setdefault((run.opens, run.demand), [])
+        queue = self._by_kind.setdefault(run.kind, [])
         insort(queue, run, key=_LENGTH)
 
     def remove(self, run: Waiting) -> None:
-        queue = self._by_demand[run.opens, run.demand]
+        queue = self._by_kind[run.kind]
         if queue[-1] is run:
             queue.pop()
             return
@@ -77,7 +87,7 @@ class Line:
 
     def heads(self) -> list[Waiting]:
         """Return the next run of each demand, in the order of their turn."""
-        heads = [queue[-1] for queue in self._by_demand.values() if queue]
+        heads = [queue[-1] for queue in self._by_kind.values() if queue]
         return sorted(heads, key=self._turn, reverse=True)
 
     def _turn(self, run: Waiting) -> tuple[bool, float, str]:
@@ -87,7 +97,7 @@ class Line:
 
     def longest_within(self, head: Waiting, seconds: float) -> Waiting | None:
         """Return the longest run of at most so many seconds that demands what ``head`` does."""
-        queue = self._by_demand[head.opens, head.demand]
+        queue = self._by_kind[head.kind]
         below = bisect_right(queue, seconds, key=attrgetter("seconds"))
         return queue[below - 1] if below else None
 
@@ -123,7 +133,7 @@ def next_start(cluster: Occupancy, line: Line, now: float, pace: float = 1.0) ->
     reserved: Reservation | None = None
     for head in heads:
         if reserved is None:
-            gpus = _free_gpus(cluster, head.demand, frozenset())
+            gpus = _free_gpus(cluster, head, frozenset())
             if gpus is not None:
                 return Start(head, gpus)
             if not any(cluster.free_on.values()):
@@ -131,12 +141,12 @@ def next_start(cluster: Occupancy, line: Line, now: float, pace: float = 1.0) ->
             reserved = reservation(cluster, head, now)
             continue
         kept = frozenset(id(gpu) for gpu in reserved.gpus)
-        gpus = _free_gpus(cluster, head.demand, kept)
+        gpus = _free_gpus(cluster, head, kept)
         if gpus is not None:
             return Start(head, gpus, reserved)
         brief = line.longest_within(head, (reserved.starts - now) / pace + SAME_MOMENT)
         if brief is not None:
-            gpus = _free_gpus(cluster, head.demand, frozenset())
+            gpus = _free_gpus(cluster, head, frozenset())
             if gpus is not None:
                 return Start(brief, gpus, reserved)
     return None
@@ -146,7 +156,7 @@ def reservation(cluster: Occupancy, run: Waiting, now: float) -> Reservation | N
     """Return where and when a run is expected to fit first; None where it never does."""
     demand = run.demand
     best: tuple[float, list[Gpu]] | None = None
-    for gpus in _places(cluster, demand):
+    for gpus in _places(cluster, run):
         if len(gpus) < demand.gpus:
             continue
         timed = sorted(((gpu.free_at(demand.units), n) for n, gpu in enumerate(gpus)))
@@ -158,24 +168,26 @@ def reservation(cluster: Occupancy, run: Waiting, now: float) -> Reservation | N
     return Reservation(run, tuple(best[1]), max(best[0], now))
 
 
-def _places(cluster: Occupancy, demand: Demand) -> Iterator[list[Gpu]]:
+def _places(cluster: Occupancy, run: Waiting) -> Iterator[list[Gpu]]:
     """Yield sets of GPUs from which a demand can be met: nodes, or all for one larger than each."""
-    if demand.gpus <= cluster.largest_node:
-        yield from cluster.nodes.values()
+    nodes = [gpus for name, gpus in cluster.nodes.items() if name not in run.barred]
+    if run.demand.gpus <= cluster.largest_without(run.barred):
+        yield from nodes
     else:
-        yield [gpu for gpus in cluster.nodes.values() for gpu in gpus]
+        yield [gpu for gpus in nodes for gpu in gpus]
 
 
-def _free_gpus(cluster: Occupancy, demand: Demand, kept: frozenset[int]) -> tuple[Gpu, ...] | None:
-    """Return free GPUs for a demand outside ``kept``, or None.
+def _free_gpus(cluster: Occupancy, run: Waiting, kept: frozenset[int]) -> tuple[Gpu, ...] | None:
+    """Return free GPUs for a run outside ``kept``, or None.
 
     The fullest that have room: a share goes beside other shares, and a run to the node with the
     fewest free GPUs, so that whole nodes stay free for those that need them.
     """
+    demand, out = run.demand, cluster.closed | run.barred
     if demand.units < UNITS:
         sharing: tuple[int, int, Gpu] | None = None
         for name, gpus in cluster.nodes.items():
-            if cluster.free_on[name] < demand.units:
+            if cluster.free_on[name] < demand.units or name in out:
                 continue
             whole = cluster.free_whole[name]
             for gpu in gpus:
@@ -184,9 +196,11 @@ def _free_gpus(cluster: Occupancy, demand: Demand, kept: frozenset[int]) -> tupl
                 if sharing is None or (gpu.free, whole) < sharing[:2]:
                     sharing = (gpu.free, whole, gpu)
         return (sharing[2],) if sharing else None
-    if demand.gpus <= cluster.largest_node:
+    if demand.gpus <= cluster.largest_without(run.barred):
         fullest: tuple[int, str] | None = None
         for name, whole in cluster.free_whole.items():
+            if name in out:
+                continue
             if whole >= demand.gpus and (fullest is None or whole < fullest[0]):
                 if kept and len(_whole(cluster.nodes[name], kept)) < demand.gpus:
                     continue
@@ -197,7 +211,7 @@ def _free_gpus(cluster: Occupancy, demand: Demand, kept: frozenset[int]) -> tupl
     if sum(cluster.free_whole.values()) < demand.gpus:
         return None
     # From the emptiest nodes on, so that the ranks sit on as few as possible.
-    order = sorted(cluster.nodes, key=lambda name: -cluster.free_whole[name])
+    order = sorted(cluster.nodes.keys() - out, key=lambda name: (-cluster.free_whole[name], name))
     free = [gpu for name in order for gpu in _whole(cluster.nodes[name], kept)]
     return tuple(free[: demand.gpus]) if len(free) >= demand.gpus else None
 

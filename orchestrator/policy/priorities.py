@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.policy.next_start import NO_WEIGHTS, Line, Waiting
 from orchestrator.policy.occupancy import Demand, Occupancy
-from orchestrator.policy.simulation import StartUp, starts
+from orchestrator.policy.simulation import starts
 
 POWERS = (-0.3, -0.15, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)
 MOST_TRIED = 200
@@ -36,7 +36,7 @@ class Weights:
         runs: Sequence[Waiting],
         now: float = 0.0,
         pace: float = 1.0,
-        start_up: StartUp | None = None,
+        start_seconds: float = 0.0,
         most: int = MOST_TRIED,
     ) -> None:
         """Take the weights under which the runs end first, among the best so far and some others.
@@ -47,8 +47,8 @@ class Weights:
 
         def end(weights: Mapping[Demand, float]) -> float:
             line = Line(runs, weights)
-            started = starts(cluster.copy(), line, now, pace, start_up)
-            ends = (begins + pace * start.run.seconds for begins, start in started)
+            started = starts(cluster.copy(), line, now, pace, start_seconds)
+            ends = (begins + start_seconds + pace * start.run.seconds for begins, start in started)
             return max(ends, default=now)
 
         tries = min(most, SIMULATED // max(1, len(runs)))
@@ -73,9 +73,9 @@ class Weights:
 
 
 def weights_for(
-    runs: Sequence[Waiting], nodes: Sequence[tuple[str, int]], start_up: StartUp | None = None
+    runs: Sequence[Waiting], nodes: Sequence[tuple[str, int]], start_seconds: float = 0.0
 ) -> Mapping[Demand, float]:
     """Return weights under which a sweep on nodes (name, GPUs) ends early; always the same ones."""
     weights = Weights(run.demand for run in runs)
-    weights.improve(Occupancy(nodes), runs, start_up=start_up)
+    weights.improve(Occupancy(nodes), runs, start_seconds=start_seconds)
     return weights.best

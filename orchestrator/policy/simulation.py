@@ -3,39 +3,12 @@
 from __future__ import annotations
 
 import heapq
-import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 
 from orchestrator.policy.next_start import NO_WEIGHTS, Line, Reservation, Start, Waiting, next_start
 from orchestrator.policy.occupancy import UNITS, Demand, Occupancy
-
-
-@dataclass(frozen=True)
-class StartUp:
-    """How the processes that supervise runs come up on a node.
-
-    ``at_once`` do after ``first`` seconds, as many more ``each`` so many seconds later, beside
-    those that are ``there`` already, by node.
-    """
-
-    first: float
-    each: float
-    at_once: int
-    there: Mapping[str, int] = field(default_factory=dict)
-
-    def up(self, node: str, now: float) -> int:
-        """Return how many are up on a node."""
-        return self.there.get(node, 0) + self.at_once * self._batches(now)
-
-    def next(self, now: float) -> float:
-        """Return when the next ones are."""
-        return self.first + self.each * self._batches(now)
-
-    def _batches(self, now: float) -> int:
-        return max(0, math.floor((now - self.first) / self.each + 1e-9) + 1)
 
 
 @dataclass(frozen=True)
@@ -80,12 +53,12 @@ def simulate(
     runs: Iterable[Waiting],
     nodes: Sequence[tuple[str, int]],
     weights: Mapping[Demand, float] = NO_WEIGHTS,
-    start_up: StartUp | None = None,
+    start_seconds: float = 0.0,
 ) -> Schedule:
     """Return the schedule of ``runs`` on nodes (name, GPUs), if every estimate were exact.
 
-    Runs start without delay, unless ``start_up`` says how the processes for them come up. Raises
-    ValueError for a run that has more GPUs than there are.
+    Each holds its GPUs for ``start_seconds`` more, in which its process starts. Raises ValueError
+    for a run that has more GPUs than there are.
     """
     waiting = list(runs)
     cluster = Occupancy(nodes)
@@ -95,11 +68,11 @@ def simulate(
         Stretch(
             start.run,
             begins,
-            begins + start.run.seconds,
+            begins + start_seconds + start.run.seconds,
             tuple((gpu.node, gpu.index) for gpu in start.gpus),
             start.reserved,
         )
-        for begins, start in starts(cluster, Line(waiting, weights), start_up=start_up)
+        for begins, start in starts(cluster, Line(waiting, weights), start_seconds=start_seconds)
     ]
     return Schedule(tuple(stretches), cluster.gpus, lower_bound(waiting, nodes))
 
@@ -109,40 +82,29 @@ def starts(
     line: Line,
     now: float = 0.0,
     pace: float = 1.0,
-    start_up: StartUp | None = None,
+    start_seconds: float = 0.0,
 ) -> Iterator[tuple[float, Start]]:
     """Yield when each run in line starts, and where, from ``now`` on; uses up both arguments.
 
     Runs that are on the cluster end when they are expected to; ``pace`` is as in ``next_start``,
-    and ``start_up`` begins now.
+    and each start takes ``start_seconds``.
     """
-    moments: list[tuple[float, str, str]] = []  # when, which run ends, and on which node
-    running = Counter[str]()
-    for run_id, gpus in cluster.placed.items():
-        moments.append((max(now, gpus[0].tenants[run_id][1]), run_id, gpus[0].node))
-        running[gpus[0].node] += 1
+    moments = [  # when, and which run ends
+        (max(now, gpus[0].tenants[run_id][1]), run_id) for run_id, gpus in cluster.placed.items()
+    ]
     heapq.heapify(moments)
-    began = now
     while True:
         while (start := next_start(cluster, line, now, pace)) is not None:
-            node = start.gpus[0].node
-            if start_up is not None and running[node] >= start_up.up(node, now - began):
-                heapq.heappush(moments, (began + start_up.next(now - began), "", node))
-                break
-            run, until = start.run, now + pace * start.run.seconds
+            run, until = start.run, now + start_seconds + pace * start.run.seconds
             line.remove(run)
-            running[node] += 1
             cluster.occupy(run.run_id, run.demand, start.gpus, until)
-            heapq.heappush(moments, (until, run.run_id, node))
+            heapq.heappush(moments, (until, run.run_id))
             yield now, start
         if not moments:
             return
         now = moments[0][0]
         while moments and moments[0][0] == now:
-            _, ended, node = heapq.heappop(moments)
-            if ended:
-                cluster.release(ended)
-                running[node] -= 1
+            cluster.release(heapq.heappop(moments)[1])
 
 
 def lower_bound(runs: Sequence[Waiting], nodes: Sequence[tuple[str, int]]) -> float:

@@ -1,37 +1,44 @@
-"""One run on what it holds: its ranks, on the nodes that the policy chose.
+"""One run on what it holds: its ranks, one to a bundle of the trial's placement group.
 
-The trial's process supervises. It waits for its slots, has the nodes' hosts carry the
-ranks out, polls how far the first one is, and ends them all. A rank that raises ends the run with
-its own error; one that dies or falls silent ends it as lost.
+The trial's process supervises. It holds the first rank itself and has actors hold the others, tells
+them how they find each other, watches how far the first one is, and ends them all. A rank that
+raises ends the run with its own error; one that dies, hangs or falls silent ends it as lost.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+import os
+import random
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from orchestrator.ranks.rank_hosts import host_name
-from orchestrator.ranks.slot import Slot
+from orchestrator.ranks.rank_holder import RankHolder, Seat, holders
+from sweeps.errors import UserError
 from sweeps.store.attempt import end_for
 from sweeps.store.claim import is_dead_here
+from sweeps.store.run_log import RunLog
 from sweeps.store.store import Store
 from workers.progress import Progress
 from workers.ranks.notice import Notice
 from workers.ranks.rank_process import Broken, Job
 
 POLL_SECONDS = 1.0
-# Ray waits for a group in whole seconds.
-WAIT_SECONDS = 1
-# A host that does not answer for so long is gone.
+# A holder that does not answer for so long is gone; it may have to be started, and Ray waits for a
+# bundle that was lost with its node without saying so.
 SILENCE_SECONDS = 60.0
-ASSIGNMENT_SECONDS = 2.0
+START_SECONDS = 180.0
 # How long after a rank's error the death of another one is looked for, as its cause.
 DEATH_SECONDS = 5.0
+# Where ranks meet: a range that a firewall between nodes can be told.
+PORTS_VARIABLE, PORTS = "DEPTHSWEEP_PORTS", "20000-29999"
+PORTS_TRIED = 20
 
 
 class RankLost(RuntimeError):
@@ -46,178 +53,197 @@ class RunBroken(RuntimeError):
         self.how = how
 
 
-@dataclass(frozen=True)
 class Gang:
-    """A rank on each of ``slots``; ``fresh`` asks for processes that no run has been in."""
+    """The ranks of one trial: to be held once, then to carry out its run, or one after another."""
 
-    run_id: str
-    slots: tuple[Slot, ...]
-    fresh: bool
+    def __init__(self, bundles: list[dict[str, float]], alone: bool, fresh: bool) -> None:
+        self._first = RankHolder(alone, fresh)
+        self._others: list[Any] = []
+        if len(bundles) > 1:
+            group = ray.util.get_current_placement_group()
+            self._others = holders(group, bundles, alone, fresh)
+        self._seats: list[Seat] = []
 
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """The node of each rank."""
-        return tuple(slot.node for slot in self.slots)
+    def seats(self) -> list[Seat]:
+        """Return where each rank is, once all are held; raises RankLost where one never is."""
+        if not self._seats:
+            asked = [holder.where.remote() for holder in self._others]
+            others = [_ask(one, "the holder of a rank", START_SECONDS) for one in asked]
+            self._seats = [self._first.seat, *others]
+        return self._seats
+
+    def progress(self, run_id: str, job: Job, notice: Notice) -> Iterator[Progress]:
+        """Yield where the first rank is whenever that changed, at last with the status.
+
+        A ``notice`` is handed on to the ranks.
+
+        Raises RunBroken with the error of a rank that failed, and RankLost for one that died or
+        hung.
+        """
+        try:
+            yield from self._watched(self._jobs(job), notice)
+            self._first.rest()
+        except RayError as error:
+            lost = RankLost(" ".join(str(error).split()))
+            self.end()
+            raise _close(run_id, job, lost) from error
+        except (RankLost, RunBroken, GeneratorExit) as error:
+            self.end()
+            raise _close(run_id, job, error) from error.__cause__
+
+    def end(self) -> None:
+        """Leave no process of the run, so that what it held is free before it is given back."""
+        asked = []
+        for holder in self._others:
+            with contextlib.suppress(RayError):
+                asked.append(holder.end.remote())
+        self._first.end()
+        with contextlib.suppress(RayError):
+            ray.get(asked, timeout=SILENCE_SECONDS)
+
+    def close(self) -> None:
+        """Leave nothing."""
+        self.end()
+        for holder in self._others:
+            with contextlib.suppress(RayError):
+                ray.kill(holder)
+        self._others = []
+
+    def _jobs(self, job: Job) -> list[Job]:
+        """Return the ranks' jobs: how they find each other. What each sees, its holder adds."""
+        seats = self.seats()
+        shared = {"WORLD_SIZE": str(len(seats))}
+        if len(seats) > 1:
+            shared |= {"MASTER_ADDR": seats[0].address, "MASTER_PORT": str(free_port())}
+        return [
+            replace(
+                job,
+                environment={
+                    **job.environment,
+                    **shared,
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(sum(other.node == seat.node for other in seats[:rank])),
+                },
+            )
+            for rank, seat in enumerate(seats)
+        ]
+
+    def _watched(self, jobs: list[Job], notice: Notice) -> Iterator[Progress]:
+        running = [
+            holder.run.remote(job) for holder, job in zip(self._others, jobs[1:], strict=True)
+        ]
+        self._first.begin(jobs[0])
+        told = Progress(0, 0, None)
+        yield told
+        warned = False
+        while True:
+            if notice.cause and not warned:
+                self._first.stop(notice.cause)
+                warned = True
+            ended = self._first.listen(POLL_SECONDS)
+            over, _ = ray.wait(running, num_returns=len(running), timeout=0) if running else ([], 0)
+            self._raise_if_broken(ended, over, running)
+            if isinstance(ended, Progress):
+                ray.wait(running, num_returns=len(running), timeout=SILENCE_SECONDS)
+                yield ended
+                return
+            if ended is None and self._first.latest != told:
+                told = self._first.latest
+                yield told
+
+    def _raise_if_broken(
+        self, first: Progress | Broken | None, over: list[Any], running: list[Any]
+    ) -> None:
+        """Raise RankLost when a rank died, else the error of one that failed, else nothing.
+
+        The others fail in their collectives when a rank dies, and often say so before its death is
+        seen: a failure counts as one only when nobody has died a moment later.
+        """
+        failed = next((e for e in self._errors(first, over, running)), None)
+        if failed is None:
+            return
+        until = time.monotonic() + DEATH_SECONDS
+        while running and not isinstance(failed, RankLost) and time.monotonic() < until:
+            first = first or self._first.listen(0.1)
+            over, going = ray.wait(running, num_returns=len(running), timeout=0.1)
+            found = list(self._errors(first, over, running))
+            failed = next((error for error in found if isinstance(error, RankLost)), failed)
+            if not going and first is not None:
+                break
+        raise failed
+
+    def _errors(
+        self, first: Progress | Broken | None, over: list[Any], running: list[Any]
+    ) -> Iterator[RankLost | RunBroken]:
+        """Yield what ended ranks ended with, where that was no result."""
+        count = 1 + len(running)
+        if isinstance(first, Broken):
+            yield _error(first, 0, count)
+        for one in over:
+            rank = 1 + running.index(one)
+            try:
+                end = ray.get(one)
+            except RayActorError as error:
+                text = " ".join(str(error).split())
+                yield RankLost(f"rank {rank} of {count}: its holder died: {text}")
+                continue
+            except RayTaskError as error:
+                yield RunBroken(Broken.by(error.cause or error))
+                continue
+            if isinstance(end, Broken):
+                yield _error(end, rank, count)
 
 
-def assignment(node: str, trial: str) -> dict[str, Any] | None:
-    """Return the run that a waiting trial was given; see ``RankHost.assignment``.
-
-    Raises RankLost where the node is gone.
-    """
-    asked = _host_of(node).assignment.remote(trial, ASSIGNMENT_SECONDS)
-    run: dict[str, Any] | None = _ask(asked, "the trial's node")
-    return run
+def _error(end: Broken, rank: int, count: int) -> RankLost | RunBroken:
+    if end.what == "lost":
+        return RankLost(f"rank {rank} of {count}: {end.text}")
+    return RunBroken(end)
 
 
-def gang_progress(gang: Gang, job: Job, notice: Notice) -> Iterator[Progress]:
-    """Yield where the first rank is whenever that changed, at last with the status.
-
-    A ``notice`` is handed on to the ranks.
-
-    Raises RunBroken with the error of a rank that failed, and RankLost for one that died or hung.
-    """
+def _ask(answer: Any, who: str, seconds: float = SILENCE_SECONDS) -> Any:
     try:
-        with contextlib.ExitStack() as held:
-            if (yield from _reserved(gang, notice)):
-                hosts = {node: _host_of(node) for node in gang.nodes}
-                held.callback(_end, gang, hosts)
-                yield from _watched(gang, hosts, _jobs(gang, hosts, job), notice)
-    except RayError as error:
-        raise _close(gang, job, RankLost(" ".join(str(error).split()))) from error
-    except (RankLost, RunBroken, GeneratorExit) as error:
-        raise _close(gang, job, error) from error.__cause__
+        return ray.get(answer, timeout=seconds)
+    except GetTimeoutError as error:
+        raise RankLost(f"{who} has not answered for {seconds:g} s") from error
+    except RayActorError as error:
+        raise RankLost(f"{who} is gone: {' '.join(str(error).split())}") from error
 
 
-def _close(gang: Gang, job: Job, error: BaseException) -> BaseException:
+def free_port() -> int:
+    """Return a port of the range on which nobody of this node listens now.
+
+    Raises UserError for a range that is none. Somebody may take it meanwhile: the run is then tried
+    with another one.
+    """
+    said = os.environ.get(PORTS_VARIABLE, PORTS)
+    try:
+        low, high = (int(number) for number in said.split("-"))
+        if not 0 < low <= high < 2**16:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"{PORTS_VARIABLE}={said}: give a range such as {PORTS}") from None
+    for _ in range(PORTS_TRIED):
+        port = random.randint(low, high)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("", port))
+            return port
+    raise OSError(f"EADDRINUSE: no port of {said} is free here; see {PORTS_VARIABLE}")
+
+
+def _close(run_id: str, job: Job, error: BaseException) -> BaseException:
     """Close the attempt's record for a process that has not done it, and is no more.
 
     The newest attempt may be another driver's, which a rank of this one waited for: one whose
     process is there, or on another node, is left alone, and a successor finds it silent.
     """
     kinds = {RankLost: "lost", RunBroken: "failed"}
-    folder = Store.at(job.store).work(gang.run_id)
+    folder = Store.at(job.store).work(run_id)
     with contextlib.suppress(OSError):
         newest = folder.newest_attempt()
         if newest is not None and is_dead_here(newest):
-            end_for(folder, kinds.get(type(error), "cancelled"), str(error))
+            text = str(error)
+            end_for(folder, kinds.get(type(error), "cancelled"), text)
+            if "\n" in text:
+                log = RunLog(folder.log_path(newest["attempt"]))
+                log.event("hung, and was killed", "error", stacks=text)
     return error
-
-
-def _host_of(node: str) -> Any:
-    try:
-        return ray.get_actor(host_name(node))
-    except ValueError as error:
-        raise RankLost(f"node {node[:12]} has left the cluster") from error
-
-
-def _reserved(gang: Gang, notice: Notice) -> Generator[Progress, None, bool]:
-    """Yield until what the run holds is there; return False when it was told to stop before."""
-    for slot in gang.slots:
-        while not slot.group.wait(WAIT_SECONDS):
-            stopped = notice.cause
-            yield Progress(0, 0, None, stopped)
-            if stopped:
-                return False
-            present = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-            for node in gang.nodes:
-                if node not in present:
-                    raise RankLost(f"node {node[:12]} has left the cluster")
-    return True
-
-
-def _jobs(gang: Gang, hosts: dict[str, Any], job: Job) -> list[Job]:
-    """Return the ranks' jobs: how they find each other, and which GPU each may see."""
-    count = len(gang.nodes)
-    environment = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-    if count > 1:
-        host, port = _ask(hosts[gang.nodes[0]].meeting_point.remote(), "the first rank's node")
-        environment |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
-    asked = [hosts[slot.node].visible_gpu.remote(slot) for slot in gang.slots if slot.gpu]
-    visible = [_ask(one, "the node of a rank") for one in asked]
-    return [
-        replace(
-            job,
-            environment={
-                **environment,
-                "RANK": str(rank),
-                "WORLD_SIZE": str(count),
-                # It counts among the devices that a rank sees, and DeepSpeed sets that device.
-                "LOCAL_RANK": "0" if visible else str(rank),
-                **({"CUDA_VISIBLE_DEVICES": visible[rank]} if visible else {}),
-            },
-        )
-        for rank in range(count)
-    ]
-
-
-def _watched(
-    gang: Gang, hosts: dict[str, Any], jobs: list[Job], notice: Notice
-) -> Iterator[Progress]:
-    running = [
-        hosts[node].run.remote(gang.run_id, rank, jobs[rank], gang.fresh)
-        for rank, node in enumerate(gang.nodes)
-    ]
-    first = hosts[gang.nodes[0]]
-    told = Progress(0, 0, None)
-    yield told
-    warned = False
-    while True:
-        if notice.cause and not warned:
-            first.stop.remote(gang.run_id, notice.cause)
-            warned = True
-        ended, going = ray.wait(running, num_returns=len(running), timeout=POLL_SECONDS)
-        if ended:
-            _raise_if_broken(ended, running)
-        if not going:
-            yield ray.get(running[0])
-            return
-        reached = _ask(first.latest.remote(gang.run_id, 0), "the first rank's node")
-        if reached != told:
-            told = reached
-            yield reached
-
-
-def _raise_if_broken(ended: list[Any], running: list[Any]) -> None:
-    """Raise RankLost when a rank died, else the error of one that failed, else nothing.
-
-    The others fail in their collectives when a rank dies, and often say so before its death is
-    seen: a failure counts as one only when nobody has died a moment later.
-    """
-    failed = next((error for one in ended if (error := _error_of(one, running))), None)
-    if failed is None:
-        return
-    if not isinstance(failed, RankLost):
-        ended, _ = ray.wait(running, num_returns=len(running), timeout=DEATH_SECONDS)
-        for reference in ended:
-            error = _error_of(reference, running)
-            failed = error if isinstance(error, RankLost) else failed
-    raise failed
-
-
-def _error_of(reference: Any, running: list[Any]) -> RunBroken | RankLost | None:
-    who = f"rank {running.index(reference)} of {len(running)}"
-    try:
-        end = ray.get(reference)
-    except RayActorError as error:
-        return RankLost(f"{who}: its node's host died: {' '.join(str(error).split())}")
-    except RayTaskError as error:
-        return RunBroken(Broken.by(error.cause or error))
-    if not isinstance(end, Broken):
-        return None
-    return RankLost(f"{who}: {end.text}") if end.what == "lost" else RunBroken(end)
-
-
-def _ask(answer: Any, who: str) -> Any:
-    try:
-        return ray.get(answer, timeout=SILENCE_SECONDS)
-    except GetTimeoutError as error:
-        raise RankLost(f"{who} has not answered for {SILENCE_SECONDS:g} s") from error
-    except RayActorError as error:
-        raise RankLost(f"{who} is gone: {' '.join(str(error).split())}") from error
-
-
-def _end(gang: Gang, hosts: dict[str, Any]) -> None:
-    """Leave no process of the run, so that what it held is free before it is given back."""
-    with contextlib.suppress(RayError):
-        ray.get([host.end.remote(gang.run_id) for host in hosts.values()], timeout=SILENCE_SECONDS)

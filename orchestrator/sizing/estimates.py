@@ -7,7 +7,7 @@ finished: their own seconds, per model and objective, scaled by FLOPs.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.policy.next_start import Waiting
@@ -20,6 +20,7 @@ from orchestrator.sizing.cost import (
 )
 from orchestrator.sizing.memory import estimate_memory, shape_of
 from orchestrator.sizing.placement import placed
+from sweeps.errors import UserError
 from sweeps.spec import Measurement, RunSpec
 from sweeps.store.store import Store
 
@@ -118,36 +119,73 @@ def demand_of(
     return Demand(UNITS // max(1, min(sharing, most, crowd)))
 
 
+@dataclass(frozen=True)
+class Lined:
+    """A run as the policy sees it, with the way it is carried out, sized for GPUs of at least
+    ``gpu_bytes``; None where their size is not known, or there are none."""
+
+    waiting: Waiting
+    run: RunSpec
+    gpu_bytes: float | None
+
+
 def line_up(
     runs: Sequence[RunSpec],
-    gpus: int,
-    gpu_bytes: float | None,
+    pools: Mapping[float | None, int],
     measured: Measured = NOTHING_MEASURED,
     most: int = RUNS_PER_GPU,
-) -> list[tuple[Waiting, RunSpec]]:
+) -> list[Lined]:
     """Return runs as the policy sees them, each with the way it is carried out on these GPUs.
 
-    ``gpu_bytes`` is None where runs train on CPUs, of which ``gpus`` then is the number. The
-    longest run of each model opens for the model's others, since it makes what they share
-    (stand-in, tokens, reference states). Raises UserError for a run that fits in no way.
+    ``pools`` has how many GPUs there are of each size in bytes; the size is None where runs train
+    on CPUs, of which it then has the number. A run is sized for the GPUs of which it needs fewest,
+    the smallest of those: it may then go to larger ones, too. The longest run of each model opens
+    for the model's others, since it makes what they share (stand-in, tokens, reference states).
+    Raises UserError for a run that fits in no way.
     """
+    gpus = sum(pools.values())
     crowd = -(-len(runs) // gpus) if gpus else 1
-    seen: dict[str, tuple[RunSpec, Demand, float]] = {}
-    found: list[tuple[Waiting, RunSpec]] = []
+    seen: dict[str, tuple[RunSpec, Demand, float, float | None]] = {}
+    found: list[Lined] = []
     longest: dict[str, Waiting] = {}
     for run in runs:
         alike = run.model_dump_json(exclude={"seed", "control", "optimizer"})
         if alike not in seen:
-            settled = placed(run, gpu_bytes, gpus)
-            demand = demand_of(settled, gpu_bytes, crowd, most)
-            seen[alike] = (settled, demand, expected_seconds(run, demand, measured))
-        settled, demand, seconds = seen[alike]
+            settled, demand, size = _sized(run, pools, crowd, most)
+            seen[alike] = (settled, demand, expected_seconds(run, demand, measured), size)
+        settled, demand, seconds, size = seen[alike]
         waiting = Waiting(run.run_id, demand, seconds)
         longest[run.model.name] = max(
             longest.get(run.model.name, waiting),
             waiting,
             key=lambda one: (one.seconds, one.run_id),
         )
-        found.append((waiting, run.model_copy(update={"execution": settled.execution})))
+        execution = run.model_copy(update={"execution": settled.execution})
+        found.append(Lined(waiting, execution, size))
     opening = {waiting.run_id for waiting in longest.values()}
-    return [(replace(waiting, opens=waiting.run_id in opening), run) for waiting, run in found]
+    return [
+        replace(one, waiting=replace(one.waiting, opens=one.waiting.run_id in opening))
+        for one in found
+    ]
+
+
+def _sized(
+    run: RunSpec, pools: Mapping[float | None, int], crowd: int, most: int
+) -> tuple[RunSpec, Demand, float | None]:
+    """Return a run placed on the pool of which it needs fewest GPUs, its demand, and their size."""
+    best: tuple[RunSpec, Demand, float | None] | None = None
+    refused: UserError | None = None
+    for size in sorted(pools, key=lambda size: size or 0.0):
+        as_large = sum(count for of, count in pools.items() if (of or 0.0) >= (size or 0.0))
+        try:
+            settled = placed(run, size, as_large)
+        except UserError as error:
+            refused = error
+            continue
+        demand = demand_of(settled, size, crowd, most)
+        if best is None or demand.gpus < best[1].gpus:
+            best = (settled, demand, size)
+    if best is None:
+        assert refused is not None
+        raise refused
+    return best

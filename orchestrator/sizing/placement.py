@@ -11,86 +11,82 @@ from sweeps.spec import Execution, RunSpec
 
 # From this many parameters on a run goes through DeepSpeed.
 LARGE = 1_000_000_000
+# More CPUs than this beside a GPU gain a run nothing: its arithmetic is on the GPU.
+MOST_CPUS = 8
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What this machine has to give."""
+class Node:
+    """A machine, and how much of it nobody holds now. ``memory`` is in bytes, as Ray counts it;
+    ``gpu_bytes`` of its smallest GPU, None where that is not known; ``group`` the type of node that
+    an autoscaler started."""
 
+    name: str
     cpus: int
     gpus: int
+    free_cpus: float = 0.0
+    free_gpus: float = 0.0
+    memory: float = 0.0
+    gpu_bytes: float | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What a slot is: CPUs, and a GPU where there are any. A run takes a share, one or several.
+    """What a run of one process holds: a GPU and the CPUs beside it, or one CPU where no node has
+    GPUs.
 
     ``threads`` is how many CPU threads its arithmetic uses. On a CPU it is one, whatever the
     machine: the order of a parallel reduction depends on the thread count, and with it the last
     bits of every row.
     """
 
-    slots: int
+    gpus: bool
     cpus: int
-    gpus: int
-    threads: int
 
     @property
-    def holds(self) -> dict[str, float]:
-        """The resources of a slot, as Ray names them."""
-        return {"CPU": self.cpus, "GPU": self.gpus}
+    def threads(self) -> int:
+        return self.cpus if self.gpus else 1
+
+    def holds(self, share: float = 1.0, memory: float = 0.0) -> dict[str, float]:
+        """Return the resources of a rank as Ray names them, for a share of a GPU and so many bytes
+        of the machine's memory."""
+        if not self.gpus:
+            return {"CPU": 1.0}
+        return {"GPU": share, "CPU": self.cpus * share, "memory": float(int(memory))}
+
+    def size_of(self, node: Node) -> int:
+        """Return how many such runs a node has room for when nobody else uses it."""
+        return min(node.gpus, node.cpus // self.cpus) if self.gpus else node.cpus
+
+    def free_on(self, node: Node) -> float:
+        """Return how many it has room for now."""
+        return min(node.free_gpus, node.free_cpus / self.cpus) if self.gpus else node.free_cpus
 
 
-@dataclass(frozen=True)
-class ClusterNode:
-    """A machine of a cluster and all it has, whoever uses it now."""
+def place(nodes: Sequence[Node]) -> Placement:
+    """Return what runs hold on some nodes.
 
-    name: str
-    cpus: int
-    gpus: int
-
-
-def place(machine: Machine, slots: int | None = None) -> Placement:
-    """Return the placement of single-process runs; ``slots`` caps how many run side by side."""
-    if machine.gpus:
-        side_by_side = min(machine.gpus, slots or machine.gpus)
-        cpus = max(1, machine.cpus // side_by_side)
-        return Placement(side_by_side, cpus, 1, cpus)
-    return Placement(min(machine.cpus, slots or machine.cpus), 1, 0, 1)
-
-
-def place_on(nodes: Sequence[ClusterNode], slots: int | None = None) -> Placement:
-    """Return the placement of single-process runs on the nodes of a cluster.
-
-    Where any node has GPUs, runs go to those nodes only. Raises UserError for a cluster with
-    neither GPUs nor CPUs.
+    Where any node has GPUs, runs go to those nodes only; the CPUs beside a GPU are what the node
+    with the fewest has. Raises UserError for nodes with neither GPUs nor CPUs.
     """
     with_gpus = [node for node in nodes if node.gpus]
     if with_gpus:
-        room = [node.gpus for node in with_gpus]
-        cpus = max(1, min(node.cpus // node.gpus for node in with_gpus))
-    else:
-        room = [node.cpus for node in nodes if node.cpus]
-        cpus = 1
-    if not room:
+        fewest = min(node.cpus // node.gpus for node in with_gpus)
+        return Placement(True, max(1, min(fewest, MOST_CPUS)))
+    if not any(node.cpus for node in nodes):
         raise UserError("the cluster has neither a GPU nor a CPU: add a node, or wait for one")
-    side_by_side = min(sum(room), slots or sum(room))
-    return Placement(side_by_side, cpus, int(bool(with_gpus)), cpus if with_gpus else 1)
+    return Placement(False, 1)
 
 
-def slots_of(
-    nodes: Sequence[ClusterNode], placement: Placement, most: int | None = None
-) -> list[tuple[str, int]]:
-    """Return how many slots of a placement each node has, ``most`` in all."""
-    left = most
-    found = []
-    for node in sorted(nodes, key=lambda node: node.name):
-        slots = min(node.gpus, node.cpus // placement.cpus) if placement.gpus else node.cpus
-        if left is not None:
-            slots = min(slots, left)
-            left -= slots
-        if slots:
-            found.append((node.name, slots))
+def pools(nodes: Sequence[Node], placement: Placement) -> dict[float | None, int]:
+    """Return how many GPUs (or CPUs) there are of each size in bytes, None for a size not known."""
+    found: dict[float | None, int] = {}
+    for node in nodes:
+        room = placement.size_of(node)
+        if room:
+            size = node.gpu_bytes if placement.gpus else None
+            found[size] = found.get(size, 0) + room
     return found
 
 
@@ -114,7 +110,7 @@ def rank_processes(run: RunSpec, slots: int) -> int:
     if processes > slots:
         raise UserError(
             f"run {run.run_id} ({run.describe()}) needs {processes} processes and {slots} can run"
-            f" side by side here: set `processes: {slots}`, raise --slots, or use a larger machine"
+            f" side by side here: set `processes: {slots}`, or use a larger machine"
         )
     return processes
 

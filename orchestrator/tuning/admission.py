@@ -1,259 +1,356 @@
-"""Offers runs to Tune when and where the policy says they start, on a cluster that may change.
+"""When each run starts, and what follows when it ends: the driver's side of a sweep of trials.
 
-Tune starves large trials and starts pending ones in any order, so admission is ours: the searcher
-offers a run only when its resources are free, and Tune starts what it is offered.
+The policy's books say which run's turn it is; Tune is offered that one and Ray places it. Reports
+come back: where a run is, how far, how it ended or failed; the failure policy says what then. A run
+that starts again is the same trial, paused meanwhile, or started anew by Tune where its process was
+lost.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from orchestrator.connection.ray_environment import ray  # noqa: F401, before ray.tune is imported
-from orchestrator.policy.next_start import Line, next_start
-from orchestrator.policy.occupancy import UNITS, Occupancy
-from orchestrator.policy.priorities import Weights
-from orchestrator.tuning.reservations import Reservations
-from orchestrator.tuning.trials import Offer, Trial, Trials
+from orchestrator.ledger.sweep_account import Limits
+from orchestrator.policy.books import Ask, Books, NodeRoom
+from orchestrator.policy.failures import Failures, Verdict
+from orchestrator.policy.next_start import Waiting
+from orchestrator.policy.occupancy import Demand
+from orchestrator.sizing.placement import Node
+from orchestrator.tuning.cluster_view import View
+from orchestrator.tuning.request import Request
+from orchestrator.tuning.requests import Requests, demand_of_request
+from sweeps.errors import UserError
 
-from ray.tune.search import Searcher  # isort: skip
-
-LOSSES_WITHOUT_PROGRESS = 3
 # How often a cluster is asked which nodes it has.
-NODES_SECONDS = 1.0
-# How many weights are tried before the first start, and whenever something has changed; and for
-# each second of trying, how many pass without.
-TRIED_FIRST, TRIED_AGAIN = 100, 60
-PAUSE_A_SECOND = 10.0
+LOOK_SECONDS = 1.0
+# How long something is waited for until that is said, and again.
+PATIENCE_SECONDS, REMIND_SECONDS = 10.0, 300.0
+# A run that Ray was given and has not started for so long waits for something the books lack.
+PENDING_SECONDS = 60.0
+# Measured on two cores: from an offer to the first report of a trial in a process of its own.
+START_SECONDS = 3.0
+
+Kind = str
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a run: started, progress, ended; lost or preempted, and offered
-    again."""
+    """Something that happened to a run: started, progress, ended; lost, preempted or again, and
+    then to be started once more."""
 
     run_id: str
-    kind: str
+    kind: Kind
     report: dict[str, Any]
 
 
-class Hosts(Protocol):
-    """What is asked of the hosts of the nodes; see ``RankHosts``."""
+class Cluster(Protocol):
+    """What is asked of a cluster; see ``orchestrator.tuning.cluster_view``."""
 
-    def assign(self, node: str, trial: str, run: dict[str, Any]) -> None:
-        """Give a spare trial on a node its run, or with an empty one let it end."""
+    group: str
 
-    def doubt(self, nodes: Collection[str]) -> None:
-        """Ask nodes on which a run was lost whether they are there."""
-
-    def doubted(self, node: str) -> bool:
-        """Return whether a node has not answered yet."""
+    def look(self) -> View:
+        """Return what there is now."""
 
 
-class Admission(Searcher):  # type: ignore[misc]
-    """Offers each run once its turn has come and its GPUs are free.
+@dataclass
+class Hearing:
+    """Who is told: events of runs, and notices on the sweep. What they raise is dropped."""
 
-    A run whose process was lost is offered again, before the others: that is no failure of the run.
-    Only one that is lost again and again without getting further is given up; losses on nodes that
-    have left the cluster since do not count, nor does one that was told to go and kept what it had
-    done.
+    on_event: Callable[[Event], None] = lambda _: None
+    on_notice: Callable[[str], None] = lambda _: None
 
-    A trial supervises one run after another. Where more runs than now may come to run side by side,
-    trials are started ahead, one at a time on a node: a process takes seconds to start, and then no
-    time to be given a run.
+    def event(self, run_id: str, kind: Kind, report: Mapping[str, Any]) -> None:
+        try:
+            self.on_event(Event(run_id, kind, dict(report)))
+        except Exception:
+            return  # an exception here would end the sweep
 
-    Whenever nothing can start, and something has changed, it looks for weights of the waiting runs'
-    demands under which the rest of the sweep ends sooner.
+    def notice(self, text: str) -> None:
+        try:
+            self.on_notice(text)
+        except Exception:
+            return
+
+
+@dataclass
+class _Notices:
+    """What has been said, so that it is said once, or now and then."""
+
+    said: set[str] = field(default_factory=set)
+    waits: str | None = None
+    since: float = 0.0
+    told: float = float("-inf")
+
+
+class Admission:
+    """The state of a sweep that runs.
 
     Args:
-        nodes: the nodes now and the GPUs (or CPUs, where none has GPUs) that runs may take of each.
+        requests: sized for the nodes that ``cluster`` has now, whose runs are ``waiting``.
+        settings: of each run, what a trial's config shows beside the request.
+        store_away: says why the store cannot be used now, or None where it can.
     """
 
     def __init__(
         self,
-        offers: Sequence[Offer],
-        nodes: Callable[[], Sequence[tuple[str, int]]],
-        emit: Callable[[Event], None],
-        reservations: Reservations,
-        hosts: Hosts,
+        requests: Requests,
+        waiting: Mapping[str, Waiting],
+        cluster: Cluster,
+        limits: Limits,
+        hearing: Hearing,
+        settings: Callable[[str], Mapping[str, Any]] = lambda _: {},
+        store_away: Callable[[], str | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(metric="step", mode="max")
-        self._offers = {offer.run.run_id: offer for offer in offers}
-        self._line = Line(offer.run for offer in offers)
-        self._weights = Weights(offer.run.demand for offer in offers)
-        self._changed = True
-        self._weighs_from = float("-inf")
-        self._nodes = nodes
-        self._emit = emit
-        self._reservations = reservations
-        self._hosts = hosts
-        self._clock = clock
-        self._cluster = Occupancy(())
+        self.books = Books(
+            waiting.values(), limits.most, limits.most_gpus, START_SECONDS, time.monotonic
+        )
+        self.failures = Failures()
+        self.books.room_on, self.books.aside = self.failures.room_on, self.failures.aside
+        self.stopped: str | None = None
+        self._requests, self._cluster, self._hearing = requests, cluster, hearing
+        self._settings, self._store_away, self._clock = settings, store_away, clock
+        self._began, self._limits = clock(), limits
         self._looked = float("-inf")
-        self._trials = Trials()
+        self._present: dict[str, Node] = {}
+        self._new = set(waiting)  # runs that no trial has had
+        self._picked: deque[Ask] = deque()
+        self._tries: Counter[str] = Counter()
         self._furthest: dict[str, int] = {}
-        self._losses: dict[str, list[tuple[str, ...]]] = {}
-        # Seconds that estimates said of ended runs, and those it took.
-        self._estimated = self._taken = 0.0
+        self._resumed: set[str] = set()
+        self._kept_off: dict[str, frozenset[str]] = {}
+        self._asked_at: dict[str, float] = {}
+        self._notices = _Notices()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Start what can start, in spare trials where there are any; else offer a trial for it."""
+    # ---------------------------------------------------------------------------------- starting
+    @property
+    def all_offered(self) -> bool:
+        """Whether every run has its trial."""
+        return not self._new
+
+    def tick(self) -> None:
+        """Take in what has changed, and pick what starts now."""
         now = self._clock()
-        self._look(now)
-        self._reservations.tidy()
-        if not len(self._line):
-            self._trials.dismiss_spare(lambda node, name: self._hosts.assign(node, name, {}))
-            return None if len(self._trials) else str(Searcher.FINISHED)
-        if not self._cluster.placed:
-            self._weigh(now, TRIED_FIRST)
-        while (begun := self._begin(now)) is not None:
-            trial, spare, run = begun
-            if spare is None:
-                return self._offer(trial_id, trial, run)
-            self._trials.take_over(spare, trial)
-            self._hosts.assign(trial.node, spare, run)
-        self._weigh(now, TRIED_AGAIN)
-        short = self._trials.node_short_of_spares(self._side_by_side(), len(self._line))
-        return None if short is None else self._offer(trial_id, Trial(short), None)
-
-    def _weigh(self, now: float, most: int) -> None:
-        if not self._changed or now < self._weighs_from:
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self._look(now)
+        if self.stopped or self._picked:
             return
-        self._changed = False
-        start_up = self._trials.start_up()
-        self._weights.improve(self._cluster, list(self._line), now, self._pace(), start_up, most)
-        self._line.weights = self._weights.best
-        after = self._clock()
-        self._weighs_from = after + PAUSE_A_SECOND * (after - now)
-
-    def _pace(self) -> float:
-        return self._taken / self._estimated if self._estimated else 1.0
-
-    def _offer(self, name: str, trial: Trial, run: dict[str, Any] | None) -> dict[str, Any]:
-        self._trials.add(name, trial)
-        return {"node": trial.node, "trial": name, "run": run}
-
-    def _begin(self, now: float) -> tuple[Trial, str | None, dict[str, Any]] | None:
-        """Reserve what the next run needs; return its trial, a spare one to be it, and its run."""
-        pace = self._pace()
-        start = next_start(self._cluster, self._line, now, pace)
-        if start is None:
-            return None
-        nodes = tuple(gpu.node for gpu in start.gpus)
-        if any(self._hosts.doubted(node) for node in nodes):
-            return None
-        spare = self._trials.spare_on(nodes[0])
-        if spare is None and not self._trials.may_start_on(nodes[0]):
-            return None
-        run = start.run
-        offer = self._offers[run.run_id]
-        places = [(gpu.node, gpu.index) for gpu in start.gpus]
-        slots = self._reservations.take(run.run_id, places)
-        self._line.remove(run)
-        self._cluster.occupy(run.run_id, run.demand, start.gpus, now + pace * run.seconds)
-        self._emit(Event(run.run_id, "started", {}))
-        trial = Trial(nodes[0], offer=offer, since=now, nodes=nodes)
-        return trial, spare, {**offer.config, "slots": slots}
-
-    def _side_by_side(self) -> dict[str, int]:
-        """Return how many of the smallest run that waits each node has room for."""
-        smallest = min((run.demand.units for run in self._line.heads()), default=UNITS)
-        return {
-            node: len(gpus) * UNITS // smallest
-            for node, gpus in self._cluster.nodes.items()
-            if not self._hosts.doubted(node)
-        }
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        trial = self._trials.get(trial_id)
-        if trial is None:
+        if self.failures.stopped:
+            self._stop(self.failures.stopped)
             return
-        trial.up = True
-        if trial.offer is None:
+        if self._limits.seconds is not None and now - self._began > self._limits.seconds:
+            self._stop("the time budget is used up")
             return
-        run_id, step = trial.offer.run.run_id, result.get("step", 0)
-        if step > self._furthest.get(run_id, 0):
+        away = self._store_away()
+        if away is None:
+            if not self.books.cluster.placed:
+                self.books.weigh(now)
+            while (ask := self.books.next(now)) is not None:
+                self._picked.append(ask)
+                self._asked_at[ask.run.run_id] = now
+            self.books.weigh(now)
+        self._say_what_is_waited_for(now, away)
+
+    def offer(self) -> dict[str, Any] | None:
+        """Return the config of a run that starts in a new trial, or None where none does now."""
+        ask = next((ask for ask in self._picked if ask.run.run_id in self._new), None)
+        if ask is None:
+            return None
+        self._picked.remove(ask)
+        self._new.discard(ask.run.run_id)
+        return self._config(self._request(ask.run.run_id, ask.node, ask.run.barred))
+
+    def again(self) -> tuple[str, dict[str, Any], Request] | None:
+        """Return a run whose paused trial starts now, with its config and request; or None."""
+        ask = next((ask for ask in self._picked if ask.run.run_id not in self._new), None)
+        if ask is None:
+            return None
+        self._picked.remove(ask)
+        request = self._request(ask.run.run_id, ask.node, ask.run.barred)
+        return request.run_id, self._config(request), request
+
+    def _request(self, run_id: str, node: str | None, barred: frozenset[str]) -> Request:
+        request = self._requests.taught(self._requests[run_id])
+        self._tries[run_id] += 1
+        group = f"{self._cluster.group}{run_id}-{self._tries[run_id]}"
+        off = (barred | set(self.failures.aside)) & set(self._present)
+        return request.at(node, off, group if self._cluster.group else "")
+
+    def _config(self, request: Request) -> dict[str, Any]:
+        return request.config(self._settings(request.run_id))
+
+    # ----------------------------------------------------------------------------------- reports
+    def reports(self, run_id: str, result: Mapping[str, Any]) -> str:
+        """Take in a report; return what becomes of the trial: ``goes on``, ``pauses`` until its
+        turn comes again, or ``ends``, then with the status ``failed``."""
+        now = self._clock()
+        if result.get("seats"):
+            self.books.is_at(run_id, [(seat[0], seat[1]) for seat in result["seats"]], now)
+            self._asked_at.pop(run_id, None)
+            self._hearing.event(run_id, "started", {"nodes": self.books.nodes_of(run_id)})
+        status, step = result.get("status"), result.get("step") or 0
+        if result.get("resumed_from"):
+            self._resumed.add(run_id)
+        if step > self._furthest.get(run_id, 0) and result.get("loss") is not None:
             self._furthest[run_id] = step
-            self._losses.pop(run_id, None)
-        status = result.get("status")
-        trial.preempted = trial.preempted or status == "preempted"
-        now = self._clock()
-        if status and status != "preempted":
-            self._release(run_id)
-            if status == "finished":
-                self._estimated += trial.offer.run.seconds
-                self._taken += now - trial.since
-            trial.offer = None
-            self._emit(Event(run_id, "ended", result))
+            self.failures.got_further(run_id, self.books.nodes_of(run_id))
+        if status == "again":
+            return self._goes_wrong(run_id, result, now)
+        if status in ("preempted", "cancelled"):
+            self._hearing.event(run_id, "progress", result)
+            self._hearing.event(run_id, "preempted", {})
+            self.books.goes_back(run_id, self._on_others(self.books.nodes_of(run_id)))
+            return "pauses"
+        if status:
+            self._end(run_id, str(status), result, now)
+            return "goes on"  # a result that is done ends its trial
+        self.books.has_reached(run_id, step, result.get("steps") or 0, now)
+        if not result.get("seats"):
+            self._hearing.event(run_id, "progress", result)
+        return "goes on"
+
+    def _end(self, run_id: str, status: str, result: Mapping[str, Any], now: float) -> None:
+        whole = status == "finished" and run_id not in self._resumed and self._tries[run_id] < 2
+        if status != "failed":
+            self.failures.got_further(run_id, self.books.nodes_of(run_id))
+        self.books.has_ended(run_id, now, measures=whole)
+        self.failures.ended(run_id, status, result.get("error"))
+        self._hearing.event(run_id, "ended", {**result, "status": status})
+
+    def _goes_wrong(self, run_id: str, result: Mapping[str, Any], now: float) -> str:
+        what, why = result.get("what"), str(result.get("error") or "")
+        nodes, present = self.books.nodes_of(run_id), set(self._present)
+        if what == "memory":
+            if self._requests.with_less_memory(run_id) is not None:
+                self._back(run_id, Verdict("again", why), "again")
+                self.books.demands(self._demand_of)
+                return "pauses"
+            verdict = Verdict("failed", why)
+        elif what == "mistake":
+            verdict = Verdict("failed", why)
+        elif what == "superseded":
+            verdict = Verdict("again", why)
+        elif what == "node":
+            for node in nodes:
+                self._set_aside(node, why)
+            verdict = Verdict("again", why, frozenset(nodes) & present)
+        elif what == "store":
+            verdict = self.failures.gave_up_for_the_store(run_id, nodes, why, present)
+        elif what == "lost":
+            verdict = self.failures.lost(run_id, nodes, why, present)
+        else:
+            verdict = self.failures.erred(run_id, nodes, why, present)
+        self._name_set_aside()
+        if verdict.next == "again":
+            self._back(run_id, verdict, "lost" if what == "lost" else "again")
+            return "pauses"
+        ends = {**result, "error": verdict.text, "mistake": what == "mistake"}
+        self._end(run_id, "failed", ends, now)
+        return "ends"
+
+    def _demand_of(self, run_id: str) -> Demand:
+        return demand_of_request(self._requests.taught(self._requests[run_id]))
+
+    def _back(self, run_id: str, verdict: Verdict, kind: Kind) -> None:
+        self._kept_off[run_id] = self._kept_off.get(run_id, frozenset()) | verdict.barred
+        self.books.goes_back(run_id, verdict.barred)
+        self._hearing.event(run_id, kind, {"error": verdict.text})
+
+    def loses(self, run_id: str, why: str) -> tuple[dict[str, Any], Request]:
+        """Take in that a trial's process is gone; return the config and request with which Tune
+        starts it anew."""
+        nodes = self.books.nodes_of(run_id)
+        self._look(self._clock())
+        verdict = self.failures.lost(run_id, nodes, why, set(self._present))
+        self._name_set_aside()
+        if verdict.next == "failed":
+            text = verdict.text
+            self._end(run_id, "failed", {"error": text}, self._clock())
+            request = Request(run_id, "", "", {}, given_up=text)
+            return self._config(request), request
+        self._kept_off[run_id] = self._kept_off.get(run_id, frozenset()) | verdict.barred
+        run = self.books.goes_back(run_id, verdict.barred, asked=True)
+        self._asked_at[run_id] = self._clock()
+        self._hearing.event(run_id, "lost", {"error": why})
+        request = self._request(run_id, None, verdict.barred if run is None else run.barred)
+        return self._config(request), request
+
+    # --------------------------------------------------------------------------------- the cluster
+    def _look(self, now: float) -> None:
+        view = self._cluster.look()
+        for node, why in view.wrong.items():
+            self._set_aside(node, why)
+        present = {node.name: node for node in view.nodes}
+        for gone in set(self._present) - set(present):
+            self.failures.left(gone)
+        changed = {n.name for n in view.nodes} != set(self._present)
+        self._present = present
+        if changed and present:
+            self._fit(view)
+        placement = self._requests.placement
+        if placement is not None:
+            rooms = [
+                NodeRoom(node.name, placement.size_of(node), placement.free_on(node))
+                for node in view.nodes
+                if placement.size_of(node)
+            ]
+            self.books.growth = view.growth
+            size = sum(room.size for room in rooms)
+            self.books.share = size / (1 + view.waiting) if view.waiting else None
+            self.books.look(rooms, now)
+
+    def _fit(self, view: View) -> None:
+        """Size what waits for the nodes there are now; where that cannot be, as it was."""
+        try:
+            fitted = self._requests.fit(view.nodes)
+        except UserError as error:
+            self._once(str(error))
             return
-        if step and result.get("steps") and run_id in self._cluster.placed:
-            self._cluster.expect(run_id, now + (now - trial.since) * (result["steps"] / step - 1))
-        self._emit(Event(run_id, "progress", result))
+        if fitted is not None:
+            self.books.exchange(fitted, self._kept_off)
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """A trial is gone; with its run, if it has one."""
-        del result, error
-        trial = self._trials.remove(trial_id)
-        if trial is None or trial.offer is None:
-            return
-        run = trial.offer.run
-        self._release(run.run_id)
-        self._look(self._clock(), at_once=True)
-        self._hosts.doubt(trial.nodes)
-        if trial.preempted:
-            self._line.add(replace(run, opens=True))
-            self._emit(Event(run.run_id, "preempted", {}))
-            return
-        self._losses.setdefault(run.run_id, []).append(trial.nodes)
-        losses = [nodes for nodes in self._losses[run.run_id] if self._still_has(nodes)]
-        if len(losses) < LOSSES_WITHOUT_PROGRESS:
-            self._line.add(replace(run, opens=True))
-            self._emit(Event(run.run_id, "lost", {}))
-            return
-        message = f"its process was lost {len(losses)} times without getting further"
-        self._emit(Event(run.run_id, "ended", {"status": "failed", "error": message}))
+    def _on_others(self, nodes: tuple[str, ...]) -> frozenset[str]:
+        """Return the nodes to keep off, where that leaves any."""
+        left = set(self._present) - set(nodes) - set(self.failures.aside)
+        return frozenset(nodes) if left else frozenset()
 
-    def _release(self, run_id: str) -> None:
-        self._changed = True
-        self._cluster.release(run_id)
-        self._reservations.give_back(run_id)
+    def _set_aside(self, node: str, why: str) -> None:
+        if node not in self.failures.aside:
+            self.failures.set_aside(node, why)
+            self._name_set_aside()
 
-    def _still_has(self, nodes: tuple[str, ...]) -> bool:
-        return all(node in self._cluster.nodes for node in nodes)
+    def _name_set_aside(self) -> None:
+        for node, why in self.failures.aside.items():
+            self._once(f"node {node[:12]} is set aside: {why}")
 
-    def _look(self, now: float, at_once: bool = False) -> None:
-        """Take in which nodes have joined and left; runs of one that left hold nothing any more."""
-        if now - self._looked < NODES_SECONDS and not at_once:
-            return
-        self._looked = now
-        present = dict(self._nodes())
-        for name in [name for name in self._cluster.nodes if name not in present]:
-            self._cluster.remove_node(name)
-            self._reservations.forget(name)
-            self._changed = True
-        for name, gpus in present.items():
-            if name not in self._cluster.nodes:
-                self._cluster.add_node(name, gpus)
-                self._changed = True
+    # ------------------------------------------------------------------------------------ notices
+    def _stop(self, why: str) -> None:
+        self.stopped = why
+        self._once(f"the sweep stops: {why}")
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its searcher along with its state; who listens stays in this process."""
-        return {
-            **self.__dict__,
-            "_emit": None,
-            "_nodes": None,
-            "_clock": None,
-            "_reservations": None,
-            "_hosts": None,
-        }
+    def _once(self, text: str) -> None:
+        if text not in self._notices.said:
+            self._notices.said.add(text)
+            self._hearing.notice(text)
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: what is left to do follows from the store."""
+    def _say_what_is_waited_for(self, now: float, away: str | None) -> None:
+        waits = f"no run is started while the store is away: {away}" if away else None
+        waits = waits or self.books.waits_for() or self._pending_for_long(now)
+        seen = self._notices
+        if waits != seen.waits:
+            seen.waits, seen.since = waits, now
+        elif waits and now - seen.since > PATIENCE_SECONDS and now - seen.told > REMIND_SECONDS:
+            seen.told = now
+            self._hearing.notice(f"waiting: {waits}")
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: see ``save``."""
+    def _pending_for_long(self, now: float) -> str | None:
+        long = [run_id for run_id, at in self._asked_at.items() if now - at > PENDING_SECONDS]
+        if not long:
+            return None
+        others = f" and {len(long) - 1} others" if len(long) > 1 else ""
+        return f"Ray has found no place for {long[0]}{others} yet"

@@ -1,5 +1,6 @@
 """Where everything of a store lies.
 
+store.json                            the store's own id, and the layout of what is below
 sweeps/<name>/spec.yaml, resolved.json
 runs/<run_id>/run.json                what ran: resolved spec, model facts, versions, hardware
 runs/<run_id>/attempts/<n>.json       started, node, ended, cause
@@ -30,6 +31,7 @@ from sweeps.errors import UserError, closest
 from sweeps.files.objects import ObjectFiles, ObjectPath
 from sweeps.files.whole_files import (
     Place,
+    create_json,
     read_if_readable,
     read_json,
     remove_folder,
@@ -49,6 +51,9 @@ from sweeps.store.records import attempt_record, closing_record, is_whole
 
 if TYPE_CHECKING:
     from sweeps.files.mirror import Mirror
+
+# Of the names below a store's root, raised with any change to them.
+LAYOUT = 1
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,33 @@ class Store:
             raise UserError(
                 f"--store {self.root}: cannot be written ({error.strerror}); choose another folder"
             ) from None
+
+    def identify(self) -> str:
+        """Return the store's own id, which the first command that runs something gives it.
+
+        A worker is told it: a folder of the same path that has another one, or none, is not this
+        store but a node's own disk where the shared one is not mounted.
+        """
+        path = self.root / "store.json"
+        new = {"id": secrets.token_hex(8), "layout": LAYOUT}
+        if isinstance(path, Path):
+            create_json(path, new)
+        elif not path.exists():
+            write_json(path, new)
+        return str(read_json(path)["id"])
+
+    def complaint(self, expected: str) -> str | None:
+        """Return what is wrong with the store as this process sees it, for one that should have the
+        id ``expected``, and can write it; None where nothing is. Makes no folder."""
+        shared = "mount it on every node, or give a URL such as s3://bucket/prefix"
+        try:
+            said = read_if_readable(self.root / "store.json")
+            if said is None or said.get("id") != expected:
+                return f"{self.location} is not the store that the driver sees: {shared}"
+            self.require_writable()
+        except (OSError, UserError) as error:
+            return f"{self.location}: {' '.join(str(error).split())}"
+        return None
 
     # ------------------------------------------------------------------------------------ sweeps
     def sweep_folder(self, name: str) -> Place:

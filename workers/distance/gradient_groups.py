@@ -13,6 +13,7 @@ from workers.distance.distance_estimate import RELIABLE, Products, reliability
 from workers.distance.gradient_sketch import BlockSketch
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.objective import TrainingObjective, micro_batches
+from workers.progress import PULSE
 
 # Of all groups together.
 MOST_BATCHES = 256
@@ -111,6 +112,7 @@ class GradientGroups:
             here = {name: tensor.to(self._device) for name, tensor in part.items()}
             loss = self._objective.loss_sum(model, here) / targets
             loss.backward()  # type: ignore[no-untyped-call]
+            PULSE.beat()
 
 
 def examples_of(arrays: Arrays) -> int:

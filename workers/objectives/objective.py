@@ -14,6 +14,7 @@ from workers.data.datasets import Arrays, batch_indices
 from workers.engines.engine import Batch, Engine
 from workers.models.fit import highest_token
 from workers.models.pretrained import PretrainedModel
+from workers.progress import PULSE
 
 
 class TrainingObjective(ABC):
@@ -64,6 +65,7 @@ class TrainingObjective(ABC):
                 loss = self.loss_sum(engine.model, part) / targets
             engine.backward(loss)
             total += loss.detach()
+            PULSE.beat()
         return engine.total(total)
 
 

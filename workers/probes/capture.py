@@ -21,6 +21,7 @@ from workers.data.datasets import Arrays
 from workers.data.token_cache import CachedArrays, arrays_digest
 from workers.models.pretrained import PretrainedModel
 from workers.probes.rows import ProbeRows, undominated
+from workers.progress import PULSE
 from workers.ranks.process_group import ALONE, Ranks
 
 SEQUENCES_A_FORWARD = 16
@@ -116,6 +117,7 @@ def capture(
                 sequence = (rows.sequence[here] - start).to(device)
                 with catcher.forward(batch, sequence, rows.position[here].to(device)):
                     backbone(input_ids=batch)
+                PULSE.beat()
     finally:
         backbone.train(training)
     return [torch.cat(parts) for parts in catcher.states]

@@ -6,15 +6,18 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sweeps.spec import METRICS, Probe
+from sweeps.statistics.quantities import quantities
 from sweeps.store.schema import NULL_METRICS
 from workers.probes.capture import ReferenceStates, capture
 from workers.probes.row_groups import changes_without, row_groups
 from workers.probes.rows import largest_share
 from workers.probes.similarity import Incomparable, Reference, compare_with_null
+from workers.progress import PULSE
 
 CPU = torch.device("cpu")
 
@@ -32,6 +35,13 @@ class Measured:
     finite: bool
     incomparable: list[str] = field(default_factory=list)
     jackknife: list[dict[str, Any]] = field(default_factory=list)
+
+    def summary(self, step: int) -> dict[str, Any]:
+        """Return what a watcher is told of a probe: its step, and the slope of the Procrustes
+        distance over depth, None where a block has none."""
+        changes = [[row["procrustes"] for row in self.rows if row["layer"]]]
+        slope = float(quantities(np.array(changes))["slope"][0]) if changes[0] else math.nan
+        return {"step": step, "slope": slope if math.isfinite(slope) else None}
 
 
 class DepthProbe:
@@ -73,6 +83,7 @@ class DepthProbe:
         states = capture(self._backbone, self._blocks, self._rows, self._device)
         rows, reasons = [], []
         for layer, (reference, state) in enumerate(zip(self._references, states, strict=False)):
+            PULSE.beat()
             try:
                 metrics = self._compare(reference, state, layer, step)
             except Incomparable as error:
@@ -99,6 +110,7 @@ class DepthProbe:
         """Return a row a layer and group: the change over the rows of all other groups."""
         rows = []
         for layer, (reference, state) in enumerate(zip(self._references, states, strict=False)):
+            PULSE.beat()
             try:
                 if isinstance(reference, str):
                     raise Incomparable(reference)

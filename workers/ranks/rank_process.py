@@ -1,12 +1,15 @@
 """The body of a rank process: it carries out one run after another, as its connection asks.
 
 In over the connection come a ``Job``, a cause to stop, or ``PING``; out go how far the run is, at
-last with a status or as a ``Broken``, and ``PONG``. A process whose connection closes checkpoints
-the run it is in and ends: whoever started it is gone.
+last with a status or as a ``Broken``, and a ``Pong``. A process whose connection closes checkpoints
+the run it is in and ends: whoever started it is gone. SIGUSR1 has it write the stacks of its
+threads to the file that ``Job.stacks`` names, whatever they are stuck in.
 """
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import importlib
 import os
 import queue
@@ -22,16 +25,16 @@ from typing import Any, Literal, NoReturn
 from sweeps.errors import UserError
 from sweeps.files.patience import StoreUnavailable
 from sweeps.store.attempt import Superseded
-from workers.progress import Progress
+from workers.progress import PULSE, Progress
 from workers.ranks.notice import CAUSES, Notice
 
-PING, PONG = "ping", "pong"
+PING = "ping"
 # How often a run that goes on says so.
 REPORT_SECONDS = 0.2
 # How long a process whose starter is gone may take for its checkpoint.
 ORPHAN_SECONDS = 30.0
 
-What = Literal["mistake", "store", "superseded", "memory", "fork", "lost", "error"]
+What = Literal["mistake", "store", "superseded", "memory", "fork", "port", "lost", "error"]
 
 
 class CudaAfterFork(RuntimeError):
@@ -44,6 +47,7 @@ class Job:
 
     ``body`` names the generator of progress that carries it out, as ``module:function``; it is
     called with the job and a notice. ``details`` are for a body that needs other things.
+    ``stacks`` is a file of this node for the stacks of a run that hangs.
     """
 
     spec: str
@@ -52,6 +56,14 @@ class Job:
     environment: dict[str, str] = field(default_factory=dict)
     body: str = "workers.rank_run:train_rank"
     details: dict[str, Any] = field(default_factory=dict)
+    stacks: str = ""
+
+
+@dataclass(frozen=True)
+class Pong:
+    """An answer to ``PING``: seconds since the run last got on, by ``workers.progress.PULSE``."""
+
+    quiet: float
 
 
 @dataclass(frozen=True)
@@ -70,9 +82,32 @@ class Broken:
             (CudaAfterFork, "fork"),
         ]
         what: What = next((name for kind, name in kinds if isinstance(error, kind)), "error")
-        if type(error).__name__ == "OutOfMemoryError":
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if what == "error" and is_out_of_memory(text):
             what = "memory"
-        return cls(what, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        elif what == "error" and any(said in text for said in PORT_IS_TAKEN):
+            what = "port"
+        return cls(what, text)
+
+
+# What the libraries of a GPU say when its memory is all taken, beside torch's own error.
+OUT_OF_MEMORY = (
+    "OutOfMemoryError",
+    "CUDA out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "cudaErrorMemoryAllocation",
+    "Cuda failure 'out of memory'",
+    "failed to allocate pinned memory",
+)
+PORT_IS_TAKEN = ("EADDRINUSE", "address already in use", "Address already in use")
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Return whether an error's type and message say that a GPU's memory (or pinned memory) did not
+    suffice: by torch, cuBLAS, cuDNN, NCCL or the CUDA runtime."""
+    return any(said.lower() in text.lower() for said in OUT_OF_MEMORY)
 
 
 class _Talk:
@@ -85,7 +120,7 @@ class _Talk:
         self.notice = Notice()
         self._alone = False
 
-    def say(self, message: Progress | Broken | str) -> None:
+    def say(self, message: Progress | Broken | Pong) -> None:
         with self._lock:
             try:
                 self._connection.send(message)
@@ -106,7 +141,7 @@ class _Talk:
             elif message in CAUSES:
                 self.notice.give(message)
             else:
-                self.say(PONG)
+                self.say(Pong(PULSE.quiet()))
 
     def _orphaned(self) -> None:
         if self._alone:
@@ -147,10 +182,13 @@ def end_process(code: int = 0) -> NoReturn:
 
 def _carry_out(job: Job, talk: _Talk) -> None:
     os.environ.update(job.environment)
+    _leave_stacks_in(job.stacks)
     told = float("-inf")
     progress = None
+    PULSE.beat()
     try:
         for progress in _body(job.body)(job, talk.notice):
+            PULSE.beat()
             now = time.monotonic()
             if progress.status or now - told > REPORT_SECONDS:
                 talk.say(progress)
@@ -159,6 +197,13 @@ def _carry_out(job: Job, talk: _Talk) -> None:
             raise RuntimeError("the run ended without a result")
     except Exception as error:
         talk.say(Broken.by(error))
+
+
+def _leave_stacks_in(path: str) -> None:
+    if path:
+        with contextlib.suppress(OSError):
+            # Kept open, since the handler may run at any time: a run a process, or a few.
+            faulthandler.register(signal.SIGUSR1, file=open(path, "w"))  # noqa: SIM115
 
 
 def _body(name: str) -> Callable[[Job, Notice], Iterator[Progress]]:

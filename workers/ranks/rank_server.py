@@ -1,9 +1,17 @@
-"""Makes rank processes by forking one that has imported torch and transformers.
+"""Makes rank processes by forking one that has imported torch and transformers: a node's zygote.
 
-``python -m workers.ranks.rank_server CONTROL`` imports, then for each socket it is sent over the
-file descriptor CONTROL forks a process that serves it, and answers with its number. So each run
-gets a fresh process for the price of a fork, not of seconds of imports. ``--alone SOCKET`` serves
-one socket without a fork, for a machine where CUDA does not start after one.
+``python -m workers.ranks.rank_server PATH`` listens on the socket PATH, imports, then answers each
+request with a new process. So each run gets a fresh process for the price of a fork (2 to 9 ms),
+not of seconds of imports. Whoever needs it first starts it, in a session of its own, since a Ray
+worker kills its children when it exits; the next ones find it by its path; it ends by itself once
+it has had neither processes nor callers for IDLE_SECONDS.
+
+A request is a line of JSON with one file descriptor, the connection that the process serves:
+``fork`` (false has it started from nothing, where CUDA refuses after a fork), ``devices`` (its GPUs),
+``alone`` (whether they are the run's alone) and ``kill`` (end whoever still holds them). The answer is a line of
+JSON: the ``process``, or the processes that still ``hold`` the devices: those of a run whose
+supervisor has died may take a while for their checkpoint, and the run that was given their GPU must
+not meet them there.
 
 The fork server of ``multiprocessing`` would have each process import the main module of its parent,
 which in a Ray actor is Ray's own worker.
@@ -11,47 +19,152 @@ which in a Ray actor is Ray's own worker.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib
+import json
 import os
+import selectors
 import signal
 import socket
-import struct
+import subprocess
 import sys
+import time
 from multiprocessing.connection import Connection
+from typing import Any
 
 from workers.ranks.rank_process import end_process, serve
 
 IMPORTED = ("torch", "transformers", "workers.rank_run")
 # A parent that has asked CUDA how many GPUs there are cannot be forked; this has torch ask NVML.
 ENVIRONMENT = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-NUMBER = struct.Struct("=i")
+IDLE_SECONDS = 60.0
+REQUEST_BYTES = 65_536
+
+
+class RankServer:
+    """Answers requests until it has been idle for ``idle`` seconds; ``lock`` is what keeps others
+    from the path, and no process that it starts."""
+
+    def __init__(self, listening: socket.socket, lock: int, idle: float = IDLE_SECONDS) -> None:
+        self._listening = listening
+        self._lock = lock
+        self._idle = idle
+        self._ready = selectors.DefaultSelector()
+        self._ready.register(listening, selectors.EVENT_READ)
+        # Of each living process: a descriptor that is readable once it has ended, its devices.
+        self._processes: dict[int, tuple[int, frozenset[str]]] = {}
+        self._callers = 0
+
+    def answer(self) -> None:
+        """Serve callers until nobody has needed this for long."""
+        used = time.monotonic()
+        while time.monotonic() - used < self._idle:
+            for key, _ in self._ready.select(timeout=1.0):
+                if key.fileobj is self._listening:
+                    self._welcome()
+                elif isinstance(key.fileobj, socket.socket):
+                    self._answer(key.fileobj)
+                else:
+                    self._forget(key.data)
+            if self._processes or self._callers:
+                used = time.monotonic()
+
+    def _welcome(self) -> None:
+        caller, _ = self._listening.accept()
+        self._ready.register(caller, selectors.EVENT_READ)
+        self._callers += 1
+
+    def _answer(self, caller: socket.socket) -> None:
+        asked, descriptors = b"", []
+        with contextlib.suppress(OSError):
+            asked, descriptors, _, _ = socket.recv_fds(caller, REQUEST_BYTES, 1)
+        if not asked:
+            self._ready.unregister(caller)
+            caller.close()
+            self._callers -= 1
+            return
+        request = json.loads(asked)
+        devices = frozenset(request["devices"])
+        holding = [n for n, (_, held) in self._processes.items() if held & devices]
+        holding = holding if request["alone"] else []
+        reply: dict[str, Any] = {"hold": holding}
+        if holding and request["kill"]:
+            for number in holding:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+        if not holding:
+            reply = {"process": self._start(descriptors[0], devices, request["fork"])}
+        for descriptor in descriptors:
+            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            caller.sendall(json.dumps(reply).encode() + b"\n")
+
+    def _start(self, connection: int, devices: frozenset[str], fork: bool) -> int:
+        if fork:
+            process = os.fork()
+            if not process:
+                self._become_rank(connection)
+        else:
+            command = [sys.executable, "-m", "workers.ranks.rank_server", "--alone"]
+            process = subprocess.Popen(
+                [*command, str(connection)], pass_fds=[connection], stdin=subprocess.DEVNULL
+            ).pid
+        ended = os.pidfd_open(process)
+        self._processes[process] = (ended, devices)
+        self._ready.register(ended, selectors.EVENT_READ, process)
+        return process
+
+    def _become_rank(self, connection: int) -> None:
+        """Serve the connection in a process that has just been forked, and end it."""
+        for key in list(self._ready.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+            elif isinstance(key.fileobj, int):
+                os.close(key.fileobj)
+        self._ready.close()
+        os.close(self._lock)
+        serve(Connection(connection))
+        end_process()
+
+    def _forget(self, process: int) -> None:
+        ended, _ = self._processes.pop(process)
+        self._ready.unregister(ended)
+        os.close(ended)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process, os.WNOHANG)
+
+
+def listen(path: str) -> tuple[socket.socket, int] | None:
+    """Return a socket that listens at ``path``, for this user alone, and the lock that keeps others
+    from it; None where another process has it."""
+    lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held for as long as this process lives
+    except OSError:
+        os.close(lock)
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    os.chmod(path, 0o600)
+    listening.listen(256)
+    return listening, lock
 
 
 def main() -> None:
     if sys.argv[1] == "--alone":
         serve(Connection(int(sys.argv[2])))
-    else:
-        _answer(socket.socket(fileno=int(sys.argv[1])))
-    end_process()
-
-
-def _answer(control: socket.socket) -> None:
+        end_process()
+    taken = listen(sys.argv[1])
+    if taken is None:
+        end_process()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in IMPORTED:
         importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are reaped by the system
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while True:
-        asked, descriptors, _, _ = socket.recv_fds(control, 1, 1)
-        if not asked:
-            return
-        process = os.fork()
-        if not process:
-            control.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            serve(Connection(descriptors[0]))
-            return
-        os.close(descriptors[0])
-        control.sendall(NUMBER.pack(process))
+    RankServer(*taken).answer()
+    end_process()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""What an admission looks at of the cluster it is on: its nodes, what an autoscaler may bring, and
+whether other sweeps wait."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.connection.autoscaler import growth
+from orchestrator.connection.nodes import cluster_nodes
+from orchestrator.connection.ray_environment import ray
+from orchestrator.connection.store_probe import NodeProbes
+from orchestrator.sizing.placement import Node
+from sweeps.errors import UserError
+
+# Placement groups of all sweeps are named by it, those of this one with a number of its own.
+PREFIX = "depthsweep-"
+# How often others are looked for: Ray's table of placement groups has all there ever were.
+OTHERS_SECONDS = 5.0
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class View:
+    """One look: the nodes that may carry out runs, those that must not and why, how many GPUs (or
+    CPUs) may be brought beyond, and how many sweeps wait beside this one."""
+
+    nodes: Sequence[Node]
+    wrong: dict[str, str]
+    growth: float = 0.0
+    waiting: int = 0
+
+
+class OwnCluster:
+    """The Ray that this process started for itself: nobody else uses it, and it does not change."""
+
+    group = ""
+
+    def __init__(self, living: Callable[[], Sequence[Node]], gpu_bytes: float | None) -> None:
+        self._living = living
+        self._gpu_bytes = gpu_bytes
+
+    def look(self) -> View:
+        """Return what there is; raises RayDied where this Ray is gone."""
+        # What processes hold that wait for their next run is not held by others.
+        nodes = [
+            replace(node, gpu_bytes=self._gpu_bytes, free_cpus=node.cpus, free_gpus=node.gpus)
+            for node in self._living()
+        ]
+        return View(nodes, {})
+
+
+class SharedCluster:
+    """A cluster that others may use, too, and that nodes join and leave.
+
+    Where it can grow, what may come is looked at along with what there is.
+    """
+
+    def __init__(self, location: str, store_id: str) -> None:
+        self._probes = NodeProbes(location, store_id)
+        self.group = f"{PREFIX}{secrets.token_hex(4)}-"
+        self._growth = growth()
+        self._others = 0
+        self._looked = float("-inf")
+
+    def first_look(self, say: Callable[[str], None]) -> View:
+        """Return what there is once there is a node, and every node has said whether it can carry
+        out runs. Where there is none and an autoscaler may bring one, it is asked for and waited
+        for, which ``say`` is told.
+
+        Raises UserError where no node can carry out runs, or none is to be had.
+        """
+        if not _workers():
+            self._bring_one(say)
+        self._probes.wait([node.name for node in _workers()])
+        view = self.look()
+        if not view.nodes and view.wrong:
+            node, wrong = next(iter(view.wrong.items()))
+            raise UserError(f"no node of the cluster can carry out runs; {node[:12]}: {wrong}")
+        return view
+
+    def _bring_one(self, say: Callable[[str], None]) -> None:
+        if not self._may_come([]):
+            raise UserError(
+                "the cluster has neither a GPU nor a CPU, and nothing brings nodes: add one"
+            )
+        assert self._growth is not None
+        gpus = any(shape.gpus for shape in self._growth.shapes)
+        wanted = {"GPU": 1.0, "CPU": 1.0} if gpus else {"CPU": 1.0}
+        said = "GPU" if gpus else "CPU"
+        say(f"waiting: the cluster has no {said} yet; its autoscaler was asked for a node")
+        group = ray.util.placement_group([wanted], name=f"{self.group}first-node")
+        try:
+            while not _workers():
+                time.sleep(POLL_SECONDS)
+        finally:
+            ray.util.remove_placement_group(group)
+
+    def look(self) -> View:
+        """Return what there is; a node that has not answered yet is not among it."""
+        found = _workers()
+        self._probes.follow([node.name for node in found])
+        facts = self._probes.facts
+        wrong = {name: fact.wrong for name, fact in facts.items() if fact.wrong is not None}
+        nodes = [
+            replace(node, gpu_bytes=facts[node.name].gpu_bytes)
+            for node in found
+            if node.name in facts and node.name not in wrong
+        ]
+        return View(nodes, wrong, self._may_come(found), self._others_waiting())
+
+    def _may_come(self, nodes: Sequence[Node]) -> float:
+        """Return how many GPUs (CPUs, where no type of node has GPUs) may come beside the nodes."""
+        if self._growth is None:
+            return 0.0
+        left = self._growth.left(Counter(node.group for node in nodes)).items()
+        gpus = sum(shape.gpus * count for shape, count in left)
+        return float(gpus or sum(shape.cpus * count for shape, count in left))
+
+    def _others_waiting(self) -> int:
+        """Return how many other sweeps wait for a placement group now."""
+        if time.monotonic() - self._looked > OTHERS_SECONDS:
+            self._looked = time.monotonic()
+            self._others = len(
+                {
+                    table["name"][: len(self.group)]
+                    for table in ray.util.placement_group_table().values()
+                    if table["state"] in ("PENDING", "RESCHEDULING")
+                    and table["name"].startswith(PREFIX)
+                    and not table["name"].startswith(self.group)
+                }
+            )
+        return self._others
+
+
+def _workers() -> list[Node]:
+    return [node for node in cluster_nodes() if node.cpus or node.gpus]
