@@ -70,7 +70,7 @@ class AutoscalingCluster:
                 "disable_launch_config_check": True,
             },
             "auth": {},
-            **dict.fromkeys(COMMANDS, []),
+            **{key: [] for key in COMMANDS},
             "file_mounts": {},
             "cluster_synced_files": [],
             "available_node_types": nodes,
@@ -137,7 +137,7 @@ class AutoscalingCluster:
             with suppress(psutil.Error):
                 if process.name() == "raylet":
                     said = process.environ()
-                    kind = said["RAY_NODE_TYPE_NAME"]
+                    kind = said.get("RAY_NODE_TYPE_NAME", HEAD_TYPE)
                     if kind != HEAD_TYPE:
                         found[said["RAY_CLOUD_INSTANCE_ID"]] = (kind, process)
         return found

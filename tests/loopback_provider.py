@@ -69,6 +69,7 @@ class LoopbackProvider(NodeProvider):
         return node_id
 
     def create_node_with_resources_and_labels(self, node_config, tags, count, resources, labels):
+        del node_config
         for _ in range(count):
             self._start(tags, dict(resources), dict(labels))
 
