@@ -79,8 +79,10 @@ class AutoscalingCluster:
 
     def environment(self):
         """Return the environment of a process that uses the cluster (it is ended with it)."""
+        # Ray refuses to pretend more GPUs than this leaves visible.
+        own = {key: said for key, said in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
         return {
-            **os.environ,
+            **own,
             MARK: self._mark,
             "RAY_TMPDIR": str(self.folder),
             # `ray start` makes a token in the user's home otherwise.
@@ -90,8 +92,9 @@ class AutoscalingCluster:
 
     def start(self):
         """Start head and autoscaler; return when the head answers. No worker is there then."""
-        here = str(Path(__file__).parent)
-        paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
+        here = Path(__file__).parent
+        # For the monitor the provider, for the workers the code under test.
+        paths = [str(here.parent), str(here), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
             **self.environment(),
             "PYTHONPATH": os.pathsep.join(paths),
@@ -141,6 +144,10 @@ class AutoscalingCluster:
                     if kind != HEAD_TYPE:
                         found[said["RAY_CLOUD_INSTANCE_ID"]] = (kind, process)
         return found
+
+    def machine_of(self, pid):
+        """Return the machine that a process of the cluster runs on, a rank's say."""
+        return psutil.Process(pid).environ()["RAY_CLOUD_INSTANCE_ID"]
 
     def kill(self, machine):
         """End a machine's raylet at once, as a preempted machine; its workers end with it."""
