@@ -121,7 +121,8 @@ def test_a_node_that_is_lost_is_replaced_and_its_run_goes_on_from_its_checkpoint
         (run,) = sweep.ends(500)
         assert len(sweep.machines) >= 2, sweep.output
         attempts = run.attempts()
-        assert attempts[0]["cause"] == "lost"
+        # A raylet that is gone takes its workers with it, by SIGTERM where there is time.
+        assert attempts[0]["cause"] in ("lost", "preempted")
         assert (attempts[-1]["cause"], attempts[-1]["resumed_from"] > 0) == ("finished", True)
         # Once in the tables.
         trained = rows(run, "steps")
