@@ -1,12 +1,11 @@
 """Does the connected cluster grow by itself, and by which nodes? Asked before any node is there.
 
-Ray says to nobody what an autoscaler may bring, as of 2.60: ``state.get_cluster_config()``, which
-Ray Train and Ray Data ask, is filled in by managed clusters alone (nothing in Ray reports one);
-``get_cluster_status()`` and the v1 autoscaler's status name the nodes there are, not the types.
-That a monitor runs says nothing either: every head has one, with a provider called ``readonly``
-where nothing can be started. What does say it, for both versions of the autoscaler and for any
-provider, KubeRay's too (its container shares the folder of Ray's logs with the head's), is the
-configuration that the monitor writes into its log as it starts. A task on the head reads it there.
+Ray 2.60 tells no one: ``state.get_cluster_config()``, which Ray Train and Ray Data ask, is None
+(nothing in Ray reports one); ``get_cluster_status()`` and the v1 autoscaler's status name the nodes
+there are, not the types; and a monitor runs on every head, with a provider called ``readonly``
+where nothing can be started. What does say it, for both versions of the autoscaler and any provider
+(KubeRay's container shares the folder of Ray's logs with the head's), is the configuration that the
+monitor writes into its log as it starts: a second or two after the head. A task there reads it.
 """
 
 from __future__ import annotations
@@ -76,8 +75,8 @@ class Growth:
 def growth() -> Growth | None:
     """Return what the connected cluster may grow by; None without an autoscaler that can.
 
-    Takes a task on the head: 0.6 s the first time, 6 ms then. What cannot be read, for whatever
-    reason, is None too: a sweep can do without, told how many GPUs it may wait for.
+    A task on the head: 0.6 s, 6 ms when asked again. What cannot be read, for whatever reason, is
+    None too: a sweep can do without, told how many GPUs it may wait for.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -112,11 +111,10 @@ def growth_in_log() -> Growth | None:
 
 def last_configuration(log: str) -> dict[str, Any] | None:
     """Return the last configuration in the text of a monitor's log, or None."""
-    found = list(_CONFIGURATION.finditer(log))
-    if not found:
-        return None
-    python = found[-1]["python"]
-    said = ast.literal_eval(python) if python else yaml.safe_load(found[-1]["yaml"])
+    said: Any = None
+    for found in _CONFIGURATION.finditer(log):
+        python, text = found["python"], found["yaml"]
+        said = ast.literal_eval(python) if python else yaml.safe_load(text)
     return said if isinstance(said, dict) else None
 
 
