@@ -83,11 +83,11 @@ class AutoscalingCluster:
         own = {key: said for key, said in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
         return {
             **own,
-            MARK: self._mark,
             "RAY_TMPDIR": str(self.folder),
             # `ray start` makes a token in the user's home otherwise.
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
+            MARK: self._mark,
         }
 
     def start(self):
@@ -136,18 +136,17 @@ class AutoscalingCluster:
 
     def _raylets(self):
         found = {}
-        for process in self._processes():
+        for process in self.processes():
             with suppress(psutil.Error):
                 if process.name() == "raylet":
-                    said = process.environ()
-                    kind = said.get("RAY_NODE_TYPE_NAME", HEAD_TYPE)
+                    kind = _variable(process.pid, "RAY_NODE_TYPE_NAME") or HEAD_TYPE
                     if kind != HEAD_TYPE:
-                        found[said["RAY_CLOUD_INSTANCE_ID"]] = (kind, process)
+                        found[self.machine_of(process.pid)] = (kind, process)
         return found
 
     def machine_of(self, pid):
         """Return the machine that a process of the cluster runs on, a rank's say."""
-        return psutil.Process(pid).environ()["RAY_CLOUD_INSTANCE_ID"]
+        return _variable(pid, "RAY_CLOUD_INSTANCE_ID")
 
     def kill(self, machine):
         """End a machine's raylet at once, as a preempted machine; its workers end with it."""
@@ -156,24 +155,35 @@ class AutoscalingCluster:
     def stop(self):
         """End every process of the cluster and those started with its environment."""
         until = time.monotonic() + 30
-        # The head last is not needed: nobody waits for anybody, and what starts meanwhile is seen
-        # in the next round.
-        while found := self._processes():
+        # What starts meanwhile is seen in the next round.
+        while found := self.processes():
             for process in found:
                 with suppress(psutil.Error):
                     process.kill()
             psutil.wait_procs(found, timeout=2)
             assert time.monotonic() < until, f"still there: {found}"
 
-    def _processes(self):
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.status() == psutil.STATUS_ZOMBIE:
-                    continue
-                if process.environ().get(MARK) == self._mark:
-                    found.append(process)
-        return found
+    def processes(self):
+        """Return all processes of the cluster, and of those that use it, as psutil.Process."""
+        found = [there for there in psutil.process_iter() if _variable(there.pid, MARK)]
+        return [there for there in found if _variable(there.pid, MARK) == self._mark]
+
+
+def _variable(pid, name):
+    """Return a variable of the environment that a process was started with, or None.
+
+    From the bytes: Ray's processes write their title over where it begins, and psutil reads no
+    further than that.
+    """
+    try:
+        block = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    for entry in block.split(b"\0"):
+        key, _, value = entry.partition(b"=")
+        if key == name.encode():
+            return value.decode()
+    return None
 
 
 @contextmanager

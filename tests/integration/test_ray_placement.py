@@ -14,9 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
-from autoscaling_cluster import MARK, autoscaling_cluster
+from autoscaling_cluster import autoscaling_cluster
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -134,7 +133,7 @@ def test_a_cluster_leaves_no_process_behind_whatever_happens():
     def fail_with_a_worker_there():
         with autoscaling_cluster(TYPES) as cluster:
             said(cluster, "place(gpus=1, keep=True); print(json.dumps(None))")
-            processes.extend(process for process in psutil.process_iter() if of(process, cluster))
+            processes.extend(cluster.processes())
             assert len(cluster.machines()) == 1
             clusters.append(cluster)
             raise Failed
@@ -144,12 +143,5 @@ def test_a_cluster_leaves_no_process_behind_whatever_happens():
         fail_with_a_worker_there()
     (cluster,) = clusters
     assert len(processes) > 5
-    assert [process for process in psutil.process_iter() if of(process, cluster)] == []
+    assert cluster.processes() == []
     assert not any(process.is_running() for process in processes)
-
-
-def of(process, cluster):
-    try:
-        return process.environ().get(MARK) == cluster.environment()[MARK]
-    except psutil.Error:
-        return False
