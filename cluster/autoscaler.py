@@ -1,5 +1,7 @@
 """Files for `ray up`: machines in AWS and Google Cloud, and machines of one's own.
 
+`ray up` starts the head with autoscaler v2 (unless RAY_UP_enable_autoscaler_v2=0 forbids it), and
+that gives each node it starts the resources and labels of its type.
 Ray's token travels as a file; the store's credentials come with the role of the machine.
 """
 
@@ -8,13 +10,16 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from cluster.profile import Aws, Cloud, Gcp, JobsApi, NodeType, Static
+from cluster.node_groups import NodeType
+from cluster.profile import Aws, Cloud, Gcp, JobsApi, Static
 
 # Where nodes of a `ray up` cluster keep the token: Ray's own default.
 TOKEN_ON_NODE = "~/.ray/auth_token"
 GCS_PORT = 6379
 # How long a stopped driver may take to record where each run is.
 STOP_SECONDS = "60"
+# What the head offers to runs, whatever its machine has.
+NOTHING = {"CPU": 0, "GPU": 0}
 
 
 def aws(profile: Aws) -> dict[str, Any]:
@@ -94,16 +99,20 @@ def static(profile: Static) -> dict[str, Any]:
 
 def _cloud(profile: Cloud, provider: dict[str, Any], node: Any) -> dict[str, Any]:
     def entry(kind: NodeType) -> dict[str, Any]:
+        # All that a demand may name: a node type is taken to have nothing that is not said here.
         resources = {"CPU": kind.cpus, **({"GPU": kind.gpus} if kind.gpus else {})}
+        if kind.memory_bytes:
+            resources["memory"] = kind.memory_bytes
         return {
             "resources": resources,
+            **({"labels": kind.labels} if kind.labels else {}),
             "min_workers": kind.min,
             "max_workers": kind.max,
             "node_config": node(kind),
         }
 
     # No run on the head: what it holds must outlive every worker.
-    head = {**entry(profile.head), "resources": {"CPU": 0}, "min_workers": 0, "max_workers": 0}
+    head = {**entry(profile.head), "resources": NOTHING, "min_workers": 0, "max_workers": 0}
     types = {profile.head.name: head}
     types |= {worker.name: entry(worker) for worker in profile.workers}
     return {

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.job import Job
-from cluster.profile import Kuberay, PodGroup
+from cluster.node_groups import PodGroup
+from cluster.profile import Kuberay
 
 SWEEP_FOLDER = "/sweep"
 STORE_FOLDER = "/store"
@@ -37,10 +38,15 @@ def rayjob(profile: Kuberay, job: Job, ray_version: str) -> list[dict[str, Any]]
         "rayClusterSpec": {
             "rayVersion": ray_version,
             "enableInTreeAutoscaling": True,
+            "autoscalerOptions": {"version": "v2"},
             "authOptions": {"mode": "token", "secretName": profile.token_secret},
             "headGroupSpec": {
                 # No run on the head: what it holds must outlive every worker.
-                "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
+                "rayStartParams": {
+                    "num-cpus": "0",
+                    "num-gpus": "0",
+                    "dashboard-host": "0.0.0.0",
+                },
                 "template": _pod(profile, profile.head, name, "ray-head"),
             },
             "workerGroupSpecs": [_worker_group(profile, group, name) for group in profile.workers],
@@ -59,6 +65,7 @@ def _worker_group(profile: Kuberay, group: PodGroup, name: str) -> dict[str, Any
         "minReplicas": group.min,
         "maxReplicas": group.max,
         "rayStartParams": {},
+        **({"labels": group.labels} if group.labels else {}),
         "template": _pod(profile, group, name, "ray-worker"),
     }
 

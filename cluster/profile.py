@@ -10,15 +10,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cluster.node_groups import (
+    AtLeastOne,
+    Count,
+    Name,
+    NodeType,
+    PodGroup,
+    Word,
+    most_gpus,
+)
 from sweeps.spec.frozen import Frozen
 
 Port = Annotated[int, Field(ge=1, le=65535)]
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$")]
-# What stands in a line of a shell script or of `ray start` as it is.
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:/@=+%~-]+$")]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -42,6 +46,11 @@ class ClusterProfile(Frozen):
                     " would see it; give the nodes a role, a file or a Kubernetes secret instead"
                 )
         return env
+
+    @property
+    def most_gpus(self) -> int | None:
+        """GPUs of the cluster at its largest; None where the profile does not say."""
+        return None
 
 
 class JobsApi(ClusterProfile):
@@ -72,6 +81,10 @@ class Local(JobsApi):
     def address(self) -> str:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
+    @property
+    def most_gpus(self) -> int:
+        return self.gpus
+
 
 class Static(JobsApi):
     """Machines of your own, by their addresses."""
@@ -95,25 +108,6 @@ class Static(JobsApi):
         return self.jobs_address or f"http://{self.head}:{self.dashboard_port}"
 
 
-class NodeType(Frozen):
-    """Machines of one type in a cloud; models go where their memory estimate fits."""
-
-    name: Name
-    instance: Word
-    cpus: AtLeastOne
-    gpus: Count = 0
-    gpu: Word | None = Field(default=None, description="GCP: the accelerator's type.")
-    min: Count = 0
-    max: AtLeastOne = 1
-    spot: bool = Field(default=False, description="May be taken away; runs continue elsewhere.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> NodeType:
-        if self.min > self.max:
-            raise ValueError(f"min: {self.min} is more than max: {self.max}")
-        return self
-
-
 class Cloud(JobsApi):
     """A cluster that Ray's autoscaler starts (`ray up`) and grows."""
 
@@ -133,6 +127,10 @@ class Cloud(JobsApi):
     @property
     def address(self) -> str:
         return self.jobs_address
+
+    @property
+    def most_gpus(self) -> int:
+        return most_gpus(self.workers)
 
     @model_validator(mode="after")
     def _distinct(self) -> Cloud:
@@ -171,27 +169,6 @@ class Gcp(Cloud):
         return self
 
 
-class Toleration(Frozen):
-    key: str
-    operator: Literal["Exists", "Equal"] = "Exists"
-    value: str | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-
-
-class PodGroup(Frozen):
-    """Pods of one size."""
-
-    name: Name
-    cpus: AtLeastOne
-    memory: Annotated[str, Field(pattern=r"^[0-9]+(Mi|Gi|Ti)$")]
-    shared_memory: Annotated[str, Field(pattern=r"^[0-9]+(Mi|Gi|Ti)$")] = "16Gi"
-    gpus: Count = 0
-    min: Count = 0
-    max: AtLeastOne = 1
-    node_selector: dict[str, str] = Field(default={}, description="Labels of the nodes to use.")
-    tolerations: tuple[Toleration, ...] = ()
-
-
 class Kuberay(ClusterProfile):
     """A KubeRay RayJob: a cluster for one sweep, gone when the sweep is done."""
 
@@ -213,6 +190,10 @@ class Kuberay(ClusterProfile):
     backoff_limit: Count = Field(default=3, description="New clusters after a failed one.")
     kept_seconds: Count = Field(default=600, description="How long an ended RayJob stays.")
 
+    @property
+    def most_gpus(self) -> int:
+        return most_gpus(self.workers)
+
 
 class Slurm(ClusterProfile):
     """A Slurm allocation in which `ray symmetric-run` makes a cluster for one sweep."""
@@ -230,6 +211,10 @@ class Slurm(ClusterProfile):
     token_file: Word = Field(
         default="~/.ray/auth_token", description="On a folder all nodes see; mode 0600."
     )
+
+    @property
+    def most_gpus(self) -> int:
+        return self.nodes * self.gpus_per_node
 
 
 KINDS: dict[str, type[ClusterProfile]] = {

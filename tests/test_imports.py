@@ -106,7 +106,13 @@ ROOMS = {
         {"sizing"},
         {"policy"},
     ),
-    "cluster": ({"library"}, {"render"}, {"autoscaler", "kuberay", "slurm"}, {"job", "profile"}),
+    "cluster": (
+        {"library"},
+        {"render"},
+        {"autoscaler", "kuberay", "slurm"},
+        {"job", "profile"},
+        {"node_groups"},
+    ),
 }
 MODULES_IN_A_ROOM = 10
 

@@ -60,10 +60,18 @@ def test_clouds_have_gpus_for_every_model_size_and_spot_workers(name):
     gpus = {kind: types[kind]["resources"].get("GPU", 0) for kind in types}
     assert gpus == {"head": 0, "small": 1, "medium": 1, "large": 8}
     assert types["head"]["resources"]["CPU"] == 0
+    assert types["head"]["resources"]["GPU"] == 0
+    assert {types[kind]["min_workers"] for kind in types} == {0}
     spot = [kind for kind in types if "spot" in json.dumps(types[kind]["node_config"]).lower()]
     assert spot == ["small", "medium"]
     profile = read_profile(name)
     assert config["max_workers"] == sum(worker.max for worker in profile.workers)
+    for worker in profile.workers:
+        assert types[worker.name]["max_workers"] == worker.max
+        # An autoscaler brings no node for what its type does not say.
+        assert types[worker.name]["resources"]["memory"] == worker.memory_bytes
+        assert types[worker.name]["labels"]["depthsweep/gpu-gib"] == str(worker.gpu_gib)
+        assert types[worker.name]["labels"]["ray.io/accelerator-type"]
 
 
 @pytest.mark.parametrize("name", ["aws", "gcp", "static"])
@@ -103,6 +111,23 @@ def test_the_rayjob_goes_on_where_a_lost_cluster_stopped_and_leaves_none_behind(
         for group in groups
     }
     assert gpus == {"small": "1", "medium": "1", "large": "8"}
+
+
+def test_a_cluster_of_kubernetes_starts_from_a_head_that_runs_nothing_and_grows():
+    _, job = documents("kuberay")
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["enableInTreeAutoscaling"] is True
+    assert cluster["autoscalerOptions"] == {"version": "v2"}
+    head = cluster["headGroupSpec"]["rayStartParams"]
+    assert (head["num-cpus"], head["num-gpus"]) == ("0", "0")
+    for group, pods in zip(
+        cluster["workerGroupSpecs"], read_profile("kuberay").workers, strict=True
+    ):
+        assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (0, 0, pods.max)
+        assert group["labels"] == {
+            "ray.io/accelerator-type": pods.accelerator,
+            "depthsweep/gpu-gib": str(pods.gpu_gib),
+        }
 
 
 def test_secrets_are_named_and_never_written():
