@@ -100,7 +100,7 @@ def _close(gang: Gang, job: Job, error: BaseException) -> BaseException:
     with contextlib.suppress(OSError):
         newest = folder.newest_attempt()
         if newest is not None and is_dead_here(newest):
-            end_for(folder, kinds.get(type(error), "cancelled"), str(error))
+            end_for(folder, newest, kinds.get(type(error), "cancelled"), str(error))
     return error
 
 

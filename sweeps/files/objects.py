@@ -17,7 +17,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -31,18 +30,16 @@ Result = TypeVar("Result")
 
 # What says that an object was written anew, by file system: whichever of them is there.
 _VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "created", "mtime")
-_TIMES = ("LastModified", "last_modified", "updated", "created", "mtime")
 # Objects that make others count. They go first, so that a half-deleted thing never counts.
 _CLOSING = ("DONE.json", "manifest.json")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a listing says of an object; ``modified`` is in seconds, by the server's clock."""
+    """What a listing says of an object: ``version`` changes when it is written anew."""
 
     size: int
     version: str
-    modified: float
 
 
 class ObjectFiles:
@@ -223,9 +220,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 def _entry(info: dict[str, Any]) -> Entry:
     version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
-    modified = next((info[name] for name in _TIMES if info.get(name)), 0.0)
-    seconds = modified.timestamp() if isinstance(modified, datetime) else float(modified)
-    return Entry(info["size"], f"{version} {info['size']}", seconds)
+    return Entry(info["size"], f"{version} {info['size']}")
 
 
 def _code(error: BaseException) -> str:

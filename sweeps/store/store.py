@@ -90,6 +90,11 @@ class Store:
         mirror.refresh()
         return Store(mirror.folder, mirror)
 
+    @property
+    def source(self) -> Store:
+        """The store itself, also of one that is read through a mirror: what lives changes there."""
+        return self if self.mirror is None else Store(self.mirror.root)
+
     def bring(self, parts: Iterable[str]) -> None:
         """See to it that parts, given by local path, are on this machine if the store has them."""
         if self.mirror is not None:
@@ -242,12 +247,12 @@ class RunFolder:
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return the attempts in order, each with its number under ``attempt``."""
-        return [self._attempt(number) for number in self.attempt_numbers()]
+        return [self.attempt(number) for number in self.attempt_numbers()]
 
     def newest_attempt(self) -> dict[str, Any] | None:
         """Return the last of ``attempts`` without reading the others."""
         numbers = self.attempt_numbers()
-        return self._attempt(numbers[-1]) if numbers else None
+        return self.attempt(numbers[-1]) if numbers else None
 
     def attempt_numbers(self) -> list[int]:
         place = self.path / "attempts"
@@ -260,7 +265,8 @@ class RunFolder:
         stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
-    def _attempt(self, number: int) -> dict[str, Any]:
+    def attempt(self, number: int) -> dict[str, Any]:
+        """Return one of ``attempts``; what is not there, or cannot be read, says nothing."""
         return attempt_record(number, read_if_readable(self.attempt_path(number)))
 
     def attempt_path(self, number: int) -> Place:
