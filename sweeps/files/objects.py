@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from sweeps.errors import UserError
-from sweeps.files.patience import patiently
+from sweeps.files.patience import StoreRefused, patiently
+from sweeps.files.refusals import advice, is_missing_bucket, may_pass, said
 
 Result = TypeVar("Result")
 
@@ -47,7 +48,8 @@ class ObjectFiles:
 
     Until a first request has succeeded every error is the user's (UserError, at once): a wrong
     bucket, no credentials, no server. From then on, and from the start where ``waits``, a request
-    that fails is tried again for as long as ``patience`` says, and StoreUnavailable ends it.
+    that fails is tried again for as long as ``patience`` says, and StoreUnavailable ends it; what
+    will not pass, as a right that is missing, is StoreRefused at once.
     FileNotFoundError is an answer, and always raised at once.
     """
 
@@ -161,11 +163,13 @@ class ObjectFiles:
             try:
                 return request()
             except FileNotFoundError as error:
-                if missing_bucket and _code(error) == "NoSuchBucket":
-                    raise OSError(errno.EIO, "the bucket does not exist") from error
+                if missing_bucket and is_missing_bucket(error):
+                    raise StoreRefused(f"--store {self.url}: {advice(error)}") from error
                 raise
             except Exception as error:  # each client has errors of its own, few of them OSErrors
-                raise OSError(errno.EIO, _said(error)) from error
+                if not may_pass(error):
+                    raise StoreRefused(f"--store {self.url}: {advice(error)}") from error
+                raise OSError(errno.EIO, said(error)) from error
 
         if self._waits:
             return patiently(once, self.url) if patient else once()
@@ -174,8 +178,10 @@ class ObjectFiles:
         except FileNotFoundError:
             self._waits = True
             raise
+        except StoreRefused:
+            raise
         except OSError as error:
-            raise UserError(f"--store {self.url}: {_advice(error)}") from error
+            raise UserError(f"--store {self.url}: {advice(error.__cause__ or error)}") from error
         self._waits = True
         return result
 
@@ -221,28 +227,6 @@ def _file_system(url: str) -> tuple[Any, str]:
 def _entry(info: dict[str, Any]) -> Entry:
     version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
     return Entry(info["size"], f"{version} {info['size']}")
-
-
-def _code(error: BaseException) -> str:
-    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
-
-
-def _said(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _advice(error: OSError) -> str:
-    cause = error.__cause__ or error
-    name, said = type(cause).__name__, error.strerror or str(error)
-    if "Credential" in name or "Profile" in name or isinstance(cause, PermissionError):
-        return (
-            f"access is refused ({said}); give the client credentials through its environment or"
-            " configuration (for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)"
-        )
-    if "bucket does not exist" in said:
-        return f"{said}; create it, or correct the URL"
-    return f"cannot be reached ({said}); correct the URL, or the endpoint the client is told of"
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from sweeps.errors import UserError
 from sweeps.files.whole_files import write_json
 from sweeps.liveness.process import identity
 from sweeps.liveness.watch import BEATS, stale_seconds
@@ -124,7 +123,7 @@ class Attempt:
         while not self._stop.wait(self._beat_seconds):
             # A store that is away may come back, and the run waits for it: the heart goes on. That
             # it refuses is said where the run writes.
-            with contextlib.suppress(OSError, UserError):
+            with contextlib.suppress(OSError):
                 if not self._claim.beat():
                     return
                 self._log.flush()
