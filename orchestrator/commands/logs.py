@@ -59,7 +59,7 @@ def _run_log(run_id: str, location: str, attempt: int | None, follow: bool, as_j
         raise UserError(f"{run_id} has attempts {numbers[0]} to {numbers[-1]}, not {number}")
     shown, vigil = 0, Vigil(folder)
     while True:
-        going_on = follow and number == numbers[-1] and vigil.look() != "gone"
+        going_on = follow and _goes_on(vigil, number)
         shown = _show(folder.log_path(number), shown, as_json)
         if not going_on:
             break
@@ -68,6 +68,11 @@ def _run_log(run_id: str, location: str, attempt: int | None, follow: bool, as_j
     if record["error"] and not as_json:
         click.echo(record["error"].rstrip())
     return 0
+
+
+def _goes_on(vigil: Vigil, number: int) -> bool:
+    alive, seen = vigil.look() != "gone", vigil.sighting
+    return alive and seen is not None and seen.attempt["attempt"] == number
 
 
 def _show(path: Place, shown: int, as_json: bool) -> int:

@@ -33,7 +33,7 @@ from typing import Any, Literal, Protocol
 
 from sweeps.files.objects import Entry, ObjectPath
 from sweeps.files.patience import patiently
-from sweeps.files.whole_files import create_json, read_if_readable, write_json
+from sweeps.files.whole_files import create_json, read_if_readable, unless_stale, write_json
 from sweeps.liveness.process import IDENTITY, is_there
 from sweeps.liveness.watch import (
     NOTICE_SECONDS,
@@ -99,9 +99,7 @@ class _FileAttempts:
         if not numbers:
             return None
         try:
-            # Of a file that was opened just now a network file system tells what the server knows.
-            with self._path(numbers[-1]).open("rb") as file:
-                stat, data = os.fstat(file.fileno()), file.read()
+            stat, data = unless_stale(partial(_opened, self._path(numbers[-1])))
         except FileNotFoundError:
             return None
         version = f"{numbers[-1]} {stat.st_mtime_ns} {stat.st_size}"
@@ -137,7 +135,7 @@ class _FileAttempts:
                 raise FileNotFoundError(path)
 
         with suppress(FileNotFoundError):
-            still_ours()
+            patiently(still_ours, path)  # a folder that was forgotten is not made anew
             patiently(partial(write_json, path, record, still_ours), path)
 
     def beat(self, number: int, record: dict[str, Any]) -> None:
@@ -145,6 +143,12 @@ class _FileAttempts:
         now = time.time_ns()  # our clock and not the server's: see ``is_fresh``
         with suppress(FileNotFoundError):
             os.utime(self._path(number), ns=(now, now))
+
+
+def _opened(path: Path) -> tuple[os.stat_result, bytes]:
+    # Of a file that is opened just now a network file system tells what the server knows.
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()), file.read()
 
 
 class _ObjectAttempts:

@@ -2,7 +2,7 @@
 
 sweeps/<name>/spec.yaml, resolved.json
 runs/<run_id>/run.json                what ran: resolved spec, model facts, versions, hardware
-runs/<run_id>/attempts/<n>.json       started, node, ended, cause
+runs/<run_id>/attempts/<n>.json       whose (token, node, process), started, ended, cause
 runs/<run_id>/<table>/part-<first>-<last>.parquet
 runs/<run_id>/DONE.json               written last: status, row counts, checksums of the parts
 measurements/<work_id>/               the same of a measurement, whose DONE.json has its ``result``
