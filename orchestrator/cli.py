@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from sweeps.errors import UserError, closest
+from sweeps.liveness.watch import telling
 
 # Name, file of orchestrator.commands, line of the help page: known without importing the command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -62,8 +63,16 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="depthsweep")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(**_: Any) -> None:
+@click.pass_context
+def cli(context: click.Context, /, **_: Any) -> None:
     """Fine-tuning studies in the hundreds of runs: where in depth do representations change?"""
+    context.with_resource(telling(_say_watching))
+
+
+def _say_watching(number: int, seconds: float) -> None:
+    """Say on stderr what a command waits for."""
+    what = "an attempt's heartbeat" if number == 1 else f"the heartbeats of {number} attempts"
+    click.echo(f"watching {what}, for {seconds:g} s at most", err=True)
 
 
 def main() -> None:

@@ -149,8 +149,10 @@ def _carry_out(
         listener.event(event.run_id, event.kind, event.report)
 
     with contextlib.ExitStack() as until_done:
-        cluster, view, own = until_done.enter_context(_ray(plan, store_id, address, listener))
-        waiting = requests.fit(view.nodes)
+        cluster, view, own = until_done.enter_context(
+            _ray(plan, store_id, address, limits, listener)
+        )
+        waiting = requests.fit(view.nodes, view.to_come)
         assert waiting is not None
         assert requests.placement is not None
         listener.starting(plan, Room(requests.placement, view.nodes, address))
@@ -240,7 +242,7 @@ def _note(
 
 @contextlib.contextmanager
 def _ray(
-    plan: Plan, store_id: str, address: str | None, listener: Listener
+    plan: Plan, store_id: str, address: str | None, limits: Limits, listener: Listener
 ) -> Iterator[tuple[OwnCluster | SharedCluster, View, bool]]:
     """Yield the cluster, what there is of it, and whether it is this process's own."""
     from orchestrator.connection.nodes import (
@@ -262,5 +264,5 @@ def _ray(
         return
     assert address is not None
     with connected_ray(address):
-        there = SharedCluster(plan.store.location, store_id)
+        there = SharedCluster(plan.store.location, store_id, limits.most_gpus)
         yield there, there.first_look(listener.notice), False

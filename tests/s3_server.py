@@ -4,12 +4,15 @@
 killing the server, while what it stores is there when the wire is started again.
 """
 
+import json
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 BUCKET = "study"
@@ -63,6 +66,61 @@ def serve_s3():
     finally:
         server.kill()
         server.wait()
+
+
+def deny(port, action):
+    """Have a server ask for rights from now on; return the credentials of a user who may do all in
+    S3 but one action."""
+    import botocore.session
+
+    session = botocore.session.get_session()
+    session.set_credentials(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])
+    iam = session.create_client(
+        "iam", region_name="us-east-1", endpoint_url=f"http://127.0.0.1:{port}"
+    )
+    iam.create_user(UserName="writer")
+    rights = [
+        {"Effect": "Allow", "Action": "s3:*", "Resource": "*"},
+        {"Effect": "Deny", "Action": action, "Resource": "*"},
+    ]
+    policy = json.dumps({"Version": "2012-10-17", "Statement": rights})
+    iam.put_user_policy(UserName="writer", PolicyName="writes", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="writer")["AccessKey"]
+    kind = {"Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/moto-api/reset-auth", b"0", kind)
+    urllib.request.urlopen(request).close()
+    return {
+        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+    }
+
+
+@contextmanager
+def answering(status, code):
+    """Yield the port of a server that answers every request alike, as S3 tells of an error."""
+    body = f"<Error><Code>{code}</Code><Message>said by a test</Message></Error>".encode()
+
+    class Answer(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # clients ask before they send a body
+
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Connection", "close")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_PUT = do_POST = do_DELETE = do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 def environment(port, cache):

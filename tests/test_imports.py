@@ -76,7 +76,7 @@ ROOMS = {
         {"statistics"},
         {"reading"},
         {"store"},
-        {"files"},
+        {"files", "liveness"},
         {"declaration"},
         {"sources"},
         {"spec"},

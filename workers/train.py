@@ -104,7 +104,10 @@ def _writer(
     """
     if isinstance(attempt, OnlookersAttempt):
         return OnlookersWriter(run)
+    # Between the claim and here lie a download and a tokenizing: others may own the run by now.
+    attempt.require_ownership()
     write_run_record(folder, run, parts.facts, device)
+    attempt.require_ownership()
     folder.forget_rows_after(resumed)
     writer = RunWriter(run, folder, attempt.require_ownership)
     if resumed:

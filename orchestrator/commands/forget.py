@@ -6,7 +6,7 @@ import click
 
 from sweeps.errors import UserError
 from sweeps.spec import is_measurement
-from sweeps.store.claim import is_alive
+from sweeps.store.claim import alive_runs
 from sweeps.store.store import Store
 
 
@@ -18,11 +18,10 @@ def command(work_id: str, location: str) -> int:
     anew."""
     folder = Store.at(location).known(work_id)
     what = "measurement" if is_measurement(work_id) else "run"
-    attempts = folder.attempts()
-    if attempts and is_alive(folder, attempts[-1]):
-        raise UserError(
-            f"{what} {work_id} is running (process {attempts[-1]['pid']}); stop it first"
-        )
+    if alive_runs([folder]):
+        newest = folder.newest_attempt() or {}
+        where = f"process {newest.get('pid')} on {newest.get('node')}"
+        raise UserError(f"{what} {work_id} is running ({where}); stop it first")
     folder.forget()
     click.echo(f"forgot {what} {work_id}")
     return 0

@@ -10,9 +10,9 @@ import click
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place
 from sweeps.spec import is_measurement
-from sweeps.store.claim import is_alive
+from sweeps.store.claim import Vigil
 from sweeps.store.run_log import event_text, read_events
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.store import Store
 
 POLL_SECONDS = 0.5
 WORK_ID = re.compile(r"([a-z]+-)?[0-9a-f]{12}")
@@ -57,9 +57,9 @@ def _run_log(run_id: str, location: str, attempt: int | None, follow: bool, as_j
     number = attempt or numbers[-1]
     if number not in numbers:
         raise UserError(f"{run_id} has attempts {numbers[0]} to {numbers[-1]}, not {number}")
-    shown = 0
+    shown, vigil = 0, Vigil(folder)
     while True:
-        going_on = follow and _going_on(folder, number)
+        going_on = follow and _goes_on(vigil, number)
         shown = _show(folder.log_path(number), shown, as_json)
         if not going_on:
             break
@@ -70,8 +70,9 @@ def _run_log(run_id: str, location: str, attempt: int | None, follow: bool, as_j
     return 0
 
 
-def _going_on(folder: RunFolder, number: int) -> bool:
-    return is_alive(folder, folder.attempts()[number - 1])
+def _goes_on(vigil: Vigil, number: int) -> bool:
+    alive, seen = vigil.look() != "gone", vigil.sighting
+    return alive and seen is not None and seen.attempt["attempt"] == number
 
 
 def _show(path: Place, shown: int, as_json: bool) -> int:

@@ -24,6 +24,7 @@ from sweeps.spec import RunSpec
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import job_records
 
+Ledger = Callable[[str], Standing]
 # Up to so many failed runs are listed one by one, more of them by cause.
 LISTED = 10
 # No sweep can be called so.
@@ -40,13 +41,16 @@ def command(name: str | None, location: str, profile_name: str | None, as_json: 
     store = Store.at(location).reading()
     names = [name] if name else store.sweep_names()
     sweeps = {sweep: store.load_sweep(sweep) for sweep in names}
-    reports = {sweep: _report(store, found) for sweep, found in sweeps.items()}
+    standing = ledger(store)
+    reports = {sweep: _report(store, found, standing) for sweep, found in sweeps.items()}
     if as_json:
         strays = [] if name else store.strays()
         page: dict[str, Any] = {
             **reports,
             **({NO_SWEEP: [{"run_id": i} for i in strays]} if strays else {}),
-            MEASUREMENTS: {sweep: _measurements(store, found) for sweep, found in sweeps.items()},
+            MEASUREMENTS: {
+                sweep: _measurements(store, found, standing) for sweep, found in sweeps.items()
+            },
         }
         click.echo(json.dumps(page, indent=1))
         return 0
@@ -54,16 +58,15 @@ def command(name: str | None, location: str, profile_name: str | None, as_json: 
         click.echo(f"{location} holds no sweep yet; start one with `depthsweep run`")
     for sweep, runs in reports.items():
         found = sweeps[sweep]
-        lines = [*_text(sweep, found.runs, runs), *_measured(store, found)]
+        lines = [*_text(sweep, found.runs, runs), *_measured(store, found, standing)]
         click.echo("\n".join([*lines, *_live(location, sweep, profile_name)]))
     for line in _strays(store):
         click.echo(line)
     return 0
 
 
-def _measurements(store: Store, sweep: Sweep) -> list[dict[str, Any]]:
+def _measurements(store: Store, sweep: Sweep, standing: Ledger) -> list[dict[str, Any]]:
     """Return every measurement that a sweep wants: its state, and why it cannot be made."""
-    standing = ledger(store)
     return [
         {
             "work_id": one.work_id,
@@ -77,9 +80,9 @@ def _measurements(store: Store, sweep: Sweep) -> list[dict[str, Any]]:
     ]
 
 
-def _measured(store: Store, sweep: Sweep) -> list[str]:
+def _measured(store: Store, sweep: Sweep, standing: Ledger) -> list[str]:
     """Return a line on the training-free measurements that a sweep wants, and what ails others."""
-    found = _measurements(store, sweep)
+    found = _measurements(store, sweep, standing)
     if not found:
         return []
     counts = Counter(one["state"] for one in found)
@@ -123,15 +126,14 @@ def _live(location: str, sweep: str, profile_name: str | None) -> list[str]:
     return ["", *lines]
 
 
-def _report(store: Store, sweep: Sweep) -> list[dict[str, Any]]:
-    standing, runs = ledger(store), sweep.runs
-    options = control_options()
+def _report(store: Store, sweep: Sweep, standing: Ledger) -> list[dict[str, Any]]:
+    runs, options = sweep.runs, control_options()
     settings = [one for one in varied(runs) if one.name not in options]
     return [_describe(store, run, settings, standing) for run in runs]
 
 
 def _describe(
-    store: Store, run: RunSpec, settings: list[Setting], standing: Callable[[str], Standing]
+    store: Store, run: RunSpec, settings: list[Setting], standing: Ledger
 ) -> dict[str, Any]:
     attempts = store.run(run.run_id).attempts()
     stands = standing(run.run_id)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sweeps.spec import Measurement, RunSpec
-from sweeps.store.claim import is_alive
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.claim import Vigil, alive_runs
+from sweeps.store.store import Store
 
 # How a run stands in the store: its result, or what its newest attempt says.
 State = Literal[
@@ -123,8 +123,13 @@ def _decide_measurement(
 
 def ledger(store: Store) -> Callable[[str], Standing]:
     """Return the standing of runs and measurements of a store by their ids, read when asked; of an
-    object store, read now."""
+    object store, read now.
+
+    Where only watching tells whether an attempt lives, the first question takes up to
+    ``stale_seconds``, for all that are open in the store together.
+    """
     store = store.reading()
+    living = _Living(store)
 
     def standing(work_id: str) -> Standing:
         folder = store.work(work_id)
@@ -135,15 +140,45 @@ def ledger(store: Store) -> Callable[[str], Standing]:
         if newest is None:
             return Standing("waiting")
         checkpoints = folder.checkpoint_steps()
-        return Standing(state_of(folder, newest), checkpoints[-1] if checkpoints else 0)
+        checkpoint = checkpoints[-1] if checkpoints else 0
+        if newest["cause"] is None:
+            return Standing("running" if living.has(work_id, newest) else "lost", checkpoint)
+        return Standing(_ended_state(newest), checkpoint)
 
     return standing
 
 
-def state_of(folder: RunFolder, newest: dict[str, Any]) -> State:
-    """Return the state of a run without a result from its newest attempt."""
-    if newest["cause"] is None:
-        return "running" if is_alive(folder, newest) else "lost"
+class _Living:
+    """Which of a store's open attempts live; those that have to be watched are, all at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._judged: dict[tuple[str, int], bool] = {}
+
+    def has(self, work_id: str, newest: dict[str, Any]) -> bool:
+        key = (work_id, newest["attempt"])
+        if key not in self._judged:
+            look = Vigil(self._store.source.work(work_id)).look()
+            if look == "unsure":
+                self._watch(key)
+            else:
+                self._judged[key] = look == "alive"
+        return self._judged[key]
+
+    def _watch(self, asked: tuple[str, int]) -> None:
+        numbers = dict([asked])
+        for folder in [*self._store.runs(), *self._store.measurements()]:
+            newest = folder.newest_attempt()
+            if newest is None or newest["cause"] is not None or folder.done() is not None:
+                continue
+            if (folder.run_id, newest["attempt"]) not in self._judged:
+                numbers.setdefault(folder.run_id, newest["attempt"])
+        alive = alive_runs([self._store.source.work(work_id) for work_id in numbers])
+        self._judged |= {(i, number): i in alive for i, number in numbers.items()}
+
+
+def _ended_state(newest: dict[str, Any]) -> State:
+    """Return the state of a run without a result whose newest attempt has ended."""
     known: dict[str, State] = {"failed": "failed", "lost": "lost", "preempted": "preempted"}
     # What had a result that is there no more, as after `doctor --fix`.
     known |= dict.fromkeys(RESULTS, "lost")

@@ -120,8 +120,8 @@ class SweepResult:
     that was edited meanwhile. ``unsound`` has what is wrong with runs that are said to have a
     result and whose files are not what their record says, of this time or an earlier one.
     ``measured`` has a status for each measurement that was started, by its id, and is no part of
-    ``ended``; what is said of errors and mistakes is said of them, too. ``stopped`` is why the sweep
-    ended before its runs: runs in a row that failed alike, or its time. ``grid`` is Tune's
+    ``ended``; what is said of errors and mistakes is said of them, too. ``stopped`` is why the
+    sweep ended before its runs: runs in a row that failed alike, or its time. ``grid`` is Tune's
     ``ResultGrid``, a row a run that was started; None where none was.
     """
 

@@ -114,7 +114,8 @@ class Books:
         beyond = sum(self._held[run_id].run.demand.total for run_id in self._asked)
         size = sum(self.cluster.sizes.values())
         for run in waiting:
-            fits = beyond + run.demand.total <= self.growth
+            allowed = self._most_gpus is None or self._holds() + run.demand.total <= self._most_gpus
+            fits = beyond + run.demand.total <= self.growth and allowed
             alone = not self._held and run.demand.gpus <= size and not self._room_left()
             if fits or alone:
                 self._asked.add(run.run_id)

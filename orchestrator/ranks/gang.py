@@ -242,7 +242,7 @@ def _close(run_id: str, job: Job, error: BaseException) -> BaseException:
         newest = folder.newest_attempt()
         if newest is not None and is_dead_here(newest):
             text = str(error)
-            end_for(folder, kinds.get(type(error), "cancelled"), text)
+            end_for(folder, newest, kinds.get(type(error), "cancelled"), text)
             if "\n" in text:
                 log = RunLog(folder.log_path(newest["attempt"]))
                 log.event("hung, and was killed", "error", stacks=text)

@@ -61,8 +61,8 @@ class HeldRank:
 
     def listen(self, seconds: float) -> None:
         """Take in what the process says for up to so many seconds, or until it says something."""
-        ready, _, _ = select.select([self._connection, self._watched], [], [], seconds)
-        if self._connection in ready:
+        ready, _, _ = select.select([self._connection.fileno(), self._watched], [], [], seconds)
+        if self._connection.fileno() in ready:
             while self._connection.poll() and self._hear():
                 pass
         elif self._watched in ready:

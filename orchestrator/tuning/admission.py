@@ -299,7 +299,7 @@ class Admission:
                 for node in view.nodes
                 if placement.size_of(node)
             ]
-            self.books.growth = view.growth
+            self.books.growth = float(sum(placement.size_of(node) for node in view.to_come))
             size = sum(room.size for room in rooms)
             self.books.share = size / (1 + view.waiting) if view.waiting else None
             self.books.look(rooms, now)
@@ -307,7 +307,7 @@ class Admission:
     def _fit(self, view: View) -> None:
         """Size what waits for the nodes there are now; where that cannot be, as it was."""
         try:
-            fitted = self._requests.fit(view.nodes)
+            fitted = self._requests.fit(view.nodes, view.to_come)
         except UserError as error:
             self._once(str(error))
             return

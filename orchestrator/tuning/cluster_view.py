@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.connection.autoscaler import growth
+from orchestrator.connection.autoscaler import growth, nodes_by_type
 from orchestrator.connection.nodes import cluster_nodes
 from orchestrator.connection.ray_environment import ray
 from orchestrator.connection.store_probe import NodeProbes
+from orchestrator.sizing.memory import GIB
 from orchestrator.sizing.placement import Node
 from sweeps.errors import UserError
 
@@ -21,16 +21,18 @@ PREFIX = "depthsweep-"
 # How often others are looked for: Ray's table of placement groups has all there ever were.
 OTHERS_SECONDS = 5.0
 POLL_SECONDS = 1.0
+# How long after a cluster's head its autoscaler may take to say what it can bring.
+MONITOR_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class View:
-    """One look: the nodes that may carry out runs, those that must not and why, how many GPUs (or
-    CPUs) may be brought beyond, and how many sweeps wait beside this one."""
+    """One look: the nodes that may carry out runs, those that must not and why, those that an
+    autoscaler may bring beside, and how many sweeps wait beside this one."""
 
     nodes: Sequence[Node]
     wrong: dict[str, str]
-    growth: float = 0.0
+    to_come: Sequence[Node] = ()
     waiting: int = 0
 
 
@@ -59,10 +61,11 @@ class SharedCluster:
     Where it can grow, what may come is looked at along with what there is.
     """
 
-    def __init__(self, location: str, store_id: str) -> None:
+    def __init__(self, location: str, store_id: str, most_gpus: int | None = None) -> None:
         self._probes = NodeProbes(location, store_id)
         self.group = f"{PREFIX}{secrets.token_hex(4)}-"
         self._growth = growth()
+        self._most_gpus = most_gpus
         self._others = 0
         self._looked = float("-inf")
 
@@ -83,15 +86,21 @@ class SharedCluster:
         return view
 
     def _bring_one(self, say: Callable[[str], None]) -> None:
-        if not self._may_come([]):
+        """Ask for a first node, and wait for it: what it is decides how runs are cut."""
+        until = time.monotonic() + MONITOR_SECONDS
+        while self._growth is None and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+            self._growth = growth()
+        shapes = self._growth.shapes if self._growth else ()
+        if not shapes and self._most_gpus is None:
             raise UserError(
-                "the cluster has neither a GPU nor a CPU, and nothing brings nodes: add one"
+                "the cluster has neither a GPU nor a CPU, and nothing that brings nodes: add one,"
+                " or say with --max-gpus how many GPUs to wait for"
             )
-        assert self._growth is not None
-        gpus = any(shape.gpus for shape in self._growth.shapes)
+        gpus = not shapes or any(shape.gpus for shape in shapes)
+        what = "GPU" if gpus else "CPU"
+        say(f"waiting: the cluster has no {what} yet; a node was asked for")
         wanted = {"GPU": 1.0, "CPU": 1.0} if gpus else {"CPU": 1.0}
-        said = "GPU" if gpus else "CPU"
-        say(f"waiting: the cluster has no {said} yet; its autoscaler was asked for a node")
         group = ray.util.placement_group([wanted], name=f"{self.group}first-node")
         try:
             while not _workers():
@@ -110,15 +119,24 @@ class SharedCluster:
             for node in found
             if node.name in facts and node.name not in wrong
         ]
-        return View(nodes, wrong, self._may_come(found), self._others_waiting())
+        return View(nodes, wrong, self._to_come(), self._others_waiting())
 
-    def _may_come(self, nodes: Sequence[Node]) -> float:
-        """Return how many GPUs (CPUs, where no type of node has GPUs) may come beside the nodes."""
+    def _to_come(self) -> list[Node]:
+        """Return a node for each that may still come."""
         if self._growth is None:
-            return 0.0
-        left = self._growth.left(Counter(node.group for node in nodes)).items()
-        gpus = sum(shape.gpus * count for shape, count in left)
-        return float(gpus or sum(shape.cpus * count for shape, count in left))
+            return []
+        return [
+            Node(
+                name=f"{shape.name} {number}",
+                cpus=shape.cpus,
+                gpus=shape.gpus,
+                memory=float(shape.memory or 0),
+                gpu_bytes=shape.gpu_gib and shape.gpu_gib * GIB,
+                group=shape.name,
+            )
+            for shape, count in self._growth.left(nodes_by_type()).items()
+            for number in range(count)
+        ]
 
     def _others_waiting(self) -> int:
         """Return how many other sweeps wait for a placement group now."""

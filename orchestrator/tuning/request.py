@@ -25,7 +25,8 @@ class Request:
     ``holds`` are Ray's resources of one rank. A run of several ranks has a bundle for each: on one
     node, unless none is large enough (``spread``). ``target`` is the node that the policy expects
     it on, a hint; it never goes to one of ``barred``. ``fresh`` asks for processes that no run has
-    been in. ``group`` names its placement group. ``given_up`` is why the run is not started any more.
+    been in. ``group`` names its placement group. ``given_up`` is why the run is not started any
+    more.
     """
 
     run_id: str

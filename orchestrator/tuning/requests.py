@@ -50,16 +50,17 @@ class Requests:
             one.ranks == 1 for one in self._by_id.values()
         )
 
-    def fit(self, nodes: Sequence[Node]) -> dict[str, Waiting] | None:
-        """Size everything for some nodes; return each as the policy sees it, by id, or None where
-        the nodes are of the same shapes as before.
+    def fit(self, here: Sequence[Node], to_come: Sequence[Node] = ()) -> dict[str, Waiting] | None:
+        """Size everything for the nodes that are here and may come; return each as the policy sees
+        it, by id, or None where the nodes are the same as before.
 
         Raises UserError for a run that fits in no way.
         """
+        nodes = [*here, *to_come]
         placement = place(nodes)
         shapes = (
             placement,
-            frozenset((n.name, n.gpus, n.cpus, n.gpu_bytes) for n in nodes if placement.size_of(n)),
+            frozenset((n.name, n.gpus, n.cpus, n.gpu_bytes) for n in here if placement.size_of(n)),
         )
         if shapes == self._shapes:
             return None
@@ -81,7 +82,9 @@ class Requests:
         run, waiting = lined.run, lined.waiting
         ranks = rank_processes(run, count)
         share = waiting.demand.units / UNITS
-        memory = _host_bytes(run) if placement.gpus else 0.0
+        # An autoscaler brings no node whose type does not say its memory where that is asked for.
+        said = all(node.memory for node in nodes)
+        memory = _host_bytes(run) if placement.gpus and said else 0.0
         largest = max((placement.size_of(node) for node in nodes), default=0)
         self._by_id[run.run_id] = Request(
             run.run_id,

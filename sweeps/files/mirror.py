@@ -29,7 +29,7 @@ class Mirror:
 
     def __init__(self, root: ObjectPath, place: Path) -> None:
         self.url = str(root)
-        self._root = root
+        self.root = root
         self.folder = place / hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self._listing: dict[str, Entry] = {}
 
@@ -38,7 +38,7 @@ class Mirror:
 
         A part of a run that has not ended counts as a record: only the folder says it is there.
         """
-        listing = self._root.entries()
+        listing = self.root.entries()
         ended = {key.removesuffix("DONE.json") for key in listing if key.endswith("/DONE.json")}
         self._listing = {key: entry for key, entry in listing.items() if _is_read(key)}
         wanted = [
@@ -64,7 +64,7 @@ class Mirror:
                 del index[key]
             stale = [key for key in keys if index.get(key) != self._listing[key].version]
             for some in _batches(stale):
-                for key, data in self._root.files.get_many(self._key(k) for k in some).items():
+                for key, data in self.root.files.get_many(self._key(k) for k in some).items():
                     name = key.removeprefix(self._key(""))
                     self._place(name, data)
                     index[name] = self._listing[name].version
@@ -76,9 +76,6 @@ class Mirror:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         temporary.write_bytes(data)
-        # The age of an attempt's record is its heartbeat, as far as clocks agree.
-        modified = self._listing[name].modified
-        os.utime(temporary, (modified, modified))
         temporary.replace(path)
 
     def _index(self) -> dict[str, str]:
@@ -91,7 +88,7 @@ class Mirror:
         return {key: value for key, value in index.items() if (self.folder / key).is_file()}
 
     def _key(self, name: str) -> str:
-        return f"{self._root.key}/{name}".lstrip("/")
+        return f"{self.root.key}/{name}".lstrip("/")
 
 
 def _is_read(key: str) -> bool:

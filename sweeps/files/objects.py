@@ -17,7 +17,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -25,24 +24,23 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from sweeps.errors import UserError
-from sweeps.files.patience import patiently
+from sweeps.files.patience import StoreRefused, patiently
+from sweeps.files.refusals import advice, is_missing_bucket, may_pass, said
 
 Result = TypeVar("Result")
 
 # What says that an object was written anew, by file system: whichever of them is there.
 _VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "created", "mtime")
-_TIMES = ("LastModified", "last_modified", "updated", "created", "mtime")
 # Objects that make others count. They go first, so that a half-deleted thing never counts.
 _CLOSING = ("DONE.json", "manifest.json")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a listing says of an object; ``modified`` is in seconds, by the server's clock."""
+    """What a listing says of an object: ``version`` changes when it is written anew."""
 
     size: int
     version: str
-    modified: float
 
 
 class ObjectFiles:
@@ -50,7 +48,8 @@ class ObjectFiles:
 
     Until a first request has succeeded every error is the user's (UserError, at once): a wrong
     bucket, no credentials, no server. From then on, and from the start where ``waits``, a request
-    that fails is tried again for as long as ``patience`` says, and StoreUnavailable ends it.
+    that fails is tried again for as long as ``patience`` says, and StoreUnavailable ends it; what
+    will not pass, as a right that is missing, is StoreRefused at once.
     FileNotFoundError is an answer, and always raised at once.
     """
 
@@ -164,11 +163,13 @@ class ObjectFiles:
             try:
                 return request()
             except FileNotFoundError as error:
-                if missing_bucket and _code(error) == "NoSuchBucket":
-                    raise OSError(errno.EIO, "the bucket does not exist") from error
+                if missing_bucket and is_missing_bucket(error):
+                    raise StoreRefused(f"--store {self.url}: {advice(error)}") from error
                 raise
             except Exception as error:  # each client has errors of its own, few of them OSErrors
-                raise OSError(errno.EIO, _said(error)) from error
+                if not may_pass(error):
+                    raise StoreRefused(f"--store {self.url}: {advice(error)}") from error
+                raise OSError(errno.EIO, said(error)) from error
 
         if self._waits:
             return patiently(once, self.url) if patient else once()
@@ -177,8 +178,10 @@ class ObjectFiles:
         except FileNotFoundError:
             self._waits = True
             raise
+        except StoreRefused:
+            raise
         except OSError as error:
-            raise UserError(f"--store {self.url}: {_advice(error)}") from error
+            raise UserError(f"--store {self.url}: {advice(error.__cause__ or error)}") from error
         self._waits = True
         return result
 
@@ -223,31 +226,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 def _entry(info: dict[str, Any]) -> Entry:
     version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
-    modified = next((info[name] for name in _TIMES if info.get(name)), 0.0)
-    seconds = modified.timestamp() if isinstance(modified, datetime) else float(modified)
-    return Entry(info["size"], f"{version} {info['size']}", seconds)
-
-
-def _code(error: BaseException) -> str:
-    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
-
-
-def _said(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _advice(error: OSError) -> str:
-    cause = error.__cause__ or error
-    name, said = type(cause).__name__, error.strerror or str(error)
-    if "Credential" in name or "Profile" in name or isinstance(cause, PermissionError):
-        return (
-            f"access is refused ({said}); give the client credentials through its environment or"
-            " configuration (for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)"
-        )
-    if "bucket does not exist" in said:
-        return f"{said}; create it, or correct the URL"
-    return f"cannot be reached ({said}); correct the URL, or the endpoint the client is told of"
+    return Entry(info["size"], f"{version} {info['size']}")
 
 
 @dataclass(frozen=True, eq=False)

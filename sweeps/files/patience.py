@@ -1,31 +1,43 @@
-"""Waiting for a store that is full or out of reach, for a while, before giving up in words."""
+"""Waiting for a store that is full or out of reach, for a while, before giving up in words.
+
+What never passes is not waited for: a store that refuses is for a person to open.
+"""
 
 from __future__ import annotations
 
 import errno
 import logging
 import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from sweeps.errors import UserError
 
 Result = TypeVar("Result")
 
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 30.0
 PATIENCE_SECONDS = 300.0
-# What may pass: a full disk, a quota, a device or a network file system that went away.
+# What may pass: a full disk, a quota, a device, a network or a file system that went away. A
+# connection that broke and a time that ran out are ConnectionError and TimeoutError besides.
 PASSING = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.EROFS,
-    errno.ENODEV,
-    errno.ENOTCONN,
-    errno.EHOSTUNREACH,
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EIO", "EREMOTEIO", "EBUSY", "EAGAIN", "EINTR", "ENOLCK"),
+        *("ESTALE", "ENODEV", "ENXIO", "ENOTCONN", "ESHUTDOWN", "ENOLINK", "ECOMM"),
+        *("ENETDOWN", "ENETUNREACH", "ENETRESET", "EHOSTDOWN", "EHOSTUNREACH"),
+    )
+    if hasattr(errno, name)
+}
+# What a person must mend: rights, a file system that is mounted for reading, keys of a network one.
+REFUSED = {
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "EROFS", "ENOKEY", "EKEYEXPIRED", "EKEYREVOKED", "EKEYREJECTED")
+    if hasattr(errno, name)
 }
 
 
@@ -33,35 +45,85 @@ class StoreUnavailable(OSError):
     """The store could not be written for as long as a run waits."""
 
 
+class StoreRefused(UserError, OSError):
+    """The store refuses what was asked, and will for as long as nobody mends it."""
+
+
 def patiently(write: Callable[[], Result], path: object) -> Result:
     """Return ``write()``, trying again with growing waits while the store cannot be written.
 
     ``write`` must leave nothing half done when it raises. Raises StoreUnavailable, naming the path
-    and its free space, or the URL, when patience runs out; any error that will not pass is raised
-    at once.
+    and its free space, or the URL, when patience runs out. An error that will not pass is raised at
+    once: StoreRefused where a person must mend it, as it is otherwise.
     """
     wait, waited = FIRST_WAIT_SECONDS, 0.0
-    while True:
-        try:
-            return write()
-        except OSError as error:
-            if not _passes(error):
-                raise
-            if not waited:
-                logging.getLogger(__name__).warning("%s: waiting for it: %s", path, error)
-            if waited >= PATIENCE_SECONDS:
-                raise StoreUnavailable(
-                    f"{path}: could not be written for {waited:.0f} s ({error.strerror or error});"
-                    f"{_free(path)} bring it back, then resume"
-                ) from error
-        time.sleep(wait)
-        waited += wait
-        wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+    with _waiting() as begin:
+        while True:
+            try:
+                return write()
+            except OSError as error:
+                if error.errno in REFUSED:
+                    raise _refusal(error, path) from error
+                if not _passes(error):
+                    raise
+                if not waited:
+                    logging.getLogger(__name__).warning("%s: waiting for it: %s", path, error)
+                begin()
+                if waited >= PATIENCE_SECONDS:
+                    raise StoreUnavailable(
+                        f"{path}: could not be written for {waited:.0f} s"
+                        f" ({error.strerror or error});{_free(path)} bring it back, then resume"
+                    ) from error
+            time.sleep(wait)
+            waited += wait
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+
+_lock = threading.Lock()
+_since: dict[object, float] = {}
+
+
+def waiting_since() -> float | None:
+    """Return since when this process has been waiting for a store, in any of its threads.
+
+    In seconds of ``time.monotonic``; None while nothing is waited for. Of several that wait it is
+    the first one's. May be called from any thread.
+    """
+    with _lock:
+        return min(_since.values(), default=None)
+
+
+@contextmanager
+def _waiting() -> Iterator[Callable[[], None]]:
+    """Yield what says that the caller has begun to wait; it has ended with the context."""
+    waiter = object()
+
+    def begin() -> None:
+        with _lock:
+            _since.setdefault(waiter, time.monotonic())
+
+    try:
+        yield begin
+    finally:
+        with _lock:
+            _since.pop(waiter, None)
 
 
 def _passes(error: OSError) -> bool:
+    if isinstance(error, (StoreUnavailable, StoreRefused)):  # it has been waited for already
+        return False
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return True
     # safetensors and Arrow carry the system's message and sometimes no number.
     return error.errno in PASSING or "No space left" in str(error)
+
+
+def _refusal(error: OSError, path: object) -> StoreRefused:
+    readonly = "mount it for writing" if error.errno == errno.EROFS else "give this user the right"
+    return StoreRefused(
+        f"{path}: cannot be written ({error.strerror}) and no waiting helps; {readonly}, then"
+        " resume"
+    )
 
 
 def _free(path: object) -> str:

@@ -7,6 +7,7 @@ they lie in, gives a new one, whatever the library that wrote them thinks: a sto
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,11 +18,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sweeps.files.objects import Entry, ObjectPath, scratch_folder
 
 Place = Path | ObjectPath
+Result = TypeVar("Result")
 
 
 def no_guard() -> None:
@@ -144,9 +146,20 @@ def create_json(path: Path, data: Any) -> bool:
     return True
 
 
+def unless_stale(read: Callable[[], Result]) -> Result:
+    """Return ``read()``, asked once more where another machine replaced the file while it was read:
+    a network file system then has no more of the old one."""
+    try:
+        return read()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+    return read()
+
+
 def read_json(path: Place) -> dict[str, Any]:
     """Return the object a file holds; raise ValueError where it holds something else."""
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data = json.loads(unless_stale(partial(path.read_text, encoding="utf-8")))
     if not isinstance(data, dict):
         raise ValueError(f"{path}: not a JSON object")
     return data

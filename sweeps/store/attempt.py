@@ -1,20 +1,18 @@
 """An attempt at a run: the claim to be its one writer, and the record of how it went.
 
-The file ``attempts/<n>.json`` is both. It is created exclusively, so a number has one owner, and
-the highest number owns the run: before anything of the run is put in place, the writer asks whether
-it has been superseded. The file's modification time is a heartbeat. A successor waits while it is
-fresh, takes over when it is not, and so fences a writer that only seemed dead: workers of a killed
-driver live on for seconds. On an object store whole PUTs do the same; ``claim`` has both.
-
-An attempt that has been silent for ``stale_seconds`` counts as gone; DEPTHSWEEP_STALE_SECONDS in
-the environment says another time than 20 s. All processes at a store must agree on it.
+The file ``attempts/<n>.json`` is both. It is created exclusively, so a number has one owner, whom
+its token names, and the highest number owns the run: before anything of the run is put in place,
+the writer asks whether it has been superseded. The record changes with each heartbeat. A successor
+waits while it does, takes over when it does not, and so fences a writer that only seemed dead:
+workers of a killed driver live on for seconds. On an object store whole PUTs do the same; ``claim``
+has both, and ``sweeps.liveness`` says after how much silence an attempt counts as gone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
+import secrets
 import threading
 import time
 import traceback
@@ -23,13 +21,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from sweeps.files.whole_files import write_json
-from sweeps.store.claim import BEATS, claim_of, stale_seconds
+from sweeps.liveness.process import identity
+from sweeps.liveness.watch import BEATS, stale_seconds
+from sweeps.store.claim import Claim
 from sweeps.store.run_log import RunLog
 from sweeps.store.store import RunFolder
 
 
 class Superseded(RuntimeError):
     """Another attempt owns the run now; this one must not write any more."""
+
+
+class _Changed(Exception):
+    """A record is not any more what it was when it was judged."""
 
 
 class Attempt:
@@ -49,8 +53,9 @@ class Attempt:
             "started": _now(),
             "ended": None,
             "seconds": None,
+            "token": secrets.token_hex(8),
             "node": platform.node(),
-            "pid": os.getpid(),
+            **identity(),
             "resumed_from": None,
             "cause": None,
             "error": None,
@@ -58,8 +63,8 @@ class Attempt:
 
     def __enter__(self) -> Self:
         """Wait out a live predecessor, claim the next number, start the heartbeat."""
-        self._claim = claim_of(self._folder)
-        self.number = self._claim.take(self._record)
+        self._claim = Claim(self._folder, self._record)
+        self.number = self._claim.take()
         self._folder.fence()
         self._log = RunLog(self._folder.log_path(self.number))
         self.log = self._log.event
@@ -112,13 +117,14 @@ class Attempt:
             self.end("failed", "".join(traceback.format_exception(kind, error, trace)))
 
     def _write(self) -> None:
-        self._claim.write(self._record)
+        self._claim.write()
 
     def _beat(self) -> None:
         while not self._stop.wait(self._beat_seconds):
-            # A store that is away may come back, and the run waits for it: the heart goes on.
+            # A store that is away may come back, and the run waits for it: the heart goes on. That
+            # it refuses is said where the run writes.
             with contextlib.suppress(OSError):
-                if not self._claim.beat(self._record):
+                if not self._claim.beat():
                     return
                 self._log.flush()
 
@@ -145,13 +151,31 @@ class OnlookersAttempt:
         """Record nothing."""
 
 
-def end_for(folder: RunFolder, cause: str, error: str) -> None:
-    """Record how the newest attempt ended, for one whose process cannot any more."""
-    newest = folder.newest_attempt()
-    if newest is not None and newest["cause"] is None:
-        record = {name: value for name, value in newest.items() if name != "attempt"}
+def end_for(
+    folder: RunFolder, attempt: dict[str, Any], cause: str, error: str | None = None
+) -> bool:
+    """Record how an attempt ended, for one whose process cannot any more.
+
+    ``attempt`` is its record as it was judged. Returns whether it was closed: one that has ended by
+    itself is left alone, and so is another one that has its number by now.
+    """
+    number = attempt["attempt"]
+
+    def require_the_same() -> None:
+        now, there = folder.attempt(number), number in folder.attempt_numbers()
+        if not there or any(now[name] != attempt[name] for name in ("token", "started", "cause")):
+            raise _Changed
+
+    if attempt["cause"] is not None:
+        return False
+    try:
+        require_the_same()
+        record = {k: value for k, value in folder.attempt(number).items() if k != "attempt"}
         record |= {"ended": _now(), "cause": cause, "error": error}
-        write_json(folder.attempt_path(newest["attempt"]), record)
+        write_json(folder.attempt_path(number), record, require_the_same)
+    except _Changed:
+        return False
+    return True
 
 
 def _now() -> str:

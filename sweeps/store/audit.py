@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from pydantic import ValidationError
 from sweeps.errors import UserError
 from sweeps.files.mirror import Mirror
 from sweeps.files.objects import ObjectPath, scratch_folder
-from sweeps.files.whole_files import file_checksum, write_json
+from sweeps.files.whole_files import file_checksum
 from sweeps.sources.content import difference, sources_of
-from sweeps.spec import RunSpec
+from sweeps.spec import RunSpec, is_measurement
+from sweeps.store.attempt import end_for
 from sweeps.store.claim import alive_runs
 from sweeps.store.manifest import damage
 from sweeps.store.schema import SORT_KEYS, TABLES
@@ -32,7 +34,7 @@ class Finding:
     run_id: str
     what: str
     remedy: str
-    mend: Callable[[], None] | None
+    mend: Callable[[], object] | None
 
 
 def audit(store: Store) -> Iterator[Finding]:
@@ -41,17 +43,19 @@ def audit(store: Store) -> Iterator[Finding]:
     Of an object store everything is fetched anew: what was fetched before proves nothing.
     """
     with _fetched(store) as fetched:
-        folders = fetched.runs()
-        attempts = {folder.run_id: folder.attempts() for folder in folders}
-        open_ones = [i for i, tries in attempts.items() if tries and tries[-1]["cause"] is None]
-        alive = alive_runs([store.run(run_id) for run_id in open_ones])
-        for folder in folders:
-            if folder.run_id in alive:
+        newest = {
+            folder.run_id: folder.newest_attempt()
+            for folder in [*fetched.runs(), *fetched.measurements()]
+        }
+        open_ones = {i: one for i, one in newest.items() if one and one["cause"] is None}
+        alive = alive_runs([store.work(work_id) for work_id in open_ones])
+        for work_id in newest:
+            if work_id in alive:
                 continue
-            yield from _run(folder, store.run(folder.run_id))
-            if folder.run_id in open_ones:
-                yield _lost_attempt(store.run(folder.run_id), attempts[folder.run_id][-1])
-        yield from _measurements(fetched, store)
+            check = _measurement if is_measurement(work_id) else _run
+            yield from check(fetched.work(work_id), store.work(work_id))
+            if work_id in open_ones:
+                yield _lost_attempt(store.work(work_id), open_ones[work_id])
     if isinstance(store.root, Path):
         for path in store.cache.rglob(".*"):
             yield _leftover("cache", path)
@@ -165,25 +169,16 @@ def _run(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
         )
 
 
-def _measurements(fetched: Store, store: Store) -> Iterator[Finding]:
-    """Yield what is wrong with measurements: a result that cannot be read, what a crash left."""
-    newest = {folder.run_id: folder.newest_attempt() for folder in fetched.measurements()}
-    lost = {i: attempt for i, attempt in newest.items() if attempt and attempt["cause"] is None}
-    alive = alive_runs([store.work(work_id) for work_id in lost])
-    for work_id in newest:
-        if work_id in alive:
-            continue
-        folder, real = fetched.work(work_id), store.work(work_id)
-        if isinstance(real.path, Path):
-            for left in real.path.rglob(".*.tmp"):
-                yield _leftover(work_id, left)
-        done = folder.done()
-        result = None if done is None else done.get("result")
-        if (folder.path / "DONE.json").exists() and not isinstance(result, dict):
-            what, remedy = "DONE.json cannot be read", "its result is dropped; resume measures it"
-            yield Finding(work_id, what, remedy, real.forget_results)
-        if work_id in lost:
-            yield _lost_attempt(real, lost[work_id])
+def _measurement(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
+    """Yield what is wrong with a measurement: a result that cannot be read, what a crash left."""
+    if isinstance(real.path, Path):
+        for left in real.path.rglob(".*.tmp"):
+            yield _leftover(folder.run_id, left)
+    done = folder.done()
+    result = None if done is None else done.get("result")
+    if (folder.path / "DONE.json").exists() and not isinstance(result, dict):
+        what, remedy = "DONE.json cannot be read", "its result is dropped; resume measures it"
+        yield Finding(folder.run_id, what, remedy, real.forget_results)
 
 
 def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
@@ -276,13 +271,8 @@ def _leftover(run_id: str, path: Path) -> Finding:
 
 
 def _lost_attempt(folder: RunFolder, attempt: dict[str, Any]) -> Finding:
-    number = attempt["attempt"]
-
-    def close() -> None:
-        record = {key: value for key, value in attempt.items() if key != "attempt"}
-        write_json(folder.attempt_path(number), {**record, "cause": "lost"})
-
-    what = f"attempt {number} on {attempt['node']} ended without a word"
+    what = f"attempt {attempt['attempt']} on {attempt['node']} ended without a word"
+    close = partial(end_for, folder, attempt, "lost")
     return Finding(folder.run_id, what, "recorded as lost", close)
 
 

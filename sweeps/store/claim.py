@@ -1,181 +1,208 @@
-"""The claim to be a run's one writer, on files and on objects, and the heartbeat that keeps it.
+"""The claim to be a run's one writer, on files and on objects, and how others see whether it lives.
 
-In a folder a number is claimed by creating ``attempts/<n>.json`` exclusively, as a hard link, and
-its modification time is the heartbeat.
+A claim is a number and a random token. Whoever has the highest number of a run owns it; the token
+says whose a number is, since a run that was forgotten is counted from 1 again.
 
-On an object store every claimant puts ``attempts/<n>.<token>.claim`` under a token of its own, then
-lists. Only whose second listing is the first one plus its own claim has won the number; any other
-withdraws and tries again after a random pause. Of two at once the one that puts last sees the
-other, so two never win. Claims stay for as long as the run does: a claimant that slept meanwhile
-finds them. The winner alone writes ``attempts/<n>.json``, and writing it anew is its heartbeat.
+In a folder a number is claimed by creating ``attempts/<n>.json`` exclusively, as a hard link, and a
+heartbeat sets its modification time.
 
-A successor judges a heartbeat by whether the object changes while it watches, on its own monotonic
-clock: no two machines need to agree on the time.
+On an object store every claimant puts ``attempts/<n>.<token>.claim``, then lists. Only whose second
+listing is the first one plus its own claim has won the number; any other withdraws and tries again
+after a random pause. Of two at once the one that puts last sees the other, so two never win. Claims
+stay for as long as the run does: a claimant that slept meanwhile finds them. The winner alone
+writes ``attempts/<n>.json``, and writing it anew is its heartbeat.
+
+Everything else is the same on both: a successor watches whether the record changes (``Vigil``), and
+asks for the process only where ``is_there`` knows which one is meant.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import random
-import secrets
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
-from sweeps.errors import UserError
 from sweeps.files.objects import Entry, ObjectPath
 from sweeps.files.patience import patiently
-from sweeps.files.whole_files import Place, create_json, read_if_readable, write_json
+from sweeps.files.whole_files import create_json, read_if_readable, unless_stale, write_json
+from sweeps.liveness.process import IDENTITY, is_there
+from sweeps.liveness.watch import (
+    NOTICE_SECONDS,
+    Watch,
+    is_fresh,
+    poll_seconds,
+    tell,
+)
 from sweeps.store.records import attempt_record
 from sweeps.store.store import RunFolder
 
-# Ten missed heartbeats: a busy disk or a long garbage collection is not a death.
-STALE_SECONDS = 20.0
-BEATS = 10
-POLL_SECONDS = 0.5
-STALE_VARIABLE = "DEPTHSWEEP_STALE_SECONDS"
 # The longest a claimant that met another one pauses, in seconds.
 LONGEST_PAUSE = 4.0
+# How many runs are looked at side by side: a listing of an object store takes its time.
+LOOKS_AT_ONCE = 16
 
 
-class FileClaim:
-    """The claim of the next number of a run in a local folder: an exclusive hard link."""
+@dataclass(frozen=True)
+class Sighting:
+    """The newest attempt of a run as it stands.
+
+    ``version`` changes with each sign of its life; ``beat`` is when the last one was made, by the
+    clock of whoever made it.
+    """
+
+    attempt: dict[str, Any]
+    version: str
+    beat: float | None
+
+
+class _Attempts(Protocol):
+    """What a claim needs of the attempts of one run, on whatever the store lies."""
+
+    def newest(self, known: Sighting | None) -> Sighting | None:
+        """Return the newest attempt, ``known`` where that is it still; None where there is none."""
+
+    def create(self, number: int, record: dict[str, Any]) -> bool:
+        """Claim a number that was not there at the last ``newest``; return whether it is ours."""
+
+    def holds(self, number: int, token: str) -> bool:
+        """Return whether the number is the token's, and the newest."""
+
+    def write(self, number: int, record: dict[str, Any]) -> None:
+        """Put the record of a number in place, unless it is another's or was forgotten."""
+
+    def beat(self, number: int, record: dict[str, Any]) -> None:
+        """Show life."""
+
+
+class _FileAttempts:
+    """The attempts of a run in a folder."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
 
-    @property
-    def _path(self) -> Path:
-        return _local(self._folder.attempt_path(self.number))
+    def _path(self, number: int) -> Path:
+        path = self._folder.attempt_path(number)
+        assert isinstance(path, Path)
+        return path
 
-    def take(self, record: dict[str, Any]) -> int:
-        """Wait out a live predecessor, claim the next number, and return it."""
-        while True:
-            newest = self._folder.newest_attempt()
-            if newest is not None and is_alive(self._folder, newest):
-                time.sleep(poll_seconds())
-                continue
-            self.number: int = newest["attempt"] + 1 if newest else 1
-            if patiently(partial(create_json, self._path, record), self._path):
-                return self.number
-
-    def holds(self) -> bool:
-        """Return whether no later attempt has claimed the run and nobody has forgotten it."""
-        return self._path.exists() and not self._folder.attempt_path(self.number + 1).exists()
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Put the record in place, unless the run was forgotten meanwhile."""
-        if self._path.exists():
-            patiently(partial(write_json, self._path, record), self._path)
-
-    def beat(self, record: dict[str, Any]) -> bool:
-        """Touch the record; return False once there is nothing left to beat for."""
-        del record
+    def newest(self, known: Sighting | None) -> Sighting | None:
+        numbers = self._folder.attempt_numbers()
+        if not numbers:
+            return None
         try:
-            os.utime(self._path)
+            stat, data = unless_stale(partial(_opened, self._path(numbers[-1])))
         except FileNotFoundError:
-            return False
-        return True
+            return None
+        version = f"{numbers[-1]} {stat.st_mtime_ns} {stat.st_size}"
+        if known is not None and known.version == version:
+            return known
+        record = None
+        with suppress(ValueError):
+            record = json.loads(data)
+        return Sighting(attempt_record(numbers[-1], record), version, stat.st_mtime)
+
+    def create(self, number: int, record: dict[str, Any]) -> bool:
+        path = self._path(number)
+        if patiently(partial(create_json, path, record), path):
+            return True
+        # Over a network the answer to our own link may have been lost.
+        return bool((read_if_readable(path) or {}).get("token") == record["token"])
+
+    def holds(self, number: int, token: str) -> bool:
+        return self._is_of(number, token) and not self._path(number + 1).exists()
+
+    def _is_of(self, number: int, token: str) -> bool:
+        """Return whether a number is a token's. A record that is damaged says nothing else."""
+        record = read_if_readable(self._path(number))
+        if record is None:
+            return self._path(number).exists()
+        return bool(record.get("token") == token)
+
+    def write(self, number: int, record: dict[str, Any]) -> None:
+        path = self._path(number)
+
+        def still_ours() -> None:
+            if not self._is_of(number, record["token"]):
+                raise FileNotFoundError(path)
+
+        with suppress(FileNotFoundError):
+            patiently(still_ours, path)  # a folder that was forgotten is not made anew
+            patiently(partial(write_json, path, record, still_ours), path)
+
+    def beat(self, number: int, record: dict[str, Any]) -> None:
+        del record
+        now = time.time_ns()  # our clock and not the server's: see ``is_fresh``
+        with suppress(FileNotFoundError):
+            os.utime(self._path(number), ns=(now, now))
 
 
-class Watch:
-    """Whether something still changes, as far as this process has been looking."""
-
-    def __init__(self) -> None:
-        self._version: str | None = None
-        self._quiet = 0.0
-        self._seen = time.monotonic()
-
-    def sees_life(self, version: str) -> bool:
-        """Take in the version now; return whether it may still be changed by someone."""
-        now = time.monotonic()
-        if version != self._version:
-            self._version, self._quiet = version, 0.0
-        # Not having looked for long, as when the store was away, says little of the writer.
-        self._quiet += min(now - self._seen, stale_seconds() / 4)
-        self._seen = now
-        return self._quiet < stale_seconds()
+def _opened(path: Path) -> tuple[os.stat_result, bytes]:
+    # Of a file that is opened just now a network file system tells what the server knows.
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()), file.read()
 
 
-class ObjectClaim:
-    """The claim of the next number of a run, from taking it to its last heartbeat."""
+class _ObjectAttempts:
+    """The attempts of a run on an object store."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        assert isinstance(folder.path, ObjectPath)
-        self._place = folder.path / "attempts"
-        self._token = secrets.token_hex(8)
-        self._lock = threading.Lock()
+    def __init__(self, place: ObjectPath) -> None:
+        self._place = place
+        self._lock = threading.Lock()  # no beat overtakes the record of the end
+        self._listed: dict[str, Entry] = {}
         self._beats = 0
 
-    def take(self, record: dict[str, Any]) -> int:
-        """Wait out a live predecessor, claim the next number, and return it."""
-        watch, pause = Watch(), poll_seconds()
-        owner = json.dumps({"node": record["node"], "pid": record["pid"]}).encode()
-        while True:
-            before = self._place.entries()
-            newest = _newest(before)
-            if newest and _lives(self._place, before, newest, watch):
-                time.sleep(poll_seconds())
-                continue
-            self.number = newest + 1
-            self._claim = f"{self.number}.{self._token}.claim"
-            (self._place / self._claim).write_bytes(owner)
-            if set(self._place.entries()) == {*before, self._claim}:
-                self.write(record)
-                return self.number
-            (self._place / self._claim).unlink()
-            time.sleep(random.uniform(0, pause))
-            pause = min(2 * pause, LONGEST_PAUSE)
+    def newest(self, known: Sighting | None) -> Sighting | None:
+        self._listed = entries = self._place.entries()
+        number = _newest(entries)
+        if not number:
+            return None
+        mine = sorted(name for name in entries if name.split(".")[0] == str(number))
+        name = f"{number}.json" if f"{number}.json" in mine else mine[0]
+        # A claim without a record does not beat: its owner is about to write, or has died.
+        version = f"{name} {entries[name].version}" if name.endswith(".json") else " ".join(mine)
+        if known is not None and known.version == version:
+            return known
+        record = read_if_readable(self._place / name) or {}
+        return Sighting(attempt_record(number, record), version, _number(record.get("beaten")))
 
-    def holds(self) -> bool:
-        """Return whether no later attempt has claimed the run and nobody has forgotten it."""
-        entries = self._place.entries()
-        return self._claim in entries and _newest(entries) == self.number
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Put the record in place, unless the run was forgotten meanwhile."""
-        with self._lock:
-            if (self._place / self._claim).exists():
-                self._put(record)
-
-    def beat(self, record: dict[str, Any]) -> bool:
-        """Put the record anew; return False once there is nothing left to beat for."""
-        with self._lock:
-            if record["cause"] is not None or not self.holds():
-                return False
-            self._put(record)
+    def create(self, number: int, record: dict[str, Any]) -> bool:
+        claim = _claim(number, record["token"])
+        owner = {name: record[name] for name in ("node", "pid", *IDENTITY)}
+        (self._place / claim).write_bytes(json.dumps(owner).encode())
+        if set(self._place.entries()) == {*self._listed, claim}:
+            self.write(number, record)
             return True
+        (self._place / claim).unlink()
+        return False
 
-    def _put(self, record: dict[str, Any]) -> None:
+    def holds(self, number: int, token: str) -> bool:
+        entries = self._place.entries()
+        return _claim(number, token) in entries and _newest(entries) == number
+
+    def write(self, number: int, record: dict[str, Any]) -> None:
+        with self._lock:
+            if (self._place / _claim(number, record["token"])).exists():
+                self._put(number, record)
+
+    def beat(self, number: int, record: dict[str, Any]) -> None:
+        with self._lock:
+            if record["cause"] is None:
+                self._put(number, record)
+
+    def _put(self, number: int, record: dict[str, Any]) -> None:
         self._beats += 1
-        data = json.dumps({**record, "beat": self._beats}, indent=1, sort_keys=True) + "\n"
-        (self._place / f"{self.number}.json").write_bytes(data.encode())
-
-
-def alive_among(folders: list[RunFolder]) -> set[str]:
-    """Return the runs whose newest attempt is seen to live; a dead one takes STALE_SECONDS."""
-    watches = {folder: Watch() for folder in folders}
-    first: dict[RunFolder, str] = {}
-    alive: set[str] = set()
-    while watches:
-        for folder, watch in list(watches.items()):
-            assert isinstance(folder.path, ObjectPath)
-            place = folder.path / "attempts"
-            entries = place.entries()
-            newest = _newest(entries)
-            version = _version(entries, newest)
-            if not newest or not _lives(place, entries, newest, watch):
-                del watches[folder]
-            elif version != first.setdefault(folder, version):
-                alive.add(folder.run_id)
-                del watches[folder]
-        if watches:
-            time.sleep(poll_seconds())
-    return alive
+        said = {**record, "beat": self._beats, "beaten": time.time()}
+        data = json.dumps(said, indent=1, sort_keys=True) + "\n"
+        (self._place / f"{number}.json").write_bytes(data.encode())
 
 
 def _newest(entries: dict[str, Entry]) -> int:
@@ -184,89 +211,116 @@ def _newest(entries: dict[str, Entry]) -> int:
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
-def _version(entries: dict[str, Entry], number: int) -> str:
-    """Return what changes with each sign of life of an attempt, or of a claim without a record."""
-    mine = {name: entry for name, entry in entries.items() if name.split(".")[0] == str(number)}
-    record = mine.get(f"{number}.json")
-    return record.version if record else " ".join(sorted(mine))
+def _claim(number: int, token: str) -> str:
+    return f"{number}.{token}.claim"
 
 
-def _lives(place: ObjectPath, entries: dict[str, Entry], number: int, watch: Watch) -> bool:
-    names = [name for name in entries if name.split(".")[0] == str(number)]
-    name = f"{number}.json" if f"{number}.json" in names else names[0]
-    record = read_if_readable(place / name) or {}
-    if record.get("cause") is not None:
-        return False
-    if is_dead_here(attempt_record(number, record)):
-        return False
-    return watch.sees_life(_version(entries, number))
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, float) else None
 
 
-def claim_of(folder: RunFolder) -> FileClaim | ObjectClaim:
-    """Return a claim not yet taken, of the kind that the store's files allow."""
+def _attempts_of(folder: RunFolder) -> _Attempts:
     if isinstance(folder.path, ObjectPath):
-        return ObjectClaim(folder)
-    return FileClaim(folder)
+        return _ObjectAttempts(folder.path / "attempts")
+    return _FileAttempts(folder)
 
 
-def _local(path: Place) -> Path:
-    assert isinstance(path, Path)
-    return path
+class Vigil:
+    """What this process has seen of a run's newest attempt since it began to look."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.attempts = _attempts_of(folder)
+        self._watch = Watch()
+        self._first: str | None = None
+        self.sighting: Sighting | None = None
+
+    def look(self) -> Literal["alive", "gone", "unsure"]:
+        """Look once, without waiting; ``unsure`` turns into one of the others if one goes on.
+
+        An attempt is gone that has ended, whose process is not there, or that has been silent for
+        as long as ``stale_seconds``. It is alive if it has changed, or if its process is one of
+        this machine and has beaten just now.
+        """
+        self.sighting = seen = self.attempts.newest(self.sighting)
+        if seen is None or seen.attempt["cause"] is not None:
+            return "gone"
+        there = is_there(seen.attempt)
+        if there is False or not self._watch.sees_life(seen.version):
+            return "gone"
+        self._first = self._first or seen.version
+        changed = seen.version != self._first
+        return "alive" if changed or (there and is_fresh(seen.beat)) else "unsure"
 
 
-def poll_seconds() -> float:
-    """Return how often a waiting successor looks."""
-    return min(POLL_SECONDS, stale_seconds() / BEATS)
+class Claim:
+    """The claim of the next number of a run, from taking it to its last heartbeat.
 
-
-def stale_seconds() -> float:
-    """Return after how much silence an attempt counts as gone; raise UserError for nonsense."""
-    said = os.environ.get(STALE_VARIABLE)
-    try:
-        seconds = STALE_SECONDS if said is None else float(said)
-    except ValueError:
-        seconds = 0.0
-    if not 0.0 < seconds < float("inf"):
-        raise UserError(f"{STALE_VARIABLE}={said}: give a number of seconds above 0")
-    return seconds
-
-
-def is_alive(folder: RunFolder, attempt: dict[str, Any]) -> bool:
-    """Return whether an attempt still runs: it has not ended, beats, and its process is there.
-
-    The process is asked for on this machine only; of another one the heartbeat is all there is. On
-    an object store it is watched, for up to STALE_SECONDS.
+    ``record`` is what stands in ``attempts/<n>.json``: it has the ``token``, and whoever changes it
+    calls ``write``.
     """
-    if attempt["cause"] is not None:
-        return False
-    if isinstance(folder.path, ObjectPath):
-        return bool(alive_runs([folder]))
-    try:
-        beat = _local(folder.attempt_path(attempt["attempt"])).stat().st_mtime
-    except FileNotFoundError:
-        return False
-    if time.time() - beat > stale_seconds():
-        return False
-    return not is_dead_here(attempt)
+
+    def __init__(self, folder: RunFolder, record: dict[str, Any]) -> None:
+        self._vigil = Vigil(folder)
+        self._attempts = self._vigil.attempts
+        self._path = folder.path
+        self._record = record
+
+    def take(self) -> int:
+        """Wait out a live predecessor, claim the next number, and return it."""
+        pause = poll_seconds()
+        while True:
+            if patiently(self._vigil.look, self._path) != "gone":
+                time.sleep(poll_seconds())
+                continue
+            before = self._vigil.sighting
+            self.number: int = before.attempt["attempt"] + 1 if before else 1
+            if self._attempts.create(self.number, self._record):
+                return self.number
+            time.sleep(random.uniform(0, pause))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def holds(self) -> bool:
+        """Return whether no later attempt has claimed the run and nobody has forgotten it."""
+        return self._attempts.holds(self.number, self._record["token"])
+
+    def write(self) -> None:
+        """Put the record in place, unless the run was forgotten meanwhile."""
+        self._attempts.write(self.number, self._record)
+
+    def beat(self) -> bool:
+        """Show life; return False once there is nothing left to beat for."""
+        if self._record["cause"] is not None or not self.holds():
+            return False
+        self._attempts.beat(self.number, self._record)
+        return True
 
 
-def alive_runs(folders: list[RunFolder]) -> set[str]:
-    """Return the ids of the runs whose newest attempt is alive; heartbeats are watched together."""
-    newest = ((folder, folder.newest_attempt()) for folder in folders)
-    open_ones = [(folder, a) for folder, a in newest if a is not None and a["cause"] is None]
-    if any(isinstance(folder.path, ObjectPath) for folder, _ in open_ones):
-        return alive_among([folder for folder, _ in open_ones])
-    return {folder.run_id for folder, attempt in open_ones if is_alive(folder, attempt)}
+def alive_runs(folders: Sequence[RunFolder]) -> set[str]:
+    """Return the ids of the runs and measurements whose newest attempt is alive.
+
+    All are watched together: it takes no time where processes of this machine are asked for, one
+    heartbeat for an attempt that lives elsewhere, and ``stale_seconds`` if one is silent.
+    """
+    vigils = {folder: Vigil(folder) for folder in folders}
+    alive: set[str] = set()
+    began, told = time.monotonic(), False
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        while vigils:
+            looks = pool.map(Vigil.look, vigils.values())
+            seen = dict(zip(vigils, looks, strict=True))
+            alive |= {folder.run_id for folder, look in seen.items() if look == "alive"}
+            vigils = {f: vigil for f, vigil in vigils.items() if seen[f] == "unsure"}
+            if vigils:
+                if not told and time.monotonic() - began > NOTICE_SECONDS:
+                    tell(len(vigils))
+                    told = True
+                time.sleep(poll_seconds())
+    return alive
 
 
 def is_dead_here(attempt: dict[str, Any]) -> bool:
-    """Return whether an attempt ran on this machine and its process is gone."""
-    if attempt["node"] != platform.node() or attempt["pid"] is None:
-        return False
-    try:
-        os.kill(attempt["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    """Return whether an attempt's process is one of this machine, boot and namespace, and is gone.
+
+    False also where this process cannot know; see ``is_there``.
+    """
+    return is_there(attempt) is False

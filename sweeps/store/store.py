@@ -3,7 +3,7 @@
 store.json                            the store's own id, and the layout of what is below
 sweeps/<name>/spec.yaml, resolved.json
 runs/<run_id>/run.json                what ran: resolved spec, model facts, versions, hardware
-runs/<run_id>/attempts/<n>.json       started, node, ended, cause
+runs/<run_id>/attempts/<n>.json       whose (token, node, process), started, ended, cause
 runs/<run_id>/<table>/part-<first>-<last>.parquet
 runs/<run_id>/DONE.json               written last: status, row counts, checksums of the parts
 measurements/<work_id>/               the same of a measurement, whose DONE.json has its ``result``
@@ -94,6 +94,11 @@ class Store:
         mirror = Mirror(self.root, node_cache() / "mirrors")
         mirror.refresh()
         return Store(mirror.folder, mirror)
+
+    @property
+    def source(self) -> Store:
+        """The store itself, also of one that is read through a mirror: what lives changes there."""
+        return self if self.mirror is None else Store(self.mirror.root)
 
     def bring(self, parts: Iterable[str]) -> None:
         """See to it that parts, given by local path, are on this machine if the store has them."""
@@ -274,12 +279,12 @@ class RunFolder:
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return the attempts in order, each with its number under ``attempt``."""
-        return [self._attempt(number) for number in self.attempt_numbers()]
+        return [self.attempt(number) for number in self.attempt_numbers()]
 
     def newest_attempt(self) -> dict[str, Any] | None:
         """Return the last of ``attempts`` without reading the others."""
         numbers = self.attempt_numbers()
-        return self._attempt(numbers[-1]) if numbers else None
+        return self.attempt(numbers[-1]) if numbers else None
 
     def attempt_numbers(self) -> list[int]:
         place = self.path / "attempts"
@@ -292,7 +297,8 @@ class RunFolder:
         stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
-    def _attempt(self, number: int) -> dict[str, Any]:
+    def attempt(self, number: int) -> dict[str, Any]:
+        """Return one of ``attempts``; what is not there, or cannot be read, says nothing."""
         return attempt_record(number, read_if_readable(self.attempt_path(number)))
 
     def attempt_path(self, number: int) -> Place:

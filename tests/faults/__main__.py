@@ -25,7 +25,7 @@ from typing import Any
 
 from sweeps.declaration.expand import read_sweep
 from sweeps.files.whole_files import read_json, write_json
-from sweeps.store.claim import STALE_VARIABLE
+from sweeps.liveness.watch import STALE_VARIABLE
 from sweeps.store.store import Store
 from tests.faults import forked, schedule
 from tests.faults.harm import Disk

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from sweeps.store.claim import stale_seconds
+from sweeps.liveness.watch import stale_seconds
 from sweeps.store.store import Store
 from tests.faults.harm import READ_BY_A_RESUME, Disk, harm_file, small_files_only
 from tests.faults.schedule import FILES, HARMS, Fault

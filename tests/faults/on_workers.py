@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from sweeps.liveness.watch import stale_seconds
 from sweeps.spec import RunSpec
-from sweeps.store.claim import stale_seconds
 from sweeps.store.store import Store
 from tests.faults import forked
 from tests.faults.harm import READ_BY_A_RESUME, Disk, harm_file, small_files_only

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 
 from sweeps import open_store
 from sweeps.declaration.settings import settings_of
 from sweeps.reading.run_table import HOW_IT_WENT
+from sweeps.spec import MEASUREMENTS
 from sweeps.store.audit import audit
 from sweeps.store.schema import SORT_KEYS
 from sweeps.store.store import Store
@@ -52,8 +54,7 @@ def judge(reference: Path, store: Store) -> Verdict:
     expected, found = open_store(reference), open_store(store.root)
     keys = {**{table: list(key) for table, key in SORT_KEYS.items()}, "runs": ["run_id"]}
     for table, key in keys.items():
-        want = getattr(expected, table)().drop(BESIDE_THE_RESULT, strict=False).collect().sort(key)
-        have = getattr(found, table)().drop(BESIDE_THE_RESULT, strict=False).collect().sort(key)
+        want, have = (_results(getattr(each, table)()).sort(key) for each in (expected, found))
         verdict.rows += want.height
         verdict.duplicated += have.height - have.select(key).n_unique()
         verdict.lost += want.join(have, on=key, how="anti").height
@@ -63,6 +64,12 @@ def judge(reference: Path, store: Store) -> Verdict:
     ended = set(runs.filter(pl.col("status").is_in(["finished", "diverged"]))["run_id"])
     verdict.not_finished = sorted(set(expected.runs().collect()["run_id"]) - ended)
     return verdict
+
+
+def _results(table: pl.LazyFrame) -> pl.DataFrame:
+    """Return what a run decides; measurements are of a model, and only commands make them."""
+    measured = cs.starts_with(*MEASUREMENTS)
+    return table.drop(BESIDE_THE_RESULT, strict=False).drop(measured).collect()
 
 
 def _bytes(frame: pl.DataFrame) -> bytes:

@@ -7,11 +7,11 @@ worker kills its children when it exits; the next ones find it by its path; it e
 it has had neither processes nor callers for IDLE_SECONDS.
 
 A request is a line of JSON with one file descriptor, the connection that the process serves:
-``fork`` (false has it started from nothing, where CUDA refuses after a fork), ``devices`` (its GPUs),
-``alone`` (whether they are the run's alone) and ``kill`` (end whoever still holds them). The answer is a line of
-JSON: the ``process``, or the processes that still ``hold`` the devices: those of a run whose
-supervisor has died may take a while for their checkpoint, and the run that was given their GPU must
-not meet them there.
+``fork`` (false has it started from nothing, where CUDA refuses after a fork), ``devices`` (its
+GPUs), ``alone`` (whether they are the run's alone) and ``kill`` (end whoever still holds them). The
+answer is a line of JSON: the ``process``, or the processes that still ``hold`` the devices: those
+of a run whose supervisor has died may take a while for their checkpoint, and the run that was given
+their GPU must not meet them there.
 
 The fork server of ``multiprocessing`` would have each process import the main module of its parent,
 which in a Ray actor is Ray's own worker.
@@ -76,7 +76,7 @@ class RankServer:
         self._callers += 1
 
     def _answer(self, caller: socket.socket) -> None:
-        asked, descriptors = b"", []
+        asked, descriptors = b"", list[int]()
         with contextlib.suppress(OSError):
             asked, descriptors, _, _ = socket.recv_fds(caller, REQUEST_BYTES, 1)
         if not asked:

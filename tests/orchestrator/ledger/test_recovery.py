@@ -3,6 +3,7 @@ import pytest
 from orchestrator.ledger.recovery import EVERYTHING, Choice, Standing, decide, ledger
 from sweeps.declaration.expand import read_sweep
 from sweeps.files.whole_files import write_json
+from sweeps.liveness.process import identity
 from sweeps.store.store import Store
 
 RUNS = read_sweep("sweeps/library/demo.yaml").runs[:3]
@@ -61,7 +62,7 @@ def test_a_result_runs_again_only_when_asked_in_words():
         ([{"cause": "failed"}], "failed"),
         ([{"cause": "failed"}, {"cause": "cancelled"}], "cancelled"),
         ([{"cause": "preempted"}], "preempted"),
-        ([{"cause": None, "node": "elsewhere", "pid": 1}], "running"),
+        ([{"cause": None, **identity()}], "running"),
     ],
 )
 def test_the_ledger_is_read_from_the_stores_files(tmp_path, attempts, state):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import subprocess
 import sys
 
@@ -11,6 +10,7 @@ import pytest
 from orchestrator.ranks import gang as module
 from orchestrator.ranks.gang import Gang, RankLost, gang_progress
 from orchestrator.ranks.slot import Slot
+from sweeps.liveness.process import identity
 from sweeps.store.store import Store
 from workers.ranks.notice import Notice
 from workers.ranks.rank_process import Job
@@ -41,10 +41,10 @@ def started(monkeypatch, tmp_path):
     return started
 
 
-def attempt_of(tmp_path, pid, node=None):
+def attempt_of(tmp_path, pid, **differs):
     """Write the record of an attempt that has not ended."""
     folder = Store(tmp_path).run("r" * 12)
-    record = {"pid": pid, "node": node or platform.node(), "cause": None, "error": None}
+    record = {**identity(), "pid": pid, "cause": None, "error": None, **differs}
     folder.attempt_path(1).parent.mkdir(parents=True)
     folder.attempt_path(1).write_text(json.dumps(record))
     return folder
@@ -80,7 +80,8 @@ def test_without_its_node_it_is_lost_and_the_dead_attempt_closed(started, tmp_pa
 
 @pytest.mark.parametrize("whose", ["living", "elsewhere"])
 def test_an_attempt_that_may_be_another_drivers_is_left_alone(started, tmp_path, dead, whose):
-    folder = attempt_of(tmp_path, *((os.getpid(),) if whose == "living" else (dead, "far")))
+    differs = {"boot": "another"} if whose == "elsewhere" else {}
+    folder = attempt_of(tmp_path, os.getpid() if whose == "living" else dead, **differs)
     with pytest.raises(RankLost):
         list(started(["another"]))
     assert folder.newest_attempt()["cause"] is None

@@ -1,11 +1,15 @@
 import errno
+import os
+import threading
+import time
 
 import pyarrow as pa
 import pytest
 from small_run import make_run
 
+from sweeps.errors import UserError
 from sweeps.files import patience
-from sweeps.files.patience import StoreUnavailable, patiently
+from sweeps.files.patience import StoreRefused, StoreUnavailable, patiently, waiting_since
 from sweeps.store.store import RunFolder
 from sweeps.store.writer import RunWriter
 
@@ -41,10 +45,72 @@ def test_patience_ends_with_the_path_and_the_free_space(tmp_path, waits):
     assert sum(waits) >= patience.PATIENCE_SECONDS
 
 
-def test_an_error_that_will_not_pass_is_raised_at_once(tmp_path, waits):
-    with pytest.raises(PermissionError):
-        patiently(failing(1, PermissionError(errno.EACCES, "Permission denied")), tmp_path)
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EKEYEXPIRED])
+def test_what_a_person_must_mend_is_said_at_once(tmp_path, waits, number):
+    refused = OSError(number, os.strerror(number))
+    with pytest.raises(StoreRefused, match=r"cannot be written .* no waiting helps") as said:
+        patiently(failing(1, refused), tmp_path / "part")
+    assert str(tmp_path / "part") in str(said.value)
+    assert isinstance(said.value, UserError)
     assert waits == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL, errno.ENAMETOOLONG])
+def test_another_error_is_raised_as_it_is(tmp_path, waits, number):
+    with pytest.raises(OSError, match=os.strerror(number)) as said:
+        patiently(failing(1, OSError(number, os.strerror(number))), tmp_path)
+    assert not isinstance(said.value, (StoreRefused, StoreUnavailable))
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(OSError(n, os.strerror(n)) for n in (errno.ESTALE, errno.EDQUOT, errno.ENETUNREACH)),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        TimeoutError("no number"),
+        OSError("Arrow: No space left on device"),
+    ],
+)
+def test_what_may_pass_is_waited_for(tmp_path, waits, error):
+    assert patiently(failing(1, error), tmp_path) == "written"
+    assert waits == [1]
+
+
+def test_no_one_waits_again_for_what_has_been_waited_for(tmp_path, waits):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(StoreUnavailable):
+        patiently(lambda: patiently(failing(10**6, full), tmp_path), tmp_path)
+    assert sum(waits) < 2 * patience.PATIENCE_SECONDS
+
+
+def test_a_process_says_since_when_it_waits_and_that_it_no_longer_does(tmp_path, monkeypatch):
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def sleep(_):
+        waiting.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(patience.time, "sleep", sleep)
+    assert waiting_since() is None
+    before = time.monotonic()
+    write = failing(1, OSError(errno.EIO, "Input/output error"))
+    thread = threading.Thread(target=patiently, args=(write, tmp_path))
+    thread.start()
+    assert waiting.wait(30)
+    assert before <= waiting_since() <= time.monotonic()
+    assert patiently(lambda: "another thread is not kept", tmp_path)
+    assert waiting_since() is not None
+    go_on.set()
+    thread.join(30)
+    assert waiting_since() is None
+
+
+def test_it_no_longer_waits_once_it_has_given_up(tmp_path, waits):
+    with pytest.raises(StoreUnavailable):
+        patiently(failing(10**6, OSError(errno.EIO, "Input/output error")), tmp_path)
+    assert waits
+    assert waiting_since() is None
 
 
 @pytest.mark.usefixtures("waits")

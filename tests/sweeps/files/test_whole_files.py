@@ -1,5 +1,6 @@
 """Files and folders take their place whole, with the mode that everything else here has."""
 
+import errno
 import os
 import stat
 import threading
@@ -9,7 +10,7 @@ import pytest
 from filelock import FileLock
 from safetensors.numpy import save_file
 
-from sweeps.files.whole_files import create_json, whole_file, whole_folder, write_json
+from sweeps.files.whole_files import create_json, unless_stale, whole_file, whole_folder, write_json
 
 
 @pytest.fixture(params=[0o002, 0o022, 0o077], ids=oct)
@@ -80,3 +81,21 @@ def test_of_two_that_create_one_file_the_second_is_told(tmp_path):
     assert not create_json(tmp_path / "a.json", {"second": 2})
     assert "first" in (tmp_path / "a.json").read_text()
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_that_another_machine_replaced_meanwhile_is_read_again():
+    stale = OSError(errno.ESTALE, "Stale file handle")
+    answers = [stale, "new", stale, stale, OSError(errno.EIO, "Input/output error")]
+
+    def read():
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    assert unless_stale(read) == "new"
+    with pytest.raises(OSError, match="Stale"):
+        unless_stale(read)
+    with pytest.raises(OSError, match="Input/output"):
+        unless_stale(read)
+    assert answers == []

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -25,9 +24,9 @@ from sweeps.files.whole_files import (
     write_json,
     write_text,
 )
-from sweeps.store import claim as claim_module
+from sweeps.liveness.watch import STALE_SECONDS
 from sweeps.store.attempt import Attempt, Superseded, end_for
-from sweeps.store.claim import alive_runs, is_alive
+from sweeps.store.claim import alive_runs
 from sweeps.store.run_log import RunLog, read_events
 from sweeps.store.store import Store
 
@@ -178,21 +177,21 @@ def test_a_killed_attempt_is_succeeded_at_once(store):
     began = time.monotonic()
     with Attempt(store.run("abc")) as mine:
         assert mine.number == 2
-    assert time.monotonic() - began < claim_module.STALE_SECONDS / 2
+    assert time.monotonic() - began < STALE_SECONDS / 2
 
 
 def from_elsewhere(folder, number):
     """Make the record of an attempt look like one of another machine."""
     record = next(a for a in folder.attempts() if a["attempt"] == number)
     del record["attempt"]
-    write_json(folder.attempt_path(number), {**record, "node": "elsewhere"})
+    write_json(folder.attempt_path(number), {**record, "node": "elsewhere", "boot": "another"})
 
 
 def test_an_attempt_that_fell_silent_is_fenced_when_it_wakes(store, monkeypatch):
     folder = store.run("abc")
     silent = Attempt(folder).__enter__()
     silent._stop.set()
-    monkeypatch.setattr(claim_module, "STALE_SECONDS", 1.0)
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "1")
     from_elsewhere(folder, 1)
     with Attempt(folder) as mine:
         assert mine.number == 2
@@ -203,21 +202,42 @@ def test_an_attempt_that_fell_silent_is_fenced_when_it_wakes(store, monkeypatch)
 
 
 def test_a_heartbeat_is_seen_and_its_end_too(store, monkeypatch):
-    monkeypatch.setattr(claim_module, "STALE_SECONDS", 3.0)
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "2")
     folder, ended = store.run("abc"), store.run("abd")
     with Attempt(ended) as other:
         other.end("finished")
     with Attempt(folder) as mine:
-        assert is_alive(folder, folder.attempts()[-1])
         assert alive_runs([folder, ended]) == {"abc"}
         mine._stop.set()
         time.sleep(0.5)
         from_elsewhere(folder, 1)
-        if not isinstance(folder.path, ObjectPath):
-            os.utime(folder.attempt_path(1), (1e9, 1e9))
-        assert not is_alive(folder, folder.attempts()[-1])
-        end_for(folder, "lost", "no word")
+        assert alive_runs([folder]) == set()
+        assert end_for(folder, folder.attempts()[-1], "lost", "no word")
+        assert folder.attempts()[0]["cause"] == "lost"
     assert folder.attempts()[0]["cause"] == "cancelled"
+
+
+def test_what_closes_an_attempt_closes_the_one_that_was_judged(store):
+    folder = store.run("abc")
+    stopped = Attempt(folder).__enter__()
+    stopped._stop.set()
+    judged = folder.newest_attempt()
+    folder.forget()
+    with Attempt(folder) as mine:
+        assert mine.number == stopped.number == 1
+        assert not end_for(folder, judged, "lost", "no word")
+        assert folder.newest_attempt()["cause"] is None
+        with pytest.raises(Superseded):
+            stopped.require_ownership()
+        mine.require_ownership()
+        before = folder.newest_attempt()
+        stopped.end("failed", "a late word")
+        assert folder.newest_attempt() == before
+    assert not end_for(folder, folder.newest_attempt(), "lost", "it has ended by itself")
+    assert folder.newest_attempt()["cause"] == "cancelled"
+    folder.forget()
+    assert not end_for(folder, before, "lost", "nothing is there")
+    assert folder.attempts() == []
 
 
 def test_a_forgotten_run_is_not_brought_back_by_its_last_writer(store):
@@ -249,7 +269,7 @@ def test_a_claimant_that_slept_does_not_take_a_number_twice(s3_url, monkeypatch)
 
 
 def test_a_claimant_that_died_between_claim_and_record_is_passed(s3_url, monkeypatch):
-    monkeypatch.setattr(claim_module, "STALE_SECONDS", 1.0)
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "1")
     folder = Store.at(s3_url).run("abc")
     claim = folder.path / "attempts" / "1.0123456789abcdef.claim"
     claim.write_bytes(json.dumps({"node": "elsewhere", "pid": 1}).encode())

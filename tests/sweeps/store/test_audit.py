@@ -1,7 +1,6 @@
 """Each way a store can be wrong is found, mended, and then gone."""
 
 import json
-import os
 import shutil
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ from small_run import make_run
 
 from sweeps.declaration.expand import read_sweep
 from sweeps.files.whole_files import file_checksum, read_json, write_json
+from sweeps.liveness.process import identity
 from sweeps.sources import content
 from sweeps.spec import Optimizer
 from sweeps.store.audit import audit, changed_sources
@@ -185,12 +185,11 @@ def test_what_no_record_accounts_for_is_removed(store, place, said):
     assert list(audit(store)) == []
 
 
-def test_an_attempt_without_an_end_is_recorded_as_lost(store):
+def test_an_attempt_without_an_end_is_recorded_as_lost(store, monkeypatch):
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "0.2")
     folder = store.run(RUN.run_id)
-    record = {**read_json(folder.attempt_path(1)), "cause": None, "node": "gone"}
+    record = {**read_json(folder.attempt_path(1)), "cause": None, "boot": "another"}
     write_json(folder.attempt_path(2), record)
-    old = 1_000_000_000
-    os.utime(folder.attempt_path(2), (old, old))
     (finding,) = audit(store)
     finding.mend()
     assert json.loads(folder.attempt_path(2).read_text())["cause"] == "lost"
@@ -200,5 +199,5 @@ def test_an_attempt_without_an_end_is_recorded_as_lost(store):
 def test_a_run_that_goes_on_is_passed_over(store):
     folder = store.run(RUN.run_id)
     flip(folder)
-    write_json(folder.attempt_path(2), {"cause": None, "node": "elsewhere", "pid": 1})
+    write_json(folder.attempt_path(2), {"cause": None, **identity()})
     assert list(audit(store)) == []

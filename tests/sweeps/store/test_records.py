@@ -64,7 +64,9 @@ def test_a_harmed_record_is_read_as_far_as_it_can_be(tmp_path_factory, harm):
     write_json(folder.attempt_path(1), ATTEMPT)
     folder.attempt_path(1).write_bytes(harm(ATTEMPT))
     attempt_frame({folder.run_id: folder.attempts()})
-    assert ledger(store)(RUN.run_id).state != "waiting"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEPTHSWEEP_STALE_SECONDS", "0.01")  # one without a cause is watched
+        assert ledger(store)(RUN.run_id).state != "waiting"
     manifest = folder.checkpoint_path(3) / "manifest.json"
     write_json(manifest, MANIFEST)
     manifest.write_bytes(harm(MANIFEST))
