@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweeps.declaration.track import TRACKERS
 from sweeps.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,6 +18,14 @@ ON_CLUSTER = click.option(
     "--address",
     envvar="RAY_ADDRESS",
     help="Run on the Ray cluster there (HOST:PORT or auto), not on this machine.",
+)
+
+TRACK = click.option(
+    "--track",
+    "track",
+    multiple=True,
+    type=click.Choice([*TRACKERS, "none"]),
+    help="Show the runs there, too, besides what the sweep file says; repeatable.",
 )
 
 

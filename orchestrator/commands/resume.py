@@ -6,7 +6,7 @@ import click
 
 from orchestrator.display.actions_text import print_actions
 from orchestrator.ledger.recovery import Choice, decide, decide_measurements, ledger
-from orchestrator.options import ON_CLUSTER
+from orchestrator.options import ON_CLUSTER, TRACK
 from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError, closest
@@ -28,6 +28,7 @@ STATES = ("failed", "diverged", "cancelled", "preempted", "lost", "waiting")
 @click.option("--dry-run", is_flag=True, help="Say what would happen to each run; start nothing.")
 @click.option("--slots", type=click.IntRange(min=1), help="Runs side by side (default: all).")
 @ON_CLUSTER
+@TRACK
 @click.option("--cluster", "profile_name", help="Submit to a cluster: a profile or .yaml file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
@@ -38,6 +39,7 @@ def command(
     dry_run: bool,
     slots: int | None,
     address: str | None,
+    track: tuple[str, ...],
     profile_name: str | None,
     as_json: bool,
 ) -> int:
@@ -62,18 +64,23 @@ def command(
     if profile_name is not None:
         if slots is not None:
             raise UserError("--slots is for runs on this machine; a cluster takes what fits")
-        return _submit(sweep, location, profile_name, only, force, as_json)
+        from orchestrator.tracking.kinds import arguments
+
+        chosen = [*(["--only", only] if only else []), *(["--force"] if force else [])]
+        return _submit(sweep, location, profile_name, [*chosen, *arguments(sweep, track)], as_json)
     store.require_writable()
     from orchestrator.display.sweep_console import SweepConsole
+    from orchestrator.tracking.live import tracked
 
     console = SweepConsole(as_json)
-    result = run_sweep(sweep, store, slots, choice, address, console)
+    with tracked(sweep, store, track, console) as listener:
+        result = run_sweep(sweep, store, slots, choice, address, listener)
     console.ended(result)
     return result.exit_code
 
 
 def _submit(
-    sweep: Sweep, location: str, profile_name: str, only: str | None, force: bool, as_json: bool
+    sweep: Sweep, location: str, profile_name: str, chosen: list[str], as_json: bool
 ) -> int:
     """Give what is left of a sweep to a cluster, as the store has it."""
     from cluster.library import read_profile
@@ -88,13 +95,13 @@ def _submit(
             f"{sweep.name} was submitted with local files ({file}); submit its sweep file again,"
             " which goes on with what is left"
         )
-    chosen = [*(["--only", only] if only else []), *(["--force"] if force else [])]
     request = Request(
         sweep,
         None,
-        ["resume", sweep.name, *chosen],
+        ["resume", sweep.name],
         absolute_store(location),
         profile_name,
         read_profile(profile_name),
+        tuple(chosen),
     )
     return submit_sweep(request, False, as_json)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.options import TRACK
 from sweeps.declaration.expand import read_sweep
 
 
@@ -13,13 +14,22 @@ from sweeps.declaration.expand import read_sweep
 @click.argument("sweep_file")
 @click.option("--cluster", "profile_name", required=True, help="Profile: a name or a .yaml file.")
 @click.option("--store", required=True, help="Results: a URL, or a path every node shares.")
+@TRACK
 @click.option("-f", "--follow", is_flag=True, help="Show what the job says until it ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print the submission as JSON.")
-def command(sweep_file: str, profile_name: str, store: str, follow: bool, as_json: bool) -> int:
+def command(
+    sweep_file: str,
+    profile_name: str,
+    store: str,
+    track: tuple[str, ...],
+    follow: bool,
+    as_json: bool,
+) -> int:
     """Submit SWEEP_FILE to a cluster. The same submit again attaches, or goes on with the rest."""
     from cluster.library import read_profile
     from orchestrator.jobs.submission import Request, absolute_store
     from orchestrator.sweep_submit import submit_sweep
+    from orchestrator.tracking.kinds import arguments
 
     sweep = read_sweep(sweep_file)
     path = Path(sweep_file).absolute()
@@ -30,5 +40,6 @@ def command(sweep_file: str, profile_name: str, store: str, follow: bool, as_jso
         absolute_store(store),
         profile_name,
         read_profile(profile_name),
+        tuple(arguments(sweep, track)),
     )
     return submit_sweep(request, follow, as_json)

@@ -74,6 +74,36 @@ class Listener:
         yield
 
 
+class Listeners(Listener):
+    """Several that hear the same, in order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def planned(self, plan: Plan) -> None:
+        """Tell each what will happen."""
+        for one in self._listeners:
+            one.planned(plan)
+
+    def starting(self, plan: Plan, room: Room) -> None:
+        """Tell each where runs will be started."""
+        for one in self._listeners:
+            one.starting(plan, room)
+
+    def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
+        """Tell each of an event."""
+        for one in self._listeners:
+            one.event(run_id, kind, report)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Let each surround the time in which events come."""
+        with contextlib.ExitStack() as until_done:
+            for one in self._listeners:
+                until_done.enter_context(one.running())
+            yield
+
+
 @dataclass
 class SweepResult:
     """What became of the runs that were started, by run id.
