@@ -25,8 +25,13 @@ METRICS, PARAMETERS, VALUE = 1000, 100, 6000
 PAGE = 1000
 # What an exact status is in MLflow's own words, which know no other end.
 WORDS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
-# The client waits for minutes by itself, ours asks again later: a user's own wish stands.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+# The client waits for minutes by itself, ours asks again later; and it prints where a run is, among
+# what `run --json` prints. A user's own wish stands.
+WISHES = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 class MlflowRuns:
@@ -35,7 +40,7 @@ class MlflowRuns:
     kind = "mlflow"
 
     def __init__(self, uri: str, experiment: str, tags: dict[str, str], sweep: str) -> None:
-        for name, value in PATIENCE.items():
+        for name, value in WISHES.items():
             os.environ.setdefault(name, value)
         self._client = MlflowClient(tracking_uri=uri)
         self._name, self._tags, self._sweep = experiment, tags, sweep

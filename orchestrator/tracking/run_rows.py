@@ -18,7 +18,7 @@ from orchestrator.tracking.profile_picture import profile_picture
 from orchestrator.tracking.tracker import Outcome, StepRow
 from sweeps.reading.tables import Tables
 from sweeps.spec import RunSpec
-from sweeps.statistics.profiles import QUANTITIES, measure
+from sweeps.statistics.profiles import BEYOND, QUANTITIES, measure
 from sweeps.store.schema import SORT_KEYS, TABLES
 from sweeps.store.store import RunFolder, Store
 
@@ -100,7 +100,7 @@ class RunRows:
         row: dict[str, Any] = {"final_loss": self._done.get("loss")} if self._done else {}
         if self.status == "finished":
             runs = measure(self._tables).runs
-            row |= runs.select(QUANTITIES).row(0, named=True) if len(runs) else {}
+            row |= runs.select(*QUANTITIES, BEYOND).row(0, named=True) if len(runs) else {}
         for name, value in row.items():
             if value is not None and math.isfinite(value):
                 yield name, float(value)

@@ -100,7 +100,7 @@ class Tracker(Protocol):
 def reason(error: Exception) -> str:
     """Return the first line of what went wrong, without what is secret in it."""
     text = str(error).strip().splitlines()
-    said = text[0] if text else type(error).__name__
+    said = text[0].rstrip(".") if text else type(error).__name__
     said = re.sub(r"//[^/@\s]+@", "//", said)
     for name, value in os.environ.items():
         if len(value) >= SECRET_LENGTH and re.search(r"KEY|TOKEN|PASSWORD|SECRET", name):

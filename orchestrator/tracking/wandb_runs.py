@@ -142,6 +142,8 @@ class WandbOffline:
                 run.log(row.numbers, step=row.step, commit=True)
             _say_end(run, outcome)
             (made,) = aside.glob(f"wandb/{WORKS}*")
+            for own in ("logs", "tmp"):  # of its client, and of this machine
+                shutil.rmtree(made / own, ignore_errors=True)
             write_json(made / RECORD, {"key": self._card.key, STATUS: outcome.status})
             for before in self._folder.glob(f"{WORKS}*-{self._card.key}"):
                 shutil.rmtree(before)
