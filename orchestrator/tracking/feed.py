@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from orchestrator.tracking.run_cards import run_cards
@@ -42,15 +43,20 @@ class Feed:
             return False
         tracked, at = self._open.pop(run_id) if run_id in self._open else self._found(run_id)
         self._ended.pop(card.key, None)
-        news = rows.steps_after(at)
-        if news:
-            tracked.log(news)
-            at = news[-1].step
-        if not ended:
-            self._open[run_id] = tracked, at
-            return bool(news)
-        outcome = rows.outcome(stands or UNFINISHED)
-        tracked.end(outcome)
+        try:
+            news = rows.steps_after(at)
+            if news:
+                tracked.log(news)
+                at = news[-1].step
+            if not ended:
+                self._open[run_id] = tracked, at
+                return bool(news)
+            outcome = rows.outcome(stands or UNFINISHED)
+            tracked.end(outcome)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                tracked.leave()
+            raise
         self._ended[card.key] = outcome.status
         return True
 
@@ -59,7 +65,9 @@ class Feed:
         return tracked, tracked.logged_to
 
     def close(self) -> None:
-        """Let go of the tracker."""
+        """Let go of the tracker, and of runs that have not ended."""
+        for tracked, _ in self._open.values():
+            tracked.leave()
         self._open.clear()
         self._tracker.close()
 

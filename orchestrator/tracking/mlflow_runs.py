@@ -147,6 +147,9 @@ class MlflowRun:
             self._client.log_text(self._id, outcome.picture("svg").decode(), "profile.svg")
         self._client.set_tag(self._id, STATUS, outcome.status)
 
+    def leave(self) -> None:
+        """Nothing is held between requests."""
+
     def _send(self, metrics: list[Metric]) -> None:
         for start in range(0, len(metrics), METRICS):
             some = metrics[start : start + METRICS]

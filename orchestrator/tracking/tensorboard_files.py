@@ -92,6 +92,10 @@ class TensorboardRun:
                 values.append(_image(PICTURE, outcome.picture("png")))
             self._add(Summary(value=values), outcome.step, outcome.time.timestamp())
             self._written.status = said
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the file, if one was begun."""
         if self._writer is not None:
             self._writer.close()
 

@@ -81,6 +81,9 @@ class TrackedRun(Protocol):
     def end(self, outcome: Outcome) -> None:
         """Say how it ended, in place of what was said before; no more is logged then."""
 
+    def leave(self) -> None:
+        """Let go of it without an end: it may be opened again."""
+
 
 class Tracker(Protocol):
     """A place where runs are shown; any method may raise, and may then be called again."""

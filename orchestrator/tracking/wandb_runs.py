@@ -117,6 +117,13 @@ class WandbOnline:
         _say_end(self._run, outcome)
         self._place.cleanup()
 
+    def leave(self) -> None:
+        """Have the client let go of the run: it opens none twice."""
+        try:
+            self._run.finish(exit_code=1)
+        finally:
+            self._place.cleanup()
+
 
 class WandbOffline:
     """A run whose folder is written when it ends."""
@@ -137,10 +144,7 @@ class WandbOffline:
         aside = self._folder / f".{self._card.key}-{secrets.token_hex(4)}.tmp"
         try:
             aside.mkdir()
-            run = self._runs.begin(self._card, "offline", aside)
-            for row in self._rows:
-                run.log(row.numbers, step=row.step, commit=True)
-            _say_end(run, outcome)
+            self._write(aside, outcome)
             (made,) = aside.glob(f"wandb/{WORKS}*")
             for own in ("logs", "tmp"):  # of its client, and of this machine
                 shutil.rmtree(made / own, ignore_errors=True)
@@ -150,6 +154,20 @@ class WandbOffline:
             os.replace(made, self._folder / made.name)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+    def _write(self, aside: Path, outcome: Outcome) -> None:
+        run = self._runs.begin(self._card, "offline", aside)
+        try:
+            for row in self._rows:
+                run.log(row.numbers, step=row.step, commit=True)
+            _say_end(run, outcome)
+        except BaseException:
+            run.finish(exit_code=1)
+            raise
+
+    def leave(self) -> None:
+        """Nothing was written yet."""
+        self._rows.clear()
 
 
 def _say_end(run: Any, outcome: Outcome) -> None:
