@@ -108,4 +108,4 @@ def reason(error: Exception) -> str:
     for name, value in os.environ.items():
         if len(value) >= SECRET_LENGTH and re.search(r"KEY|TOKEN|PASSWORD|SECRET", name):
             said = said.replace(value, "…")
-    return said[:300]
+    return said[:200]

@@ -141,6 +141,8 @@ class WandbOffline:
     def end(self, outcome: Outcome) -> None:
         """Write the run's folder beside its place, whole, and put it there."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        for torn in self._folder.glob(f".{self._card.key}-*.tmp"):  # of a driver that was killed
+            shutil.rmtree(torn, ignore_errors=True)
         aside = self._folder / f".{self._card.key}-{secrets.token_hex(4)}.tmp"
         try:
             aside.mkdir()

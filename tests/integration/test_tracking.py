@@ -22,10 +22,10 @@ models:
   tiny: {standin: opt, layers: 2, width: 32, vocabulary: 400, pretrain_steps: 5}
 objectives:
   clm: {data: {builtin: python-docs}}
-probe: {data: {builtin: python-source}, rows: 40, sequence_length: 16, every: 200}
+probe: {data: {builtin: python-source}, rows: 40, sequence_length: 16, every: 125}
 measurements: []
 track: {tensorboard: }
-defaults: {steps: 800, batch_size: 4, sequence_length: 16, learning_rate: 5e-4, part_steps: 20}
+defaults: {steps: 500, batch_size: 4, sequence_length: 16, learning_rate: 5e-4, part_steps: 20}
 blocks:
   - name: all
     grid: {model: [tiny], objective: [clm], control: [standard, equal_step], seed: [6]}
@@ -68,6 +68,7 @@ def everything_shown(folder, uri):
     }
 
 
+@pytest.mark.slow
 def test_a_killed_driver_and_a_resume_leave_every_run_and_step_once_in_each_tracker(place):
     folder, uri = place
     driver = depthsweep("run", "shown.yaml", "--track", "mlflow", "--track", "wandb", cwd=folder)

@@ -1,7 +1,11 @@
 """Each tracker, a real one: every run once, every step once, however often it is told."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from mlflow_server import serve_mlflow
@@ -15,6 +19,8 @@ from sweeps.declaration.track import TRACKERS, Track
 from sweeps.files.whole_files import write_json
 from sweeps.store.store import Store
 
+ROOT = Path(__file__).resolve().parents[3]
+TOLD_AND_KILLED = str(ROOT / "tests" / "told_and_killed.py")
 STEPS = 12
 LOSSES = [(step, pytest.approx(3.0 / step)) for step in range(1, STEPS + 1)]
 PROFILE = [0.1, 0.3, 0.5]
@@ -141,6 +147,25 @@ def test_the_end_of_a_run_that_was_told_by_half_is_told_whole(told, monkeypatch)
     told.tell()
     shown = told.shown()[run.run_id]
     assert (shown.losses, shown.status, bool(shown.picture)) == (LOSSES, "finished", True)
+
+
+def test_drivers_that_are_killed_while_they_tell_leave_each_step_once(told):
+    runs = [run_spec("pythia", seed=seed, steps=240, part_steps=40) for seed in (11, 12, 13)]
+    for run in runs:
+        write_run(told.store, run, PROFILE)
+    sweep = replace(save_sweep(told.store, told.name, runs), track=told.track)
+    told.store.save_sweep(sweep)
+    subprocess.run(
+        [sys.executable, TOLD_AND_KILLED, told.store.location, told.name, told.kind],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=200,
+    )
+    shown = told.shown()
+    assert set(shown) == {run.run_id for run in runs}
+    for run in shown.values():
+        assert [step for step, _ in run.losses] == list(range(1, 241))
+        assert (run.status, bool(run.picture), run.table_rows) == ("finished", True, 24 * 4)
 
 
 def test_a_store_that_was_moved_has_the_same_runs(told):
