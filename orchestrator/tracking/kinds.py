@@ -85,7 +85,8 @@ def _mlflow(options: MlflowOptions, sweep: Sweep) -> Tracker:
             "--track mlflow: nothing says which server; set MLFLOW_TRACKING_URI, or add"
             " `track: {mlflow: {uri: http://HOST:PORT}}` to the sweep file"
         )
-    return MlflowRuns(uri, options.experiment or sweep.name, options.tags, sweep.name)
+    experiment = options.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or sweep.name
+    return MlflowRuns(uri, experiment, options.tags, sweep.name)
 
 
 def _tensorboard(options: TensorboardOptions, sweep: Sweep, store: Store) -> Tracker:

@@ -28,6 +28,8 @@ LOOK_SECONDS = 3.0
 LONGEST_PAUSE = 300.0
 # How long the end of a sweep waits for what its trackers have not been told yet.
 FLUSH_SECONDS = 30.0
+# A wait that is longer is said.
+SILENT_SECONDS = 2.0
 # After so many runs that could not be told, the others are not tried: the tracker is away.
 IN_A_ROW = 3
 
@@ -59,7 +61,10 @@ class _Thread:
         with self._change:
             self._closing = True
             self._change.notify()
-        self._thread.join(max(0.0, until - time.monotonic()))
+        self._thread.join(max(0.0, min(SILENT_SECONDS, until - time.monotonic())))
+        if self._thread.is_alive() and (seconds := until - time.monotonic()) > 0:
+            self._say(f"{self._tracker.kind}: waiting for it, {seconds:.0f} s at most")
+            self._thread.join(seconds)
         with self._change:
             left = len({*self._news, *self._in_hand})
         if left:

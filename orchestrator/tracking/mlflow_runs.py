@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from mlflow.entities import Metric, Param
@@ -42,8 +43,7 @@ class MlflowRuns:
     def __init__(self, uri: str, experiment: str, tags: dict[str, str], sweep: str) -> None:
         for name, value in WISHES.items():
             os.environ.setdefault(name, value)
-        self._client = MlflowClient(tracking_uri=uri)
-        self._name, self._tags, self._sweep = experiment, tags, sweep
+        self._uri, self._name, self._tags, self._sweep = uri, experiment, tags, sweep
         self._id: str | None = None
 
     def ended(self) -> dict[str, str]:
@@ -69,10 +69,15 @@ class MlflowRuns:
             SWEEP: card.sweep,
             "run_id": card.run_id,
             **card.heads,
-            "mlflow.note.content": card.description,
+            **({"mlflow.note.content": card.description} if card.description else {}),
         }
         experiment = self._experiment()
         return self._client.create_run(experiment, tags=tags, run_name=card.name)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        """Made in the tracker's own thread: a wrong URI is said there, as a server that is away."""
+        return MlflowClient(tracking_uri=self._uri)
 
     def _search(self, wanted: str) -> list[Any]:
         experiment, token = self._experiment(), None

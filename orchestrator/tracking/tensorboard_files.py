@@ -167,5 +167,9 @@ def _of_plugin(name: str) -> Any:
 def _markdown(profiles: pl.DataFrame) -> str:
     lines = ["|".join(profiles.columns), "|".join("---" for _ in profiles.columns)]
     for row in profiles.iter_rows():
-        lines.append("|".join(f"{x:.6g}" if isinstance(x, float) else str(x) for x in row))
+        lines.append("|".join(_cell(value) for value in row))
     return "\n".join(f"|{line}|" for line in lines)
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.6g}"

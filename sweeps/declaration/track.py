@@ -37,7 +37,9 @@ class MlflowOptions(Frozen):
     """An MLflow tracking server or its own files."""
 
     uri: Said | None = Field(None, description="Tracking URI; else MLFLOW_TRACKING_URI.")
-    experiment: Said | None = Field(None, description="Else the sweep's name.")
+    experiment: Said | None = Field(
+        None, description="Else MLFLOW_EXPERIMENT_NAME, else the sweep's name."
+    )
     tags: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("uri")
