@@ -14,6 +14,8 @@ from sweeps.store.store import Store
 
 # Said of a run without a result that nothing more is known of.
 UNFINISHED = "unfinished"
+# Said of a run that is not to be run: it is told if it has a result, and else left alone.
+ITS_RESULT = "its result"
 
 
 class Feed:
@@ -30,12 +32,14 @@ class Feed:
     def bring(self, run_id: str, now: Store, stands: str | None) -> bool:
         """Log what is new of a run; return whether something was.
 
-        ``stands`` is its status where it goes no further for now, None while it goes on. A run that
-        the tracker has whole under the status it has in the store is left as it is. After an
-        exception the tracker is asked anew what it has of the run.
+        ``stands`` is its status where it goes no further for now, None while it goes on, or
+        ``ITS_RESULT``. A run that the tracker has whole under the status it has in the store is
+        left as it is. After an exception the tracker is asked anew what it has of the run.
         """
         run, card = self._sweep.by_id[run_id], self._cards[run_id]
         rows = RunRows(now, run)
+        if stands == ITS_RESULT and rows.status is None:
+            return False
         if self._ended is None:
             self._ended = self._tracker.ended()
         ended = stands is not None or rows.status is not None

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from orchestrator.ledger.sweep_account import Listener, Listeners, Plan
-from orchestrator.tracking.feed import Feed
+from orchestrator.tracking.feed import ITS_RESULT, Feed
 from orchestrator.tracking.kinds import chosen, make_trackers
 from orchestrator.tracking.tracker import Tracker, reason
 from sweeps.declaration.expand import Sweep
@@ -108,7 +108,7 @@ class _Thread:
                     break
                 try:
                     self._feed.bring(run_id, now, stands)
-                except Exception as error:
+                except BaseException as error:  # a panic of Polars is no Exception
                     failures += 1
                     self._failed(error)
                 else:
@@ -123,7 +123,7 @@ class _Thread:
             self._pause = LOOK_SECONDS
         return not left
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         if not self._said:
             self._said = True
             self._say(f"{self._tracker.kind}: {reason(error)}; runs go on, and {self._later} later")
@@ -146,7 +146,7 @@ class TrackingListener(Listener):
         ]
         for action in plan.actions:
             if action.kind == "skip":
-                self._note(action.run.run_id, None)
+                self._note(action.run.run_id, ITS_RESULT)
 
     def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
         """Note news of a run; measurements are no runs."""

@@ -100,7 +100,7 @@ class Tracker(Protocol):
         """Let go of what is held."""
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return the first line of what went wrong, without what is secret in it."""
     text = str(error).strip().splitlines()
     said = text[0].rstrip(".") if text else type(error).__name__

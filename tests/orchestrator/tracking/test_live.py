@@ -2,13 +2,14 @@
 
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from planted_store import run_spec, save_sweep, write_run
 
-from orchestrator.ledger.recovery import decide, ledger
+from orchestrator.ledger.recovery import Choice, decide, ledger
 from orchestrator.ledger.sweep_account import Listener, Listeners, Plan
 from orchestrator.tracking import live
 from orchestrator.tracking.live import tracking
@@ -108,6 +109,17 @@ def test_a_run_that_is_cut_short_is_said_to_be(sweep):
     tracker = Notebook()
     carry_out(sweep, tracker, status=None)
     assert tracker.statuses()[sweep.run.run_id] == "cancelled"
+
+
+def test_a_run_without_a_result_that_is_not_asked_for_is_left_alone(sweep):
+    folder = write_run(sweep.store, sweep.run, PROFILE, status=None, stop=6)
+    write_json(folder.checkpoint_path(3) / "manifest.json", {"files": {}, "parts": {}})
+    actions = decide(sweep.plan.sweep.runs, ledger(sweep.store), Choice(only="failed"))
+    assert [action.kind for action in actions] == ["skip", "skip"]
+    tracker = Notebook()
+    with tracking([tracker], sweep.said.append) as listener:
+        listener.planned(replace(sweep.plan, actions=actions))
+    assert tracker.opened == [sweep.done.run_id]
 
 
 def test_a_failure_is_said_once_with_what_to_do_and_without_secrets(sweep, monkeypatch):

@@ -8,6 +8,7 @@ from varied_settings import two_values, varying_settings
 
 from orchestrator.tracking.run_cards import run_cards, sweep_identity
 from orchestrator.tracking.run_rows import RunRows
+from sweeps.files.whole_files import write_json
 from sweeps.reading.tables import Tables
 from sweeps.store import schema
 from sweeps.store.store import Store
@@ -69,6 +70,18 @@ def test_names_tell_apart_runs_that_differ_in_one_setting(store):
 def test_a_sweep_keeps_its_identity(store):
     assert sweep_identity(store, "a") == sweep_identity(store, "a")
     assert sweep_identity(store, "a") != sweep_identity(store, "b")
+
+
+def test_a_run_on_an_object_store_is_told_as_far_as_its_checkpoint_and_then_whole(s3_url):
+    store = Store.at(s3_url)
+    run = run_spec(seed=3, steps=8, probe_every=4, part_steps=4)
+    folder = write_run(store, run, [0.1, 0.2], status=None, stop=8)
+    write_json(folder.checkpoint_path(4) / "manifest.json", {"files": {}, "parts": {}})
+    assert [row.step for row in RunRows(store.reading(), run).steps_after(0)] == [1, 2, 3, 4]
+    write_run(store, run, [0.1, 0.2])
+    rows = RunRows(store.reading(), run)
+    assert [row.step for row in rows.steps_after(4)] == [5, 6, 7, 8]
+    assert rows.outcome("unfinished").status == "finished"
 
 
 def test_a_sweep_on_an_object_store_keeps_its_identity(s3_url):
