@@ -26,6 +26,8 @@ from sweeps.store.store import Store
 
 LOOK_SECONDS = 3.0
 LONGEST_PAUSE = 300.0
+# Of one core, what a tracker may take from a driver with thousands of runs: it looks less often.
+SHARE = 0.05
 # How long the end of a sweep waits for what its trackers have not been told yet.
 FLUSH_SECONDS = 30.0
 # A wait that is longer is said.
@@ -56,11 +58,14 @@ class _Thread:
             self._news[run_id] = stands
             self._change.notify()
 
-    def close(self, until: float) -> None:
-        """Tell what is left, until a time at most; say what could not be told."""
+    def hurry(self) -> None:
+        """Have what is left told at once; after it there is no more."""
         with self._change:
             self._closing = True
             self._change.notify()
+
+    def close(self, until: float) -> None:
+        """Wait for what is left, until a time at most; say what could not be told."""
         self._thread.join(max(0.0, min(SILENT_SECONDS, until - time.monotonic())))
         if self._thread.is_alive() and (seconds := until - time.monotonic()) > 0:
             self._say(f"{self._tracker.kind}: waiting for it, {seconds:.0f} s at most")
@@ -78,9 +83,10 @@ class _Thread:
 
     def _work(self) -> None:
         while self._wait():
+            began = time.thread_time()
             if not self._look() and self._closing:
                 return
-            self._rest()
+            self._rest(max(self._pause, (time.thread_time() - began) / SHARE))
         with contextlib.suppress(Exception):
             if self._feed is not None:
                 self._feed.close()
@@ -92,10 +98,10 @@ class _Thread:
             self._in_hand, self._news = self._news, {}
             return bool(self._in_hand)
 
-    def _rest(self) -> None:
+    def _rest(self, seconds: float) -> None:
         """Let news gather; an end cuts it short."""
         with self._change:
-            self._change.wait_for(lambda: self._closing, self._pause)
+            self._change.wait_for(lambda: self._closing, seconds)
 
     def _look(self) -> bool:
         """Tell the news in hand; return whether all could be told. What could not is news again."""
@@ -113,7 +119,8 @@ class _Thread:
                     self._failed(error)
                 else:
                     failures = 0
-                    del self._in_hand[run_id]
+                    with self._change:
+                        del self._in_hand[run_id]
         except Exception as error:
             self._failed(error)
         with self._change:
@@ -164,6 +171,8 @@ class TrackingListener(Listener):
         for run_id in self._going:
             self._note(run_id, "cancelled")
         until = time.monotonic() + FLUSH_SECONDS
+        for thread in self._threads:
+            thread.hurry()
         for thread in self._threads:
             thread.close(until)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import polars as pl
@@ -20,9 +20,10 @@ from sweeps.reading.tables import Tables
 from sweeps.spec import RunSpec
 from sweeps.statistics.profiles import BEYOND, QUANTITIES, measure
 from sweeps.store.schema import SORT_KEYS, TABLES
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.store import Store
 
 _KEY = ("run_id", "step")
+# Of a run of which no record says when it was started.
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -34,7 +35,6 @@ class RunRows:
         self._folder = store.run(run.run_id)
         self._done = self._folder.done()
         self._tables = Tables(store, [run], include_running=True)
-        self._began = began(self._folder)
 
     @property
     def status(self) -> str | None:
@@ -49,8 +49,10 @@ class RunRows:
         """
         found: dict[int, dict[str, float]] = {}
         until = self._until()
+        if until <= step:
+            return []
         for table, scan in self._tables.by_name().items():
-            if SORT_KEYS.get(table) != _KEY or until <= step:
+            if SORT_KEYS.get(table) != _KEY:
                 continue
             columns = [name for name in TABLES[table].names if name not in _KEY]
             rows = scan.filter(pl.col("step") > step, pl.col("step") <= until).sort("step")
@@ -89,6 +91,12 @@ class RunRows:
         """
         return self._began + timedelta(milliseconds=step)
 
+    @cached_property
+    def _began(self) -> datetime:
+        times = [each["started"] for each in self._folder.attempts() if each["started"]]
+        found = [datetime.fromisoformat(time).astimezone(UTC) for time in times]
+        return min(found, default=_BEGINNING)
+
     def _profiles(self, until: int) -> pl.DataFrame | None:
         columns = [name for name in TABLES["profiles"].names if name != "run_id"]
         rows = self._tables.profiles().filter(pl.col("step") <= until).select(columns)
@@ -104,10 +112,3 @@ class RunRows:
         for name, value in row.items():
             if value is not None and math.isfinite(value):
                 yield name, float(value)
-
-
-def began(folder: RunFolder) -> datetime:
-    """Return when a run was first started, as far as its records say."""
-    times = [each["started"] for each in folder.attempts() if each["started"]]
-    found = [datetime.fromisoformat(time).astimezone(UTC) for time in times]
-    return min(found, default=_BEGINNING)
