@@ -52,7 +52,9 @@ class WandbRuns:
             return {str(one["key"]): str(one[STATUS]) for one in records if one}
         path = f"{self._entity}/{self._project}" if self._entity else self._project
         try:
-            runs = list(wandb.Api(timeout=20).runs(path, filters={"group": self._sweep}))
+            # Not lazily, which asks for each run's summary by itself.
+            found = wandb.Api(timeout=20).runs(path, filters={"group": self._sweep}, lazy=False)
+            runs = list(found)
         except ValueError:  # the first run makes the project
             return {}
         return {run.id: run.summary[STATUS] for run in runs if run.summary.get(STATUS)}
