@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class Job:
     """A sweep, where its results go, and the id under which the cluster knows it.
 
-    ``version`` is a digest of which runs the sweep stands for.
+    ``version`` is a digest of which runs the sweep stands for, ``options`` are further arguments of
+    its driver.
     """
 
     submission_id: str
@@ -19,10 +20,11 @@ class Job:
     sweep_file: str
     sweep_text: str
     store: str
+    options: tuple[str, ...] = ()
 
     def command(self, sweep_file: str | None = None) -> list[str]:
         """Return what the cluster runs: it starts the sweep, or goes on with what is left of it."""
-        run = ["depthsweep", "run", sweep_file or self.sweep_file]
+        run = ["depthsweep", "run", sweep_file or self.sweep_file, *self.options]
         return [*run, "--address", "auto", "--store", self.store]
 
     def shell(self, sweep_file: str | None = None) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.ledger.sweep_account import Limits
+from sweeps.declaration.track import TRACKERS
 from sweeps.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ ON_CLUSTER = click.option(
     "--address",
     envvar="RAY_ADDRESS",
     help="Run on the Ray cluster there (HOST:PORT or auto), not on this machine.",
+)
+
+TRACK = click.option(
+    "--track",
+    "track",
+    multiple=True,
+    type=click.Choice([*TRACKERS, "none"]),
+    help="Show the runs there, too, besides what the sweep file says; repeatable.",
 )
 
 

@@ -101,7 +101,7 @@ ROOMS = {
         {"commands"},
         {"options", "sweep_run", "sweep_submit"},
         {"tuning"},
-        {"display", "jobs", "ranks"},
+        {"display", "jobs", "ranks", "tracking"},
         {"ledger", "connection"},
         {"sizing"},
         {"policy"},

@@ -7,7 +7,7 @@ import click
 from orchestrator.display.actions_text import print_actions
 from orchestrator.ledger.recovery import Choice, decide, decide_measurements, ledger
 from orchestrator.ledger.sweep_account import Limits
-from orchestrator.options import ON_CLUSTER, limited
+from orchestrator.options import ON_CLUSTER, TRACK, limited
 from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError, closest
@@ -29,6 +29,7 @@ STATES = ("failed", "diverged", "cancelled", "preempted", "lost", "waiting")
 @click.option("--dry-run", is_flag=True, help="Say what would happen to each run; start nothing.")
 @limited
 @ON_CLUSTER
+@TRACK
 @click.option("--cluster", "profile_name", help="Submit to a cluster: a profile or .yaml file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
@@ -39,6 +40,7 @@ def command(
     dry_run: bool,
     limits: Limits,
     address: str | None,
+    track: tuple[str, ...],
     profile_name: str | None,
     as_json: bool,
 ) -> int:
@@ -61,24 +63,26 @@ def command(
         print_actions(decide(sweep.runs, standing, choice), measures, as_json)
         return 0
     if profile_name is not None:
-        return _submit(sweep, location, profile_name, only, force, limits, as_json)
+        from cluster.library import read_profile
+        from orchestrator.tracking.kinds import arguments
+
+        chosen = [*(["--only", only] if only else []), *(["--force"] if force else [])]
+        most = limits.within(read_profile(profile_name).most_gpus)
+        options = [*arguments(sweep, track), *most.as_words()]
+        return _submit(sweep, location, profile_name, [*chosen, *options], as_json)
     store.require_writable()
     from orchestrator.display.sweep_console import SweepConsole
+    from orchestrator.tracking.live import tracked
 
     console = SweepConsole(as_json)
-    result = run_sweep(sweep, store, choice, address, limits, console)
+    with tracked(sweep, store, track, console) as listener:
+        result = run_sweep(sweep, store, choice, address, limits, listener)
     console.ended(result)
     return result.exit_code
 
 
 def _submit(
-    sweep: Sweep,
-    location: str,
-    profile_name: str,
-    only: str | None,
-    force: bool,
-    limits: Limits,
-    as_json: bool,
+    sweep: Sweep, location: str, profile_name: str, chosen: list[str], as_json: bool
 ) -> int:
     """Give what is left of a sweep to a cluster, as the store has it."""
     from cluster.library import read_profile
@@ -93,13 +97,13 @@ def _submit(
             f"{sweep.name} was submitted with local files ({file}); submit its sweep file again,"
             " which goes on with what is left"
         )
-    chosen = [*(["--only", only] if only else []), *(["--force"] if force else [])]
     request = Request(
         sweep,
         None,
-        ["resume", sweep.name, *chosen, *limits.as_words()],
+        ["resume", sweep.name],
         absolute_store(location),
         profile_name,
         read_profile(profile_name),
+        tuple(chosen),
     )
     return submit_sweep(request, False, as_json)

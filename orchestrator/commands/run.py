@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from orchestrator.ledger.sweep_account import Limits
-from orchestrator.options import ON_CLUSTER, limited
+from orchestrator.options import ON_CLUSTER, TRACK, limited
 from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import read_sweep
 from sweeps.store.store import Store
@@ -19,18 +19,26 @@ from sweeps.store.sweep_records import keep_claims
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 @limited
 @ON_CLUSTER
+@TRACK
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
-    sweep_file: str, location: str, limits: Limits, address: str | None, as_json: bool
+    sweep_file: str,
+    location: str,
+    limits: Limits,
+    address: str | None,
+    track: tuple[str, ...],
+    as_json: bool,
 ) -> int:
     """Run SWEEP_FILE. Finished runs are skipped, the rest continue from their checkpoints."""
     from orchestrator.display.sweep_console import SweepConsole
+    from orchestrator.tracking.live import tracked
 
     sweep = read_sweep(sweep_file)
     store = Store.at(location)
     store.require_writable()
     keep_claims(store, sweep.name, Path(sweep_file))
     console = SweepConsole(as_json)
-    result = run_sweep(sweep, store, address=address, limits=limits, listener=console)
+    with tracked(sweep, store, track, console) as listener:
+        result = run_sweep(sweep, store, address=address, limits=limits, listener=listener)
     console.ended(result)
     return result.exit_code

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from orchestrator.ledger.sweep_account import Limits
-from orchestrator.options import limited
+from orchestrator.options import TRACK, limited
 from sweeps.declaration.expand import read_sweep
 
 
@@ -16,24 +16,33 @@ from sweeps.declaration.expand import read_sweep
 @click.option("--cluster", "profile_name", required=True, help="Profile: a name or a .yaml file.")
 @click.option("--store", required=True, help="Results: a URL, or a path every node shares.")
 @limited
+@TRACK
 @click.option("-f", "--follow", is_flag=True, help="Show what the job says until it ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print the submission as JSON.")
 def command(
-    sweep_file: str, profile_name: str, store: str, limits: Limits, follow: bool, as_json: bool
+    sweep_file: str,
+    profile_name: str,
+    store: str,
+    limits: Limits,
+    track: tuple[str, ...],
+    follow: bool,
+    as_json: bool,
 ) -> int:
     """Submit SWEEP_FILE to a cluster. The same submit again attaches, or goes on with the rest."""
     from cluster.library import read_profile
     from orchestrator.jobs.submission import Request, absolute_store
     from orchestrator.sweep_submit import submit_sweep
+    from orchestrator.tracking.kinds import arguments
 
     sweep = read_sweep(sweep_file)
-    path = Path(sweep_file).absolute()
+    path, profile = Path(sweep_file).absolute(), read_profile(profile_name)
     request = Request(
         sweep,
         path,
-        ["run", path.name, *limits.as_words()],
+        ["run", path.name],
         absolute_store(store),
         profile_name,
-        read_profile(profile_name),
+        profile,
+        (*limits.within(profile.most_gpus).as_words(), *arguments(sweep, track)),
     )
     return submit_sweep(request, follow, as_json)

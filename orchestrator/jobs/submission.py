@@ -42,7 +42,10 @@ STOPPING = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
 
 @dataclass(frozen=True)
 class Request:
-    """What is to run where: a sweep with the command of its driver, a store, a cluster."""
+    """What is to run where: a sweep with the command of its driver, a store, a cluster.
+
+    ``options`` are further arguments of the driver, whatever kind of cluster starts it.
+    """
 
     sweep: Sweep
     sweep_file: Path | None
@@ -50,6 +53,7 @@ class Request:
     store: str
     profile_name: str
     profile: Profile
+    options: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -63,13 +67,13 @@ def absolute_store(location: str) -> str:
     return str(Path(location).expanduser().absolute())
 
 
-def job_of(sweep_file: str, store: str, attempt: int = 1) -> Job:
+def job_of(sweep_file: str, store: str, attempt: int = 1, options: tuple[str, ...] = ()) -> Job:
     """Return what a rendered file says of a sweep; raise UserError where the sweep is wrong."""
     sweep = read_sweep(sweep_file)
     place = absolute_store(store)
     name = f"{job_name(sweep.name, place)}-{attempt}"
     path = str(Path(sweep_file).absolute())
-    return Job(name, sweep.name, version_of(sweep), path, sweep.text, place)
+    return Job(name, sweep.name, version_of(sweep), path, sweep.text, place, options)
 
 
 def stored_profile_name(name: str) -> str:
@@ -144,13 +148,15 @@ def _start(
                 f"{request.sweep_file}: local files do not go along to Kubernetes; put models and"
                 " data into the image or on a volume, and give absolute paths"
             )
-        queue.start(job_of(str(request.sweep_file), request.store, chosen.attempt), say)
+        file, options = str(request.sweep_file), request.options
+        queue.start(job_of(file, request.store, chosen.attempt, options), say)
         return chosen
     assert isinstance(queue, JobsApiClient)
     assert isinstance(request.profile, JobsApi)
     uploads = request.profile.code == "upload"
     program = ["python", "-m", "orchestrator"] if uploads else ["depthsweep"]
-    command = [*program, *request.command, "--address", "auto", "--store", request.store]
+    command = [*program, *request.command, *request.options]
+    command += ["--address", "auto", "--store", request.store]
     with working_directory(request.sweep_file, uploads) as folder:
         taken = queue.submit(
             chosen.submission_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.ledger.recovery import Action, MeasureAction
@@ -55,6 +55,13 @@ class Limits:
     most_gpus: int | None = None
     runs_per_gpu: int | None = None
     seconds: float | None = None
+
+    def within(self, gpus: int | None) -> Limits:
+        """Return them for a cluster that has, or may come to have, so many GPUs; None or 0 where
+        that is not known."""
+        if self.most_gpus is not None or not gpus:
+            return self
+        return replace(self, most_gpus=gpus)
 
     def as_words(self) -> list[str]:
         """Return them as the command line of another process says them."""
@@ -107,6 +114,41 @@ class Listener:
     def running(self) -> Iterator[None]:
         """Surround the time in which events come."""
         yield
+
+
+class Listeners(Listener):
+    """Several that hear the same, in order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def planned(self, plan: Plan) -> None:
+        """Tell each what will happen."""
+        for one in self._listeners:
+            one.planned(plan)
+
+    def starting(self, plan: Plan, room: Room) -> None:
+        """Tell each where runs will be started."""
+        for one in self._listeners:
+            one.starting(plan, room)
+
+    def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
+        """Tell each of an event."""
+        for one in self._listeners:
+            one.event(run_id, kind, report)
+
+    def notice(self, text: str) -> None:
+        """Tell each what a person should know."""
+        for one in self._listeners:
+            one.notice(text)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Let each surround the time in which events come."""
+        with contextlib.ExitStack() as until_done:
+            for one in self._listeners:
+                until_done.enter_context(one.running())
+            yield
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from sweeps.declaration.sources import check_local, resolve_data, resolve_model
 from sweeps.declaration.sweep_spec import Block, Settings, SweepSpec
+from sweeps.declaration.track import Track
 from sweeps.declaration.yaml_source import YamlSource, explain
 from sweeps.errors import UserError, closest
 from sweeps.sources.model_folder import (
@@ -49,6 +50,7 @@ class Sweep:
 
     ``measurements`` are the kinds of training-free measurement that it wants of its models;
     ``usual`` says that its file left that open, so that what was asked of it later stands.
+    ``track`` says where its runs are shown besides the store.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Sweep:
     runs: tuple[RunSpec, ...]
     measurements: tuple[MeasurementKind, ...] = USUAL_MEASUREMENTS
     usual: bool = False
+    track: Track = field(default_factory=Track)
 
     @cached_property
     def by_id(self) -> dict[str, RunSpec]:
@@ -107,7 +110,9 @@ def expand(spec: SweepSpec, source: YamlSource) -> Sweep:
             first_seen[run.run_id] = block.name, run
             runs.append(run)
     usual = "measurements" not in spec.model_fields_set
-    sweep = Sweep(spec.name, spec.description, source.text, tuple(runs), usual=usual)
+    sweep = Sweep(
+        spec.name, spec.description, source.text, tuple(runs), usual=usual, track=spec.track
+    )
     return sweep.wanting(spec.measurements)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model_validator
 
+from sweeps.declaration.track import Track, TrackEntry
 from sweeps.errors import closest
 from sweeps.spec import (
     CONTROLS,
@@ -262,6 +263,9 @@ class SweepSpec(Frozen):
     measurements: list[MeasurementKind] = Field(
         list(USUAL_MEASUREMENTS),
         description="What is measured without training, once for all runs that share it.",
+    )
+    track: TrackEntry = Field(
+        default_factory=Track, description="Trackers that show the runs, besides the store."
     )
     defaults: Settings = Field(default_factory=Settings)
     blocks: Annotated[list[Block], Field(min_length=1)]

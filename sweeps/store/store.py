@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.declaration.expand import Sweep
+from sweeps.declaration.track import Track
 from sweeps.errors import UserError, closest
 from sweeps.files.objects import ObjectFiles, ObjectPath
 from sweeps.files.whole_files import (
@@ -167,6 +168,7 @@ class Store:
             "recorded": datetime.now(UTC).isoformat(),
             "description": sweep.description,
             "measurements": list(sweep.measurements),
+            "track": sweep.track.model_dump(mode="json", exclude_none=True),
             "runs": [
                 {"run_id": run.run_id, "spec": run.model_dump(mode="json")} for run in sweep.runs
             ],
@@ -186,7 +188,9 @@ class Store:
                 RunSpec.model_validate_json(json.dumps(entry["spec"])) for entry in resolved["runs"]
             )
             text = (folder / "spec.yaml").read_text(encoding="utf-8")
-            return Sweep(name, resolved["description"], text, runs, _wanted(resolved))
+            track = Track.model_validate_json(json.dumps(resolved.get("track", {})))
+            wanted = _wanted(resolved)
+            return Sweep(name, resolved["description"], text, runs, wanted, track=track)
         except (OSError, ValueError, KeyError, TypeError) as error:
             detail = " ".join(str(error).split())[:200]
             raise UserError(
