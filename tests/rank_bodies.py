@@ -53,3 +53,12 @@ def refuse_a_fork(job, notice):
     if os.path.basename(sys.orig_argv[-2]) != "--alone":
         raise CudaAfterFork("Cannot re-initialize CUDA in forked subprocess")
     yield Progress(1, 1, None, "finished")
+
+
+def fail_on_a_node(job, notice):
+    """Raise where the process is on the node whose raylet the job names, at once."""
+    del notice
+    yield Progress(0, 1, None)
+    if os.environ["RAY_RAYLET_PID"] == job.details["raylet"]:
+        raise RuntimeError("uncorrectable ECC error")
+    yield Progress(1, 1, 0.5, "finished")

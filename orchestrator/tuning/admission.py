@@ -178,7 +178,9 @@ class Admission:
         request = self._requests.taught(self._requests[run_id])
         self._tries[run_id] += 1
         group = f"{self._cluster.group}{run_id}-{self._tries[run_id]}"
-        off = (barred | set(self.failures.aside)) & set(self._present)
+        # Resources of a run that has ended are free to Ray a tenth of a second later: a group for
+        # that place would go to another node, also to one on which nothing is to start now.
+        off = (barred | self.books.cluster.closed | set(self.failures.aside)) & set(self._present)
         return request.at(node, off, group if self._cluster.group else "")
 
     def _config(self, request: Request) -> dict[str, Any]:

@@ -1,25 +1,14 @@
 """Sweeps on a cluster that is already up: two raylets on loopback, the CLI as a process."""
 
-import logging
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
-import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator.connection.nodes import cluster_nodes
-from orchestrator.policy.next_start import Waiting
-from orchestrator.policy.occupancy import Demand
-from orchestrator.sizing.placement import place_on, slots_of
-from orchestrator.tuning.trainable import RunTrainable
-from orchestrator.tuning.trials import Offer
-from orchestrator.tuning.tune_sweep import run_all
 from sweeps.store.store import Store
-from workers.ranks.rank_process import Job
 
 DEPTHSWEEP = str(Path(sys.executable).with_name("depthsweep"))
 SWEEP = """
@@ -68,50 +57,3 @@ def test_a_sweep_runs_on_the_nodes_of_a_cluster(cluster, tmp_path):
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert (again.returncode, "nothing to do" in again.stdout) == (0, True)
-
-
-def test_a_node_that_joins_is_used_and_the_runs_of_one_that_leaves_go_on(cluster, tmp_path):
-    gate = tmp_path / "gate"
-    job = Job("", "", 1, body="tests.rank_bodies:wait_for_file", details={"file": str(gate)})
-    offers = [
-        Offer(
-            Waiting(f"{k}", Demand(), 9.0),
-            {"run_id": f"{k}", "job": job, "fresh": k == 0},
-        )
-        for k in range(3)
-    ]
-    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    placement = place_on(cluster_nodes())
-    joined = []
-    progress = defaultdict(int)
-    kinds = []
-    changes = ["join", "leave", "end"]
-
-    def note(event):
-        progress[event.run_id] += event.kind == "progress" and event.report["step"] > 0
-        kinds.append((event.kind, event.report.get("status")))
-        running = sum(1 for count in progress.values() if count)
-        if changes[:1] == ["join"] and running == 2:
-            joined.append(cluster.add_node(num_cpus=1, object_store_memory=80_000_000))
-            changes.pop(0)
-        elif changes[:1] == ["leave"] and running == 3:
-            cluster.remove_node(joined[0], allow_graceful=False)
-            changes.pop(0)
-        elif changes[:1] == ["end"] and ("lost", None) in kinds:
-            gate.touch()
-            changes.pop(0)
-
-    try:
-        run_all(
-            RunTrainable,
-            offers,
-            lambda: slots_of(cluster_nodes(), placement),
-            placement.holds,
-            note,
-        )
-    finally:
-        gate.touch()
-        ray.shutdown()
-    assert changes == []
-    assert [kind for kind in kinds if kind[0] == "ended"] == [("ended", "finished")] * 3
-    assert kinds.count(("started", None)) == 4
