@@ -24,9 +24,9 @@ VAIN_COMMANDS = 3
 # Nothing in the store changes for so long: the command hangs.
 HUNG_SECONDS = 150.0
 POLL_SECONDS = 0.05
-# What Ray titles the processes of trials, which Tune wraps, and of the host of ranks. A rank is
-# called as the server that it was forked from.
-TRIAL, HOST, RANK = "ray::ResourceTrainable", "ray::RankHost", "rank"
+# What Ray titles the processes of trials, which Tune wraps. The rank server of a node is a session
+# of its own, known by the environment it has of its command; a rank is a process that it forked.
+TRIAL, SERVER, RANK = ("ray::ResourceTrainable", "ray::RunTrainable"), "server", "rank"
 
 
 class Sessions:
@@ -68,7 +68,7 @@ class Sessions:
         scratch.mkdir(exist_ok=True)
         with (self.logs / f"command-{number}.log").open("w") as log:
             driver = subprocess.Popen(
-                [DEPTHSWEEP, *what, "--store", str(self.store.root), "--slots", "2"],
+                [DEPTHSWEEP, *what, "--store", str(self.store.root), "--max-concurrent", "2"],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.logs,
@@ -80,7 +80,7 @@ class Sessions:
         latest = 0
         while driver.poll() is None:
             now = time.monotonic()
-            family |= _family(driver.pid)
+            family |= _family(driver.pid) | _servers(str(scratch))
             self._release(now)
             changed = _latest_change(self.store)
             if changed != latest or self._releases:
@@ -98,7 +98,7 @@ class Sessions:
 
     def _may_strike(self, family: set[psutil.Process]) -> bool:
         """Faults begin when a run is being trained, that is, has a live attempt."""
-        return any(_name(p).startswith((TRIAL, RANK)) for p in family)
+        return any(_name(p).startswith((*TRIAL, RANK)) for p in family)
 
     def _strike(self, driver: int, family: set[psutil.Process]) -> None:
         fault = self.faults[-1]
@@ -142,9 +142,9 @@ class Sessions:
         names = {
             "raylet": ("raylet",),
             "rank": (RANK,),
-            "trial": (TRIAL,),
-            "host": (HOST,),
-        }.get(what, (TRIAL, RANK))
+            "trial": TRIAL,
+            "server": (SERVER,),
+        }.get(what, (*TRIAL, RANK))
         found = [p for p in family if p.is_running() and _name(p).startswith(names)]
         if not found:
             return False
@@ -198,14 +198,25 @@ def _family(pid: int) -> set[psutil.Process]:
     return set()
 
 
+def _servers(scratch: str) -> set[psutil.Process]:
+    """Return the rank servers of commands with this scratch folder, and what they forked."""
+    found: set[psutil.Process] = set()
+    for process in psutil.process_iter(["ppid"]):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            if process.info["ppid"] == 1 and _is_of_rank_server(process):
+                if process.environ().get("RAY_TMPDIR") == scratch:
+                    found |= {process, *process.children(recursive=True)}
+    return found
+
+
 def _is_of_rank_server(process: psutil.Process | None) -> bool:
     return process is not None and "workers.ranks.rank_server" in process.cmdline()
 
 
 def _name(process: psutil.Process) -> str:
     with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, IndexError):
-        if _is_of_rank_server(process) and _is_of_rank_server(process.parent()):
-            return RANK
+        if _is_of_rank_server(process):
+            return RANK if _is_of_rank_server(process.parent()) else SERVER
         title = process.cmdline()[0]
         return Path(title.split()[0]).name if title.startswith("/") else title
     return ""

@@ -108,9 +108,9 @@ def a_node_that_computes(store):
     for run in Store(store).runs():
         newest = (run.attempts() or [{"cause": "none yet"}])[-1]
         if newest["cause"] is None and run.checkpoint_steps() and psutil.pid_exists(newest["pid"]):
-            above = psutil.Process(newest["pid"]).parents()
-            raylet = next((process for process in above if process.name() == "raylet"), None)
-            if raylet and not any("--head" in word for word in raylet.parent().cmdline()):
+            # Ranks are forked from a server in a session of its own: it knows whose node it is on.
+            raylet = psutil.Process(int(psutil.Process(newest["pid"]).environ()["RAY_RAYLET_PID"]))
+            if not any("--head" in word for word in raylet.parent().cmdline()):
                 return raylet
     return None
 

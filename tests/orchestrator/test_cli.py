@@ -78,7 +78,7 @@ def test_a_mistake_in_the_sweep_is_one_line_with_code_2_and_writes_nothing(sweep
         (("run", "sweep.yaml", "--store", "ftp://host/x"), "give a folder or an s3:// URL"),
         (("status", "demo", "--store", "store"), "no sweep 'demo'"),
         (("plann",), "no command 'plann'; did you mean 'plan'?"),
-        (("run", "sweep.yaml", "--slots", "0"), "not in the range"),
+        (("run", "sweep.yaml", "--max-concurrent", "0"), "not in the range"),
     ],
 )
 def test_a_mistaken_command_is_refused_with_code_2(sweep, arguments, said):

@@ -7,22 +7,16 @@ import torch
 from small_run import make_run
 
 from orchestrator.ledger.recovery import Action, MeasureAction
-from orchestrator.ledger.sweep_account import Listener, Plan, SweepResult
-from orchestrator.policy.occupancy import UNITS, Demand
-from orchestrator.sizing.estimates import NOTHING_MEASURED, measuring_seconds
-from orchestrator.sizing.memory import GIB
-from orchestrator.sizing.placement import Placement
+from orchestrator.ledger.sweep_account import Limits, Listener, Plan, SweepResult
 from orchestrator.sweep_run import (
     _account_for_the_rest,
-    _measurement_offers,
     _note,
-    _offers,
     _unsound,
     plan_sweep,
     run_sweep,
 )
 from sweeps.declaration.expand import Sweep, read_sweep
-from sweeps.spec import Measurement, Optimizer, measurements_of
+from sweeps.spec import Optimizer, measurements_of
 from sweeps.store.store import Store
 from workers.train import train
 
@@ -33,36 +27,6 @@ DEMO = list(read_sweep("sweeps/library/demo.yaml").runs)
 @pytest.fixture
 def store(tmp_path):
     return Store.at(str(tmp_path / "store"))
-
-
-def test_every_run_on_a_gpu_gets_a_process_of_its_own(store):
-    offers = _offers(PAPER, store, Placement(8, 4, 1, 4), 80 * GIB, NOTHING_MEASURED)
-    assert all(offer.config["fresh"] for offer in offers)
-    threads = {offer.run.demand.units / UNITS: offer.config["job"].threads for offer in offers}
-    assert threads == {0.25: 1, 1.0: 4}
-
-
-def test_on_cpus_plain_runs_share_warm_processes_and_zero_3_does_not(store):
-    offers = _offers(DEMO, store, Placement(2, 1, 0, 1), None, NOTHING_MEASURED)
-    assert {(o.config["fresh"], o.config["job"].threads) for o in offers} == {(False, 1)}
-    execution = DEMO[0].execution.model_copy(update={"engine": "deepspeed", "zero_stage": 3})
-    sharded = [DEMO[0].model_copy(update={"execution": execution})]
-    (alone,) = _offers(sharded, store, Placement(2, 1, 0, 1), None, NOTHING_MEASURED)
-    assert alone.config["fresh"]
-
-
-def test_measurements_take_a_slot_each_for_as_long_as_they_are_expected_to(store):
-    kinds = ("propagation", "objective_distance")
-    wanted = measurements_of(PAPER, kinds)
-    found = _measurement_offers(wanted, store, Placement(8, 4, 1, 4))
-    assert [offer.run.run_id for offer in found] == [one.work_id for one in wanted]
-    assert {offer.run.demand for offer in found} == {Demand()}
-    assert [offer.run.seconds for offer in found] == [measuring_seconds(one) for one in wanted]
-    assert all(offer.config["fresh"] for offer in found), "a GPU is left as it was found"
-    job = found[-1].config["job"]
-    assert Measurement.model_validate_json(job.spec).work_id == wanted[-1].work_id
-    (alone,) = _measurement_offers(wanted[:1], store, Placement(2, 1, 0, 1))
-    assert not alone.config["fresh"]
 
 
 def test_a_failed_measurement_is_a_failure_beside_runs_that_all_have_a_result(store):
@@ -91,7 +55,7 @@ class Heard(Listener):
         self.said.append(("planned", len(plan.to_run)))
 
     def starting(self, _, room):
-        self.said.append(("starting", room.placement.slots))
+        self.said.append(("starting", room.size))
 
     def event(self, run_id, kind, _):
         self.said.append((kind, run_id))
@@ -100,10 +64,12 @@ class Heard(Listener):
 def test_a_sweep_returns_what_became_of_its_runs_and_tells_its_listener(store, capsys):
     runs = (make_run(), make_run(optimizer=Optimizer(learning_rate=1e18), steps=50))
     sweep, heard = Sweep("two", "", "name: two", runs), Heard()
-    first = run_sweep(sweep, store, slots=1, listener=heard)
+    first = run_sweep(sweep, store, limits=Limits(most=1), listener=heard)
     assert first.ended == {runs[0].run_id: "finished", runs[1].run_id: "diverged"}
     assert (first.exit_code, first.skipped, first.unsound) == (0, 0, {})
-    assert heard.said[:2] == [("planned", 2), ("starting", 1)]
+    assert heard.said[0] == ("planned", 2)
+    assert heard.said[1][0] == "starting"
+    assert len(first.grid) == 3, "a row a run and a measurement"
     assert {("started", run.run_id) for run in runs} <= set(heard.said)
     (propagation,) = sweep.to_measure
     assert first.measured == {propagation.work_id: "finished"}
@@ -112,7 +78,7 @@ def test_a_sweep_returns_what_became_of_its_runs_and_tells_its_listener(store, c
 
     (part, *_) = store.run(runs[0].run_id).parts("layers")
     part.unlink()
-    again = run_sweep(sweep, store, slots=1)
+    again = run_sweep(sweep, store, limits=Limits(most=1))
     assert (again.ended, again.measured, again.skipped, again.exit_code) == ({}, {}, 2, 1)
     assert again.unsound == {runs[0].run_id: f"layers/{part.name} is missing"}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.connection.nodes import local_ray
-from orchestrator.sizing.placement import Machine, place
+from orchestrator.ledger.sweep_account import Limits
 from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.reading.digest import digests
@@ -36,7 +36,7 @@ def subset(sweep: Sweep, count: int) -> Sweep:
 
 
 def ours(sweep: Sweep, store: Store, slots: int) -> None:
-    assert run_sweep(sweep, store, slots).exit_code == 0
+    assert run_sweep(sweep, store, limits=Limits(most_gpus=slots)).exit_code == 0
 
 
 def stock(sweep: Sweep, store: Store, slots: int) -> None:
@@ -56,7 +56,7 @@ def stock(sweep: Sweep, store: Store, slots: int) -> None:
             last = progress.step
         tune.report({"step": last})
 
-    with local_ray(place(Machine(slots, 0))), tempfile.TemporaryDirectory() as scratch:
+    with local_ray(slots), tempfile.TemporaryDirectory() as scratch:
         results = tune.Tuner(
             tune.with_resources(trial, {"CPU": 1}),
             param_space={"spec": tune.grid_search([run.model_dump_json() for run in sweep.runs])},

@@ -19,7 +19,7 @@ from sweeps.files.whole_files import write_json
 from sweeps.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[3]
-TOLD_AND_KILLED = str(ROOT / "tests" / "told_and_killed.py")
+TOLD_AND_KILLED = str(Path(__file__).with_name("told_and_killed.py"))
 STEPS = 12
 LOSSES = [(step, pytest.approx(3.0 / step)) for step in range(1, STEPS + 1)]
 PROFILE = [0.1, 0.3, 0.5]
