@@ -7,7 +7,7 @@ became of each run. Whoever wants to know more meanwhile gives a ``Listener``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger.recovery import (
@@ -39,6 +39,22 @@ if TYPE_CHECKING:
 
 
 SILENT = Listener()
+
+
+def carry_out(
+    sweep: Sweep,
+    store: Store,
+    choice: Choice,
+    address: str | None,
+    limits: Limits,
+    listener: Listener,
+    track: Sequence[str],
+) -> SweepResult:
+    """Do what ``run_sweep`` does, while the trackers listen that the sweep and ``track`` name."""
+    from orchestrator.tracking.live import tracked
+
+    with tracked(sweep, store, track, listener) as both:
+        return run_sweep(sweep, store, choice, address, limits, both)
 
 
 def run_sweep(

@@ -99,6 +99,7 @@ ROOMS = {
         {"__main__"},
         {"cli"},
         {"commands"},
+        {"studies"},
         {"options", "sweep_run", "sweep_submit"},
         {"tuning"},
         {"display", "jobs", "ranks", "tracking"},

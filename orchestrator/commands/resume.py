@@ -5,18 +5,15 @@ from __future__ import annotations
 import click
 
 from orchestrator.display.actions_text import print_actions
-from orchestrator.ledger.recovery import Choice, decide, decide_measurements, ledger
+from orchestrator.ledger.recovery import decide, decide_measurements, ledger
 from orchestrator.ledger.sweep_account import Limits
 from orchestrator.options import ON_CLUSTER, TRACK, limited
-from orchestrator.sweep_run import run_sweep
+from orchestrator.studies import choice_of
+from orchestrator.sweep_run import carry_out
 from sweeps.declaration.expand import Sweep
-from sweeps.errors import UserError, closest
+from sweeps.errors import UserError
 from sweeps.sources.content import require_sources
-from sweeps.spec import MEASUREMENTS, is_measurement
 from sweeps.store.store import Store
-
-# Not finished ones: a result is run again by its id only.
-STATES = ("failed", "diverged", "cancelled", "preempted", "lost", "waiting")
 
 
 @click.command("resume")
@@ -47,16 +44,7 @@ def command(
     """Run and measure what is left of sweep NAME, as it stands in the store."""
     store = Store.at(location)
     sweep = store.load_sweep(name)
-    measured = [one.work_id for one in sweep.to_measure]
-    valid = [*STATES, *sweep.by_id, *MEASUREMENTS, *measured]
-    if only is not None and only not in valid:
-        like = measured if is_measurement(only) else list(sweep.by_id)
-        words = [*STATES, *MEASUREMENTS]
-        hint = closest(only, like if only[:1].isdigit() or is_measurement(only) else words)
-        raise UserError(f"--only {only}: neither a state nor a run of {name}; {hint}")
-    if force and only not in (*sweep.by_id, *measured):
-        raise UserError("--force makes a result again: say which with --only and its id")
-    choice = Choice(only, force)
+    choice = choice_of(sweep, only, force)
     if dry_run:
         standing = ledger(store)
         measures = decide_measurements(sweep.to_measure, standing, choice)
@@ -72,11 +60,9 @@ def command(
         return _submit(sweep, location, profile_name, [*chosen, *options], as_json)
     store.require_writable()
     from orchestrator.display.sweep_console import SweepConsole
-    from orchestrator.tracking.live import tracked
 
     console = SweepConsole(as_json)
-    with tracked(sweep, store, track, console) as listener:
-        result = run_sweep(sweep, store, choice, address, limits, listener)
+    result = carry_out(sweep, store, choice, address, limits, console, track)
     console.ended(result)
     return result.exit_code
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from orchestrator.ledger.recovery import EVERYTHING
 from orchestrator.ledger.sweep_account import Limits
 from orchestrator.options import ON_CLUSTER, TRACK, limited
-from orchestrator.sweep_run import run_sweep
+from orchestrator.sweep_run import carry_out
 from sweeps.declaration.expand import read_sweep
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import keep_claims
@@ -31,14 +32,12 @@ def command(
 ) -> int:
     """Run SWEEP_FILE. Finished runs are skipped, the rest continue from their checkpoints."""
     from orchestrator.display.sweep_console import SweepConsole
-    from orchestrator.tracking.live import tracked
 
     sweep = read_sweep(sweep_file)
     store = Store.at(location)
     store.require_writable()
     keep_claims(store, sweep.name, Path(sweep_file))
     console = SweepConsole(as_json)
-    with tracked(sweep, store, track, console) as listener:
-        result = run_sweep(sweep, store, address=address, limits=limits, listener=listener)
+    result = carry_out(sweep, store, EVERYTHING, address, limits, console, track)
     console.ended(result)
     return result.exit_code

@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 from orchestrator.display.output import wrapped
-from orchestrator.display.plan_table import control_name
 from orchestrator.ledger.pace import failures_by_cause, pace
 from orchestrator.ledger.recovery import RESULTS, STATES, Standing, ledger
+from orchestrator.studies import last_line, runs_as_they_stand
 from sweeps.declaration.expand import Sweep
-from sweeps.declaration.settings import Setting, control_options, text_of, varied
+from sweeps.declaration.settings import text_of
 from sweeps.errors import UserError
 from sweeps.reading.measurements import refusal_of
 from sweeps.reading.text_table import Column, text_table
@@ -42,7 +42,7 @@ def command(name: str | None, location: str, profile_name: str | None, as_json: 
     names = [name] if name else store.sweep_names()
     sweeps = {sweep: store.load_sweep(sweep) for sweep in names}
     standing = ledger(store)
-    reports = {sweep: _report(store, found, standing) for sweep, found in sweeps.items()}
+    reports = {sweep: runs_as_they_stand(store, found, standing) for sweep, found in sweeps.items()}
     if as_json:
         strays = [] if name else store.strays()
         page: dict[str, Any] = {
@@ -95,7 +95,7 @@ def _measured(store: Store, sweep: Sweep, standing: Ledger) -> list[str]:
             lines += wrapped(f"cannot be measured: {one.label}: {said['refused']}")
         elif said["state"] == "failed":
             newest = store.work(one.work_id).newest_attempt() or {}
-            error = _last_line(newest.get("error"))
+            error = last_line(newest.get("error"))
             lines += wrapped(f"failed {one.work_id} {one.label}: {error}")
     return lines
 
@@ -124,38 +124,6 @@ def _live(location: str, sweep: str, profile_name: str | None) -> list[str]:
         gpus = sum(node["resources_total"].get("GPU", 0) for node in nodes)
         lines.append(f"cluster: {len(nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs")
     return ["", *lines]
-
-
-def _report(store: Store, sweep: Sweep, standing: Ledger) -> list[dict[str, Any]]:
-    runs, options = sweep.runs, control_options()
-    settings = [one for one in varied(runs) if one.name not in options]
-    return [_describe(store, run, settings, standing) for run in runs]
-
-
-def _describe(
-    store: Store, run: RunSpec, settings: list[Setting], standing: Ledger
-) -> dict[str, Any]:
-    attempts = store.run(run.run_id).attempts()
-    stands = standing(run.run_id)
-    return {
-        "run_id": run.run_id,
-        "model": run.model.name,
-        "objective": run.objective.label,
-        "control": control_name(run),
-        "settings": {one.name: one.value(run) for one in settings},
-        "seed": run.seed,
-        "state": stands.state,
-        "checkpoint": stands.checkpoint,
-        "attempts": len(attempts),
-        "seconds": sum(attempt["seconds"] or 0 for attempt in attempts),
-        "started": attempts[0]["started"] if attempts else None,
-        "ended": attempts[-1]["ended"] if attempts else None,
-        "error": _last_line(attempts[-1]["error"]) if attempts else None,
-    }
-
-
-def _last_line(error: str | None) -> str | None:
-    return error.strip().splitlines()[-1] if error else None
 
 
 def _text(sweep: str, specs: Sequence[RunSpec], runs: list[dict[str, Any]]) -> list[str]:

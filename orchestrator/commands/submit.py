@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from orchestrator.ledger.sweep_account import Limits
 from orchestrator.options import TRACK, limited
-from sweeps.declaration.expand import read_sweep
 
 
 @click.command("submit")
@@ -29,20 +26,9 @@ def command(
     as_json: bool,
 ) -> int:
     """Submit SWEEP_FILE to a cluster. The same submit again attaches, or goes on with the rest."""
-    from cluster.library import read_profile
-    from orchestrator.jobs.submission import Request, absolute_store
+    from orchestrator.studies import request_for
     from orchestrator.sweep_submit import submit_sweep
-    from orchestrator.tracking.kinds import arguments
 
-    sweep = read_sweep(sweep_file)
-    path, profile = Path(sweep_file).absolute(), read_profile(profile_name)
-    request = Request(
-        sweep,
-        path,
-        ["run", path.name],
-        absolute_store(store),
-        profile_name,
-        profile,
-        (*limits.within(profile.most_gpus).as_words(), *arguments(sweep, track)),
+    return submit_sweep(
+        request_for(sweep_file, profile_name, store, limits, track), follow, as_json
     )
-    return submit_sweep(request, follow, as_json)

@@ -186,6 +186,25 @@ class SweepResult:
         return self.measured if is_measurement(work_id) else self.ended
 
     @property
+    def frame(self) -> Any:
+        """A Polars frame with a row a run and measurement that was started: its status, what was
+        wrong, and the steps of the checkpoints it continued from and is kept up to."""
+        import polars as pl
+
+        rows = [
+            {
+                "run_id": work_id,
+                "status": status,
+                "error": self.errors.get(work_id) or self.unsound.get(work_id),
+                "resumed_from": self.resumed.get(work_id),
+                "kept_up_to": self.kept.get(work_id),
+            }
+            for work_id, status in {**self.ended, **self.measured}.items()
+        ]
+        kinds = {"run_id": pl.String, "status": pl.String, "error": pl.String}
+        return pl.DataFrame(rows, {**kinds, "resumed_from": pl.Int64, "kept_up_to": pl.Int64})
+
+    @property
     def exit_code(self) -> int:
         """0 when every run and measurement has a result, 1 otherwise; 2 where nothing but mistakes
         of the user's stands in the way; 130 interrupted, 143 terminated."""

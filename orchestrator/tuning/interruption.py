@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -18,7 +19,10 @@ class Interruption:
         self.code = 130
 
     def __enter__(self) -> Self:
-        self._before: Any = signal.signal(signal.SIGTERM, self._terminated)
+        # In another thread of a program that runs a sweep, signals are that program's own.
+        self._before: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._terminated)
         return self
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
@@ -32,4 +36,5 @@ class Interruption:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)

@@ -203,9 +203,9 @@ def _servers(scratch: str) -> set[psutil.Process]:
     found: set[psutil.Process] = set()
     for process in psutil.process_iter(["ppid"]):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            if process.info["ppid"] == 1 and _is_of_rank_server(process):
-                if process.environ().get("RAY_TMPDIR") == scratch:
-                    found |= {process, *process.children(recursive=True)}
+            orphaned = process.info["ppid"] == 1 and _is_of_rank_server(process)
+            if orphaned and process.environ().get("RAY_TMPDIR") == scratch:
+                found |= {process, *process.children(recursive=True)}
     return found
 
 
