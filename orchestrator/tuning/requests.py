@@ -139,7 +139,8 @@ class Requests:
 
     def taught(self, request: Request) -> Request:
         """Return a request with what others of its shape have taught."""
-        if request.body != "workers.rank_run:train_rank" or not self._micro_batches:
+        untaught = not self._micro_batches and not self._alone
+        if request.body != "workers.rank_run:train_rank" or untaught:
             return request
         shape = _shape(request)
         micro_batch = self._micro_batches.get(shape)
@@ -151,7 +152,8 @@ class Requests:
                 request = replace(request, spec=spec)
         if shape in self._alone and self.placement is not None:
             memory = request.holds.get("memory", 0.0)
-            request = replace(request, holds=self.placement.holds(1.0, memory))
+            holds = self.placement.holds(1.0, memory)
+            request = replace(request, holds=holds, threads=self.placement.threads)
         return request
 
 
@@ -162,10 +164,13 @@ def demand_of_request(request: Request) -> Demand:
 
 
 def with_half_the_micro_batch(spec: str) -> str | None:
-    """Return a run's JSON with its micro-batch halved, or None where it cannot be."""
+    """Return a run's JSON with the largest micro-batch that divides its batch and is at most half of
+    what it has, or None where there is none."""
     run = RunSpec.model_validate_json(spec)
-    half = run.micro_batch_size // 2
-    if half < 1 or run.batch_size % (half * (run.execution.processes or 1)):
+    share = run.batch_size // (run.execution.processes or 1)
+    less = range(run.micro_batch_size // 2, 0, -1)
+    half = next((size for size in less if share % size == 0), None)
+    if half is None:
         return None
     execution = run.execution.model_copy(update={"micro_batch_size": half})
     return run.model_copy(update={"execution": execution}).model_dump_json()
