@@ -107,8 +107,8 @@ def say_where_it_is(job, notice):
     """Refuse a device that this does not see, as CUDA does; leave what the environment says."""
     del notice
     said = {name: os.environ.get(name) for name in job.details["names"]}
-    visible = said["CUDA_VISIBLE_DEVICES"].split(",")
-    if not 0 <= int(said["LOCAL_RANK"]) < len(visible):
+    visible = [device for device in said["CUDA_VISIBLE_DEVICES"].split(",") if device]
+    if visible and not 0 <= int(said["LOCAL_RANK"]) < len(visible):
         raise RuntimeError("CUDA error: invalid device ordinal")
     path = Path(job.details["folder"]) / f"{said['RANK']}.json"
     path.write_text(json.dumps(said))
@@ -119,6 +119,7 @@ def one_fails(job, notice):
     """Be a rank of a gang of which one dies, or raises; another then fails in its collective, and
     all that are left wait."""
     rank, marker = os.environ["RANK"], Path(job.details["folder"]) / "failing"
+    (marker.parent / f"pid-{rank}").write_text(str(os.getpid()))
     yield Progress(1, 10, 0.5)
     if rank == job.details["dies"]:
         marker.touch()

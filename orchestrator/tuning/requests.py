@@ -164,8 +164,8 @@ def demand_of_request(request: Request) -> Demand:
 
 
 def with_half_the_micro_batch(spec: str) -> str | None:
-    """Return a run's JSON with the largest micro-batch that divides its batch and is at most half of
-    what it has, or None where there is none."""
+    """Return a run's JSON with its micro-batch halved, or, where that does not divide the batch,
+    with the next smaller one that does; None where there is none."""
     run = RunSpec.model_validate_json(spec)
     share = run.batch_size // (run.execution.processes or 1)
     less = range(run.micro_batch_size // 2, 0, -1)
