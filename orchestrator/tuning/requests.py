@@ -198,4 +198,11 @@ def _fits(node: Node, lined: Lined, memory: float, ranks: int) -> bool:
 
 
 def _within(sizes: Mapping[float | None, int], most: int | None) -> dict[float | None, int]:
-    return {size: count if most is None else min(count, most) for size, count in sizes.items()}
+    """Return how many GPUs of each size count: the largest ones, up to ``most`` in all, so that no
+    run is cut for more than it may ever hold."""
+    found: dict[float | None, int] = {}
+    left = sum(sizes.values()) if most is None else most
+    for size in sorted(sizes, key=lambda size: size or 0.0, reverse=True):
+        found[size] = min(sizes[size], left)
+        left -= found[size]
+    return found
