@@ -1,0 +1,225 @@
+"""Sweeps as Tune carries them out on a Ray of this machine: one row a run, whatever happens."""
+
+import os
+import signal
+import time
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from orchestrator.connection.nodes import local_ray, own_nodes
+from orchestrator.ledger.sweep_account import Limits
+from orchestrator.policy.next_start import Waiting
+from orchestrator.policy.occupancy import Demand
+from orchestrator.sizing.placement import place
+from orchestrator.tuning.admission import Admission, Hearing
+from orchestrator.tuning.cluster_view import OwnCluster
+from orchestrator.tuning.request import Request
+from orchestrator.tuning.trainable import RunTrainable
+from orchestrator.tuning.tune_sweep import run_all, trial_name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_ray():
+    patch = pytest.MonkeyPatch()
+    patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with local_ray(3):
+        yield
+    patch.undo()
+
+
+class Given:
+    """Requests as a test gives them."""
+
+    def __init__(self, requests):
+        self._by_id = {request.run_id: request for request in requests}
+        self.placement = None
+
+    def __getitem__(self, run_id):
+        return self._by_id[run_id]
+
+    def fit(self, here, to_come=()):
+        del to_come
+        self.placement = place(here)
+        waiting = (Waiting(one.run_id, Demand(gpus=one.ranks), 9.0) for one in self._by_id.values())
+        return {one.run_id: one for one in waiting}
+
+    def taught(self, request):
+        return request
+
+    def with_less_memory(self, run_id):
+        del run_id
+
+
+class Sweep:
+    """A sweep that is carried out, and what was heard of it."""
+
+    def __init__(self, requests, reuse=False, limits=None, hears=lambda _: None):
+        self.events, self.pids = [], {}
+        self._hears = hears
+        cluster = OwnCluster(own_nodes, None)
+        given = Given(requests)
+        admission = Admission(
+            given,
+            given.fit(cluster.look().nodes),
+            cluster,
+            limits or Limits(),
+            Hearing(self._note),
+            lambda run_id: {"model": "m/x", "seed": int(run_id, 16)},
+        )
+        self.grid = run_all(RunTrainable, admission, reuse)
+        self.stopped = admission.stopped
+
+    def _note(self, event):
+        self.events.append((event.run_id, event.kind))
+        self.pids.setdefault(event.run_id, event.report.get("pid"))
+        self._hears(event)
+
+    def kinds(self, run_id):
+        """How often what happened to a run, but for how far it was."""
+        found = Counter(kind for run, kind in self.events if run == run_id)
+        del found["progress"]
+        return found
+
+    @property
+    def rows(self):
+        """The status of each run by its id, as in Tune's results, of which each has one."""
+        found = [(row.config["run_id"], row.metrics.get("status")) for row in self.grid]
+        assert len(dict(found)) == len(found)
+        return dict(found)
+
+
+def request(number, folder, body="fail_at_first", ranks=1, fresh=False, **details):
+    details = {"file": str(folder / str(number)), "folder": str(folder), "tries": [], **details}
+    return Request(
+        f"{number:012x}",
+        "",
+        str(folder / "store"),
+        {"CPU": 1.0},
+        body=f"tests.rank_bodies:{body}",
+        details=details,
+        ranks=ranks,
+        fresh=fresh,
+    )
+
+
+def test_every_run_is_one_row_however_often_it_was_tried(tmp_path):
+    tries = {
+        0: [],
+        1: ["preempted"],
+        2: ["RuntimeError: one", "RuntimeError: two"],
+        3: ["UserError: no such column"],
+        4: ["StoreUnavailable: no space", "die", "RuntimeError: flaky"],
+    }
+    requests = [request(number, tmp_path, tries=said) for number, said in tries.items()]
+    gang = request(5, tmp_path, "sleep", ranks=2, fresh=True, seconds=0.0)
+    sweep = Sweep([*requests, gang])
+    ids = [one.run_id for one in [*requests, gang]]
+    failed = {ids[2], ids[3]}
+    assert sweep.rows == {one: "failed" if one in failed else "finished" for one in ids}
+    assert [sweep.kinds(one) for one in ids] == [
+        {"started": 1, "ended": 1},
+        {"started": 2, "preempted": 1, "ended": 1},
+        {"started": 2, "again": 1, "ended": 1},
+        {"started": 1, "ended": 1},
+        {"started": 4, "again": 2, "lost": 1, "ended": 1},
+        {"started": 1, "ended": 1},
+    ]
+    rows = {row.config["run_id"]: row for row in sweep.grid}
+    assert (rows[ids[2]].config["model"], rows[ids[2]].config["seed"]) == ("m/x", 2)
+    assert rows[ids[2]].metrics["error"] == "RuntimeError: two"
+    assert rows[ids[4]].metrics["loss"] == 0.25
+    assert all(row.metrics["run_id"] == run_id for run_id, row in rows.items())
+    assert len({row.metrics["pid"] for row in sweep.grid}) == len(ids)
+    assert sweep.grid.num_errors == 0
+
+
+def killing(folder, run_id, times):
+    """Return what kills the process of a run's trial so often, and lets the run end then."""
+    killed = []
+
+    def hears(event):
+        if event.run_id != run_id or event.kind != "progress":
+            return
+        pid = event.report.get("pid")
+        if len(killed) < times and pid not in killed and event.report["step"]:
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+        elif len(killed) == times and pid not in killed:
+            (folder / "gate").touch()
+
+    return hears
+
+
+def test_a_run_whose_trial_is_killed_starts_again_and_keeps_its_row(tmp_path):
+    waits = request(1, tmp_path, "wait_for_file", file=str(tmp_path / "gate"))
+    sweep = Sweep([waits, request(2, tmp_path)], hears=killing(tmp_path, waits.run_id, 1))
+    assert sweep.rows == {waits.run_id: "finished", f"{2:012x}": "finished"}
+    assert sweep.kinds(waits.run_id) == {"started": 2, "lost": 1, "ended": 1}
+
+
+def test_processes_serve_one_run_after_another_where_that_is_wanted(tmp_path):
+    requests = [request(number, tmp_path) for number in range(9)]
+    sweep = Sweep(requests, reuse=True)
+    assert set(sweep.rows.values()) == {"finished"}
+    assert len(sweep.rows) == 9
+    assert len({row.metrics["pid"] for row in sweep.grid}) < 9
+
+
+def test_a_sweep_that_stops_ends_its_runs_with_a_checkpoint_and_starts_no_others(tmp_path):
+    requests = [request(number, tmp_path, "write_why_it_stops") for number in range(5)]
+    began = time.monotonic()
+    sweep = Sweep(requests, limits=Limits(most=1, seconds=4.0))
+    assert time.monotonic() - began < 60
+    assert sweep.stopped == "the time budget is used up"
+    assert (tmp_path / "why").read_text() == "cancelled"
+    assert sum(kind == "started" for _, kind in sweep.events) == 1
+
+
+def test_no_more_runs_are_side_by_side_than_is_allowed(tmp_path):
+    going, most = set(), [0]
+
+    def hears(event):
+        if event.kind == "started":
+            going.add(event.run_id)
+            most[0] = max(most[0], len(going))
+        elif event.kind == "ended":
+            going.discard(event.run_id)
+
+    requests = [request(number, tmp_path) for number in range(3)]
+    sweep = Sweep(requests, limits=Limits(most=1), hears=hears)
+    assert len(sweep.rows) == 3
+    assert most == [1]
+
+
+def test_the_environment_of_the_driver_is_as_before_and_no_trial_is_left(tmp_path):
+    before = dict(os.environ)
+    Sweep([request(1, tmp_path)])
+    assert dict(os.environ) == before
+    until = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 3:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (
+            {
+                "run_id": "0a",
+                "model": "org/m",
+                "objective": "clm",
+                "control": "standard",
+                "seed": 0,
+            },
+            "0a_org-m_clm_standard_0",
+        ),
+        ({"run_id": "0b", "model": "m", "learning_rate": 1e-3}, "0b_m"),
+        ({"run_id": "0c", "measurement": "distance"}, "0c"),
+    ],
+)
+def test_a_trials_name_says_which_run_it_is(config, name):
+    assert trial_name(SimpleNamespace(config=config)) == name
