@@ -115,6 +115,12 @@ def test_without_gpus_each_run_holds_a_cpu_and_may_follow_another_in_its_process
     assert requests.all_alike
 
 
+@pytest.mark.parametrize("other", [a_run(BIG), a_run(HUGE)])
+def test_runs_that_hold_different_things_are_not_alike(other):
+    runs = [*(a_run(seed=seed) for seed in range(20)), other]
+    assert not fitted(runs, node("n", LARGE))[0].all_alike
+
+
 def test_a_measurement_holds_a_gpu_and_is_made_by_its_own_body():
     one = Measurement(kind="propagation", run=a_run())
     requests = requests_of(measurements=[one])
