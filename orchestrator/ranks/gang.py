@@ -106,8 +106,9 @@ class Gang:
             with contextlib.suppress(RayError):
                 asked.append(holder.end.remote())
         self._first.end()
-        with contextlib.suppress(RayError):
-            ray.get(asked, timeout=SILENCE_SECONDS)
+        if asked:
+            with contextlib.suppress(RayError):
+                ray.get(asked, timeout=SILENCE_SECONDS)
 
     def close(self) -> None:
         """Leave nothing."""
