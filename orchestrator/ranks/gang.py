@@ -36,6 +36,11 @@ SILENCE_SECONDS = 60.0
 START_SECONDS = 180.0
 # How long after a rank's error the death of another one is looked for, as its cause.
 DEATH_SECONDS = 5.0
+# What a collective says whose other side is gone, in lower case: torch, gloo and NCCL.
+OF_A_COLLECTIVE = (
+    *("gloo", "nccl", "distbackenderror", "distnetworkerror", "diststoreerror", "tcpstore"),
+    *("connection closed by", "connection reset by", "broken pipe", "processgroup"),
+)
 # Where ranks meet: a range that a firewall between nodes can be told.
 PORTS_VARIABLE, PORTS = "DEPTHSWEEP_PORTS", "20000-29999"
 PORTS_TRIED = 20
@@ -87,6 +92,9 @@ class Gang:
             lost = RankLost(" ".join(str(error).split()))
             self.end()
             raise _close(run_id, job, lost) from error
+        except (UserError, OSError) as error:  # before any rank had its job
+            self.end()
+            raise _close(run_id, job, RunBroken(Broken.by(error))) from error
         except (RankLost, RunBroken, GeneratorExit) as error:
             self.end()
             raise _close(run_id, job, error) from error.__cause__
@@ -98,8 +106,9 @@ class Gang:
             with contextlib.suppress(RayError):
                 asked.append(holder.end.remote())
         self._first.end()
-        with contextlib.suppress(RayError):
-            ray.get(asked, timeout=SILENCE_SECONDS)
+        if asked:
+            with contextlib.suppress(RayError):
+                ray.get(asked, timeout=SILENCE_SECONDS)
 
     def close(self) -> None:
         """Leave nothing."""
@@ -156,21 +165,21 @@ class Gang:
     ) -> None:
         """Raise RankLost when a rank died, else the error of one that failed, else nothing.
 
-        The others fail in their collectives when a rank dies, and often say so before its death is
-        seen: a failure counts as one only when nobody has died a moment later.
+        The others fail in their collectives when a rank dies or fails, and often say so before that
+        is seen: a failure counts as one only when nobody has died a moment later, and that of a
+        collective only where there is no other.
         """
-        failed = next((e for e in self._errors(first, over, running)), None)
-        if failed is None:
+        found = list(self._errors(first, over, running))
+        if not found:
             return
         until = time.monotonic() + DEATH_SECONDS
-        while running and not isinstance(failed, RankLost) and time.monotonic() < until:
+        while running and not isinstance(found[0], RankLost) and time.monotonic() < until:
             first = first or self._first.listen(0.1)
             over, going = ray.wait(running, num_returns=len(running), timeout=0.1)
-            found = list(self._errors(first, over, running))
-            failed = next((error for error in found if isinstance(error, RankLost)), failed)
+            found = sorted(self._errors(first, over, running), key=_is_consequence)
             if not going and first is not None:
                 break
-        raise failed
+        raise found[0]
 
     def _errors(
         self, first: Progress | Broken | None, over: list[Any], running: list[Any]
@@ -198,6 +207,14 @@ def _error(end: Broken, rank: int, count: int) -> RankLost | RunBroken:
     if end.what == "lost":
         return RankLost(f"rank {rank} of {count}: {end.text}")
     return RunBroken(end)
+
+
+def _is_consequence(error: RankLost | RunBroken) -> int:
+    """Return how much an error looks like the consequence of another rank's: 0 for a death."""
+    if isinstance(error, RankLost):
+        return 0
+    collective = any(said in error.how.text.lower() for said in OF_A_COLLECTIVE)
+    return 2 if error.how.what == "error" and collective else 1
 
 
 def _ask(answer: Any, who: str, seconds: float = SILENCE_SECONDS) -> Any:

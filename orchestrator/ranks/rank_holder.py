@@ -56,22 +56,21 @@ class RankHolder:
         if self._rank is None:
             number, connection = self._starter.start(self.seat.devices, self.alone)
             self._rank = HeldRank(number, connection)
-        environment = dict(job.environment)
+        # A rank that was given no GPU sees none, whatever the machine has.
+        environment = {**job.environment, "CUDA_VISIBLE_DEVICES": ",".join(self.seat.devices)}
         if self.seat.devices:
             # LOCAL_RANK counts among the devices that a rank sees: DeepSpeed sets that device.
-            environment |= {
-                "CUDA_VISIBLE_DEVICES": ",".join(self.seat.devices),
-                "LOCAL_RANK": "0",
-            }
+            environment["LOCAL_RANK"] = "0"
         self._rank.begin(replace(job, environment=environment))
 
     def listen(self, seconds: float) -> Progress | Broken | None:
         """Take in what the process says for up to so many seconds; return how it ended, if it
         has."""
-        assert self._rank is not None
+        rank = self._rank  # ``end`` may be called meanwhile, and a new job come
+        assert rank is not None
         assert self._job is not None
-        self._rank.listen(seconds)
-        ended = self._rank.ended
+        rank.listen(seconds)
+        ended = rank.ended
         if isinstance(ended, Broken) and ended.what == "fork" and self._starter.forks:
             self._starter.forks = False
             self.end()

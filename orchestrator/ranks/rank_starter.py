@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -126,8 +127,10 @@ def _socket_path(key: str) -> str:
     folder = Path(tempfile.gettempdir()) / f"depthsweep-{os.getuid()}"
     if len(str(folder / name)) > LONGEST_PATH:
         folder = Path("/tmp") / folder.name
-    folder.mkdir(mode=0o700, exist_ok=True)
-    there = folder.stat()
-    if there.st_uid != os.getuid() or there.st_mode & 0o077:
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    there = folder.lstat()  # of a link somebody else may have made
+    ours = stat.S_ISDIR(there.st_mode) and there.st_uid == os.getuid()
+    if not ours or there.st_mode & 0o077:
         raise UserError(f"{folder}: not a folder of this user's alone; remove it, or set TMPDIR")
     return str(folder / name)

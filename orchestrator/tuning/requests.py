@@ -139,7 +139,8 @@ class Requests:
 
     def taught(self, request: Request) -> Request:
         """Return a request with what others of its shape have taught."""
-        if request.body != "workers.rank_run:train_rank" or not self._micro_batches:
+        untaught = not self._micro_batches and not self._alone
+        if request.body != "workers.rank_run:train_rank" or untaught:
             return request
         shape = _shape(request)
         micro_batch = self._micro_batches.get(shape)
@@ -151,7 +152,8 @@ class Requests:
                 request = replace(request, spec=spec)
         if shape in self._alone and self.placement is not None:
             memory = request.holds.get("memory", 0.0)
-            request = replace(request, holds=self.placement.holds(1.0, memory))
+            holds = self.placement.holds(1.0, memory)
+            request = replace(request, holds=holds, threads=self.placement.threads)
         return request
 
 
@@ -162,10 +164,13 @@ def demand_of_request(request: Request) -> Demand:
 
 
 def with_half_the_micro_batch(spec: str) -> str | None:
-    """Return a run's JSON with its micro-batch halved, or None where it cannot be."""
+    """Return a run's JSON with its micro-batch halved, or, where that does not divide the batch,
+    with the next smaller one that does; None where there is none."""
     run = RunSpec.model_validate_json(spec)
-    half = run.micro_batch_size // 2
-    if half < 1 or run.batch_size % (half * (run.execution.processes or 1)):
+    share = run.batch_size // (run.execution.processes or 1)
+    less = range(run.micro_batch_size // 2, 0, -1)
+    half = next((size for size in less if share % size == 0), None)
+    if half is None:
         return None
     execution = run.execution.model_copy(update={"micro_batch_size": half})
     return run.model_copy(update={"execution": execution}).model_dump_json()
@@ -193,4 +198,11 @@ def _fits(node: Node, lined: Lined, memory: float, ranks: int) -> bool:
 
 
 def _within(sizes: Mapping[float | None, int], most: int | None) -> dict[float | None, int]:
-    return {size: count if most is None else min(count, most) for size, count in sizes.items()}
+    """Return how many GPUs of each size count: the largest ones, up to ``most`` in all, so that no
+    run is cut for more than it may ever hold."""
+    found: dict[float | None, int] = {}
+    left = sum(sizes.values()) if most is None else most
+    for size in sorted(sizes, key=lambda size: size or 0.0, reverse=True):
+        found[size] = min(sizes[size], left)
+        left -= found[size]
+    return found

@@ -1,121 +1,256 @@
-"""How the end of a gang is recorded, and what it waits for; no Ray is started."""
+"""Gangs of every shape on two nodes with pretended GPUs, and how they end: a real Ray of two
+raylets, with trials as Tune would start them."""
 
 import json
+import logging
 import os
-import subprocess
-import sys
+import signal
+import socket
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import psutil
 import pytest
-from orchestrator.ranks.slot import Slot
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.ranks import gang as module
-from orchestrator.ranks.gang import Gang, RankLost, gang_progress
-from sweeps.liveness.process import identity
-from sweeps.store.store import Store
-from workers.ranks.notice import Notice
-from workers.ranks.rank_process import Job
+from orchestrator.ranks import gang
+from orchestrator.ranks.gang import free_port
+from orchestrator.tuning import trainable
+from orchestrator.tuning.request import Request
+from sweeps.errors import UserError
+
+# Of each node: two GPUs, two CPUs.
+EACH = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 80_000_000}
+NAMES = [
+    *("CUDA_VISIBLE_DEVICES", "LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+]
 
 
-class Group:
-    """A placement group that is there only after so many waits."""
+@ray.remote
+class Trial:
+    """The process of a trial."""
 
-    def __init__(self, waits):
-        self.waits = waits
+    def __init__(self, request):
+        trainable.REPORT_SECONDS, gang.DEATH_SECONDS = 0.2, 2.0
+        self._trial = object.__new__(trainable.RunTrainable)
+        self._trial.setup(request.config({}))
 
-    def wait(self, seconds):
-        assert seconds == int(seconds) > 0, "Ray waits in whole seconds"
-        self.waits -= 1
-        return self.waits < 0
+    def process(self):
+        return os.getpid()
+
+    def reports(self, ports=""):
+        """Go on to the run's end."""
+        os.environ["DEPTHSWEEP_PORTS"] = ports or "20000-29999"
+        found = []
+        while not (found and found[-1]["status"]):
+            found.append(self._trial.step())
+        return found
+
+    def go_on_with(self, request, ports=""):
+        self._trial.reset_config(request.config({}))
+        return self.reports(ports)
+
+    def end(self):
+        self._trial.cleanup()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    patch = pytest.MonkeyPatch()
+    with tempfile.TemporaryDirectory(prefix="rg", dir="/tmp") as folder:
+        patch.setenv("RAY_TMPDIR", folder)
+        # Ray refuses to pretend more GPUs than this leaves visible.
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        cluster = Cluster(initialize_head=True, head_node_args={**EACH, "include_dashboard": False})
+        cluster.add_node(**EACH)
+        cluster.wait_for_nodes()
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+        patch.undo()
+
+
+def request_of(body, folder, holds=None, details=None, **fields):
+    return Request(
+        "r" * 12,
+        "",
+        str(folder / "store"),
+        holds or {"CPU": 1.0},
+        body=f"tests.rank_bodies:{body}",
+        details={"folder": str(folder), **(details or {})},
+        **fields,
+    )
+
+
+@contextmanager
+def started(request):
+    """Yield a trial, as Tune starts one, and end it."""
+    group = request.resources()()
+    trial = Trial.options(
+        num_cpus=request.holds.get("CPU", 0),
+        num_gpus=request.holds.get("GPU", 0),
+        scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0, True),
+    ).remote(request)
+    yield trial
+    with suppress(ray.exceptions.RayError):
+        ray.get(trial.end.remote(), timeout=60)
+    ray.kill(trial)
+    ray.util.remove_placement_group(group)
+
+
+@pytest.fixture(scope="module")
+def triple(cluster):
+    """A trial of three ranks, whose processes begin anew with each run."""
+    assert cluster
+    with started(request_of("sleep", Path("/nowhere"), ranks=3, spread=True, fresh=True)) as trial:
+        yield trial
 
 
 @pytest.fixture
-def started(monkeypatch, tmp_path):
-    """Return the progress of a run on a node, where the nodes that there are have these names."""
+def carried_out(triple, tmp_path):
+    """Return a function that has three ranks carry out a body; it returns the last report."""
 
-    def started(present, notice=None, waits=99):
-        nodes = [{"NodeID": name, "Alive": True} for name in present]
-        monkeypatch.setattr(module.ray, "nodes", lambda: nodes)
-        gang = Gang("r" * 12, (Slot("here", Group(waits), 0, False),), False)
-        return gang_progress(gang, Job("", str(tmp_path), 1), notice or Notice())
+    def carried_out(body, ports="", **details):
+        request = request_of(body, tmp_path, details=details, ranks=3, spread=True, fresh=True)
+        return ray.get(triple.go_on_with.remote(request, ports), timeout=60)[-1]
 
-    return started
+    return carried_out
 
 
-def attempt_of(tmp_path, pid, **differs):
-    """Write the record of an attempt that has not ended."""
-    folder = Store(tmp_path).run("r" * 12)
-    record = {**identity(), "pid": pid, "cause": None, "error": None, **differs}
-    folder.attempt_path(1).parent.mkdir(parents=True)
-    folder.attempt_path(1).write_text(json.dumps(record))
-    return folder
+def said(tmp_path):
+    """Return what each rank said, in their order."""
+    paths = sorted(tmp_path.glob("[0-9].json"), key=lambda path: int(path.stem))
+    return [json.loads(path.read_text()) for path in paths]
 
 
-@pytest.fixture
-def dead():
-    """Return the number of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+SHAPES = {
+    "one": ({"GPU": 1.0, "CPU": 1.0}, {}, [1]),
+    "a share": ({"GPU": 0.25, "CPU": 0.25}, {}, [1]),
+    "two on a node": ({"GPU": 1.0, "CPU": 1.0}, {"ranks": 2}, [2]),
+    # All CPUs of a node beside one GPU leave no room for the second rank.
+    "two on two nodes": ({"GPU": 1.0, "CPU": 2.0}, {"ranks": 2, "spread": True}, [1, 1]),
+    "four on two nodes": ({"GPU": 1.0, "CPU": 1.0}, {"ranks": 4, "spread": True}, [2, 2]),
+}
 
 
-def test_it_waits_for_what_it_holds_and_says_so(started):
-    progress = started(["here"])
-    assert [next(progress).status for _ in range(3)] == [None] * 3
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_rank_finds_its_own_device_among_those_it_sees(cluster, tmp_path, shape):
+    assert cluster
+    holds, fields, nodes = SHAPES[shape]
+    request = request_of("say_where_it_is", tmp_path, holds, {"names": NAMES}, **fields)
+    with started(request) as trial:
+        reports = ray.get(trial.reports.remote(), timeout=100)
+    assert reports[-1]["status"] == "finished", reports[-1]
+    ranks, seats = said(tmp_path), reports[0]["seats"]
+    assert [rank["RANK"] for rank in ranks] == [str(number) for number in range(sum(nodes))]
+    assert {rank["WORLD_SIZE"] for rank in ranks} == {str(sum(nodes))}
+    assert [rank["CUDA_VISIBLE_DEVICES"] for rank in ranks] == [gpus for _, gpus in seats]
+    assert {rank["LOCAL_RANK"] for rank in ranks} == {"0"}
+    assert len(set(map(tuple, seats))) == len(seats)  # ranks of a node hold different GPUs
+    where = [node for node, _ in seats]
+    assert sorted(where.count(node) for node in set(where)) == nodes
+    assert len({(rank["MASTER_ADDR"], rank["MASTER_PORT"]) for rank in ranks}) == 1
+    assert bool(ranks[0]["MASTER_PORT"]) == (len(ranks) > 1)
 
 
-def test_told_to_stop_meanwhile_it_ends_with_the_cause(started):
-    notice = Notice()
-    progress = started(["here"], notice)
-    next(progress)
-    notice.give("preempted")
-    assert [step.status for step in progress] == ["preempted"]
+def test_ranks_on_cpus_are_counted_on_their_node_and_see_no_gpu(carried_out, tmp_path):
+    assert carried_out("say_where_it_is", names=NAMES)["status"] == "finished"
+    ranks = said(tmp_path)
+    assert sorted(rank["LOCAL_RANK"] for rank in ranks) == ["0", "0", "1"]
+    assert {rank["CUDA_VISIBLE_DEVICES"] for rank in ranks} == {""}
 
 
-def test_without_its_node_it_is_lost_and_the_dead_attempt_closed(started, tmp_path, dead):
-    folder = attempt_of(tmp_path, dead)
-    with pytest.raises(RankLost, match="has left"):
-        list(started(["another"]))
-    assert folder.newest_attempt()["cause"] == "lost"
+@pytest.mark.parametrize(("dies", "follows"), [("0", "1"), ("1", "0"), ("2", "0")])
+def test_a_rank_that_dies_ends_the_run_as_lost_and_is_named(carried_out, dies, follows):
+    report = carried_out("one_fails", dies=dies, raises="", follows=follows)
+    assert (report["status"], report["what"], report["done"]) == ("again", "lost", False)
+    assert report["error"].startswith(f"rank {dies} of 3: process ")
 
 
-@pytest.mark.parametrize("whose", ["living", "elsewhere"])
-def test_an_attempt_that_may_be_another_drivers_is_left_alone(started, tmp_path, dead, whose):
-    differs = {"boot": "another"} if whose == "elsewhere" else {}
-    folder = attempt_of(tmp_path, os.getpid() if whose == "living" else dead, **differs)
-    with pytest.raises(RankLost):
-        list(started(["another"]))
-    assert folder.newest_attempt()["cause"] is None
+@pytest.mark.parametrize(("raises", "follows"), [("0", ""), ("1", "0"), ("2", "1"), ("0", "1")])
+def test_a_rank_that_raises_ends_the_run_with_its_own_error(carried_out, tmp_path, raises, follows):
+    report = carried_out("one_fails", dies="", raises=raises, follows=follows)
+    assert (report["what"], report["error"]) == ("error", "ValueError: its own fault")
+    left = [int(path.read_text()) for path in tmp_path.glob("pid-*")]
+    assert len(left) == 3
+    assert not any(is_there(process) for process in left)
 
 
-def test_an_end_from_outside_closes_the_dead_attempt_as_cancelled(started, tmp_path, dead):
-    folder = attempt_of(tmp_path, dead)
-    progress = started(["here"])
-    next(progress)
-    progress.close()
-    assert folder.newest_attempt()["cause"] == "cancelled"
+def is_there(process):
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
-class Host:
-    """A node's host that answers what a gang asks it; each answer stands for Ray's reference."""
-
-    def __init__(self, name):
-        self.name = name
-        self.meeting_point = self.visible_gpu = self
-
-    def remote(self, slot=None):
-        return (self.name, 29500) if slot is None else str(slot.bundle)
+def test_a_taken_port_is_tried_again_with_another_one_of_the_range(carried_out, tmp_path):
+    assert carried_out("refuse_its_first_port", "23100-23900", taken=2)["status"] == "finished"
+    tried = (tmp_path / "ports-0").read_text().split()
+    assert len(tried) == 3
+    assert all(23100 <= int(port) <= 23900 for port in tried)
 
 
-@pytest.mark.parametrize("nodes", [["a"], ["a", "a"], ["a", "a", "b", "b"], ["a", "b"]])
-def test_a_ranks_local_number_counts_among_the_devices_that_it_sees(monkeypatch, nodes):
-    monkeypatch.setattr(module, "_ask", lambda answer, _: answer)
-    slots = tuple(Slot(node, None, bundle, True) for bundle, node in enumerate(nodes))
-    hosts = {name: Host(name) for name in nodes}
-    jobs = module._jobs(Gang("r" * 12, slots, True), hosts, Job("", "", 1))
-    seen = []
-    for job in jobs:
-        visible = job.environment["CUDA_VISIBLE_DEVICES"].split(",")
-        # What torch.cuda.set_device(LOCAL_RANK) would do in that process.
-        seen.append(visible[int(job.environment["LOCAL_RANK"])])
-    assert seen == [str(slot.bundle) for slot in slots]
-    assert [job.environment["RANK"] for job in jobs] == [str(k) for k in range(len(nodes))]
+def test_a_range_of_ports_that_is_none_is_the_users_mistake(carried_out):
+    report = carried_out("sleep", "a few", seconds=0)
+    assert (report["status"], report["what"]) == ("again", "mistake")
+    assert "DEPTHSWEEP_PORTS=a few: give a range such as 20000-29999" in report["error"]
+
+
+def test_where_no_port_is_free_the_run_says_of_which_range(carried_out):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        report = carried_out("sleep", f"{port}-{port}", seconds=0)
+    assert report["what"] == "port"
+    assert f"no port of {port}-{port} is free" in report["error"]
+
+
+def test_the_ranks_of_a_killed_trial_checkpoint_and_end(cluster, tmp_path):
+    assert cluster
+    with started(request_of("write_why_it_stops", tmp_path)) as trial:
+        supervisor = ray.get(trial.process.remote(), timeout=60)
+        trial.reports.remote()
+        until = time.monotonic() + 60
+        while not (tmp_path / "pid").exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.kill(supervisor, signal.SIGKILL)
+        rank = int((tmp_path / "pid").read_text())
+        while is_there(rank):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    assert (tmp_path / "why").read_text() == "preempted"
+
+
+def test_one_run_after_another_has_the_same_process_unless_it_asks_for_a_fresh_one(
+    cluster, tmp_path
+):
+    assert cluster
+    kept, fresh = (request_of("tell_about_it", tmp_path, fresh=fresh) for fresh in (False, True))
+    with started(kept) as trial:
+        seen = [ray.get(trial.reports.remote(), timeout=60)[-1]["status"]]
+        seen.append(ray.get(trial.go_on_with.remote(kept), timeout=60)[-1]["status"])
+    assert seen[0] == seen[1]
+    with started(fresh) as trial:
+        seen.append(ray.get(trial.reports.remote(), timeout=60)[-1]["status"])
+        seen.append(ray.get(trial.go_on_with.remote(fresh), timeout=60)[-1]["status"])
+    assert len(set(seen)) == 3
+
+
+@pytest.mark.parametrize("nonsense", ["", "7", "9-3", "0-5", "5-70000", "a-b", "1-2-3"])
+def test_a_range_of_ports_that_is_none_is_refused(monkeypatch, nonsense):
+    monkeypatch.setenv("DEPTHSWEEP_PORTS", nonsense)
+    with pytest.raises(UserError, match="give a range such as"):
+        free_port()
+
+
+def test_ports_are_of_the_range_and_free(monkeypatch):
+    monkeypatch.setenv("DEPTHSWEEP_PORTS", "23000-23050")
+    with socket.socket() as free:
+        free.bind(("", free_port()))
+        assert 23000 <= free.getsockname()[1] <= 23050

@@ -1,238 +1,209 @@
-"""The trial adapter as a plain object, and what a trial reserves: no Ray is started."""
+"""Sweeps as Tune carries them out on a Ray of this machine: one row a run, whatever happens."""
 
+import os
 import signal
-from typing import ClassVar
+import time
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
+import ray
 
-from orchestrator.ranks.gang import RankLost, RunBroken
-from orchestrator.tuning import trainable
-from orchestrator.tuning.trainable import Preempted, RunTrainable, with_half_the_micro_batch
-from orchestrator.tuning.tune_sweep import resources_of
-from sweeps.declaration.expand import read_sweep
-from sweeps.spec import RunSpec
-from workers.progress import Progress
-from workers.ranks.rank_process import Broken, Job
-
-RUN = read_sweep("sweeps/library/demo.yaml").runs[0]
-
-
-def test_trials_of_all_shapes_ask_tune_for_the_same_on_their_node():
-    wide = resources_of({"node": "a", "trial": "1", "run": {"gpus": 4}})
-    assert wide == resources_of({"node": "a", "trial": "2", "run": None})
-    assert wide != resources_of({"node": "b", "trial": "3", "run": None})
-    assert wide.required_resources == {"memory": 1}
+from orchestrator.connection.nodes import local_ray, own_nodes
+from orchestrator.ledger.sweep_account import Limits
+from orchestrator.policy.next_start import Waiting
+from orchestrator.policy.occupancy import Demand
+from orchestrator.sizing.placement import place
+from orchestrator.tuning.admission import Admission, Hearing
+from orchestrator.tuning.cluster_view import OwnCluster
+from orchestrator.tuning.request import Request
+from orchestrator.tuning.trainable import RunTrainable
+from orchestrator.tuning.tune_sweep import run_all, trial_name
 
 
-@pytest.fixture(autouse=True)
-def sigterm_as_before():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+@pytest.fixture(scope="module", autouse=True)
+def a_ray():
+    patch = pytest.MonkeyPatch()
+    patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with local_ray(3):
+        yield
+    patch.undo()
 
 
-class Scripted(RunTrainable):
-    """A trial whose attempts raise what the script says, then finish."""
+class Given:
+    """Requests as a test gives them."""
 
-    script: ClassVar[list] = []
+    def __init__(self, requests):
+        self._by_id = {request.run_id: request for request in requests}
+        self.placement = None
 
-    def __init__(self):
-        self.started = []
-        run = {"run_id": RUN.run_id, "job": Job(RUN.model_dump_json(), "store", 1)}
-        self.setup({"node": "n", "trial": "t", "run": run})
+    def __getitem__(self, run_id):
+        return self._by_id[run_id]
 
-    def start(self, run):
-        self.started.append(RunSpec.model_validate_json(run["job"].spec).micro_batch_size)
+    def fit(self, here, to_come=()):
+        del to_come
+        self.placement = place(here)
+        waiting = (Waiting(one.run_id, Demand(gpus=one.ranks), 9.0) for one in self._by_id.values())
+        return {one.run_id: one for one in waiting}
 
-        def attempt():
-            yield Progress(0, 1, None)
-            if self.script:
-                raise self.script.pop(0)
-            yield Progress(1, 1, 0.5, "finished")
+    def taught(self, request):
+        return request
 
-        return attempt()
-
-
-def ended(*errors):
-    Scripted.script = list(errors)
-    trial = Scripted()
-    return trial, last_report(trial)
+    def with_less_memory(self, run_id):
+        del run_id
 
 
-def last_report(trial):
-    while True:
-        report = trial.step()
-        if report["done"] or report["status"]:
-            return report
+class Sweep:
+    """A sweep that is carried out, and what was heard of it."""
+
+    def __init__(self, requests, reuse=False, limits=None, hears=lambda _: None):
+        self.events, self.pids = [], {}
+        self._hears = hears
+        cluster = OwnCluster(own_nodes, None)
+        given = Given(requests)
+        admission = Admission(
+            given,
+            given.fit(cluster.look().nodes),
+            cluster,
+            limits or Limits(),
+            Hearing(self._note),
+            lambda run_id: {"model": "m/x", "seed": int(run_id, 16)},
+        )
+        self.grid = run_all(RunTrainable, admission, reuse)
+        self.stopped = admission.stopped
+
+    def _note(self, event):
+        self.events.append((event.run_id, event.kind))
+        self.pids.setdefault(event.run_id, event.report.get("pid"))
+        self._hears(event)
+
+    def kinds(self, run_id):
+        """How often what happened to a run, but for how far it was."""
+        found = Counter(kind for run, kind in self.events if run == run_id)
+        del found["progress"]
+        return found
+
+    @property
+    def rows(self):
+        """The status of each run by its id, as in Tune's results, of which each has one."""
+        found = [(row.config["run_id"], row.metrics.get("status")) for row in self.grid]
+        assert len(dict(found)) == len(found)
+        return dict(found)
 
 
-def broken(what, text):
-    return RunBroken(Broken(what, text))
-
-
-def test_a_process_that_is_told_to_go_reports_and_then_ends():
-    class Told(Scripted):
-        def start(self, run):
-            del run
-
-            def attempt():
-                yield Progress(0, 9, None)
-                signal.raise_signal(signal.SIGTERM)
-                assert self._notice.cause == "preempted"
-                yield Progress(4, 9, 0.5, "preempted", 2)
-
-            return attempt()
-
-    trial = Told()
-    report = last_report(trial)
-    assert (report["status"], report["done"], report["step"]) == ("preempted", False, 4)
-    assert report["resumed_from"] == 2
-    with pytest.raises(Preempted):
-        trial.step()
-
-
-def test_a_trial_goes_on_with_the_runs_it_is_given_until_there_are_none(monkeypatch):
-    trial, report = ended(broken("mistake", "UserError: no such column"))
-    assert report["status"] == "failed"
-    run = {"run_id": "second", "job": Job(RUN.model_dump_json(), "store", 1)}
-    given = [None, run, {}]
-    monkeypatch.setattr(trainable, "assignment", lambda *_: given.pop(0))
-    assert trial.step() == {"step": 0, "status": None, "done": False}
-    report = last_report(trial)
-    assert (report["run_id"], report["status"]) == ("second", "finished")
-    assert trial.step()["done"]
-
-
-def test_the_ranks_of_a_run_are_gone_when_its_end_is_told():
-    gone = []
-
-    class Held(Scripted):
-        def start(self, run):
-            del run
-
-            def attempt():
-                yield Progress(1, 1, 0.5, "finished")
-                gone.append(True)
-
-            return attempt()
-
-    assert (last_report(Held())["status"], gone) == ("finished", [True])
-
-
-def test_a_trial_that_is_ended_finishes_the_step_it_is_in():
-    seen = []
-
-    class Long(Scripted):
-        def start(self, run):
-            del run
-
-            def attempt():
-                for step in range(1, 10**6):
-                    yield Progress(step, 10**6, 0.5, self._notice.cause)
-                    if self._notice.cause:
-                        seen.append(step)
-                        return
-
-            return attempt()
-
-    trial = Long()
-    trial.step()
-    trial.cleanup()
-    assert len(seen) == 1
-
-
-FULL = broken("memory", "OutOfMemoryError: 2 GiB")
-
-
-def test_an_error_is_tried_once_more():
-    trial, report = ended(broken("error", "RuntimeError: flaky"))
-    assert (report["status"], len(trial.started)) == ("finished", 2)
-
-
-def test_the_second_error_fails_the_run_with_its_message():
-    trial, report = ended(
-        broken("error", "RuntimeError: one"), broken("error", "RuntimeError: two")
+def request(number, folder, body="fail_at_first", ranks=1, fresh=False, **details):
+    details = {"file": str(folder / str(number)), "folder": str(folder), "tries": [], **details}
+    return Request(
+        f"{number:012x}",
+        "",
+        str(folder / "store"),
+        {"CPU": 1.0},
+        body=f"tests.rank_bodies:{body}",
+        details=details,
+        ranks=ranks,
+        fresh=fresh,
     )
-    assert (report["status"], report["done"]) == ("failed", False)
-    assert report["error"] == "RuntimeError: two"
-    assert len(trial.started) == 2
 
 
-def test_every_report_has_the_metric_that_tune_insists_on():
-    class Broken(Scripted):
-        def start(self, run):
-            del run
-
-            def attempt():
-                raise broken("mistake", "UserError: no such column")
-                yield
-
-            return attempt()
-
-    assert Broken().step()["step"] == 0
-
-
-def test_a_run_that_another_attempt_took_over_is_waited_for_as_often_as_it_takes():
-    trial, report = ended(*[broken("superseded", "Superseded: attempt 2")] * 5)
-    assert (report["status"], len(trial.started)) == ("finished", 6)
-
-
-def test_a_store_that_stays_away_fails_the_run_at_once():
-    trial, report = ended(broken("store", "StoreUnavailable: no space"))
-    assert (report["status"], len(trial.started)) == ("failed", 1)
-
-
-def test_a_lost_rank_ends_the_trial():
-    with pytest.raises(RankLost):
-        ended(RankLost("rank 1 of 2: process 7 died"))
-
-
-def test_a_trial_without_a_run_waits_for_one_and_ends_when_there_is_none(monkeypatch):
-    answers = [None, None, {}]
-    monkeypatch.setattr(trainable, "assignment", lambda *_: answers.pop(0))
-    trial = object.__new__(RunTrainable)
-    trial.setup({"node": "n", "trial": "t", "run": None})
-    reports = [trial.step() for _ in range(3)]
-    assert [(report["done"], report["status"]) for report in reports] == [
-        (False, None),
-        (False, None),
-        (True, None),
+def test_every_run_is_one_row_however_often_it_was_tried(tmp_path):
+    tries = {
+        0: [],
+        1: ["preempted"],
+        2: ["RuntimeError: one", "RuntimeError: two"],
+        3: ["UserError: no such column"],
+        4: ["StoreUnavailable: no space", "die", "RuntimeError: flaky"],
+    }
+    requests = [request(number, tmp_path, tries=said) for number, said in tries.items()]
+    gang = request(5, tmp_path, "sleep", ranks=2, fresh=True, seconds=0.0)
+    sweep = Sweep([*requests, gang])
+    ids = [one.run_id for one in [*requests, gang]]
+    failed = {ids[2], ids[3]}
+    assert sweep.rows == {one: "failed" if one in failed else "finished" for one in ids}
+    assert [sweep.kinds(one) for one in ids] == [
+        {"started": 1, "ended": 1},
+        {"started": 2, "preempted": 1, "ended": 1},
+        {"started": 2, "again": 1, "ended": 1},
+        {"started": 1, "ended": 1},
+        {"started": 4, "again": 2, "lost": 1, "ended": 1},
+        {"started": 1, "ended": 1},
     ]
+    rows = {row.config["run_id"]: row for row in sweep.grid}
+    assert (rows[ids[2]].config["model"], rows[ids[2]].config["seed"]) == ("m/x", 2)
+    assert rows[ids[2]].metrics["error"] == "RuntimeError: two"
+    assert rows[ids[4]].metrics["loss"] == 0.25
+    assert all(row.metrics["run_id"] == run_id for run_id, row in rows.items())
+    assert len({row.metrics["pid"] for row in sweep.grid}) == len(ids)
+    assert sweep.grid.num_errors == 0
 
 
-def test_a_trial_without_a_run_begins_the_one_it_is_given(monkeypatch):
-    given = {"run_id": RUN.run_id, "job": Job(RUN.model_dump_json(), "store", 1)}
-    monkeypatch.setattr(trainable, "assignment", lambda *_: given)
-    trial = object.__new__(Scripted)
-    trial.started = []
-    trial.setup({"node": "n", "trial": "t", "run": None})
-    assert last_report(trial)["status"] == "finished"
+def killing(folder, run_id, times):
+    """Return what kills the process of a run's trial so often, and lets the run end then."""
+    killed = []
+
+    def hears(event):
+        if event.run_id != run_id or event.kind != "progress":
+            return
+        pid = event.report.get("pid")
+        if len(killed) < times and pid not in killed and event.report["step"]:
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+        elif len(killed) == times and pid not in killed:
+            (folder / "gate").touch()
+
+    return hears
 
 
-def test_a_mistake_of_the_users_is_not_tried_again():
-    trial, report = ended(broken("mistake", "UserError: no such column"))
-    assert (report["status"], len(trial.started)) == ("failed", 1)
+def test_a_run_whose_trial_is_killed_starts_again_and_keeps_its_row(tmp_path):
+    waits = request(1, tmp_path, "wait_for_file", file=str(tmp_path / "gate"))
+    sweep = Sweep([waits, request(2, tmp_path)], hears=killing(tmp_path, waits.run_id, 1))
+    assert sweep.rows == {waits.run_id: "finished", f"{2:012x}": "finished"}
+    assert sweep.kinds(waits.run_id) == {"started": 2, "lost": 1, "ended": 1}
 
 
-def test_out_of_memory_halves_the_micro_batch_until_it_fits():
-    trial, report = ended(FULL, FULL)
-    assert report["status"] == "finished"
-    assert trial.started == [16, 8, 4]
+def test_processes_serve_one_run_after_another_where_that_is_wanted(tmp_path):
+    requests = [request(number, tmp_path) for number in range(6)]
+    sweep = Sweep(requests, reuse=True)
+    assert set(sweep.rows.values()) == {"finished"}
+    assert len(sweep.rows) == 6
+    assert len({row.metrics["pid"] for row in sweep.grid}) < 6
 
 
-def test_out_of_memory_with_one_sequence_fails():
-    _, report = ended(*[FULL] * 9)
-    assert report["status"] == "failed"
-    assert "OutOfMemoryError" in report["error"]
+def test_a_sweep_that_stops_ends_its_runs_with_a_checkpoint_and_starts_no_others(tmp_path):
+    requests = [request(number, tmp_path, "write_why_it_stops") for number in range(5)]
+    began = time.monotonic()
+    sweep = Sweep(requests, limits=Limits(most=1, seconds=4.0))
+    assert time.monotonic() - began < 60
+    assert sweep.stopped == "the time budget is used up"
+    assert (tmp_path / "why").read_text() == "cancelled"
+    assert sum(kind == "started" for _, kind in sweep.events) == 1
 
 
-@pytest.mark.parametrize(("micro", "half"), [(None, 8), (16, 8), (2, 1), (1, None)])
-def test_halving_keeps_the_run(micro, half):
-    execution = RUN.execution.model_copy(update={"micro_batch_size": micro})
-    spec = RUN.model_copy(update={"execution": execution}).model_dump_json()
-    halved = with_half_the_micro_batch(spec)
-    if half is None:
-        assert halved is None
-    else:
-        smaller = RunSpec.model_validate_json(halved)
-        assert (smaller.micro_batch_size, smaller.run_id) == (half, RUN.run_id)
+def test_the_environment_of_the_driver_is_as_before_and_no_trial_is_left(tmp_path):
+    before = dict(os.environ)
+    Sweep([request(1, tmp_path)])
+    assert dict(os.environ) == before
+    until = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 3:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (
+            {
+                "run_id": "0a",
+                "model": "org/m",
+                "objective": "clm",
+                "control": "standard",
+                "seed": 0,
+            },
+            "0a_org-m_clm_standard_0",
+        ),
+        ({"run_id": "0b", "model": "m", "learning_rate": 1e-3}, "0b_m"),
+        ({"run_id": "0c", "measurement": "distance"}, "0c"),
+    ],
+)
+def test_a_trials_name_says_which_run_it_is(config, name):
+    assert trial_name(SimpleNamespace(config=config)) == name
