@@ -122,7 +122,7 @@ class Admission:
         self._tries: Counter[str] = Counter()
         self._furthest: dict[str, int] = {}
         self._resumed: set[str] = set()
-        self._kept_off: dict[str, frozenset[str]] = {}
+        self._ended: set[str] = set()
         self._asked_at: dict[str, float] = {}
         self._notices = _Notices()
 
@@ -178,7 +178,12 @@ class Admission:
         request = self._requests.taught(self._requests[run_id])
         self._tries[run_id] += 1
         group = f"{self._cluster.group}{run_id}-{self._tries[run_id]}"
-        off = (barred | set(self.failures.aside)) & set(self._present)
+        # Resources of a run that has ended are free to Ray a tenth of a second later: a group for
+        # that place would go to another node, also to one on which nothing is to start now.
+        # (Not so where nothing is free yet: it may be free there once it may start there, too.)
+        closed = self.books.cluster.closed if node else frozenset()
+        off = (barred | closed | set(self.failures.aside)) & set(self._present)
+        off -= set(self.books.nodes_of(run_id))
         return request.at(node, off, group if self._cluster.group else "")
 
     def _config(self, request: Request) -> dict[str, Any]:
@@ -215,6 +220,9 @@ class Admission:
         return "goes on"
 
     def _end(self, run_id: str, status: str, result: Mapping[str, Any], now: float) -> None:
+        if run_id in self._ended:
+            return  # one that was given up says so itself, too
+        self._ended.add(run_id)
         whole = status == "finished" and run_id not in self._resumed and self._tries[run_id] < 2
         if status != "failed":
             self.failures.got_further(run_id, self.books.nodes_of(run_id))
@@ -257,7 +265,6 @@ class Admission:
         return demand_of_request(self._requests.taught(self._requests[run_id]))
 
     def _back(self, run_id: str, verdict: Verdict, kind: Kind) -> None:
-        self._kept_off[run_id] = self._kept_off.get(run_id, frozenset()) | verdict.barred
         self.books.goes_back(run_id, verdict.barred)
         self._hearing.event(run_id, kind, {"error": verdict.text})
 
@@ -273,7 +280,6 @@ class Admission:
             self._end(run_id, "failed", {"error": text}, self._clock())
             request = Request(run_id, "", "", {}, given_up=text)
             return self._config(request), request
-        self._kept_off[run_id] = self._kept_off.get(run_id, frozenset()) | verdict.barred
         run = self.books.goes_back(run_id, verdict.barred, asked=True)
         self._asked_at[run_id] = self._clock()
         self._hearing.event(run_id, "lost", {"error": why})
@@ -312,7 +318,7 @@ class Admission:
             self._once(str(error))
             return
         if fitted is not None:
-            self.books.exchange(fitted, self._kept_off)
+            self.books.exchange(fitted)
 
     def _on_others(self, nodes: tuple[str, ...]) -> frozenset[str]:
         """Return the nodes to keep off, where that leaves any."""

@@ -140,9 +140,11 @@ class SimulatedRay:
             name: [(name, gpu) for gpu, free in enumerate(self.free[name]) if free >= one.units]
             for name in names
         }
-        if self._draw is not None:
-            for gpus in room.values():
+        for gpus in room.values():
+            if self._draw is not None:
                 self._draw.shuffle(gpus)
+            else:  # the fullest GPU that has room, as Ray does
+                gpus.sort(key=lambda seat: self.free[seat[0]][seat[1]])
         if one.spread:
             every = [seat for name in names for seat in room[name]]
             return every[: one.gpus] if len(every) >= one.gpus else []
@@ -243,7 +245,7 @@ class SimulatedSweep:
         self.touched: dict[str, list[str]] = defaultdict(list)  # node, runs
         self.tries: list[tuple[float, str, tuple[str, ...]]] = []
         self.away: str | None = None
-        self.most_held = 0.0
+        self.most_held, self.most_side_by_side = 0.0, 0
         self._start_seconds, self._report_seconds = start_seconds, report_seconds
         self.admission = Admission(
             requests or PlainRequests(runs, largest),  # type: ignore[arg-type]
@@ -314,15 +316,18 @@ class SimulatedSweep:
         )
         self.ray.asked.append(trial.asked)
         self.most_held = max(self.most_held, self.held())
+        self.most_side_by_side = max(self.most_side_by_side, len(self._mine()))
 
     def held(self) -> float:
         """GPUs of what was asked for and is not over."""
-        mine = [one for one in self.ray.asked if getattr(one.owner, "sweep", None) is self]
-        return sum(one.units * one.gpus for one in mine) / UNITS
+        return sum(one.units * one.gpus for one in self._mine()) / UNITS
 
     def placed(self) -> float:
-        mine = [one for one in self.ray.asked if getattr(one.owner, "sweep", None) is self]
-        return sum(one.units * len(one.seats) for one in mine) / UNITS
+        """GPUs of what runs, or is being started."""
+        return sum(one.units * len(one.seats) for one in self._mine()) / UNITS
+
+    def _mine(self) -> list[Asked]:
+        return [one for one in self.ray.asked if getattr(one.owner, "sweep", None) is self]
 
     def _starts(self, trial: Trial, attempt: int) -> None:
         if trial.tries != attempt or trial.state != "pending":
