@@ -209,14 +209,16 @@ class Books:
         run_id: str,
         off: frozenset[str] = frozenset(),
         asked: bool = False,
+        demand: Demand | None = None,
     ) -> Waiting | None:
         """A run is to start again, before the others, and off some nodes while there are others for
-        it; return it as it waits. ``asked`` says that Ray has been told already."""
+        it; return it as it waits. ``asked`` says that Ray has been told already, ``demand`` what it
+        demands now."""
         held = self._let_go(run_id)
         if held is None:
             return None
         self._failed_on[run_id] = self._failed_on.get(run_id, frozenset()) | off
-        run = replace(held.run, opens=True)
+        run = replace(held.run, opens=True, demand=demand or held.run.demand)
         run = replace(run, barred=self._barred(run))
         self.line.add(run)
         if asked:
@@ -323,8 +325,9 @@ class Books:
         ours = self.cluster.held_on(node.name) if node.name in self.cluster.nodes else 0.0
         there = max(0.0, round(node.size - node.free - ours, 6))
         seen, since = self._others.get(node.name, (0.0, float("-inf")))
-        if node.name in self.cluster.nodes and there > seen:
-            # More than before: a run of ours that has just started, or somebody else.
+        if there > seen and (node.name in self.cluster.nodes or self._asked):
+            # More than before: a run of ours that has just started, or somebody else. On a node
+            # that has come Ray may have put what was asked for.
             if since == float("-inf"):
                 since = now
             if now - since < OTHERS_SECONDS:

@@ -81,6 +81,7 @@ class _Notices:
     """What has been said, so that it is said once, or now and then."""
 
     said: set[str] = field(default_factory=set)
+    aside: set[str] = field(default_factory=set)
     waits: str | None = None
     since: float = 0.0
     told: float = float("-inf")
@@ -209,7 +210,7 @@ class Admission:
         if status in ("preempted", "cancelled"):
             self._hearing.event(run_id, "progress", result)
             self._hearing.event(run_id, "preempted", {})
-            self.books.goes_back(run_id, self._on_others(self.books.nodes_of(run_id)))
+            self._goes_back(run_id, frozenset(self.books.nodes_of(run_id)))
             return "pauses"
         if status:
             self._end(run_id, str(status), result, now)
@@ -264,8 +265,13 @@ class Admission:
     def _demand_of(self, run_id: str) -> Demand:
         return demand_of_request(self._requests.taught(self._requests[run_id]))
 
+    def _goes_back(self, run_id: str, off: frozenset[str], asked: bool = False) -> frozenset[str]:
+        """Have a run start again, off some nodes while others have room for it; return which."""
+        run = self.books.goes_back(run_id, off, asked, self._demand_of(run_id))
+        return frozenset() if run is None else run.barred
+
     def _back(self, run_id: str, verdict: Verdict, kind: Kind) -> None:
-        self.books.goes_back(run_id, verdict.barred)
+        self._goes_back(run_id, verdict.barred)
         self._hearing.event(run_id, kind, {"error": verdict.text})
 
     def loses(self, run_id: str, why: str) -> tuple[dict[str, Any], Request]:
@@ -280,10 +286,10 @@ class Admission:
             self._end(run_id, "failed", {"error": text}, self._clock())
             request = Request(run_id, "", "", {}, given_up=text)
             return self._config(request), request
-        run = self.books.goes_back(run_id, verdict.barred, asked=True)
+        barred = self._goes_back(run_id, verdict.barred, asked=True)
         self._asked_at[run_id] = self._clock()
         self._hearing.event(run_id, "lost", {"error": why})
-        request = self._request(run_id, None, verdict.barred if run is None else run.barred)
+        request = self._request(run_id, None, barred)
         return self._config(request), request
 
     # --------------------------------------------------------------------------------- the cluster
@@ -319,11 +325,7 @@ class Admission:
             return
         if fitted is not None:
             self.books.exchange(fitted)
-
-    def _on_others(self, nodes: tuple[str, ...]) -> frozenset[str]:
-        """Return the nodes to keep off, where that leaves any."""
-        left = set(self._present) - set(nodes) - set(self.failures.aside)
-        return frozenset(nodes) if left else frozenset()
+            self.books.demands(self._demand_of)
 
     def _set_aside(self, node: str, why: str) -> None:
         if node not in self.failures.aside:
@@ -332,7 +334,13 @@ class Admission:
 
     def _name_set_aside(self) -> None:
         for node, why in self.failures.aside.items():
-            self._once(f"node {node[:12]} is set aside: {why}")
+            if node not in self._notices.aside:
+                self._hearing.notice(f"node {node[:12]} is set aside: {why}")
+        for node in self._notices.aside - set(self.failures.aside):
+            if node in self._present:
+                why = "what failed there has failed elsewhere, too"
+                self._hearing.notice(f"node {node[:12]} is used again: {why}")
+        self._notices.aside = set(self.failures.aside)
 
     # ------------------------------------------------------------------------------------ notices
     def _stop(self, why: str) -> None:

@@ -17,6 +17,7 @@ from itertools import count
 from orchestrator.ledger.sweep_account import NO_LIMITS, Limits
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import UNITS
+from orchestrator.sizing.memory import GIB
 from orchestrator.sizing.placement import Node, Placement
 from orchestrator.tuning.admission import START_SECONDS, Admission, Hearing
 from orchestrator.tuning.cluster_view import View
@@ -163,8 +164,9 @@ class SimulatedRay:
 
 
 def node(name: str, gpus: Sequence[int]) -> Node:
+    """Return a node as it is seen, by the units that are free on each of its GPUs."""
     free = sum(gpus) / UNITS
-    return Node(name, cpus=len(gpus), gpus=len(gpus), free_cpus=free, free_gpus=free)
+    return Node(name, len(gpus), len(gpus), free, free, gpu_bytes=80 * GIB)
 
 
 @dataclass(frozen=True)
