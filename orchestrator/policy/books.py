@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.policy.next_start import Line, Waiting, next_start
+from orchestrator.policy.next_start import Line, Waiting, fits_now, next_start
 from orchestrator.policy.occupancy import Demand, Occupancy
 from orchestrator.policy.priorities import Weights
 
@@ -210,13 +210,12 @@ class Books:
         off: frozenset[str] = frozenset(),
         asked: bool = False,
         demand: Demand | None = None,
-    ) -> Waiting | None:
+    ) -> Waiting:
         """A run is to start again, before the others, and off some nodes while there are others for
         it; return it as it waits. ``asked`` says that Ray has been told already, ``demand`` what it
         demands now."""
         held = self._let_go(run_id)
-        if held is None:
-            return None
+        assert held is not None, f"{run_id} was not asked for"
         self._failed_on[run_id] = self._failed_on.get(run_id, frozenset()) | off
         run = replace(held.run, opens=True, demand=demand or held.run.demand)
         run = replace(run, barred=self._barred(run))
@@ -267,6 +266,13 @@ class Books:
         on_one = run.demand.gpus <= max(room.values(), default=0)
         most = max(left, default=0) if on_one else sum(left)
         return small | failed if run.demand.gpus <= most else small
+
+    def bars(self, run: Waiting) -> frozenset[str]:
+        """Return the nodes that Ray is to keep a run off that has no place yet: where it would wait
+        for one, those that it can never use alone, since the others may leave before it starts."""
+        if fits_now(self.cluster, run):
+            return run.barred
+        return self._too_small.get(run.run_id, frozenset())
 
     @property
     def waiting(self) -> list[Waiting]:

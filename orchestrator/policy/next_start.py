@@ -155,6 +155,11 @@ def next_start(cluster: Occupancy, line: Line, now: float, pace: float = 1.0) ->
     return None
 
 
+def fits_now(cluster: Occupancy, run: Waiting) -> bool:
+    """Return whether there is room for a run now, whoever waits beside it."""
+    return _free_gpus(cluster, run, frozenset()) is not None
+
+
 def reservation(cluster: Occupancy, run: Waiting, now: float) -> Reservation | None:
     """Return where and when a run is expected to fit first; None where it never does."""
     demand = run.demand

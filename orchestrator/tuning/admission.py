@@ -164,7 +164,7 @@ class Admission:
             return None
         self._picked.remove(ask)
         self._new.discard(ask.run.run_id)
-        return self._config(self._request(ask.run.run_id, ask.node, ask.run.barred))
+        return self._config(self._request(ask.run, ask.node))
 
     def again(self) -> tuple[str, dict[str, Any], Request] | None:
         """Return a run whose paused trial starts now, with its config and request; or None."""
@@ -172,18 +172,21 @@ class Admission:
         if ask is None:
             return None
         self._picked.remove(ask)
-        request = self._request(ask.run.run_id, ask.node, ask.run.barred)
+        request = self._request(ask.run, ask.node)
         return request.run_id, self._config(request), request
 
-    def _request(self, run_id: str, node: str | None, barred: frozenset[str]) -> Request:
+    def _request(self, run: Waiting, node: str | None) -> Request:
+        run_id = run.run_id
         request = self._requests.taught(self._requests[run_id])
         self._tries[run_id] += 1
         group = f"{self._cluster.group}{run_id}-{self._tries[run_id]}"
         # Resources of a run that has ended are free to Ray a tenth of a second later: a group for
         # that place would go to another node, also to one on which nothing is to start now.
-        # (Not so where nothing is free yet: it may be free there once it may start there, too.)
-        closed = self.books.cluster.closed if node else frozenset()
-        off = (barred | closed | set(self.failures.aside)) & set(self._present)
+        if node:
+            off = run.barred | self.books.cluster.closed
+        else:
+            off = self.books.bars(run)
+        off = (off | set(self.failures.aside)) & set(self._present)
         off -= set(self.books.nodes_of(run_id))
         return request.at(node, off, group if self._cluster.group else "")
 
@@ -265,10 +268,9 @@ class Admission:
     def _demand_of(self, run_id: str) -> Demand:
         return demand_of_request(self._requests.taught(self._requests[run_id]))
 
-    def _goes_back(self, run_id: str, off: frozenset[str], asked: bool = False) -> frozenset[str]:
-        """Have a run start again, off some nodes while others have room for it; return which."""
-        run = self.books.goes_back(run_id, off, asked, self._demand_of(run_id))
-        return frozenset() if run is None else run.barred
+    def _goes_back(self, run_id: str, off: frozenset[str], asked: bool = False) -> Waiting:
+        """Have a run start again, off some nodes while there are others for it."""
+        return self.books.goes_back(run_id, off, asked, self._demand_of(run_id))
 
     def _back(self, run_id: str, verdict: Verdict, kind: Kind) -> None:
         self._goes_back(run_id, verdict.barred)
@@ -286,10 +288,10 @@ class Admission:
             self._end(run_id, "failed", {"error": text}, self._clock())
             request = Request(run_id, "", "", {}, given_up=text)
             return self._config(request), request
-        barred = self._goes_back(run_id, verdict.barred, asked=True)
+        run = self._goes_back(run_id, verdict.barred, asked=True)
         self._asked_at[run_id] = self._clock()
         self._hearing.event(run_id, "lost", {"error": why})
-        request = self._request(run_id, None, barred)
+        request = self._request(run, None)
         return self._config(request), request
 
     # --------------------------------------------------------------------------------- the cluster

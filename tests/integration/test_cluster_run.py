@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from orchestrator.tuning.trials import Offer
 from ray.cluster_utils import Cluster
 
 from orchestrator.connection.nodes import cluster_nodes
@@ -16,7 +17,6 @@ from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import Demand
 from orchestrator.sizing.placement import place_on, slots_of
 from orchestrator.tuning.trainable import RunTrainable
-from orchestrator.tuning.trials import Offer
 from orchestrator.tuning.tune_sweep import run_all
 from sweeps.store.store import Store
 from workers.ranks.rank_process import Job

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from orchestrator.ranks.slot import Slot
 
 from orchestrator.ranks import gang as module
 from orchestrator.ranks.gang import Gang, RankLost, gang_progress
-from orchestrator.ranks.slot import Slot
 from sweeps.liveness.process import identity
 from sweeps.store.store import Store
 from workers.ranks.notice import Notice

@@ -243,6 +243,18 @@ def test_a_run_that_has_failed_on_every_node_starts_on_one_of_them_again(what):
     assert {on for _, _, on in sweep.tries} == {("a",)}, "the only one with four GPUs"
 
 
+def test_a_lost_run_that_waits_for_another_node_takes_its_own_where_that_one_leaves():
+    lost = iter([Fate("gone", 2.0, "killed by signal 9")])
+    ray = SimulatedRay({"a": 1, "b": 1})
+    sweep = SimulatedSweep(
+        ray, alike(2, 100.0), lambda _, on, n: next(lost, None) if on == ("a",) else None
+    )
+    ray.at(30, lambda: ray.leave("b"))
+    ray.run(2000)
+    assert set(sweep.ended.values()) == {"finished"}
+    assert len(sweep.ended) == 2
+
+
 def test_a_mistake_fails_at_once_and_a_run_that_was_superseded_starts_again():
     ray = SimulatedRay({"a": 1})
     what = {"000": "mistake", "001": "superseded"}
