@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.policy.next_start import Line, Waiting, next_start
+from orchestrator.policy.next_start import Line, Waiting, fits_now, next_start
 from orchestrator.policy.occupancy import Demand, Occupancy
 from orchestrator.policy.priorities import Weights
 
@@ -84,6 +84,8 @@ class Books:
         self._weighs_from = float("-inf")
         self._held: dict[str, _Held] = {}
         self._asked: set[str] = set()  # of Ray, and in line: without a place
+        self._too_small = {run.run_id: run.barred for run in waiting if run.barred}
+        self._failed_on: dict[str, frozenset[str]] = {}
         self._others: dict[str, tuple[float, float]] = {}
         self._estimated = self._taken = 0.0
 
@@ -96,6 +98,8 @@ class Books:
             if start is None:
                 return self._beyond(now)
             run = start.run
+            if run.run_id not in self._asked and not self._allows(run):
+                return None
             self.line.remove(run)
             until = now + self._start_seconds + self.pace * run.seconds
             self.cluster.occupy(run.run_id, run.demand, start.gpus, until)
@@ -108,16 +112,15 @@ class Books:
 
     def _beyond(self, now: float) -> Ask | None:
         """Return a run for which there is no room now, to be asked for all the same: for what an
-        autoscaler may bring; or the first in line where others hold all there is, so that Ray
-        knows that it is waited for."""
-        waiting = [run for run in self.line.heads() if run.run_id not in self._asked]
+        autoscaler may bring; or the first in line where others hold some of what there is and the
+        rest is taken, so that Ray and they know that it is waited for."""
+        waiting = self.line.heads(self._asked)
         beyond = sum(self._held[run_id].run.demand.total for run_id in self._asked)
         size = sum(self.cluster.sizes.values())
+        in_vain = not self._asked and not self._room_left() and self._held_by_all_others()
         for run in waiting:
-            allowed = self._most_gpus is None or self._holds() + run.demand.total <= self._most_gpus
-            fits = beyond + run.demand.total <= self.growth and allowed
-            alone = not self._held and run.demand.gpus <= size and not self._room_left()
-            if fits or alone:
+            fits = beyond + run.demand.total <= self.growth and self._allows(run)
+            if fits or (in_vain and run.demand.gpus <= size and self._allows(run)):
                 self._asked.add(run.run_id)
                 self._held[run.run_id] = _Held(run, now)
                 return Ask(run, None)
@@ -127,6 +130,9 @@ class Books:
         if self._most is not None and len(self._held) >= self._most:
             return False
         return self.share is None or not self._held or self._holds() < self.share
+
+    def _allows(self, run: Waiting) -> bool:
+        return self._most_gpus is None or self._holds() + run.demand.total <= self._most_gpus
 
     def _holds(self) -> float:
         return sum(held.run.demand.total for held in self._held.values())
@@ -160,7 +166,7 @@ class Books:
         self._weights.improve(self.cluster, waiting, now, self.pace, self._start_seconds, most)
         self.line.weights = self._weights.best
         after = self._clock() if self._clock else now
-        self._weighs_from = after + PAUSE_A_SECOND * (after - began)
+        self._weighs_from = now + PAUSE_A_SECOND * (after - began)
 
     @property
     def pace(self) -> float:
@@ -201,29 +207,40 @@ class Books:
     def goes_back(
         self,
         run_id: str,
-        barred: frozenset[str] = frozenset(),
+        off: frozenset[str] = frozenset(),
         asked: bool = False,
-    ) -> Waiting | None:
-        """A run is to start again, before the others; return it as it waits. ``asked`` says that
-        Ray has been told already."""
+        demand: Demand | None = None,
+    ) -> Waiting:
+        """A run is to start again, before the others, and off some nodes while there are others for
+        it; return it as it waits. ``asked`` says that Ray has been told already, ``demand`` what it
+        demands now."""
         held = self._let_go(run_id)
-        if held is None:
-            return None
-        run = replace(held.run, opens=True, barred=held.run.barred | barred)
+        assert held is not None, f"{run_id} was not asked for"
+        self._failed_on[run_id] = self._failed_on.get(run_id, frozenset()) | off
+        run = replace(held.run, opens=True, demand=demand or held.run.demand)
+        run = replace(run, barred=self._barred(run))
         self.line.add(run)
         if asked:
             self._asked.add(run_id)
             self._held[run_id] = _Held(run, held.since)
         return run
 
-    def exchange(self, runs: Mapping[str, Waiting], kept_off: Mapping[str, frozenset[str]]) -> None:
+    def exchange(self, runs: Mapping[str, Waiting]) -> None:
         """Have runs (by id) that wait stand in line with other demands, estimates and nodes that
-        are too small for them; ``kept_off`` are those on which they have failed."""
+        are too small for them."""
         waiting = []
         for one in self.line:
             new = one if one.run_id in self._asked else runs.get(one.run_id, one)
-            barred = new.barred | kept_off.get(one.run_id, frozenset())
-            waiting.append(replace(new, opens=one.opens, barred=barred))
+            waiting.append(replace(new, opens=one.opens))
+        self._too_small.update({run_id: run.barred for run_id, run in runs.items()})
+        self._stand(waiting)
+
+    def _stand(self, waiting: Iterable[Waiting]) -> None:
+        """Have runs stand in line, each off the nodes that it is off now."""
+        waiting = [replace(run, barred=self._barred(run)) for run in waiting]
+        for run in waiting:
+            if run.run_id in self._asked:
+                self._held[run.run_id].run = run
         self.line = Line(waiting, self.line.weights)
         self._weights = Weights(run.demand for run in waiting)
         self._changed = True
@@ -231,7 +248,31 @@ class Books:
     def demands(self, demand_of: Callable[[str], Demand]) -> None:
         """Have runs that wait stand in line with what they demand now, by their ids."""
         runs = {one.run_id: replace(one, demand=demand_of(one.run_id)) for one in self.waiting}
-        self.exchange(runs, {})
+        for one in self.line:
+            runs.setdefault(one.run_id, one)
+        self._stand(runs.values())
+
+    def _barred(self, run: Waiting) -> frozenset[str]:
+        """Return the nodes that a run is off: those too small for it, and those on which it has
+        failed, unless it finds no place on the others."""
+        small = self._too_small.get(run.run_id, frozenset())
+        failed = self._failed_on.get(run.run_id, frozenset())
+        room = {
+            name: size if self._most_gpus is None else len(self.cluster.nodes[name])
+            for name, size in self.cluster.sizes.items()
+            if name not in small and name not in self.aside
+        }
+        left = [gpus for name, gpus in room.items() if name not in failed]
+        on_one = run.demand.gpus <= max(room.values(), default=0)
+        most = max(left, default=0) if on_one else sum(left)
+        return small | failed if run.demand.gpus <= most else small
+
+    def bars(self, run: Waiting) -> frozenset[str]:
+        """Return the nodes that Ray is to keep a run off that has no place yet: where it would wait
+        for one, those that it can never use alone, since the others may leave before it starts."""
+        if fits_now(self.cluster, run):
+            return run.barred
+        return self._too_small.get(run.run_id, frozenset())
 
     @property
     def waiting(self) -> list[Waiting]:
@@ -259,6 +300,7 @@ class Books:
     def look(self, nodes: Sequence[NodeRoom], now: float) -> None:
         """Take in which nodes there are, and what others hold of them; see ``NodeRoom``."""
         present = {node.name: node for node in nodes}
+        before = self._places()
         for name in [name for name in self.cluster.nodes if name not in present]:
             for run_id in self.cluster.remove_node(name):
                 held = self._held.get(run_id)
@@ -275,14 +317,23 @@ class Books:
             elif len(self.cluster.nodes[name]) != gpus:
                 self.cluster.resize(name, gpus)
                 self._changed = True
+        if self._failed_on and self._places() != before:
+            self._stand(list(self.line))
+
+    def _places(self) -> tuple[dict[str, int], frozenset[str]]:
+        limited = self._most_gpus is not None
+        nodes = self.cluster.nodes if limited else {}
+        sizes = {name: len(gpus) for name, gpus in nodes.items()} or dict(self.cluster.sizes)
+        return sizes, frozenset(self.aside)
 
     def _held_by_others(self, node: NodeRoom, now: float) -> int:
         """Return how many GPUs of a node are not for us, by what Ray says is free there."""
         ours = self.cluster.held_on(node.name) if node.name in self.cluster.nodes else 0.0
         there = max(0.0, round(node.size - node.free - ours, 6))
         seen, since = self._others.get(node.name, (0.0, float("-inf")))
-        if node.name in self.cluster.nodes and there > seen:
-            # More than before: a run of ours that has just started, or somebody else.
+        if there > seen and (node.name in self.cluster.nodes or self._asked):
+            # More than before: a run of ours that has just started, or somebody else. On a node
+            # that has come Ray may have put what was asked for.
             if since == float("-inf"):
                 since = now
             if now - since < OTHERS_SECONDS:
@@ -290,6 +341,10 @@ class Books:
                 return math.ceil(seen)
         self._others[node.name] = (there, float("-inf"))
         return math.ceil(there)
+
+    def _held_by_all_others(self) -> int:
+        open_nodes = self.cluster.nodes.keys() - self.aside.keys()
+        return sum(math.ceil(self._others.get(name, (0.0, 0.0))[0]) for name in open_nodes)
 
     def _within_limit(self, usable: Mapping[str, int]) -> dict[str, int]:
         """Return how many GPUs to use of each node, those that runs hold first."""
@@ -322,9 +377,10 @@ class Books:
         size = sum(self.cluster.sizes[name] for name in open_nodes)
         if first.demand.gpus > size + self.growth:
             return f"{first.run_id} waits for {gpus}: the nodes there are have {size}"
-        usable = sum(len(self.cluster.nodes[name]) for name in open_nodes)
-        if usable < size and not self._room_left():
-            return f"{first.run_id} waits for {gpus}: others hold {size - usable} of {size}"
+        others = self._held_by_all_others()
+        if others and not self._room_left():
+            return f"{first.run_id} waits for {gpus}: others hold {others} of {size}"
         if self._asked and not self._room_left():
-            return f"{len(self._asked)} runs wait for nodes to come"
+            runs = "run waits" if len(self._asked) == 1 else "runs wait"
+            return f"{len(self._asked)} {runs} for nodes to come"
         return None

@@ -55,6 +55,7 @@ class Failures:
         self._runs: dict[str, _Trouble] = {}
         self._nodes: dict[str, dict[str, str]] = {}  # node, run, why
         self._proven: set[str] = set()
+        self._by_failures: set[str] = set()  # nodes set aside for what failed there
         self._causes: deque[str] = deque(maxlen=ALIKE)
 
     def got_further(self, run_id: str, nodes: Collection[str]) -> None:
@@ -87,8 +88,11 @@ class Failures:
         trouble.errors.append((_cause(why), frozenset(nodes)))
         if len({on for cause, on in trouble.errors if cause == _cause(why)}) > 1:
             # The same on two nodes: it is the run's own, and no node is to blame.
-            for failed in self._nodes.values():
+            for node, failed in self._nodes.items():
                 failed.pop(run_id, None)
+                if node in self._by_failures and len(failed) < NODE_FAILURES:
+                    self._by_failures.discard(node)
+                    self.aside.pop(node, None)
         else:
             self._blame(run_id, nodes, why, present)
         if len(trouble.errors) >= ERRORS:
@@ -115,6 +119,7 @@ class Failures:
     def left(self, node: str) -> None:
         """A node is not there any more; what comes back under its name begins anew."""
         self.aside.pop(node, None)
+        self._by_failures.discard(node)
         self._nodes.pop(node, None)
         self._proven.discard(node)
 
@@ -126,6 +131,7 @@ class Failures:
 
     def set_aside(self, node: str, why: str) -> None:
         """Have no run start on a node, for a reason."""
+        self._by_failures.discard(node)
         self.aside[node] = why
 
     def _blame(self, run_id: str, nodes: Iterable[str], why: str, present: Collection[str]) -> None:
@@ -137,6 +143,7 @@ class Failures:
             others = set(present) - set(self.aside) - {node}
             if len(failed) >= NODE_FAILURES and others:
                 runs = f"{len(failed)} different runs failed there without a success between"
+                self._by_failures.add(node)
                 self.aside[node] = f"{runs}; last: {why.splitlines()[0] if why else ''}"
 
     def _barred(self, trouble: _Trouble, present: Collection[str]) -> frozenset[str]:

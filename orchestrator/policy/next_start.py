@@ -10,7 +10,7 @@ with the longest in line instead of the oldest).
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -85,10 +85,13 @@ class Line:
         assert queue[place] == run
         del queue[place]
 
-    def heads(self) -> list[Waiting]:
-        """Return the next run of each demand, in the order of their turn."""
-        heads = [queue[-1] for queue in self._by_kind.values() if queue]
-        return sorted(heads, key=self._turn, reverse=True)
+    def heads(self, without: Collection[str] = ()) -> list[Waiting]:
+        """Return the next run of each demand, but for some, in the order of their turn."""
+        heads = (
+            next((run for run in reversed(queue) if run.run_id not in without), None)
+            for queue in self._by_kind.values()
+        )
+        return sorted((head for head in heads if head), key=self._turn, reverse=True)
 
     def _turn(self, run: Waiting) -> tuple[bool, float, str]:
         weight = self.weights.get(run.demand)
@@ -150,6 +153,11 @@ def next_start(cluster: Occupancy, line: Line, now: float, pace: float = 1.0) ->
             if gpus is not None:
                 return Start(brief, gpus, reserved)
     return None
+
+
+def fits_now(cluster: Occupancy, run: Waiting) -> bool:
+    """Return whether there is room for a run now, whoever waits beside it."""
+    return _free_gpus(cluster, run, frozenset()) is not None
 
 
 def reservation(cluster: Occupancy, run: Waiting, now: float) -> Reservation | None:

@@ -81,6 +81,7 @@ class _Notices:
     """What has been said, so that it is said once, or now and then."""
 
     said: set[str] = field(default_factory=set)
+    aside: set[str] = field(default_factory=set)
     waits: str | None = None
     since: float = 0.0
     told: float = float("-inf")
@@ -122,7 +123,7 @@ class Admission:
         self._tries: Counter[str] = Counter()
         self._furthest: dict[str, int] = {}
         self._resumed: set[str] = set()
-        self._kept_off: dict[str, frozenset[str]] = {}
+        self._ended: set[str] = set()
         self._asked_at: dict[str, float] = {}
         self._notices = _Notices()
 
@@ -163,7 +164,7 @@ class Admission:
             return None
         self._picked.remove(ask)
         self._new.discard(ask.run.run_id)
-        return self._config(self._request(ask.run.run_id, ask.node, ask.run.barred))
+        return self._config(self._request(ask.run, ask.node))
 
     def again(self) -> tuple[str, dict[str, Any], Request] | None:
         """Return a run whose paused trial starts now, with its config and request; or None."""
@@ -171,16 +172,22 @@ class Admission:
         if ask is None:
             return None
         self._picked.remove(ask)
-        request = self._request(ask.run.run_id, ask.node, ask.run.barred)
+        request = self._request(ask.run, ask.node)
         return request.run_id, self._config(request), request
 
-    def _request(self, run_id: str, node: str | None, barred: frozenset[str]) -> Request:
+    def _request(self, run: Waiting, node: str | None) -> Request:
+        run_id = run.run_id
         request = self._requests.taught(self._requests[run_id])
         self._tries[run_id] += 1
         group = f"{self._cluster.group}{run_id}-{self._tries[run_id]}"
         # Resources of a run that has ended are free to Ray a tenth of a second later: a group for
         # that place would go to another node, also to one on which nothing is to start now.
-        off = (barred | self.books.cluster.closed | set(self.failures.aside)) & set(self._present)
+        if node:
+            off = run.barred | self.books.cluster.closed
+        else:
+            off = self.books.bars(run)
+        off = (off | set(self.failures.aside)) & set(self._present)
+        off -= set(self.books.nodes_of(run_id))
         return request.at(node, off, group if self._cluster.group else "")
 
     def _config(self, request: Request) -> dict[str, Any]:
@@ -206,7 +213,7 @@ class Admission:
         if status in ("preempted", "cancelled"):
             self._hearing.event(run_id, "progress", result)
             self._hearing.event(run_id, "preempted", {})
-            self.books.goes_back(run_id, self._on_others(self.books.nodes_of(run_id)))
+            self._goes_back(run_id, frozenset(self.books.nodes_of(run_id)))
             return "pauses"
         if status:
             self._end(run_id, str(status), result, now)
@@ -217,6 +224,9 @@ class Admission:
         return "goes on"
 
     def _end(self, run_id: str, status: str, result: Mapping[str, Any], now: float) -> None:
+        if run_id in self._ended:
+            return  # one that was given up says so itself, too
+        self._ended.add(run_id)
         whole = status == "finished" and run_id not in self._resumed and self._tries[run_id] < 2
         if status != "failed":
             self.failures.got_further(run_id, self.books.nodes_of(run_id))
@@ -258,9 +268,12 @@ class Admission:
     def _demand_of(self, run_id: str) -> Demand:
         return demand_of_request(self._requests.taught(self._requests[run_id]))
 
+    def _goes_back(self, run_id: str, off: frozenset[str], asked: bool = False) -> Waiting:
+        """Have a run start again, off some nodes while there are others for it."""
+        return self.books.goes_back(run_id, off, asked, self._demand_of(run_id))
+
     def _back(self, run_id: str, verdict: Verdict, kind: Kind) -> None:
-        self._kept_off[run_id] = self._kept_off.get(run_id, frozenset()) | verdict.barred
-        self.books.goes_back(run_id, verdict.barred)
+        self._goes_back(run_id, verdict.barred)
         self._hearing.event(run_id, kind, {"error": verdict.text})
 
     def loses(self, run_id: str, why: str) -> tuple[dict[str, Any], Request]:
@@ -275,11 +288,10 @@ class Admission:
             self._end(run_id, "failed", {"error": text}, self._clock())
             request = Request(run_id, "", "", {}, given_up=text)
             return self._config(request), request
-        self._kept_off[run_id] = self._kept_off.get(run_id, frozenset()) | verdict.barred
-        run = self.books.goes_back(run_id, verdict.barred, asked=True)
+        run = self._goes_back(run_id, verdict.barred, asked=True)
         self._asked_at[run_id] = self._clock()
         self._hearing.event(run_id, "lost", {"error": why})
-        request = self._request(run_id, None, verdict.barred if run is None else run.barred)
+        request = self._request(run, None)
         return self._config(request), request
 
     # --------------------------------------------------------------------------------- the cluster
@@ -314,12 +326,8 @@ class Admission:
             self._once(str(error))
             return
         if fitted is not None:
-            self.books.exchange(fitted, self._kept_off)
-
-    def _on_others(self, nodes: tuple[str, ...]) -> frozenset[str]:
-        """Return the nodes to keep off, where that leaves any."""
-        left = set(self._present) - set(nodes) - set(self.failures.aside)
-        return frozenset(nodes) if left else frozenset()
+            self.books.exchange(fitted)
+            self.books.demands(self._demand_of)
 
     def _set_aside(self, node: str, why: str) -> None:
         if node not in self.failures.aside:
@@ -328,7 +336,13 @@ class Admission:
 
     def _name_set_aside(self) -> None:
         for node, why in self.failures.aside.items():
-            self._once(f"node {node[:12]} is set aside: {why}")
+            if node not in self._notices.aside:
+                self._hearing.notice(f"node {node[:12]} is set aside: {why}")
+        for node in self._notices.aside - set(self.failures.aside):
+            if node in self._present:
+                why = "what failed there has failed elsewhere, too"
+                self._hearing.notice(f"node {node[:12]} is used again: {why}")
+        self._notices.aside = set(self.failures.aside)
 
     # ------------------------------------------------------------------------------------ notices
     def _stop(self, why: str) -> None:

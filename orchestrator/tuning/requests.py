@@ -160,7 +160,7 @@ class Requests:
 def demand_of_request(request: Request) -> Demand:
     """Return what a request holds, as the policy counts it."""
     share = request.holds.get("GPU", 1.0)
-    return Demand(units=int(share * UNITS)) if share < 1 else Demand(gpus=request.ranks)
+    return Demand(units=round(share * UNITS)) if share < 1 else Demand(gpus=request.ranks)
 
 
 def with_half_the_micro_batch(spec: str) -> str | None:

@@ -12,6 +12,8 @@ import tempfile
 import time
 from typing import Any
 
+from orchestrator.tuning.trials import Offer
+
 from orchestrator.connection.nodes import cluster_nodes, local_ray
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import Demand
@@ -20,7 +22,6 @@ from orchestrator.policy.simulation import lower_bound, simulate
 from orchestrator.sizing.placement import Placement, slots_of
 from orchestrator.tuning.admission import Event
 from orchestrator.tuning.trainable import RunTrainable
-from orchestrator.tuning.trials import Offer
 from orchestrator.tuning.tune_sweep import run_all
 from workers.ranks.rank_process import Job
 

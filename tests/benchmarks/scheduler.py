@@ -12,13 +12,14 @@ import tempfile
 import time
 from typing import Any
 
+from orchestrator.tuning.trials import Offer
+
 from orchestrator.connection.nodes import cluster_nodes, local_ray
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import Demand
 from orchestrator.sizing.placement import Machine, place, slots_of
 from orchestrator.tuning.admission import Event
 from orchestrator.tuning.trainable import RunTrainable
-from orchestrator.tuning.trials import Offer
 from orchestrator.tuning.tune_sweep import run_all
 from workers.ranks.rank_process import Job
 

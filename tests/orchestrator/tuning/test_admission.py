@@ -1,353 +1,250 @@
-"""Admission as a plain object: no Ray is started, nodes and the clock are the test's."""
+"""When runs start on clusters that others use, too, that grow, or that a user limits. No Ray."""
 
-import pickle
+from dataclasses import replace
 
 import pytest
-from ray.tune.search import Searcher
+from simulated_cluster import Fate, SimulatedRay, SimulatedSweep, node
+from small_run import make_run
 
+from orchestrator.ledger.sweep_account import Limits
 from orchestrator.policy.next_start import Waiting
-from orchestrator.policy.occupancy import Demand
-from orchestrator.tuning import trials
-from orchestrator.tuning.admission import LOSSES_WITHOUT_PROGRESS, Admission
-from orchestrator.tuning.trials import Offer
+from orchestrator.policy.occupancy import UNITS, Demand
+from orchestrator.sizing.estimates import NOTHING_MEASURED
+from orchestrator.tuning.requests import Requests, Works
+from sweeps.sources.catalog import CATALOG
+from sweeps.spec import Execution, HubModel, ModelSpec, RunSpec
 
 
-class Cluster:
-    """Nodes and a clock that a test sets."""
-
-    def __init__(self, **nodes):
-        self.now = 0.0
-        self.present = nodes
-
-    def nodes(self):
-        return list(self.present.items())
+def alike(count, seconds=50.0, gpus=1, name=""):
+    return [Waiting(f"{name}{k:03}", Demand.of(gpus), seconds + k) for k in range(count)]
 
 
-class Reservations:
-    """All that is asked for is there."""
-
-    def __init__(self):
-        self.held = {}
-        self.forgotten = []
-
-    def take(self, run_id, places):
-        self.held[run_id] = places
-        return tuple(f"slot {index} of {node}" for node, index in places)
-
-    def give_back(self, run_id):
-        self.held.pop(run_id)
-
-    def forget(self, node):
-        self.forgotten.append(node)
-
-    def tidy(self):
-        pass
+def starts(sweep, run_id):
+    return [moment for moment, who, _ in sweep.tries if who == run_id]
 
 
-class Hosts:
-    """What trials were told, and the nodes that do not answer."""
-
-    def __init__(self):
-        self.assigned = []
-        self.asked = []
-        self.silent = set()
-
-    def assign(self, *given):
-        self.assigned.append(given)
-
-    def doubt(self, nodes):
-        self.asked += nodes
-
-    def doubted(self, node):
-        return node in self.silent
-
-
-@pytest.fixture(autouse=True)
-def processes_start_at_once(monkeypatch):
-    monkeypatch.setattr(trials, "STARTING", 99)
-    monkeypatch.setattr(trials, "SPARES", 0)
+# ------------------------------------------------------------------------------ beside others
+def test_beside_a_tenant_the_rest_works_on_and_the_whole_node_run_starts_when_it_leaves():
+    ray = SimulatedRay({"n": 8})
+    tenant = ray.hold(4)
+    runs = [Waiting("wide", Demand(gpus=8), 500.0), *alike(30, 30.0)]
+    sweep = SimulatedSweep(ray, runs)
+    assert sweep.admission.books.line.heads()[0].run_id == "wide"
+    ray.run(150)
+    before = [who for _, who, _ in sweep.tries]
+    assert len(before) >= 12
+    assert "wide" not in before
+    assert sweep.placed() == 4
+    ray.give_back(tenant)
+    ray.run(3000)
+    assert set(sweep.ended.values()) == {"finished"}
+    assert len(sweep.ended) == 31
+    # As soon as those that ran then have ended: no other overtakes it.
+    assert starts(sweep, "wide")[0] < 150 + 70
+    assert any(text.startswith("waiting: wide waits for 8 GPUs: others hold 4 of 8")
+               for text in sweep.notices)  # fmt: skip
 
 
-def admission(runs, cluster, reservations=None, hosts=None):
-    """Offers of runs {id: (gpus, seconds)}, and the list that events go to."""
-    events = []
-    offers = [
-        Offer(
-            Waiting(run_id, Demand.of(gpus), seconds),
-            {"run_id": run_id},
-        )
-        for run_id, (gpus, seconds) in runs.items()
+def test_a_tenant_that_holds_all_is_waited_for_and_that_is_said():
+    ray = SimulatedRay({"n": 2})
+    tenant = ray.hold(2)
+    sweep = SimulatedSweep(ray, alike(3))
+    ray.run(60)
+    assert sweep.tries == []
+    assert sweep.notices == ["waiting: 002 waits for a GPU: others hold 2 of 2"]
+    assert sweep.held() == 1, "one is asked for, so that Ray knows"
+    ray.give_back(tenant)
+    ray.run(1000)
+    assert len(sweep.ended) == 3
+
+
+@pytest.mark.parametrize("later", [0, 100])
+def test_two_sweeps_share_a_cluster_and_neither_starves(later):
+    ray = SimulatedRay({"a": 4, "b": 4})
+    first = SimulatedSweep(ray, alike(60))
+    ray.run(later)
+    second = SimulatedSweep(ray, alike(60))
+    shared = {first.group: [], second.group: []}
+    for _ in range(20):
+        ray.run(ray.now + 30)
+        for sweep in (first, second):
+            shared[sweep.group].append(sweep.placed())
+    means = [sum(held[4:]) / len(held[4:]) for held in shared.values()]
+    assert min(means) > 2.5, "of 8 GPUs, half each"
+    ray.run(5000)
+    assert len(first.ended) == len(second.ended) == 60
+
+
+def test_a_sweep_that_is_alone_again_takes_all_there_is():
+    ray = SimulatedRay({"n": 8})
+    SimulatedSweep(ray, alike(4, 20.0))
+    long = SimulatedSweep(ray, alike(40, 40.0))
+    ray.run(150)
+    assert long.placed() == 8
+
+
+# ------------------------------------------------------------------------------ nodes that come
+def test_from_no_node_runs_are_asked_for_as_may_come_gangs_included():
+    ray = SimulatedRay({}, brings=(3, 4))
+    runs = [Waiting("gang", Demand(gpus=4), 90.0), *alike(20)]
+    sweep = SimulatedSweep(ray, runs, largest=4)
+    ray.run(30)
+    assert sweep.held() == 12
+    assert sweep.tries == []
+    ray.run(2000)
+    assert set(sweep.ended.values()) == {"finished"}
+    assert len(sweep.ended) == 21
+    assert len(sweep.touched) == 3, "each node that came was used"
+    assert sweep.most_held <= 12
+
+
+def test_a_gang_over_several_nodes_to_come_starts_once_all_of_them_are_there():
+    ray = SimulatedRay({}, brings=(2, 4))
+    sweep = SimulatedSweep(ray, [Waiting("gang", Demand(gpus=6), 30.0)], largest=4)
+    ray.run(500)
+    assert sweep.ended == {"gang": "finished"}
+    assert len(sweep.tries[0][2]) == 2
+
+
+def test_what_was_asked_for_a_node_to_come_is_taken_to_be_where_it_says():
+    """Ray has it on a node there is, and the books have its place for another run."""
+    ray = SimulatedRay({"n": 1}, brings=(1, 1), bring_seconds=10_000)
+    sweep = SimulatedSweep(ray, alike(3, 20.0))
+    ray.run(2)
+    assert sweep.held() == 2
+    ray.run(200)
+    assert len(sweep.ended) == 3
+    assert sweep.most_held == 2
+    assert sweep.admission.books.cluster.placed == {}
+
+
+def test_a_node_that_joins_is_used_and_one_that_leaves_gives_its_runs_to_others():
+    ray = SimulatedRay({"n": 1})
+    sweep = SimulatedSweep(ray, alike(8))
+    ray.at(10, lambda: ray.join("late", 3))
+    ray.at(40, lambda: ray.leave("n"))
+    ray.run(1000)
+    assert len(sweep.ended) == 8
+    assert {kind for _, _, kind, _ in sweep.events} >= {"lost"}
+    assert len(set(sweep.touched["late"])) == 8
+    assert len(sweep.touched["n"]) == 1
+
+
+def test_a_gang_that_no_node_has_room_for_is_waited_for_and_that_is_said():
+    ray = SimulatedRay({"n": 4})
+    sweep = SimulatedSweep(ray, [Waiting("gang", Demand(gpus=6), 90.0), *alike(6, 20.0)])
+    ray.run(300)
+    assert len(sweep.ended) == 6
+    assert sweep.notices == ["waiting: gang waits for 6 GPUs: the nodes there are have 4"]
+    ray.join("late", 8)
+    ray.run(600)
+    assert sweep.ended["gang"] == "finished"
+
+
+def test_no_node_and_nodes_to_come_are_said_once_that_lasts():
+    ray = SimulatedRay({})
+    none = SimulatedSweep(ray, alike(1))
+    ray.run(8)
+    assert none.notices == []
+    ray.run(20)
+    assert none.notices == ["waiting: no node is there yet"]
+    ray = SimulatedRay({"n": 1}, brings=(1, 1), bring_seconds=500)
+    some = SimulatedSweep(ray, alike(9, 400.0))
+    ray.run(100)
+    assert some.notices == ["waiting: 1 run waits for nodes to come"]
+
+
+# ------------------------------------------------------------------------------ limits
+def test_most_runs_side_by_side():
+    ray = SimulatedRay({"n": 8})
+    sweep = SimulatedSweep(ray, alike(9), limits=Limits(most=3))
+    ray.run(1000)
+    assert (len(sweep.ended), sweep.most_side_by_side) == (9, 3)
+
+
+def test_most_gpus_count_shares_and_gangs_and_what_is_asked_of_nodes_to_come():
+    ray = SimulatedRay({"n": 2}, brings=(4, 2), bring_seconds=20.0)
+    runs = [*alike(4, gpus=2, name="wide"), *alike(12, gpus=0.5)]
+    sweep = SimulatedSweep(ray, runs, limits=Limits(most_gpus=4), largest=2)
+    ray.run(2000)
+    assert (len(sweep.ended), sweep.most_held) == (16, 4)
+
+
+def test_a_time_budget_stops_the_sweep_and_says_so():
+    ray = SimulatedRay({"n": 1})
+    sweep = SimulatedSweep(ray, alike(9), limits=Limits(seconds=120))
+    ray.run(1000)
+    assert sweep.admission.stopped == "the time budget is used up"
+    assert sweep.notices == ["the sweep stops: the time budget is used up"]
+    assert 120 < ray.now < 125
+    assert 1 <= len(sweep.ended) < 9
+
+
+# ------------------------------------------------------------------------------ the store
+def test_while_the_store_is_away_no_run_starts_and_those_that_gave_up_wait_in_line():
+    ray = SimulatedRay({"n": 2})
+    gives_up = {"003"}
+
+    def fate(run, nodes, attempt):
+        del nodes, attempt
+        if run.run_id in gives_up:
+            gives_up.clear()
+            return Fate("store", 20.0, "StoreUnavailable: no route to host")
+        return None
+
+    sweep = SimulatedSweep(ray, alike(4), fate)
+    ray.at(10, lambda: setattr(sweep, "away", "no route to host"))
+    ray.run(300)
+    assert len(sweep.tries) == 2, "those that ran when it went"
+    assert [kind for _, who, kind, _ in sweep.events if who == "003" and kind != "progress"] == [
+        "started",
+        "again",
     ]
-    return Admission(
-        offers,
-        cluster.nodes,
-        events.append,
-        reservations or Reservations(),
-        hosts or Hosts(),
-        lambda: cluster.now,
-    ), events
+    assert sweep.notices == ["waiting: no run is started while the store is away: no route to host"]
+    sweep.away = None
+    ray.run(1000)
+    assert set(sweep.ended.values()) == {"finished"}
+    assert len(sweep.ended) == 4
 
 
-def offered(offers, trial):
-    answer = offers.suggest(trial)
-    if isinstance(answer, dict):
-        return answer["run"]["run_id"] if answer["run"] else "spare"
-    return answer
+# ------------------------------------------------------------------------------ out of memory
+@pytest.mark.parametrize("shares", [False, True])
+def test_out_of_memory_halves_for_every_run_of_the_shape_then_gives_a_gpu(shares):
+    """Two seeds of one shape, and a run of another, which stays as it is."""
+    execution = Execution(micro_batch_size=4)
+    known = CATALOG["pythia-160m"]
+    hub = HubModel(hub=known.hub, revision=known.revision, pretraining="clm")
+    shape = {"model": ModelSpec(name="pythia-160m", source=hub), "execution": execution}
+    runs = [make_run(seed=seed, **shape) for seed in (1, 2)]
+    other = make_run(seed=1, sequence_length=32, **shape)
+    works = Works([*runs, other], [], "store", "", NOTHING_MEASURED, 3 if shares else 1)
+    requests = Requests(works)
+    here = [node("n", [UNITS])]
+    waiting = requests.fit(here)
+    asked = []
 
+    def fate(run, nodes, attempt):
+        del nodes, attempt
+        request = requests.taught(requests[run.run_id])
+        execution = RunSpec.model_validate_json(request.spec).execution
+        asked.append((run.run_id, execution.micro_batch_size, request.holds["GPU"]))
+        first = run.run_id == runs[0].run_id and len([a for a in asked if a[0] == run.run_id]) < 4
+        return Fate("memory", 1.0, "OutOfMemoryError: 2 GiB") if first else None
 
-def end(offers, trial, status="finished"):
-    """End the run of a trial, and then the trial."""
-    offers.on_trial_result(trial, {"step": 0, "status": status})
-    offers.on_trial_complete(trial)
-
-
-def test_runs_are_offered_longest_first_and_only_into_free_slots():
-    offers, events = admission({"a": (1, 3), "b": (1, 2), "c": (1, 1)}, Cluster(n=2))
-    assert [offered(offers, t) for t in "123"] == ["a", "b", None]
-    end(offers, "1")
-    assert offered(offers, "3") == "c"
-    end(offers, "2")
-    assert offered(offers, "4") is None
-    end(offers, "3", "failed")
-    assert offers.suggest("4") == Searcher.FINISHED
-    ended = [(e.run_id, e.report["status"]) for e in events if e.kind == "ended"]
-    assert ended == [("a", "finished"), ("b", "finished"), ("c", "failed")]
-
-
-def test_a_lost_run_is_offered_again_before_the_others():
-    offers, events = admission({"a": (1, 3), "b": (1, 9), "c": (1, 5)}, Cluster(n=1))
-    assert offered(offers, "1") == "b"
-    offers.on_trial_complete("1", error=True)
-    assert offered(offers, "2") == "b"
-    assert [e.kind for e in events] == ["started", "lost", "started"]
-
-
-def test_a_run_that_is_lost_without_getting_further_is_given_up():
-    offers, events = admission({"a": (1, 3)}, Cluster(n=1))
-    for trial in "123":
-        assert offered(offers, trial) == "a"
-        offers.on_trial_complete(trial, error=True)
-    assert offers.suggest("4") == Searcher.FINISHED
-    assert events[-1].report["status"] == "failed"
-    assert f"{LOSSES_WITHOUT_PROGRESS} times without" in events[-1].report["error"]
-
-
-def test_losses_of_a_run_that_gets_further_each_time_do_not_count():
-    offers, _ = admission({"a": (1, 3)}, Cluster(n=1))
-    for step in range(1, 12):
-        assert offered(offers, str(step)) == "a"
-        offers.on_trial_result(str(step), {"step": step, "steps": 20})
-        offers.on_trial_complete(str(step), error=True)
-    assert offered(offers, "last") == "a"
-
-
-def test_a_preempted_run_is_offered_again_however_often():
-    offers, events = admission({"a": (1, 3)}, Cluster(n=1))
-    for trial in "123456":
-        assert offered(offers, trial) == "a"
-        offers.on_trial_result(trial, {"step": 1, "status": "preempted"})
-        offers.on_trial_complete(trial, error=True)
-        assert events[-1].kind == "preempted"
-    assert offered(offers, "last") == "a"
-
-
-def test_losses_with_a_node_that_left_do_not_count_whenever_that_is_noticed():
-    cluster = Cluster(n0=1)
-    offers, events = admission({"a": (1, 3)}, cluster)
-    for k in range(8):
-        assert offered(offers, str(k)) == "a"
-        # The process is missed first, the node a moment later.
-        offers.on_trial_complete(str(k), error=True)
-        cluster.present = {f"n{k + 1}": 1}
-        cluster.now += 2
-    assert offered(offers, "last") == "a"
-    assert {e.kind for e in events} == {"started", "lost"}
-
-
-def test_nothing_is_started_on_a_node_that_lost_a_run_and_does_not_answer(monkeypatch):
-    """Ray says for a while that it is alive; a run given to it would be lost again and again."""
-    monkeypatch.setattr(trials, "SPARES", 1)
-    hosts = Hosts()
-    offers, _ = admission({"a": (1, 9), "b": (1, 3)}, Cluster(n=1), hosts=hosts)
-    assert offered(offers, "1") == "a"
-    hosts.silent = {"n"}
-    offers.on_trial_complete("1", error=True)
-    assert hosts.asked == ["n"]
-    assert offered(offers, "2") is None
-    hosts.silent = set()
-    assert offered(offers, "2") == "a"
-
-
-def test_a_node_that_joins_is_used_and_one_that_leaves_is_not_any_more():
-    cluster = Cluster(a=1)
-    offers, _ = admission({str(k): (1, 9 - k) for k in range(5)}, cluster)
-    assert [offered(offers, t) for t in "xy"] == ["0", None]
-    cluster.present = {"a": 1, "b": 2}
-    cluster.now = 1.5
-    assert [offered(offers, t) for t in "yzw"] == ["1", "2", None]
-    cluster.present = {"b": 2}
-    cluster.now = 3.0
-    assert offered(offers, "w") is None  # what ran on it holds nothing, and is still to be missed
-    offers.on_trial_complete("x", error=True)
-    assert offered(offers, "w") is None
-    end(offers, "y")
-    assert offered(offers, "w") == "0"
-
-
-def test_a_gang_larger_than_a_node_is_not_asked_onto_one():
-    offers, _ = admission({"wide": (3, 9), "pair": (2, 1)}, Cluster(a=2, b=2, c=2))
-    slots = [offers.suggest(t)["run"]["slots"] for t in "12"]
-    wide, pair = ([slot.split()[-1] for slot in one] for one in slots)
-    assert len(set(wide)) == 2
-    assert len(set(pair)) == 1
-    assert len(wide + pair) == 5
-
-
-def test_what_runs_take_corrects_what_may_overtake():
-    """Estimates of ended runs were a tenth of what it took: a brief run would come too late."""
-    cluster = Cluster(n=2)
-    runs = {"first": (2, 50), "long": (1, 20), "wide": (2, 9), "brief": (1, 5)}
-    offers, _ = admission(runs, cluster)
-    assert [offered(offers, t) for t in "ab"] == ["first", None]
-    cluster.now = 500.0
-    end(offers, "a")
-    assert offered(offers, "b") == "long"
-    offers.on_trial_result("b", {"step": 0, "steps": 4})
-    cluster.now = 510.0
-    offers.on_trial_result("b", {"step": 1, "steps": 4})
-    # It is expected to end in 30 seconds; brief takes 5 as estimated, 50 as things went.
-    assert offered(offers, "c") is None
-
-
-def test_36_small_runs_do_not_starve_a_whole_node_run_listed_fifth():
-    runs = {f"{k:02}": (4 if k == 4 else 1, 10) for k in range(37)}
-    cluster = Cluster(n=4)
-    offers, _ = admission(runs, cluster)
-    order, going = [], []
-    for trial in range(200):
-        answer = offered(offers, str(trial))
-        if answer == Searcher.FINISHED:
-            break
-        if answer is None:
-            cluster.now += 10
-            end(offers, going.pop(0))
-        else:
-            order.append(answer)
-            going.append(str(trial))
-    assert sorted(order) == sorted(runs)
-    assert order.index("04") + 1 <= 6
-
-
-def test_a_run_has_the_slots_that_the_policy_chose_and_gives_them_back():
-    reservations = Reservations()
-    offers, _ = admission({"a": (2, 3)}, Cluster(n=2), reservations)
-    assert offers.suggest("1")["run"]["slots"] == ("slot 0 of n", "slot 1 of n")
-    assert reservations.held == {"a": [("n", 0), ("n", 1)]}
-    end(offers, "1")
-    assert reservations.held == {}
-
-
-def test_a_trial_that_ends_before_its_run_has_begun_loses_nothing():
-    offers, events = admission({"a": (1, 3)}, Cluster(n=1))
-    assert offered(offers, "1") == "a"
-    offers.on_trial_complete("1")
-    assert offered(offers, "2") == "a"
-    assert [e.kind for e in events] == ["started", "lost", "started"]
-
-
-def test_no_more_processes_start_at_once_than_a_machine_bears(monkeypatch):
-    monkeypatch.setattr(trials, "STARTING", 2)
-    offers, _ = admission({str(k): (1, 9 - k) for k in range(4)}, Cluster(n=4))
-    assert [offered(offers, t) for t in "abc"] == ["0", "1", None]
-    offers.on_trial_result("a", {"step": 0})
-    assert [offered(offers, t) for t in "cd"] == ["2", None]
-
-
-def test_processes_of_different_nodes_do_not_wait_for_each_other(monkeypatch):
-    monkeypatch.setattr(trials, "STARTING", 1)
-    offers, _ = admission({str(k): (1, 9 - k) for k in range(4)}, Cluster(a=1, b=1, c=1))
-    assert [offered(offers, t) for t in "1234"] == ["0", "1", "2", None]
-
-
-def test_it_can_be_saved_as_tune_does():
-    offers, _ = admission({"a": (1, 3)}, Cluster(n=1))
-    assert len(pickle.loads(pickle.dumps(offers))._offers) == 1
-
-
-def test_where_shares_may_follow_trials_are_started_ahead_and_given_their_runs(monkeypatch):
-    monkeypatch.setattr(trials, "SPARES", 2)
-    hosts = Hosts()
-    runs = {"whole": (1, 9), "a": (0.5, 3), "b": (0.5, 2)}
-    offers, events = admission(runs, Cluster(n=1), hosts=hosts)
-    assert offered(offers, "1") == "whole"
-    assert offered(offers, "2") is None  # one process at a time
-    offers.on_trial_result("1", {"step": 0})
-    assert [offered(offers, t) for t in "23"] == ["spare", None]
-    offers.on_trial_result("2", {"step": 0})
-    assert offered(offers, "3") is None  # two shares fit, two trials there are
-    end(offers, "1")
-    assert offered(offers, "3") == "b"
-    ((node, trial, run),) = hosts.assigned
-    assert (node, trial, run["run_id"]) == ("n", "2", "a")
-    offers.on_trial_result("2", {"step": 1, "steps": 2})
-    assert events[-1].run_id == "a"
-    end(offers, "2")
-    assert events[-1].kind == "ended"
-
-
-def test_a_trial_supervises_one_run_after_another():
-    hosts = Hosts()
-    offers, events = admission({"a": (1, 9), "b": (1, 3)}, Cluster(n=1), hosts=hosts)
-    assert offered(offers, "1") == "a"
-    offers.on_trial_result("1", {"step": 3, "status": "failed"})
-    assert offered(offers, "2") is None
-    ((node, trial, run),) = hosts.assigned
-    assert (node, trial, run["run_id"]) == ("n", "1", "b")
-    offers.on_trial_result("1", {"step": 3, "status": "finished"})
-    kinds = [(e.run_id, e.kind) for e in events]
-    assert kinds == [("a", "started"), ("a", "ended"), ("b", "started"), ("b", "ended")]
-    assert offered(offers, "2") is None
-    assert hosts.assigned[1:] == [("n", "1", {})]
-    offers.on_trial_complete("1")
-    assert offered(offers, "2") == Searcher.FINISHED
-
-
-def test_a_run_that_is_lost_late_is_not_given_to_a_trial_that_was_dismissed():
-    offers, _ = admission({"a": (1, 9), "b": (1, 3)}, Cluster(n=2))
-    assert [offered(offers, t) for t in "12"] == ["a", "b"]
-    offers.on_trial_result("2", {"step": 3, "status": "finished"})
-    assert offered(offers, "3") is None  # the second is dismissed
-    offers.on_trial_complete("1", error=True)
-    assert offered(offers, "3") == "a"
-
-
-def test_a_spare_trial_that_no_run_came_for_is_told_so_once(monkeypatch):
-    monkeypatch.setattr(trials, "SPARES", 2)
-    hosts = Hosts()
-    runs = {"x": (1, 9), "y": (1, 8), "late": (0.5, 3)}
-    offers, _ = admission(runs, Cluster(m=1, n=1), hosts=hosts)
-    on = {answer["node"]: answer["trial"] for answer in map(offers.suggest, "12")}
-    for trial in "12":
-        offers.on_trial_result(trial, {"step": 0})
-    spare = offers.suggest("3")
-    assert spare["run"] is None
-    elsewhere = "n" if spare["node"] == "m" else "m"
-    end(offers, on[elsewhere])
-    assert offered(offers, "4") == "late"
-    assert [offered(offers, "5") for _ in range(2)] == [None, None]
-    assert hosts.assigned == [(spare["node"], "3", {})]
-    offers.on_trial_complete("3")
-    end(offers, on[spare["node"]])
-    end(offers, "4")
-    assert offered(offers, "5") == Searcher.FINISHED
-
-
-def test_a_spare_trial_whose_process_is_lost_is_replaced(monkeypatch):
-    monkeypatch.setattr(trials, "SPARES", 2)
-    offers, events = admission({"whole": (1, 9), "a": (0.5, 3)}, Cluster(n=1))
-    offers.suggest("1")
-    offers.on_trial_result("1", {"step": 0})
-    for trial in "234":
-        assert offered(offers, trial) == "spare"
-        offers.on_trial_complete(trial, error=True)
-    assert [e.kind for e in events] == ["started", "progress"]
+    brief = [replace(one, seconds=20.0, opens=False) for one in waiting.values()]
+    brief = [replace(one, opens=one.run_id == runs[0].run_id) for one in brief]
+    ray = SimulatedRay({"n": 1})
+    sweep = SimulatedSweep(ray, brief, fate, Limits(most=1), requests=requests)
+    ray.run(50)
+    ray.join("late", 1)  # all is sized anew, and what was learnt stays
+    ray.run(600)
+    assert sweep.most_held <= 1
+    share = 0.3333 if shares else 1.0
+    of = [[a[1:] for a in asked if a[0] == one.run_id] for one in (*runs, other)]
+    first = [(4, share), (2, share), (1, share), *([(1, 1.0)] if shares else [])]
+    assert of[0] == [(n, pytest.approx(held, abs=1e-3)) for n, held in first]
+    assert of[1] == [(1, 1.0)]
+    assert of[2] == [(4, 0.5 if shares else 1.0)], "three runs on two GPUs, by then"
+    ends = sweep.ended
+    assert ends.pop(runs[0].run_id) == ("finished" if shares else "failed")
+    assert set(ends.values()) == {"finished"}

@@ -1,0 +1,192 @@
+"""The books of a sweep: what is asked for, and how they follow what Ray makes of it."""
+
+import pytest
+
+from orchestrator.policy.books import OTHERS_SECONDS, Books, NodeRoom
+from orchestrator.policy.next_start import Waiting
+from orchestrator.policy.occupancy import UNITS, Demand
+
+
+def alike(count, gpus=1, seconds=10.0):
+    return [Waiting(f"{k}", Demand.of(gpus), seconds + k) for k in range(count)]
+
+
+def books_on(runs, nodes, **limits):
+    books = Books(runs, **limits)
+    books.look([NodeRoom(name, size, size) for name, size in nodes.items()], 0.0)
+    return books
+
+
+def asks(books, now=0.0):
+    found = []
+    while (ask := books.next(now)) is not None:
+        found.append((ask.run.run_id, ask.node))
+    return found
+
+
+# ------------------------------------------------------------------------------ where runs are
+def test_a_run_stands_where_it_says_it_is_and_who_was_expected_there_makes_room():
+    books = books_on(alike(3), {"a": 1, "b": 1})
+    assert asks(books) == [("2", "a"), ("1", "b")]
+    books.is_at("2", [("b", "0")], 1.0)
+    assert books.nodes_of("2") == ("b",)
+    # The other has no place, and is not asked for again: it takes the one that is left.
+    assert books.next(1.0) is None
+    assert books.nodes_of("1") == ("a",)
+    books.is_at("1", [("a", "0")], 2.0)
+    assert asks(books, 2.0) == []
+    books.has_ended("2", 3.0)
+    assert asks(books, 3.0) == [("0", "b")]
+
+
+def test_a_run_asked_for_a_node_to_come_that_is_elsewhere_leaves_the_line():
+    books = books_on(alike(3), {"a": 1})
+    books.growth = 1
+    assert asks(books) == [("2", "a"), ("1", None)]
+    books.is_at("1", [("a", "0")], 1.0)
+    assert books.nodes_of("1") == ("a",)
+    assert {run.run_id for run in books.line} == {"0", "2"}
+    books.has_ended("1", 5.0)
+    assert asks(books, 5.0) == [("0", None)], "2 was asked for, and goes first where there is room"
+    assert books.nodes_of("2") == ("a",)
+
+
+def test_what_a_node_to_come_may_bring_is_asked_for_whatever_the_shape():
+    runs = [*alike(5), Waiting("wide", Demand(gpus=4), 90.0), *(
+        Waiting(f"share {k}", Demand(UNITS // 4), 5.0 + k) for k in range(9)
+    )]  # fmt: skip
+    books = books_on(runs, {})
+    books.growth = 8
+    asked = [run_id for run_id, _ in asks(books)]
+    assert asked[0] == "wide"
+    demands = {run.run_id: run.demand.total for run in runs}
+    assert 7.75 <= sum(demands[run_id] for run_id in asked) <= 8
+    assert len(set(asked)) == len(asked)
+
+
+def test_a_run_on_a_node_that_leaves_before_it_started_waits_in_line_without_being_asked_again():
+    books = books_on(alike(2), {"a": 1, "b": 1})
+    assert asks(books) == [("1", "a"), ("0", "b")]
+    books.look([NodeRoom("b", 1, 1)], 1.0)
+    assert asks(books, 1.0) == []
+    books.has_ended("0", 2.0)
+    assert asks(books, 2.0) == []
+    assert books.nodes_of("1") == ("b",)
+
+
+def test_a_run_that_reports_after_it_has_ended_changes_nothing():
+    books = books_on(alike(1), {"a": 1})
+    asks(books)
+    books.has_ended("0", 1.0)
+    books.is_at("0", [("a", "0")], 2.0)
+    books.has_reached("0", 1, 2, 3.0)
+    assert books.cluster.placed == {}
+
+
+def test_when_a_run_ends_is_reckoned_from_its_steps():
+    books = books_on([Waiting("a", Demand(), 10.0)], {"n": 1})
+    asks(books)
+    books.is_at("a", [("n", "0")], 100.0)
+    books.has_reached("a", 25, 100, 150.0)
+    assert books.cluster.nodes["n"][0].free_at(UNITS) == 300.0
+    books.has_ended("a", 300.0, measures=True)
+    assert books.pace == 20.0
+
+
+# ------------------------------------------------------------------------------ others
+def test_what_others_hold_is_believed_once_it_lasts():
+    books = books_on(alike(8), {"n": 4})
+    assert len(asks(books)) == 4
+    for run_id in "7654":
+        books.has_ended(run_id, 10.0)
+    # Ray is late: it says that all is taken, for less than that is believed.
+    books.look([NodeRoom("n", 4, 0)], 10.0)
+    assert len(books.cluster.nodes["n"]) == 4
+    books.look([NodeRoom("n", 4, 1)], 10.0 + OTHERS_SECONDS + 0.1)
+    assert len(books.cluster.nodes["n"]) == 1
+    assert len(asks(books, 20.0)) == 2, "one more is asked for: others hold the rest"
+    assert books.waits_for() == "2 waits for a GPU: others hold 3 of 4"
+
+
+def test_a_node_that_others_hold_when_it_joins_is_not_counted_free_before_they_leave():
+    books = Books(alike(4))
+    books.look([NodeRoom("n", 4, 1.5)], 0.0)
+    assert len(asks(books)) == 2
+    books.look([NodeRoom("n", 4, 3)], 1.0)
+    assert len(books.cluster.nodes["n"]) == 4
+
+
+def test_what_others_wait_for_leaves_each_its_share():
+    books = books_on(alike(9), {"n": 8})
+    books.share = 4
+    assert len(asks(books)) == 4
+    books.share = None
+    assert len(asks(books)) == 4
+
+
+# ------------------------------------------------------------------------------ limits
+def test_gpus_that_runs_hold_are_counted_first_when_larger_nodes_join():
+    books = books_on(alike(9), {"small": 2}, most_gpus=4)
+    assert len(asks(books)) == 2
+    books.look([NodeRoom("small", 2, 0), NodeRoom("large", 8, 8)], 5.0)
+    assert {name: len(gpus) for name, gpus in books.cluster.nodes.items()} == {
+        "small": 2,
+        "large": 2,
+    }
+    assert [node for _, node in asks(books, 5.0)] == ["large", "large"]
+
+
+@pytest.mark.parametrize(("most", "started"), [(1, 1), (3, 3), (None, 4)])
+def test_so_many_run_side_by_side(most, started):
+    assert len(asks(books_on(alike(9), {"n": 4}, most=most))) == started
+
+
+def test_nodes_that_have_not_shown_that_they_work_get_few_runs():
+    books = books_on(alike(20, 0.25), {"a": 2, "b": 2})
+    books.room_on = {"a": 3, "b": None}.get
+    nodes = [node for _, node in asks(books)]
+    assert (nodes.count("a"), nodes.count("b")) == (3, 8)
+    alone = books_on(alike(20, 0.25), {"a": 2})
+    alone.room_on = lambda _: 3
+    assert len(asks(alone)) == 8, "there is no other to try"
+
+
+# ------------------------------------------------------------------------------ where not
+@pytest.mark.parametrize(
+    ("nodes", "off", "barred"),
+    [
+        ({"a": 2, "b": 2}, {"a"}, {"a"}),
+        ({"a": 2, "b": 2}, {"a", "b"}, set()),
+        ({"a": 2, "b": 1}, {"a"}, set()),
+        ({"a": 1, "b": 1, "c": 1}, {"a"}, {"a"}),
+        ({"a": 1, "b": 1}, {"a"}, set()),
+    ],
+)
+def test_a_run_keeps_off_nodes_only_where_the_others_have_room_for_it(nodes, off, barred):
+    books = books_on(alike(1, gpus=2), nodes)
+    asks(books)
+    assert books.goes_back("0", frozenset(off)).barred == barred
+
+
+def test_a_run_comes_back_to_a_node_once_the_others_have_left():
+    books = books_on(alike(1), {"a": 1, "b": 1})
+    asks(books)
+    assert books.goes_back("0", frozenset({"a"})).barred == {"a"}
+    books.look([NodeRoom("a", 1, 1)], 1.0)
+    assert asks(books, 1.0) == [("0", "a")]
+
+
+def test_nodes_too_small_for_a_run_are_never_among_those_it_goes_to():
+    run = Waiting("0", Demand(), 10.0, barred=frozenset({"small"}))
+    books = books_on([run], {"small": 4, "large": 1})
+    assert asks(books) == [("0", "large")]
+    assert books.goes_back("0", frozenset({"large"})).barred == {"small"}
+    assert asks(books) == [("0", "large")]
+
+
+def test_runs_that_wait_take_new_demands_and_those_that_were_asked_for_keep_theirs():
+    books = books_on(alike(3), {"n": 1})
+    books.growth = 1
+    assert asks(books) == [("2", "n"), ("1", None)]
+    books.exchange({run.run_id: run for run in alike(3, gpus=4)})
+    assert {run.run_id: run.demand.gpus for run in books.line} == {"1": 1, "0": 4}

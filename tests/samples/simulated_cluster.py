@@ -1,0 +1,400 @@
+"""A cluster, its Ray and Tune's loop that are not there, event by event: the driver's side of a
+sweep on nodes that come, go and fail, beside tenants and other sweeps.
+
+This Ray places what it is asked for by rules of its own: in the order it was asked, whatever fits,
+on the node that was wished for where that has room, else on the first that has (or one drawn).
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from orchestrator.ledger.sweep_account import NO_LIMITS, Limits
+from orchestrator.policy.next_start import Waiting
+from orchestrator.policy.occupancy import UNITS
+from orchestrator.sizing.memory import GIB
+from orchestrator.sizing.placement import Node, Placement
+from orchestrator.tuning.admission import START_SECONDS, Admission, Hearing
+from orchestrator.tuning.cluster_view import View
+from orchestrator.tuning.request import Request, request_of
+
+
+@dataclass(eq=False)
+class Asked:
+    """What somebody has asked this Ray for: units on each of so many GPUs; where it was put."""
+
+    units: int
+    gpus: int
+    placed: Callable[[], None]
+    wished: str | None = None
+    barred: tuple[str, ...] = ()
+    spread: bool = False
+    owner: object = None
+    seats: list[tuple[str, int]] = field(default_factory=list)
+
+
+class SimulatedRay:
+    """Nodes of so many GPUs, a clock, and who holds what. ``brings`` is how many nodes of which
+    size an autoscaler may start, each after ``bring_seconds`` once something waits in vain."""
+
+    def __init__(
+        self,
+        nodes: Mapping[str, int],
+        brings: tuple[int, int] = (0, 0),
+        bring_seconds: float = 60.0,
+        draw: random.Random | None = None,
+    ) -> None:
+        self.now = 0.0
+        self.free = {name: [UNITS] * gpus for name, gpus in nodes.items()}
+        self.asked: list[Asked] = []
+        self.sweeps: list[SimulatedSweep] = []
+        self.broken: dict[str, str] = {}
+        self._brings, self._bring_seconds, self._draw = brings, bring_seconds, draw
+        self._brought: list[str] = []
+        self._coming = 0
+        self._moments: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = count()
+
+    # ------------------------------------------------------------------------------------- events
+    def at(self, moment: float, do: Callable[[], None]) -> None:
+        """Have something happen at a moment."""
+        heapq.heappush(self._moments, (max(self.now, moment), next(self._number), do))
+
+    def run(self, until: float = 1e6) -> None:
+        """Let time pass until every sweep has ended, or some moment."""
+        while self.now < until and not all(sweep.over for sweep in self.sweeps):
+            second = self.now + 1.0
+            while self._moments and self._moments[0][0] <= second:
+                self.now, _, do = heapq.heappop(self._moments)
+                do()
+                self.place()
+                for sweep in self.sweeps:
+                    sweep.turn()
+            self.now = second
+            self._scale()
+            self.place()
+            for sweep in self.sweeps:
+                sweep.turn()
+
+    def join(self, name: str, gpus: int) -> None:
+        self.free[name] = [UNITS] * gpus
+
+    def leave(self, name: str) -> None:
+        """A node is gone, and with it every process that had a part there."""
+        del self.free[name]
+        if name in self._brought:
+            self._brought.remove(name)
+        for one in [one for one in self.asked if any(node == name for node, _ in one.seats)]:
+            self.give_back(one)
+            if isinstance(one.owner, Trial):
+                one.owner.sweep.is_lost(one.owner, f"node {name} died")
+
+    def _scale(self) -> None:
+        most, size = self._brings
+        wanted = sum(one.units * one.gpus for one in self.asked if not one.seats) / UNITS
+        while self._coming * size < wanted and len(self._brought) + self._coming < most:
+            self._coming += 1
+            self.at(self.now + self._bring_seconds, self._bring)
+
+    def _bring(self) -> None:
+        self._coming -= 1
+        name = f"brought {next(self._number)}"
+        self._brought.append(name)
+        self.join(name, self._brings[1])
+
+    # -------------------------------------------------------------------------------- who holds what
+    def hold(self, gpus: int, on: str | None = None) -> Asked:
+        """Have a tenant, who is nobody's run, ask for GPUs of one node."""
+        one = Asked(UNITS, gpus, lambda: None, on)
+        self.asked.append(one)
+        self.place()
+        return one
+
+    def give_back(self, one: Asked) -> None:
+        if one not in self.asked:
+            return  # its node is gone
+        self.asked.remove(one)
+        for node, gpu in one.seats:
+            if node in self.free:
+                self.free[node][gpu] += one.units
+
+    def place(self) -> None:
+        for one in [one for one in self.asked if not one.seats]:
+            one.seats = self._seats(one)
+            for node, gpu in one.seats:
+                self.free[node][gpu] -= one.units
+                assert self.free[node][gpu] >= 0
+            if one.seats:
+                one.placed()
+
+    def _seats(self, one: Asked) -> list[tuple[str, int]]:
+        names = [name for name in self.free if name not in one.barred]
+        if self._draw is not None:
+            self._draw.shuffle(names)
+        names.sort(key=lambda name: name != one.wished)
+        room = {
+            name: [(name, gpu) for gpu, free in enumerate(self.free[name]) if free >= one.units]
+            for name in names
+        }
+        for gpus in room.values():
+            if self._draw is not None:
+                self._draw.shuffle(gpus)
+            else:  # the fullest GPU that has room, as Ray does
+                gpus.sort(key=lambda seat: self.free[seat[0]][seat[1]])
+        if one.spread:
+            every = [seat for name in names for seat in room[name]]
+            return every[: one.gpus] if len(every) >= one.gpus else []
+        return next((room[n][: one.gpus] for n in names if len(room[n]) >= one.gpus), [])
+
+    def view(self, seen_by: SimulatedSweep) -> View:
+        """Return what a sweep is told when it looks."""
+        waiting = {one.owner.sweep for one in self.asked if not one.seats and one.owner is not None}
+        most, size = self._brings
+        return View(
+            [node(name, gpus) for name, gpus in self.free.items()],
+            dict(self.broken),
+            [node(f"to come {k}", [0] * size) for k in range(most - len(self._brought))],
+            len(waiting - {seen_by}),
+        )
+
+
+def node(name: str, gpus: Sequence[int]) -> Node:
+    """Return a node as it is seen, by the units that are free on each of its GPUs."""
+    free = sum(gpus) / UNITS
+    return Node(name, len(gpus), len(gpus), free, free, gpu_bytes=80 * GIB)
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of one try of a run: how it goes on and after how many seconds, of which it
+    reports steps unless it is ``mute``. ``what``: finished, failed, preempted, gone (its process),
+    or what a report says that asks for another try (error, lost, memory, store, mistake, node)."""
+
+    what: str
+    seconds: float
+    text: str = ""
+    mute: bool = False
+
+
+@dataclass(eq=False)
+class Trial:
+    sweep: SimulatedSweep
+    run: Waiting
+    state: str = "pending"  # running, paused, over
+    tries: int = 0
+    asked: Asked | None = None
+    done: float = 0.0
+
+
+class PlainRequests:
+    """Requests of runs as they wait, on nodes with a CPU beside each GPU."""
+
+    def __init__(self, runs: Sequence[Waiting], largest: int) -> None:
+        self.placement = Placement(True, 1)
+        self._by_id = {
+            run.run_id: Request(
+                run.run_id,
+                "",
+                "",
+                self.placement.holds(run.demand.units / UNITS),
+                body="tests.rank_bodies:sleep",
+                ranks=run.demand.gpus,
+                spread=run.demand.gpus > largest,
+            )
+            for run in runs
+        }
+
+    def __getitem__(self, run_id: str) -> Request:
+        return self._by_id[run_id]
+
+    def fit(self, here: object, to_come: object) -> None:
+        del here, to_come
+
+    def taught(self, request: Request) -> Request:
+        return request
+
+    def with_less_memory(self, run_id: str) -> None:
+        del run_id
+
+
+class SimulatedSweep:
+    """A sweep under ``Admission``. ``fate`` says what becomes of a try: it is given the run, the
+    nodes it is on, and which try of it this is; every run finishes where it is left out."""
+
+    def __init__(
+        self,
+        ray: SimulatedRay,
+        runs: Sequence[Waiting],
+        fate: Callable[[Waiting, tuple[str, ...], int], Fate | None] = lambda *_: None,
+        limits: Limits = NO_LIMITS,
+        largest: int = 8,
+        requests: PlainRequests | None = None,
+        weighs: bool = False,
+        start_seconds: float = START_SECONDS,
+        report_seconds: float = 5.0,
+    ) -> None:
+        self.ray, self._fate = ray, fate
+        self.group = f"sweep {len(ray.sweeps)}"
+        self.runs = {run.run_id: run for run in runs}
+        self.trials: dict[str, Trial] = {}
+        self.events: list[tuple[float, str, str, dict[str, object]]] = []
+        self.notices: list[str] = []
+        self.touched: dict[str, list[str]] = defaultdict(list)  # node, runs
+        self.tries: list[tuple[float, str, tuple[str, ...]]] = []
+        self.away: str | None = None
+        self.most_held, self.most_side_by_side = 0.0, 0
+        self._start_seconds, self._report_seconds = start_seconds, report_seconds
+        self.admission = Admission(
+            requests or PlainRequests(runs, largest),  # type: ignore[arg-type]
+            self.runs,
+            self,
+            limits,
+            Hearing(
+                lambda e: self.events.append((ray.now, e.run_id, e.kind, e.report)),
+                self.notices.append,
+            ),
+            store_away=lambda: self.away,
+            clock=lambda: ray.now,
+        )
+        if not weighs:
+            self.admission.books.weigh = lambda now: None  # type: ignore[method-assign]
+        ray.sweeps.append(self)
+
+    def look(self) -> View:
+        return self.ray.view(self)
+
+    # ------------------------------------------------------------------------------------ Tune's loop
+    @property
+    def over(self) -> bool:
+        everything = len(self.trials) == len(self.runs)
+        if self.admission.stopped is not None:
+            return True
+        return everything and all(trial.state == "over" for trial in self.trials.values())
+
+    @property
+    def ended(self) -> dict[str, str]:
+        """The statuses of the runs that have ended; each has once."""
+        ends = [(run_id, report) for _, run_id, kind, report in self.events if kind == "ended"]
+        assert max(Counter(run_id for run_id, _ in ends).values(), default=1) == 1, ends
+        return {run_id: str(report["status"]) for run_id, report in ends}
+
+    def turn(self) -> None:
+        if self.over:
+            return
+        self.admission.tick()
+        while (found := self.admission.again()) is not None:
+            trial = self.trials[found[0]]
+            assert trial.state == "paused", f"{found[0]} was started twice"
+            self._ask(trial, found[2])
+        while (config := self.admission.offer()) is not None:
+            request = request_of(config)
+            assert request.run_id not in self.trials, f"{request.run_id} was offered twice"
+            self.trials[request.run_id] = Trial(self, self.runs[request.run_id])
+            self._ask(self.trials[request.run_id], request)
+
+    def _ask(self, trial: Trial, request: Request) -> None:
+        trial.state, trial.tries = "pending", trial.tries + 1
+        attempt = trial.tries
+        if request.given_up:
+            said = {"status": "failed", "done": True, "error": request.given_up}
+            self.ray.at(self.ray.now + 1, lambda: self._report(trial, attempt, said))
+            return
+        share = min(1.0, request.holds["GPU"])
+        trial.asked = Asked(
+            int(share * UNITS),
+            request.ranks,
+            lambda: self.ray.at(
+                self.ray.now + self._start_seconds, lambda: self._starts(trial, attempt)
+            ),
+            request.target,
+            request.barred,
+            request.spread,
+            trial,
+        )
+        self.ray.asked.append(trial.asked)
+        self.most_held = max(self.most_held, self.held())
+        self.most_side_by_side = max(self.most_side_by_side, len(self._mine()))
+
+    def held(self) -> float:
+        """GPUs of what was asked for and is not over."""
+        return sum(one.units * one.gpus for one in self._mine()) / UNITS
+
+    def placed(self) -> float:
+        """GPUs of what runs, or is being started."""
+        return sum(one.units * len(one.seats) for one in self._mine()) / UNITS
+
+    def _mine(self) -> list[Asked]:
+        return [one for one in self.ray.asked if getattr(one.owner, "sweep", None) is self]
+
+    def _starts(self, trial: Trial, attempt: int) -> None:
+        if trial.tries != attempt or trial.state != "pending":
+            return  # lost meanwhile
+        trial.state = "running"
+        assert trial.asked is not None
+        seats = [(on, str(gpu)) for on, gpu in trial.asked.seats]
+        nodes = tuple(dict.fromkeys(on for on, _ in seats))
+        for on in nodes:
+            self.touched[on].append(trial.run.run_id)
+        self.tries.append((self.ray.now, trial.run.run_id, nodes))
+        left = trial.run.seconds - trial.done
+        fate = self._fate(trial.run, nodes, attempt) or Fate("finished", left)
+        self._report(trial, attempt, {"status": None, "step": 0, "seats": seats})
+        self._goes_on(trial, attempt, fate, self.ray.now, trial.done)
+
+    def _goes_on(self, trial: Trial, attempt: int, fate: Fate, began: float, done: float) -> None:
+        ends = began + min(fate.seconds, trial.run.seconds - done)
+        if self.ray.now + self._report_seconds < ends:
+            self.ray.at(
+                self.ray.now + self._report_seconds,
+                lambda: self._steps(trial, attempt, fate, began, done),
+            )
+        else:
+            self.ray.at(ends, lambda: self._comes_to_its_end(trial, attempt, fate))
+
+    def _steps(self, trial: Trial, attempt: int, fate: Fate, began: float, done: float) -> None:
+        if trial.tries != attempt or trial.state != "running":
+            return
+        if not fate.mute:
+            trial.done = done + self.ray.now - began
+            steps = {"step": int(trial.done) + 1, "steps": int(trial.run.seconds) + 1, "loss": 1.0}
+            self._report(trial, attempt, {**steps, "status": None, "resumed_from": int(done)})
+        self._goes_on(trial, attempt, fate, began, done)
+
+    def _comes_to_its_end(self, trial: Trial, attempt: int, fate: Fate) -> None:
+        if trial.tries != attempt or trial.state != "running":
+            return
+        if fate.what == "gone":
+            assert trial.asked is not None
+            self.ray.give_back(trial.asked)
+            self.is_lost(trial, fate.text)
+            return
+        said: dict[str, object] = {"status": fate.what, "error": fate.text, "step": 0}
+        if fate.what == "finished":
+            steps = int(trial.run.seconds) + 1
+            said = {"status": "finished", "step": steps, "steps": steps, "loss": 1.0}
+        elif fate.what not in ("failed", "preempted"):
+            said = {"status": "again", "what": fate.what, "error": fate.text, "step": 0}
+        self._report(trial, attempt, said)
+
+    def _report(self, trial: Trial, attempt: int, said: Mapping[str, object]) -> None:
+        if trial.tries != attempt or trial.state not in ("running", "pending"):
+            return
+        becomes = self.admission.reports(trial.run.run_id, {"run_id": trial.run.run_id, **said})
+        if becomes == "pauses":
+            trial.state = "paused"
+        elif becomes == "ends" or said["status"] in ("finished", "failed"):
+            trial.state = "over"
+        if trial.state in ("paused", "over") and trial.asked in self.ray.asked:
+            assert trial.asked is not None
+            self.ray.give_back(trial.asked)
+
+    def is_lost(self, trial: Trial, why: str) -> None:
+        """Tune finds that a trial's process is gone, and starts it anew."""
+        trial.state = "lost"
+        _, request = self.admission.loses(trial.run.run_id, why)
+        self._ask(trial, request)
