@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from orchestrator.connection.nodes import RayDied
 from orchestrator.ledger.sweep_account import Limits
 from orchestrator.policy.books import Ask, Books, NodeRoom
 from orchestrator.policy.failures import Failures, Verdict
@@ -296,7 +297,14 @@ class Admission:
 
     # --------------------------------------------------------------------------------- the cluster
     def _look(self, now: float) -> None:
-        view = self._cluster.look()
+        try:
+            view = self._cluster.look()
+        except RayDied:
+            raise
+        except Exception as error:
+            # The control store of a cluster may be away for a moment: what was there still counts.
+            self._once(f"the cluster does not say what it has: {' '.join(str(error).split())}")
+            return
         for node, why in view.wrong.items():
             self._set_aside(node, why)
         present = {node.name: node for node in view.nodes}
