@@ -153,7 +153,8 @@ class Gang:
             over, _ = ray.wait(running, num_returns=len(running), timeout=0) if running else ([], 0)
             self._raise_if_broken(ended, over, running)
             if isinstance(ended, Progress):
-                ray.wait(running, num_returns=len(running), timeout=SILENCE_SECONDS)
+                if running:
+                    ray.wait(running, num_returns=len(running), timeout=SILENCE_SECONDS)
                 yield ended
                 return
             if ended is None and self._first.latest != told:

@@ -25,6 +25,8 @@ IMPORT_SECONDS = 600.0
 # that another run was given meanwhile; they end themselves before that.
 HOLD_SECONDS = 45.0
 POLL_SECONDS = 0.1
+# How often a server is asked that is gone before it answers.
+TRIES = 5
 # The longest path of a socket, less some.
 LONGEST_PATH = 100
 # What the environment says of one run's process only.
@@ -50,16 +52,15 @@ class RankStarter:
         hold ``devices`` (GPUs) that are this one's ``alone``. Raises OSError where none can be
         started.
         """
-        ours, its = socket.socketpair()
         request = {"fork": self.forks, "devices": list(devices), "alone": alone, "kill": False}
         until = time.monotonic() + HOLD_SECONDS
-        with its:
-            while True:
-                answer = self._ask(request, its)
-                if "process" in answer:
-                    return answer["process"], Connection(ours.detach())
-                request["kill"] = time.monotonic() > until
-                time.sleep(POLL_SECONDS)
+        while True:
+            answer, ours = self._ask(request)
+            if "process" in answer:
+                return answer["process"], Connection(ours.detach())
+            ours.close()
+            request["kill"] = time.monotonic() > until
+            time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
         """Say that this needs no more processes; those that it started stay."""
@@ -67,23 +68,38 @@ class RankStarter:
             self._control.close()
             self._control = None
 
-    def _ask(self, request: dict[str, object], its: socket.socket) -> dict[str, int]:
-        data = json.dumps(request).encode()
-        with contextlib.suppress(OSError):
-            return self._asked(data, its)
-        self.close()  # the server is gone: once more with a new one
-        return self._asked(data, its)
+    def _ask(self, request: dict[str, object]) -> tuple[dict[str, int], socket.socket]:
+        """Return the server's answer, and this side of the connection that it was sent."""
+        for _ in range(TRIES):
+            try:
+                return self._asked(request)
+            except TimeoutError:
+                self.close()
+                raise
+            except OSError as error:
+                # The server is gone, or about to be: once more with a new one.
+                self.close()
+                found = error
+                time.sleep(POLL_SECONDS)
+        raise found
 
-    def _asked(self, data: bytes, its: socket.socket) -> dict[str, int]:
+    def _asked(self, request: dict[str, object]) -> tuple[dict[str, int], socket.socket]:
         if self._control is None:
             self._control = self._connected()
         self._control.settimeout(IMPORT_SECONDS)
-        socket.send_fds(self._control, [data], [its.fileno()])
-        answer = self._control.recv(REQUEST_BYTES)
-        if not answer:
-            raise OSError("no rank process could be started: see this node's Ray logs")
+        # A pair for each try: a server that died before it answered may have started a process.
+        ours, its = socket.socketpair()
+        try:
+            with its:
+                socket.send_fds(self._control, [json.dumps(request).encode()], [its.fileno()])
+                answer = self._control.recv(REQUEST_BYTES)
+            if not answer:
+                raise OSError("no rank process could be started: see this node's Ray logs")
+        except OSError:
+            ours.close()
+            raise
         found: dict[str, int] = json.loads(answer)
-        return found
+        return found, ours
 
     def _connected(self) -> socket.socket:
         control = socket.socket(socket.AF_UNIX)

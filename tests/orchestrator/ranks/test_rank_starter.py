@@ -115,7 +115,10 @@ def test_the_server_outlives_the_process_group_of_who_started_it(started, light_
     assert server_of(rank.number) == server
 
 
-def test_a_server_that_is_killed_while_its_ranks_live_is_replaced_at_once(started, tmp_path):
+def test_a_server_that_is_killed_while_its_ranks_live_is_replaced_at_once(
+    started, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(rank_starter, "IMPORT_SECONDS", 12.0)
     gate = tmp_path / "gate"
     starter = RankStarter("key")
     first = started(starter, "wait_for_file", file=str(gate))
@@ -128,6 +131,21 @@ def test_a_server_that_is_killed_while_its_ranks_live_is_replaced_at_once(starte
     assert server_of(second.number) != server
     gate.touch()
     assert outcome(first).status == "finished"
+
+
+def test_a_server_that_is_about_to_be_gone_is_asked_again(started, monkeypatch):
+    """A killed one takes connections for a moment, and resets them."""
+    refusals = [BrokenPipeError(), ConnectionResetError(), ConnectionResetError()]
+    asked = RankStarter._asked
+
+    def dying(self, request):
+        if refusals:
+            raise refusals.pop()
+        return asked(self, request)
+
+    monkeypatch.setattr(RankStarter, "_asked", dying)
+    rank = started(RankStarter("key"), "tell_about_it")
+    assert outcome(rank).status.strip() == str(rank.number)
 
 
 def test_without_a_fork_the_process_is_started_from_nothing(started):

@@ -58,7 +58,8 @@ def held(monkeypatch, tmp_path):
         job = Job("", str(tmp_path), 1)
         return gang.progress(RUN_ID, job, notice or Notice()), gang._first
 
-    return held
+    yield held
+    assert not module.ray.is_initialized()
 
 
 @pytest.fixture
