@@ -183,10 +183,7 @@ class Admission:
         group = f"{self._cluster.group}{run_id}-{self._tries[run_id]}"
         # Resources of a run that has ended are free to Ray a tenth of a second later: a group for
         # that place would go to another node, also to one on which nothing is to start now.
-        if node:
-            off = run.barred | self.books.cluster.closed
-        else:
-            off = self.books.bars(run)
+        off = run.barred | self.books.cluster.closed if node else self.books.bars(run)
         off = (off | set(self.failures.aside)) & set(self._present)
         off -= set(self.books.nodes_of(run_id))
         return request.at(node, off, group if self._cluster.group else "")

@@ -13,7 +13,7 @@ from sweeps.store.store import Store
 
 pytest.importorskip("deepspeed")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # GPUs are pretended: ranks see the number of one, find no CUDA and train on the CPU.
 TYPES = {
     "two": {"max": 2, "CPU": 4, "GPU": 2, "memory": 8 << 30},

@@ -18,7 +18,7 @@ import pytest
 from autoscaling_cluster import autoscaling_cluster
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TYPES = {
     "two": {"max": 4, "CPU": 4, "GPU": 2, "memory": 3_000_000_000},
     "one": {"max": 1, "CPU": 2, "GPU": 1, "labels": {"ray.io/accelerator-type": "A100"}},

@@ -18,7 +18,7 @@ from samples.body_sweep import BodyRequests, BodySweep
 from orchestrator.policy.occupancy import Demand
 from sweeps.store.store import Store
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STORE_BYTES = 80_000_000
 
 
