@@ -86,6 +86,7 @@ class Books:
         self._asked: set[str] = set()  # of Ray, and in line: without a place
         self._too_small = {run.run_id: run.barred for run in waiting if run.barred}
         self._failed_on: dict[str, frozenset[str]] = {}
+        self._steps_back: dict[str, Waiting] = {}
         self._others: dict[str, tuple[float, float]] = {}
         self._estimated = self._taken = 0.0
 
@@ -205,24 +206,26 @@ class Books:
             self._taken += now - held.started
 
     def goes_back(
-        self,
-        run_id: str,
-        off: frozenset[str] = frozenset(),
-        asked: bool = False,
-        demand: Demand | None = None,
+        self, run_id: str, off: frozenset[str] = frozenset(), demand: Demand | None = None
     ) -> Waiting:
         """A run is to start again, before the others, and off some nodes while there are others for
-        it; return it as it waits. ``asked`` says that Ray has been told already, ``demand`` what it
-        demands now."""
+        it; return it as it waits. ``demand`` is what it demands now."""
+        self.steps_back(run_id, off)
+        return self.is_back(run_id, demand)
+
+    def steps_back(self, run_id: str, off: frozenset[str] = frozenset()) -> None:
+        """A run holds nothing any more, and cannot be asked for again before it ``is_back``."""
         held = self._let_go(run_id)
         assert held is not None, f"{run_id} was not asked for"
         self._failed_on[run_id] = self._failed_on.get(run_id, frozenset()) | off
-        run = replace(held.run, opens=True, demand=demand or held.run.demand)
+        self._steps_back[run_id] = held.run
+
+    def is_back(self, run_id: str, demand: Demand | None = None) -> Waiting:
+        """A run that stepped back waits in line; see ``goes_back``."""
+        run = self._steps_back.pop(run_id)
+        run = replace(run, opens=True, demand=demand or run.demand)
         run = replace(run, barred=self._barred(run))
         self.line.add(run)
-        if asked:
-            self._asked.add(run_id)
-            self._held[run_id] = _Held(run, held.since)
         return run
 
     def exchange(self, runs: Mapping[str, Waiting]) -> None:

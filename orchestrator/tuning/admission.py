@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from orchestrator.connection.nodes import RayDied
@@ -125,6 +125,7 @@ class Admission:
         self._furthest: dict[str, int] = {}
         self._resumed: set[str] = set()
         self._ended: set[str] = set()
+        self._stepping_back: set[str] = set()
         self._asked_at: dict[str, float] = {}
         self._notices = _Notices()
 
@@ -206,12 +207,17 @@ class Admission:
         if step > self._furthest.get(run_id, 0) and result.get("loss") is not None:
             self._furthest[run_id] = step
             self.failures.got_further(run_id, self.books.nodes_of(run_id))
+        if run_id in self._stepping_back:
+            self._stepping_back.discard(run_id)
+            self.books.is_back(run_id, self._demand_of(run_id))
+            return "pauses"
         if status == "again":
             return self._goes_wrong(run_id, result, now)
         if status in ("preempted", "cancelled"):
             self._hearing.event(run_id, "progress", result)
             self._hearing.event(run_id, "preempted", {})
-            self._goes_back(run_id, frozenset(self.books.nodes_of(run_id)))
+            off = frozenset(self.books.nodes_of(run_id))
+            self.books.goes_back(run_id, off, self._demand_of(run_id))
             return "pauses"
         if status:
             self._end(run_id, str(status), result, now)
@@ -266,17 +272,17 @@ class Admission:
     def _demand_of(self, run_id: str) -> Demand:
         return demand_of_request(self._requests.taught(self._requests[run_id]))
 
-    def _goes_back(self, run_id: str, off: frozenset[str], asked: bool = False) -> Waiting:
-        """Have a run start again, off some nodes while there are others for it."""
-        return self.books.goes_back(run_id, off, asked, self._demand_of(run_id))
-
     def _back(self, run_id: str, verdict: Verdict, kind: Kind) -> None:
-        self._goes_back(run_id, verdict.barred)
+        self.books.goes_back(run_id, verdict.barred, self._demand_of(run_id))
         self._hearing.event(run_id, kind, {"error": verdict.text})
 
     def loses(self, run_id: str, why: str) -> tuple[dict[str, Any], Request]:
         """Take in that a trial's process is gone; return the config and request with which Tune
-        starts it anew."""
+        starts it anew: one that holds next to nothing, and hands the trial back, so that the run
+        starts again when and where its turn is."""
+        request = Request(run_id, "", "", {}, steps_back=True)
+        if run_id in self._stepping_back:
+            return self._config(request), request
         nodes = self.books.nodes_of(run_id)
         self._look(self._clock())
         verdict = self.failures.lost(run_id, nodes, why, set(self._present))
@@ -284,12 +290,12 @@ class Admission:
         if verdict.next == "failed":
             text = verdict.text
             self._end(run_id, "failed", {"error": text}, self._clock())
-            request = Request(run_id, "", "", {}, given_up=text)
+            request = replace(request, steps_back=False, given_up=text)
             return self._config(request), request
-        run = self._goes_back(run_id, verdict.barred, asked=True)
-        self._asked_at[run_id] = self._clock()
+        self._stepping_back.add(run_id)
+        self._asked_at.pop(run_id, None)
+        self.books.steps_back(run_id, verdict.barred)
         self._hearing.event(run_id, "lost", {"error": why})
-        request = self._request(run, None)
         return self._config(request), request
 
     # --------------------------------------------------------------------------------- the cluster

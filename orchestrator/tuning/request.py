@@ -26,7 +26,7 @@ class Request:
     node, unless none is large enough (``spread``). ``target`` is the node that the policy expects
     it on, a hint; it never goes to one of ``barred``. ``fresh`` asks for processes that no run has
     been in. ``group`` names its placement group. ``given_up`` is why the run is not started any
-    more.
+    more; ``steps_back`` that its trial is to be handed back, to start when its turn comes.
     """
 
     run_id: str
@@ -44,6 +44,7 @@ class Request:
     barred: tuple[str, ...] = ()
     group: str = ""
     given_up: str = ""
+    steps_back: bool = False
 
     @property
     def job(self) -> Job:
@@ -52,7 +53,7 @@ class Request:
 
     def resources(self) -> PlacementGroupFactory:
         """Return what the trial asks Ray for."""
-        if self.given_up:
+        if self.given_up or self.steps_back:
             return PlacementGroupFactory([NEXT_TO_NOTHING])
         bundles = [{name: amount for name, amount in self.holds.items() if amount}] * self.ranks
         where: dict[str, Any] = {"name": self.group} if self.group else {}

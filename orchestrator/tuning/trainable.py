@@ -84,6 +84,8 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         report = {"run_id": request.run_id, **NOTHING}
         if request.given_up:
             return {**report, "status": "failed", "done": True, "error": request.given_up}
+        if request.steps_back:
+            return {**report, "status": "again"}
         if self._progress is None:
             seats = self.seats(request)
             wrong = _wrong_store(request)

@@ -187,6 +187,7 @@ class Trial:
     run: Waiting
     state: str = "pending"  # running, paused, over
     tries: int = 0
+    starts: int = 0
     asked: Asked | None = None
     done: float = 0.0
 
@@ -300,8 +301,10 @@ class SimulatedSweep:
     def _ask(self, trial: Trial, request: Request) -> None:
         trial.state, trial.tries = "pending", trial.tries + 1
         attempt = trial.tries
-        if request.given_up:
+        if request.given_up or request.steps_back:
             said = {"status": "failed", "done": True, "error": request.given_up}
+            if request.steps_back:
+                said = {"status": "again"}
             self.ray.at(self.ray.now + 1, lambda: self._report(trial, attempt, said))
             return
         share = min(1.0, request.holds["GPU"])
@@ -334,7 +337,7 @@ class SimulatedSweep:
     def _starts(self, trial: Trial, attempt: int) -> None:
         if trial.tries != attempt or trial.state != "pending":
             return  # lost meanwhile
-        trial.state = "running"
+        trial.state, trial.starts = "running", trial.starts + 1
         assert trial.asked is not None
         seats = [(on, str(gpu)) for on, gpu in trial.asked.seats]
         nodes = tuple(dict.fromkeys(on for on, _ in seats))
@@ -342,7 +345,7 @@ class SimulatedSweep:
             self.touched[on].append(trial.run.run_id)
         self.tries.append((self.ray.now, trial.run.run_id, nodes))
         left = trial.run.seconds - trial.done
-        fate = self._fate(trial.run, nodes, attempt) or Fate("finished", left)
+        fate = self._fate(trial.run, nodes, trial.starts) or Fate("finished", left)
         self._report(trial, attempt, {"status": None, "step": 0, "seats": seats})
         self._goes_on(trial, attempt, fate, self.ray.now, trial.done)
 

@@ -60,8 +60,9 @@ def test_a_group_has_the_name_of_its_try():
     assert "name" not in told()
 
 
-def test_one_that_is_given_up_asks_for_next_to_nothing_whatever_it_held():
-    bundles, _, named = asked(given_up="lost", ranks=4, barred=("n1",), group="g")
+@pytest.mark.parametrize("why", [{"given_up": "lost"}, {"steps_back": True}])
+def test_one_that_is_not_to_start_asks_for_next_to_nothing_whatever_it_held(why):
+    bundles, _, named = asked(**why, ranks=4, barred=("n1",), group="g")
     assert (bundles, named) == ([{"memory": 1.0}], {})
 
 

@@ -151,6 +151,12 @@ def test_a_run_that_is_given_up_fails_without_being_started():
     assert trial.started == []
 
 
+def test_a_trial_that_steps_back_is_handed_back_without_being_started():
+    trial = Scripted(finishes, asked=request(steps_back=True))
+    report = trial.step()
+    assert (report["status"], report["done"], trial.started) == ("again", False, [])
+
+
 def test_sigterm_stops_the_run_which_is_to_go_on_elsewhere():
     trial = Scripted(goes_on)
     trial.step()
