@@ -56,7 +56,10 @@ class Requests:
 
         Raises UserError for a run that fits in no way.
         """
-        nodes = [*here, *to_come]
+        # Of a node to come whose GPUs are of a size that nobody says, nothing follows where another
+        # node says it: a large model would be taken to fit.
+        said = any(node.gpu_bytes for node in (*here, *to_come))
+        nodes = [*here, *(node for node in to_come if node.gpu_bytes or not said)]
         placement = place(nodes)
         shapes = (
             placement,

@@ -166,6 +166,12 @@ def test_what_may_come_is_counted_on():
     assert (request.ranks, "s" in waiting.barred) == (1, True)
 
 
+def test_nodes_to_come_of_gpus_that_nobody_describes_are_not_taken_to_be_large():
+    unknown = node("u 0", None)
+    _, request, waiting = fitted([a_run(BIG)], node("s", SMALL), to_come=[unknown])
+    assert (request.ranks, waiting.demand.gpus) == (2, 2)
+
+
 def test_a_run_keeps_off_nodes_whose_memory_does_not_suffice():
     nodes = [node("low", LARGE, memory=30), node("high", LARGE)]
     _, request, waiting = fitted([a_run(HUGE)], *nodes)
