@@ -107,7 +107,7 @@ class SimulatedRay:
         self._brought.append(name)
         self.join(name, self._brings[1])
 
-    # -------------------------------------------------------------------------------- who holds what
+    # ---------------------------------------------------------------------------- who holds what
     def hold(self, gpus: int, on: str | None = None) -> Asked:
         """Have a tenant, who is nobody's run, ask for GPUs of one node."""
         one = Asked(UNITS, gpus, lambda: None, on)
@@ -263,13 +263,13 @@ class SimulatedSweep:
             clock=lambda: ray.now,
         )
         if not weighs:
-            self.admission.books.weigh = lambda now: None  # type: ignore[method-assign]
+            self.admission.books.weigh = lambda _: None  # type: ignore[method-assign]
         ray.sweeps.append(self)
 
     def look(self) -> View:
         return self.ray.view(self)
 
-    # ------------------------------------------------------------------------------------ Tune's loop
+    # -------------------------------------------------------------------------------- Tune's loop
     @property
     def over(self) -> bool:
         everything = len(self.trials) == len(self.runs)

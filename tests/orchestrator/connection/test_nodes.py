@@ -8,7 +8,6 @@ import pytest
 
 from orchestrator.connection import nodes
 from orchestrator.connection.nodes import connected_ray, cpu_count, cpu_quota, gpu_count
-from orchestrator.sizing.placement import ClusterNode, place_on, slots_of
 from sweeps.errors import UserError
 
 
@@ -106,15 +105,3 @@ def test_cpus_are_those_of_the_affinity_and_the_quota(monkeypatch, tmp_path):
     (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
     assert cpu_quota(tmp_path) is None
     assert cpu_quota(tmp_path / "none") is None
-
-
-def test_a_cluster_is_as_large_as_its_gpus_or_without_any_its_cpus():
-    nodes = [ClusterNode("head", 4, 0), ClusterNode("a", 32, 8), ClusterNode("b", 64, 4)]
-    placement = place_on(nodes)
-    assert (placement.slots, placement.gpus, placement.cpus) == (12, 1, 4)
-    assert slots_of(nodes, placement) == [("a", 8), ("b", 4)]
-    assert slots_of(nodes, placement, 9) == [("a", 8), ("b", 1)]
-    cpus = place_on([ClusterNode("a", 3, 0), ClusterNode("b", 2, 0)])
-    assert (cpus.slots, cpus.gpus, cpus.threads) == (5, 0, 1)
-    with pytest.raises(UserError, match="neither a GPU nor a CPU"):
-        place_on([ClusterNode("head", 0, 0)])

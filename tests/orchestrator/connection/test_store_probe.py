@@ -1,39 +1,90 @@
-"""What a node of a cluster says of the store."""
+"""What nodes say of themselves before they get a run; this Ray and its nodes are pretended."""
 
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.connection.store_probe import complaint
-from sweeps.declaration.expand import read_sweep
-from sweeps.store.store import Store
+from orchestrator.connection import store_probe
+from orchestrator.connection.store_probe import PROBE_SECONDS, NodeFacts, NodeProbes
+
+
+class PretendedRay:
+    """Carries out tasks when a test says so; a reference is the node's name and a number."""
+
+    exceptions = SimpleNamespace(RayError=RuntimeError)
+
+    def __init__(self):
+        self.answers, self.asked = {}, []
+
+    def remote(self, **_):
+        def options(scheduling_strategy):
+            node = scheduling_strategy.node_id
+
+            def remote(*store):
+                self.asked.append((node, *store))
+                return node
+
+            return SimpleNamespace(remote=remote)
+
+        return lambda _: SimpleNamespace(options=options)
+
+    def wait(self, references, timeout):
+        assert timeout == 0, "nobody waits for a node"
+        return [one for one in references if one in self.answers], []
+
+    def get(self, reference):
+        if isinstance(self.answers[reference], Exception):
+            raise self.answers[reference]
+        return self.answers[reference]
 
 
 @pytest.fixture
-def store(tmp_path):
+def ray(monkeypatch):
+    pretended = PretendedRay()
+    monkeypatch.setattr(store_probe, "ray", pretended)
+    return pretended
+
+
+A, B = "a" * 56, "b" * 56
+
+
+def test_each_node_is_asked_once_and_nobody_waits_for_it(ray):
+    probes = NodeProbes("s3://runs", "id")
+    assert probes.follow([A, B]) == []
+    assert probes.follow([A, B]) == []
+    assert ray.asked == [(A, "s3://runs", "id"), (B, "s3://runs", "id")]
+    ray.answers[B] = (None, 80e9)
+    assert probes.follow([A, B]) == [B]
+    assert probes.facts == {B: NodeFacts(None, 80e9)}
+
+
+def test_a_node_that_leaves_is_forgotten_and_asked_again_when_it_comes_back(ray):
+    probes = NodeProbes("s3://runs", "id")
+    ray.answers[A] = ("it has another store", None)
+    probes.follow([A])
+    probes.follow([])
+    assert probes.facts == {}
+    ray.answers[A] = (None, None)
+    assert probes.follow([A]) == [A]
+    assert probes.facts[A].wrong is None
+
+
+def test_a_node_that_runs_no_task_is_wrong(ray, monkeypatch):
+    probes = NodeProbes("s3://runs", "id")
+    ray.answers[A] = RuntimeError("the worker died")
+    probes.follow([A, B])
+    assert probes.facts[A].wrong == "it runs no task: the worker died"
+    later = store_probe.time.monotonic() + PROBE_SECONDS + 1
+    monkeypatch.setattr(store_probe.time, "monotonic", lambda: later)
+    assert probes.follow([A, B]) == [B]
+    assert probes.facts[B].wrong == "it runs no task"
+
+
+def test_what_a_node_is_asked_reads_the_store_it_was_told(tmp_path):
+    from sweeps.store.store import Store
+
     store = Store.at(str(tmp_path / "store"))
-    store.save_sweep(read_sweep("sweeps/library/demo.yaml"))
-    return store
-
-
-def test_a_store_that_a_node_shares_is_fine_and_left_as_it_was(store):
-    before = sorted(store.root.rglob("*"))
-    assert complaint(str(store.root), "demo") is None
-    assert sorted(store.root.rglob("*")) == before
-
-
-def test_a_path_that_a_node_does_not_share_is_told_from_one_it_does(tmp_path):
-    assert "not the store that the driver sees" in complaint(str(tmp_path / "other"), "demo")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_store_that_a_node_cannot_write_is_told(store, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("orchestrator.connection.store_probe.write_text", refuse)
-    assert "cannot be written there: [Errno 13]" in complaint(str(store.root), "demo")
-
-
-def test_something_that_is_no_store_is_told():
-    assert "is a file" in complaint(str(Path("pyproject.toml").absolute()), "demo")
+    store.root.mkdir()
+    probe, identity = store_probe._probe(), store.identify()
+    assert probe(str(store.root), identity)[0] is None
+    assert "not the store" in probe(str(tmp_path / "other"), identity)[0]

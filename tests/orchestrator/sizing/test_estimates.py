@@ -1,5 +1,7 @@
 """What a run is expected to take and hold: from FLOPs and memory, or from finished runs."""
 
+import contextlib
+
 import pytest
 from planted_store import run_spec, write_run
 
@@ -17,6 +19,7 @@ from orchestrator.sizing.estimates import (
 )
 from orchestrator.sizing.memory import GIB, estimate_memory, shape_of
 from sweeps.declaration.expand import read_sweep
+from sweeps.errors import UserError
 from sweeps.files.whole_files import write_json
 from sweeps.store.store import Store
 
@@ -51,7 +54,7 @@ def test_nobody_shares_while_another_gpu_is_free_or_memory_is_not_known():
 
 
 def test_large_models_hold_whole_gpus():
-    demands = {w.run_id: w.demand for w, _ in line_up(PAPER, 8, 80 * GIB)}
+    demands = {one.run.run_id: one.waiting.demand for one in line_up(PAPER, {80 * GIB: 8})}
     for run in PAPER:
         if run.model.name == "pythia-6.9b":
             assert demands[run.run_id].gpus >= 2
@@ -59,8 +62,43 @@ def test_large_models_hold_whole_gpus():
             assert demands[run.run_id] == Demand()
 
 
+def test_a_run_is_sized_for_the_gpus_of_which_it_needs_fewest_the_smallest_of_those():
+    pools = {24 * GIB: 4, 80 * GIB: 2, 141 * GIB: 1}
+    lined = {one.run.run_id: one for one in line_up(PAPER, pools)}
+    as_large = {24 * GIB: 7, 80 * GIB: 3, 141 * GIB: 1}
+    alone = {
+        size: {one.run.run_id: one for one in _fitting(size, count)}
+        for size, count in as_large.items()
+    }
+    assert len({one.gpu_bytes for one in lined.values()}) > 1
+    for run_id, one in lined.items():
+        fewest = min(
+            (found[run_id].waiting.demand.gpus, size)
+            for size, found in alone.items()
+            if run_id in found
+        )
+        assert (one.waiting.demand.gpus, one.gpu_bytes) == fewest
+
+
+def _fitting(size, gpus):
+    for run in PAPER:
+        with contextlib.suppress(UserError):
+            yield from line_up([run], {size: gpus})
+
+
+def test_a_run_that_fits_on_no_pool_is_refused():
+    with pytest.raises(UserError, match="does not fit"):
+        line_up(PAPER, {2 * GIB: 1, 3 * GIB: 1})
+
+
+def test_where_nothing_is_known_of_the_gpus_or_there_are_none_each_run_holds_one():
+    lined = line_up(PAPER, {None: 3})
+    assert {one.waiting.demand for one in lined} == {Demand()}
+    assert {one.gpu_bytes for one in lined} == {None}
+
+
 def test_one_run_of_each_model_opens_the_longest():
-    waiting = [w for w, _ in line_up(PAPER, 8, 80 * GIB)]
+    waiting = [one.waiting for one in line_up(PAPER, {80 * GIB: 8})]
     opening = {w.run_id for w in waiting if w.opens}
     models = [run.model.name for run in PAPER if run.run_id in opening]
     assert sorted(models) == sorted({run.model.name for run in PAPER})

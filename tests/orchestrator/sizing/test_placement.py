@@ -4,7 +4,15 @@ import pytest
 from small_run import make_run
 
 from orchestrator.sizing.memory import GIB, estimate_memory, shape_of
-from orchestrator.sizing.placement import choose, execution_text, placed, rank_processes
+from orchestrator.sizing.placement import (
+    Node,
+    choose,
+    execution_text,
+    place,
+    placed,
+    pools,
+    rank_processes,
+)
 from sweeps.errors import UserError
 from sweeps.sources.catalog import CATALOG
 from sweeps.spec import Execution, HubModel, ModelSpec
@@ -88,3 +96,41 @@ def test_more_processes_than_slots_are_refused():
     assert rank_processes(large(processes=2), 2) == 2
     with pytest.raises(UserError, match="needs 4 processes and 2 can run"):
         rank_processes(large(processes=4), 2)
+
+
+HEAD = Node("head", cpus=4, gpus=0)
+LARGE, SMALL = Node("a", 32, 8, gpu_bytes=80.0), Node("b", 64, 4, gpu_bytes=24.0)
+
+
+def test_runs_go_to_nodes_with_gpus_where_there_are_any_and_share_their_cpus():
+    placement = place([HEAD, LARGE, SMALL])
+    assert (placement.gpus, placement.cpus, placement.threads) == (True, 4, 4)
+    assert [placement.size_of(node) for node in (HEAD, LARGE, SMALL)] == [0, 8, 4]
+    assert pools([HEAD, LARGE, SMALL], placement) == {80.0: 8, 24.0: 4}
+    assert placement.holds(0.25, 10.5) == {"GPU": 0.25, "CPU": 1.0, "memory": 10.0}
+
+
+def test_without_gpus_each_cpu_carries_out_a_run_of_one_thread():
+    placement = place([HEAD, Node("c", 3, 0)])
+    assert (placement.gpus, placement.threads, placement.size_of(HEAD)) == (False, 1, 4)
+    assert pools([HEAD, Node("c", 3, 0)], placement) == {None: 7}
+    assert placement.holds(0.5, 1e9) == {"CPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("node", "size", "free"),
+    [
+        (Node("n", cpus=8, gpus=4, free_cpus=8.0, free_gpus=1.5), 2, 1.5),
+        (Node("n", cpus=16, gpus=4, free_cpus=2.0, free_gpus=4.0), 4, 0.5),
+        (Node("n", cpus=3, gpus=4, free_cpus=3.0, free_gpus=4.0), 0, 0.75),
+    ],
+)
+def test_a_node_has_room_for_as_many_as_its_gpus_and_its_cpus_allow(node, size, free):
+    placement = place([Node("least", cpus=4, gpus=1)])
+    assert (placement.size_of(node), placement.free_on(node)) == (size, free)
+
+
+@pytest.mark.parametrize("nodes", [[], [Node("head", 0, 0)]])
+def test_neither_a_gpu_nor_a_cpu_is_refused(nodes):
+    with pytest.raises(UserError, match="neither a GPU nor a CPU"):
+        place(nodes)

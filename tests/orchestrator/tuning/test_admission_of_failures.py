@@ -247,7 +247,7 @@ def test_a_lost_run_that_waits_for_another_node_takes_its_own_where_that_one_lea
     lost = iter([Fate("gone", 2.0, "killed by signal 9")])
     ray = SimulatedRay({"a": 1, "b": 1})
     sweep = SimulatedSweep(
-        ray, alike(2, 100.0), lambda _, on, n: next(lost, None) if on == ("a",) else None
+        ray, alike(2, 100.0), lambda _, on, __: next(lost, None) if on == ("a",) else None
     )
     ray.at(30, lambda: ray.leave("b"))
     ray.run(2000)

@@ -64,7 +64,7 @@ class Chances:
     def __init__(self, seed):
         self._draw = random.Random(seed)
 
-    def __call__(self, run, nodes, attempt):
+    def __call__(self, run, *_):
         if self._draw.random() < 0.75:
             return None
         what = self._draw.choice(WHATS)
