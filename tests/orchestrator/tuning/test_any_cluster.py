@@ -1,4 +1,4 @@
-"""Whatever a cluster does, every run of a sweep ends, once. No Ray: see ``simulated_cluster``."""
+"""Whatever a cluster does, every run of a sweep ends, once. No Ray: see ``tests.simulated``."""
 
 import random
 
