@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 BENCHMARKS = (
-    *("similarity", "step_overhead", "scheduler", "makespan", "analysis", "ledger"),
-    "error_rates",
+    *("similarity", "step_overhead", "scheduling.scheduler", "scheduling.makespan"),
+    *("scheduling.driver", "analysis", "ledger", "error_rates"),
 )
 
 

@@ -111,6 +111,14 @@ def test_a_line_keeps_the_order_of_turn_as_runs_come_and_go():
     assert order == sorted(runs, key=lambda run: (run.seconds, run.run_id), reverse=True)
 
 
+def test_the_next_of_each_demand_is_found_without_those_that_were_asked_for():
+    runs = [Waiting(f"{k}", Demand(gpus=1 + k % 2), float(k)) for k in range(6)]
+    line = Line(runs)
+    assert {run.run_id for run in line.heads()} == {"5", "4"}
+    assert {run.run_id for run in line.heads({"5", "4", "2"})} == {"3", "0"}
+    assert [run.run_id for run in line.heads({"5", "3", "1"})] == ["4"]
+
+
 def test_longer_runs_go_first_and_openers_before_all():
     runs = [
         Waiting("short", Demand(), 1.0),

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from simulated_cluster import Fate, SimulatedRay, SimulatedSweep, node
 from small_run import make_run
 
 from orchestrator.ledger.sweep_account import Limits
@@ -13,6 +12,8 @@ from orchestrator.sizing.estimates import NOTHING_MEASURED
 from orchestrator.tuning.requests import Requests, Works
 from sweeps.sources.catalog import CATALOG
 from sweeps.spec import Execution, HubModel, ModelSpec, RunSpec
+from tests.simulated.cluster import SimulatedRay, node
+from tests.simulated.sweep import Fate, SimulatedSweep
 
 
 def alike(count, seconds=50.0, gpus=1, name=""):

@@ -1,11 +1,12 @@
 """What follows when runs, processes and nodes fail, from the report to the next start. No Ray."""
 
 import pytest
-from simulated_cluster import Fate, SimulatedRay, SimulatedSweep
 
 from orchestrator.policy.failures import ALIKE, LOSSES, NODE_FAILURES
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import UNITS, Demand
+from tests.simulated.cluster import SimulatedRay
+from tests.simulated.sweep import Fate, SimulatedSweep
 
 
 def alike(count, seconds=30.0, demand=Demand()):  # noqa: B008, a frozen value

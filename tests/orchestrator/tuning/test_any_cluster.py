@@ -1,14 +1,15 @@
-"""Whatever a cluster does, every run of a sweep ends, once. No Ray: see ``simulated_cluster``."""
+"""Whatever a cluster does, every run of a sweep ends, once. No Ray: see ``tests.simulated``."""
 
 import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_cluster import Fate, SimulatedRay, SimulatedSweep
 
 from orchestrator.ledger.sweep_account import Limits
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import UNITS, Demand
+from tests.simulated.cluster import SimulatedRay
+from tests.simulated.sweep import Fate, SimulatedSweep
 
 DEMANDS = st.one_of(
     st.sampled_from([Demand(UNITS // k) for k in (2, 3, 4)]),

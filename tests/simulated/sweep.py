@@ -1,172 +1,19 @@
-"""A cluster, its Ray and Tune's loop that are not there, event by event: the driver's side of a
-sweep on nodes that come, go and fail, beside tenants and other sweeps.
-
-This Ray places what it is asked for by rules of its own: in the order it was asked, whatever fits,
-on the node that was wished for where that has room, else on the first that has (or one drawn).
-"""
+"""A sweep under ``Admission`` on a simulated cluster, and Tune's loop around it, without either."""
 
 from __future__ import annotations
 
-import heapq
-import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
 
 from orchestrator.ledger.sweep_account import NO_LIMITS, Limits
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import UNITS
-from orchestrator.sizing.memory import GIB
-from orchestrator.sizing.placement import Node, Placement
+from orchestrator.sizing.placement import Placement
 from orchestrator.tuning.admission import START_SECONDS, Admission, Hearing
 from orchestrator.tuning.cluster_view import View
 from orchestrator.tuning.request import Request, request_of
-
-
-@dataclass(eq=False)
-class Asked:
-    """What somebody has asked this Ray for: units on each of so many GPUs; where it was put."""
-
-    units: int
-    gpus: int
-    placed: Callable[[], None]
-    wished: str | None = None
-    barred: tuple[str, ...] = ()
-    spread: bool = False
-    owner: object = None
-    seats: list[tuple[str, int]] = field(default_factory=list)
-
-
-class SimulatedRay:
-    """Nodes of so many GPUs, a clock, and who holds what. ``brings`` is how many nodes of which
-    size an autoscaler may start, each after ``bring_seconds`` once something waits in vain."""
-
-    def __init__(
-        self,
-        nodes: Mapping[str, int],
-        brings: tuple[int, int] = (0, 0),
-        bring_seconds: float = 60.0,
-        draw: random.Random | None = None,
-    ) -> None:
-        self.now = 0.0
-        self.free = {name: [UNITS] * gpus for name, gpus in nodes.items()}
-        self.asked: list[Asked] = []
-        self.sweeps: list[SimulatedSweep] = []
-        self.broken: dict[str, str] = {}
-        self._brings, self._bring_seconds, self._draw = brings, bring_seconds, draw
-        self._brought: list[str] = []
-        self._coming = 0
-        self._moments: list[tuple[float, int, Callable[[], None]]] = []
-        self._number = count()
-
-    # ------------------------------------------------------------------------------------- events
-    def at(self, moment: float, do: Callable[[], None]) -> None:
-        """Have something happen at a moment."""
-        heapq.heappush(self._moments, (max(self.now, moment), next(self._number), do))
-
-    def run(self, until: float = 1e6) -> None:
-        """Let time pass until every sweep has ended, or some moment."""
-        while self.now < until and not all(sweep.over for sweep in self.sweeps):
-            second = self.now + 1.0
-            while self._moments and self._moments[0][0] <= second:
-                self.now, _, do = heapq.heappop(self._moments)
-                do()
-                self.place()
-                for sweep in self.sweeps:
-                    sweep.turn()
-            self.now = second
-            self._scale()
-            self.place()
-            for sweep in self.sweeps:
-                sweep.turn()
-
-    def join(self, name: str, gpus: int) -> None:
-        self.free[name] = [UNITS] * gpus
-
-    def leave(self, name: str) -> None:
-        """A node is gone, and with it every process that had a part there."""
-        del self.free[name]
-        if name in self._brought:
-            self._brought.remove(name)
-        for one in [one for one in self.asked if any(node == name for node, _ in one.seats)]:
-            self.give_back(one)
-            if isinstance(one.owner, Trial):
-                one.owner.sweep.is_lost(one.owner, f"node {name} died")
-
-    def _scale(self) -> None:
-        most, size = self._brings
-        wanted = sum(one.units * one.gpus for one in self.asked if not one.seats) / UNITS
-        while self._coming * size < wanted and len(self._brought) + self._coming < most:
-            self._coming += 1
-            self.at(self.now + self._bring_seconds, self._bring)
-
-    def _bring(self) -> None:
-        self._coming -= 1
-        name = f"brought {next(self._number)}"
-        self._brought.append(name)
-        self.join(name, self._brings[1])
-
-    # ---------------------------------------------------------------------------- who holds what
-    def hold(self, gpus: int, on: str | None = None) -> Asked:
-        """Have a tenant, who is nobody's run, ask for GPUs of one node."""
-        one = Asked(UNITS, gpus, lambda: None, on)
-        self.asked.append(one)
-        self.place()
-        return one
-
-    def give_back(self, one: Asked) -> None:
-        if one not in self.asked:
-            return  # its node is gone
-        self.asked.remove(one)
-        for node, gpu in one.seats:
-            if node in self.free:
-                self.free[node][gpu] += one.units
-
-    def place(self) -> None:
-        for one in [one for one in self.asked if not one.seats]:
-            one.seats = self._seats(one)
-            for node, gpu in one.seats:
-                self.free[node][gpu] -= one.units
-                assert self.free[node][gpu] >= 0
-            if one.seats:
-                one.placed()
-
-    def _seats(self, one: Asked) -> list[tuple[str, int]]:
-        names = [name for name in self.free if name not in one.barred]
-        if self._draw is not None:
-            self._draw.shuffle(names)
-        names.sort(key=lambda name: name != one.wished)
-        room = {
-            name: [(name, gpu) for gpu, free in enumerate(self.free[name]) if free >= one.units]
-            for name in names
-        }
-        for gpus in room.values():
-            if self._draw is not None:
-                self._draw.shuffle(gpus)
-            else:  # the fullest GPU that has room, as Ray does
-                gpus.sort(key=lambda seat: self.free[seat[0]][seat[1]])
-        if one.spread:
-            every = [seat for name in names for seat in room[name]]
-            return every[: one.gpus] if len(every) >= one.gpus else []
-        return next((room[n][: one.gpus] for n in names if len(room[n]) >= one.gpus), [])
-
-    def view(self, seen_by: SimulatedSweep) -> View:
-        """Return what a sweep is told when it looks."""
-        waiting = {one.owner.sweep for one in self.asked if not one.seats and one.owner is not None}
-        most, size = self._brings
-        return View(
-            [node(name, gpus) for name, gpus in self.free.items()],
-            dict(self.broken),
-            [node(f"to come {k}", [0] * size) for k in range(most - len(self._brought))],
-            len(waiting - {seen_by}),
-        )
-
-
-def node(name: str, gpus: Sequence[int]) -> Node:
-    """Return a node as it is seen, by the units that are free on each of its GPUs."""
-    free = sum(gpus) / UNITS
-    return Node(name, len(gpus), len(gpus), free, free, gpu_bytes=80 * GIB)
+from tests.simulated.cluster import Asked, SimulatedRay
 
 
 @dataclass(frozen=True)
@@ -332,7 +179,7 @@ class SimulatedSweep:
         return sum(one.units * len(one.seats) for one in self._mine()) / UNITS
 
     def _mine(self) -> list[Asked]:
-        return [one for one in self.ray.asked if getattr(one.owner, "sweep", None) is self]
+        return [one for one in self.ray.asked if one.owner is not None and one.owner.sweep is self]
 
     def _starts(self, trial: Trial, attempt: int) -> None:
         if trial.tries != attempt or trial.state != "pending":

@@ -16,8 +16,8 @@ from typing import Any
 from orchestrator.connection.nodes import local_ray
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import Demand
-from tests.benchmarks.cpu_seconds import CpuSeconds
-from tests.benchmarks.plain_sweep import sweep
+from tests.benchmarks.scheduling.cpu_seconds import CpuSeconds
+from tests.benchmarks.scheduling.plain_sweep import sweep
 
 
 def one_shape(runs: int, slots: int) -> float:

@@ -18,7 +18,7 @@ from orchestrator.policy.occupancy import Demand
 from orchestrator.policy.priorities import weights_for
 from orchestrator.policy.simulation import lower_bound, simulate
 from orchestrator.tuning.admission import START_SECONDS
-from tests.benchmarks.plain_sweep import sweep
+from tests.benchmarks.scheduling.plain_sweep import sweep
 
 
 def mixed(runs: int, scale: float, seed: int = 0) -> list[Waiting]:
