@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from samples.body_sweep import BodyRequests, BodySweep
+from simulated.body_sweep import BodyRequests, BodySweep
 
 from orchestrator.policy.occupancy import Demand
 from sweeps.store.store import Store
@@ -121,7 +121,7 @@ def test_two_sweeps_at_once_both_get_on(make_cluster, tmp_path):
     cluster = make_cluster({"num_cpus": 8, "num_gpus": 4})
     store = Store(tmp_path / "store")
 
-    command = [sys.executable, "-m", "tests.samples.body_sweep", cluster.address, store.location]
+    command = [sys.executable, "-m", "tests.simulated.body_sweep", cluster.address, store.location]
     other = subprocess.Popen([*command, "12", "3.0"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     runs = BodyRequests(gpus=True)
     for k in range(24):

@@ -1,6 +1,6 @@
 """Sweeps of runs that train nothing: each rank carries out a body of ``tests.rank_bodies``.
 
-``python -m tests.samples.body_sweep ADDRESS STORE RUNS SECONDS`` is one of sleeping runs on a
+``python -m tests.simulated.body_sweep ADDRESS STORE RUNS SECONDS`` is one of sleeping runs on a
 cluster; it prints when each ended.
 """
 
