@@ -93,7 +93,7 @@ def resume(
 def submit(
     sweep_file: str | Path,
     cluster: str,
-    store: str,
+    store: str | Path,
     *,
     max_concurrent: int | None = None,
     max_gpus: int | None = None,
@@ -107,7 +107,7 @@ def submit(
     from orchestrator.jobs.submission import submit as submitted
 
     limits = Limits(max_concurrent, max_gpus, runs_per_gpu, time_budget)
-    return submitted(request_for(sweep_file, cluster, store, limits, track), say)
+    return submitted(request_for(sweep_file, cluster, str(store), limits, track), say)
 
 
 def status(name: str | None = None, store: str | Path | Store = "./store") -> pl.DataFrame:

@@ -179,7 +179,7 @@ def _carry_out(
             limits,
             Hearing(note, listener.notice),
             _settings_of(plan),
-            until_done.enter_context(contextlib.closing(StoreWatch(plan.store))).away,
+            until_done.enter_context(contextlib.closing(StoreWatch(plan.store, store_id))).away,
         )
         until_done.enter_context(listener.running())
         interruption = until_done.enter_context(Interruption())
@@ -268,9 +268,15 @@ def _ray(
         gpu_count,
         local_ray,
         own_nodes,
+        ray_is_here,
     )
     from orchestrator.tuning.cluster_view import OwnCluster, SharedCluster
 
+    if ray_is_here():
+        # A program that has a Ray of its own, as a notebook may: the sweep is one of its users.
+        there = SharedCluster(plan.store.location, store_id, limits.most_gpus)
+        yield there, there.first_look(listener.notice), False
+        return
     if address in (None, "", "local"):
         cpus, gpus = cpu_count(), gpu_count()
         size = gpu_bytes() if gpus else None

@@ -40,6 +40,11 @@ def local_ray(cpus: int, gpus: int = 0) -> Iterator[None]:
         ray.shutdown()
 
 
+def ray_is_here() -> bool:
+    """Return whether this process is connected to a Ray already, by its own doing."""
+    return bool(ray.is_initialized())
+
+
 @contextlib.contextmanager
 def connected_ray(address: str) -> Iterator[None]:
     """Join the cluster at ``address`` (``auto`` or HOST:PORT), leave it at the end.

@@ -6,6 +6,7 @@ nobody waits for.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 from orchestrator.connection.ray_environment import ray
 
 PROBE_SECONDS = 120.0
+AGAIN_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,26 @@ class NodeProbes:
         self._store = (location, store_id)
         self._asked: dict[str, tuple[Any, float]] = {}
         self.facts: dict[str, NodeFacts] = {}
+        self._again: dict[str, float] = {}  # when those with which something is wrong are asked
+
+    def doubt(self, node: str, why: str) -> None:
+        """Count a node as wrong until it has been asked again, in a while."""
+        self.facts[node] = NodeFacts(why)
+        self._again[node] = time.monotonic() + AGAIN_SECONDS
 
     def follow(self, nodes: Collection[str]) -> list[str]:
-        """Ask nodes (by node id) that are new, take in what others answered without waiting for
-        it, and return those of which something new is known."""
+        """Ask nodes (by node id) that are new, and in a while again those with which something is
+        wrong; take in what others answered without waiting for it, and return those of which
+        something new is known."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         for gone in [name for name in {*self.facts, *self._asked} if name not in nodes]:
             self.facts.pop(gone, None)
             self._asked.pop(gone, None)
         for name in nodes:
-            if name not in self.facts and name not in self._asked:
+            new = name not in self.facts or time.monotonic() > self._again.get(name, math.inf)
+            if new and name not in self._asked:
+                self._again.pop(name, None)
                 here = NodeAffinitySchedulingStrategy(name, soft=False)
                 asked = self._task.options(scheduling_strategy=here).remote(*self._store)
                 self._asked[name] = (asked, time.monotonic())
@@ -63,6 +74,8 @@ class NodeProbes:
             return False
         self.facts[name] = self._answer(reference) if ready else NodeFacts("it runs no task")
         del self._asked[name]
+        if self.facts[name].wrong is not None:
+            self._again[name] = time.monotonic() + AGAIN_SECONDS
         return True
 
     def _answer(self, reference: Any) -> NodeFacts:

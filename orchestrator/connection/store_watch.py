@@ -23,8 +23,9 @@ BYTES = 65_536
 class StoreWatch:
     """Looks at a store in a thread of its own until it is closed."""
 
-    def __init__(self, store: Store, every: float = LOOK_SECONDS) -> None:
+    def __init__(self, store: Store, store_id: str, every: float = LOOK_SECONDS) -> None:
         self._store = store
+        self._store_id = store_id
         self._every = every
         self._wrong: str | None = None
         self._asked: float | None = None
@@ -50,12 +51,13 @@ class StoreWatch:
 
     def _look(self) -> str | None:
         try:
+            wrong = self._store.complaint(self._store_id)
+            if wrong is not None:
+                return wrong
             if isinstance(self._store.root, Path):
                 with tempfile.TemporaryFile(dir=self._store.root) as probe:
                     probe.write(b"\0" * BYTES)
                     probe.flush()
-            else:
-                self._store.require_writable()
         except (OSError, UserError) as error:
             return " ".join(str(error).split())
         return None

@@ -68,7 +68,7 @@ class Board:
             self.running[run_id].step = report["step"]
             self.running[run_id].loss = report.get("loss")
             self.running[run_id].steps = report.get("steps") or self.running[run_id].steps
-        if kind in ("lost", "preempted"):
+        if kind in ("lost", "preempted", "again"):
             self.running.pop(run_id, None)
         if kind == "ended":
             self.running.pop(run_id, None)
@@ -147,8 +147,9 @@ class Display:
         now = time.monotonic()
         if self._board.resumed.get(run_id) != before:
             self._say("resumed", run_id, f": goes on after step {self._board.resumed[run_id]}")
-        if kind == "lost":
-            self._say(kind, run_id, ": its process is gone; it starts again")
+        if kind in ("lost", "again"):
+            first, _, _ = str(report.get("error") or "its process is gone").partition("\n")
+            self._say(kind, run_id, f": {first}; it starts again")
         elif kind == "preempted":
             self._say(kind, run_id, ": its process was told to go; what it did is kept")
         elif kind == "ended":

@@ -11,6 +11,7 @@ from orchestrator.ledger.recovery import Action, MeasureAction
 from orchestrator.sizing.placement import Node, Placement
 from sweeps.declaration.changes import Changes
 from sweeps.declaration.expand import Sweep
+from sweeps.errors import UserError
 from sweeps.spec import Measurement, RunSpec, is_measurement
 from sweeps.store.store import Store
 
@@ -55,6 +56,21 @@ class Limits:
     most_gpus: int | None = None
     runs_per_gpu: int | None = None
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UserError for what is no limit."""
+        whole = {
+            "max_concurrent": self.most,
+            "max_gpus": self.most_gpus,
+            "runs_per_gpu": self.runs_per_gpu,
+        }
+        for name, value in whole.items():
+            if value is not None and (type(value) is not int or value < 1):
+                raise UserError(f"{name}={value!r}: give a whole number from 1 on, or None")
+        seconds = self.seconds
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if seconds is not None and not (number and 0 < seconds < float("inf")):
+            raise UserError(f"time_budget={seconds!r}: give seconds above 0, or None")
 
     def within(self, gpus: int | None) -> Limits:
         """Return them for a cluster that has, or may come to have, so many GPUs; None or 0 where

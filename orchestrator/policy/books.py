@@ -113,15 +113,18 @@ class Books:
 
     def _beyond(self, now: float) -> Ask | None:
         """Return a run for which there is no room now, to be asked for all the same: for what an
-        autoscaler may bring; or the first in line where others hold some of what there is and the
-        rest is taken, so that Ray and they know that it is waited for."""
+        autoscaler may bring; or the smallest where others hold some of what there is and the rest
+        is taken, so that Ray and they know that it is waited for."""
         waiting = self.line.heads(self._asked)
         beyond = sum(self._held[run_id].run.demand.total for run_id in self._asked)
         size = sum(self.cluster.sizes.values())
         in_vain = not self._asked and not self._room_left() and self._held_by_all_others()
+        # The smallest: what is asked for counts as held, and a gang would keep all others waiting.
+        smallest = min((run.demand.total for run in waiting), default=0.0)
         for run in waiting:
             fits = beyond + run.demand.total <= self.growth and self._allows(run)
-            if fits or (in_vain and run.demand.gpus <= size and self._allows(run)):
+            small = run.demand.total <= smallest and run.demand.gpus <= size
+            if fits or (in_vain and small and self._allows(run)):
                 self._asked.add(run.run_id)
                 self._held[run.run_id] = _Held(run, now)
                 return Ask(run, None)

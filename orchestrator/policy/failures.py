@@ -16,6 +16,8 @@ from typing import Literal
 LOSSES = 3
 # Errors in code or data until a run has failed.
 ERRORS = 2
+# And where all of them were on nodes on which nothing has worked yet, while there are others.
+ERRORS_ON_NODES_THAT_MAY_BE_BAD = 4
 # Failures of different runs on a node, without a success between, until it is set aside; and so
 # many runs may be on a node of several that has not shown yet that it works.
 NODE_FAILURES = 3
@@ -55,7 +57,6 @@ class Failures:
         self._runs: dict[str, _Trouble] = {}
         self._nodes: dict[str, dict[str, str]] = {}  # node, run, why
         self._proven: set[str] = set()
-        self._by_failures: set[str] = set()  # nodes set aside for what failed there
         self._causes: deque[str] = deque(maxlen=ALIKE)
 
     def got_further(self, run_id: str, nodes: Collection[str]) -> None:
@@ -86,18 +87,22 @@ class Failures:
         """An error in code or data ended a run."""
         trouble = self._runs.setdefault(run_id, _Trouble())
         trouble.errors.append((_cause(why), frozenset(nodes)))
-        if len({on for cause, on in trouble.errors if cause == _cause(why)}) > 1:
-            # The same on two nodes: it is the run's own, and no node is to blame.
+        alike = {on for cause, on in trouble.errors if cause == _cause(why)}
+        if len(alike) > 1 and any(on <= self._proven for on in alike):
+            # The same on a node that works: it is the run's own, and no node is to blame. On two
+            # of which nothing has worked yet, it may be the nodes'.
             for node, failed in self._nodes.items():
                 failed.pop(run_id, None)
-                if node in self._by_failures and len(failed) < NODE_FAILURES:
-                    self._by_failures.discard(node)
+                if len(failed) < NODE_FAILURES:
                     self.aside.pop(node, None)
         else:
             self._blame(run_id, nodes, why, present)
-        if len(trouble.errors) >= ERRORS:
+        barred = self._barred(trouble, present)
+        tried_well = any(on <= self._proven for _, on in trouble.errors) or not barred
+        most = ERRORS if tried_well else ERRORS_ON_NODES_THAT_MAY_BE_BAD
+        if len(trouble.errors) >= most:
             return Verdict("failed", why)
-        return Verdict("again", why, self._barred(trouble, present))
+        return Verdict("again", why, barred)
 
     def gave_up_for_the_store(
         self, run_id: str, nodes: Iterable[str], why: str, present: Collection[str]
@@ -119,7 +124,6 @@ class Failures:
     def left(self, node: str) -> None:
         """A node is not there any more; what comes back under its name begins anew."""
         self.aside.pop(node, None)
-        self._by_failures.discard(node)
         self._nodes.pop(node, None)
         self._proven.discard(node)
 
@@ -128,11 +132,6 @@ class Failures:
         if node in self._proven and not self._nodes.get(node):
             return None
         return max(1, NODE_FAILURES - len(self._nodes.get(node, ())))
-
-    def set_aside(self, node: str, why: str) -> None:
-        """Have no run start on a node, for a reason."""
-        self._by_failures.discard(node)
-        self.aside[node] = why
 
     def _blame(self, run_id: str, nodes: Iterable[str], why: str, present: Collection[str]) -> None:
         for node in nodes:
@@ -143,7 +142,6 @@ class Failures:
             others = set(present) - set(self.aside) - {node}
             if len(failed) >= NODE_FAILURES and others:
                 runs = f"{len(failed)} different runs failed there without a success between"
-                self._by_failures.add(node)
                 self.aside[node] = f"{runs}; last: {why.splitlines()[0] if why else ''}"
 
     def _barred(self, trouble: _Trouble, present: Collection[str]) -> frozenset[str]:

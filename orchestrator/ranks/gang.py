@@ -78,7 +78,8 @@ class Gang:
         return self._seats
 
     def progress(self, run_id: str, job: Job, notice: Notice) -> Iterator[Progress]:
-        """Yield where the first rank is whenever that changed, at last with the status.
+        """Yield where the first rank is, now and then and whenever that changed, at last with the
+        status.
 
         A ``notice`` is handed on to the ranks.
 
@@ -94,7 +95,9 @@ class Gang:
             raise _close(run_id, job, lost) from error
         except (UserError, OSError) as error:  # before any rank had its job
             self.end()
-            raise _close(run_id, job, RunBroken(Broken.by(error))) from error
+            how = Broken.by(error)
+            broken = RankLost(how.text) if how.what == "error" else RunBroken(how)
+            raise _close(run_id, job, broken) from error
         except (RankLost, RunBroken, GeneratorExit) as error:
             self.end()
             raise _close(run_id, job, error) from error.__cause__
@@ -142,8 +145,7 @@ class Gang:
             holder.run.remote(job) for holder, job in zip(self._others, jobs[1:], strict=True)
         ]
         self._first.begin(jobs[0])
-        told = Progress(0, 0, None)
-        yield told
+        yield Progress(0, 0, None)
         warned = False
         while True:
             if notice.cause and not warned:
@@ -157,9 +159,8 @@ class Gang:
                     ray.wait(running, num_returns=len(running), timeout=SILENCE_SECONDS)
                 yield ended
                 return
-            if ended is None and self._first.latest != told:
-                told = self._first.latest
-                yield told
+            if ended is None:
+                yield self._first.latest  # also where nothing changed: this process is at it
 
     def _raise_if_broken(
         self, first: Progress | Broken | None, over: list[Any], running: list[Any]

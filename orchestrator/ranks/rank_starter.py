@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,8 @@ IMPORT_SECONDS = 600.0
 # that another run was given meanwhile; they end themselves before that.
 HOLD_SECONDS = 45.0
 POLL_SECONDS = 0.1
+# What Linux says of a socket's other side: its process, user and group.
+PEER = struct.Struct("=iii")
 # How often a server is asked that is gone before it answers.
 TRIES = 5
 # The longest path of a socket, less some.
@@ -74,7 +78,7 @@ class RankStarter:
             try:
                 return self._asked(request)
             except TimeoutError:
-                self.close()
+                self._end_server()
                 raise
             except OSError as error:
                 # The server is gone, or about to be: once more with a new one.
@@ -82,6 +86,15 @@ class RankStarter:
                 found = error
                 time.sleep(POLL_SECONDS)
         raise found
+
+    def _end_server(self) -> None:
+        """Kill a server that answers nobody, as one that was stopped; the ranks it made stay."""
+        if self._control is not None:
+            size = PEER.size
+            said = self._control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(PEER.unpack(said)[0], signal.SIGKILL)
+        self.close()
 
     def _asked(self, request: dict[str, object]) -> tuple[dict[str, int], socket.socket]:
         if self._control is None:

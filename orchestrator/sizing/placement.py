@@ -70,10 +70,12 @@ def place(nodes: Sequence[Node]) -> Placement:
     Where any node has GPUs, runs go to those nodes only; the CPUs beside a GPU are what the node
     with the fewest has. Raises UserError for nodes with neither GPUs nor CPUs.
     """
-    with_gpus = [node for node in nodes if node.gpus]
+    with_gpus = [node for node in nodes if node.gpus and node.cpus]
     if with_gpus:
         fewest = min(node.cpus // node.gpus for node in with_gpus)
         return Placement(True, max(1, min(fewest, MOST_CPUS)))
+    if any(node.gpus for node in nodes):
+        raise UserError("the nodes with GPUs offer no CPUs: start them with `--num-cpus`")
     if not any(node.cpus for node in nodes):
         raise UserError("the cluster has neither a GPU nor a CPU: add a node, or wait for one")
     return Placement(False, 1)

@@ -91,8 +91,12 @@ class Exported:
         return ", ".join(said)
 
 
+class TrackerFailed(RuntimeError):
+    """A tracker did not take what it was told."""
+
+
 def export(tracker: Tracker, sweep: Sweep, store: Store) -> Exported:
-    """Bring a tracker up to what the store has; raise UserError where the tracker refuses."""
+    """Bring a tracker up to what the store has; raise TrackerFailed where it does not answer."""
     now = store.reading()
     begun = [run.run_id for run in sweep.runs if now.run(run.run_id).attempt_numbers()]
     feed = Feed(tracker, sweep, store)
@@ -103,7 +107,7 @@ def export(tracker: Tracker, sweep: Sweep, store: Store) -> Exported:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(
+            raise TrackerFailed(
                 f"{tracker.kind}: run {run_id}: {reason(error)}; the same export goes on with"
                 " what is missing"
             ) from error

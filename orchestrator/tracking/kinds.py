@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.declaration.expand import Sweep
-from sweeps.declaration.track import MlflowOptions, TensorboardOptions, Track, WandbOptions
-from sweeps.errors import UserError
+from sweeps.declaration.track import (
+    TRACKERS,
+    MlflowOptions,
+    TensorboardOptions,
+    Track,
+    WandbOptions,
+)
+from sweeps.errors import UserError, closest
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
@@ -21,7 +27,11 @@ NONE = "none"
 
 def chosen(track: Track, said: Sequence[str]) -> Track:
     """Return what a sweep file asks for and the command line beside it; ``none`` alone takes all
-    away. Raises UserError for ``none`` beside others."""
+    away. Raises UserError for ``none`` beside others, and for what is no tracker."""
+    said = [said] if isinstance(said, str) else said
+    for kind in said:
+        if kind not in (NONE, *TRACKERS):
+            raise UserError(f"no tracker {kind!r}; {closest(kind, list(TRACKERS))}")
     if NONE not in said:
         return track.with_also(said)
     if set(said) != {NONE}:

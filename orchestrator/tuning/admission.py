@@ -32,6 +32,11 @@ LOOK_SECONDS = 1.0
 PATIENCE_SECONDS, REMIND_SECONDS = 10.0, 300.0
 # A run that Ray was given and has not started for so long waits for something the books lack.
 PENDING_SECONDS = 60.0
+# How long nothing starts once a node has not seen the store: until it is known who does.
+STORE_SECONDS = 6.0
+# A trial that has not reported for so long has a process that does nothing any more. Longer than a
+# node's first imports may take on a slow disk.
+SILENT_SECONDS = 900.0
 # Measured on two cores: from an offer to the first report of a trial in a process of its own.
 START_SECONDS = 3.0
 
@@ -55,6 +60,9 @@ class Cluster(Protocol):
 
     def look(self) -> View:
         """Return what there is now."""
+
+    def doubt(self, node: str, why: str) -> None:
+        """Have no run on a node before it has shown that it sees the store."""
 
 
 @dataclass
@@ -122,6 +130,10 @@ class Admission:
         self._new = set(waiting)  # runs that no trial has had
         self._picked: deque[Ask] = deque()
         self._tries: Counter[str] = Counter()
+        self._used: dict[str, Request] = {}  # what each run was started with last
+        self._heard: dict[str, float] = {}  # when each run that is on reported last
+        self._held_until = float("-inf")
+        self._wrong: frozenset[str] = frozenset()  # nodes that cannot carry out runs, as they say
         self._furthest: dict[str, int] = {}
         self._resumed: set[str] = set()
         self._ended: set[str] = set()
@@ -150,7 +162,7 @@ class Admission:
             self._stop("the time budget is used up")
             return
         away = self._store_away()
-        if away is None:
+        if away is None and now >= self._held_until:
             if not self.books.cluster.placed:
                 self.books.weigh(now)
             while (ask := self.books.next(now)) is not None:
@@ -181,11 +193,12 @@ class Admission:
         run_id = run.run_id
         request = self._requests.taught(self._requests[run_id])
         self._tries[run_id] += 1
+        self._used[run_id] = request
         group = f"{self._cluster.group}{run_id}-{self._tries[run_id]}"
         # Resources of a run that has ended are free to Ray a tenth of a second later: a group for
         # that place would go to another node, also to one on which nothing is to start now.
         off = run.barred | self.books.cluster.closed if node else self.books.bars(run)
-        off = (off | set(self.failures.aside)) & set(self._present)
+        off = (off | set(self.failures.aside)) & set(self._present) | self._wrong
         off -= set(self.books.nodes_of(run_id))
         return request.at(node, off, group if self._cluster.group else "")
 
@@ -193,6 +206,15 @@ class Admission:
         return request.config(self._settings(request.run_id))
 
     # ----------------------------------------------------------------------------------- reports
+    def silent(self) -> list[str]:
+        """Return the runs whose trials have not reported for long: their processes are to be
+        ended, and count as lost then."""
+        before = self._clock() - SILENT_SECONDS
+        found = [run_id for run_id, heard in self._heard.items() if heard < before]
+        for run_id in found:
+            del self._heard[run_id]
+        return found
+
     def reports(self, run_id: str, result: Mapping[str, Any]) -> str:
         """Take in a report; return what becomes of the trial: ``goes on``, ``pauses`` until its
         turn comes again, or ``ends``, then with the status ``failed``."""
@@ -202,6 +224,9 @@ class Admission:
             self._asked_at.pop(run_id, None)
             self._hearing.event(run_id, "started", {"nodes": self.books.nodes_of(run_id)})
         status, step = result.get("status"), result.get("step") or 0
+        self._heard[run_id] = now
+        if status:
+            del self._heard[run_id]
         if result.get("resumed_from"):
             self._resumed.add(run_id)
         if step > self._furthest.get(run_id, 0) and result.get("loss") is not None:
@@ -242,7 +267,7 @@ class Admission:
         what, why = result.get("what"), str(result.get("error") or "")
         nodes, present = self.books.nodes_of(run_id), set(self._present)
         if what == "memory":
-            if self._requests.with_less_memory(run_id) is not None:
+            if self._requests.with_less_memory(self._used[run_id]) is not None:
                 self._back(run_id, Verdict("again", why), "again")
                 self.books.demands(self._demand_of)
                 return "pauses"
@@ -252,8 +277,11 @@ class Admission:
         elif what == "superseded":
             verdict = Verdict("again", why)
         elif what == "node":
-            for node in nodes:
-                self._set_aside(node, why)
+            # Its node does not see the store. Where the driver does not either, it is the store
+            # that is away; elsewhere the node is asked again before it gets another run.
+            self._held_until = now + STORE_SECONDS
+            for node in nodes if self._store_away() is None else ():
+                self._cluster.doubt(node, why)
             verdict = Verdict("again", why, frozenset(nodes) & present)
         elif what == "store":
             verdict = self.failures.gave_up_for_the_store(run_id, nodes, why, present)
@@ -284,6 +312,7 @@ class Admission:
         if run_id in self._stepping_back:
             return self._config(request), request
         nodes = self.books.nodes_of(run_id)
+        self._heard.pop(run_id, None)
         self._look(self._clock())
         verdict = self.failures.lost(run_id, nodes, why, set(self._present))
         self._name_set_aside()
@@ -309,7 +338,8 @@ class Admission:
             self._once(f"the cluster does not say what it has: {' '.join(str(error).split())}")
             return
         for node, why in view.wrong.items():
-            self._set_aside(node, why)
+            self._once(f"node {node[:12]} gets no run for now: {why}")
+        self._wrong = frozenset(view.wrong)
         present = {node.name: node for node in view.nodes}
         for gone in set(self._present) - set(present):
             self.failures.left(gone)
@@ -339,11 +369,6 @@ class Admission:
         if fitted is not None:
             self.books.exchange(fitted)
             self.books.demands(self._demand_of)
-
-    def _set_aside(self, node: str, why: str) -> None:
-        if node not in self.failures.aside:
-            self.failures.set_aside(node, why)
-            self._name_set_aside()
 
     def _name_set_aside(self) -> None:
         for node, why in self.failures.aside.items():

@@ -54,6 +54,9 @@ class OwnCluster:
         ]
         return View(nodes, {})
 
+    def doubt(self, node: str, why: str) -> None:
+        """Nothing: there is no other node, and the store is watched from here."""
+
 
 class SharedCluster:
     """A cluster that others may use, too, and that nodes join and leave.
@@ -84,6 +87,10 @@ class SharedCluster:
             node, wrong = next(iter(view.wrong.items()))
             raise UserError(f"no node of the cluster can carry out runs; {node[:12]}: {wrong}")
         return view
+
+    def doubt(self, node: str, why: str) -> None:
+        """Have no run on a node before it has shown that it sees the store: it is asked again."""
+        self._probes.doubt(node, why)
 
     def _bring_one(self, say: Callable[[str], None]) -> None:
         """Ask for a first node, and wait for it: what it is decides how runs are cut."""

@@ -60,6 +60,8 @@ class Requests:
         # node says it: a large model would be taken to fit.
         said = any(node.gpu_bytes for node in (*here, *to_come))
         nodes = [*here, *(node for node in to_come if node.gpu_bytes or not said)]
+        if self.placement is not None and self.placement.gpus and not any(n.gpus for n in nodes):
+            return None  # the GPUs may come back; what was sized for them does not go to CPUs
         placement = place(nodes)
         shapes = (
             placement,
@@ -70,18 +72,17 @@ class Requests:
         works = self._works
         sizes = _within(pools(nodes, placement), works.most_gpus)
         lined = line_up(list(works.runs), sizes, works.measured, works.runs_per_gpu)
-        waiting = {
-            one.waiting.run_id: self._take(one, placement, nodes, sum(sizes.values()))
-            for one in lined
-        }
-        for one in works.measurements:
-            waiting[one.work_id] = self._take_measurement(one, placement)
+        count = sum(sizes.values())
+        taken = [self._take(one, placement, nodes, count) for one in lined]
+        taken += [self._take_measurement(one, placement) for one in works.measurements]
+        # All of it or, where one fits in no way, none.
+        self._by_id = {request.run_id: request for _, request in taken}
         self.placement, self._shapes = placement, shapes
-        return waiting
+        return {waiting.run_id: waiting for waiting, _ in taken}
 
     def _take(
         self, lined: Lined, placement: Placement, nodes: Sequence[Node], count: int
-    ) -> Waiting:
+    ) -> tuple[Waiting, Request]:
         run, waiting = lined.run, lined.waiting
         ranks = rank_processes(run, count)
         share = waiting.demand.units / UNITS
@@ -89,7 +90,7 @@ class Requests:
         said = all(node.memory for node in nodes)
         memory = _host_bytes(run) if placement.gpus and said else 0.0
         largest = max((placement.size_of(node) for node in nodes), default=0)
-        self._by_id[run.run_id] = Request(
+        request = Request(
             run.run_id,
             run.model_dump_json(),
             self._works.store,
@@ -106,10 +107,10 @@ class Requests:
                 f"run {run.run_id} ({run.describe()}) needs {memory / GIB:.1f} GiB of a machine's"
                 " memory for each of its processes, and no node has that much"
             )
-        return replace(waiting, barred=frozenset(barred))
+        return replace(waiting, barred=frozenset(barred)), request
 
-    def _take_measurement(self, one: Measurement, placement: Placement) -> Waiting:
-        self._by_id[one.work_id] = Request(
+    def _take_measurement(self, one: Measurement, placement: Placement) -> tuple[Waiting, Request]:
+        request = Request(
             one.work_id,
             one.model_dump_json(),
             self._works.store,
@@ -119,15 +120,18 @@ class Requests:
             fresh=placement.gpus,
             store_id=self._works.store_id,
         )
-        return Waiting(one.work_id, Demand(), measuring_seconds(one))
+        return Waiting(one.work_id, Demand(), measuring_seconds(one)), request
 
     # ------------------------------------------------------------------------------- out of memory
-    def with_less_memory(self, run_id: str) -> Request | None:
-        """Return the request of a run that met the end of a GPU's memory: with half the
-        micro-batch, which changes nothing but rounding, then with a GPU of its own; None where
-        neither is left. Every run of the same shape starts so from now on.
+    def with_less_memory(self, request: Request) -> Request | None:
+        """Return the next request of a run whose try with this one met the end of a GPU's memory:
+        with half the micro-batch, which changes nothing but rounding, then with a GPU of its own;
+        None where neither is left. Every run of the same shape starts so from now on, and one that
+        was started before another one's lesson goes on with that.
         """
-        request = self.taught(self._by_id[run_id])
+        taught = self.taught(self._by_id[request.run_id])
+        if (taught.spec, taught.holds) != (request.spec, request.holds):
+            return taught
         if request.body != "workers.rank_run:train_rank":
             return None
         shape, half = _shape(request), with_half_the_micro_batch(request.spec)
@@ -138,7 +142,7 @@ class Requests:
             self._alone.add(shape)
         else:
             return None
-        return self.taught(self._by_id[run_id])
+        return self.taught(self._by_id[request.run_id])
 
     def taught(self, request: Request) -> Request:
         """Return a request with what others of its shape have taught."""

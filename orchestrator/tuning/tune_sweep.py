@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.connection.ray_environment import ray  # noqa: F401, before ray.tune is imported
+from orchestrator.connection.ray_environment import ray  # before ray.tune is imported
 from orchestrator.tuning.admission import Admission
 from orchestrator.tuning.request import resources_of
 
@@ -43,7 +43,7 @@ class Offers(_Unpickled, Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         del trial_id
         self._admission.tick()
-        if self._admission.all_offered:
+        if self._admission.all_offered or self._admission.stopped:
             return str(Searcher.FINISHED)
         return self._admission.offer()
 
@@ -66,11 +66,14 @@ class Turns(_Unpickled, FIFOScheduler):  # type: ignore[misc]
         FIFOScheduler.__init__(self)
         self._admission = admission
         self._paused: dict[str, Any] = {}
+        self._trials: dict[str, Any] = {}
         self.failed: dict[str, str] = {}
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         del tune_controller
         self._admission.tick()
+        for run_id in self._admission.silent():
+            self._kill(run_id)
         found = self._admission.again()
         if found is None:
             return None
@@ -82,6 +85,7 @@ class Turns(_Unpickled, FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         run_id = trial.config["run_id"]
+        self._trials[run_id] = trial
         becomes = self._admission.reports(run_id, result)
         if becomes == "pauses":
             self._paused[run_id] = trial
@@ -91,6 +95,12 @@ class Turns(_Unpickled, FIFOScheduler):  # type: ignore[misc]
             self.failed[run_id] = str(result.get("error") or "")
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE)
+
+    def _kill(self, run_id: str) -> None:
+        """End a trial's process that does nothing any more; Tune sees it gone."""
+        actor = self._trials[run_id].temporary_state.ray_actor
+        if actor is not None:
+            ray.kill(actor)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Take in a run's last report: of one that is done, Tune asks nobody what becomes of it."""

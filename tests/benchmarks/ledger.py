@@ -17,8 +17,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from orchestrator.commands.status import _report
 from orchestrator.ledger.recovery import decide, ledger
+from orchestrator.studies import runs_as_they_stand
 from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.spec import RunSpec
 from sweeps.store.store import Store
@@ -83,7 +83,9 @@ def main() -> None:
             "the file system alone": lambda: least(store, runs),
             "recovery decides": lambda: decide(runs, ledger(store)),
             "the sweep's record is read": lambda: store.load_sweep("many"),
-            "status, record included": lambda: _report(store, "many"),
+            "status, record included": lambda: runs_as_they_stand(
+                store, store.load_sweep("many"), ledger(store)
+            ),
         }.items():
             began, used = time.monotonic(), time.process_time()
             task()

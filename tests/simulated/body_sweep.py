@@ -65,9 +65,9 @@ class BodyRequests:
     def taught(self, request: Request) -> Request:
         return request
 
-    def with_less_memory(self, run_id: str) -> None:
+    def with_less_memory(self, request: Request) -> None:
         """Of a body, no smaller one is known."""
-        del run_id
+        del request
 
     def fit(self, here: Sequence[Node], to_come: Sequence[Node] = ()) -> None:
         """Every body is what it is, on whatever nodes."""

@@ -154,7 +154,7 @@ class SimulatedRay:
         waiting = {one.owner.sweep for one in self.asked if not one.seats and one.owner is not None}
         most, size = self._brings
         return View(
-            [node(name, gpus) for name, gpus in self.free.items()],
+            [node(name, gpus) for name, gpus in self.free.items() if name not in self.broken],
             dict(self.broken),
             [node(f"to come {k}", [0] * size) for k in range(most - len(self._brought))],
             len(waiting - {seen_by}),

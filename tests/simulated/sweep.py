@@ -66,8 +66,8 @@ class PlainRequests:
     def taught(self, request: Request) -> Request:
         return request
 
-    def with_less_memory(self, run_id: str) -> None:
-        del run_id
+    def with_less_memory(self, request: Request) -> None:
+        del request
 
 
 class SimulatedSweep:
@@ -115,6 +115,9 @@ class SimulatedSweep:
 
     def look(self) -> View:
         return self.ray.view(self)
+
+    def doubt(self, node: str, why: str) -> None:
+        self.ray.broken[node] = why
 
     # -------------------------------------------------------------------------------- Tune's loop
     @property

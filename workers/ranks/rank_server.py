@@ -164,6 +164,9 @@ def main() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     RankServer(*taken).answer()
+    for left in (sys.argv[1], sys.argv[1] + ".lock"):
+        with contextlib.suppress(OSError):
+            os.unlink(left)
     end_process()
 
 

@@ -46,7 +46,7 @@ class SleepingRequests:
     def taught(self, request: Request) -> Request:
         return request
 
-    def with_less_memory(self, run_id: str) -> None:
+    def with_less_memory(self, request: Request) -> None:
         """Nothing is learnt of runs that sleep."""
 
 

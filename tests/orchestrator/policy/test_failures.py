@@ -45,15 +45,25 @@ def test_a_success_between_clears_a_node():
     assert not failures.aside
 
 
-def test_what_fails_elsewhere_too_gives_a_node_back_but_not_one_set_aside_for_itself():
+def test_what_fails_on_a_node_that_works_too_gives_a_node_back():
     failures = Failures()
+    failures.got_further("t", ["b"])
     for run in "rst":
         failures.erred(run, ["a"], f"ValueError: {run}", HERE)
+    assert list(failures.aside) == ["a"]
     failures.erred("r", ["b"], "ValueError: r", HERE)
     assert not failures.aside
-    failures.set_aside("a", "its store is another one")
-    failures.erred("s", ["b"], "ValueError: s", HERE)
-    assert list(failures.aside) == ["a"]
+
+
+def test_two_nodes_that_fail_alike_are_both_set_aside_and_no_run_is_lost_for_it():
+    failures, here = Failures(), ["a", "b", "c", "d"]
+    for run in "rst":
+        assert failures.erred(run, ["a"], "RuntimeError: ECC", here).next == "again"
+    for run in "rst":
+        assert failures.erred(run, ["b"], "RuntimeError: ECC", here).next == "again"
+    assert set(failures.aside) == {"a", "b"}
+    assert failures.erred("r", ["c"], "RuntimeError: ECC", here).next == "again"
+    assert failures.erred("r", ["d"], "RuntimeError: ECC", here).next == "failed"
 
 
 def test_few_runs_may_be_on_a_node_until_it_has_shown_that_it_works():

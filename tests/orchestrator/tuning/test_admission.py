@@ -41,7 +41,7 @@ def test_beside_a_tenant_the_rest_works_on_and_the_whole_node_run_starts_when_it
     assert set(sweep.ended.values()) == {"finished"}
     assert len(sweep.ended) == 31
     # As soon as those that ran then have ended: no other overtakes it.
-    assert starts(sweep, "wide")[0] < 150 + 70
+    assert starts(sweep, "wide")[0] < 150 + 80
     assert any(text.startswith("waiting: wide waits for 8 GPUs: others hold 4 of 8")
                for text in sweep.notices)  # fmt: skip
 

@@ -130,7 +130,7 @@ def test_a_measurement_holds_a_gpu_and_is_made_by_its_own_body():
     assert request.body == "workers.rank_run:measure_rank"
     assert Measurement.model_validate_json(request.spec) == one
     assert request.holds["GPU"] == 1.0
-    assert requests.with_less_memory(one.work_id) is None
+    assert requests.with_less_memory(requests[one.work_id]) is None
 
 
 # ------------------------------------------------------------------------------------- nodes
@@ -197,7 +197,7 @@ def micro_batch(request):
 def test_the_end_of_a_gpus_memory_halves_the_micro_batch_of_all_runs_of_the_shape():
     runs = [a_run(seed=0), a_run(seed=1, control=EqualStep()), a_run(sequence_length=64)]
     requests, *_ = fitted(runs, node("n", LARGE))
-    retried = requests.with_less_memory(runs[0].run_id)
+    retried = requests.with_less_memory(requests[runs[0].run_id])
     assert micro_batch(retried) == 8
     taught = [requests.taught(requests[run.run_id]) for run in runs]
     assert [micro_batch(one) for one in taught] == [8, 8, 16]
@@ -209,8 +209,8 @@ def test_the_end_of_a_gpus_memory_halves_the_micro_batch_of_all_runs_of_the_shap
 def lessons(runs, *nodes, **fields):
     """Return what the first run is told each time that it met the end of a GPU's memory."""
     requests, *_ = fitted(runs, *nodes, **fields)
-    found = []
-    while (request := requests.with_less_memory(runs[0].run_id)) is not None:
+    found, request = [], requests[runs[0].run_id]
+    while (request := requests.with_less_memory(request)) is not None:
         found.append((micro_batch(request), request.holds["GPU"]))
         assert len(found) < 20
     return requests, found
@@ -238,7 +238,7 @@ def test_one_that_had_a_gpu_of_its_own_fails_in_the_end():
 def test_what_was_learnt_is_kept_when_nodes_change():
     run = a_run()
     requests, *_ = fitted([run], node("n", LARGE))
-    requests.with_less_memory(run.run_id)
+    requests.with_less_memory(requests[run.run_id])
     requests.fit([node("n", LARGE), node("m", LARGE)])
     assert micro_batch(requests.taught(requests[run.run_id])) == 8
 
@@ -259,3 +259,30 @@ def test_a_smaller_micro_batch_divides_the_batch_and_keeps_the_run(batch, micro,
     smaller = found and RunSpec.model_validate_json(found)
     assert (smaller and smaller.micro_batch_size) == half
     assert smaller is None or smaller.run_id == run.run_id
+
+
+def test_runs_that_meet_the_end_of_memory_side_by_side_learn_one_lesson():
+    runs = [a_run(seed=seed) for seed in range(6)]
+    requests, *_ = fitted(runs, node("n", LARGE))
+    started = [requests[run.run_id] for run in runs]
+    assert [micro_batch(requests.with_less_memory(one)) for one in started] == [8] * 6
+
+
+def test_what_was_sized_for_gpus_is_as_it_was_where_those_leave_or_one_run_fits_nowhere():
+    wide = a_run(seed=1, execution=Execution(engine="deepspeed", processes=4, zero_stage=2))
+    runs = [a_run(), wide]
+    head = Node("head", 2, 0, 2.0, 0.0, 400.0 * GIB)
+    requests, request, _ = fitted(runs, node("n", LARGE), head)
+    assert requests.fit([head]) is None
+    with pytest.raises(UserError):
+        requests.fit([node("m", LARGE, gpus=1), head])
+    assert requests[runs[0].run_id] == request
+    assert requests.placement.gpus
+
+
+def test_gpus_without_cpus_are_named_and_lower_nobodys_share():
+    bare = node("bare", LARGE, cpus=0)
+    with pytest.raises(UserError, match="offer no CPUs"):
+        fitted([a_run()], bare)
+    _, request, _ = fitted([a_run()], bare, node("n", LARGE))
+    assert request.holds["CPU"] == 4

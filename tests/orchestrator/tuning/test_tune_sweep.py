@@ -49,8 +49,8 @@ class Given:
     def taught(self, request):
         return request
 
-    def with_less_memory(self, run_id):
-        del run_id
+    def with_less_memory(self, request):
+        del request
 
 
 class Sweep:
