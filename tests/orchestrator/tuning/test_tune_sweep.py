@@ -210,3 +210,9 @@ def test_the_environment_of_the_driver_is_as_before_and_no_trial_is_left(tmp_pat
 )
 def test_a_trials_name_says_which_run_it_is(config, name):
     assert trial_name(SimpleNamespace(config=config)) == name
+
+
+def test_a_sweep_whose_time_is_up_before_anything_has_started_ends(tmp_path):
+    sweep = Sweep([request(1, tmp_path)], limits=Limits(seconds=1e-9))
+    assert (len(sweep.grid), sweep.events) == (0, [])
+    assert sweep.stopped == "the time budget is used up"
