@@ -140,7 +140,8 @@ def _carry_out(
 ) -> None:
     from orchestrator.connection.store_watch import StoreWatch
     from orchestrator.sizing.estimates import RUNS_PER_GPU, measure
-    from orchestrator.tuning.admission import Admission, Event, Hearing
+    from orchestrator.tuning.admission import Admission
+    from orchestrator.tuning.hearing import Event, Hearing
     from orchestrator.tuning.interruption import Interruption
     from orchestrator.tuning.requests import Requests, Works
     from orchestrator.tuning.trainable import RunTrainable
@@ -172,6 +173,7 @@ def _carry_out(
         assert waiting is not None
         assert requests.placement is not None
         listener.starting(plan, Room(requests.placement, view.nodes, address))
+        watch = until_done.enter_context(contextlib.closing(StoreWatch(plan.store, store_id)))
         admission = Admission(
             requests,
             waiting,
@@ -179,7 +181,8 @@ def _carry_out(
             limits,
             Hearing(note, listener.notice),
             _settings_of(plan),
-            until_done.enter_context(contextlib.closing(StoreWatch(plan.store, store_id))).away,
+            watch.away,
+            watch.looked_at,
         )
         until_done.enter_context(listener.running())
         interruption = until_done.enter_context(Interruption())

@@ -39,6 +39,16 @@ class StoreWatch:
             return f"{self._store.location} does not answer"
         return self._wrong
 
+    def looked_at(self) -> str | None:
+        """Return the same, by a look now; a store that takes long for it is away."""
+        looking = threading.Thread(target=self._look_now, name="store", daemon=True)
+        looking.start()
+        looking.join(LOOK_SECONDS)
+        return f"{self._store.location} does not answer" if looking.is_alive() else self._wrong
+
+    def _look_now(self) -> None:
+        self._wrong = self._look()
+
     def close(self) -> None:
         """Look no more."""
         self._closed.set()

@@ -58,7 +58,7 @@ class Board:
     resumed: dict[str, int] = field(default_factory=dict)
 
     def apply(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
-        """Take in one event of a run or measurement; see ``tuning.admission.Event``."""
+        """Take in one event of a run or measurement; see ``tuning.hearing.Event``."""
         if report.get("resumed_from"):
             self.resumed[run_id] = report["resumed_from"]
         if kind == "started":

@@ -121,7 +121,7 @@ class Listener:
 
     def event(self, run_id: str, kind: str, report: dict[str, Any]) -> None:
         """Take in an event of a run or measurement, by its id; see
-        ``orchestrator.tuning.admission.Event``."""
+        ``orchestrator.tuning.hearing.Event``."""
 
     def notice(self, text: str) -> None:
         """Take in what a person should know: what is waited for, a node that is set aside."""

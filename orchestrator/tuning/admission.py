@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from orchestrator.connection.nodes import RayDied
@@ -22,6 +22,7 @@ from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import Demand
 from orchestrator.sizing.placement import Node
 from orchestrator.tuning.cluster_view import View
+from orchestrator.tuning.hearing import Hearing, Kind, Notices
 from orchestrator.tuning.request import Request
 from orchestrator.tuning.requests import Requests, demand_of_request
 from sweeps.errors import UserError
@@ -40,18 +41,6 @@ SILENT_SECONDS = 900.0
 # Measured on two cores: from an offer to the first report of a trial in a process of its own.
 START_SECONDS = 3.0
 
-Kind = str
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a run: started, progress, ended; lost, preempted or again, and
-    then to be started once more."""
-
-    run_id: str
-    kind: Kind
-    report: dict[str, Any]
-
 
 class Cluster(Protocol):
     """What is asked of a cluster; see ``orchestrator.tuning.cluster_view``."""
@@ -65,37 +54,6 @@ class Cluster(Protocol):
         """Have no run on a node before it has shown that it sees the store."""
 
 
-@dataclass
-class Hearing:
-    """Who is told: events of runs, and notices on the sweep. What they raise is dropped."""
-
-    on_event: Callable[[Event], None] = lambda _: None
-    on_notice: Callable[[str], None] = lambda _: None
-
-    def event(self, run_id: str, kind: Kind, report: Mapping[str, Any]) -> None:
-        try:
-            self.on_event(Event(run_id, kind, dict(report)))
-        except Exception:
-            return  # an exception here would end the sweep
-
-    def notice(self, text: str) -> None:
-        try:
-            self.on_notice(text)
-        except Exception:
-            return
-
-
-@dataclass
-class _Notices:
-    """What has been said, so that it is said once, or now and then."""
-
-    said: set[str] = field(default_factory=set)
-    aside: set[str] = field(default_factory=set)
-    waits: str | None = None
-    since: float = 0.0
-    told: float = float("-inf")
-
-
 class Admission:
     """The state of a sweep that runs.
 
@@ -103,6 +61,7 @@ class Admission:
         requests: sized for the nodes that ``cluster`` has now, whose runs are ``waiting``.
         settings: of each run, what a trial's config shows beside the request.
         store_away: says why the store cannot be used now, or None where it can.
+        store_looked_at: says the same by a look at this moment; by default as ``store_away``.
     """
 
     def __init__(
@@ -114,6 +73,7 @@ class Admission:
         hearing: Hearing,
         settings: Callable[[str], Mapping[str, Any]] = lambda _: {},
         store_away: Callable[[], str | None] = lambda: None,
+        store_looked_at: Callable[[], str | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.books = Books(
@@ -124,6 +84,7 @@ class Admission:
         self.stopped: str | None = None
         self._requests, self._cluster, self._hearing = requests, cluster, hearing
         self._settings, self._store_away, self._clock = settings, store_away, clock
+        self._store_looked_at = store_looked_at or store_away
         self._began, self._limits = clock(), limits
         self._looked = float("-inf")
         self._present: dict[str, Node] = {}
@@ -139,7 +100,7 @@ class Admission:
         self._ended: set[str] = set()
         self._stepping_back: set[str] = set()
         self._asked_at: dict[str, float] = {}
-        self._notices = _Notices()
+        self._notices = Notices()
 
     # ---------------------------------------------------------------------------------- starting
     @property
@@ -266,6 +227,8 @@ class Admission:
     def _goes_wrong(self, run_id: str, result: Mapping[str, Any], now: float) -> str:
         what, why = result.get("what"), str(result.get("error") or "")
         nodes, present = self.books.nodes_of(run_id), set(self._present)
+        if what in ("mistake", "error", "node") and self._store_looked_at() is not None:
+            what = "store"  # a file that is not there, say, is the store's that is not there
         if what == "memory":
             if self._requests.with_less_memory(self._used[run_id]) is not None:
                 self._back(run_id, Verdict("again", why), "again")
@@ -277,10 +240,10 @@ class Admission:
         elif what == "superseded":
             verdict = Verdict("again", why)
         elif what == "node":
-            # Its node does not see the store. Where the driver does not either, it is the store
-            # that is away; elsewhere the node is asked again before it gets another run.
+            # Its node does not see the store that the driver sees: it is asked again before it
+            # gets another run.
             self._held_until = now + STORE_SECONDS
-            for node in nodes if self._store_away() is None else ():
+            for node in nodes:
                 self._cluster.doubt(node, why)
             verdict = Verdict("again", why, frozenset(nodes) & present)
         elif what == "store":

@@ -50,7 +50,8 @@ def doses(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:
             (squared.max() / squared.min()).sqrt().round_sig_figs(DIGITS).alias("dose"),
             (pl.cov(depth, log2) / depth.var())
             .fill_nan(None)
-            .round_sig_figs(DIGITS)
+            # By its size in log₂: of equal blocks what is left over is of no fixed digits.
+            .round(DIGITS)
             .alias("dose_slope"),
         )
         .filter("whole")

@@ -19,8 +19,9 @@ from orchestrator.ledger.sweep_account import Limits
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import UNITS, Demand
 from orchestrator.sizing.placement import Node, Placement
-from orchestrator.tuning.admission import Admission, Event, Hearing
+from orchestrator.tuning.admission import Admission
 from orchestrator.tuning.cluster_view import SharedCluster
+from orchestrator.tuning.hearing import Event, Hearing
 from orchestrator.tuning.request import Request
 from orchestrator.tuning.trainable import RunTrainable
 from orchestrator.tuning.tune_sweep import run_all

@@ -10,8 +10,9 @@ from orchestrator.ledger.sweep_account import NO_LIMITS, Limits
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import UNITS
 from orchestrator.sizing.placement import Placement
-from orchestrator.tuning.admission import START_SECONDS, Admission, Hearing
+from orchestrator.tuning.admission import START_SECONDS, Admission
 from orchestrator.tuning.cluster_view import View
+from orchestrator.tuning.hearing import Hearing
 from orchestrator.tuning.request import Request, request_of
 from tests.simulated.cluster import Asked, SimulatedRay
 

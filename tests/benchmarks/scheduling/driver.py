@@ -22,8 +22,9 @@ from orchestrator.ledger.sweep_account import NO_LIMITS
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import Demand
 from orchestrator.sizing.placement import Node, Placement
-from orchestrator.tuning.admission import Admission, Hearing
+from orchestrator.tuning.admission import Admission
 from orchestrator.tuning.cluster_view import View
+from orchestrator.tuning.hearing import Hearing
 from orchestrator.tuning.request import request_of
 from orchestrator.tuning.trainable import MOST_REPORT_SECONDS, REPORT_SECONDS, RunTrainable
 from orchestrator.tuning.tune_sweep import run_all

@@ -11,8 +11,9 @@ from orchestrator.ledger.sweep_account import NO_LIMITS
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import UNITS
 from orchestrator.sizing.placement import Node, Placement, place
-from orchestrator.tuning.admission import Admission, Event, Hearing
+from orchestrator.tuning.admission import Admission
 from orchestrator.tuning.cluster_view import OwnCluster
+from orchestrator.tuning.hearing import Event, Hearing
 from orchestrator.tuning.request import Request
 from orchestrator.tuning.trainable import RunTrainable
 from orchestrator.tuning.tune_sweep import run_all

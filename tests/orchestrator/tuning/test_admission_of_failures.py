@@ -273,3 +273,20 @@ def test_a_mistake_fails_at_once_and_a_run_that_was_superseded_starts_again():
     assert sweep.ended == {"000": "failed", "001": "finished", "002": "finished"}
     assert kinds(sweep, "000") == ["started", "ended"]
     assert kinds(sweep, "001") == ["started", "again", "started", "ended"]
+
+
+def test_what_fails_while_the_store_is_away_goes_back_into_the_line():
+    ray = SimulatedRay({"a": 2})
+    away = {"why": "it is not mounted"}
+    fates = {what: Fate(what, 1.0, f"{what}: no such file", True) for what in ("mistake", "error")}
+    sweep = SimulatedSweep(
+        ray,
+        alike(2),
+        lambda run, *_: fates["mistake" if run.run_id == "000" else "error"] if away else None,
+    )
+    sweep.admission._store_looked_at = lambda: away.get("why")
+    ray.run(20)
+    assert not sweep.ended
+    away.clear()
+    ray.run(500)
+    assert set(sweep.ended.values()) == {"finished"}

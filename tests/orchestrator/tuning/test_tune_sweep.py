@@ -14,8 +14,9 @@ from orchestrator.ledger.sweep_account import Limits
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import Demand
 from orchestrator.sizing.placement import place
-from orchestrator.tuning.admission import Admission, Hearing
+from orchestrator.tuning.admission import Admission
 from orchestrator.tuning.cluster_view import OwnCluster
+from orchestrator.tuning.hearing import Hearing
 from orchestrator.tuning.request import Request
 from orchestrator.tuning.trainable import RunTrainable
 from orchestrator.tuning.tune_sweep import run_all, trial_name
