@@ -23,7 +23,7 @@ from orchestrator.policy.occupancy import Demand
 from orchestrator.sizing.placement import Node
 from orchestrator.tuning.cluster_view import View
 from orchestrator.tuning.hearing import Hearing, Kind, Notices
-from orchestrator.tuning.request import Request
+from orchestrator.tuning.request import Request, pause_for
 from orchestrator.tuning.requests import Requests, demand_of_request
 from sweeps.errors import UserError
 
@@ -89,6 +89,7 @@ class Admission:
         self._looked = float("-inf")
         self._present: dict[str, Node] = {}
         self._new = set(waiting)  # runs that no trial has had
+        self._pause = pause_for(len(waiting))
         self._picked: deque[Ask] = deque()
         self._tries: Counter[str] = Counter()
         self._used: dict[str, Request] = {}  # what each run was started with last
@@ -161,7 +162,8 @@ class Admission:
         off = run.barred | self.books.cluster.closed if node else self.books.bars(run)
         off = (off | set(self.failures.aside)) & set(self._present) | self._wrong
         off -= set(self.books.nodes_of(run_id))
-        return request.at(node, off, group if self._cluster.group else "")
+        request = request.at(node, off, group if self._cluster.group else "")
+        return replace(request, pause=self._pause)
 
     def _config(self, request: Request) -> dict[str, Any]:
         return request.config(self._settings(request.run_id))
@@ -170,6 +172,8 @@ class Admission:
     def silent(self) -> list[str]:
         """Return the runs whose trials have not reported for long: their processes are to be
         ended, and count as lost then."""
+        if self.stopped:
+            return []  # all are told to end
         before = self._clock() - SILENT_SECONDS
         found = [run_id for run_id, heard in self._heard.items() if heard < before]
         for run_id in found:

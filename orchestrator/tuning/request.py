@@ -14,6 +14,11 @@ from ray.tune import PlacementGroupFactory  # isort: skip
 
 # Where a config has the request, beside the run's id and the settings that the sweep varies.
 KEY = "request"
+# How often a run's progress is reported: soon at first, then less often where runs are thousands,
+# since the driver handles one report at a time. Between two, a trial does not hear that it is to
+# stop.
+REPORT_SECONDS, MOST_REPORT_SECONDS = 1.0, 10.0
+RUNS_A_REPORT_SECOND = 200
 # What a trial needs that only says that its run is given up.
 NEXT_TO_NOTHING = {"memory": 1.0}
 
@@ -25,7 +30,8 @@ class Request:
     ``holds`` are Ray's resources of one rank. A run of several ranks has a bundle for each: on one
     node, unless none is large enough (``spread``). ``target`` is the node that the policy expects
     it on, a hint; it never goes to one of ``barred``. ``fresh`` asks for processes that no run has
-    been in. ``group`` names its placement group. ``given_up`` is why the run is not started any
+    been in. ``group`` names its placement group, ``pause`` is
+    the longest between two reports, in seconds. ``given_up`` is why the run is not started any
     more; ``steps_back`` that its trial is to be handed back, to start when its turn comes.
     """
 
@@ -43,6 +49,7 @@ class Request:
     target: str | None = None
     barred: tuple[str, ...] = ()
     group: str = ""
+    pause: float = REPORT_SECONDS
     given_up: str = ""
     steps_back: bool = False
 
@@ -75,6 +82,11 @@ class Request:
     def at(self, target: str | None, barred: Iterable[str], group: str) -> Request:
         """Return the request for one try: where it is expected, where not, and its group's name."""
         return replace(self, target=target, barred=tuple(sorted(barred)), group=group)
+
+
+def pause_for(runs: int) -> float:
+    """Return the longest pause between two reports of a run, for a sweep of so many."""
+    return min(MOST_REPORT_SECONDS, max(REPORT_SECONDS, runs / RUNS_A_REPORT_SECOND))
 
 
 def request_of(config: Mapping[str, Any]) -> Request:

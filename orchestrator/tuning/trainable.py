@@ -22,16 +22,13 @@ from typing import Any
 
 from orchestrator.connection.ray_environment import ray  # noqa: F401, before ray.tune is imported
 from orchestrator.ranks.gang import Gang, RankLost, RunBroken
-from orchestrator.tuning.request import Request, request_of
+from orchestrator.tuning.request import REPORT_SECONDS, Request, request_of
 from sweeps.store.store import Store
 from workers.progress import Progress
 from workers.ranks.notice import Notice
 
 from ray import tune  # isort: skip
 
-# How often a run's progress is reported: soon at first, then less often, since the driver of
-# thousands of runs handles one report at a time.
-REPORT_SECONDS, MOST_REPORT_SECONDS = 1.0, 10.0
 # How often the ranks of a run look for another port to meet at.
 PORTS = 5
 NOTHING = {"step": 0, "status": None, "done": False}
@@ -110,7 +107,7 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _advance(self, report: dict[str, Any]) -> dict[str, Any]:
         until = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, MOST_REPORT_SECONDS)
+        self._pause = min(2 * self._pause, self._request.pause)
         assert self._progress is not None
         for progress in self._progress:
             report |= {"step": progress.step, "steps": progress.steps, "loss": progress.loss}

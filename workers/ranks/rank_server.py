@@ -24,6 +24,7 @@ import fcntl
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -55,11 +56,14 @@ class RankServer:
         # Of each living process: a descriptor that is readable once it has ended, its devices.
         self._processes: dict[int, tuple[int, frozenset[str]]] = {}
         self._callers = 0
+        self._raylet = _raylet()
 
     def answer(self) -> None:
-        """Serve callers until nobody has needed this for long."""
+        """Serve callers until nobody has needed this for long, or its node is no more."""
         used = time.monotonic()
         while time.monotonic() - used < self._idle:
+            if not self._processes and self._raylet_has_gone():
+                return
             for key, _ in self._ready.select(timeout=1.0):
                 if key.fileobj is self._listening:
                     self._welcome()
@@ -69,6 +73,9 @@ class RankServer:
                     self._forget(key.data)
             if self._processes or self._callers:
                 used = time.monotonic()
+
+    def _raylet_has_gone(self) -> bool:
+        return self._raylet is not None and bool(select.select([self._raylet], [], [], 0)[0])
 
     def _welcome(self) -> None:
         caller, _ = self._listening.accept()
@@ -124,6 +131,8 @@ class RankServer:
                 os.close(key.fileobj)
         self._ready.close()
         os.close(self._lock)
+        if self._raylet is not None:
+            os.close(self._raylet)
         serve(Connection(connection))
         end_process()
 
@@ -133,6 +142,15 @@ class RankServer:
         os.close(ended)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(process, os.WNOHANG)
+
+
+def _raylet() -> int | None:
+    """Return a descriptor that is readable once the node of this server has ended, where Ray has
+    said which that is."""
+    try:
+        return os.pidfd_open(int(os.environ["RAY_RAYLET_PID"]))
+    except (KeyError, ValueError, OSError):
+        return None
 
 
 def listen(path: str) -> tuple[socket.socket, int] | None:

@@ -25,8 +25,8 @@ from orchestrator.sizing.placement import Node, Placement
 from orchestrator.tuning.admission import Admission
 from orchestrator.tuning.cluster_view import View
 from orchestrator.tuning.hearing import Hearing
-from orchestrator.tuning.request import request_of
-from orchestrator.tuning.trainable import MOST_REPORT_SECONDS, REPORT_SECONDS, RunTrainable
+from orchestrator.tuning.request import MOST_REPORT_SECONDS, REPORT_SECONDS, request_of
+from orchestrator.tuning.trainable import RunTrainable
 from orchestrator.tuning.tune_sweep import run_all
 from tests.benchmarks.scheduling.cpu_seconds import CpuSeconds
 from tests.benchmarks.scheduling.plain_sweep import SleepingRequests

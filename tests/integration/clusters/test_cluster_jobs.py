@@ -55,7 +55,8 @@ def cluster(tmp_path_factory):
         down = call("cluster", "down", str(profile), cwd=folder, env=environment)
         assert down.returncode == 0, down.stderr
         state = str(folder / "state")
-        assert [p for p in psutil.process_iter() if state in _environment(p)] == []
+        # A server of ranks sees within a second or two that its node is no more.
+        wait_for(lambda: not [p for p in psutil.process_iter() if state in _environment(p)], 20)
 
 
 def _environment(process):

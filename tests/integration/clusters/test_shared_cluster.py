@@ -77,6 +77,7 @@ def test_a_node_that_joins_is_used_and_the_runs_of_one_that_leaves_go_on(make_cl
     assert len(sweep.of("started")) == 4
 
 
+@pytest.mark.slow
 def test_half_of_a_node_that_a_tenant_holds_leaves_the_other_half_to_work(make_cluster, tmp_path):
     make_cluster({"num_cpus": 8, "num_gpus": 4})
     tenant = ray.util.placement_group([{"GPU": 2, "CPU": 2}])

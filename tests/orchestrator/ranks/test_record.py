@@ -142,11 +142,11 @@ def test_a_notice_reaches_the_rank_once(held):
     assert holder.heard.count("preempted") == 1
 
 
-def test_what_keeps_a_rank_from_being_started_is_an_error_of_the_run(held, monkeypatch):
+def test_what_keeps_a_rank_from_being_started_is_no_error_of_the_run(held, monkeypatch):
     def refuses(holder, job):
         del holder, job
         raise OSError("no rank process could be started: see this node's Ray logs")
 
     monkeypatch.setattr(Held, "begin", refuses)
-    with pytest.raises(RunBroken, match="no rank process could be started"):
+    with pytest.raises(RankLost, match="no rank process could be started"):
         list(held()[0])

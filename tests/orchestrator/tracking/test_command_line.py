@@ -15,6 +15,7 @@ from orchestrator.cli import cli
 from orchestrator.jobs import submission
 from orchestrator.jobs.ray_jobs import JobsApiClient
 from orchestrator.jobs.submission import READY, Request, job_of, submit
+from orchestrator.tracking.feed import TrackerFailed
 from sweeps.declaration.expand import read_sweep
 from sweeps.errors import UserError
 from sweeps.store.store import Store
@@ -127,5 +128,5 @@ def test_export_says_what_the_tracker_said_and_that_it_can_go_on(tmp_path, monke
     run = run_spec(steps=4, probe_every=2, part_steps=2)
     write_run(store, run, [0.2, 0.1])
     save_sweep(store, "away", [run])
-    with pytest.raises(UserError, match="the same export goes on"):
+    with pytest.raises(TrackerFailed, match="the same export goes on"):
         call("export", "away", "--to", "mlflow", "--store", store.location)

@@ -38,7 +38,6 @@ class Scripted(RunTrainable):
 @pytest.fixture(autouse=True)
 def sigterm_as_before(monkeypatch):
     monkeypatch.setattr(trainable, "REPORT_SECONDS", 0.0)
-    monkeypatch.setattr(trainable, "MOST_REPORT_SECONDS", 0.0)
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
