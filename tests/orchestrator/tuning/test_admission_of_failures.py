@@ -294,7 +294,7 @@ def test_what_fails_while_the_store_is_away_goes_back_into_the_line():
 
 def test_a_trial_that_says_nothing_for_long_is_to_be_ended_once():
     ray = SimulatedRay({"a": 2})
-    sweep = SimulatedSweep(ray, alike(2), lambda *_: Fate("finished", 9000.0, "", True))
+    sweep = SimulatedSweep(ray, alike(2, 9000.0), lambda *_: Fate("finished", 9000.0, "", True))
     ray.run(100)
     assert sweep.admission.silent() == []
     ray.run(2000)
