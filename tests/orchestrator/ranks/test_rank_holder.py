@@ -1,5 +1,6 @@
 """What the holder of a bundle makes of it for its rank; Ray's answers are the test's."""
 
+import contextlib
 import time
 from types import SimpleNamespace
 
@@ -104,5 +105,6 @@ def test_an_end_returns_once_the_process_is_gone_and_a_stop_before_a_start_is_no
         assert one.listen(0.1) is None
     number = one._rank.number
     one.end()
-    assert not psutil.pid_exists(number) or psutil.Process(number).status() == "zombie"
+    with contextlib.suppress(psutil.NoSuchProcess):  # reaped by its server, now or in a moment
+        assert psutil.Process(number).status() == "zombie"
     one.end()
