@@ -94,7 +94,7 @@ class AutoscalingCluster:
         """Start head and autoscaler; return when the head answers. No worker is there then."""
         here = Path(__file__).parent
         # For the monitor the provider, for the workers the code under test.
-        paths = [str(here.parent), str(here), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(here.parents[1]), str(here), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
             **self.environment(),
             "PYTHONPATH": os.pathsep.join(paths),
