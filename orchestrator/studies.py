@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from orchestrator.jobs.job_identity import Submission
+    from orchestrator.jobs.submission import Request
 
 # Not finished ones: a result is run again by its id only.
 STATES = ("failed", "diverged", "cancelled", "preempted", "lost", "waiting")
@@ -141,8 +142,8 @@ def choice_of(sweep: Sweep, only: str | None, force: bool) -> Choice:
 
 def request_for(
     sweep_file: str | Path, cluster: str, store: str, limits: Limits, track: Sequence[str]
-) -> Any:
-    """Return what is submitted of a sweep file; see ``orchestrator.jobs.submission.Request``."""
+) -> Request:
+    """Return what is submitted of a sweep file."""
     from cluster.library import read_profile
     from orchestrator.jobs.submission import Request, absolute_store
     from orchestrator.tracking.kinds import arguments

@@ -51,13 +51,11 @@ def command(
         print_actions(decide(sweep.runs, standing, choice), measures, as_json)
         return 0
     if profile_name is not None:
-        from cluster.library import read_profile
         from orchestrator.tracking.kinds import arguments
 
         chosen = [*(["--only", only] if only else []), *(["--force"] if force else [])]
-        most = limits.within(read_profile(profile_name).most_gpus)
-        options = [*arguments(sweep, track), *most.as_words()]
-        return _submit(sweep, location, profile_name, [*chosen, *options], as_json)
+        chosen += arguments(sweep, track)
+        return _submit(sweep, location, profile_name, chosen, limits, as_json)
     store.require_writable()
     from orchestrator.display.sweep_console import SweepConsole
 
@@ -68,7 +66,12 @@ def command(
 
 
 def _submit(
-    sweep: Sweep, location: str, profile_name: str, chosen: list[str], as_json: bool
+    sweep: Sweep,
+    location: str,
+    profile_name: str,
+    chosen: list[str],
+    limits: Limits,
+    as_json: bool,
 ) -> int:
     """Give what is left of a sweep to a cluster, as the store has it."""
     from cluster.library import read_profile
@@ -83,13 +86,14 @@ def _submit(
             f"{sweep.name} was submitted with local files ({file}); submit its sweep file again,"
             " which goes on with what is left"
         )
+    profile = read_profile(profile_name)
     request = Request(
         sweep,
         None,
         ["resume", sweep.name],
         absolute_store(location),
         profile_name,
-        read_profile(profile_name),
-        tuple(chosen),
+        profile,
+        (*chosen, *limits.within(profile.most_gpus).as_words()),
     )
     return submit_sweep(request, False, as_json)

@@ -65,9 +65,8 @@ class Turns(_Unpickled, FIFOScheduler):  # type: ignore[misc]
     def __init__(self, admission: Admission) -> None:
         FIFOScheduler.__init__(self)
         self._admission = admission
-        self._paused: dict[str, Any] = {}
         self._trials: dict[str, Any] = {}
-        self.failed: dict[str, str] = {}
+        self.failed: set[str] = set()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         del tune_controller
@@ -78,7 +77,7 @@ class Turns(_Unpickled, FIFOScheduler):  # type: ignore[misc]
         if found is None:
             return None
         run_id, config, request = found
-        trial = self._paused.pop(run_id)
+        trial = self._trials[run_id]
         trial.set_config(config)
         trial.update_resources(request.resources())
         return trial
@@ -88,11 +87,10 @@ class Turns(_Unpickled, FIFOScheduler):  # type: ignore[misc]
         self._trials[run_id] = trial
         becomes = self._admission.reports(run_id, result)
         if becomes == "pauses":
-            self._paused[run_id] = trial
             tune_controller.pause_trial(trial, should_checkpoint=False)
             return str(TrialScheduler.NOOP)
         if becomes == "ends":
-            self.failed[run_id] = str(result.get("error") or "")
+            self.failed.add(run_id)
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE)
 
