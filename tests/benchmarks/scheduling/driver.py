@@ -21,7 +21,7 @@ from orchestrator.connection.ray_environment import ray
 from orchestrator.ledger.sweep_account import NO_LIMITS
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import Demand
-from orchestrator.sizing.placement import Node, Placement
+from orchestrator.sizing.placement import Node
 from orchestrator.tuning.admission import Admission
 from orchestrator.tuning.cluster_view import View
 from orchestrator.tuning.hearing import Hearing
@@ -29,7 +29,7 @@ from orchestrator.tuning.request import MOST_REPORT_SECONDS, REPORT_SECONDS, req
 from orchestrator.tuning.trainable import RunTrainable
 from orchestrator.tuning.tune_sweep import run_all
 from tests.benchmarks.scheduling.cpu_seconds import CpuSeconds
-from tests.benchmarks.scheduling.plain_sweep import SleepingRequests
+from tests.benchmarks.scheduling.plain_sweep import sleeping
 
 GPUS_A_NODE, RUNS_A_GPU = 8, 4
 
@@ -135,7 +135,7 @@ def main() -> None:
     with local_ray(2):
         answering = ray.remote(num_cpus=0, max_concurrency=2 * count)(Answering).remote()
         cluster = Nodes(-(-count // (GPUS_A_NODE * RUNS_A_GPU)))
-        requests = SleepingRequests(runs, Placement(True, 1))
+        requests = sleeping(runs, gpus=True)
         admission = Admission(
             requests,  # type: ignore[arg-type]
             {run.run_id: run for run in runs},
