@@ -76,6 +76,7 @@ ROOMS = {
         {"statistics"},
         {"reading"},
         {"store"},
+        {"leases"},
         {"files", "liveness"},
         {"declaration"},
         {"sources"},

@@ -58,6 +58,8 @@ def _train(run: RunSpec, store: Store, threads: int) -> int:
     device = ranks.device()
     run = for_processes(run, ranks.size)
     say = print if ranks.leads else lambda *_, **__: None
+    if ranks.leads:
+        store.identify()
     say(f"run {run.run_id}: {run.describe()} on {ranks.size} × {device.type}")
     status, step, notice = None, 0, Notice()
     with given_by_signals(notice):

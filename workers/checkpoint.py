@@ -5,42 +5,36 @@ written by rank 0, so it is resumed by any engine at any world size. The data, m
 rate of a step are functions of (run, step) and dropout is off, so there is no generator, position
 or schedule to keep: weights, moments and the step are all of a run's state.
 
-It is written aside and counts once its manifest is there, written last. The manifest has size and
-SHA-256 of each file and of the run's Parquet parts up to the step, so that resuming never trusts
-rows that a crash has torn. A run that is told to stop between two parts has the rows since the last
-one among the checkpoint's files. On an object store nothing can be moved into place: layers lie
-under a name that no other save ever takes, and the manifest says which; what it does not list is
-removed.
+It lies under a name that no other attempt takes and counts once its manifest is there, written
+last. The manifest has size and SHA-256 of each file and of the run's Parquet parts up to the step,
+so that resuming never trusts rows that a crash has torn. A run that is told to stop between two
+parts has the rows since the last one among the checkpoint's files. The two newest are kept: one
+that turns out to be harmed has another before it.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sweeps.files.objects import ObjectPath
 from sweeps.files.patience import patiently
 from sweeps.files.whole_files import (
     Place,
+    children,
     file_checksum,
     local_file,
     read_if_readable,
     read_json,
     remove_folder,
     whole_file,
-    whole_folder,
     write_json,
 )
+from sweeps.store.attempt import Attempt, OnlookersAttempt
 from sweeps.store.manifest import damage
 from sweeps.store.store import RunFolder
 from sweeps.store.writer import OnlookersWriter, RunWriter
@@ -48,57 +42,45 @@ from workers.engines.engine import LAYER_TENSORS, Engine
 from workers.ranks.process_group import ALONE, Ranks
 
 CPU = torch.device("cpu")
+# Of a run that goes on: should the newest be harmed, there is one before it.
+KEPT_CHECKPOINTS = 2
 
 
 def save_checkpoint(
     folder: RunFolder,
     step: int,
     engine: Engine,
-    guard: Callable[[], None],
+    attempt: Attempt | OnlookersAttempt,
     writer: RunWriter | OnlookersWriter | None = None,
 ) -> None:
-    """Write the state after ``step`` and drop older checkpoints; a collective.
+    """Write the state after ``step`` and drop all checkpoints but the two newest; a collective.
 
-    ``guard`` raises to prevent that anything is put in place. The parts up to ``step`` must have
-    been written before by ``writer``, whose rows since the last part go into the checkpoint.
+    The parts up to ``step`` must have been written before by ``writer``, whose rows since the last
+    part go into the checkpoint. Raises Superseded where the run is another attempt's by then.
     """
-    path = folder.checkpoint_path(step)
-    if engine.rank != 0:
-        _write_layers(engine, None)
+    if isinstance(attempt, OnlookersAttempt):
+        _write_layers(engine, None, None)
         return
-    with _aside(path, guard) as aside:
-        files = _write_layers(engine, aside)
-        parts: dict[str, dict[str, Any]] = {}
-        if writer is not None:
-            parts = writer.parts()
-            files |= {_listed(aside, name): entry for name, entry in writer.keep(aside).items()}
+    path = folder.new_checkpoint(step, attempt.label)
+    files = _write_layers(engine, path, folder.path)
+    parts: dict[str, dict[str, Any]] = {}
+    if writer is not None:
+        parts = writer.parts()
+        files |= writer.keep(path)
     manifest = {"step": step, "files": files, "parts": parts}
-    patiently(partial(write_json, path / "manifest.json", manifest, guard), path)
-    others: Iterable[Place] = (folder.path / "checkpoints").iterdir()
-    for older in list(others):
-        if older != path:
+    guard = attempt.require_not_superseded
+    write = partial(write_json, path / "manifest.json", manifest, guard, within=folder.path)
+    patiently(write, path)
+    attempt.require_ownership()
+    kept = folder.checkpoints()[-KEPT_CHECKPOINTS:]
+    for older in children(folder.path / "checkpoints"):
+        if older not in kept:
             remove_folder(older)
-    if isinstance(path, ObjectPath):
-        path.files.delete(
-            f"{path.key}/{name}" for name in path.entries() if name not in (*files, "manifest.json")
-        )
 
 
-@contextmanager
-def _aside(path: Place, guard: Callable[[], None]) -> Iterator[Place]:
-    """Yield where layers go before they count; a local folder then takes its place at ``path``."""
-    if isinstance(path, ObjectPath):
-        yield path / secrets.token_hex(8)
-        return
-    guard()
-    # What stands here has no manifest, or is of the same step and replaced.
-    shutil.rmtree(path, ignore_errors=True)
-    with whole_folder(path) as folder:
-        yield folder
-        guard()
-
-
-def _write_layers(engine: Engine, aside: Place | None) -> dict[str, dict[str, Any]]:
+def _write_layers(
+    engine: Engine, path: Place | None, within: Place | None
+) -> dict[str, dict[str, Any]]:
     """Write every layer, or only take part; return what the manifest says of the files."""
     files: dict[str, dict[str, Any]] = {}
     for i, group in enumerate(engine.groups):
@@ -106,41 +88,35 @@ def _write_layers(engine: Engine, aside: Place | None) -> dict[str, dict[str, An
         for which in LAYER_TENSORS:
             for k, tensor in engine.layer(i, which, CPU).items():
                 tensors[f"{which}/{group.names[k]}"] = tensor.contiguous()
-        if aside is not None:
-            file = aside / f"layer-{group.layer:04d}.safetensors"
-            files[_listed(aside, file.name)] = patiently(partial(_write_layer, file, tensors), file)
+        if path is not None:
+            file = path / f"layer-{group.layer:04d}.safetensors"
+            files[file.name] = patiently(partial(_write_layer, file, tensors, within), file)
     return files
 
 
-def _listed(aside: Place, name: str) -> str:
-    """Return the name of a file of ``aside`` under the checkpoint's path."""
-    return name if isinstance(aside, Path) else f"{aside.name}/{name}"
+def _write_layer(
+    file: Place, tensors: dict[str, torch.Tensor], within: Place | None
+) -> dict[str, Any]:
+    with whole_file(file, within=within) as local:
+        try:
+            save_file(tensors, local)
+        except SafetensorError as error:  # it wraps the system's error, and with it what may pass
+            raise OSError(None, str(error), str(file)) from error
+        return {"bytes": local.stat().st_size, "sha256": file_checksum(local)}
 
 
-def _write_layer(file: Place, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    if isinstance(file, ObjectPath):
-        with whole_file(file) as local:
-            return _write_layer(local, tensors)
-    try:
-        save_file(tensors, file)
-    except SafetensorError as error:  # it wraps the system's error, and with it what may pass
-        raise OSError(None, str(error), str(file)) from error
-    with file.open("rb") as written:
-        os.fsync(written.fileno())
-    return {"bytes": file.stat().st_size, "sha256": file_checksum(file)}
-
-
-def load_checkpoint(folder: RunFolder, engine: Engine, ranks: Ranks = ALONE) -> int:
-    """Set the engine to the newest complete checkpoint and return its step; 0 if there is none.
+def load_checkpoint(folder: RunFolder, engine: Engine, ranks: Ranks = ALONE) -> Place | None:
+    """Set the engine to the newest complete checkpoint and return it; None if there is none.
 
     One that fails its checksums is passed over for the one before it. A collective: the first rank
     chooses, and every other one loads exactly that. Raises CheckpointDiffers on a rank that sees
     another manifest under that step, or none, as a node with an older view of the folder does.
     """
-    step, manifest = ranks.agree(_newest(folder) if ranks.leads else (0, None))
+    name, manifest = ranks.agree(_newest(folder) if ranks.leads else ("", None))
     if manifest is None:
-        return 0
-    path = folder.checkpoint_path(step)
+        return None
+    path = folder.path / "checkpoints" / name
+    step = folder.step_of(path)
     seen = read_if_readable(path / "manifest.json")
     if seen != manifest:
         raise CheckpointDiffers(
@@ -150,19 +126,19 @@ def load_checkpoint(folder: RunFolder, engine: Engine, ranks: Ranks = ALONE) -> 
     _read_layers(path, manifest, engine)
     engine.optimizer.steps = step
     engine.publish()
-    return step
+    return path
 
 
 class CheckpointDiffers(RuntimeError):
     """Ranks of one run do not see the same checkpoint."""
 
 
-def _newest(folder: RunFolder) -> tuple[int, dict[str, Any] | None]:
-    """Return the newest checkpoint without damage: its step and its manifest."""
-    for step in reversed(folder.checkpoint_steps()):
-        if damage(folder, step) is None:
-            return step, read_json(folder.checkpoint_path(step) / "manifest.json")
-    return 0, None
+def _newest(folder: RunFolder) -> tuple[str, dict[str, Any] | None]:
+    """Return the newest checkpoint without damage: its name and its manifest."""
+    for path in reversed(folder.checkpoints()):
+        if damage(folder, path) is None:
+            return path.name, read_json(path / "manifest.json")
+    return "", None
 
 
 def _read_layers(path: Place, manifest: dict[str, Any], engine: Engine) -> None:

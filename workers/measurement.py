@@ -10,7 +10,6 @@ import torch
 
 from sweeps.errors import Impossible
 from sweeps.files.patience import patiently
-from sweeps.files.whole_files import write_json
 from sweeps.spec import Measurement, MeasurementKind
 from sweeps.store.attempt import Attempt
 from sweeps.store.records import sealed
@@ -107,5 +106,6 @@ def _close(
             "result": result,
         }
     )
-    path = folder.path / "DONE.json"
-    patiently(partial(write_json, path, closing, attempt.require_ownership), path)
+    attempt.require_ownership()
+    if not patiently(partial(folder.close, closing), folder.path):
+        raise attempt.superseded()

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
@@ -21,10 +20,10 @@ from sweeps.errors import UserError
 from sweeps.files.whole_files import (
     file_checksum,
     read_if_readable,
-    remove_folder,
     whole_folder,
     write_json,
 )
+from sweeps.leases.made_once import made_once
 from sweeps.sources.corpora import STANDIN_CORPUS, corpus_rows, standin_digest
 from sweeps.spec import (
     RECURRENT_STANDINS,
@@ -87,16 +86,18 @@ def standin_folder(source: StandinModel, cache: Path) -> Path:
     made_with = {package: version(package) for package in MADE_WITH}
     key = {"source": source.identity(), "made_with": made_with}
     folder = cache / "standins" / f"{source.standin}-{content_id(key)}"
-    if not _is_of(folder, key):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if not _is_of(folder, key):
-                remove_folder(folder)
-                with whole_folder(folder) as temporary:
-                    _make(source, temporary)
-                    made = {"key": key, "files": _files(temporary)}
-                    write_json(temporary / KEY_FILE, made)
-    return folder
+
+    def find() -> Path | None:
+        return folder if _is_of(folder, key) else None
+
+    def make() -> Path:
+        with whole_folder(folder, still_wanted=lambda: find() is None) as temporary:
+            _make(source, temporary)
+            made = {"key": key, "files": _files(temporary)}
+            write_json(temporary / KEY_FILE, made)
+        return folder
+
+    return made_once(folder, find, make)
 
 
 def _is_of(folder: Path, key: dict[str, Any]) -> bool:

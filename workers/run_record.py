@@ -33,7 +33,7 @@ def write_run_record(
         **made_on(device),
     }
     path = folder.path / "run.json"
-    patiently(partial(write_json, path, sealed(record)), path)
+    patiently(partial(write_json, path, sealed(record), within=folder.path), path)
 
 
 def made_on(device: torch.device) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sweeps.files.whole_files import Place
 from sweeps.spec import RunSpec, learning_rate
 from sweeps.store.attempt import Attempt, OnlookersAttempt
 from sweeps.store.store import RunFolder, Status, Store
@@ -49,8 +50,9 @@ def train(
         yield Progress(0, run.steps, None)
         parts = assemble(run, store, device, ranks)
         objective, engine, probe = parts.objective, parts.engine, parts.probe
-        resumed = load_checkpoint(folder, engine, ranks)
-        writer = _writer(run, folder, attempt, parts, resumed, device)
+        checkpoint = load_checkpoint(folder, engine, ranks)
+        resumed = folder.step_of(checkpoint) if checkpoint else 0
+        writer = _writer(run, folder, attempt, parts, checkpoint, device)
         status: Status = "finished"
         rate = probed = None
         step, loss, stop = resumed, None, ranks.agreed_cause(notice, device)
@@ -78,14 +80,14 @@ def train(
             ended_part, last = writer.end_step(step), step == run.steps
             stop = None if last else ranks.agreed_cause(notice, device)
             if stop or (run.execution.keep_checkpoint if last else ended_part):
-                save_checkpoint(folder, step, engine, attempt.require_ownership, writer)
+                save_checkpoint(folder, step, engine, attempt, writer)
                 attempt.log("checkpoint", step=step, loss=loss)
             if not stop:
                 yield Progress(step, run.steps, loss, None, resumed, rate, probed)
         if not stop:
             writer.finish(status, step)
-            if ranks.leads and not run.execution.keep_checkpoint:
-                folder.forget_checkpoints()
+            if ranks.leads:
+                folder.remove_unlisted(run.execution.keep_checkpoint)
         attempt.end(stop or status)
         yield Progress(step, run.steps, loss, stop or status, resumed, rate, probed)
 
@@ -95,25 +97,20 @@ def _writer(
     folder: RunFolder,
     attempt: Attempt | OnlookersAttempt,
     parts: Assembly,
-    resumed: int,
+    checkpoint: Place | None,
     device: torch.device,
 ) -> RunWriter | OnlookersWriter:
-    """Return what writes this rank's rows after step ``resumed``; the first one's go to the store.
-
-    What the store holds of later steps is an earlier attempt's, and goes.
-    """
+    """Return what writes this rank's rows after a checkpoint; the first one's go to the store."""
     if isinstance(attempt, OnlookersAttempt):
         return OnlookersWriter(run)
-    # Between the claim and here lie a download and a tokenizing: others may own the run by now.
+    # Between the lease and here lie a download and a tokenizing: others may own the run by now.
     attempt.require_ownership()
     write_run_record(folder, run, parts.facts, device)
-    attempt.require_ownership()
-    folder.forget_rows_after(resumed)
-    writer = RunWriter(run, folder, attempt.require_ownership)
-    if resumed:
-        writer.take_back(folder.checkpoint_path(resumed))
+    writer = RunWriter(run, folder, attempt)
+    if checkpoint:
+        writer.take_back(checkpoint)
     attempt.log("model ready", **parts.facts.as_record(), groups=len(parts.engine.groups))
-    attempt.resumed_from(resumed)
+    attempt.resumed_from(folder.step_of(checkpoint) if checkpoint else 0)
     return writer
 
 

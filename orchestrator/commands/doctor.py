@@ -27,10 +27,7 @@ def command(location: str, fix: bool, as_json: bool) -> int:
     if not store.root.is_dir():
         raise UserError(f"--store {location}: nothing is there")
     findings = [*audit(store), *changed_sources(store)]
-    mended = [finding for finding in findings if fix and finding.mend is not None]
-    for finding in mended:
-        assert finding.mend is not None
-        finding.mend()
+    mended = [one for one in findings if fix and one.mend is not None and one.mend()]
     strays = store.strays()
     if as_json:
         rows = [{"run_id": f.run_id, "what": f.what, "remedy": f.remedy} for f in findings]

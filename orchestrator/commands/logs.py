@@ -72,7 +72,7 @@ def _run_log(run_id: str, location: str, attempt: int | None, follow: bool, as_j
 
 def _goes_on(vigil: Vigil, number: int) -> bool:
     alive, seen = vigil.look() != "gone", vigil.sighting
-    return alive and seen is not None and seen.attempt["attempt"] == number
+    return alive and seen is not None and seen.number == number
 
 
 def _show(path: Place, shown: int, as_json: bool) -> int:

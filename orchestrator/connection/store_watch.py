@@ -8,9 +8,9 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from pathlib import Path
 
 from sweeps.errors import UserError
+from sweeps.files.whole_files import is_local
 from sweeps.store.store import Store
 
 LOOK_SECONDS = 5.0
@@ -64,7 +64,7 @@ class StoreWatch:
             wrong = self._store.complaint(self._store_id)
             if wrong is not None:
                 return wrong
-            if isinstance(self._store.root, Path):
+            if is_local(self._store.root):
                 with tempfile.TemporaryFile(dir=self._store.root) as probe:
                     probe.write(b"\0" * BYTES)
                     probe.flush()

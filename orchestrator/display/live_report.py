@@ -13,6 +13,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from sweeps.files.objects import ObjectPath
+from sweeps.files.whole_files import is_local
 from sweeps.store.store import Store
 
 HOST = "127.0.0.1"
@@ -22,7 +23,7 @@ def store_state(store: Store, sweep: str) -> str:
     """Return a short text that changes whenever a run of the sweep has new rows or has ended, or
     something was measured."""
     runs, digest = store.load_sweep(sweep).runs, hashlib.sha256()
-    if isinstance(store.root, ObjectPath):
+    if not is_local(store.root):
         return _objects_state(store.root, {run.run_id for run in runs})
     for measured in store.measurements():
         digest.update(f"{measured.run_id} {(measured.path / 'DONE.json').exists()}".encode())

@@ -7,7 +7,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +16,7 @@ from orchestrator.display.actions_text import measure_lines, summary_lines
 from orchestrator.display.progress import Board, Display
 from orchestrator.ledger.sweep_account import Listener, Plan, Room, SweepResult
 from sweeps.declaration.settings import run_labels, text_of
+from sweeps.files.whole_files import is_local
 from sweeps.store.store import Store
 
 # Steps of interrupted runs are named up to so many.
@@ -157,7 +157,7 @@ def change_lines(plan: Plan) -> Iterator[str]:
 
 def location_of(store: Store) -> str:
     """Return the store's place as a person would write it here."""
-    if not isinstance(store.root, Path):
+    if not is_local(store.root):
         return store.location
     relative = os.path.relpath(store.root)
     return str(store.root) if relative.startswith("..") else f"./{relative}"

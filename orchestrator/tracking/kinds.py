@@ -17,6 +17,7 @@ from sweeps.declaration.track import (
     WandbOptions,
 )
 from sweeps.errors import UserError, closest
+from sweeps.files.whole_files import is_local
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _folder(kind: str, folder: str, store: Store) -> Path:
     given = Path(folder).expanduser()
     if given.is_absolute():
         return given
-    if not isinstance(store.root, Path):
+    if not is_local(store.root):
         raise UserError(
             f"--track {kind}: the store {store.location} is no folder; say where its files go:"
             f" `track: {{{kind}: {{folder: /A/FOLDER}}}}` in the sweep file"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 
 from orchestrator.tracking.tracker import RunCard
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.settings import HEADS, SEED, run_labels, settings_of
-from sweeps.files.whole_files import create_json, read_json, write_json
+from sweeps.files.records import create
+from sweeps.files.whole_files import read_json
 from sweeps.store.store import Store
 
 
@@ -40,9 +40,5 @@ def sweep_identity(store: Store, name: str) -> str:
     """
     path = store.sweep_folder(name) / "tracking.json"
     if not path.is_file():
-        drawn = {"identity": secrets.token_hex(4)}
-        if isinstance(path, Path):
-            create_json(path, drawn)
-        else:
-            write_json(path, drawn)
+        create(path, {"identity": secrets.token_hex(4)})
     return str(read_json(path)["identity"])

@@ -1,18 +1,14 @@
 """The files of a store on an object store: one fsspec URL, and nothing assumed but whole PUTs.
 
-What the protocol relies on: a PUT of one object is seen whole or not at all, and a GET or LIST
-after it sees it. There is no rename, no exclusive creation, no folder, and no time that two
-machines agree on.
-
-Credentials come from where the client looks for them (environment, its own configuration), never
-from the URL.
+What the protocol relies on: a PUT of one object is seen whole or not at all, a GET or LIST after it
+sees it, and a PUT may be made conditional, on there being no such object or on its tag: the server
+decides. There is no rename, no folder, and no time that two machines agree on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import inspect
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -21,26 +17,21 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from sweeps.errors import UserError
+from sweeps.files.object_client import Entry as Entry
+from sweeps.files.object_client import condition, entry_of, file_system, tag_of
 from sweeps.files.patience import StoreRefused, patiently
-from sweeps.files.refusals import advice, is_missing_bucket, may_pass, said
+from sweeps.files.refusals import advice, is_missing_bucket, is_unmet, may_pass, said
 
 Result = TypeVar("Result")
 
-# What says that an object was written anew, by file system: whichever of them is there.
-_VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "created", "mtime")
 # Objects that make others count. They go first, so that a half-deleted thing never counts.
 _CLOSING = ("DONE.json", "manifest.json")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What a listing says of an object: ``version`` changes when it is written anew."""
-
-    size: int
-    version: str
+class _Unmet(Exception):
+    """The condition on a write did not hold, so nothing was written."""
 
 
 class ObjectFiles:
@@ -56,7 +47,7 @@ class ObjectFiles:
     def __init__(self, url: str, *, waits: bool = False) -> None:
         self.url = url.rstrip("/")
         self._waits = waits
-        self._system, root = _file_system(self.url)
+        self._system, root = file_system(self.url)
         self._root = root.rstrip("/")
         self._checksums: dict[tuple[str, str], str] = {}
 
@@ -66,7 +57,7 @@ class ObjectFiles:
             lambda: self._system.find(self._place(prefix), detail=True), missing_bucket=True
         )
         return {
-            self._key(name): _entry(info)
+            self._key(name): entry_of(info)
             for name, info in sorted(found.items())
             if info.get("type", "file") == "file"
         }
@@ -119,6 +110,44 @@ class ObjectFiles:
     def put(self, key: str, data: bytes) -> None:
         self._ask(lambda: self._system.pipe_file(self._place(key), data), missing_bucket=True)
 
+    def create(self, key: str, data: bytes) -> str | None:
+        """Put an object if there is none; return its tag, or None where another one is there.
+
+        An answer may be lost and the request made again: the object that is there then is ours if
+        it holds what we wrote, which must name its writer.
+        """
+        return self._conditional(key, data, condition(self._system, unless_there=True))
+
+    def replace_if(self, key: str, data: bytes, tag: str) -> str | None:
+        """Replace an object if it has the tag still; return the new one, or None where it has not.
+
+        Of an answer that was lost as ``create`` says.
+        """
+        return self._conditional(key, data, condition(self._system, unless_there=False, tag=tag))
+
+    def _conditional(self, key: str, data: bytes, terms: dict[str, str]) -> str | None:
+        place = self._place(key)
+        try:
+            answer = self._ask(
+                lambda: self._system.pipe_file(place, data, **terms),
+                missing_bucket=True,
+                patient=False,
+            )
+        except (_Unmet, FileNotFoundError):
+            tag = self.tag(key)
+            try:
+                return tag if tag is not None and self.get(key) == data else None
+            except FileNotFoundError:
+                return None
+        return tag_of(answer) or self.tag(key)
+
+    def tag(self, key: str) -> str | None:
+        """Return the tag of an object as it is now, None where there is none."""
+        try:
+            return entry_of(self._ask(lambda: self._system.info(self._place(key)))).tag
+        except FileNotFoundError:
+            return None
+
     def upload(self, path: Path, key: str) -> None:
         """Put a local file in place.
 
@@ -167,6 +196,8 @@ class ObjectFiles:
                     raise StoreRefused(f"--store {self.url}: {advice(error)}") from error
                 raise
             except Exception as error:  # each client has errors of its own, few of them OSErrors
+                if is_unmet(error):
+                    raise _Unmet from error
                 if not may_pass(error):
                     raise StoreRefused(f"--store {self.url}: {advice(error)}") from error
                 raise OSError(errno.EIO, said(error)) from error
@@ -175,7 +206,7 @@ class ObjectFiles:
             return patiently(once, self.url) if patient else once()
         try:
             result = once()
-        except FileNotFoundError:
+        except (FileNotFoundError, _Unmet):
             self._waits = True
             raise
         except StoreRefused:
@@ -184,49 +215,6 @@ class ObjectFiles:
             raise UserError(f"--store {self.url}: {advice(error.__cause__ or error)}") from error
         self._waits = True
         return result
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL and the path of the URL in it."""
-    parts = urlsplit(url)
-    scheme = f"{parts.scheme}://"
-    if "@" in parts.netloc or parts.password:
-        raise UserError(
-            f"--store {scheme}…@…: the URL holds credentials; leave them to the environment or the"
-            " configuration of the client (for s3: AWS_ACCESS_KEY_ID, AWS_PROFILE, …)"
-        )
-    if parts.query or parts.fragment or "::" in url:
-        raise UserError(f"--store {scheme}…: give scheme, bucket and prefix, nothing else")
-    if parts.scheme in ("file", "local"):
-        raise UserError(f"--store {url}: a local folder is given as its path")
-    if not parts.netloc:
-        raise UserError(f"--store {url}: names no bucket; write {scheme}bucket/prefix")
-    import fsspec
-
-    try:
-        kind = fsspec.get_filesystem_class(parts.scheme)
-    except ImportError as error:
-        extra = (
-            " pip install -e '.[s3]' where depthsweep was cloned"
-            if parts.scheme in ("s3", "s3a")
-            else f" {error}"
-        )
-        raise UserError(f"--store {url}: its client is not installed:{extra}") from None
-    except ValueError:
-        raise UserError(
-            f"--store {url}: no client knows {scheme}; give a folder or an s3:// URL"
-        ) from None
-    if "host" in inspect.signature(kind.__init__).parameters:  # ftp, sftp, smb
-        raise UserError(
-            f"--store {url}: {scheme} is no object store; give a folder or an s3:// URL"
-        )
-    # What another machine has written is seen only without a listing kept from before.
-    return kind(use_listings_cache=False, skip_instance_cache=True), kind._strip_protocol(url)
-
-
-def _entry(info: dict[str, Any]) -> Entry:
-    version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
-    return Entry(info["size"], f"{version} {info['size']}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,11 @@ def may_pass(error: BaseException) -> bool:
     return not _lacks_access(error)
 
 
+def is_unmet(error: BaseException) -> bool:
+    """Return whether the server has not written because a condition on the write did not hold."""
+    return _answer(error)[0] == 412 or any(isinstance(e, FileExistsError) for e in _causes(error))
+
+
 def is_missing_bucket(error: BaseException) -> bool:
     return _answer(error)[1] == "NoSuchBucket"
 

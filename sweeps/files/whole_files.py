@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from typing_extensions import TypeIs
+
 from sweeps.files.objects import Entry, ObjectPath, scratch_folder
 
 Place = Path | ObjectPath
@@ -31,10 +33,13 @@ def no_guard() -> None:
 
 
 @contextmanager
-def whole_file(path: Place, guard: Callable[[], None] = no_guard) -> Iterator[Path]:
+def whole_file(
+    path: Place, guard: Callable[[], None] = no_guard, *, within: Place | None = None
+) -> Iterator[Path]:
     """Yield a temporary local path; on success it is synced and takes its place, as one object.
 
-    ``guard`` is called before that and raises to prevent it; see ``RunFolder.fence``.
+    ``guard`` is called before that and raises to prevent it. Folders are made down from ``within``,
+    which must be there where it is given: FileNotFoundError.
     """
     if isinstance(path, ObjectPath):
         with scratch_folder() as folder:
@@ -42,7 +47,7 @@ def whole_file(path: Place, guard: Callable[[], None] = no_guard) -> Iterator[Pa
             guard()
             path.files.upload(folder / path.name, path.key)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, within)
     temporary = _aside(path)
     mode = _create(temporary)
     try:
@@ -52,8 +57,45 @@ def whole_file(path: Place, guard: Callable[[], None] = no_guard) -> Iterator[Pa
             os.fsync(file.fileno())
         guard()
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path, within: Place | None = None) -> None:
+    """Make a folder and those above it; no higher than ``within``, which must be there already.
+
+    A folder of a run that was removed, or of a store whose mount went away, is not made anew.
+    """
+    if isinstance(within, Path):
+        if not within.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "is not there any more", str(within))
+        missing = [path, *path.parents][: len(path.relative_to(within).parts)]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+        return
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """See to it that the names in a folder outlast a loss of power, where its file system can."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def create_aside(path: Path, data: bytes) -> None:
+    """Write a new file to the disk, under a name that no reader looks at."""
+    _create(path)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _aside(path: Path) -> Path:
@@ -90,6 +132,29 @@ def local_file(path: Place) -> Iterator[Path]:
         yield folder / path.name
 
 
+def is_local(place: Place) -> TypeIs[Path]:
+    """Return whether a place is a path of this machine, which libraries read as it is."""
+    return isinstance(place, Path)
+
+
+def children(path: Place) -> list[Place]:
+    """Return what stands one level below a folder, in order of name; nothing where it is not."""
+    if isinstance(path, ObjectPath):
+        return [path / name for name in sorted(path.names())]
+    try:
+        return [path / name for name in sorted(os.listdir(path))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def names_with(path: Place, file: str) -> list[str]:
+    """Return the names of the folders below a folder in which there is a file of a name."""
+    if isinstance(path, ObjectPath):
+        return [found.parent.name for found in path.glob(f"*/{file}")]
+    # A glob takes ten times as long, and recovery asks this of every unfinished run.
+    return [folder.name for folder in children(path) if os.path.exists(f"{folder}/{file}")]
+
+
 def remove_folder(path: Place) -> None:
     """Remove all below a path; nothing where there is nothing."""
     if isinstance(path, ObjectPath):
@@ -99,51 +164,41 @@ def remove_folder(path: Place) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; it takes its place, unless one is there by then."""
+def whole_folder(path: Path, still_wanted: Callable[[], bool] | None = None) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; it takes its place, unless one is there by then.
+
+    With ``still_wanted`` it takes the place also of a folder that is there, if that says so.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _aside(path).with_suffix("")  # a fence takes files by their .tmp
+    temporary = _aside(path)
     temporary.mkdir()
     mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666
+    old = _aside(path)
     try:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
                 _open_to(file, mode)
+        if still_wanted is not None and path.exists() and still_wanted():
+            path.replace(old)
         if not path.exists():
             temporary.replace(path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_text(path: Place, text: str, guard: Callable[[], None] = no_guard) -> None:
-    with whole_file(path, guard) as temporary:
+def write_text(
+    path: Place, text: str, guard: Callable[[], None] = no_guard, *, within: Place | None = None
+) -> None:
+    with whole_file(path, guard, within=within) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Place, data: Any, guard: Callable[[], None] = no_guard) -> None:
-    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n", guard)
-
-
-def create_json(path: Path, data: Any) -> bool:
-    """Write a file whole if no other is there; return whether it is ours.
-
-    Of several that try at once exactly one succeeds: a hard link to an existing name fails.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _aside(path)
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            json.dump(data, file, indent=1, sort_keys=True)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
+def write_json(
+    path: Place, data: Any, guard: Callable[[], None] = no_guard, *, within: Place | None = None
+) -> None:
+    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n", guard, within=within)
 
 
 def unless_stale(read: Callable[[], Result]) -> Result:

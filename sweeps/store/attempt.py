@@ -1,39 +1,30 @@
-"""An attempt at a run: the claim to be its one writer, and the record of how it went.
+"""An attempt at a run: the lease to be its one writer, and the record of how it went.
 
-The file ``attempts/<n>.json`` is both. It is created exclusively, so a number has one owner, whom
-its token names, and the highest number owns the run: before anything of the run is put in place,
-the writer asks whether it has been superseded. The record changes with each heartbeat. A successor
-waits while it does, takes over when it does not, and so fences a writer that only seemed dead:
-workers of a killed driver live on for seconds. On an object store whole PUTs do the same; ``claim``
-has both, and ``sweeps.liveness`` says after how much silence an attempt counts as gone.
+The record ``attempts/<n>.json`` is both; see ``sweeps.leases.lease``. What an attempt writes is
+named after it, so whatever one that was frozen or cut off still puts into the store replaces
+nothing of another's. Two things need its being the owner at that moment, and ask the server for it:
+to remove, and to close the run.
 """
 
 from __future__ import annotations
 
 import contextlib
-import platform
 import secrets
 import threading
 import time
 import traceback
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from sweeps.files.whole_files import write_json
-from sweeps.liveness.process import identity
+from sweeps.files.patience import patiently
+from sweeps.leases.lease import Lease, close, newest, now, owner
 from sweeps.liveness.watch import BEATS, stale_seconds
-from sweeps.store.claim import Claim
 from sweeps.store.run_log import RunLog
 from sweeps.store.store import RunFolder
 
 
 class Superseded(RuntimeError):
     """Another attempt owns the run now; this one must not write any more."""
-
-
-class _Changed(Exception):
-    """A record is not any more what it was when it was judged."""
 
 
 class Attempt:
@@ -50,12 +41,10 @@ class Attempt:
         self._ended = False
         self._stop = threading.Event()
         self._record: dict[str, Any] = {
-            "started": _now(),
+            "started": now(),
             "ended": None,
             "seconds": None,
-            "token": secrets.token_hex(8),
-            "node": platform.node(),
-            **identity(),
+            **owner(),
             "resumed_from": None,
             "cause": None,
             "error": None,
@@ -63,9 +52,11 @@ class Attempt:
 
     def __enter__(self) -> Self:
         """Wait out a live predecessor, claim the next number, start the heartbeat."""
-        self._claim = Claim(self._folder, self._record)
-        self.number = self._claim.take()
-        self._folder.fence()
+        store = self._folder.path.parent.parent
+        self._lease = Lease(self._folder.path / "attempts", self._record, within=store)
+        number = self._lease.take()
+        assert number is not None  # an attempt is needed until it has its turn
+        self.number = number
         self._log = RunLog(self._folder.log_path(self.number))
         self.log = self._log.event
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
@@ -75,27 +66,37 @@ class Attempt:
         return self
 
     @property
-    def _path(self) -> Any:
-        return self._folder.attempt_path(self.number)
+    def label(self) -> str:
+        """What the names of this attempt's files end in, and no other attempt's ever."""
+        return f"a{self.number}-{self._record['token'][:8]}"
 
     def resumed_from(self, step: int) -> None:
         """Record the step of the checkpoint this attempt continues from; 0 is the beginning."""
         self._record["resumed_from"] = step
-        self._write()
+        patiently(self._lease.write, self._folder.path)
         self.log("training begins", after_step=step)
 
     def require_ownership(self) -> None:
-        """Raise Superseded when a later attempt has claimed the run, or the run was forgotten."""
-        if not self._claim.holds():
-            raise Superseded(f"run {self._folder.run_id}: attempt {self.number} was superseded")
+        """Raise Superseded unless the run is this attempt's at this moment, as the store has it."""
+        if not patiently(self._lease.renew, self._folder.path):
+            raise self.superseded()
+
+    def require_not_superseded(self) -> None:
+        """Raise Superseded where that is known already; asks nothing of the store."""
+        if self._lease.lost:
+            raise self.superseded()
+
+    def superseded(self) -> Superseded:
+        """Return the error of going on with a run that is another attempt's, or was forgotten."""
+        return Superseded(f"run {self._folder.run_id}: attempt {self.number} was superseded")
 
     def end(self, cause: str, error: str | None = None) -> None:
         """Record how the attempt ended; the heartbeat stops."""
         self._stop.set()
         seconds = round(time.monotonic() - self._began, 3)
-        self._record |= {"ended": _now(), "seconds": seconds, "cause": cause, "error": error}
+        self._record |= {"ended": now(), "seconds": seconds, "cause": cause, "error": error}
         self._ended = True
-        self._write()
+        patiently(self._lease.end, self._folder.path)
         self.log("attempt ended", cause=cause, seconds=seconds)
         self._log.flush()
         self._listening.__exit__(None, None, None)
@@ -111,20 +112,17 @@ class Attempt:
             return
         if kind is None or issubclass(kind, (GeneratorExit, KeyboardInterrupt)):
             self.end("cancelled")
-        elif issubclass(kind, Superseded) or not self._claim.holds():
+        elif issubclass(kind, Superseded) or self._lease.lost:
             self.end("superseded")
         else:
             self.end("failed", "".join(traceback.format_exception(kind, error, trace)))
-
-    def _write(self) -> None:
-        self._claim.write()
 
     def _beat(self) -> None:
         while not self._stop.wait(self._beat_seconds):
             # A store that is away may come back, and the run waits for it: the heart goes on. That
             # it refuses is said where the run writes.
             with contextlib.suppress(OSError):
-                if not self._claim.beat():
+                if not self._lease.renew():
                     return
                 self._log.flush()
 
@@ -144,9 +142,6 @@ class OnlookersAttempt:
     def log(self, message: str, level: str = "info", **fields: Any) -> None:
         """Say nothing."""
 
-    def require_ownership(self) -> None:
-        """Leave the claim to the first rank."""
-
     def end(self, cause: str, error: str | None = None) -> None:
         """Record nothing."""
 
@@ -159,24 +154,12 @@ def end_for(
     ``attempt`` is its record as it was judged. Returns whether it was closed: one that has ended by
     itself is left alone, and so is another one that has its number by now.
     """
-    number = attempt["attempt"]
-
-    def require_the_same() -> None:
-        now, there = folder.attempt(number), number in folder.attempt_numbers()
-        if not there or any(now[name] != attempt[name] for name in ("token", "started", "cause")):
-            raise _Changed
-
-    if attempt["cause"] is not None:
+    attempts = folder.path / "attempts"
+    seen = newest(attempts)
+    if attempt["cause"] is not None or seen is None or seen.number != attempt["attempt"]:
         return False
-    try:
-        require_the_same()
-        record = {k: value for k, value in folder.attempt(number).items() if k != "attempt"}
-        record |= {"ended": _now(), "cause": cause, "error": error}
-        write_json(folder.attempt_path(number), record, require_the_same)
-    except _Changed:
+    there = folder.attempt(seen.number)
+    if any(there[name] != attempt[name] for name in ("token", "started", "cause")):
         return False
-    return True
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    end = {"ended": now(), "cause": cause, "error": error}
+    return close(attempts, seen, end, secrets.token_hex(8))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from pydantic import ValidationError
 
 from sweeps.errors import UserError
 from sweeps.files.mirror import Mirror
-from sweeps.files.objects import ObjectPath, scratch_folder
-from sweeps.files.whole_files import file_checksum
+from sweeps.files.objects import scratch_folder
+from sweeps.files.whole_files import Place, file_checksum, is_local, remove_folder
+from sweeps.leases.lease import Vigil
 from sweeps.sources.content import difference, sources_of
 from sweeps.spec import RunSpec, is_measurement
 from sweeps.store.attempt import end_for
@@ -29,12 +29,16 @@ from sweeps.store.store import RunFolder, Store, name_in
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong: where, what, and what mends it; ``mend`` is None where only a person can."""
+    """One thing wrong: where, what, and what mends it; ``mend`` is None where only a person can.
+
+    ``mend`` looks again first: a store is large, and what is wrong may have been mended meanwhile,
+    or its run taken up again. It returns whether it has mended anything.
+    """
 
     run_id: str
     what: str
     remedy: str
-    mend: Callable[[], object] | None
+    mend: Callable[[], bool] | None
 
 
 def audit(store: Store) -> Iterator[Finding]:
@@ -50,14 +54,37 @@ def audit(store: Store) -> Iterator[Finding]:
         open_ones = {i: one for i, one in newest.items() if one and one["cause"] is None}
         alive = alive_runs([store.work(work_id) for work_id in open_ones])
         for work_id in newest:
-            if work_id in alive:
-                continue
-            check = _measurement if is_measurement(work_id) else _run
-            yield from check(fetched.work(work_id), store.work(work_id))
-            if work_id in open_ones:
+            if work_id not in alive:
+                yield from _checked(fetched.work(work_id), store.work(work_id))
+            if work_id in open_ones and work_id not in alive:
                 yield _lost_attempt(store.work(work_id), open_ones[work_id])
-    if isinstance(store.root, Path):
-        for path in store.cache.rglob(".*"):
+    if is_local(store.root):
+        yield from _cache(store.cache)
+
+
+def _checked(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
+    """Yield what is wrong with a run or measurement, mended only if it is so still then."""
+    check = _measurement if is_measurement(real.run_id) else _run
+
+    def looking_again(finding: Finding, mend: Callable[[], bool]) -> bool:
+        if alive_runs([real]):
+            return False
+        with _fetched_one(real) as now:
+            return any(one.what == finding.what for one in check(now, real)) and mend()
+
+    for finding in check(folder, real):
+        if finding.mend is not None:
+            finding = replace(finding, mend=partial(looking_again, finding, finding.mend))
+        yield finding
+
+
+def _cache(cache: Path) -> Iterator[Finding]:
+    """Yield what crashes have left in a cache; where somebody makes something, nothing is left."""
+    for making in cache.rglob(".*.making"):
+        if Vigil(making).look() == "gone":
+            yield _leftover("cache", making)
+    for path in cache.rglob(".*.tmp"):
+        if ".making/" not in str(path) and not any(path.parent.glob(".*.making")):
             yield _leftover("cache", path)
 
 
@@ -69,9 +96,7 @@ def unsound_result(folder: RunFolder) -> str | None:
     done = folder.done()
     if done is None:
         return "DONE.json is missing or cannot be read"
-    if isinstance(folder.path, Path):
-        return next(_closed(folder, done), None)
-    return harmed_part(folder)
+    return next(_closed(folder, done), None) if is_local(folder.path) else harmed_part(folder)
 
 
 def harmed_part(folder: RunFolder) -> str | None:
@@ -89,7 +114,7 @@ def _harmed_parts(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
         path = there.get(name)
         if path is None:
             yield f"{name} is missing"
-        elif isinstance(path, Path) and file_checksum(path) != entry["sha256"]:
+        elif is_local(path) and file_checksum(path) != entry["sha256"]:
             yield f"{name} does not match its checksum"
 
 
@@ -118,7 +143,7 @@ def changed_sources(store: Store) -> Iterator[Finding]:
 
 @contextmanager
 def _fetched(store: Store) -> Iterator[Store]:
-    if isinstance(store.root, Path):
+    if is_local(store.root):
         yield store
         return
     with scratch_folder() as folder:
@@ -127,13 +152,28 @@ def _fetched(store: Store) -> Iterator[Store]:
         yield Store(mirror.folder, mirror)
 
 
+@contextmanager
+def _fetched_one(real: RunFolder) -> Iterator[RunFolder]:
+    """Yield a run's records and parts as they are now."""
+    if is_local(real.path):
+        yield real
+        return
+    with scratch_folder() as folder:
+        copy = folder / real.run_id
+        copy.mkdir()
+        for name in real.path.entries():
+            if name.endswith((".json", ".parquet")):
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):
+                    real.path.files.download((real.path / name).key, copy / name)
+        yield RunFolder(copy)
+
+
 def _run(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
     """Yield what is wrong with a run as read in ``folder``; mending is done to ``real``."""
-    if isinstance(real.path, Path):
-        for left in real.path.rglob(".*.tmp"):
-            yield _leftover(folder.run_id, left)
     done = folder.done()
     if done is None:
+        yield from _left_aside(real)
         if (folder.path / "DONE.json").exists():
             yield _again(real, "DONE.json cannot be read")
             return
@@ -142,43 +182,39 @@ def _run(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
                 folder.run_id,
                 "run.json cannot be read",
                 "removed: the next attempt writes it",
-                (real.path / "run.json").unlink,
+                partial(_removed, real.path / "run.json"),
             )
-        yield from _checkpoints(real)
+        yield from _checkpoints(folder, real)
         return
     wrong = next(_closed(folder, done), None)
     if wrong is not None:
         yield _again(real, wrong)
         return
-    for table in TABLES:
-        for path in folder.parts(table):
-            name = name_in(folder, path)
-            if name not in done["parts"]:
-                yield Finding(
-                    folder.run_id,
-                    f"{name} is accounted for by no record",
-                    "removed: no reader counts it",
-                    (real.path / name).unlink,
-                )
-    if isinstance(real.path, ObjectPath) and real.checkpoint_steps():
-        yield Finding(
-            folder.run_id,
-            "a checkpoint is left though the run has ended",
-            "removed",
-            real.forget_checkpoints,
-        )
+    keep = bool((folder.record() or {})["spec"]["execution"].get("keep_checkpoint"))
+
+    def remove() -> bool:
+        real.remove_unlisted(keep)
+        return True
+
+    for left in real.unlisted(keep):
+        what = f"{name_in(real, left)} is accounted for by no record"
+        yield Finding(folder.run_id, what, "removed: no reader counts it", remove)
+
+
+def _left_aside(real: RunFolder) -> Iterator[Finding]:
+    if is_local(real.path):
+        for left in real.path.rglob(".*.tmp"):
+            yield _leftover(real.run_id, left)
 
 
 def _measurement(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
     """Yield what is wrong with a measurement: a result that cannot be read, what a crash left."""
-    if isinstance(real.path, Path):
-        for left in real.path.rglob(".*.tmp"):
-            yield _leftover(folder.run_id, left)
+    yield from _left_aside(real)
     done = folder.done()
     result = None if done is None else done.get("result")
     if (folder.path / "DONE.json").exists() and not isinstance(result, dict):
         what, remedy = "DONE.json cannot be read", "its result is dropped; resume measures it"
-        yield Finding(folder.run_id, what, remedy, real.forget_results)
+        yield Finding(folder.run_id, what, remedy, partial(_dropped, real))
 
 
 def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
@@ -238,36 +274,41 @@ def _steps(
         yield f"{table} has step {min(beyond)}, which the run does not"
 
 
-def _checkpoints(folder: RunFolder) -> Iterator[Finding]:
-    for step in folder.checkpoint_steps():
-        wrong = damage(folder, step)
+def _checkpoints(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
+    for path in real.checkpoints():
+        wrong = damage(real, path)
         if wrong is not None:
-            manifest = folder.checkpoint_path(step) / "manifest.json"
+            step = folder.step_of(path)
             yield Finding(
                 folder.run_id,
                 wrong,
                 f"the checkpoint of step {step} no longer counts; an older one or the start does",
-                manifest.unlink,
+                partial(_removed, path / "manifest.json"),
             )
 
 
 def _again(folder: RunFolder, what: str) -> Finding:
-    def drop() -> None:
-        folder.forget_results()
-        if folder.record() is None:
-            (folder.path / "run.json").unlink(missing_ok=True)
+    remedy = "its result is dropped; resume runs it again"
+    return Finding(folder.run_id, what, remedy, partial(_dropped, folder))
 
-    return Finding(folder.run_id, what, "its result is dropped; resume runs it again", drop)
+
+def _dropped(folder: RunFolder) -> bool:
+    folder.forget_results()
+    if folder.record() is None:
+        (folder.path / "run.json").unlink(missing_ok=True)
+    return True
 
 
 def _leftover(run_id: str, path: Path) -> Finding:
-    def remove() -> None:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    return Finding(run_id, f"{path.name} was left by a crash", "removed", partial(_removed, path))
 
-    return Finding(run_id, f"{path.name} was left by a crash", "removed", remove)
+
+def _removed(path: Place) -> bool:
+    if path.is_dir():
+        remove_folder(path)
+    else:
+        path.unlink(missing_ok=True)
+    return True
 
 
 def _lost_attempt(folder: RunFolder, attempt: dict[str, Any]) -> Finding:
@@ -277,5 +318,5 @@ def _lost_attempt(folder: RunFolder, attempt: dict[str, Any]) -> Finding:
 
 
 def _local(folder: RunFolder) -> Path:
-    assert isinstance(folder.path, Path)
+    assert is_local(folder.path)
     return folder.path

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sweeps.files.whole_files import account_of, read_json
+from sweeps.files.whole_files import Place, account_of, read_json
 from sweeps.store.store import RunFolder
 
 
-def damage(folder: RunFolder, step: int) -> str | None:
-    """Return what is wrong with a checkpoint or the rows it goes with, or None."""
-    path = folder.checkpoint_path(step)
+def damage(folder: RunFolder, path: Place) -> str | None:
+    """Return what is wrong with a checkpoint of a run or the rows it goes with, or None."""
     try:
         manifest = read_json(path / "manifest.json")
         listed = [(path / name, entry) for name, entry in manifest["files"].items()]

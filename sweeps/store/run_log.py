@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from sweeps.files.objects import ObjectPath
-from sweeps.files.whole_files import Place
+from sweeps.files.whole_files import Place, is_local
 
 
 class RunLog(logging.Handler):
@@ -32,7 +31,7 @@ class RunLog(logging.Handler):
         """Append one event; ``fields`` are JSON data."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": now, "level": level, "event": message, **fields}, default=str)
-        if isinstance(self._path, ObjectPath):
+        if not is_local(self._path):
             self._lines.append(line)
             return
         with contextlib.suppress(OSError):
@@ -47,7 +46,7 @@ class RunLog(logging.Handler):
     def flush(self) -> None:
         """Put the log of an object store in place, if there is anything new."""
         known = len(self._lines)
-        if isinstance(self._path, ObjectPath) and known > self._flushed:
+        if not is_local(self._path) and known > self._flushed:
             with contextlib.suppress(OSError):
                 self._path.write_bytes(("\n".join(self._lines[:known]) + "\n").encode())
                 self._flushed = known

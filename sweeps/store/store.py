@@ -4,10 +4,15 @@ store.json                            the store's own id, and the layout of what
 sweeps/<name>/spec.yaml, resolved.json
 runs/<run_id>/run.json                what ran: resolved spec, model facts, versions, hardware
 runs/<run_id>/attempts/<n>.json       whose (token, node, process), started, ended, cause
-runs/<run_id>/<table>/part-<first>-<last>.parquet
-runs/<run_id>/DONE.json               written last: status, row counts, checksums of the parts
+runs/<run_id>/checkpoints/step-<step>.<attempt>/       complete when its manifest.json is there
+runs/<run_id>/<table>/part-<first>-<last>.<attempt>.parquet
+runs/<run_id>/DONE.json               created last and once: status, rows and checksums of the parts
 measurements/<work_id>/               the same of a measurement, whose DONE.json has its ``result``
 cache/                                tokens, reference states, stand-ins, by content
+
+Tables and checkpoints are named after the attempt that wrote them, as in ``a2-1f2e3d4c``: number
+and token. So no attempt replaces what is another's, and what counts is what a checkpoint's manifest
+or DONE.json lists; there is one part a table then. Stores of layout 1 had names without attempts.
 
 The root is a local folder, or a URL of an object store: the same names are then keys of objects,
 ``ObjectPath`` takes the place of ``Path``, and the cache stays on the node.
@@ -16,9 +21,8 @@ The root is a local folder, or a URL of an object store: the same names are then
 from __future__ import annotations
 
 import json
-import os
+import re
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -30,9 +34,12 @@ from sweeps.declaration.expand import Sweep
 from sweeps.declaration.track import Track
 from sweeps.errors import UserError, closest
 from sweeps.files.objects import ObjectFiles, ObjectPath
+from sweeps.files.records import create
 from sweeps.files.whole_files import (
     Place,
-    create_json,
+    children,
+    is_local,
+    names_with,
     read_if_readable,
     read_json,
     remove_folder,
@@ -49,12 +56,15 @@ from sweeps.spec import (
 )
 from sweeps.store.records import Status as Status
 from sweeps.store.records import attempt_record, closing_record, is_whole
+from sweeps.store.schema import TABLES
 
 if TYPE_CHECKING:
     from sweeps.files.mirror import Mirror
 
 # Of the names below a store's root, raised with any change to them.
-LAYOUT = 1
+LAYOUT = 2
+
+_ATTEMPT_IN_NAME = re.compile(r"\.a(\d+)-[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ class Store:
 
         Parts are copied by ``bring`` when they are asked for.
         """
-        if isinstance(self.root, Path):
+        if is_local(self.root):
             return self
         from sweeps.files.mirror import Mirror
 
@@ -108,7 +118,7 @@ class Store:
 
     def require_writable(self) -> None:
         """Raise UserError unless files can be made here; leaves nothing behind."""
-        if isinstance(self.root, ObjectPath):
+        if not is_local(self.root):
             probe = self.root / f"writable-{secrets.token_hex(8)}"
             probe.write_bytes(b"")
             probe.unlink()
@@ -131,11 +141,8 @@ class Store:
         store but a node's own disk where the shared one is not mounted.
         """
         path = self.root / "store.json"
-        new = {"id": secrets.token_hex(8), "layout": LAYOUT}
-        if isinstance(path, Path):
-            create_json(path, new)
-        elif not path.exists():
-            write_json(path, new)
+        if not path.exists():
+            create(path, {"id": secrets.token_hex(8), "layout": LAYOUT})
         return str(read_json(path)["id"])
 
     def complaint(self, expected: str) -> str | None:
@@ -248,15 +255,12 @@ class Store:
         return self._folders("measurements")
 
     def _folders(self, room: str) -> list[RunFolder]:
-        folder = self.root / room
-        if isinstance(folder, ObjectPath):
-            return [RunFolder(path) for path in sorted(folder.iterdir())]
-        return [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+        return [RunFolder(path) for path in children(self.root / room)]
 
     @property
     def cache(self) -> Path:
         """Where what can be made again is kept: in the store, or on this node for a URL."""
-        return self.root / "cache" if isinstance(self.root, Path) else node_cache()
+        return self.root / "cache" if is_local(self.root) else node_cache()
 
 
 @dataclass(frozen=True)
@@ -291,13 +295,7 @@ class RunFolder:
         return self.attempt(numbers[-1]) if numbers else None
 
     def attempt_numbers(self) -> list[int]:
-        place = self.path / "attempts"
-        try:
-            names = (
-                os.listdir(place) if isinstance(place, Path) else place.files.children(place.key)
-            )
-        except FileNotFoundError:
-            return []
+        names = [path.name for path in children(self.path / "attempts")]
         stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
@@ -311,59 +309,96 @@ class RunFolder:
     def log_path(self, number: int) -> Place:
         return self.path / "logs" / f"attempt-{number}.log"
 
-    def part_path(self, table: str, first: int, last: int) -> Place:
-        return self.path / table / f"part-{first:06d}-{last:06d}.parquet"
+    def part_path(self, table: str, first: int, last: int, attempt: str) -> Place:
+        """Return where the rows of steps ``first`` + 1 to ``last`` go; see ``Attempt.label``."""
+        return self.path / table / f"part-{first:06d}-{last:06d}.{attempt}.parquet"
 
     def parts(self, table: str) -> list[Place]:
+        """Return the parts there are, also those that do not count."""
         return sorted((self.path / table).glob("part-*.parquet"))
 
-    def checkpoint_path(self, step: int) -> Place:
-        return self.path / "checkpoints" / f"step-{step:06d}"
+    def open_parts(self, table: str) -> list[Place]:
+        """Return the parts that count while the run has not ended: those that the newest checkpoint
+        accounts for, and those that the newest attempt has written since."""
+        there = {name_in(self, path): path for path in self.parts(table)}
+        found = self.checkpoints()
+        manifest = read_if_readable(found[-1] / "manifest.json") if found else None
+        listed = (manifest or {}).get("parts", {})
+        newest = max((_attempt_of(path) for path in there.values()), default=0)
+        counted = {name: path for name, path in there.items() if name in listed}
+        begun = max((self.last_step_of(path) for path in counted.values()), default=0)
+        return [
+            path
+            for name, path in there.items()
+            if name in counted or (_attempt_of(path) == newest and self.last_step_of(path) > begun)
+        ]
+
+    def new_checkpoint(self, step: int, attempt: str) -> Place:
+        """Return the folder of a checkpoint that an attempt is to write."""
+        return self.path / "checkpoints" / f"step-{step:06d}.{attempt}"
+
+    def checkpoints(self) -> list[Place]:
+        """Return the complete checkpoints, those with a manifest, oldest first."""
+        folder = self.path / "checkpoints"
+        complete = [folder / name for name in names_with(folder, "manifest.json")]
+        return sorted(complete, key=lambda path: (self.step_of(path), _attempt_of(path)))
 
     def checkpoint_steps(self) -> list[int]:
-        """Return the steps of complete checkpoints, oldest first: those that have a manifest."""
-        folder = self.path / "checkpoints"
-        if isinstance(folder, ObjectPath):
-            manifests = folder.glob("step-*/manifest.json")
-            return sorted(int(path.parent.name.removeprefix("step-")) for path in manifests)
-        try:  # a glob takes ten times as long, and recovery asks this of every unfinished run
-            names = [name for name in os.listdir(folder) if name.startswith("step-")]
-        except FileNotFoundError:
-            return []
-        complete = [name for name in names if os.path.exists(f"{folder}/{name}/manifest.json")]
-        return sorted(int(name.removeprefix("step-")) for name in complete)
+        """Return the steps of the complete checkpoints, oldest first."""
+        return [self.step_of(path) for path in self.checkpoints()]
+
+    @staticmethod
+    def step_of(checkpoint: Place) -> int:
+        """Return the step after which a checkpoint was made, from its name."""
+        return int(checkpoint.name.removeprefix("step-").split(".")[0])
 
     @staticmethod
     def last_step_of(part: Place) -> int:
         """Return the last step whose rows a part holds, from its name."""
-        return int(part.stem.split("-")[2])
+        return int(part.name.split(".")[0].split("-")[2])
 
-    def forget_rows_after(self, step: int) -> None:
-        """Remove parts with rows beyond ``step``, whole or torn: the next attempt writes them."""
-        from sweeps.store.schema import TABLES
+    def close(self, closing: dict[str, Any]) -> bool:
+        """Write the closing record, which makes the result count; return whether it is ours.
 
-        for table in TABLES:
-            for path in [*self.parts(table), *(self.path / table).glob(".*.tmp")]:
-                if path.suffix == ".tmp" or self.last_step_of(path) > step:
-                    path.unlink(missing_ok=True)
-
-    def fence(self) -> None:
-        """Take from earlier attempts what they are about to put in place.
-
-        A writer asks whether it still owns the run between writing a temporary file and renaming
-        it. One that was stopped there, for however long, finds its file gone when it goes on. On
-        an object store there is nothing to take: the PUT follows the question at once.
+        The first one stays. One that cannot be read is no record, and is replaced.
         """
-        if isinstance(self.path, ObjectPath):
-            return
-        for path in self.path.rglob(".*.tmp"):
-            if path.parent.name != "attempts":  # others may be claiming a number just now
-                path.unlink(missing_ok=True)
-        for path in (self.path / "checkpoints").glob(".step-*"):
-            shutil.rmtree(path, ignore_errors=True)
+        path = self.path / "DONE.json"
+        while create(path, closing, within=self.path) is None:
+            there = read_if_readable(path)
+            if there is not None and (there == closing or closing_record(there) is not None):
+                return bool(there == closing)
+            path.unlink(missing_ok=True)
+        return True
 
-    def forget_checkpoints(self) -> None:
-        remove_folder(self.path / "checkpoints")
+    def unlisted(self, keep_checkpoint: bool) -> list[Place]:
+        """Return what a closed run does not need any more: parts that its record does not list,
+        checkpoints but the last one where that is kept, what writers left aside."""
+        listed = (self.done() or {}).get("parts", {})
+        parts = [path for table in TABLES for path in children(self.path / table)]
+        kept = self.checkpoints()[-1:] if keep_checkpoint else []
+        return [
+            *(path for path in parts if name_in(self, path) not in listed),
+            *(path for path in children(self.path / "checkpoints") if path not in kept),
+        ]
+
+    def remove_unlisted(self, keep_checkpoint: bool) -> None:
+        """Remove what a closed run does not need any more; see ``unlisted``."""
+        for path in self.unlisted(keep_checkpoint):
+            if path.parent.name == "checkpoints":
+                remove_folder(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def remove_of(self, attempt: str) -> None:
+        """Remove what an attempt has written that no closing record lists."""
+        listed = (self.done() or {}).get("parts", {})
+        for table in TABLES:
+            for path in self.parts(table):
+                if f".{attempt}." in path.name and name_in(self, path) not in listed:
+                    path.unlink(missing_ok=True)
+        for path in children(self.path / "checkpoints"):
+            if path.name.endswith(f".{attempt}"):
+                remove_folder(path)
 
     def forget(self) -> None:
         """Remove everything; from the first moment on, no reader counts what is being removed."""
@@ -373,8 +408,15 @@ class RunFolder:
     def forget_results(self) -> None:
         """Remove the closing record, then all that a run from the start replaces."""
         (self.path / "DONE.json").unlink(missing_ok=True)
-        self.forget_checkpoints()
-        self.forget_rows_after(0)
+        remove_folder(self.path / "checkpoints")
+        for table in TABLES:
+            remove_folder(self.path / table)
+
+
+def _attempt_of(path: Place) -> int:
+    """Return the number of the attempt that a part or checkpoint is named after, 0 for none."""
+    found = _ATTEMPT_IN_NAME.search(path.name)
+    return int(found.group(1)) if found else 0
 
 
 def _wanted(resolved: dict[str, Any]) -> tuple[MeasurementKind, ...]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sweeps.files.whole_files import Place, read_json, write_json, write_text
+from sweeps.files.whole_files import Place, is_local, read_json, write_json, write_text
 from sweeps.store.store import Store
 
 
@@ -35,7 +35,7 @@ def find_claims(store: Store, sweep: str, given: str | None = None) -> Path | No
     if given is not None:
         return Path(given)
     kept = _kept(store, sweep)
-    return kept if isinstance(kept, Path) and kept.is_file() else None
+    return kept if is_local(kept) and kept.is_file() else None
 
 
 def _kept(store: Store, sweep: str) -> Place:

@@ -1,16 +1,17 @@
 """Rows of one run into Parquet parts whose boundaries the specification decides.
 
 A part holds the rows of a fixed range of steps. It is written when the range is complete, under a
-temporary name first, so a part that exists is whole; an attempt that starts over rewrites the same
-names with the same rows.
+temporary name first, so a part that exists is whole, and it is named after its attempt, so it is
+nobody else's. At the end the parts of each table become one, and the closing record lists that.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -21,27 +22,28 @@ from sweeps.files.whole_files import (
     Place,
     file_checksum,
     local_file,
-    no_guard,
     read_json,
     whole_file,
-    write_json,
 )
 from sweeps.spec import RunSpec
+from sweeps.store.attempt import Attempt
 from sweeps.store.records import sealed
 from sweeps.store.schema import TABLES
 from sweeps.store.store import RunFolder, Status, name_in
 
 # Rows in no part yet lie in a checkpoint under this name and their table's.
 KEPT = "rows-"
+# Parts are put together until they have so many rows: what a reader skips or reads at once.
+ROWS_OF_A_GROUP = 100_000
 
 
 class RunWriter:
     """Collects the rows of one run and writes each part once its last step is done."""
 
-    def __init__(self, run: RunSpec, folder: RunFolder, guard: Callable[[], None]) -> None:
-        """``guard`` is called before anything is put in place, and raises to prevent it."""
+    def __init__(self, run: RunSpec, folder: RunFolder, attempt: Attempt) -> None:
+        """``attempt`` is the run's own, whose name its parts bear."""
         self._run = run
-        self._guard = guard
+        self._attempt = attempt
         self._folder = folder
         self._rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
         # Parts that count, by path in the folder: bytes, SHA-256 and rows as they were written.
@@ -75,7 +77,7 @@ class RunWriter:
             if self._rows[table]:
                 path = aside / f"{KEPT}{table}.parquet"
                 content = pa.Table.from_pylist(self._rows[table], schema=schema)
-                kept[path.name] = patiently(partial(_write_part, path, content), path)
+                kept[path.name] = patiently(partial(_write_kept, path, content), path)
         return kept
 
     def take_back(self, checkpoint: Place) -> None:
@@ -91,17 +93,65 @@ class RunWriter:
                     ).to_pylist()
 
     def finish(self, status: Status, step: int) -> None:
-        """Write what is left after ``step``, then the closing record that makes all of it count."""
+        """Write what is left after ``step``, make one part of each table, and close the run with
+        the record that makes all of it count.
+
+        Raises Superseded where another attempt owns the run, or has closed it.
+        """
         if step:
             self._flush(*self._run.part_of(step))
+        loss = self._last_loss(step)
+        for table in TABLES:
+            self._compact(table)
         parts = {
             name: {"rows": entry["rows"], "sha256": entry["sha256"]}
             for name, entry in self._parts.items()
         }
-        loss = self._last_loss(step)
         closing = sealed({"status": status, "step": step, "loss": loss, "parts": parts})
-        path = self._folder.path / "DONE.json"
-        patiently(partial(write_json, path, closing, self._guard), path)
+        self._attempt.require_ownership()
+        if not patiently(partial(self._folder.close, closing), self._folder.path):
+            self._folder.remove_of(self._attempt.label)
+            raise self._attempt.superseded()
+
+    def _compact(self, table: str) -> None:
+        """Make one part of a table's, in order of steps."""
+        names = self._names(table)
+        if len(names) < 2:
+            return
+        last = self._folder.last_step_of(self._folder.path / names[-1])
+        path = self._folder.part_path(table, 0, last, self._attempt.label)
+
+        def write() -> dict[str, Any]:
+            with self._whole(path) as temporary:
+                with pq.ParquetWriter(temporary, TABLES[table], compression="zstd") as file:
+                    for rows in self._row_groups(names):
+                        file.write_table(rows)
+                return _account(temporary)
+
+        account = patiently(write, path)
+        rows = sum(self._parts.pop(name)["rows"] for name in names)
+        self._parts[name_in(self._folder, path)] = {"rows": rows, **account}
+
+    def _row_groups(self, names: list[str]) -> Iterator[pa.Table]:
+        """Yield the rows of parts, so many together that a reader skips much at once."""
+        held: list[pa.Table] = []
+        for name in names:
+            path = self._folder.path / name
+            with local_file(path) as file:
+                # Once it is part of another file, nobody could tell that it was harmed.
+                if file_checksum(file) != self._parts[name]["sha256"]:
+                    raise RuntimeError(f"{path} does not match its checksum")
+                held.append(pq.read_table(file, partitioning=None))
+            if sum(table.num_rows for table in held) >= ROWS_OF_A_GROUP:
+                yield pa.concat_tables(held)
+                held = []
+        if held:
+            yield pa.concat_tables(held)
+
+    def _names(self, table: str) -> list[str]:
+        """Return the parts of a table so far, in order of steps."""
+        names = [name for name in self._parts if name.startswith(f"{table}/")]
+        return sorted(names, key=lambda name: self._folder.last_step_of(self._folder.path / name))
 
     def _last_loss(self, step: int) -> float | None:
         """Return the loss of the last step, None where it is not finite or there is none.
@@ -109,21 +159,35 @@ class RunWriter:
         An attempt that continued after the last step has it in a part only.
         """
         if self._loss is None and step:
-            path = self._folder.part_path("steps", *self._run.part_of(step))
-            with local_file(path) as file:
-                self._loss = pq.read_table(file, columns=["loss"])["loss"][-1].as_py()
+            with local_file(self._folder.path / self._names("steps")[-1]) as file:
+                losses = pq.read_table(file, columns=["loss"], partitioning=None)["loss"]
+                self._loss = losses[-1].as_py()
         return self._loss if self._loss is not None and math.isfinite(self._loss) else None
 
     def _flush(self, first: int, last: int) -> None:
         for table, schema in TABLES.items():
             rows = self._rows[table]
             if rows:
-                path = self._folder.part_path(table, first, last)
+                path = self._folder.part_path(table, first, last, self._attempt.label)
                 content = pa.Table.from_pylist(rows, schema=schema)
-                write = partial(_write_part, path, content, self._guard)
-                account = patiently(write, path)
+                account = patiently(partial(self._write_part, path, content), path)
                 self._parts[name_in(self._folder, path)] = {"rows": content.num_rows, **account}
                 rows.clear()
+
+    def _write_part(self, path: Place, content: pa.Table) -> dict[str, Any]:
+        with self._whole(path) as temporary:
+            return _write_table(temporary, content)
+
+    @contextmanager
+    def _whole(self, path: Place) -> Iterator[Path]:
+        """Yield where a file of the run is to be made; a run that was forgotten has none."""
+        guard = self._attempt.require_not_superseded
+        try:
+            with whole_file(path, guard, within=self._folder.path) as temporary:
+                yield temporary
+        except FileNotFoundError:
+            self._attempt.require_ownership()
+            raise
 
 
 class OnlookersWriter:
@@ -153,10 +217,16 @@ class OnlookersWriter:
         """Write nothing."""
 
 
-def _write_part(
-    path: Place, content: pa.Table, guard: Callable[[], None] = no_guard
-) -> dict[str, Any]:
-    """Write a part and return its size and SHA-256."""
-    with whole_file(path, guard) as temporary:
-        pq.write_table(content, temporary, compression="zstd")
-        return {"bytes": temporary.stat().st_size, "sha256": file_checksum(temporary)}
+def _write_kept(path: Place, content: pa.Table) -> dict[str, Any]:
+    with whole_file(path) as temporary:
+        return _write_table(temporary, content)
+
+
+def _write_table(path: Path, content: pa.Table) -> dict[str, Any]:
+    """Write rows into a local file and return its account."""
+    pq.write_table(content, path, compression="zstd")
+    return _account(path)
+
+
+def _account(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_checksum(path)}

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sweeps.errors import UserError
 from sweeps.files.whole_files import whole_file
+from sweeps.leases.made_once import made_once
 from sweeps.sources.content import model_files, require_content, sha256_of
 from sweeps.spec import DataSource, FileData, Objective, content_id
 from workers.data.datasets import Arrays, load_rows
@@ -38,11 +38,6 @@ class CachedArrays:
     def __init__(self, cache: Path, room: str, key: dict[str, Any]) -> None:
         self._key = json.dumps(key, sort_keys=True)
         self.path = cache / room / f"{content_id(key, 24)}.safetensors"
-
-    def lock(self) -> FileLock:
-        """Return the lock to hold while looking and making: one process makes, others wait."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.path.with_suffix(".lock"))
 
     def read(self) -> Arrays | None:
         """Return the arrays, or None where there are none of this key that can be read."""
@@ -63,14 +58,13 @@ class CachedArrays:
 def cached_arrays(cache: Path, key: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
     """Return token arrays made once for everything ``key`` says, by this process or another."""
     entry = CachedArrays(cache, "tokens", {**key, "version": TOKENS_VERSION, **_libraries()})
-    found = entry.read()
-    if found is None:
-        with entry.lock():
-            found = entry.read()
-            if found is None:
-                found = make()
-                entry.write(found)
-    return found
+
+    def made() -> Arrays:
+        arrays = make()
+        entry.write(arrays)
+        return arrays
+
+    return made_once(entry.path, entry.read, made)
 
 
 class Tokeniser(Protocol):

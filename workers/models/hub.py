@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
-
 from sweeps.errors import UserError
+from sweeps.files.whole_files import whole_folder
+from sweeps.leases.made_once import made_once
 from sweeps.spec import HubData, HubModel, content_id
 
 Result = TypeVar("Result")
@@ -61,13 +61,14 @@ def _snapshot(source: HubModel, patterns: tuple[str, ...]) -> Path:
             )
         )
 
-    locks = Path(constants.HF_HUB_CACHE) / ".depthsweep"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{content_id([source.hub, source.revision])}.lock"):
+    def find() -> Path | None:
         try:
             return fetch(True)
         except LocalEntryNotFoundError:
-            return patiently(lambda: fetch(False), f"model {source.hub}")
+            return None
+
+    place = Path(constants.HF_HUB_CACHE) / ".depthsweep" / content_id([source.hub, source.revision])
+    return made_once(place, find, lambda: patiently(lambda: fetch(False), f"model {source.hub}"))
 
 
 def dataset_columns(data: HubData, columns: list[str]) -> Any:
@@ -80,30 +81,24 @@ def dataset_columns(data: HubData, columns: list[str]) -> Any:
 
     key = {**data.model_dump(mode="json"), "columns": sorted(columns)}
     kept = Path(datasets.config.HF_DATASETS_CACHE) / "depthsweep" / content_id(key, 24)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(kept.with_suffix(".lock")):
-        if not (kept / "state.json").is_file():
-            table = patiently(
-                lambda: datasets.load_dataset(
-                    data.hub, data.config, revision=data.revision, split=data.split
-                ),
-                f"dataset {data.hub}",
-            )
-            if not set(columns) <= set(table.column_names):
-                return table  # so that the caller can say what there is
-            _save(table.select_columns(columns), kept)
-    return datasets.load_from_disk(str(kept))
 
+    def find() -> Any:
+        return datasets.load_from_disk(str(kept)) if (kept / "state.json").is_file() else None
 
-def _save(table: Any, kept: Path) -> None:
-    """Save a table whole: what a killed process left is thrown away, its last file counts."""
-    import shutil
+    def make() -> Any:
+        table = patiently(
+            lambda: datasets.load_dataset(
+                data.hub, data.config, revision=data.revision, split=data.split
+            ),
+            f"dataset {data.hub}",
+        )
+        if not set(columns) <= set(table.column_names):
+            return table  # so that the caller can say what there is
+        with whole_folder(kept, still_wanted=lambda: find() is None) as aside:
+            table.select_columns(columns).save_to_disk(str(aside))
+        return find()
 
-    shutil.rmtree(kept, ignore_errors=True)
-    partial = kept.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    table.save_to_disk(str(partial))
-    partial.replace(kept)
+    return made_once(kept, find, make)
 
 
 # ------------------------------------------------------------------------------------ patience

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sweeps.errors import UserError
+from sweeps.leases.made_once import turn
 from workers.data.datasets import Arrays
 from workers.data.token_cache import CachedArrays, arrays_digest
 from workers.models.pretrained import PretrainedModel
@@ -159,7 +160,7 @@ def reference_states(
     }
     entry = CachedArrays(cache, "reference", key)
     arrays: Arrays = {}
-    with entry.lock() if ranks.leads else nullcontext():
+    with turn(entry.path, lambda: entry.read() is None) if ranks.leads else nullcontext():
         found = entry.read() if ranks.leads else None
         if ranks.agree(found is None):
             states = capture(backbone, blocks, rows, device)
