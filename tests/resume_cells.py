@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 from engine_cells import Cell, advance, prepare, weights
+from lone_attempt import LoneAttempt
 from safetensors.torch import save_file
 
+from sweeps.store.attempt import OnlookersAttempt
 from sweeps.store.store import RunFolder
 from workers.checkpoint import load_checkpoint, save_checkpoint
 from workers.ranks.process_group import Ranks
@@ -30,9 +32,11 @@ def go(cell, engine_name, folder, mode, ranks=None):
     run = RunFolder(Path(folder) / cell.name)
     if mode == "save":
         advance(cell, objective, engine, range(STOP))
-        save_checkpoint(run, STOP, engine, lambda: None)
+        run.path.mkdir(parents=True, exist_ok=True)
+        attempt = LoneAttempt() if engine.rank == 0 else OnlookersAttempt()
+        save_checkpoint(run, STOP, engine, attempt)
     else:
-        assert load_checkpoint(run, engine) == STOP
+        assert run.step_of(load_checkpoint(run, engine)) == STOP
     advance(cell, objective, engine, range(STOP, END))
     return weights(engine)
 

@@ -61,7 +61,7 @@ def save_checkpoint(
     if isinstance(attempt, OnlookersAttempt):
         _write_layers(engine, None, None)
         return
-    path = folder.new_checkpoint(step, attempt.label)
+    path = folder.checkpoint_path(step, attempt.label)
     files = _write_layers(engine, path, folder.path)
     parts: dict[str, dict[str, Any]] = {}
     if writer is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +19,10 @@ from typing import Any
 from sweeps.files import folder_records
 from sweeps.files.whole_files import Place, make_folder, unless_stale
 
-# What a record on an object store has beside its content: of equal content equal tags are made, so
-# it is counted up where nothing else is new; and who wrote it.
-BEAT = "beat"
+# What a record on an object store has beside its content: who wrote it, and when by its own clock.
+# Equal content would also get equal tags.
 BY = "by"
+MADE = "made"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def create(
     if isinstance(place, Path):
         make_folder(place.parent, within)
         return folder_records.create(place, _text(data), token)
-    return place.files.create(place.key, _text({**data, BY: token} if token else data))
+    return place.files.create(place.key, _signed(data, token) if token else _text(data))
 
 
 def replace_if(
@@ -65,18 +66,17 @@ def replace_if(
     """
     if isinstance(place, Path):
         return folder_records.replace_if(place, _text(data), version, by, last=last)
-    return place.files.replace_if(place.key, _text({**data, BY: by}), version)
+    return place.files.replace_if(place.key, _signed(data, by), version)
 
 
-def renew(place: Place, data: dict[str, Any], version: str, by: str) -> str | None:
+def renew(place: Place, data: Mapping[str, Any], version: str, by: str) -> str | None:
     """Give a record a new version if it has the one named still; return it, or None.
 
-    ``data`` is what the record holds; on an object store its beat is counted up for that.
+    ``data`` is what the record holds.
     """
     if isinstance(place, Path):
         return folder_records.replace_if(place, None, version, by)
-    data[BEAT] = data.get(BEAT, 0) + 1
-    return replace_if(place, data, version, by)
+    return place.files.replace_if(place.key, _signed(data, by), version)
 
 
 def versions(folder: Place) -> dict[str, str]:
@@ -112,8 +112,14 @@ def look(place: Place, version: str) -> Seen | None:
         data = _object(place.read_bytes())
     except FileNotFoundError:
         return None
-    by = (data or {}).get(BY)
-    return Seen(data, version, version, by if isinstance(by, str) else None, None)
+    by, made = (data or {}).get(BY), (data or {}).get(MADE)
+    return Seen(
+        data,
+        version,
+        version,
+        by if isinstance(by, str) else None,
+        made if isinstance(made, float) else None,
+    )
 
 
 def _opened(path: Path) -> tuple[os.stat_result, bytes]:
@@ -128,6 +134,10 @@ def _object(content: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return data if isinstance(data, dict) else None
+
+
+def _signed(data: Mapping[str, Any], by: str) -> bytes:
+    return _text({**data, BY: by, MADE: time.time()})
 
 
 def _text(data: Mapping[str, Any]) -> bytes:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from sweeps.files.patience import patiently
 from sweeps.files.records import create, look, renew, replace_if, versions
-from sweeps.files.whole_files import Place
+from sweeps.files.whole_files import Place, write_json
 from sweeps.liveness.process import identity, is_there
 from sweeps.liveness.watch import Watch, is_fresh, poll_seconds
 
@@ -154,8 +154,11 @@ class Lease:
     def _succeed(self, before: Sighting | None) -> int | None:
         """Take the number after one whose owner is gone; None where somebody else was quicker."""
         token = self._record["token"]
-        if before is not None and before.owner["token"] == token:  # the answer was lost
-            number, version = before.number, before.version or None
+        ours = before is not None and before.owner["token"] == before.by == token
+        if ours and before is not None and before.owner["cause"] is None:
+            # The answer was lost when we created it. Whether it is ours still, the server says.
+            number = before.number
+            version = renew(self._folder / f"{number}.json", self._record, before.version, token)
         else:
             if before is not None and not closed_as_lost(self._folder, before, token):
                 return None  # it lives after all
@@ -214,18 +217,20 @@ class Lease:
 def closed_as_lost(folder: Place, seen: Sighting, by: str) -> bool:
     """Close the record of an owner that is gone; return False where it is another one by now.
 
-    One that has ended is closed already. One of before records had versions cannot be closed: who
-    creates the next number succeeds it.
+    One that has ended is closed already.
     """
-    if seen.owner["cause"] is not None or not seen.version:
+    if seen.owner["cause"] is not None:
         return True
     return close(folder, seen, {"ended": now(), "cause": "lost"}, by)
 
 
 def close(folder: Place, seen: Sighting, end: Mapping[str, Any], by: str) -> bool:
     """Write how an owner ended that cannot say so any more; return whether it still was it."""
-    path = folder / f"{seen.number}.json"
-    return replace_if(path, {**seen.record, **end}, seen.version, by, last=True) is not None
+    path, record = folder / f"{seen.number}.json", {**seen.record, **end}
+    if not seen.version:  # of layout 1, when records had no versions
+        write_json(path, record, within=folder)
+        return True
+    return replace_if(path, record, seen.version, by, last=True) is not None
 
 
 def now() -> str:

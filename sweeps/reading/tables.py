@@ -227,7 +227,7 @@ def _read_contents(
             last_profiles += [f"{folder.path}/{last}"] if last else []
         elif done is None and include_running:
             for table in TABLES:
-                parts[table].extend(map(str, folder.parts(table)))
+                parts[table].extend(map(str, folder.open_parts(table)))
     return _Contents(run_frame(rows, schema), attempts, parts, last_profiles, measured)
 
 

@@ -116,7 +116,7 @@ def _files(folder: RunFolder, what: str) -> list[Path]:
     if what == "part":
         return [path for table in TABLES for path in folder.parts(table)[-1:]]
     if what in ("checkpoint", "manifest"):
-        newest = [folder.checkpoint_path(step) for step in folder.checkpoint_steps()[-1:]]
+        newest = folder.checkpoints()[-1:]
         names = "manifest.json" if what == "manifest" else "[lr]*"
         return [path for checkpoint in newest for path in checkpoint.glob(names)]
     if what == "attempt":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from lone_attempt import LoneAttempt
 
 from sweeps.declaration.expand import Sweep
 from sweeps.files.whole_files import write_json
@@ -137,7 +138,7 @@ def write_run(
             "seconds": None if status is None else 60.0,
         },
     )
-    writer = RunWriter(run, folder, lambda: None)
+    writer = RunWriter(run, folder, LoneAttempt())
     last = stop or run.steps
     ratios = ratios or [1e-3 * (1 + i) for i in range(count)]
     for step in range(1, last + 1):
@@ -151,6 +152,7 @@ def write_run(
         writer.end_step(step)
     if status is not None:
         writer.finish(status, last)  # type: ignore[arg-type]
+        folder.remove_unlisted(keep_checkpoint=False)
     return folder
 
 

@@ -1,7 +1,7 @@
 """A run that was stopped anywhere ends with the bytes of one that was not."""
 
-import shutil
-
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from small_run import make_run
@@ -50,7 +50,7 @@ def a_run(control=CONTROLS[1]):
 def parts(store, run):
     folder = store.run(run.run_id)
     return {
-        str(path.relative_to(folder.path)): path.read_bytes()
+        (table, folder.last_step_of(path)): path.read_bytes()
         for table in TABLES
         for path in folder.parts(table)
     }
@@ -84,14 +84,35 @@ def test_stopping_again_and_again_changes_no_byte(store, shared):
     assert parts(store, run) == shared[1][CONTROLS[1]]
 
 
-def test_one_checkpoint_is_kept_and_none_after_the_end(store):
+def checkpoint(folder, step):
+    """Return the newest checkpoint after a step."""
+    return next(path for path in reversed(folder.checkpoints()) if folder.step_of(path) == step)
+
+
+def test_two_checkpoints_are_kept_and_none_after_the_end(store):
     run = a_run()
     folder = stop_after(run, store, 7)
-    assert folder.checkpoint_steps() == [6]
-    assert damage(folder, 6) is None
+    assert folder.checkpoint_steps() == [3, 6]
+    assert damage(folder, checkpoint(folder, 6)) is None
+    stop_after(run, store, 10)
+    assert folder.checkpoint_steps() == [6, 9]
     list(train(run, store, CPU))
     assert folder.checkpoint_steps() == []
     assert not list(folder.path.rglob(".*"))
+
+
+def test_a_run_ends_with_one_part_a_table_whose_rows_are_those_of_its_parts(store):
+    run = a_run()
+    folder = stop_after(run, store, 7)
+    written = pa.concat_tables(pq.read_table(part) for part in folder.parts("layers"))
+    list(train(run, store, CPU))
+    for table in ("steps", "layers"):
+        (part,) = folder.parts(table)
+        assert part.name.startswith(f"part-000000-{run.steps:06d}.a2-")
+    rows = pq.read_table(folder.parts("layers")[0])
+    assert rows.num_rows > written.num_rows
+    assert rows.slice(0, written.num_rows).equals(written)
+    assert rows["step"].to_pylist() == sorted(rows["step"].to_pylist())
 
 
 def corrupt(path):
@@ -108,37 +129,26 @@ def truncate(path):
 @pytest.mark.parametrize(
     "what",
     [
-        "checkpoints/step-000006/layer-0001.safetensors",
-        "checkpoints/step-000006/manifest.json",
-        "steps/part-000003-000006.parquet",
-        "layers/part-000000-000003.parquet",
+        ("checkpoints/step-000006*/layer-0001.safetensors", 3),
+        ("checkpoints/step-000006*/manifest.json", 3),
+        ("steps/part-000003-000006.*", 3),
+        ("layers/part-000000-000003.*", 0),
     ],
 )
 def test_what_a_crash_has_torn_is_not_trusted(harm, what, store, shared):
     run = a_run()
     folder = stop_after(run, store, 7)
-    harm(folder.path / what)
+    (harmed,) = folder.path.glob(what[0])
+    harm(harmed)
     list(train(run, store, CPU))
-    assert folder.attempts()[-1]["resumed_from"] == 0
-    assert parts(store, run) == shared[1][CONTROLS[1]]
-
-
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(store, shared):
-    run = a_run()
-    folder = stop_after(run, store, 4)
-    shutil.copytree(folder.checkpoint_path(3), folder.path / "kept")
-    stop_after(run, store, 7)
-    shutil.move(folder.path / "kept", folder.checkpoint_path(3))
-    corrupt(folder.checkpoint_path(6) / "layer-0002.safetensors")
-    list(train(run, store, CPU))
-    assert folder.attempts()[-1]["resumed_from"] == 3
+    assert folder.attempts()[-1]["resumed_from"] == what[1]
     assert parts(store, run) == shared[1][CONTROLS[1]]
 
 
 def test_a_checkpoint_without_its_manifest_does_not_count(store, shared):
     run = a_run()
     folder = stop_after(run, store, 7)
-    (folder.checkpoint_path(6) / "manifest.json").unlink()
+    (checkpoint(folder, 6) / "manifest.json").unlink()
     (folder.path / "steps/.part-000006-000009.parquet.1.tmp").write_bytes(b"torn")
     list(train(run, store, CPU))
     assert parts(store, run) == shared[1][CONTROLS[1]]
@@ -148,18 +158,18 @@ def test_a_checkpoint_without_its_manifest_does_not_count(store, shared):
 def test_a_rank_that_sees_another_checkpoint_than_the_first_one_stops(store):
     run = a_run()
     folder = stop_after(run, store, 7)
-    (step,) = folder.checkpoint_steps()
-    chosen = read_json(folder.checkpoint_path(step) / "manifest.json")
+    newest = folder.checkpoints()[-1]
+    chosen = read_json(newest / "manifest.json")
 
     class Second(Ranks):
         """Rank 1 of 2, told what the first one chose."""
 
-        told = (0, None)
+        told = ("", None)
 
         def agree(self, _):
             return self.told
 
-    assert load_checkpoint(folder, None, Second(rank=1, size=2)) == 0
-    for Second.told in [(step, {**chosen, "step": step + 1}), (step + 3, chosen)]:
+    assert load_checkpoint(folder, None, Second(rank=1, size=2)) is None
+    for Second.told in [(newest.name, {**chosen, "step": 5}), ("step-000009.a1-0", chosen)]:
         with pytest.raises(CheckpointDiffers, match="rank 1 does not see the checkpoint of step"):
             load_checkpoint(folder, None, Second(rank=1, size=2))

@@ -19,9 +19,10 @@ ELSEWHERE = {"cause": None, "node": "elsewhere", "pid": 1, "boot": "another"}
 
 @pytest.fixture(params=["folder", "s3"])
 def store(request, tmp_path):
-    if request.param == "folder":
-        return Store.at(str(tmp_path / "store"))
-    return Store.at(request.getfixturevalue("s3_url"))
+    folder = request.param == "folder"
+    store = Store.at(str(tmp_path / "store") if folder else request.getfixturevalue("s3_url"))
+    store.identify()
+    return store
 
 
 def test_all_that_is_open_in_a_store_is_watched_at_once(store, monkeypatch):

@@ -7,10 +7,10 @@ import threading
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from safetensors.numpy import save_file
 
-from sweeps.files.whole_files import create_json, unless_stale, whole_file, whole_folder, write_json
+from sweeps.files.records import create
+from sweeps.files.whole_files import unless_stale, whole_file, whole_folder, write_json
 
 
 @pytest.fixture(params=[0o002, 0o022, 0o077], ids=oct)
@@ -28,14 +28,13 @@ def test_files_and_folders_follow_the_umask_whatever_library_wrote_them(tmp_path
     with whole_file(tmp_path / "a.safetensors") as temporary:
         save_file({"a": np.zeros(2)}, temporary)
     write_json(tmp_path / "b.json", {})
-    assert create_json(tmp_path / "c.json", {})
-    with FileLock(tmp_path / "d.lock"):
-        pass
+    assert create(tmp_path / "c.json", {}) is not None
+    assert create(tmp_path / "d.json", {"token": "abc"}, "abc") is not None
     with whole_folder(tmp_path / "folder") as temporary:
         (temporary / "inner").mkdir()
         save_file({"a": np.zeros(2)}, temporary / "inner" / "e.safetensors")
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 5
+    assert len(files) == 6
     assert {mode(path) for path in files} == {0o666 & ~umask}
     assert mode(tmp_path / "folder") == 0o777 & ~umask
 
@@ -77,8 +76,8 @@ def test_a_file_that_fails_on_the_way_leaves_what_was_there(tmp_path):
 
 
 def test_of_two_that_create_one_file_the_second_is_told(tmp_path):
-    assert create_json(tmp_path / "a.json", {"first": 1})
-    assert not create_json(tmp_path / "a.json", {"second": 2})
+    assert create(tmp_path / "a.json", {"first": 1}) == ""
+    assert create(tmp_path / "a.json", {"second": 2}) is None
     assert "first" in (tmp_path / "a.json").read_text()
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -153,7 +153,7 @@ def test_profiles_and_claims_know_doses(counted) -> None:
 
 def test_a_missing_part_is_named_by_who_asks_for_a_dose(store: Store) -> None:
     folder = write_run(store, run_spec(), PROFILE)
-    folder.part_path("layers", 0, 10).unlink()
+    folder.parts("layers")[0].unlink()
     tables = open_store(store.root)
     assert tables.runs().select("model").collect().height == 1
     with pytest.raises(UserError, match="is missing though DONE"):

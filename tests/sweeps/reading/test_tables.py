@@ -59,11 +59,8 @@ def test_only_parts_that_a_closing_record_lists_are_read(store: Store) -> None:
     write_run(store, run_spec(seed=2), RISING, status="failed", stop=10)
     write_run(store, run_spec(seed=3), RISING, status=None, stop=10)
     stray = write_run(store, run_spec(seed=4), RISING, status="diverged", stop=10)
-    (stray.part_path("steps", 0, 10)).rename(stray.part_path("steps", 10, 20))
-    steps = stray.path / "steps"
-    (steps / "part-000000-000010.parquet").write_bytes(
-        (steps / "part-000010-000020.parquet").read_bytes()
-    )
+    (whole,) = stray.parts("steps")
+    whole.with_name("part-000010-000020.a2-ffffffff.parquet").write_bytes(whole.read_bytes())
     counted = open_store(store.root).steps().group_by("seed").len().sort("seed").collect()
     assert counted.rows() == [(0, 20), (1, 10), (4, 10)]
     running = open_store(store.root, include_running=True).steps().group_by("seed").len()
@@ -106,7 +103,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
 
 def test_a_listed_part_that_is_missing_is_named(store: Store) -> None:
     folder = write_run(store, run_spec(), RISING)
-    folder.part_path("layers", 0, 10).unlink()
+    folder.parts("layers")[0].unlink()
     with pytest.raises(UserError, match=r"layers/part-000000-000010.parquet is missing"):
         open_store(store.root).layers()
 
@@ -120,7 +117,7 @@ def test_a_record_of_another_version_is_named(store: Store) -> None:
 
 def test_a_part_written_before_a_column_existed_still_counts(store: Store) -> None:
     folder = write_run(store, run_spec(), RISING)
-    part = folder.part_path("profiles", 0, 10)
+    part = folder.parts("profiles")[0]
     pl.read_parquet(part).drop("procrustes_null").write_parquet(part)
     profiles = open_store(store.root).profiles().collect()
     assert profiles.height == 10

@@ -1,7 +1,6 @@
 """What a store promises, over a local folder and over an S3-compatible server alike."""
 
 import importlib
-import json
 import subprocess
 import sys
 import time
@@ -12,14 +11,15 @@ from planted_store import run_spec
 
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
-from sweeps.files.objects import ObjectPath
 from sweeps.files.patience import StoreUnavailable
+from sweeps.files.records import create, look, renew, replace_if, versions
 from sweeps.files.whole_files import (
     account_of,
     file_checksum,
     local_file,
     read_if_readable,
     read_json,
+    remove_folder,
     whole_file,
     write_json,
     write_text,
@@ -33,9 +33,10 @@ from sweeps.store.store import Store
 
 @pytest.fixture(params=["folder", "s3"])
 def store(request, tmp_path):
-    if request.param == "folder":
-        return Store.at(str(tmp_path / "store"))
-    return Store.at(request.getfixturevalue("s3_url"))
+    folder = request.param == "folder"
+    store = Store.at(str(tmp_path / "store") if folder else request.getfixturevalue("s3_url"))
+    store.identify()
+    return store
 
 
 def fill(folder):
@@ -97,8 +98,6 @@ def test_what_is_forgotten_is_gone_and_nothing_else(store):
     folder, other = store.run("abc"), store.run("abcd")
     fill(folder)
     fill(other)
-    folder.forget_rows_after(3)
-    assert [len(folder.parts(table)) for table in ("steps", "layers")] == [1, 1]
     folder.forget_results()
     assert (folder.done(), folder.checkpoint_steps(), folder.parts("steps")) == (None, [], [])
     assert folder.record() == {"spec": {}, "facts": {}}
@@ -180,11 +179,10 @@ def test_a_killed_attempt_is_succeeded_at_once(store):
     assert time.monotonic() - began < STALE_SECONDS / 2
 
 
-def from_elsewhere(folder, number):
+def from_elsewhere(attempt):
     """Make the record of an attempt look like one of another machine."""
-    record = next(a for a in folder.attempts() if a["attempt"] == number)
-    del record["attempt"]
-    write_json(folder.attempt_path(number), {**record, "node": "elsewhere", "boot": "another"})
+    attempt._record |= {"node": "elsewhere", "boot": "another"}
+    assert attempt._lease.write()
 
 
 def test_an_attempt_that_fell_silent_is_fenced_when_it_wakes(store, monkeypatch):
@@ -192,7 +190,7 @@ def test_an_attempt_that_fell_silent_is_fenced_when_it_wakes(store, monkeypatch)
     silent = Attempt(folder).__enter__()
     silent._stop.set()
     monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "1")
-    from_elsewhere(folder, 1)
+    from_elsewhere(silent)
     with Attempt(folder) as mine:
         assert mine.number == 2
         mine.require_ownership()
@@ -210,11 +208,10 @@ def test_a_heartbeat_is_seen_and_its_end_too(store, monkeypatch):
         assert alive_runs([folder, ended]) == {"abc"}
         mine._stop.set()
         time.sleep(0.5)
-        from_elsewhere(folder, 1)
+        from_elsewhere(mine)
         assert alive_runs([folder]) == set()
         assert end_for(folder, folder.attempts()[-1], "lost", "no word")
-        assert folder.attempts()[0]["cause"] == "lost"
-    assert folder.attempts()[0]["cause"] == "cancelled"
+    assert folder.attempts()[0]["cause"] == "lost"
 
 
 def test_what_closes_an_attempt_closes_the_one_that_was_judged(store):
@@ -249,32 +246,38 @@ def test_a_forgotten_run_is_not_brought_back_by_its_last_writer(store):
     assert folder.attempts() == []
 
 
-def test_a_claimant_that_slept_does_not_take_a_number_twice(s3_url, monkeypatch):
-    """Between its two listings another one claims, runs and ends: it must see that."""
-    folder = Store.at(s3_url).run("abc")
-    slow = Attempt(folder)
-    write, slept = ObjectPath.write_bytes, []
-
-    def sleep_then_write(path, data):
-        if path.name.endswith(".claim") and not slept:
-            slept.append(path)
-            with Attempt(folder) as quick:
-                quick.end("finished")
-        write(path, data)
-
-    monkeypatch.setattr(ObjectPath, "write_bytes", sleep_then_write)
-    with slow:
-        assert slow.number == 2
-    assert [a["cause"] for a in folder.attempts()] == ["finished", "cancelled"]
+def test_a_closing_record_is_made_once(store):
+    folder = store.run("abc")
+    with Attempt(folder):
+        first, second = (
+            {"status": "finished", "step": k, "parts": {}, "loss": 1.0} for k in (1, 2)
+        )
+        assert folder.close(first)
+        assert folder.close(first)  # its answer was lost, and it is written again
+        assert not folder.close(second)
+        assert folder.done()["step"] == 1
+        write_text(folder.path / "DONE.json", '{"status": "fini')
+        assert folder.close(second)
+        assert folder.done()["step"] == 2
 
 
-def test_a_claimant_that_died_between_claim_and_record_is_passed(s3_url, monkeypatch):
-    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "1")
-    folder = Store.at(s3_url).run("abc")
-    claim = folder.path / "attempts" / "1.0123456789abcdef.claim"
-    claim.write_bytes(json.dumps({"node": "elsewhere", "pid": 1}).encode())
-    with Attempt(folder) as mine:
-        assert mine.number == 2
+def test_a_record_is_replaced_by_one_of_those_who_saw_it(store):
+    folder = store.run("abc").path
+    place = folder / "attempts" / "1.json"
+    mine = create(place, {"token": "a" * 16}, "a" * 16)
+    assert create(place, {"token": "b" * 16}, "b" * 16) is None
+    assert versions(folder / "attempts") == {"1.json": mine}
+    theirs = replace_if(place, {"token": "a" * 16, "n": 1}, mine, "b" * 16)
+    assert replace_if(place, {"token": "a" * 16, "n": 2}, mine, "a" * 16) is None
+    seen = look(place, versions(folder / "attempts")["1.json"])
+    assert (seen.data["n"], seen.version, seen.by) == (1, theirs, "b" * 16)
+    beaten = renew(place, seen.data, seen.version, "c" * 16)
+    assert beaten not in (None, mine, theirs)
+    assert look(place, beaten).by == "c" * 16
+    remove_folder(folder)
+    assert renew(place, seen.data, beaten, "c" * 16) is None
+    assert replace_if(place, seen.data, beaten, "c" * 16) is None
+    assert look(place, beaten) is None
 
 
 def test_a_log_of_an_object_store_comes_with_the_heartbeat(s3_url):

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from sweeps.files import patience
-from sweeps.files.whole_files import create_json, read_json, write_json
+from sweeps.files import folder_records, patience
+from sweeps.files.records import create
+from sweeps.files.whole_files import read_json
 from sweeps.liveness.watch import STALE_SECONDS
-from sweeps.store import claim as claim_module
 from sweeps.store.attempt import Attempt, Superseded
 from sweeps.store.claim import alive_runs
 from sweeps.store.store import RunFolder
@@ -79,7 +79,7 @@ def test_a_killed_attempt_is_succeeded_at_once(folder):
     with Attempt(folder) as mine:
         assert mine.number == number + 1
     assert time.monotonic() - began < STALE_SECONDS / 2
-    assert folder.attempts()[0]["cause"] is None
+    assert folder.attempts()[0]["cause"] == "lost"
 
 
 def test_a_stopped_attempt_goes_stale_and_is_fenced_when_it_wakes(folder, monkeypatch):
@@ -95,20 +95,25 @@ def test_a_stopped_attempt_goes_stale_and_is_fenced_when_it_wakes(folder, monkey
 
 def test_the_heartbeat_outlives_a_store_that_was_away_for_a_while(folder, monkeypatch):
     monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "0.4")
-    utime, refused = os.utime, []
+    rename, refused = folder_records._rename, []
 
-    def away(path, **times):
+    def away(seen, new):
         if len(refused) < 3:
-            refused.append(path)
+            refused.append(seen)
             raise OSError(errno.EROFS, "Read-only file system")
-        utime(path, **times)
+        return rename(seen, new)
 
-    monkeypatch.setattr(claim_module.os, "utime", away)
+    monkeypatch.setattr(folder_records, "_rename", away)
     with Attempt(folder) as mine:
-        before = mine._path.stat().st_mtime_ns
+        before = seals(folder)
         time.sleep(0.4)
         assert len(refused) == 3
-        assert mine._path.stat().st_mtime_ns > before
+        assert seals(folder) != before
+        mine.require_ownership()
+
+
+def seals(folder):
+    return sorted(path.name for path in (folder.path / "attempts").glob(".1.json~*"))
 
 
 def test_a_record_that_cannot_be_read_is_of_an_attempt_that_beats_or_is_gone(folder, monkeypatch):
@@ -123,36 +128,25 @@ def test_a_record_that_cannot_be_read_is_of_an_attempt_that_beats_or_is_gone(fol
             assert mine.number == 2
 
 
-def test_a_writer_that_was_stopped_before_its_rename_finds_itself_fenced(folder):
-    path = folder.path / "DONE.json"
-    with Attempt(folder) as stopped:
-        aside = []
+def test_a_lease_waits_for_a_full_store(folder, monkeypatch):
+    waits, link = [], os.link
 
-        def stop_here():
-            stopped.require_ownership()
-            aside.extend(folder.path.glob(".DONE.json.*.tmp"))
-            create_json(folder.attempt_path(2), {})  # what a successor does
-            folder.fence()
-
-        with pytest.raises(FileNotFoundError):
-            write_json(path, {"status": "finished"}, stop_here)
-        assert len(aside) == 1
-        assert not path.exists()
-
-
-def test_a_claim_waits_for_a_full_store(folder, monkeypatch):
-    waits, make = [], claim_module.create_json
-
-    def full(path, data):
+    def full(*paths):
         if len(waits) < 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return make(path, data)
+        link(*paths)
 
-    monkeypatch.setattr(claim_module, "create_json", full)
+    monkeypatch.setattr(folder_records.os, "link", full)
     monkeypatch.setattr(patience.time, "sleep", waits.append)
     with Attempt(folder) as mine:
         assert mine.number == 1
     assert len(waits) == 2
+
+
+def test_an_attempt_of_a_store_that_is_not_there_makes_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not there any more"):
+        Attempt(RunFolder(tmp_path / "store" / "runs" / "abc")).__enter__()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_of_many_that_claim_at_once_each_gets_its_own_number(tmp_path):
@@ -160,7 +154,7 @@ def test_of_many_that_claim_at_once_each_gets_its_own_number(tmp_path):
 
     def claim(k):
         for number in range(1, 9):
-            if create_json(tmp_path / f"{number}.json", {"by": k}):
+            if create(tmp_path / f"{number}.json", {"by": k}) is not None:
                 won.append((k, number))
 
     threads = [threading.Thread(target=claim, args=(k,)) for k in range(8)]
@@ -175,7 +169,7 @@ def test_of_many_that_claim_at_once_each_gets_its_own_number(tmp_path):
 
 def test_a_forgotten_run_is_not_brought_back_by_its_last_writer(folder):
     with Attempt(folder) as mine:
-        mine._path.unlink()
+        folder.forget()
         with pytest.raises(Superseded):
             mine.require_ownership()
     assert folder.attempts() == []

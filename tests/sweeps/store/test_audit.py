@@ -14,9 +14,10 @@ from sweeps.files.whole_files import file_checksum, read_json, write_json
 from sweeps.liveness.process import identity
 from sweeps.sources import content
 from sweeps.spec import Optimizer
+from sweeps.store.attempt import Attempt
 from sweeps.store.audit import audit, changed_sources
 from sweeps.store.records import SEAL, sealed
-from sweeps.store.store import Store
+from sweeps.store.store import Store, name_in
 from workers.train import train
 
 RUN = make_run()
@@ -94,20 +95,26 @@ def test_data_that_is_not_what_it_was_is_found_though_size_and_times_are_the_sam
     assert list(changed_sources(store)) == []
 
 
+def part(folder, table):
+    """Return the one part of a table."""
+    (path,) = folder.parts(table)
+    return path
+
+
 def flip(folder):
-    path = folder.path / "steps/part-000003-000006.parquet"
+    path = part(folder, "steps")
     data = bytearray(path.read_bytes())
     data[40] ^= 1
     path.write_bytes(data)
 
 
-def rewrite(folder, change, name="steps/part-000003-000006.parquet"):
+def rewrite(folder, change, table="steps"):
     """Change the rows of a part and its record with them: only the steps can tell."""
-    rows = change(pq.read_table(folder.path / name).to_pylist())
-    table = pa.Table.from_pylist(rows, schema=pq.read_schema(folder.path / name))
-    pq.write_table(table, folder.path / name)
+    path = part(folder, table)
+    rows = change(pq.read_table(path, partitioning=None).to_pylist())
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(path)), path)
     done = folder.done()
-    done["parts"][name] = {"rows": len(rows), "sha256": file_checksum(folder.path / name)}
+    done["parts"][name_in(folder, path)] = {"rows": len(rows), "sha256": file_checksum(path)}
     close(folder, done)
 
 
@@ -115,14 +122,12 @@ def close(folder, done):
     write_json(folder.path / "DONE.json", sealed({k: v for k, v in done.items() if k != SEAL}))
 
 
-JACKKNIFE = "jackknife/part-000006-000007.parquet"
-
-
 def test_a_run_that_finished_before_groups_were_left_out_is_sound(store):
     folder = store.run(RUN.run_id)
     done = folder.done()
-    del done["parts"][JACKKNIFE]
-    (folder.path / JACKKNIFE).unlink()
+    path = part(folder, "jackknife")
+    del done["parts"][name_in(folder, path)]
+    path.unlink()
     close(folder, done)
     assert list(audit(store)) == []
 
@@ -144,16 +149,16 @@ def exchange(name, old, new):
         (exchange("run.json", "pretraining_loss", "pretbaining_loss"), "run.json is missing or"),
         (exchange("DONE.json", '"step": 7', '"step": 5'), "DONE.json cannot be read"),
         (flip, "does not match its checksum"),
-        (lambda f: (f.path / "layers/part-000000-000003.parquet").unlink(), "is missing"),
-        (lambda f: rewrite(f, lambda rows: rows[:-1]), "steps lacks step 6"),
+        (lambda f: part(f, "layers").unlink(), "is missing"),
+        (lambda f: rewrite(f, lambda rows: rows[:-1]), "steps lacks step 7"),
         (lambda f: rewrite(f, lambda rows: [*rows, rows[0]]), "steps has a row twice"),
-        (lambda f: rewrite(f, lambda rows: [*rows, rows[0]], JACKKNIFE), "jackknife has a row"),
-        (lambda f: rewrite(f, lambda rows: rows[:0], JACKKNIFE), "jackknife lacks step 7"),
+        (lambda f: rewrite(f, lambda rows: [*rows, rows[0]], "jackknife"), "jackknife has a row"),
+        (lambda f: rewrite(f, lambda rows: rows[:0], "jackknife"), "jackknife lacks step 7"),
         (
-            lambda f: rewrite(f, lambda rows: [*rows, {**rows[0], "step": 6}], JACKKNIFE),
+            lambda f: rewrite(f, lambda rows: [*rows, {**rows[0], "step": 6}], "jackknife"),
             "jackknife has step 6, which the run does not",
         ),
-        (lambda f: (f.path / JACKKNIFE).unlink(), "is missing"),
+        (lambda f: part(f, "jackknife").unlink(), "is missing"),
         (lambda f: (f.path / "run.json").unlink(), "run.json is missing"),
         (lambda f: (f.path / "DONE.json").write_text("{"), "DONE.json cannot be read"),
     ],
@@ -172,17 +177,36 @@ def test_a_damaged_result_is_dropped_and_run_again(store, harm, said):
     ("place", "said"),
     [
         ("steps/part-000090-000099.parquet", "accounted for by no record"),
-        ("steps/.part-000000-000003.parquet.7.tmp", "left by a crash"),
+        ("steps/part-000000-000003.a1-0badcafe.parquet", "accounted for by no record"),
+        ("steps/.part-000000-000003.parquet.7.tmp", "accounted for by no record"),
+        ("checkpoints/step-000003.a1-0badcafe/layer", "accounted for by no record"),
     ],
 )
 def test_what_no_record_accounts_for_is_removed(store, place, said):
     path = store.run(RUN.run_id).path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"torn")
     (finding,) = audit(store)
     assert said in finding.what
     finding.mend()
     assert not path.exists()
     assert list(audit(store)) == []
+
+
+def test_what_was_mended_meanwhile_or_is_run_again_is_left_alone(store):
+    folder = store.run(RUN.run_id)
+    whole = part(folder, "steps").read_bytes()
+    flip(folder)
+    (finding,) = audit(store)
+    part(folder, "steps").write_bytes(whole)
+    assert finding.mend() is False
+    assert folder.done() is not None
+    flip(folder)
+    with Attempt(folder) as attempt:
+        assert finding.mend() is False
+        attempt.end("finished")
+    assert finding.mend() is True
+    assert folder.done() is None
 
 
 def test_an_attempt_without_an_end_is_recorded_as_lost(store, monkeypatch):

@@ -70,7 +70,7 @@ def test_a_harmed_record_is_read_as_far_as_it_can_be(tmp_path_factory, harm):
     manifest = folder.checkpoint_path(3) / "manifest.json"
     write_json(manifest, MANIFEST)
     manifest.write_bytes(harm(MANIFEST))
-    assert damage(folder, 3) is not None
+    assert damage(folder, folder.checkpoint_path(3)) is not None
     (folder.path / "DONE.json").write_bytes(harm(DONE))
     done = folder.done()
     assert done is None or (set(done["parts"]) and done["status"] in ("finished", "diverged"))
