@@ -19,7 +19,13 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return Store.at(str(tmp_path_factory.mktemp("measured") / "store"))
+    return a_store(tmp_path_factory.mktemp("measured"))
+
+
+def a_store(folder):
+    store = Store.at(str(folder / "store"))
+    store.identify()
+    return store
 
 
 def one_of(kind, **fields):
@@ -47,7 +53,7 @@ def test_a_result_is_recorded_once_and_what_made_it(store, kind):
 
 
 def test_equal_seeds_give_equal_results(store, tmp_path):
-    other = Store.at(str(tmp_path / "other"))
+    other = a_store(tmp_path)
     for kind in MEASUREMENTS:
         wanted = one_of(kind, seed=5)  # the run's own seed decides nothing
         list(measure(wanted, other, CPU))
@@ -56,7 +62,7 @@ def test_equal_seeds_give_equal_results(store, tmp_path):
 
 @pytest.mark.parametrize("kind", MEASUREMENTS)
 def test_a_notice_stops_it_without_a_result(tmp_path, kind):
-    here = Store.at(str(tmp_path / "store"))
+    here = a_store(tmp_path)
     wanted, notice = one_of(kind), Notice()
     going = measure(wanted, here, CPU, notice)
     for _ in range(3):
@@ -76,7 +82,7 @@ def test_a_notice_stops_it_without_a_result(tmp_path, kind):
 def test_what_the_model_cannot_do_is_a_result_and_what_a_user_may_mend_is_not(
     tmp_path, monkeypatch
 ):
-    here, wanted = Store.at(str(tmp_path / "store")), one_of("objective_distance")
+    here, wanted = a_store(tmp_path), one_of("objective_distance")
 
     def refuse(*_, needs_head):
         assert needs_head

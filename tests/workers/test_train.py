@@ -55,8 +55,8 @@ def test_a_finished_run_has_every_row_once(store):
     profiles = rows(store, run, "profiles")
     assert profiles["step"].unique().sort().to_list() == [3, 6, 7]
     assert profiles.filter(step=7)["depth"].to_list() == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    names = [path.name for path in store.run(run.run_id).parts("steps")]
-    assert names == [f"part-{a:06d}-{b:06d}.parquet" for a, b in ((0, 3), (3, 6), (6, 7))]
+    (part,) = store.run(run.run_id).parts("steps")
+    assert part.name.startswith("part-000000-000007.a1-")
 
 
 def test_the_closing_record_accounts_for_every_part(store):
