@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from sweeps.errors import UserError
 from sweeps.spec import RunSpec
+from sweeps.store.attempt import Superseded
 from sweeps.store.store import Store
 from workers.ranks.rank_process import end_process
 
@@ -35,6 +36,9 @@ def main() -> int:
     except UserError as error:
         print(f"workers: {error}", file=sys.stderr)
         return 2
+    except Superseded as error:
+        print(f"workers: {error}", file=sys.stderr)
+        return 1
 
 
 def _read(path: str) -> RunSpec:

@@ -88,7 +88,10 @@ class Attempt:
 
     def superseded(self) -> Superseded:
         """Return the error of going on with a run that is another attempt's, or was forgotten."""
-        return Superseded(f"run {self._folder.run_id}: attempt {self.number} was superseded")
+        return Superseded(
+            f"run {self._folder.run_id}: attempt {self.number} was superseded: it was silent for"
+            f" more than {stale_seconds():g} s, and another one took the run up"
+        )
 
     def end(self, cause: str, error: str | None = None) -> None:
         """Record how the attempt ended; the heartbeat stops."""
@@ -114,6 +117,8 @@ class Attempt:
             self.end("cancelled")
         elif issubclass(kind, Superseded) or self._lease.lost:
             self.end("superseded")
+            if self._folder.done() is not None:  # what was put there late is nobody's
+                self._folder.remove_of(self.label)
         else:
             self.end("failed", "".join(traceback.format_exception(kind, error, trace)))
 

@@ -1,0 +1,119 @@
+"""What one process makes for all: made once, and by another one where the first is frozen."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from sweeps.files.whole_files import write_text
+from sweeps.leases.made_once import made_once
+from sweeps.liveness.watch import stale_seconds
+
+# Makes something, and is frozen while it does; thaws, and puts it in place late.
+MAKER = """
+import os, signal, sys
+from pathlib import Path
+from sweeps.files.whole_files import write_text
+from sweeps.leases.made_once import made_once
+path = Path(sys.argv[1])
+
+def make():
+    print("making", flush=True)
+    if sys.argv[2] == "frozen":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    write_text(path, "made")
+    return "made"
+
+print(made_once(path, lambda: path.read_text() if path.exists() else None, make), flush=True)
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "1")
+    return tmp_path / "tokens" / "abc"
+
+
+def maker(place, how):
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAKER, str(place), how], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "making\n"
+    return process
+
+
+def find(place):
+    return lambda: place.read_text() if place.exists() else None
+
+
+def make(place, made):
+    def make():
+        made.append(threading.get_ident())
+        time.sleep(0.05)
+        write_text(place, "made")
+        return "made"
+
+    return make
+
+
+def test_of_many_that_need_it_one_makes_it(place):
+    made, got = [], []
+    threads = [
+        threading.Thread(
+            target=lambda: got.append(made_once(place, find(place), make(place, made)))
+        )
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert got == ["made"] * 8
+    assert [path.name for path in place.parent.iterdir()] == ["abc"]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGCONT])
+def test_a_maker_that_is_frozen_holds_nobody_up_for_longer_than_a_lease(place, end):
+    process, made = maker(place, "frozen"), []
+    began = time.monotonic()
+    assert made_once(place, find(place), make(place, made)) == "made"
+    assert time.monotonic() - began < 20 * stale_seconds()
+    assert len(made) == 1
+    os.kill(process.pid, end)
+    process.wait(60)
+    assert place.read_text() == "made"
+
+
+def test_a_maker_that_dies_or_fails_is_followed_at_once(place, monkeypatch):
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "300")
+
+    def fail():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        made_once(place, find(place), fail)
+    process = maker(place, "frozen")
+    process.kill()
+    process.wait()
+    assert made_once(place, find(place), make(place, [])) == "made"
+
+
+def test_what_is_slow_to_make_is_waited_for(place):
+    """Its maker shows life all the while: nobody makes it a second time."""
+    made = []
+
+    def slowly():
+        time.sleep(4 * stale_seconds())
+        return make(place, made)()
+
+    slow = threading.Thread(target=lambda: made_once(place, find(place), slowly))
+    slow.start()
+    time.sleep(0.5)
+    assert made_once(place, find(place), make(place, made)) == "made"
+    slow.join()
+    assert len(made) == 1
