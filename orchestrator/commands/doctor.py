@@ -9,12 +9,16 @@ import click
 from sweeps.errors import UserError
 from sweeps.store.store import Store
 
+# Of a large store a migration says how far it is, every so many runs.
+RUNS_A_LINE = 200
+
 
 @click.command("doctor")
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 @click.option("--fix", is_flag=True, help="Mend what can be mended, and say how.")
+@click.option("--migrate", is_flag=True, help="Bring a store of an earlier layout to this one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def command(location: str, fix: bool, as_json: bool) -> int:
+def command(location: str, fix: bool, migrate: bool, as_json: bool) -> int:
     """Check every record, checksum, row count and step of a store, and that the local models and
     data of its sweeps are what they were; 1 if something is left wrong.
 
@@ -26,6 +30,8 @@ def command(location: str, fix: bool, as_json: bool) -> int:
     store = Store.at(location)
     if not store.root.is_dir():
         raise UserError(f"--store {location}: nothing is there")
+    if migrate:
+        return _migrate(store, as_json)
     findings = [*audit(store), *changed_sources(store)]
     mended = [one for one in findings if fix and one.mend is not None and one.mend()]
     strays = store.strays()
@@ -45,3 +51,22 @@ def command(location: str, fix: bool, as_json: bool) -> int:
         beside = f"; {measured} measurements" if measured else ""
         click.echo(f"{runs} runs looked at, {found}, {len(strays)} of no sweep{beside}")
     return 1 if len(mended) < len(findings) else 0
+
+
+def _migrate(store: Store, as_json: bool) -> int:
+    from sweeps.store.migration import migrate
+
+    total, changed, wrong = len(store.runs()), 0, []
+    for number, one in enumerate(migrate(store), start=1):
+        changed += one.changed
+        if one.wrong is not None:
+            wrong.append({"run_id": one.run_id, "what": one.wrong})
+        if not as_json and number % RUNS_A_LINE == 0:
+            click.echo(f"{number} of {total} runs", err=True)
+    if as_json:
+        click.echo(json.dumps({"runs": total, "changed": changed, "left": wrong}, indent=1))
+    else:
+        for one_left in wrong:
+            click.echo(f"{one_left['run_id']}: {one_left['what']}")
+        click.echo(f"{total} runs, {changed} brought to this layout, {len(wrong)} left as they are")
+    return 1 if wrong else 0

@@ -102,6 +102,6 @@ def _probe() -> Callable[[str, str], tuple[str | None, float | None]]:
         from orchestrator.connection.nodes import gpu_bytes
         from sweeps.store.store import Store
 
-        return Store.at(location).complaint(store_id), gpu_bytes()
+        return Store.at(location).complaint(store_id, thorough=True), gpu_bytes()
 
     return probe

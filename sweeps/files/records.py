@@ -106,8 +106,8 @@ def look(place: Place, version: str) -> Seen | None:
         except FileNotFoundError:
             return None
         sign = version or f"{stat.st_mtime_ns} {stat.st_size}"
-        made = folder_records.made(version) or stat.st_mtime
-        return Seen(_object(content), version, sign, folder_records.maker(version), made)
+        when = folder_records.made(version) or stat.st_mtime
+        return Seen(_object(content), version, sign, folder_records.maker(version), when)
     try:
         data = _object(place.read_bytes())
     except FileNotFoundError:

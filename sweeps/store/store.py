@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.track import Track
 from sweeps.errors import UserError, closest
+from sweeps.files.capability import shortcoming
 from sweeps.files.objects import ObjectFiles, ObjectPath
 from sweeps.files.records import create
 from sweeps.files.whole_files import (
@@ -136,19 +137,43 @@ class Store:
         store but a node's own disk where the shared one is not mounted.
         """
         path = self.root / "store.json"
+        self._make_root()
+        self._require_capable()
         if not path.exists():
-            create(path, {"id": secrets.token_hex(8), "layout": LAYOUT})
+            create(path, {"id": secrets.token_hex(8), "layout": self._layout_found()})
         return str(read_json(path)["id"])
 
-    def complaint(self, expected: str) -> str | None:
+    def _make_root(self) -> None:
+        if is_local(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+
+    def _layout_found(self) -> int:
+        """Return the layout of what is there already: stores of layout 1 had no record at first."""
+        return 1 if any(children(self.root / "runs")) else LAYOUT
+
+    def _require_capable(self) -> None:
+        """Raise UserError where the place cannot keep what a store relies on."""
+        try:
+            lacking = shortcoming(self.root)
+        except OSError as error:
+            raise UserError(f"--store {self.location}: {' '.join(str(error).split())}") from None
+        if lacking is not None:
+            raise UserError(f"--store {lacking}")
+
+    def complaint(self, expected: str, *, thorough: bool = False) -> str | None:
         """Return what is wrong with the store as this process sees it, for one that should have the
-        id ``expected``, and can write it; None where nothing is. Makes no folder."""
+        id ``expected``, and can write it; None where nothing is. Makes no folder of the store.
+
+        ``thorough`` tries all that a store relies on, as each node does once.
+        """
         shared = "mount it on every node, or give a URL such as s3://bucket/prefix"
         try:
             said = read_if_readable(self.root / "store.json")
             if said is None or said.get("id") != expected:
                 return f"{self.location} is not the store that the driver sees: {shared}"
             self.require_writable()
+            if thorough:
+                return shortcoming(self.root)
         except (OSError, UserError) as error:
             return f"{self.location}: {' '.join(str(error).split())}"
         return None

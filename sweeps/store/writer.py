@@ -20,21 +20,19 @@ import pyarrow.parquet as pq
 from sweeps.files.patience import patiently
 from sweeps.files.whole_files import (
     Place,
-    file_checksum,
     local_file,
     read_json,
     whole_file,
 )
 from sweeps.spec import RunSpec
 from sweeps.store.attempt import Attempt
+from sweeps.store.compaction import account, compact, names_of
 from sweeps.store.records import sealed
 from sweeps.store.schema import TABLES
 from sweeps.store.store import RunFolder, Status, name_in
 
 # Rows in no part yet lie in a checkpoint under this name and their table's.
 KEPT = "rows-"
-# Parts are put together until they have so many rows: what a reader skips or reads at once.
-ROWS_OF_A_GROUP = 100_000
 
 
 class RunWriter:
@@ -115,43 +113,17 @@ class RunWriter:
 
     def _compact(self, table: str) -> None:
         """Make one part of a table's, in order of steps."""
-        names = self._names(table)
+        names = names_of(self._folder, table, self._parts)
         if len(names) < 2:
             return
         last = self._folder.last_step_of(self._folder.path / names[-1])
         path = self._folder.part_path(table, 0, last, self._attempt.label)
-
-        def write() -> dict[str, Any]:
-            with self._whole(path) as temporary:
-                with pq.ParquetWriter(temporary, TABLES[table], compression="zstd") as file:
-                    for rows in self._row_groups(names):
-                        file.write_table(rows)
-                return _account(temporary)
-
-        account = patiently(write, path)
-        rows = sum(self._parts.pop(name)["rows"] for name in names)
-        self._parts[name_in(self._folder, path)] = {"rows": rows, **account}
-
-    def _row_groups(self, names: list[str]) -> Iterator[pa.Table]:
-        """Yield the rows of parts, so many together that a reader skips much at once."""
-        held: list[pa.Table] = []
+        entry = patiently(
+            lambda: compact(self._folder, table, self._parts, self._whole(path)), path
+        )
         for name in names:
-            path = self._folder.path / name
-            with local_file(path) as file:
-                # Once it is part of another file, nobody could tell that it was harmed.
-                if file_checksum(file) != self._parts[name]["sha256"]:
-                    raise RuntimeError(f"{path} does not match its checksum")
-                held.append(pq.read_table(file, partitioning=None))
-            if sum(table.num_rows for table in held) >= ROWS_OF_A_GROUP:
-                yield pa.concat_tables(held)
-                held = []
-        if held:
-            yield pa.concat_tables(held)
-
-    def _names(self, table: str) -> list[str]:
-        """Return the parts of a table so far, in order of steps."""
-        names = [name for name in self._parts if name.startswith(f"{table}/")]
-        return sorted(names, key=lambda name: self._folder.last_step_of(self._folder.path / name))
+            del self._parts[name]
+        self._parts[name_in(self._folder, path)] = entry
 
     def _last_loss(self, step: int) -> float | None:
         """Return the loss of the last step, None where it is not finite or there is none.
@@ -159,7 +131,8 @@ class RunWriter:
         An attempt that continued after the last step has it in a part only.
         """
         if self._loss is None and step:
-            with local_file(self._folder.path / self._names("steps")[-1]) as file:
+            newest = names_of(self._folder, "steps", self._parts)[-1]
+            with local_file(self._folder.path / newest) as file:
                 losses = pq.read_table(file, columns=["loss"], partitioning=None)["loss"]
                 self._loss = losses[-1].as_py()
         return self._loss if self._loss is not None and math.isfinite(self._loss) else None
@@ -170,8 +143,8 @@ class RunWriter:
             if rows:
                 path = self._folder.part_path(table, first, last, self._attempt.label)
                 content = pa.Table.from_pylist(rows, schema=schema)
-                account = patiently(partial(self._write_part, path, content), path)
-                self._parts[name_in(self._folder, path)] = {"rows": content.num_rows, **account}
+                entry = patiently(partial(self._write_part, path, content), path)
+                self._parts[name_in(self._folder, path)] = {"rows": content.num_rows, **entry}
                 rows.clear()
 
     def _write_part(self, path: Place, content: pa.Table) -> dict[str, Any]:
@@ -225,8 +198,4 @@ def _write_kept(path: Place, content: pa.Table) -> dict[str, Any]:
 def _write_table(path: Path, content: pa.Table) -> dict[str, Any]:
     """Write rows into a local file and return its account."""
     pq.write_table(content, path, compression="zstd")
-    return _account(path)
-
-
-def _account(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": file_checksum(path)}
+    return account(path)

@@ -230,7 +230,7 @@ class Requests:
 @pytest.mark.parametrize("claimants", [2, 3])
 def test_at_most_one_owns_a_real_folder(tmp_path, monkeypatch, claimants):
     """The same over hard links and renames: a seal is consumed by one of those who saw it."""
-    for seed in range(SCHEDULES // 5):
+    for seed in range(SCHEDULES // 15):
         schedule = Schedule(seed)
         Silence.schedule = schedule
         with monkeypatch.context() as patch:
