@@ -76,6 +76,7 @@ ROOMS = {
         {"statistics"},
         {"reading"},
         {"store"},
+        {"versions"},
         {"files", "liveness"},
         {"declaration"},
         {"sources"},
