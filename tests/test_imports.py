@@ -74,6 +74,7 @@ ROOMS = {
         {"report", "library"},
         {"findings"},
         {"statistics"},
+        {"upkeep"},
         {"reading"},
         {"store"},
         {"versions"},

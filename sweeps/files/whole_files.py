@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from typing_extensions import TypeIs
+
 from sweeps.files.objects import Entry, ObjectPath, scratch_folder
 
 Place = Path | ObjectPath
@@ -88,6 +90,11 @@ def local_file(path: Place) -> Iterator[Path]:
     with scratch_folder() as folder:
         path.files.download(path.key, folder / path.name)
         yield folder / path.name
+
+
+def is_local(place: Place) -> TypeIs[Path]:
+    """Return whether a place is a path of this machine, which libraries read as it is."""
+    return isinstance(place, Path)
 
 
 def remove_folder(path: Place) -> None:

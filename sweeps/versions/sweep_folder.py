@@ -58,9 +58,7 @@ class Version:
     @property
     def recorded(self) -> str:
         """When it was run last, in ISO 8601; empty where that cannot be read."""
-        said = self._header.get("recorded") or (
-            self._resolved.get("recorded") if self.named is None else None
-        )
+        said = self._header.get("recorded") or self._resolved.get("recorded")
         return said if isinstance(said, str) else ""
 
     @cached_property

@@ -72,12 +72,14 @@ def chosen(wanted: SweepName, digests: Sequence[str]) -> str:
     if found:
         listed = ", ".join(found[:LISTED])
         raise UserError(f"{wanted.name}{MARK}{prefix}: means {listed}; give more digits")
-    hint = (
-        closest(prefix, list(digests)) if len(digests) <= LISTED else _nearest(wanted.name, digests)
-    )
-    raise UserError(f"sweep {wanted.name!r} has no version {prefix!r}; {hint}")
+    raise UserError(f"sweep {wanted.name!r} has no version {prefix!r}; {_hint(wanted, digests)}")
 
 
-def _nearest(name: str, digests: Sequence[str]) -> str:
+def _hint(wanted: SweepName, digests: Sequence[str]) -> str:
+    """Return the version that is nearest to the one wanted, as far as that goes, or the newest."""
+    prefix = wanted.version or ""
+    nearest = closest(prefix, [digest[: len(prefix)] for digest in digests])
+    if len(digests) <= LISTED or not nearest.startswith("valid"):
+        return nearest
     shown = ", ".join(digests[:LISTED])
-    return f"the newest are {shown}; `depthsweep ls {name}` lists all {len(digests)}"
+    return f"the newest are {shown}; `depthsweep ls {wanted.name}` lists all {len(digests)}"

@@ -52,8 +52,8 @@ def test_a_prefix_means_the_one_that_it_begins():
     assert chosen(SweepName("study", "00aa"), digests) == "00aa00000000"
     with pytest.raises(UserError, match="study@3f2: means 3f2a00000000, 3f2b00000000; give more"):
         chosen(SweepName("study", "3f2"), digests)
-    with pytest.raises(UserError, match="no version '3f2c'; did you mean '3f2a00000000'"):
-        chosen(SweepName("study", "3f2c"), ["3f2a00000000"])
+    with pytest.raises(UserError, match="no version '3f2c00'; did you mean '3f2a00'"):
+        chosen(SweepName("study", "3f2c00"), ["3f2a00000000", "00aa00000000"])
     many = [f"{k:012x}" for k in range(9)]
     with pytest.raises(UserError, match=r"the newest are 000000000000, .* lists all 9"):
         chosen(SweepName("study", "ffff"), many)
