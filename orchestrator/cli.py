@@ -37,6 +37,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Show what a sweep's job or a run said."),
     "forget": ("forget", "Throw away what the store holds of one run."),
     "gc": ("gc", "Remove what no record of a store lists any more."),
+    "pull": ("pull", "Bring a sweep, or all, of another store into this one."),
+    "merge": ("merge", "Bring several stores into one."),
     "doctor": ("doctor", "Check every record of a store; mend with --fix."),
     "cluster": ("cluster", "List and render cluster profiles; start a local one."),
     "schema": ("schema", "Print the JSON Schema of a sweep file."),
