@@ -84,6 +84,11 @@ class Attempt:
         self._write()
         self.log("training begins", after_step=step)
 
+    def describe(self, **said: Any) -> None:
+        """Record what this attempt is made with: see ``records.PROVENANCE``."""
+        self._record |= said
+        self._write()
+
     def require_ownership(self) -> None:
         """Raise Superseded when a later attempt has claimed the run, or the run was forgotten."""
         if not self._claim.holds():
@@ -139,6 +144,9 @@ class OnlookersAttempt:
         return
 
     def resumed_from(self, step: int) -> None:
+        """Record nothing."""
+
+    def describe(self, **said: Any) -> None:
         """Record nothing."""
 
     def log(self, message: str, level: str = "info", **fields: Any) -> None:
