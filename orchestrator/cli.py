@@ -7,12 +7,15 @@ so that ``--help`` and ``plan`` start neither torch nor ray.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from sweeps.errors import UserError, closest
+from sweeps.files.patience import REFUSED
 from sweeps.liveness.watch import telling
 
 # Name, file of orchestrator.commands, line of the help page: known without importing the command.
@@ -24,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "submit": ("submit", "Give a sweep to a cluster; return at once."),
     "cancel": ("cancel", "Stop a sweep's job on its cluster; what is done is kept."),
     "status": ("status", "Show how far a sweep is, from the store and its cluster."),
+    "ls": ("ls", "List what a store holds: sweeps, versions, runs, sizes."),
     "profile": ("profile", "Show the depth profiles of a sweep, per condition."),
     "compare": ("compare", "Compare two controls: persists, collapses or reverses."),
     "claims": ("claims", "Check the claims that a sweep brings."),
@@ -35,6 +39,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "query": ("query", "Ask the store's tables in SQL."),
     "logs": ("logs", "Show what a sweep's job or a run said."),
     "forget": ("forget", "Throw away what the store holds of one run."),
+    "gc": ("gc", "Remove what no record of a store lists any more."),
+    "pull": ("pull", "Bring a sweep, or all, of another store into this one."),
+    "merge": ("merge", "Bring several stores into one."),
     "doctor": ("doctor", "Check every record of a store; mend with --fix."),
     "cluster": ("cluster", "List and render cluster profiles; start a local one."),
     "schema": ("schema", "Print the JSON Schema of a sweep file."),
@@ -76,6 +83,23 @@ def _say_watching(number: int, seconds: float) -> None:
     click.echo(f"watching {what}, for {seconds:g} s at most", err=True)
 
 
+def _lacks_a_right(error: BaseException) -> str | None:
+    """Return what to do about a file that this user may not read or write; None for another
+    error."""
+    if not isinstance(error, OSError) or error.errno not in REFUSED or not error.filename:
+        return None
+    place = Path(os.fsdecode(error.filename))
+    there = next(one for one in (place, *place.parents) if one.exists())
+    try:
+        owner = there.owner()
+    except (KeyError, OSError):
+        owner = f"user {there.lstat().st_uid}"
+    return (
+        f"{place}: {error.strerror}; {there} belongs to {owner}: ask for the right, which a group"
+        " of both and umask 002 give, or name a store of your own with --store"
+    )
+
+
 def main() -> None:
     """Run the command line: exit code 2 for a user's mistake, 1 for a failure."""
     debug = "--debug" in sys.argv[1:]
@@ -98,6 +122,10 @@ def main() -> None:
         # A panic of Polars, on a file that is damaged, is no Exception.
         if debug or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
             raise
+        refused = _lacks_a_right(error)
+        if refused is not None:
+            click.echo(f"depthsweep: {refused}", err=True)
+            sys.exit(2)
         text = " ".join(str(error).split()) or type(error).__name__
         if not isinstance(error, Exception):
             text = f"a file of the store is damaged ({text}); `depthsweep doctor` says which"

@@ -24,7 +24,6 @@ from sweeps.declaration.settings import Setting, control_options, varied
 from sweeps.errors import UserError, closest
 from sweeps.spec import MEASUREMENTS, RunSpec, is_measurement
 from sweeps.store.store import Store
-from sweeps.store.sweep_records import keep_claims
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,8 +57,6 @@ def run_sweep(
     found = sweep if isinstance(sweep, Sweep) else read_sweep(str(sweep))
     place = _store(store)
     place.require_writable()
-    if not isinstance(sweep, Sweep):
-        keep_claims(place, found.name, Path(sweep))
     limits = Limits(max_concurrent, max_gpus, runs_per_gpu, time_budget)
     return carry_out(found, place, EVERYTHING, address, limits, listener, track)
 

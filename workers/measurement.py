@@ -19,7 +19,7 @@ from workers.loading import load_model
 from workers.probes.propagation import DRAWS, Propagation
 from workers.progress import Progress
 from workers.ranks.notice import Notice
-from workers.run_record import made_on
+from workers.run_record import made_on, provenance
 
 # Yields (done, of how many) after each piece, where how many is known; returns the result.
 Measuring = Iterator[tuple[int, int]]
@@ -43,6 +43,7 @@ def measure(
             attempt.end("not needed")
             yield Progress(0, 0, None, done["status"])
             return
+        attempt.describe(**provenance(device))
         yield Progress(0, 0, None)
         attempt.resumed_from(0)
         result: dict[str, Any] = {}

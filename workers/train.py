@@ -21,7 +21,7 @@ from workers.probes.measure import Measured
 from workers.progress import Progress
 from workers.ranks.notice import Notice
 from workers.ranks.process_group import ALONE, Ranks, connect
-from workers.run_record import write_run_record
+from workers.run_record import provenance, write_run_record
 
 
 def train(
@@ -47,6 +47,7 @@ def train(
             attempt.end("not needed")
             yield Progress(done["step"], run.steps, None, done["status"])
             return
+        attempt.describe(**provenance(device))
         yield Progress(0, run.steps, None)
         parts = assemble(run, store, device, ranks)
         objective, engine, probe = parts.objective, parts.engine, parts.probe

@@ -22,6 +22,7 @@ def command(name: str, store: str, profile_name: str | None) -> int:
     from orchestrator.jobs.submission import find
     from orchestrator.ledger.recovery import ledger
     from sweeps.store.store import Store
+    from sweeps.versions.version_id import SweepName
 
     found = find(name, store, profile_name)
     job = found.job
@@ -38,7 +39,7 @@ def command(name: str, store: str, profile_name: str | None) -> int:
         raise UserError(f"{job.submission_id} was told to stop and has not in {WAIT_SECONDS:.0f} s")
     click.echo(f"{job.submission_id} stopped")
     records = Store.at(store)
-    if name in records.sweep_names():
+    if SweepName.parse(name).name in records.sweep_names():
         standing = ledger(records)
         states = [standing(run.run_id) for run in records.load_sweep(name).runs]
         counts = Counter(each.state for each in states)

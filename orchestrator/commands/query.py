@@ -12,7 +12,7 @@ from sweeps.errors import UserError
 @click.command()
 @click.argument("sql")
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
-@click.option("--sweep", metavar="NAME", help="Which sweep (default: the one that ran last).")
+@click.option("--sweep", metavar="NAME", help="Which, or NAME@VERSION (default: the last one run).")
 @click.option("--all", "whole", is_flag=True, help="Every run of the store, of any sweep or none.")
 @click.option(
     "--format",

@@ -55,7 +55,7 @@ def command(
 
         chosen = [*(["--only", only] if only else []), *(["--force"] if force else [])]
         chosen += arguments(sweep, track)
-        return _submit(sweep, location, profile_name, chosen, limits, as_json)
+        return _submit(name, sweep, location, profile_name, chosen, limits, as_json)
     store.require_writable()
     from orchestrator.display.sweep_console import SweepConsole
 
@@ -66,6 +66,7 @@ def command(
 
 
 def _submit(
+    name: str,
     sweep: Sweep,
     location: str,
     profile_name: str,
@@ -90,7 +91,7 @@ def _submit(
     request = Request(
         sweep,
         None,
-        ["resume", sweep.name],
+        ["resume", name],
         absolute_store(location),
         profile_name,
         profile,

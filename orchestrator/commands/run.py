@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from orchestrator.ledger.recovery import EVERYTHING
@@ -12,7 +10,6 @@ from orchestrator.options import ON_CLUSTER, TRACK, limited
 from orchestrator.sweep_run import carry_out
 from sweeps.declaration.expand import read_sweep
 from sweeps.store.store import Store
-from sweeps.store.sweep_records import keep_claims
 
 
 @click.command("run")
@@ -36,7 +33,6 @@ def command(
     sweep = read_sweep(sweep_file)
     store = Store.at(location)
     store.require_writable()
-    keep_claims(store, sweep.name, Path(sweep_file))
     console = SweepConsole(as_json)
     result = carry_out(sweep, store, EVERYTHING, address, limits, console, track)
     console.ended(result)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import click
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     import polars as pl
 
     from sweeps.reading.query import Format
+
+Item = TypeVar("Item")
+# What takes longer is told of, from then on and so often.
+NOTICE_SECONDS = 2.0
 
 
 def emit(frame: pl.DataFrame, form: str | None, output: str | None) -> None:
@@ -49,3 +55,14 @@ def terminal_width() -> int:
 def wrapped(line: str) -> list[str]:
     """Return a line that may be long in lines of at most 80 columns."""
     return textwrap.wrap(line, 80, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def counted_aloud(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
+    """Yield items; where that takes longer than 2 s, say on stderr how many there have been."""
+    said = time.monotonic()
+    for count, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - said > NOTICE_SECONDS:
+            of = "" if total is None else f" of {total:,}"
+            click.echo(f"{count:,}{of} {what}", err=True)
+            said = time.monotonic()

@@ -26,6 +26,7 @@ from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.errors import UserError
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import job_records, record_job
+from sweeps.versions.version_id import SweepName
 
 if TYPE_CHECKING:
     from orchestrator.jobs.ray_jobs import JobsApiClient
@@ -247,7 +248,7 @@ def find(sweep: str, store: str, profile_name: str | None) -> Found:
             )
         profile_name = str(records[max(records)]["cluster"])
     queue = queue_of(read_profile(profile_name))
-    known = attempts(queue.jobs(), job_name(sweep, place))
+    known = attempts(queue.jobs(), job_name(SweepName.parse(sweep).name, place))
     if not known:
         raise UserError(f"the cluster {profile_name} knows of no job of {sweep!r} in {place}")
     return Found(queue, known[max(known)], profile_name)

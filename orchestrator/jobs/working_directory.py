@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweeps.declaration.expand import Sweep
+from sweeps.declaration.expand import Sweep, claims_files
 from sweeps.declaration.sweep_spec import SweepSpec
 from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError
@@ -59,8 +59,7 @@ def working_directory(sweep_file: Path | None, with_code: bool) -> Iterator[Path
         folder = Path(name)
         if sweep_file is not None:
             shutil.copy2(sweep_file, folder)
-            beside = [sweep_file.with_suffix(".claims.yaml"), sweep_file.with_name("claims.yaml")]
-            for path in beside:
+            for path in claims_files(sweep_file):
                 if path.is_file():
                     shutil.copy2(path, folder)
             for named in local_files(sweep_file):

@@ -50,7 +50,8 @@ class Sweep:
 
     ``measurements`` are the kinds of training-free measurement that it wants of its models;
     ``usual`` says that its file left that open, so that what was asked of it later stands.
-    ``track`` says where its runs are shown besides the store.
+    ``track`` says where its runs are shown besides the store. ``claims`` is the text of the claims
+    file that came with it, None where none did.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Sweep:
     measurements: tuple[MeasurementKind, ...] = USUAL_MEASUREMENTS
     usual: bool = False
     track: Track = field(default_factory=Track)
+    claims: str | None = None
 
     @cached_property
     def by_id(self) -> dict[str, RunSpec]:
@@ -76,9 +78,27 @@ class Sweep:
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """Read, validate and expand a sweep file; raise UserError naming file, line and remedy."""
+    """Read, validate and expand a sweep file, with the claims beside it; raise UserError naming
+    file, line and remedy."""
     source = YamlSource.read(str(path))
-    return expand(source.validate(SweepSpec), source)
+    sweep = expand(source.validate(SweepSpec), source)
+    return replace(sweep, claims=_claims_beside(Path(path)))
+
+
+def claims_files(sweep_file: Path) -> tuple[Path, Path]:
+    """Return where claims about a sweep may stand, the first that is there counts: of its own in
+    ``study.claims.yaml`` beside ``study.yaml``, or in ``claims.yaml`` for all of the folder."""
+    return sweep_file.with_suffix(".claims.yaml"), sweep_file.with_name("claims.yaml")
+
+
+def _claims_beside(sweep_file: Path) -> str | None:
+    for path in claims_files(sweep_file):
+        if path.is_file():
+            try:
+                return path.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise UserError(f"{path}: cannot be read as text ({error})") from None
+    return None
 
 
 def expand(spec: SweepSpec, source: YamlSource) -> Sweep:

@@ -71,6 +71,11 @@ TAKEN = frozenset(
         *("reference_high", "retained_unbounded", "pairs", "p_persists", "p_collapses"),
         *("p_reverses", "verdict_delta_0.1", "verdict_delta_0.5", "verdict_equal_change"),
         "verdict_equal_loss",
+        # Of attempts: what they were made with.
+        *("depthsweep_version", "git_commit", "code_digest", "python_version", "torch_version"),
+        *("deepspeed_version", "transformers_version", "datasets_version", "tokenizers_version"),
+        *("numpy_version", "pyarrow_version", "ray_version", "cuda_version", "driver_version"),
+        *("device", "hardware"),
         # Of the tables that a report draws.
         *("cell", "condition", "cut_high", "cut_low", "finding", "interval", "loss_high"),
         *("loss_low", "seed_slope", "seed_steepness", "shown", "shown_high", "shown_low", "span"),

@@ -57,6 +57,7 @@ class Mirror:
     def _fetch(self, keys: list[str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.folder}.lock"):
+            os.utime(self.folder)  # it is in use: see `depthsweep gc`
             index = self._index()
             before = dict(index)
             for key in [key for key in index if key not in self._listing]:

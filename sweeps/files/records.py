@@ -57,6 +57,14 @@ def create(
     return place.files.create(place.key, _signed(data, token) if token else _text(data))
 
 
+def put_new(place: Place, data: bytes) -> bool:
+    """Write a file whole if none is there; return whether it is ours. Raises OSError."""
+    if isinstance(place, Path):
+        make_folder(place.parent)
+        return folder_records.create(place, data) is not None
+    return place.files.create(place.key, data) is not None
+
+
 def replace_if(
     place: Place, data: Mapping[str, Any], version: str, by: str, *, last: bool = False
 ) -> str | None:

@@ -16,6 +16,7 @@ import polars as pl
 from sweeps.declaration.settings import HEADS, SEED, TAKEN, settings_of
 from sweeps.sources.catalog import CATALOG, FAMILIES
 from sweeps.spec import FolderModel, HubModel, RunSpec, StandinModel
+from sweeps.store.records import PROVENANCE
 
 _DTYPES: dict[type, type[pl.DataType]] = {
     str: pl.String,
@@ -189,6 +190,8 @@ ATTEMPT_COLUMNS: dict[str, Any] = {
     "cause": pl.String,
     "error": pl.String,
     "seconds": pl.Float64,
+    # The code that made it, and on what.
+    **dict.fromkeys(PROVENANCE, pl.String),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from sweeps.reading.tables import Tables
 from sweeps.report.training_data import curves, ratios
 from sweeps.statistics.conditions import condition_columns, layer_bands, summarise
 from sweeps.statistics.profiles import DEFAULT_BY, At, Profiles, measure_each
+from sweeps.store.records import PROVENANCE, VERSION
 from sweeps.store.schema import NULL_METRICS
 
 STANDARD, EQUAL_STEP = "standard", "equal_step"
@@ -76,6 +77,7 @@ class ReportData:
     has ``setting``: the model with those settings. Of fewer than 3 seeds no table has an interval.
     ``left_out`` and ``errors`` are runs, and have ``treatment`` too. ``width_like_steepness`` is
     their rank correlation over the conditions under standard training, NaN of fewer than 3.
+    ``made_with`` counts runs by the code, versions and hardware that their attempts had.
     """
 
     name: str
@@ -90,7 +92,7 @@ class ReportData:
     claims_source: str
     left_out: pl.DataFrame
     errors: pl.DataFrame
-    records: tuple[dict[str, Any], ...]
+    made_with: dict[str, dict[str, int]]
 
 
 def gather(
@@ -109,7 +111,8 @@ def gather(
     runs = tables.runs().collect()
     keys = condition_columns(runs)
     extra = [key for key in keys if key not in DEFAULT_BY]
-    attempts = tables.attempts().select("run_id", "seconds", "cause", "error").collect()
+    told = ("seconds", "cause", "error", *PROVENANCE)
+    attempts = tables.attempts().select("run_id", *told).collect()
     slopes = _slopes(first, runs, keys)
     paths = paths_of(tables, metric) if at == "final" else None
     persistence = _persistence(profiles, runs, paths)
@@ -146,7 +149,7 @@ def gather(
         claims.source if claims else "",
         _labelled(first.left_out.select(*keys, "seed", "status", "last_step", "reason"), extra),
         _labelled(errors, extra),
-        _records(tables, runs),
+        _made_with(tables, attempts, runs["run_id"]),
     )
 
 
@@ -284,11 +287,46 @@ def _retained(persistence: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _records(tables: Tables, runs: pl.DataFrame) -> tuple[dict[str, Any], ...]:
-    """Return the run.json of every run that has one, without its specification."""
-    found = []
-    for run_id in runs["run_id"]:
-        record = tables.store.run(run_id).record()
-        if record is not None:
-            found.append({key: value for key, value in record.items() if key != "spec"})
-    return tuple(found)
+def _made_with(
+    tables: Tables, attempts: pl.DataFrame, run_ids: Iterable[str]
+) -> dict[str, dict[str, int]]:
+    """Count runs by what their attempts were made with: code, versions, hardware.
+
+    A run with attempts of two codes counts under both. Where attempts do not say, as in a store of
+    before they did, run.json does.
+    """
+    said: dict[str, set[tuple[str, str]]] = {}
+    for row in attempts.iter_rows(named=True):
+        found = {name: row[name] for name in PROVENANCE if row[name] is not None}
+        if found:
+            said.setdefault(row["run_id"], set()).update(_told(found))
+    counts: dict[str, dict[str, int]] = {"code": {}, "versions": {}, "hardware": {}}
+    for run_id in run_ids:
+        record = None if run_id in said else tables.store.run(run_id).record()
+        for what, value in sorted(said.get(run_id) or _told(_of_record(record or {}))):
+            counts[what][value] = counts[what].get(value, 0) + 1
+    return counts
+
+
+def _told(found: dict[str, str]) -> set[tuple[str, str]]:
+    """Return what is known of an attempt, in words, by what it is about."""
+    code = {"depthsweep": "depthsweep_version", "commit": "git_commit", "code": "code_digest"}
+    versions = [name for name in found if name.endswith(VERSION) and name not in code.values()]
+    lines = {
+        "code": ", ".join(f"{word} {found[name]}" for word, name in code.items() if name in found),
+        "versions": ", ".join(f"{name.removesuffix(VERSION)} {found[name]}" for name in versions),
+        "hardware": " ".join(found[name] for name in ("device", "hardware") if name in found),
+    }
+    return {(what, line) for what, line in lines.items() if line}
+
+
+def _of_record(record: dict[str, Any]) -> dict[str, str]:
+    """Return what a run.json says of how the run was made, by the names that attempts use."""
+    hardware = record.get("hardware") or {}
+    found = {
+        "git_commit": record.get("git_commit"),
+        **{f"{name}{VERSION}": said for name, said in (record.get("versions") or {}).items()},
+        "device": hardware.get("device"),
+        "hardware": hardware.get("name"),
+    }
+    return {name: str(said) for name, said in found.items() if said is not None}

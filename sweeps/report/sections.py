@@ -299,18 +299,11 @@ def _last_line(error: str) -> str:
 
 
 def provenance_section(data: ReportData) -> str:
-    facts: list[list[str]] = []
-    for key, name in (("git_commit", "commit"), ("versions", "versions"), ("hardware", "hardware")):
-        seen: dict[str, int] = {}
-        for record in data.records:
-            value = record.get(key)
-            said = (
-                ", ".join(f"{k} {v}" for k, v in sorted(value.items()))
-                if isinstance(value, dict)
-                else str(value)
-            )
-            seen[said] = seen.get(said, 0) + 1
-        facts += [[name, said, str(count)] for said, count in seen.items()]
+    facts = [
+        [what, value, str(count)]
+        for what, values in data.made_with.items()
+        for value, count in values.items()
+    ]
     return (
         f"<section><h2>Provenance</h2>{html_table(['what', 'value', 'runs'], facts, [2])}"
         f"<details><summary>The sweep file</summary><pre>{escape(data.text)}</pre></details>"

@@ -76,6 +76,11 @@ class Attempt:
         patiently(self._lease.write, self._folder.path)
         self.log("training begins", after_step=step)
 
+    def describe(self, **said: Any) -> None:
+        """Record what this attempt is made with: see ``records.PROVENANCE``."""
+        self._record |= said
+        patiently(self._lease.write, self._folder.path)
+
     def require_ownership(self) -> None:
         """Raise Superseded unless the run is this attempt's at this moment, as the store has it."""
         if not patiently(self._lease.renew, self._folder.path):
@@ -142,6 +147,9 @@ class OnlookersAttempt:
         return
 
     def resumed_from(self, step: int) -> None:
+        """Record nothing."""
+
+    def describe(self, **said: Any) -> None:
         """Record nothing."""
 
     def log(self, message: str, level: str = "info", **fields: Any) -> None:

@@ -15,6 +15,16 @@ Status = Literal["finished", "diverged", "failed"]
 
 SEAL = "sha256"
 
+# What an attempt was made with, each a text or unknown: the code, what it runs on, and where. They
+# are columns of ``attempts``, too. What ends in _version is the version of what is named so.
+PROVENANCE = (
+    *("depthsweep_version", "git_commit", "code_digest"),
+    *("python_version", "torch_version", "deepspeed_version", "transformers_version"),
+    *("datasets_version", "tokenizers_version", "numpy_version", "pyarrow_version"),
+    *("ray_version", "cuda_version", "driver_version", "device", "hardware"),
+)
+VERSION = "_version"
+
 _ATTEMPT: dict[str, tuple[type, ...]] = {
     "started": (str,),
     "ended": (str,),
@@ -28,6 +38,7 @@ _ATTEMPT: dict[str, tuple[type, ...]] = {
     "resumed_from": (int,),
     "cause": (str,),
     "error": (str,),
+    **dict.fromkeys(PROVENANCE, (str,)),
 }
 _TIMES = ("started", "ended")
 

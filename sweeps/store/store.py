@@ -1,7 +1,7 @@
 """Where everything of a store lies.
 
 store.json                            the store's own id, and the layout of what is below
-sweeps/<name>/spec.yaml, resolved.json
+sweeps/<name>/versions/<digest>/       every version that was run: see ``sweeps.versions``
 runs/<run_id>/run.json                what ran: resolved spec, model facts, versions, hardware
 runs/<run_id>/attempts/<n>.json       whose (token, node, process), started, ended, cause
 runs/<run_id>/checkpoints/step-<step>.<attempt>/       complete when its manifest.json is there
@@ -20,17 +20,14 @@ The root is a local folder, or a URL of an object store: the same names are then
 
 from __future__ import annotations
 
-import json
 import secrets
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeps.declaration.expand import Sweep
-from sweeps.declaration.track import Track
 from sweeps.errors import UserError, closest
 from sweeps.files.capability import shortcoming
 from sweeps.files.objects import ObjectFiles, ObjectPath
@@ -41,20 +38,14 @@ from sweeps.files.whole_files import (
     is_local,
     read_if_readable,
     read_json,
-    write_json,
-    write_text,
 )
 from sweeps.node_cache import node_cache
-from sweeps.spec import (
-    MEASUREMENTS,
-    USUAL_MEASUREMENTS,
-    MeasurementKind,
-    RunSpec,
-    is_measurement,
-)
+from sweeps.spec import is_measurement
 from sweeps.store.records import Status as Status
 from sweeps.store.run_folder import RunFolder as RunFolder
 from sweeps.store.run_folder import name_in as name_in
+from sweeps.versions.sweep_folder import SweepFolder, Version, sweep_folders
+from sweeps.versions.version_id import SweepName
 
 if TYPE_CHECKING:
     from sweeps.files.mirror import Mirror
@@ -180,72 +171,50 @@ class Store:
 
     # ------------------------------------------------------------------------------------ sweeps
     def sweep_folder(self, name: str) -> Place:
-        return self.root / "sweeps" / name
+        """Return the folder of a sweep, also for ``name@digest``: a version lies in it."""
+        return self.root / "sweeps" / SweepName.parse(name).name
 
     def sweep_names(self) -> list[str]:
         """Return the sweeps this store has run: a folder counts once its runs are recorded."""
-        return sorted(path.parent.name for path in self.root.glob("sweeps/*/resolved.json"))
+        return [folder.name for folder in sweep_folders(self.root)]
+
+    def versions(self) -> Iterator[Version]:
+        """Yield every version of every sweep that was run, by name, the newest first."""
+        for folder in sweep_folders(self.root):
+            yield from folder.versions()
 
     def save_sweep(self, sweep: Sweep) -> None:
-        """Record the sweep as written and as resolved; a later version replaces it."""
-        folder = self.sweep_folder(sweep.name)
-        write_text(folder / "spec.yaml", sweep.text)
-        resolved = {
-            "name": sweep.name,
-            "recorded": datetime.now(UTC).isoformat(),
-            "description": sweep.description,
-            "measurements": list(sweep.measurements),
-            "track": sweep.track.model_dump(mode="json", exclude_none=True),
-            "runs": [
-                {"run_id": run.run_id, "spec": run.model_dump(mode="json")} for run in sweep.runs
-            ],
-        }
-        write_json(folder / "resolved.json", resolved)
+        """Record the sweep as written and as resolved, as the current version of its name."""
+        SweepFolder(self.sweep_folder(sweep.name)).save(sweep)
+
+    def version(self, name: str) -> Version:
+        """Return the version of a sweep that ``name`` or ``name@digest`` means; without a digest
+        the one that was run last. Raise UserError listing what there is."""
+        wanted = SweepName.parse(name)
+        found = SweepFolder(self.sweep_folder(name)).version(wanted)
+        if found is None:
+            names = self.sweep_names()
+            hint = closest(wanted.name, names) if names else "it holds no sweep yet"
+            raise UserError(f"store {self.location}: no sweep {wanted.name!r}; {hint}")
+        return found
 
     def load_sweep(self, name: str) -> Sweep:
         """Return a sweep this store has run; raise UserError listing those it has."""
-        folder = self.sweep_folder(name)
-        if not (folder / "resolved.json").is_file():
-            names = self.sweep_names()
-            hint = closest(name, names) if names else "it holds no sweep yet"
-            raise UserError(f"store {self.location}: no sweep {name!r}; {hint}")
-        try:
-            resolved = read_json(folder / "resolved.json")
-            runs = tuple(
-                RunSpec.model_validate_json(json.dumps(entry["spec"])) for entry in resolved["runs"]
-            )
-            text = (folder / "spec.yaml").read_text(encoding="utf-8")
-            track = Track.model_validate_json(json.dumps(resolved.get("track", {})))
-            wanted = _wanted(resolved)
-            return Sweep(name, resolved["description"], text, runs, wanted, track=track)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            detail = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{folder}: the record of sweep {name} cannot be read ({detail}); give the sweep"
-                " file to `depthsweep run` again, which writes it anew"
-            ) from None
+        return self.version(name).load()
 
     def newest_sweep(self) -> str:
         """Return the sweep that was run last; raise UserError where the store holds none."""
-        names = self.sweep_names()
-        if not names:
+        found = [(folder.current(), folder.name) for folder in sweep_folders(self.root)]
+        if not found:
             raise UserError(
                 f"store {self.location}: it holds no sweep; --all asks every run it has"
             )
-        return max(names, key=lambda name: (self._resolved(name).get("recorded") or "", name))
+        return max((current.recorded if current else "", name) for current, name in found)[1]
 
     def strays(self) -> list[str]:
-        """Return the runs that no sweep names, or names any more, by their ids in order."""
-        named = {
-            entry.get("run_id")
-            for name in self.sweep_names()
-            for entry in self._resolved(name).get("runs", ())
-        }
+        """Return the runs that no version of any sweep names, by their ids in order."""
+        named = {run_id for version in self.versions() for run_id in version.run_ids}
         return [folder.run_id for folder in self.runs() if folder.run_id not in named]
-
-    def _resolved(self, name: str) -> dict[str, Any]:
-        record = read_if_readable(self.sweep_folder(name) / "resolved.json")
-        return record if isinstance(record, dict) else {}
 
     # -------------------------------------------------------------------------------------- runs
     def run(self, run_id: str) -> RunFolder:
@@ -281,11 +250,3 @@ class Store:
     def cache(self) -> Path:
         """Where what can be made again is kept: in the store, or on this node for a URL."""
         return self.root / "cache" if is_local(self.root) else node_cache()
-
-
-def _wanted(resolved: dict[str, Any]) -> tuple[MeasurementKind, ...]:
-    """Return what a sweep wants measured; a record of before there was a choice has no word."""
-    said = resolved.get("measurements", USUAL_MEASUREMENTS)
-    if unknown := set(said) - set(MEASUREMENTS):
-        raise ValueError(f"measurements: {', '.join(sorted(map(str, unknown)))}")
-    return tuple(kind for kind in MEASUREMENTS if kind in said)

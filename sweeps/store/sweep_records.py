@@ -1,12 +1,11 @@
 """What a store keeps of a sweep beside its runs: the claims made about it, the jobs made for it.
 
-    sweeps/<name>/claims.yaml              the claims that came with the sweep file
-    sweeps/<name>/jobs/<attempt>.json      which cluster was given it, so that `status`, `logs` and
-                                           `cancel` find the cluster by the sweep's name
+    sweeps/<name>/versions/<digest>/claims.yaml    the claims that came with the sweep file
+    sweeps/<name>/jobs/<attempt>.json              which cluster was given it, so that `status`,
+                                                   `logs` and `cancel` find it by the sweep's name
 
-Beside ``study.yaml`` the claims are ``study.claims.yaml``, or ``claims.yaml`` for every sweep of
-the folder. A sweep that brings none is judged by none. A record of a job names the cluster's
-profile; no address, no secret.
+A sweep that brings no claims is judged by none. A record of a job names the cluster's profile; no
+address, no secret.
 """
 
 from __future__ import annotations
@@ -14,32 +13,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sweeps.files.whole_files import Place, is_local, read_json, write_json, write_text
+from sweeps.files.whole_files import is_local, read_json, write_json
 from sweeps.store.store import Store
-
-
-def keep_claims(store: Store, sweep: str, sweep_file: Path) -> None:
-    """Keep a copy of the claims beside a sweep file; where there are none, none are kept."""
-    for path in (sweep_file.with_suffix(".claims.yaml"), sweep_file.with_name("claims.yaml")):
-        if path.is_file():
-            write_text(_kept(store, sweep), path.read_text(encoding="utf-8"))
-            return
-    _kept(store, sweep).unlink(missing_ok=True)
+from sweeps.versions.sweep_folder import CLAIMS
 
 
 def find_claims(store: Store, sweep: str, given: str | None = None) -> Path | None:
-    """Return the claims file of a sweep: the one given or the one kept; None where it brought none.
+    """Return the claims file of a sweep: the one given, or the one its version came with; None
+    where it brought none.
 
     ``store`` is one for reading: see ``Store.reading``.
     """
     if given is not None:
         return Path(given)
-    kept = _kept(store, sweep)
+    kept = store.version(sweep).folder / CLAIMS
     return kept if is_local(kept) and kept.is_file() else None
-
-
-def _kept(store: Store, sweep: str) -> Place:
-    return store.sweep_folder(sweep) / "claims.yaml"
 
 
 def record_job(store: Store, sweep: str, attempt: int, record: dict[str, Any]) -> None:

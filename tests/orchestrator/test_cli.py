@@ -1,11 +1,15 @@
 """The command line as a process: exit codes, one line an error, nothing written."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from orchestrator.cli import cli, main
 
 DEPTHSWEEP = str(Path(sys.executable).with_name("depthsweep"))
 
@@ -94,3 +98,22 @@ def test_debug_shows_the_traceback():
     shown = depthsweep("--debug", "plan", "none.yaml")
     assert shown.returncode != 0
     assert "Traceback" in shown.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_file_that_the_user_may_not_touch_is_named_with_its_owner(
+    tmp_path, monkeypatch, capsys, number
+):
+    place = tmp_path / "runs" / "DONE.json"
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number), str(place))
+
+    monkeypatch.setattr(cli, "main", refuse)
+    monkeypatch.setattr(sys, "argv", ["depthsweep", "forget", "0123456789ab"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"depthsweep: {place}: {os.strerror(number)}; {tmp_path} belongs to ")
+    assert said.count("\n") == 1

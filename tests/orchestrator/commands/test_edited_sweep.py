@@ -14,6 +14,7 @@ from orchestrator.display.sweep_console import change_lines
 from orchestrator.sweep_run import plan_sweep
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
+from sweeps.files.whole_files import remove_folder
 from sweeps.spec import RunSpec
 from sweeps.store.store import Store
 
@@ -43,6 +44,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     for run in (*runs(4), *runs(2)):
         write_run(store, run, lambda x, k=run.optimizer.learning_rate: 0.1 + 100 * k * x)
     save_sweep(store, "mine", runs(4))
+    # Of before there were versions: what the first one named was overwritten.
+    remove_folder(store.version("mine").folder)
     save_sweep(store, "mine", runs(2))
     return store
 

@@ -49,7 +49,7 @@ def test_a_tracker_that_cannot_be_is_refused_before_anything_is_started(file, mo
     with pytest.raises(UserError, match="set MLFLOW_TRACKING_URI"):
         call("run", file, "--store", store, "--track", "mlflow")
     assert not (store / "runs").exists()
-    assert not (store / "sweeps" / "sent" / "resolved.json").exists()
+    assert not list(store.glob("sweeps/sent/**/resolved.json"))
 
 
 def test_an_unknown_tracker_is_answered_with_those_there_are(file):
@@ -111,7 +111,7 @@ def test_export_takes_a_name_and_the_options_that_the_store_has_of_it(tmp_path):
     run = run_spec("opt", "clm", seed=8, steps=4, probe_every=2, part_steps=2)
     write_run(store, run, [0.2, 0.1])
     save_sweep(store, "named", [run])
-    record = store.sweep_folder("named") / "resolved.json"
+    record = store.version("named").folder / "resolved.json"
     resolved = json.loads(record.read_text())
     record.write_text(json.dumps({**resolved, "track": {"tensorboard": {"folder": "events"}}}))
     words = ("export", "named", "--to", "tensorboard", "--store", store.location)

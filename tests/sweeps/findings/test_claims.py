@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from planted_measurements import record_distance
 from planted_paper import plant_paper
-from planted_store import run_spec, write_run
+from planted_store import run_spec, save_sweep, write_run
 
+from sweeps.declaration.expand import read_sweep
 from sweeps.errors import UserError
 from sweeps.findings.claims import (
     CONTRADICTED,
@@ -23,7 +25,7 @@ from sweeps.reading.tables import open_store
 from sweeps.report.claims_text import claims_text, numbers
 from sweeps.statistics.profiles import Profiles, measure, measure_each
 from sweeps.store.store import Store
-from sweeps.store.sweep_records import find_claims, keep_claims
+from sweeps.store.sweep_records import find_claims
 
 LIBRARY = Path(__file__).parents[3] / "sweeps" / "library" / "paper.claims.yaml"
 # model: block type, family, parameters, L
@@ -261,22 +263,14 @@ def test_a_selection_of_the_wrong_type_is_a_users_mistake(tmp_path: Path, where:
         evaluate(read_claims(file).claims, {"procrustes": measure(open_store(store.root))})
 
 
-def test_claims_beside_a_sweep_file_stay_with_the_sweep(tmp_path: Path) -> None:
+def test_the_claims_kept_with_a_sweep_are_found_and_others_where_given(tmp_path: Path) -> None:
     store = Store.at(str(tmp_path / "store"))
-    sweep_file = tmp_path / "study.yaml"
-    keep_claims(store, "study", sweep_file)
+    sweep = save_sweep(store, "study", [run_spec()])
     assert find_claims(store, "study") is None
-    (tmp_path / "claims.yaml").write_text("of the folder")
-    keep_claims(store, "study", sweep_file)
-    assert find_claims(store, "study").read_text() == "of the folder"
-    (tmp_path / "study.claims.yaml").write_text("its own")
-    keep_claims(store, "study", sweep_file)
-    assert find_claims(store, "study").read_text() == "its own"
-    (tmp_path / "study.claims.yaml").unlink()
-    (tmp_path / "claims.yaml").unlink()
-    keep_claims(store, "study", sweep_file)
-    assert find_claims(store, "study") is None
-    assert store.sweep_names() == []
+    store.save_sweep(replace(sweep, claims="claims: []"))
+    found = find_claims(store, "study")
+    assert found is not None
+    assert found.read_text() == "claims: []"
     assert find_claims(store, "study", "given.yaml") == Path("given.yaml")
 
 
@@ -338,7 +332,7 @@ def test_the_sweeps_of_the_library_bring_the_claims_that_are_about_them(tmp_path
     store = Store.at(str(tmp_path / "store"))
     brought = {}
     for name in ("paper", "paper-verdicts", "replica", "replica-verdicts", "demo"):
-        keep_claims(store, name, LIBRARY.with_name(f"{name}.yaml"))
+        store.save_sweep(replace(read_sweep(LIBRARY.with_name(f"{name}.yaml")), name=name))
         found = find_claims(store, name)
         brought[name] = None if found is None else len(read_claims(found).claims)
     assert brought == {

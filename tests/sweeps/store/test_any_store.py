@@ -360,7 +360,7 @@ def test_what_a_sweep_wants_measured_is_kept_and_an_old_record_wants_the_usual(s
     sweep = Sweep("one", "", "name: one", (run_spec(),), ("objective_distance",))
     store.save_sweep(sweep)
     assert store.load_sweep("one").measurements == ("objective_distance",)
-    path = store.sweep_folder("one") / "resolved.json"
+    path = store.version("one").folder / "resolved.json"
     record = read_json(path)
     write_json(path, {**record, "measurements": ["weather"]})
     with pytest.raises(UserError, match="measurements: weather"):
