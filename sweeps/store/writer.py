@@ -58,10 +58,16 @@ class RunWriter:
             self._loss = added[-1]["loss"]
 
     def end_step(self, step: int) -> bool:
-        """Write the parts that ``step`` completes; return whether it does."""
+        """Write the parts that ``step`` completes; return whether it does.
+
+        With the last step the parts of each table become one: a checkpoint that is kept accounts
+        for what stays.
+        """
         first, last = self._run.part_of(step)
         if step == last:
             self._flush(first, last)
+        if step == self._run.steps:
+            self._compact()
         return step == last
 
     def parts(self) -> dict[str, dict[str, Any]]:
@@ -99,8 +105,7 @@ class RunWriter:
         if step:
             self._flush(*self._run.part_of(step))
         loss = self._last_loss(step)
-        for table in TABLES:
-            self._compact(table)
+        self._compact()
         parts = {
             name: {"rows": entry["rows"], "sha256": entry["sha256"]}
             for name, entry in self._parts.items()
@@ -111,11 +116,14 @@ class RunWriter:
             self._folder.remove_of(self._attempt.label)
             raise self._attempt.superseded()
 
-    def _compact(self, table: str) -> None:
-        """Make one part of a table's, in order of steps."""
-        names = names_of(self._folder, table, self._parts)
-        if len(names) < 2:
-            return
+    def _compact(self) -> None:
+        """Make one part of each table's, in order of steps."""
+        for table in TABLES:
+            names = names_of(self._folder, table, self._parts)
+            if len(names) > 1:
+                self._put_together(table, names)
+
+    def _put_together(self, table: str, names: list[str]) -> None:
         last = self._folder.last_step_of(self._folder.path / names[-1])
         path = self._folder.part_path(table, 0, last, self._attempt.label)
         entry = patiently(

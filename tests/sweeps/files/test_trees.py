@@ -6,12 +6,12 @@ import time
 
 import pytest
 
+from sweeps.files.records import put_new
 from sweeps.files.trees import (
     Damaged,
     copy_file,
     files_below,
     folders_below,
-    put_new,
     remove,
     untouched,
 )
