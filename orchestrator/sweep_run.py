@@ -31,8 +31,8 @@ from sweeps.declaration.expand import Sweep
 from sweeps.declaration.settings import varied
 from sweeps.errors import UserError
 from sweeps.sources.content import require_sources
-from sweeps.store.audit import harmed_part, unsound_result
 from sweeps.store.store import Store
+from sweeps.upkeep.audit import harmed_part, unsound_result
 
 if TYPE_CHECKING:
     from orchestrator.tuning.cluster_view import OwnCluster, SharedCluster, View

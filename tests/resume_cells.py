@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 from engine_cells import Cell, advance, prepare, weights
-from lone_attempt import LoneAttempt
 from safetensors.torch import save_file
+from small_run import LoneAttempt
 
-from sweeps.store.attempt import OnlookersAttempt
-from sweeps.store.store import RunFolder
+from sweeps.attempts.attempt import OnlookersAttempt
+from sweeps.store.run_folder import RunFolder
 from workers.checkpoint import load_checkpoint, save_checkpoint
 from workers.ranks.process_group import Ranks
 from workers.ranks.rank_process import end_process

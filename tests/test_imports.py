@@ -76,6 +76,7 @@ ROOMS = {
         {"statistics"},
         {"upkeep"},
         {"reading"},
+        {"attempts"},
         {"store"},
         {"leases", "versions"},
         {"files", "liveness"},

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from sweeps.attempts.attempt import Superseded
 from sweeps.errors import UserError
 from sweeps.spec import RunSpec
-from sweeps.store.attempt import Superseded
 from sweeps.store.store import Store
 from workers.ranks.rank_process import end_process
 

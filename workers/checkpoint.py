@@ -22,6 +22,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from sweeps.attempts.attempt import Attempt, OnlookersAttempt
+from sweeps.attempts.manifest import damage
+from sweeps.attempts.writer import OnlookersWriter, RunWriter
 from sweeps.files.patience import patiently
 from sweeps.files.whole_files import (
     Place,
@@ -34,10 +37,7 @@ from sweeps.files.whole_files import (
     whole_file,
     write_json,
 )
-from sweeps.store.attempt import Attempt, OnlookersAttempt
-from sweeps.store.manifest import damage
-from sweeps.store.store import RunFolder
-from sweeps.store.writer import OnlookersWriter, RunWriter
+from sweeps.store.run_folder import RunFolder
 from workers.engines.engine import LAYER_TENSORS, Engine
 from workers.ranks.process_group import ALONE, Ranks
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from sweeps.attempts.attempt import Attempt
 from sweeps.errors import Impossible
 from sweeps.files.patience import patiently
 from sweeps.spec import Measurement, MeasurementKind
-from sweeps.store.attempt import Attempt
 from sweeps.store.records import sealed
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.run_folder import RunFolder
+from sweeps.store.store import Store
 from workers.distance.objective_distance import ObjectiveDistance
 from workers.loading import load_model
 from workers.probes.propagation import DRAWS, Propagation

@@ -18,7 +18,7 @@ from sweeps.files.patience import patiently
 from sweeps.files.whole_files import write_json
 from sweeps.spec import RunSpec
 from sweeps.store.records import PROVENANCE, VERSION, sealed
-from sweeps.store.store import RunFolder
+from sweeps.store.run_folder import RunFolder
 from workers.models.pretrained import ModelFacts
 
 HERE = Path(__file__).resolve()

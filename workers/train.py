@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from sweeps.attempts.attempt import Attempt, OnlookersAttempt
+from sweeps.attempts.writer import OnlookersWriter, RunWriter
 from sweeps.files.whole_files import Place
 from sweeps.spec import RunSpec, learning_rate
-from sweeps.store.attempt import Attempt, OnlookersAttempt
-from sweeps.store.store import RunFolder, Status, Store
-from sweeps.store.writer import OnlookersWriter, RunWriter
+from sweeps.store.run_folder import RunFolder
+from sweeps.store.store import Status, Store
 from workers.assembly import Assembly, assemble
 from workers.checkpoint import load_checkpoint, save_checkpoint
 from workers.controls.layer_groups import LayerGroup

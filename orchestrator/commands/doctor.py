@@ -25,7 +25,7 @@ def command(location: str, fix: bool, migrate: bool, as_json: bool) -> int:
     Runs that are going on are passed over. Runs that no sweep names any more are listed; they are
     nothing wrong.
     """
-    from sweeps.store.audit import audit, changed_sources
+    from sweeps.upkeep.audit import audit, changed_sources
 
     store = Store.at(location)
     if not store.root.is_dir():
@@ -54,7 +54,7 @@ def command(location: str, fix: bool, migrate: bool, as_json: bool) -> int:
 
 
 def _migrate(store: Store, as_json: bool) -> int:
-    from sweeps.store.migration import migrate
+    from sweeps.upkeep.migration import migrate
 
     total, changed, wrong = len(store.runs()), 0, []
     for number, one in enumerate(migrate(store), start=1):

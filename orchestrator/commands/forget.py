@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from sweeps.attempts.living import alive_runs
 from sweeps.errors import UserError
 from sweeps.spec import is_measurement
-from sweeps.store.claim import alive_runs
 from sweeps.store.store import Store
 
 

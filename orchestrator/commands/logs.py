@@ -7,11 +7,11 @@ import time
 
 import click
 
+from sweeps.attempts.living import Vigil
+from sweeps.attempts.run_log import event_text, read_events
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place
 from sweeps.spec import is_measurement
-from sweeps.store.claim import Vigil
-from sweeps.store.run_log import event_text, read_events
 from sweeps.store.store import Store
 
 POLL_SECONDS = 0.5

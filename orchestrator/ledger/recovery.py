@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from sweeps.attempts.living import Vigil, alive_runs
 from sweeps.spec import Measurement, RunSpec
-from sweeps.store.claim import Vigil, alive_runs
 from sweeps.store.store import Store
 
 # How a run stands in the store: its result, or what its newest attempt says.

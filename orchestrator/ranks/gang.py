@@ -20,10 +20,10 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from orchestrator.ranks.rank_holder import RankHolder, Seat, holders
+from sweeps.attempts.attempt import end_for
+from sweeps.attempts.living import is_dead_here
+from sweeps.attempts.run_log import RunLog
 from sweeps.errors import UserError
-from sweeps.store.attempt import end_for
-from sweeps.store.claim import is_dead_here
-from sweeps.store.run_log import RunLog
 from sweeps.store.store import Store
 from workers.progress import Progress
 from workers.ranks.notice import Notice

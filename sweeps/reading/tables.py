@@ -37,8 +37,9 @@ from sweeps.reading.run_table import (
     run_schema,
 )
 from sweeps.spec import RunSpec
+from sweeps.store.run_folder import RunFolder
 from sweeps.store.schema import TABLES
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.store import Store
 
 TABLE_NAMES = ("runs", "steps", "layers", "profiles", "jackknife", "attempts")
 

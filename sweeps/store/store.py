@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING
 
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError, closest
-from sweeps.files.capability import shortcoming
 from sweeps.files.objects import ObjectFiles, ObjectPath
 from sweeps.files.records import create
 from sweeps.files.whole_files import (
@@ -39,11 +38,11 @@ from sweeps.files.whole_files import (
     read_if_readable,
     read_json,
 )
+from sweeps.leases.capability import shortcoming
 from sweeps.node_cache import node_cache
 from sweeps.spec import is_measurement
 from sweeps.store.records import Status as Status
-from sweeps.store.run_folder import RunFolder as RunFolder
-from sweeps.store.run_folder import name_in as name_in
+from sweeps.store.run_folder import RunFolder
 from sweeps.versions.sweep_folder import SweepFolder, Version, sweep_folders
 from sweeps.versions.version_id import SweepName
 

@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from sweeps.attempts.living import Vigil
 from sweeps.files.trees import Seen, files_below, folders_below, remove, untouched
 from sweeps.files.whole_files import Place
 from sweeps.liveness.watch import poll_seconds, stale_seconds
-from sweeps.store.claim import Vigil
+from sweeps.store.run_folder import RunFolder
 from sweeps.store.schema import TABLES
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.store import Store
 from sweeps.upkeep.sizes import ROOMS
 
 PARTS = "parts that no record lists"

@@ -19,14 +19,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from sweeps.attempts.living import alive_runs
 from sweeps.files.records import put_new
 from sweeps.files.trees import Damaged, Seen, copy_file, files_below
 from sweeps.files.whole_files import Place, file_checksum, is_local, read_if_readable
 from sweeps.reading.digest import digests
 from sweeps.reading.tables import Tables
 from sweeps.spec import RunSpec, is_measurement
-from sweeps.store.claim import alive_runs
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.run_folder import RunFolder
+from sweeps.store.store import Store
 
 # Runs that are copied side by side: of an object store each file is a request.
 AT_ONCE = 8

@@ -177,7 +177,7 @@ def unchecked() -> None:
 
 def closed_first() -> None:
     """A broken protocol: the closing record is written before the last parts."""
-    from sweeps.store.writer import RunWriter
+    from sweeps.attempts.writer import RunWriter
 
     flush, finish = RunWriter._flush, RunWriter.finish
 

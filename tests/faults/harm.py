@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sweeps.store.run_folder import RunFolder
 from sweeps.store.schema import TABLES
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.store import Store
 
 DISK_MEBIBYTES = 48
 

@@ -13,9 +13,9 @@ from sweeps import open_store
 from sweeps.declaration.settings import settings_of
 from sweeps.reading.run_table import HOW_IT_WENT
 from sweeps.spec import MEASUREMENTS
-from sweeps.store.audit import audit
 from sweeps.store.schema import SORT_KEYS
 from sweeps.store.store import Store
+from sweeps.upkeep.audit import audit
 
 # How a run went and how it was carried out: another process may do it otherwise, with one result.
 BESIDE_THE_RESULT = [*HOW_IT_WENT, *(one.name for one in settings_of() if not one.decides)]

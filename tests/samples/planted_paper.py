@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sweeps.spec import RunSpec
+from sweeps.store.run_folder import RunFolder
 from sweeps.store.schema import NULL_METRICS, TABLES
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.store import Store
 from tests.samples.planted_measurements import record_distance
 from tests.samples.planted_store import run_spec, save_sweep
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from lone_attempt import LoneAttempt
+from small_run import LoneAttempt
 
+from sweeps.attempts.writer import RunWriter
 from sweeps.declaration.expand import Sweep
 from sweeps.files.whole_files import write_json
 from sweeps.spec import (
@@ -23,9 +24,9 @@ from sweeps.spec import (
     RunSpec,
     Standard,
 )
+from sweeps.store.run_folder import RunFolder
 from sweeps.store.schema import NULL_METRICS
-from sweeps.store.store import RunFolder, Store
-from sweeps.store.writer import RunWriter
+from sweeps.store.store import Store
 
 CONTROLS: dict[str, Any] = {
     "standard": Standard(),

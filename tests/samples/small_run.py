@@ -41,3 +41,17 @@ def make_run(**fields):
             **fields,
         }
     )
+
+
+class LoneAttempt:
+    """Stands for ``sweeps.attempts.attempt.Attempt`` where nothing is claimed."""
+
+    label = "a1-00000000"
+
+    def require_ownership(self):
+        """It is always the owner."""
+
+    require_not_superseded = require_ownership
+
+    def superseded(self):
+        return AssertionError("nobody else is there")

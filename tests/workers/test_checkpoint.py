@@ -6,9 +6,9 @@ import pytest
 import torch
 from small_run import make_run
 
+from sweeps.attempts.manifest import damage
 from sweeps.files.whole_files import read_json
 from sweeps.spec import EqualStep, Execution, LayerClip, Optimizer, Standard
-from sweeps.store.manifest import damage
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store
 from workers.checkpoint import CheckpointDiffers, load_checkpoint

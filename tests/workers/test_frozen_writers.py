@@ -13,14 +13,14 @@ from small_run import make_run
 
 from sweeps.files.whole_files import local_file
 from sweeps.spec import Execution
-from sweeps.store.audit import audit
 from sweeps.store.store import Store
+from sweeps.upkeep.audit import audit
 
 RUN = make_run(steps=7, execution=Execution(part_steps=3))
 # Freezes itself, once, just before what is named; everything else is what a worker does.
 FROZEN = """
 import os, signal, sys
-from sweeps.store import writer
+from sweeps.attempts import writer
 from sweeps.store.run_folder import RunFolder
 from workers import __main__ as worker, train
 

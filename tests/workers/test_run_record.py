@@ -8,12 +8,12 @@ import torch
 from planted_store import run_spec, save_sweep, write_run
 from small_run import make_run
 
+from sweeps.attempts.attempt import Attempt, OnlookersAttempt
 from sweeps.files.whole_files import read_json, write_json
 from sweeps.reading.query import query
 from sweeps.reading.tables import open_store
 from sweeps.report.store_page import page_of
 from sweeps.store import records
-from sweeps.store.attempt import Attempt, OnlookersAttempt
 from sweeps.store.store import Store
 from workers import run_record
 from workers.run_record import code_digest, git_commit, made_on, provenance

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Literal, NoReturn
 
+from sweeps.attempts.attempt import Superseded
 from sweeps.errors import UserError
 from sweeps.files.patience import StoreUnavailable
-from sweeps.store.attempt import Superseded
 from workers.progress import PULSE, Progress
 from workers.ranks.notice import CAUSES, Notice
 

@@ -7,10 +7,10 @@ from click.testing import CliRunner
 
 from orchestrator.cli import cli
 from orchestrator.ledger.recovery import ledger
+from sweeps.attempts import living as living_module
+from sweeps.attempts.attempt import Attempt
 from sweeps.files.whole_files import write_json
 from sweeps.liveness.process import identity
-from sweeps.store import claim as claim_module
-from sweeps.store.attempt import Attempt
 from sweeps.store.store import Store
 
 IDS = [f"{k:012x}" for k in range(30)]
@@ -60,7 +60,7 @@ def test_a_new_attempt_is_judged_anew(tmp_path, monkeypatch):
 
 def test_a_command_says_what_it_waits_for_and_a_library_does_not(store, monkeypatch, capsys):
     monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "1")
-    monkeypatch.setattr(claim_module, "NOTICE_SECONDS", 0.1)
+    monkeypatch.setattr(living_module, "NOTICE_SECONDS", 0.1)
     write_json(store.run(IDS[0]).attempt_path(1), ELSEWHERE)
     assert ledger(store)(IDS[0]).state == "lost"
     assert capsys.readouterr() == ("", "")

@@ -7,8 +7,8 @@ from planted_store import run_spec, save_sweep, write_run
 from orchestrator.ledger.recovery import Choice, decide, decide_measurements, ledger
 from sweeps.files.whole_files import write_json
 from sweeps.spec import measurements_of
-from sweeps.store.audit import audit
 from sweeps.store.store import Store
+from sweeps.upkeep.audit import audit
 
 RUNS = [run_spec("gpt2", objective) for objective in ("clm", "contrastive", "classification")]
 PROPAGATION, MEASURED, REFUSED, FAILED = measurements_of(

@@ -4,8 +4,8 @@ import pytest
 
 from sweeps.files.mirror import Mirror
 from sweeps.files.whole_files import write_json, write_text
-from sweeps.store.audit import audit
 from sweeps.store.store import Store
+from sweeps.upkeep.audit import audit
 
 PART = "part-000000-000003.parquet"
 

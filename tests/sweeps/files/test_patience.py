@@ -5,14 +5,13 @@ import time
 
 import pyarrow as pa
 import pytest
-from lone_attempt import LoneAttempt
-from small_run import make_run
+from small_run import LoneAttempt, make_run
 
+from sweeps.attempts.writer import RunWriter
 from sweeps.errors import UserError
 from sweeps.files import patience
 from sweeps.files.patience import StoreRefused, StoreUnavailable, patiently, waiting_since
-from sweeps.store.store import RunFolder
-from sweeps.store.writer import RunWriter
+from sweeps.store.run_folder import RunFolder
 
 
 @pytest.fixture

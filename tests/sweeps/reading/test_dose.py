@@ -19,7 +19,8 @@ from sweeps.reading.query import query
 from sweeps.reading.run_table import RUN_COLUMNS
 from sweeps.reading.tables import Tables, open_store
 from sweeps.statistics.profiles import measure
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.run_folder import RunFolder
+from sweeps.store.store import Store
 
 PROFILE = [0.1, 0.2, 0.3]
 

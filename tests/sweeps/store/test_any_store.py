@@ -9,6 +9,9 @@ from itertools import pairwise
 import pytest
 from planted_store import run_spec
 
+from sweeps.attempts.attempt import Attempt, Superseded, end_for
+from sweeps.attempts.living import alive_runs
+from sweeps.attempts.run_log import RunLog, read_events
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.files.patience import StoreUnavailable
@@ -25,9 +28,6 @@ from sweeps.files.whole_files import (
     write_text,
 )
 from sweeps.liveness.watch import STALE_SECONDS
-from sweeps.store.attempt import Attempt, Superseded, end_for
-from sweeps.store.claim import alive_runs
-from sweeps.store.run_log import RunLog, read_events
 from sweeps.store.store import Store
 
 
@@ -140,7 +140,7 @@ def test_attempts_are_numbered_and_say_how_they_ended(store):
 
 CLAIM = """
 import sys, time
-from sweeps.store.attempt import Attempt
+from sweeps.attempts.attempt import Attempt
 from sweeps.store.store import Store
 folder = Store.at(sys.argv[1]).run("abc")
 with Attempt(folder) as attempt:

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from small_run import make_run
 
 from orchestrator.ledger.recovery import ledger
+from sweeps.attempts.manifest import damage
 from sweeps.files.whole_files import write_json
 from sweeps.reading.run_table import attempt_frame
-from sweeps.store.manifest import damage
 from sweeps.store.records import attempt_record, closing_record
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.run_folder import RunFolder
+from sweeps.store.store import Store
 
 RUN = make_run()
 DONE = {

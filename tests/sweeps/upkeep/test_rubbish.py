@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from planted_store import run_spec, save_sweep, write_run
 
+from sweeps.attempts.attempt import Attempt
 from sweeps.files.trees import files_below
 from sweeps.files.whole_files import is_local, read_json, write_json, write_text
-from sweeps.store.attempt import Attempt
 from sweeps.store.store import Store
 from sweeps.upkeep.rubbish import CHECKPOINTS, PARTS, STRAYS, TEMPORARIES, rubbish_of_runs, strays
 

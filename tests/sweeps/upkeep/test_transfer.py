@@ -7,12 +7,12 @@ import pytest
 from planted_measurements import record_distance
 from planted_store import run_spec, save_sweep, write_run
 
+from sweeps.attempts.attempt import Attempt
 from sweeps.errors import UserError
 from sweeps.files.trees import files_below
 from sweeps.files.whole_files import file_checksum, read_json, write_json, write_text
 from sweeps.reading.digest import digests
 from sweeps.reading.tables import open_store
-from sweeps.store.attempt import Attempt
 from sweeps.store.records import sealed
 from sweeps.store.store import Store
 from sweeps.upkeep import transfer as transfer_module

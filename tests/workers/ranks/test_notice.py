@@ -10,9 +10,9 @@ import torch
 from small_run import make_run
 
 from sweeps.spec import Execution
-from sweeps.store.audit import audit
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store
+from sweeps.upkeep.audit import audit
 from workers.ranks.notice import Notice, cause_of, given_by_signals
 from workers.ranks.process_group import ALONE
 from workers.train import train

@@ -19,7 +19,7 @@ UNLISTED = "steps/part-000000-000002.a9-0badcafe.parquet"
 # Claims a run that has ended, as one does that waited for its predecessor, and stays at it.
 CLAIM = """
 import sys, time
-from sweeps.store.attempt import Attempt
+from sweeps.attempts.attempt import Attempt
 from sweeps.store.store import Store
 with Attempt(Store.at(sys.argv[1]).run(sys.argv[2])):
     print("began", flush=True)

@@ -11,13 +11,13 @@ import time
 
 import pytest
 
+from sweeps.attempts.attempt import Attempt, Superseded
+from sweeps.attempts.living import alive_runs
 from sweeps.files import folder_records, patience
 from sweeps.files.records import create
 from sweeps.files.whole_files import read_json
 from sweeps.liveness.watch import STALE_SECONDS
-from sweeps.store.attempt import Attempt, Superseded
-from sweeps.store.claim import alive_runs
-from sweeps.store.store import RunFolder
+from sweeps.store.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def folder(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sweeps.store.attempt import Attempt
-from sweeps.store.store import RunFolder
+from sweeps.attempts.attempt import Attempt
+from sweeps.store.run_folder import RunFolder
 with Attempt(RunFolder(Path(sys.argv[1]))) as attempt:
     print(attempt.number, flush=True)
     time.sleep(float(sys.argv[2]))

@@ -13,6 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from sweeps.attempts.attempt import end_for
+from sweeps.attempts.living import alive_runs
+from sweeps.attempts.manifest import damage
 from sweeps.errors import UserError
 from sweeps.files.mirror import Mirror
 from sweeps.files.objects import scratch_folder
@@ -20,11 +23,9 @@ from sweeps.files.whole_files import Place, file_checksum, is_local, remove_fold
 from sweeps.leases.lease import Vigil
 from sweeps.sources.content import difference, sources_of
 from sweeps.spec import RunSpec, is_measurement
-from sweeps.store.attempt import end_for
-from sweeps.store.claim import alive_runs
-from sweeps.store.manifest import damage
+from sweeps.store.run_folder import RunFolder, name_in
 from sweeps.store.schema import SORT_KEYS, TABLES
-from sweeps.store.store import RunFolder, Store, name_in
+from sweeps.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ import time
 
 import pytest
 
+from sweeps.attempts import living as living_module
+from sweeps.attempts.attempt import Attempt
+from sweeps.attempts.living import Vigil, alive_runs, is_dead_here
 from sweeps.files.whole_files import write_json
 from sweeps.leases import lease as lease_module
 from sweeps.liveness import watch as watch_module
 from sweeps.liveness.process import identity
 from sweeps.liveness.watch import telling
-from sweeps.store import claim as claim_module
-from sweeps.store.attempt import Attempt
-from sweeps.store.claim import Vigil, alive_runs, is_dead_here
-from sweeps.store.store import RunFolder
+from sweeps.store.run_folder import RunFolder
 
 STALE = 1.5
 # Writes a part after another, as a run does, until it is superseded; says how it ended.
@@ -26,8 +26,8 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from sweeps.files.whole_files import write_text
-from sweeps.store.attempt import Attempt, Superseded
-from sweeps.store.store import RunFolder
+from sweeps.attempts.attempt import Attempt, Superseded
+from sweeps.store.run_folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 try:
     with Attempt(folder) as attempt:
@@ -229,7 +229,7 @@ def take_for(folder, seconds):
 
 
 def test_many_are_watched_in_the_time_of_one_and_whoever_asked_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(claim_module, "NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(living_module, "NOTICE_SECONDS", 0.2)
     folders = [RunFolder(tmp_path / f"run{k}") for k in range(40)]
     for folder in folders:
         write_json(folder.attempt_path(1), {"cause": None, "node": "elsewhere", "pid": 1})

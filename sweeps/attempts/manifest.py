@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sweeps.files.whole_files import Place, account_of, read_json
-from sweeps.store.store import RunFolder
+from sweeps.store.run_folder import RunFolder
 
 
 def damage(folder: RunFolder, path: Place) -> str | None:

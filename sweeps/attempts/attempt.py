@@ -16,11 +16,11 @@ import traceback
 from types import TracebackType
 from typing import Any, Self
 
+from sweeps.attempts.run_log import RunLog
 from sweeps.files.patience import patiently
 from sweeps.leases.lease import Lease, close, newest, now, owner
 from sweeps.liveness.watch import BEATS, stale_seconds
-from sweeps.store.run_log import RunLog
-from sweeps.store.store import RunFolder
+from sweeps.store.run_folder import RunFolder
 
 
 class Superseded(RuntimeError):

@@ -17,6 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sweeps.attempts.attempt import Attempt
+from sweeps.attempts.compaction import account, compact, names_of
 from sweeps.files.patience import patiently
 from sweeps.files.whole_files import (
     Place,
@@ -25,11 +27,10 @@ from sweeps.files.whole_files import (
     whole_file,
 )
 from sweeps.spec import RunSpec
-from sweeps.store.attempt import Attempt
-from sweeps.store.compaction import account, compact, names_of
 from sweeps.store.records import sealed
+from sweeps.store.run_folder import RunFolder, name_in
 from sweeps.store.schema import TABLES
-from sweeps.store.store import RunFolder, Status, name_in
+from sweeps.store.store import Status
 
 # Rows in no part yet lie in a checkpoint under this name and their table's.
 KEPT = "rows-"

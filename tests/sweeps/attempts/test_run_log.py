@@ -1,9 +1,9 @@
 import logging
 import warnings
 
-from sweeps.store.attempt import Attempt
-from sweeps.store.run_log import RunLog, event_text, read_events
-from sweeps.store.store import RunFolder
+from sweeps.attempts.attempt import Attempt
+from sweeps.attempts.run_log import RunLog, event_text, read_events
+from sweeps.store.run_folder import RunFolder
 
 
 def test_an_attempt_logs_its_beginning_its_end_and_what_libraries_warn_of(tmp_path):

@@ -6,18 +6,18 @@ import pyarrow.parquet as pq
 import pytest
 from planted_store import run_spec, save_sweep, write_run
 
+from sweeps.attempts.compaction import compact
 from sweeps.errors import UserError
 from sweeps.files.whole_files import file_checksum, read_json, write_json
 from sweeps.leases.lease import Lease, owner
 from sweeps.reading.digest import digests
 from sweeps.reading.tables import open_store
-from sweeps.store import migration
-from sweeps.store.audit import audit
-from sweeps.store.compaction import compact
-from sweeps.store.migration import migrate
 from sweeps.store.records import SEAL, sealed
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store
+from sweeps.upkeep import migration
+from sweeps.upkeep.audit import audit
+from sweeps.upkeep.migration import migrate
 
 PROFILE = [0.1, 0.2, 0.4, 0.3]
 

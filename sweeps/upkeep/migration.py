@@ -16,16 +16,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from sweeps.attempts.compaction import compact, names_of
 from sweeps.errors import UserError
 from sweeps.files.whole_files import read_json, whole_file, write_json
 from sweeps.leases.lease import Lease, now, owner
 from sweeps.liveness.watch import BEATS, stale_seconds
-from sweeps.store.audit import harmed_part
-from sweeps.store.compaction import compact, names_of
 from sweeps.store.records import SEAL, sealed
 from sweeps.store.run_folder import RunFolder, name_in
 from sweeps.store.schema import TABLES
 from sweeps.store.store import LAYOUT, Store
+from sweeps.upkeep.audit import harmed_part
 
 
 @dataclass(frozen=True)

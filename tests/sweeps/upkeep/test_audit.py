@@ -9,15 +9,16 @@ import pytest
 import torch
 from small_run import make_run
 
+from sweeps.attempts.attempt import Attempt
 from sweeps.declaration.expand import read_sweep
 from sweeps.files.whole_files import file_checksum, read_json, write_json
 from sweeps.liveness.process import identity
 from sweeps.sources import content
 from sweeps.spec import Optimizer
-from sweeps.store.attempt import Attempt
-from sweeps.store.audit import audit, changed_sources
 from sweeps.store.records import SEAL, sealed
-from sweeps.store.store import Store, name_in
+from sweeps.store.run_folder import name_in
+from sweeps.store.store import Store
+from sweeps.upkeep.audit import audit, changed_sources
 from workers.train import train
 
 RUN = make_run()

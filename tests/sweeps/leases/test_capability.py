@@ -6,9 +6,10 @@ import os
 import pytest
 
 from sweeps.errors import UserError
-from sweeps.files import capability, folder_records
-from sweeps.files.capability import shortcoming
+from sweeps.files import folder_records
 from sweeps.files.objects import ObjectFiles
+from sweeps.leases import capability
+from sweeps.leases.capability import shortcoming
 from sweeps.store.store import Store
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sweeps.leases.lease import Vigil as Watched
 from sweeps.liveness.process import is_there
 from sweeps.liveness.watch import NOTICE_SECONDS, poll_seconds, tell
-from sweeps.store.store import RunFolder
+from sweeps.store.run_folder import RunFolder
 
 # How many runs are looked at side by side: a listing of an object store takes its time.
 LOOKS_AT_ONCE = 16
