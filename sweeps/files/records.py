@@ -58,7 +58,9 @@ def create(
 
 
 def put_new(place: Place, data: bytes) -> bool:
-    """Write a file whole if none is there; return whether it is ours. Raises OSError."""
+    """Write a file whole if none is there; return whether it was not. Raises OSError."""
+    if place.exists():
+        return False
     if isinstance(place, Path):
         make_folder(place.parent)
         return folder_records.create(place, data) is not None

@@ -117,6 +117,7 @@ def test_it_no_longer_waits_once_it_has_given_up(tmp_path, waits):
 def test_a_part_survives_a_full_disk_whole_and_once(tmp_path, monkeypatch):
     run = make_run(steps=3)
     folder = RunFolder(tmp_path / run.run_id)
+    folder.path.mkdir()
     writer = RunWriter(run, folder, LoneAttempt())
     row = {"loss": 1.0, "scheduled_learning_rate": 0.1, "grad_norm": 1.0, "clip_coefficient": 1.0}
     real, calls = pa.parquet.write_table, []

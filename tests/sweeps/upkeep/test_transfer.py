@@ -34,6 +34,8 @@ def stores(request, tmp_path):
         url = request.getfixturevalue("s3_url")
         places[0 if request.param.startswith("s3") else 1] = url
     old, new = map(Store.at, places)
+    for store in (old, new):
+        store.identify()
     for run in RUNS:
         folder = write_run(old, run, PROFILE)
         write_text(folder.log_path(1), '{"event": "one"}\n')
