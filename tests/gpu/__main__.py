@@ -92,7 +92,7 @@ def main() -> int:
 
 def carry_out(check: Check, folder: Path) -> int:
     """Be the process of one check: leave each line in a file the moment it is there."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
     with (folder / "seen").open("a", encoding="utf-8") as told:

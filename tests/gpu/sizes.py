@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,8 @@ import torch
 from orchestrator.sizing.memory import Memory, estimate_memory
 from orchestrator.sizing.placement import choose, execution_text
 from sweeps.errors import UserError
-from sweeps.spec import Control, EqualStep, Execution, LayerClip, RunSpec, Standard
+from sweeps.sources.catalog import CATALOG
+from sweeps.spec import PROBE_SEQUENCES, Control, EqualStep, Execution, LayerClip, RunSpec, Standard
 from tests.benchmarks.large_model import cloned, rescale
 from tests.gpu.catalogue import (
     BEYOND,
@@ -42,6 +43,7 @@ from workers.probes.rows import ProbeRows
 from workers.probes.similarity import Reference, compare
 from workers.ranks.process_group import ALONE
 
+META = torch.device("meta")
 RATE = 2e-5
 STEPS = 3
 # From so many parameters on a model is measured in a process of its own.
@@ -102,7 +104,7 @@ def probe_rows(run: RunSpec, width: int, vocabulary: int) -> ProbeRows:
     """Return a probe of random tokens, as large as the run's."""
     wanted = run.probe.rows_for(width)
     length = run.probe.sequence_length
-    each = max(1, wanted // 64)
+    each = min(length - 1, max(1, wanted // PROBE_SEQUENCES))
     sequences = -(-wanted // each)
     ids = torch.randint(5, vocabulary, (sequences, length), generator=torch.Generator())
     places = torch.cartesian_prod(torch.arange(sequences), torch.arange(1, each + 1))[:wanted]
@@ -112,15 +114,15 @@ def probe_rows(run: RunSpec, width: int, vocabulary: int) -> ProbeRows:
 # ----------------------------------------------------------------------------------------- memory
 def memory(place: Place, which: str) -> Iterator[Seen]:
     """Measure one model, or every small one of the sweep, one after another."""
+    if place.small:
+        for name in CATALOG:
+            facts, known = measure_facts(language_model(name, META)), CATALOG[name]
+            found = [facts.parameters, facts.layers, facts.width]
+            alike = found == [known.parameters, known.layers, known.width]
+            yield Seen(f"{name}: {facts.parameters:,} parameters, as the catalogue has", alike)
+        return
     names = [name for name in paper_runs() if shape_of(name).parameters < LARGE]
     for name in names if which == "small" else [which]:
-        if place.small:
-            with torch.device("meta"):
-                drawn = language_model(name, torch.device("meta"))
-            parameters = measure_facts(drawn).parameters
-            known = shape_of(name).parameters
-            yield Seen(f"{name}: {parameters:,} parameters", parameters == known)
-            continue
         yield memory_of(name, place.device)
 
 
@@ -150,16 +152,16 @@ def memory_of(name: str, device: torch.device) -> Seen:
             f"{name}, {execution_text(run.execution)}: plans {plan.host / GIB:.0f} GiB of host"
             f" memory, {available / GIB:.0f} are there"
         )
-    torch.cuda.init()
-    free, total = torch.cuda.mem_get_info()
-    context = total - free - torch.cuda.memory_reserved()
-    torch.cuda.reset_peak_memory_stats()
     training = build(name, run, device)
+    gc.collect()
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     for _ in range(STEPS):
         training.step()
     probe_once(training, device)
     allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    free, total = torch.cuda.mem_get_info()
+    context = total - free - torch.cuda.memory_reserved()
     used = reserved + context
     del training
     gc.collect()
@@ -207,11 +209,15 @@ def speed(place: Place, name: str) -> Iterator[Seen]:
         None,
         {"tokens_per_second": rate, "mfu": used},
     )
-    model = training.engine.model
-    del training.engine.optimizer.layers[:]
-    for label, step in other_steps(training, model):
-        taken[label] = seconds_of(step, device, 5)
-        gc.collect()
+    for label, control in CONTROLS.items():
+        if label not in taken:
+            training = replace(training, engine=engine_of(training, control))
+            gc.collect()
+            taken[label] = seconds_of(training.step, device, 5)
+    training = replace(training, engine=engine_of(training, Standard()))
+    gc.collect()
+    taken["clone and rescale"] = seconds_of(lambda: obvious_step(training), device, 5)
+    taken["torch's fused AdamW"] = seconds_of(step_by_torch(training), device, 5)
     listed = ", ".join(
         f"{label} {seconds / taken['standard'] - 1:+.1%}"
         for label, seconds in taken.items()
@@ -220,34 +226,25 @@ def speed(place: Place, name: str) -> Iterator[Seen]:
     yield Seen(f"{name}, a whole step against standard: {listed}", None, taken)
 
 
-def other_steps(
-    training: Training, model: torch.nn.Module
-) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield each other way to step, with what carries one out."""
-    run, objective, batch = training.run, training.objective, training.batch
+def engine_of(training: Training, control: Control) -> PlainEngine:
+    """Return an engine of the same model, with moments of its own."""
+    run, model = training.run, training.engine.model
+    return PlainEngine(model, training.groups, build_control(control), run.optimizer, run.precision)
 
-    def engine_of(control: Control) -> PlainEngine:
-        rule = build_control(control)
-        return PlainEngine(model, training.groups, rule, run.optimizer, run.precision)
 
-    def stepping(engine: PlainEngine, *, obvious: bool = False) -> Callable[[], object]:
-        def step() -> None:
-            objective.accumulate(engine, batch, run.micro_batch_size)
-            before = cloned(engine) if obvious else None
-            engine.step(RATE)
-            if before is not None:
-                rescale(engine, before)
+def obvious_step(training: Training) -> None:
+    """Equal the steps the usual way: clone, step, rescale what moved."""
+    training.objective.accumulate(training.engine, training.batch, training.run.micro_batch_size)
+    before = cloned(training.engine)
+    training.engine.step(RATE)
+    rescale(training.engine, before)
 
-        return step
 
-    for label, control in CONTROLS.items():
-        if label != "standard":
-            yield label, stepping(engine_of(control))
-    yield "clone and rescale", stepping(engine_of(Standard()), obvious=True)
-    engine = engine_of(Standard())
-    settings = run.optimizer
+def step_by_torch(training: Training) -> Callable[[], None]:
+    """Return a step of the same model by torch's own optimizer, which measures nothing."""
+    settings = training.run.optimizer
     fused = torch.optim.AdamW(
-        model.parameters(),
+        training.engine.model.parameters(),
         lr=RATE,
         betas=settings.betas,
         eps=settings.eps,
@@ -255,9 +252,10 @@ def other_steps(
         fused=True,
     )
 
-    def with_torch() -> None:
-        objective.accumulate(engine, batch, run.micro_batch_size)
+    def step() -> None:
+        size = training.run.micro_batch_size
+        training.objective.accumulate(training.engine, training.batch, size)
         fused.step()
         fused.zero_grad(set_to_none=True)
 
-    yield "torch's fused AdamW", with_torch
+    return step
