@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,13 @@ class Running:
     until: float
     result: Result
 
-    def news(self) -> Iterator[Seen]:
+    def take_in(self) -> None:
         """Take in the lines that have come since the last time."""
         with contextlib.suppress(FileNotFoundError):
             told = (self.folder / "seen").read_text(encoding="utf-8")
             whole = told[: told.rfind("\n") + 1].splitlines()
             for line in whole[len(self.result.seen) :]:
                 self.result.seen.append(Seen(**json.loads(line)))
-                yield self.result.seen[-1]
 
     def end(self) -> None:
         """End the process and those it started."""
@@ -186,7 +185,7 @@ def begin(
         why = f"takes about {check.expects:.0f} s, and {max(0.0, left):.0f} s are left"
     if why:
         result.seen.append(skipped(why))
-        show(check, result.seen[-1])
+        show(result)
         return
     own = folder / check.name
     own.mkdir()
@@ -209,8 +208,7 @@ def follow(one: Running) -> bool:
     late = not over and time.monotonic() > one.until
     if late:
         one.end()
-    for seen in one.news():
-        show(one.check, seen)
+    one.take_in()
     if not over and not late:
         return False
     one.result.seconds = round(time.monotonic() - one.began, 1)
@@ -221,12 +219,14 @@ def follow(one: Running) -> bool:
         last = lines[-1].strip() if lines else ""
         seen = Seen(f"{how} after {one.result.seconds:.0f} s: {last}"[:300], False)
         one.result.seen.append(seen)
-        show(one.check, seen)
+    show(one.result)
     return True
 
 
-def show(check: Check, seen: Seen) -> None:
-    print(*table_lines(check.name, seen), sep="\n", flush=True)
+def show(result: Result) -> None:
+    """Print the lines of a check that is over."""
+    for seen in result.seen:
+        print(*table_lines(result.name, seen), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

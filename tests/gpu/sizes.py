@@ -115,15 +115,23 @@ def probe_rows(run: RunSpec, width: int, vocabulary: int) -> ProbeRows:
 def memory(place: Place, which: str) -> Iterator[Seen]:
     """Measure one model, or every small one of the sweep, one after another."""
     if place.small:
-        for name in CATALOG:
-            facts, known = measure_facts(language_model(name, META)), CATALOG[name]
-            found = [facts.parameters, facts.layers, facts.width]
-            alike = found == [known.parameters, known.layers, known.width]
-            yield Seen(f"{name}: {facts.parameters:,} parameters, as the catalogue has", alike)
+        wrong = [name for name in CATALOG if not has_its_shape(name)]
+        yield Seen(
+            f"{len(CATALOG)} models have the catalogue's parameters, blocks and width"
+            + "".join(f"; not {name}" for name in wrong),
+            not wrong,
+        )
         return
     names = [name for name in paper_runs() if shape_of(name).parameters < LARGE]
     for name in names if which == "small" else [which]:
         yield memory_of(name, place.device)
+
+
+def has_its_shape(name: str) -> bool:
+    """Return whether the model that is measured under a name is as large as the published one."""
+    facts, shape = measure_facts(language_model(name, META)), shape_of(name)
+    found = (facts.parameters, facts.layers, facts.width)
+    return found == (shape.parameters, shape.layers, shape.width)
 
 
 def planned(name: str, device: torch.device) -> tuple[RunSpec, Memory]:
