@@ -19,6 +19,8 @@ PAPER = Path(__file__).resolve().parents[2] / "sweeps" / "library" / "paper.yaml
 # What a width and a number of blocks do not say. One is no model of the catalogue: it fills the
 # step between 1.4 and 6.9 thousand millions of parameters.
 BEYOND = {"pythia-2.8b": ModelShape(2_775_208_960, 32, 2560, 50304)}
+# What stands for any of them on a CPU, where only the code is tried.
+LITTLE = ModelShape(0, 2, 64, 512)
 HEADS = {
     **{"opt-1.3b": 32, "pythia-1.4b": 16, "pythia-2.8b": 32, "pythia-6.9b": 32},
     "codegen-350M-mono": 16,
@@ -37,10 +39,13 @@ def family_of(name: str) -> str:
     return "gpt_neox" if name in BEYOND else CATALOG[name].family
 
 
-def architecture(name: str) -> PreTrainedConfig:
-    """Return the published configuration of a model, as far as sizes and time depend on it."""
-    shape, family = shape_of(name), family_of(name)
-    width, heads = shape.width, HEADS.get(name, shape.width // 64)
+def architecture(name: str, shape: ModelShape | None = None) -> PreTrainedConfig:
+    """Return the published configuration of a model, as far as sizes and time depend on it; or one
+    of its family with another shape."""
+    family = family_of(name)
+    heads = HEADS.get(name) if shape is None else None
+    shape = shape or shape_of(name)
+    width, heads = shape.width, heads or shape.width // 64
     wide = {
         "vocab_size": shape.vocabulary,
         "hidden_size": width,
@@ -93,12 +98,12 @@ def architecture(name: str) -> PreTrainedConfig:
     return config
 
 
-def language_model(name: str, device: torch.device) -> nn.Module:
+def language_model(name: str, device: torch.device, shape: ModelShape | None = None) -> nn.Module:
     """Return a model with random weights that were drawn on ``device``, in float32."""
     masked = FAMILIES[family_of(name)].pretraining == "mlm"
     auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
     with torch.device(device):
-        model: nn.Module = auto.from_config(architecture(name), dtype=torch.float32)
+        model: nn.Module = auto.from_config(architecture(name, shape), dtype=torch.float32)
     return model
 
 

@@ -56,7 +56,7 @@ CHECKS: tuple[Check, ...] = (
     Check("out-of-memory", "forked:out_of_memory", 30, 120, on_cpu="with a pretended error"),
     Check("hung", "forked:hung", 30, 90, alone=True, on_cpu="a body that sleeps"),
     Check("memory", "sizes:memory", 75, 240, "small", alone=True, on_cpu="shapes only"),
-    Check("speed-gpt2", "sizes:speed", 20, 90, "gpt2", alone=True),
+    Check("speed-gpt2", "sizes:speed", 20, 90, "gpt2", alone=True, on_cpu=LITTLE),
     Check("speed-410m", "sizes:speed", 25, 90, "pythia-410m", alone=True),
     Check("memory-1.3b", "sizes:memory", 30, 120, "opt-1.3b", alone=True),
     Check("memory-1.4b", "sizes:memory", 30, 120, "pythia-1.4b", alone=True),

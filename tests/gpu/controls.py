@@ -21,7 +21,7 @@ from workers.ranks.process_group import ALONE
 
 STEPS = 3
 # ΔW is a difference of float32 weights a thousand times larger.
-RATIO, NORM = 1e-3, 1e-5
+RATIO, NORM = 1e-4, 1e-5
 
 
 def moved(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> list[float]:
@@ -47,8 +47,10 @@ def _standard(
 def _layer_clip(
     control: Any, step: LayerStep, groups: Sequence[LayerGroup], ratios: list[float]
 ) -> float:
-    """No group's gradient is over the limit, and those below it are as they were."""
+    """No group's gradient is over the limit, and those below it are as they were; some are cut."""
     del groups, ratios
+    if min(step.coefficients) == 1:
+        return float("inf")
     over = [
         norm * c / control.max_norm - 1
         for norm, c in zip(step.gradient_norms, step.coefficients, strict=True)

@@ -50,12 +50,12 @@ def copy_rate() -> float:
 
 
 @cache
-def matmul_rate() -> float:
+def matmul_rate(device: torch.device) -> float:
     """Return the FLOP/s of bf16 products of random matrices, measured now."""
-    device = torch.device("cuda", 0)
-    a = torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16)
-    b = torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16)
-    return 2.0 * SIDE**3 / seconds_of(lambda: a @ b, device, 10, warm=3)
+    side = SIDE if device.type == "cuda" else SIDE // 32
+    a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    b = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    return 2.0 * side**3 / seconds_of(lambda: a @ b, device, 10, warm=3)
 
 
 def environment(place: Place) -> Iterator[Seen]:
@@ -83,7 +83,7 @@ def environment(place: Place) -> Iterator[Seen]:
         tf32,
     )
     copied = copy_rate()
-    rate = matmul_rate()
+    rate = matmul_rate(device)
     yield Seen(
         f"memory {copied / 1e12:.2f} TB/s (copy, read and written), bf16 products of"
         f" {SIDE}×{SIDE} {rate / 1e12:.0f} TFLOP/s",

@@ -24,8 +24,7 @@ PATIENCE = 3.0
 
 def probes(place: Place) -> Iterator[Seen]:
     """Time a probe of GPT-2 124M against its training steps, then the SVD by width."""
-    if not place.small:
-        yield from share_of_a_run(place.device)
+    yield from share_of_a_run(place.device)
     yield from factorisations(place)
 
 
@@ -35,7 +34,7 @@ def share_of_a_run(device: torch.device) -> Iterator[Seen]:
     training = build(MODEL, run, device)
     backbone = training.engine.in_float32(training.pretrained.backbone)
     blocks = find_blocks(backbone)
-    rows = probe_rows(run, training.pretrained.facts.width, 1000)
+    rows = probe_rows(run, training.pretrained.facts.width, 500)
     began = now(device)
     states = capture(backbone, blocks, rows, device)
     captured = now(device)

@@ -21,6 +21,7 @@ from sweeps.spec import PROBE_SEQUENCES, Control, EqualStep, Execution, LayerCli
 from tests.benchmarks.large_model import cloned, rescale
 from tests.gpu.catalogue import (
     BEYOND,
+    LITTLE,
     architecture,
     language_model,
     paper_run,
@@ -75,14 +76,18 @@ class Training:
 
 
 def build(name: str, run: RunSpec, device: torch.device) -> Training:
-    """Build what trains a model of random weights, as ``workers.assembly`` does."""
+    """Build what trains a model of random weights, as ``workers.assembly`` does; on a CPU one of
+    its family, in little."""
     torch.manual_seed(0)
     objective = build_objective(run.objective)
-    drawn = language_model(name, device).to("cpu")
+    shape = None
+    if device.type == "cpu":
+        shape, run = LITTLE, run.model_copy(update={"batch_size": 4, "sequence_length": 16})
+    drawn = language_model(name, device, shape).to("cpu")
     torch.cuda.empty_cache()
     pretrained = PretrainedModel(drawn, None, measure_facts(drawn))
     model = objective.build_model(pretrained)
-    batch = tokens(run, architecture(name).vocab_size)
+    batch = tokens(run, architecture(name, shape).vocab_size)
     sample = {key: value[:2, :16] for key, value in batch.items()}
     groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample))
     engine = build_engine(run, model, pretrained, groups, ALONE, device)
@@ -187,7 +192,7 @@ def probe_once(training: Training, device: torch.device) -> None:
     """Capture the probe's states, and compare one layer with itself."""
     backbone = training.engine.in_float32(training.pretrained.backbone)
     facts = training.pretrained.facts
-    rows = probe_rows(training.run, facts.width, 1000)
+    rows = probe_rows(training.run, facts.width, 500)
     states = capture(backbone, find_blocks(backbone), rows, device)
     last = states[-1].to(device)
     compare(Reference.of(last), last)
@@ -207,10 +212,10 @@ def speed(place: Place, name: str) -> Iterator[Seen]:
     device = place.device
     run = paper_run(name).model_copy(update={"execution": Execution(engine="plain").settled()})
     training = build(name, run, device)
-    facts = training.pretrained.facts
+    run, facts = training.run, training.pretrained.facts
     taken = {"standard": seconds_of(training.step, device, 5)}
     rate = run.batch_size * run.sequence_length / taken["standard"]
-    used = 6.0 * facts.parameters * rate / matmul_rate()
+    used = 6.0 * facts.parameters * rate / matmul_rate(device)
     yield Seen(
         f"{name}, batch {run.batch_size}×{run.sequence_length}, bf16: {rate:,.0f} tokens/s,"
         f" {1e3 * taken['standard']:.0f} ms a step, {used:.0%} of the measured product rate",
