@@ -19,22 +19,38 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.gpu.checks import Check, chosen
-from tests.gpu.report import Place, Result, Seen, heading, skipped, table_lines, write
+from tests.gpu.checks import Check, Place, Seen, chosen, skipped
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.1
-# How much is shown of what a broken check printed.
-TROUBLE_LINES = 12
+# The columns of the table: name, what was seen, how it was.
+NAME, TEXT, RESULT = 13, 57, 8
+# Of what a broken check printed so many lines are kept, and shown.
+KEPT_LINES, SHOWN_LINES = 200, 14
+
+
+@dataclass
+class Result:
+    """One check: its lines so far, how long it took, and the end of what it printed if it broke."""
+
+    name: str
+    seen: list[Seen] = field(default_factory=list)
+    seconds: float | None = None
+    trouble: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return any(one.ok is False for one in self.seen)
 
 
 @dataclass
@@ -92,8 +108,8 @@ def main() -> int:
 def carry_out(check: Check, folder: Path) -> int:
     """Be the process of one check: leave each line in a file the moment it is there."""
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    if device.type == "cpu" or not check.alone:  # the processes side by side share the cores
+        torch.set_num_threads(1 if device.type == "cpu" else 4)
     with (folder / "seen").open("a", encoding="utf-8") as told:
         try:
             for seen in check.seen(Place(device, folder)):
@@ -111,6 +127,8 @@ def run_all(checks: Sequence[Check], minutes: float, at_once: int, kept: Path | 
     began, until = time.monotonic(), time.monotonic() + 60 * minutes
     where = place_of()
     print(where["line"], heading(), sep="\n", flush=True)
+    if where["device"] is None:  # where nothing is measured, nothing needs the machine alone
+        checks = [replace(check, alone=False) for check in checks]
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="gpu", dir="/tmp") as folder:
         waiting, running, told = list(checks), list[Running](), 0
@@ -129,8 +147,9 @@ def run_all(checks: Sequence[Check], minutes: float, at_once: int, kept: Path | 
     failed = [result for result in results if result.failed]
     print(f"{time.monotonic() - began:.0f} s, {len(results)} checks, {len(failed)} failed")
     for result in failed:
-        if result.trouble:
-            print(f"\n{result.name}:\n{result.trouble}")
+        if "Traceback" in result.trouble:
+            shown = result.trouble.splitlines()[-SHOWN_LINES:]
+            print("", f"{result.name}:", *shown, sep="\n")
     return 1 if failed else 0
 
 
@@ -212,13 +231,14 @@ def follow(one: Running) -> bool:
     if not over and not late:
         return False
     one.result.seconds = round(time.monotonic() - one.began, 1)
+    printed = (one.folder / "output").read_text(errors="replace").strip().splitlines()
     if late or one.process.returncode:
-        lines = (one.folder / "output").read_text(errors="replace").strip().splitlines()
-        one.result.trouble = "\n".join(lines[-TROUBLE_LINES:]) or "it printed nothing"
         how = f"exit code {one.process.returncode}" if over else "ended by its limit of time"
-        last = lines[-1].strip() if lines else ""
-        seen = Seen(f"{how} after {one.result.seconds:.0f} s: {last}"[:300], False)
-        one.result.seen.append(seen)
+        last = printed[-1].strip() if printed else "it printed nothing"
+        text = f"{how} after {one.result.seconds:.0f} s: {last}"
+        one.result.seen.append(Seen(text[:300], False))
+    if one.result.failed:
+        one.result.trouble = "\n".join(printed[-KEPT_LINES:])
     show(one.result)
     return True
 
@@ -227,6 +247,29 @@ def show(result: Result) -> None:
     """Print the lines of a check that is over."""
     for seen in result.seen:
         print(*table_lines(result.name, seen), sep="\n", flush=True)
+
+
+def heading() -> str:
+    return f"{'check':<{NAME}} {'seen':<{TEXT}} result"
+
+
+def table_lines(name: str, seen: Seen) -> list[str]:
+    """Return the lines of the table for one line of a check, at most 80 columns wide."""
+    result = {True: "ok", False: "FAILED", None: ""}[seen.ok]
+    if seen.text.startswith("skipped:"):
+        result = "skipped"
+    text = seen.text.removeprefix("skipped: ") or "-"
+    wrapped = textwrap.wrap(text, TEXT, break_long_words=True)
+    first = f"{name:<{NAME}} {wrapped[0]:<{TEXT}} {result:<{RESULT}}".rstrip()
+    return [first, *(f"{'':<{NAME}} {line}" for line in wrapped[1:])]
+
+
+def write(path: Path, where: dict[str, Any], results: list[Result]) -> None:
+    """Write everything so far, whole."""
+    data = {**where, "checks": [asdict(result) for result in results]}
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 if __name__ == "__main__":

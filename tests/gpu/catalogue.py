@@ -43,9 +43,10 @@ def architecture(name: str, shape: ModelShape | None = None) -> PreTrainedConfig
     """Return the published configuration of a model, as far as sizes and time depend on it; or one
     of its family with another shape."""
     family = family_of(name)
-    heads = HEADS.get(name) if shape is None else None
+    # CodeGen has its heads in fours.
+    heads = 4 if shape else HEADS.get(name, shape_of(name).width // 64)
     shape = shape or shape_of(name)
-    width, heads = shape.width, heads or shape.width // 64
+    width = shape.width
     wide = {
         "vocab_size": shape.vocabulary,
         "hidden_size": width,
@@ -87,7 +88,7 @@ def architecture(name: str, shape: ModelShape | None = None) -> PreTrainedConfig
             **narrow,
             "n_positions": 2048,
             "n_ctx": 2048,
-            "rotary_dim": 32,
+            "rotary_dim": min(32, width // heads),
             "tie_word_embeddings": False,
         },
         "mamba": {**wide, "state_size": 16},

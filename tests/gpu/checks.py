@@ -1,4 +1,4 @@
-"""The checks, in the order of their worth: what a CPU cannot show of this project.
+"""What a check is, and the checks in the order of their worth: what a CPU cannot show.
 
 To add one is to add an entry: a generator of ``Seen`` that is given a ``Place``, and the entry's
 ``option`` where it has one.
@@ -7,11 +7,49 @@ To add one is to add an entry: a generator of ``Seen`` that is given a ``Place``
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tests.gpu.report import Place, Seen
+import torch
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where checks run: ``device``, the CPU where there is no GPU; ``folder`` is the check's own.
+
+    On a CPU everything is done in little, to see that it runs.
+    """
+
+    device: torch.device
+    folder: Path
+
+    @property
+    def small(self) -> bool:
+        return self.device.type == "cpu"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One line: what was seen, and whether it is as it should be; ``ok`` is None for what was
+    skipped, or is a figure that nothing is asked of. ``figures`` go into the JSON only."""
+
+    text: str
+    ok: bool | None = True
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def skipped(why: str) -> Seen:
+    return Seen(f"skipped: {why}", None)
+
+
+def broken(what: str, error: Exception) -> Seen:
+    """Return the line of one thing that raised, whose traceback goes to what the check prints."""
+    traceback.print_exception(error)
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return Seen(f"{what}: {text}"[:300], False)
 
 
 @dataclass(frozen=True)

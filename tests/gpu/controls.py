@@ -5,7 +5,6 @@ The law is asked of the float32 weights before and after a step, not of what the
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 
 from sweeps import spec
 from tests.engine_cells import BATCH, CONTROLS, CPU, Cell, batch_of, prepare
-from tests.gpu.report import Place, Seen
+from tests.gpu.checks import Place, Seen, broken
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.engine import Engine
 from workers.engines.layer_adamw import LayerStep
@@ -120,9 +119,7 @@ def laws(place: Place, engine_name: str, stage: int, precision: str) -> Iterator
                 worst = max(worst, LAWS[control.kind](control, record, engine.groups, ratios))
             shares[name] = worst
         except Exception as error:
-            traceback.print_exc()
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            yield Seen(f"{how} {precision}, {name}: {text}"[:300], False)
+            yield broken(f"{how} {precision}, {name}", error)
     if shares:
         listed = ", ".join(f"{name} {share:.2g}" for name, share in shares.items())
         yield Seen(

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from sweeps.spec import STANDIN_FAMILIES
-from tests.gpu.report import Place, Seen
+from tests.gpu.checks import Place, Seen
 
 GIB = 2**30
 PACKAGES = ("torch", "deepspeed", "transformers", "mambapy", "triton")

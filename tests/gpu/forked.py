@@ -22,8 +22,8 @@ from orchestrator.sizing.placement import with_half_the_micro_batch
 from sweeps.files.whole_files import read_json
 from sweeps.spec import Execution, Probe, RunSpec
 from sweeps.store.store import Store
+from tests.gpu.checks import Place, Seen
 from tests.gpu.device import GIB
-from tests.gpu.report import Place, Seen
 from tests.samples.small_run import DOCS, make_run
 from workers.progress import Progress
 from workers.rank_run import train_rank

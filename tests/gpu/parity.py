@@ -7,7 +7,6 @@ its past.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ from tests.engine_cells import (
     batch_of,
     prepare,
 )
-from tests.gpu.report import Place, Seen
+from tests.gpu.checks import Place, Seen, broken
 from workers.controls.layer_groups import find_blocks
 from workers.probes.capture import capture
 from workers.probes.rows import ProbeRows
@@ -111,9 +110,7 @@ def parity(place: Place, family: str) -> Iterator[Seen]:
             try:
                 found[way.name] = trace(family, precision, way, place.device)
             except Exception as error:
-                traceback.print_exc()
-                text = " ".join(f"{type(error).__name__}: {error}".split())
-                yield Seen(f"{precision}, {way.name}: {text}"[:300], False)
+                yield broken(f"{precision}, {way.name}", error)
         yield from verdict(precision, found, reference)
 
 
@@ -146,9 +143,7 @@ def families(place: Place) -> Iterator[Seen]:
                 loss, finite = one_step(family, precision, place.device)
                 off[family] = abs(loss - expected) if finite else float("inf")
             except Exception as error:
-                traceback.print_exc()
-                text = " ".join(f"{type(error).__name__}: {error}".split())
-                yield Seen(f"{family} in {precision}: {text}"[:300], False)
+                yield broken(f"{family} in {precision}", error)
         listed = ", ".join(f"{family} {value:.0e}" for family, value in off.items())
         good = bool(off) and max(off.values()) <= LOSS[precision]
         yield Seen(f"{precision}, loss after a step against the CPU: {listed}", good, off)

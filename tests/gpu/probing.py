@@ -9,8 +9,8 @@ import torch
 
 from sweeps.spec import Execution
 from tests.gpu.catalogue import paper_run
+from tests.gpu.checks import Place, Seen
 from tests.gpu.device import now, seconds_of
-from tests.gpu.report import Place, Seen
 from tests.gpu.sizes import build, probe_rows
 from workers.controls.layer_groups import find_blocks
 from workers.probes.capture import ReferenceStates, capture

@@ -28,8 +28,8 @@ from tests.gpu.catalogue import (
     paper_runs,
     shape_of,
 )
+from tests.gpu.checks import Place, Seen, broken, skipped
 from tests.gpu.device import GIB, matmul_rate, seconds_of
-from tests.gpu.report import Place, Seen, skipped
 from workers.controls.layer_groups import LayerGroup, find_blocks, find_layer_groups
 from workers.controls.registry import build_control
 from workers.engines.engine import Batch, Engine
@@ -129,7 +129,12 @@ def memory(place: Place, which: str) -> Iterator[Seen]:
         return
     names = [name for name in paper_runs() if shape_of(name).parameters < LARGE]
     for name in names if which == "small" else [which]:
-        yield memory_of(name, place.device)
+        try:
+            yield memory_of(name, place.device)
+        except Exception as error:
+            yield broken(name, error)
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def has_its_shape(name: str) -> bool:
@@ -144,7 +149,8 @@ def planned(name: str, device: torch.device) -> tuple[RunSpec, Memory]:
     run, shape = paper_run(name), shape_of(name)
     size = float(torch.cuda.get_device_properties(device).total_memory)
     if name in BEYOND:
-        execution = Execution(engine="deepspeed", zero_stage=2).settled()
+        said = Execution(engine="deepspeed", zero_stage=2, micro_batch_size=run.batch_size)
+        execution = said.settled()
     else:
         choice = choose(run, size, 1)
         assert choice is not None
@@ -176,9 +182,6 @@ def memory_of(name: str, device: torch.device) -> Seen:
     free, total = torch.cuda.mem_get_info()
     context = total - free - torch.cuda.memory_reserved()
     used = reserved + context
-    del training
-    gc.collect()
-    torch.cuda.empty_cache()
     return Seen(
         f"{name}: planned {plan.total / GIB:.1f} GiB, allocated {allocated / GIB:.1f}, of the GPU"
         f" {used / GIB:.1f}; used/planned {used / plan.total:.2f}; {execution_text(run.execution)}",
