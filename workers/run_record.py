@@ -54,8 +54,9 @@ def _versions() -> dict[str, str]:
 @cache
 def _git_commit() -> str | None:
     """Commit of the code that runs, when it runs from a checkout."""
-    here = Path(__file__).resolve().parent
-    found = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() if found.returncode == 0 else None
+    asked = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(asked, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git here, or no checkout
+        return None
+    return found.stdout.strip()
