@@ -40,6 +40,7 @@ CONTROLS = {
     "global_clip": spec.Standard(),
 }
 BATCH, LENGTH, VOCABULARY = 4, 12, 400
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def batch_of(family, step):
     return {"input_ids": ids, "labels": torch.where(masked, ids, IGNORED)}
 
 
-def prepare(cell, engine_name, ranks=None):
-    """Return the objective and the engine of a cell."""
+def prepare(cell, engine_name, ranks=None, device=CPU):
+    """Return the objective, the engine and the pretrained model of a cell."""
     objective, model, pretrained = build(cell.family)
     sample = batch_of(cell.family, 0)
     groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample))
@@ -102,6 +103,7 @@ def prepare(cell, engine_name, ranks=None):
     clip = {"max_grad_norm": 0.3} if cell.control == "global_clip" else {}
     optimizer = OPTIMIZER.model_copy(update=clip)
     if engine_name == "plain":
+        model.to(device)
         return objective, PlainEngine(model, groups, control, optimizer, cell.precision), pretrained
     from workers.engines.deepspeed import DeepSpeedEngine
 
@@ -121,7 +123,7 @@ def prepare(cell, engine_name, ranks=None):
         cell.precision,
         execution,
         ranks,
-        torch.device("cpu"),
+        device,
     )
     return objective, engine, pretrained
 
@@ -138,7 +140,7 @@ def advance(cell, objective, engine, steps):
 
 def weights(engine):
     """Return every float32 weight, in the order of groups and parameters."""
-    layers = [engine.layer(i, "weights", torch.device("cpu")) for i in range(len(engine.groups))]
+    layers = [engine.layer(i, "weights", CPU) for i in range(len(engine.groups))]
     return torch.cat([layer[k].flatten() for layer in layers for k in sorted(layer)])
 
 

@@ -194,6 +194,19 @@ def _candidates(run: RunSpec, shape: ModelShape, gpus: int) -> Iterator[Executio
                     yield said.model_copy(update=update)
 
 
+def with_half_the_micro_batch(spec: str) -> str | None:
+    """Return a run's JSON with its micro-batch halved, or, where that does not divide the batch,
+    with the next smaller one that does; None where there is none."""
+    run = RunSpec.model_validate_json(spec)
+    share = run.batch_size // (run.execution.processes or 1)
+    less = range(run.micro_batch_size // 2, 0, -1)
+    half = next((size for size in less if share % size == 0), None)
+    if half is None:
+        return None
+    execution = run.execution.model_copy(update={"micro_batch_size": half})
+    return run.model_copy(update={"execution": execution}).model_dump_json()
+
+
 def _reason(shape: ModelShape, smallest: Choice | None, gpu_bytes: float) -> str:
     if smallest is None:
         return "from 1B parameters on" if shape.parameters >= LARGE else "the simplest fits"

@@ -10,7 +10,14 @@ from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import UNITS, Demand
 from orchestrator.sizing.estimates import RUNS_PER_GPU, Lined, Measured, line_up, measuring_seconds
 from orchestrator.sizing.memory import GIB, estimate_memory, shape_of
-from orchestrator.sizing.placement import Node, Placement, place, pools, rank_processes
+from orchestrator.sizing.placement import (
+    Node,
+    Placement,
+    place,
+    pools,
+    rank_processes,
+    with_half_the_micro_batch,
+)
 from orchestrator.tuning.request import Request
 from sweeps.errors import UserError
 from sweeps.spec import Measurement, RunSpec
@@ -168,19 +175,6 @@ def demand_of_request(request: Request) -> Demand:
     """Return what a request holds, as the policy counts it."""
     share = request.holds.get("GPU", 1.0)
     return Demand(units=round(share * UNITS)) if share < 1 else Demand(gpus=request.ranks)
-
-
-def with_half_the_micro_batch(spec: str) -> str | None:
-    """Return a run's JSON with its micro-batch halved, or, where that does not divide the batch,
-    with the next smaller one that does; None where there is none."""
-    run = RunSpec.model_validate_json(spec)
-    share = run.batch_size // (run.execution.processes or 1)
-    less = range(run.micro_batch_size // 2, 0, -1)
-    half = next((size for size in less if share % size == 0), None)
-    if half is None:
-        return None
-    execution = run.execution.model_copy(update={"micro_batch_size": half})
-    return run.model_copy(update={"execution": execution}).model_dump_json()
 
 
 def _shape(request: Request) -> str:

@@ -6,13 +6,8 @@ from small_run import make_run
 from orchestrator.policy.occupancy import UNITS, Demand
 from orchestrator.sizing.estimates import NOTHING_MEASURED
 from orchestrator.sizing.memory import GIB
-from orchestrator.sizing.placement import Node
-from orchestrator.tuning.requests import (
-    Requests,
-    Works,
-    demand_of_request,
-    with_half_the_micro_batch,
-)
+from orchestrator.sizing.placement import Node, with_half_the_micro_batch
+from orchestrator.tuning.requests import Requests, Works, demand_of_request
 from sweeps.errors import UserError
 from sweeps.spec import EqualStep, Execution, HubModel, Measurement, ModelSpec, RunSpec
 
