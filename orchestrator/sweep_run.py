@@ -16,7 +16,7 @@ from orchestrator.ledger.recovery import (
     Choice,
     decide,
     decide_measurements,
-    ledger,
+    ledger_of,
 )
 from orchestrator.ledger.sweep_account import (
     NO_LIMITS,
@@ -87,11 +87,12 @@ def run_sweep(
 
 def _refused(plan: Plan, result: SweepResult) -> dict[str, str]:
     """Return which of the measurements that ended cannot be made, and why."""
+    from sweeps.reading.closings import Closings
     from sweeps.reading.measurements import refusal_of
 
-    store = plan.store.reading()
     ended = [one for one in plan.to_measure if result.measured.get(one.work_id) == "finished"]
-    said = {one.work_id: refusal_of(store, one) for one in ended}
+    closings = Closings(plan.store, [one.work_id for one in ended])
+    said = {one.work_id: refusal_of(closings, one) for one in ended}
     return {work_id: why for work_id, why in said.items() if why is not None}
 
 
@@ -123,7 +124,7 @@ def plan_sweep(sweep: Sweep, store: Store, choice: Choice = EVERYTHING) -> Plan:
             sweep = _with_later_wishes(sweep, before)
         except UserError:
             unreadable = True
-    standing = ledger(store)
+    standing = ledger_of(store, sweep)
     actions = decide(sweep.runs, standing, choice)
     measures = decide_measurements(sweep.to_measure, standing, choice)
     return Plan(sweep, store, actions, changes, unreadable, measures)
@@ -225,7 +226,7 @@ def _account_for_the_rest(plan: Plan, running: set[str], result: SweepResult) ->
     """Say of what no event has ended what the store has of it: a run that was told to stop may have
     finished first."""
     everything = [run.run_id for run in plan.to_run] + [one.work_id for one in plan.to_measure]
-    standing = ledger(plan.store)
+    standing = ledger_of(plan.store, plan.sweep)
     for work_id in everything:
         statuses = result.status_of(work_id)
         if work_id in statuses:

@@ -76,6 +76,7 @@ ROOMS = {
         {"statistics"},
         {"reading"},
         {"store"},
+        {"index"},
         {"files", "liveness"},
         {"declaration"},
         {"sources"},

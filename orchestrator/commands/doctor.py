@@ -21,12 +21,13 @@ def command(location: str, fix: bool, as_json: bool) -> int:
     Runs that are going on are passed over. Runs that no sweep names any more are listed; they are
     nothing wrong.
     """
+    from sweeps.reading.derived import derived_findings
     from sweeps.store.audit import audit, changed_sources
 
     store = Store.at(location)
     if not store.root.is_dir():
         raise UserError(f"--store {location}: nothing is there")
-    findings = [*audit(store), *changed_sources(store)]
+    findings = [*audit(store), *derived_findings(store), *changed_sources(store)]
     mended = [finding for finding in findings if fix and finding.mend is not None]
     for finding in mended:
         assert finding.mend is not None

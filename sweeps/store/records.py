@@ -46,6 +46,11 @@ def is_whole(record: dict[str, Any]) -> bool:
     return SEAL not in record or record[SEAL] == _checksum(content)
 
 
+def seal_of(record: dict[str, Any]) -> str:
+    """Return what tells a record from every other: its seal, or what that would be."""
+    return str(record.get(SEAL) or _checksum(record))
+
+
 def _checksum(record: dict[str, Any]) -> str:
     text = json.dumps(record, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -7,6 +7,7 @@ runs/<run_id>/attempts/<n>.json       whose (token, node, process), started, end
 runs/<run_id>/<table>/part-<first>-<last>.parquet
 runs/<run_id>/DONE.json               written last: status, row counts, checksums of the parts
 measurements/<work_id>/               the same of a measurement, whose DONE.json has its ``result``
+index/                                what is closed, made of the records: see ``sweeps.index``
 cache/                                tokens, reference states, stand-ins, by content
 
 The root is a local folder, or a URL of an object store: the same names are then keys of objects,
@@ -20,13 +21,14 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.declaration.expand import Sweep
+from sweeps.declaration.recorded_runs import recorded_runs
 from sweeps.declaration.track import Track
 from sweeps.errors import UserError, closest
 from sweeps.files.objects import ObjectFiles, ObjectPath
@@ -39,16 +41,17 @@ from sweeps.files.whole_files import (
     write_json,
     write_text,
 )
+from sweeps.index.segments import bury
+from sweeps.index.segments import read as read_index
 from sweeps.node_cache import node_cache
 from sweeps.spec import (
     MEASUREMENTS,
     USUAL_MEASUREMENTS,
     MeasurementKind,
-    RunSpec,
     is_measurement,
 )
 from sweeps.store.records import Status as Status
-from sweeps.store.records import attempt_record, closing_record, is_whole
+from sweeps.store.records import attempt_record, closing_record, is_whole, seal_of
 
 if TYPE_CHECKING:
     from sweeps.files.mirror import Mirror
@@ -83,10 +86,11 @@ class Store:
         """The path or URL of the store, also of one that is read through a mirror."""
         return str(self.root) if self.mirror is None else self.mirror.url
 
-    def reading(self) -> Store:
+    def reading(self, works: Collection[str] | None = None) -> Store:
         """Return this store for reading now: of an object store its newest records, copied here.
 
-        Parts are copied by ``bring`` when they are asked for.
+        The records of ``works`` alone, by id, where it is given, and those of sweeps and the index:
+        what the copy has of other runs may be old. Parts are copied when they are asked for.
         """
         if isinstance(self.root, Path):
             return self
@@ -94,7 +98,22 @@ class Store:
 
         mirror = Mirror(self.root, node_cache() / "mirrors")
         mirror.refresh()
-        return Store(mirror.folder, mirror)
+        store = Store(mirror.folder, mirror)
+        store.look(works)
+        return store
+
+    def look(
+        self,
+        works: Collection[str] | None,
+        but: Collection[str] = (),
+        *,
+        parts: bool = False,
+    ) -> None:
+        """Bring the records of more runs and measurements to a store that ``reading`` returned: of
+        all but some where ``works`` is None. With ``parts`` their parts come too."""
+        if self.mirror is not None:
+            wanted = None if works is None else [_place_of(work_id) for work_id in works]
+            self.mirror.look(wanted, {_place_of(work_id) for work_id in but}, parts=parts)
 
     @property
     def source(self) -> Store:
@@ -184,9 +203,7 @@ class Store:
             raise UserError(f"store {self.location}: no sweep {name!r}; {hint}")
         try:
             resolved = read_json(folder / "resolved.json")
-            runs = tuple(
-                RunSpec.model_validate_json(json.dumps(entry["spec"])) for entry in resolved["runs"]
-            )
+            runs = recorded_runs(resolved["runs"])
             text = (folder / "spec.yaml").read_text(encoding="utf-8")
             track = Track.model_validate_json(json.dumps(resolved.get("track", {})))
             wanted = _wanted(resolved)
@@ -226,8 +243,7 @@ class Store:
 
     def work(self, work_id: str) -> RunFolder:
         """Return the folder of a run or of a measurement, whichever the id is of."""
-        room = "measurements" if is_measurement(work_id) else "runs"
-        return RunFolder(self.root / room / work_id)
+        return RunFolder(self.root / _place_of(work_id))
 
     def known(self, work_id: str) -> RunFolder:
         """Return what the store has a folder of; raise UserError naming the nearest otherwise."""
@@ -249,9 +265,13 @@ class Store:
 
     def _folders(self, room: str) -> list[RunFolder]:
         folder = self.root / room
-        if isinstance(folder, ObjectPath):
-            return [RunFolder(path) for path in sorted(folder.iterdir())]
-        return [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+        if self.mirror is not None:  # the copy has but what was asked for
+            names = self.mirror.names(room)
+        elif isinstance(folder, ObjectPath):
+            names = folder.names()
+        else:
+            names = os.listdir(folder) if folder.is_dir() else []
+        return [RunFolder(folder / name) for name in sorted(names)]
 
     @property
     def cache(self) -> Path:
@@ -370,11 +390,27 @@ class RunFolder:
         self.forget_results()
         remove_folder(self.path)
 
+    def bury(self) -> None:
+        """Have the index say that the closing record is about to go: before it does, not after."""
+        root = self.path.parent.parent
+        record = read_if_readable(self.path / "DONE.json")
+        if record is not None:
+            bury(root, self.run_id, [seal_of(record)])
+        else:  # removed by hand, or damaged: the index may vouch for what it was
+            known = read_index(root).entries.get(self.run_id)
+            bury(root, self.run_id, [] if known is None else [known.seal])
+
     def forget_results(self) -> None:
         """Remove the closing record, then all that a run from the start replaces."""
+        self.bury()
         (self.path / "DONE.json").unlink(missing_ok=True)
         self.forget_checkpoints()
         self.forget_rows_after(0)
+
+
+def _place_of(work_id: str) -> str:
+    """Return where a run or measurement lies below the root."""
+    return f"{'measurements' if is_measurement(work_id) else 'runs'}/{work_id}"
 
 
 def _wanted(resolved: dict[str, Any]) -> tuple[MeasurementKind, ...]:
