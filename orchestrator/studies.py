@@ -159,19 +159,31 @@ def runs_as_they_stand(sweep: Sweep, standing: Ledger) -> list[dict[str, Any]]:
     """Return what a store says of each run of a sweep; ``settings`` has those that it varies."""
     options = control_options()
     settings = [one for one in varied(sweep.runs) if one.name not in options]
-    return [_as_it_stands(run, settings, standing) for run in sweep.runs]
+    conditions: dict[tuple[object, ...], dict[str, Any]] = {}
+    found = []
+    for run in sweep.runs:
+        key = run.but_for_the_seed()
+        if key not in conditions:
+            conditions[key] = _condition(run, settings)
+        found.append(
+            {"run_id": run.run_id, **conditions[key], "seed": run.seed, **_state(run, standing)}
+        )
+    return found
 
 
-def _as_it_stands(run: RunSpec, settings: list[Setting], standing: Ledger) -> dict[str, Any]:
-    attempts = standing.closings.attempts(run.run_id)
-    stands = standing(run.run_id)
+def _condition(run: RunSpec, settings: list[Setting]) -> dict[str, Any]:
     return {
-        "run_id": run.run_id,
         "model": run.model.name,
         "objective": run.objective.label,
         "control": control_name(run),
         "settings": {one.name: one.value(run) for one in settings},
-        "seed": run.seed,
+    }
+
+
+def _state(run: RunSpec, standing: Ledger) -> dict[str, Any]:
+    attempts = standing.closings.attempts(run.run_id)
+    stands = standing(run.run_id)
+    return {
         "state": stands.state,
         "checkpoint": stands.checkpoint,
         "attempts": len(attempts),

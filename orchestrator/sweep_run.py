@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.ledger.index_keeper import IndexKeeper
 from orchestrator.ledger.recovery import (
     EVERYTHING,
     RESULTS,
@@ -30,8 +31,8 @@ from sweeps.declaration.changes import compare_sweeps
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.settings import varied
 from sweeps.errors import UserError
+from sweeps.reading.closings import Closings
 from sweeps.sources.content import require_sources
-from sweeps.store.audit import harmed_part, unsound_result
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ def run_sweep(
     for work_id in plan.again:
         store.work(work_id).forget_results()
     result = SweepResult(sweep.name, len(plan.actions) - len(plan.to_run))
-    if plan.to_run or plan.to_measure:
-        _carry_out(plan, address, limits, listener, result)
+    with IndexKeeper(store, set(plan.unindexed) - set(plan.again)) as index:
+        if plan.to_run or plan.to_measure:
+            _carry_out(plan, address, limits, listener, result, index)
     result.unsound = _unsound(plan, result)
     result.refused = _refused(plan, result)
     return result
@@ -87,7 +89,6 @@ def run_sweep(
 
 def _refused(plan: Plan, result: SweepResult) -> dict[str, str]:
     """Return which of the measurements that ended cannot be made, and why."""
-    from sweeps.reading.closings import Closings
     from sweeps.reading.measurements import refusal_of
 
     ended = [one for one in plan.to_measure if result.measured.get(one.work_id) == "finished"]
@@ -99,12 +100,18 @@ def _refused(plan: Plan, result: SweepResult) -> dict[str, str]:
 def _unsound(plan: Plan, result: SweepResult) -> dict[str, str]:
     """Return which runs are said to have a result that the store's files do not bear out.
 
-    What this sweep has brought is read row by row; of what was there, checksums are compared.
+    What this sweep has brought is read row by row; of what was there, checksums are compared. On
+    an object store what was there and is in the index is left to `doctor`.
     """
+    from sweeps.store.audit import harmed_part, unsound_result
+
     found = {}
+    closings = Closings(plan.store, [run.run_id for run in plan.sweep.runs])
     for run in plan.sweep.runs:
         ended = result.ended.get(run.run_id)
         if ended is not None and ended not in RESULTS:
+            continue
+        if ended is None and closings.vouched_for(run.run_id):
             continue
         folder = plan.store.run(run.run_id)
         wrong = harmed_part(folder) if ended is None else unsound_result(folder)
@@ -127,7 +134,8 @@ def plan_sweep(sweep: Sweep, store: Store, choice: Choice = EVERYTHING) -> Plan:
     standing = ledger_of(store, sweep)
     actions = decide(sweep.runs, standing, choice)
     measures = decide_measurements(sweep.to_measure, standing, choice)
-    return Plan(sweep, store, actions, changes, unreadable, measures)
+    unindexed = standing.closings.unindexed()
+    return Plan(sweep, store, actions, changes, unreadable, measures, unindexed)
 
 
 def _with_later_wishes(sweep: Sweep, before: Sweep) -> Sweep:
@@ -137,7 +145,12 @@ def _with_later_wishes(sweep: Sweep, before: Sweep) -> Sweep:
 
 
 def _carry_out(
-    plan: Plan, address: str | None, limits: Limits, listener: Listener, result: SweepResult
+    plan: Plan,
+    address: str | None,
+    limits: Limits,
+    listener: Listener,
+    result: SweepResult,
+    index: IndexKeeper,
 ) -> None:
     from orchestrator.connection.store_watch import StoreWatch
     from orchestrator.sizing.estimates import RUNS_PER_GPU, measure
@@ -164,6 +177,8 @@ def _carry_out(
 
     def note(event: Event) -> None:
         _note(result, running, event.run_id, event.kind, event.report)
+        if event.kind == "ended" and result.status_of(event.run_id)[event.run_id] in RESULTS:
+            index.closed(event.run_id)
         listener.event(event.run_id, event.kind, event.report)
 
     with contextlib.ExitStack() as until_done:

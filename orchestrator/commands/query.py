@@ -50,6 +50,6 @@ def command(
     tables = open_store(store, include_running=include_running)
     if not whole:
         name = sweep or tables.store.newest_sweep()
-        tables = replace(tables, planned=list(tables.store.load_sweep(name).runs))
+        tables = replace(tables, planned=tables.store.recorded_runs(name))
     frame = query(tables, sql)
     emit(frame, form, output)

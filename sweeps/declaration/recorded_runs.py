@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import marshal
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, overload
 
 from pydantic import create_model
+from pydantic_core import from_json
 
-from sweeps.spec import RunSpec
+from sweeps.spec import MEASUREMENTS, USUAL_MEASUREMENTS, MeasurementKind, RunSpec
 from sweeps.spec.frozen import Frozen
 
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -71,10 +72,56 @@ def _alone(name: str) -> type[Frozen]:
     return create_model(f"Recorded_{name}", __base__=Frozen, **fields)
 
 
-def recorded_runs(entries: Iterable[dict[str, Any]]) -> tuple[RunSpec, ...]:
-    """Return the runs of a sweep's record, of its entries ``run_id`` and ``spec``.
+def sweep_record(data: bytes) -> dict[str, Any]:
+    """Return a sweep's record, of tens of MB where runs are thousands; raise ValueError for what is
+    none."""
+    record = from_json(data)
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    return record
 
-    Raises ValueError, KeyError or TypeError for what is no such record.
+
+def wanted_measurements(record: dict[str, Any]) -> tuple[MeasurementKind, ...]:
+    """Return what a sweep wants measured; a record of before there was a choice has no word."""
+    said = record.get("measurements", USUAL_MEASUREMENTS)
+    if unknown := set(said) - set(MEASUREMENTS):
+        raise ValueError(f"measurements: {', '.join(sorted(map(str, unknown)))}")
+    return tuple(kind for kind in MEASUREMENTS if kind in said)
+
+
+class RecordedRuns(Sequence[RunSpec]):
+    """The runs of a sweep's record: their ids at once, each specification when it is asked for.
+
+    Where one is asked for that is no run, ValueError, KeyError or TypeError is raised.
     """
-    specs = RecordedSpecs()
-    return tuple(specs.read(entry["spec"], entry["run_id"]) for entry in entries)
+
+    def __init__(self, entries: Sequence[dict[str, Any]]) -> None:
+        """``entries`` have ``run_id`` and ``spec``; raise KeyError or TypeError for others."""
+        self.ids: list[str] = [entry["run_id"] for entry in entries]
+        self._entries = entries
+        self._specs = RecordedSpecs()
+        self._read: dict[int, RunSpec] = {}
+
+    @classmethod
+    def of(cls, runs: Sequence[RunSpec]) -> RecordedRuns:
+        """Return runs that are known already."""
+        found = cls([{"run_id": run.run_id} for run in runs])
+        found._read = dict(enumerate(runs))
+        return found
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> RunSpec: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[RunSpec]: ...
+
+    def __getitem__(self, index: int | slice) -> RunSpec | list[RunSpec]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        if index not in self._read:
+            entry = self._entries[index]
+            self._read[index] = self._specs.read(entry["spec"], entry["run_id"])
+        return self._read[index]

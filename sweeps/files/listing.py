@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from sweeps.files.objects import ObjectPath
+from sweeps.files.objects import Entry, ObjectPath
 from sweeps.files.whole_files import Place
-
-
-def versions(folder: Place) -> dict[str, str]:
-    """Return the names of the files in a folder, in order, each with what changes when the file is
-    another one; empty where there is no such folder."""
-    found: dict[str, str] = {}
-    if isinstance(folder, ObjectPath):
-        found = {name: one.version for name, one in folder.entries().items() if "/" not in name}
-        return dict(sorted(found.items()))
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
-                stat = entry.stat()
-                found[entry.name] = f"{stat.st_mtime_ns} {stat.st_size}"
-    return dict(sorted(found.items()))
 
 
 def contents(folder: Place, names: Sequence[str]) -> dict[str, bytes]:
@@ -35,3 +21,45 @@ def contents(folder: Place, names: Sequence[str]) -> dict[str, bytes]:
         with contextlib.suppress(FileNotFoundError):
             found[name] = (folder / name).read_bytes()
     return found
+
+
+# Up to so many folders of a room are listed one by one, so many at once; of more, all there are.
+FEW = 64
+AT_ONCE = 16
+
+
+def listed_for(folders: Collection[str], rooms: Iterable[str]) -> tuple[str, ...]:
+    """Return what is listed of an object store to know of some folders, given as ``room/name``:
+    each of them, or where they are many all of their room, a thousand objects a request."""
+    found: list[str] = []
+    for room in rooms:
+        some = [folder for folder in folders if folder.startswith(f"{room}/")]
+        found += some if len(some) <= FEW else [room]
+    return tuple(found)
+
+
+def listings(root: Place, folders: Sequence[str]) -> dict[str, dict[str, Entry]]:
+    """Return ``entries`` of each of some folders, asked for side by side."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = pool.map(lambda folder: entries(root / folder), folders)
+        return dict(zip(folders, found, strict=True))
+
+
+def entries(folder: Place) -> dict[str, Entry]:
+    """Return every file below a folder by its path in it, with a version that another one has not;
+    of an object store in one listing."""
+    if isinstance(folder, ObjectPath):
+        return folder.entries()
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file():
+                stat = path.stat()
+                entry = Entry(stat.st_size, f"{stat.st_mtime_ns} {stat.st_size}")
+                found[str(path.relative_to(folder))] = entry
+    return found
+
+
+def is_local(place: Place) -> bool:
+    """Return whether a place is in a folder of a file system."""
+    return isinstance(place, Path)

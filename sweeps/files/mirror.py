@@ -17,20 +17,17 @@ import json
 import os
 import re
 from collections.abc import Collection, Container, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from filelock import FileLock
 
+from sweeps.files.listing import listed_for, listings
 from sweeps.files.objects import Entry, ObjectPath
 
 COPIED = ".index.json"
 # What is brought up to date at every refresh: small, and without it no run is known.
 BESIDE = ("sweeps/", "index/")
-WORKS = ("runs/", "measurements/")
-# Up to so many runs are listed one by one; of more, all that there are, a thousand objects a time.
-FEW = 64
-LISTED_AT_ONCE = 16
+ROOMS = ("runs", "measurements")
 # Objects that are fetched at once and held in memory before they are written.
 BATCH = 256
 # How often a folder is listed again of which a file has gone before it was fetched.
@@ -48,10 +45,11 @@ class Mirror:
         self.folder = place / hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self._listing: dict[str, Entry] = {}
         self._listed: set[str] = set()
+        self._looked_at: set[str] = set()
 
     def refresh(self) -> None:
         """Bring the sweeps and the index up to date; of runs nothing."""
-        self._listing, self._listed = {}, set()
+        self._listing, self._listed, self._looked_at = {}, set(), set()
         self._list(BESIDE)
         for _ in range(TRIES):
             if not self._fetch(self._records(BESIDE), BESIDE):
@@ -70,9 +68,11 @@ class Mirror:
         Of all that there are where ``works`` is None, less those of ``but``; records of ``but``
         that were copied before may be old. With ``parts`` every part of them comes too.
         """
+        if works is not None and not parts:
+            works = [work for work in works if work not in self._looked_at]
         if works is not None and not works:
             return
-        prefixes = WORKS if works is None else _prefixes(works)
+        prefixes = _below(ROOMS if works is None else listed_for(works, ROOMS))
         self._list([prefix for prefix in prefixes if not self._is_listed(prefix)])
         wanted = None if works is None else set(works)
         asked = [
@@ -81,6 +81,7 @@ class Mirror:
             if (work := _work_of(key)) not in but and (wanted is None or work in wanted)
         ]
         self._fetch(asked, prefixes)
+        self._looked_at |= {_work_of(key) for key in asked} | (wanted or set())
 
     def bring(self, paths: Iterable[str]) -> None:
         """Fetch files given by their path in the folder, those the store has."""
@@ -91,7 +92,8 @@ class Mirror:
             for key in keys
             if key not in self._listing and not _OF_ONE_ATTEMPT.search(key)
         }
-        self._list([prefix for prefix in _prefixes(unknown) if not self._is_listed(prefix)])
+        prefixes = _below(listed_for(unknown, ROOMS))
+        self._list([prefix for prefix in prefixes if not self._is_listed(prefix)])
         fetched = [key for key in keys if key in self._listing or _OF_ONE_ATTEMPT.search(key)]
         self._fetch(fetched, ())
 
@@ -107,14 +109,13 @@ class Mirror:
 
     def _list(self, prefixes: Collection[str]) -> None:
         """Take in what there is below some prefixes, each asked for by itself."""
-        with ThreadPoolExecutor(LISTED_AT_ONCE) as pool:
-            found = pool.map(lambda prefix: (self.root / prefix.rstrip("/")).entries(), prefixes)
-            for prefix, entries in zip(prefixes, found, strict=True):
-                for key in [key for key in self._listing if key.startswith(prefix)]:
-                    del self._listing[key]
-                readable = {f"{prefix}{key}": entry for key, entry in entries.items()}
-                self._listing |= {k: entry for k, entry in readable.items() if _is_read(k)}
-                self._listed.add(prefix)
+        for folder, entries in listings(self.root, [one.rstrip("/") for one in prefixes]).items():
+            prefix = f"{folder}/"
+            for key in [key for key in self._listing if key.startswith(prefix)]:
+                del self._listing[key]
+            readable = {f"{prefix}{key}": entry for key, entry in entries.items()}
+            self._listing |= {k: entry for k, entry in readable.items() if _is_read(k)}
+            self._listed.add(prefix)
 
     def _records(self, prefixes: tuple[str, ...], *, parts: bool = False) -> list[str]:
         return [
@@ -191,14 +192,8 @@ def _work_of(key: str) -> str:
     return "/".join(key.split("/")[:2])
 
 
-def _prefixes(works: Collection[str]) -> tuple[str, ...]:
-    """Return what is listed to know of some runs and measurements: each, or where they are many all
-    that there are of their kind."""
-    found: list[str] = []
-    for room in WORKS:
-        some = [f"{work}/" for work in works if work.startswith(room)]
-        found += some if len(some) <= FEW else [room]
-    return tuple(found)
+def _below(folders: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{folder}/" for folder in folders)
 
 
 def _batches(keys: list[str]) -> Iterator[list[str]]:

@@ -1,6 +1,6 @@
 """The files of a store's index: what is closed, and which closing records have gone.
 
-    index/closed-<random>.jsonl    entries of ``closed_work``
+    index/closed-<random>.jsonl    entries: see ``closed_work``
     index/gone-<random>.jsonl      closing records that were thrown away, by id and seal
 
 Each is written whole under a name of its own and never changed, so drivers may write at once; what
@@ -14,6 +14,7 @@ over. Where a file of what has gone cannot be read, no entry is believed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
@@ -23,9 +24,10 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from sweeps.files.listing import contents, versions
+from sweeps.files.listing import contents, entries
+from sweeps.files.objects import Entry
 from sweeps.files.whole_files import Place, remove_folder, write_text
-from sweeps.index.closed_work import ClosedWork, packed
+from sweeps.index.closed_work import ClosedWork, lines_of, parsed
 
 FOLDER = "index"
 CLOSED, GONE = "closed", "gone"
@@ -33,7 +35,7 @@ CLOSED, GONE = "closed", "gone"
 FORMAT = 1
 # So many files of a kind are merged into one, entries only while they are small.
 MANY = 16
-LARGE_BYTES = 8_000_000
+LARGE_BYTES = 2_000_000
 # How often a listing is asked for again that named a file which was merged before it was read.
 TRIES = 5
 
@@ -55,34 +57,30 @@ class Index:
 
 @dataclass(frozen=True)
 class _Segment:
-    """One file as it was read; ``lines`` is None where it is damaged."""
+    """One file as it was read; ``lines``, entries or what has gone, is None where it is damaged."""
 
     name: str
     size: int
-    shared: list[Any]
-    lines: list[dict[str, Any]] | None
+    lines: list[Any] | None
 
     @property
     def kind(self) -> str:
         return self.name.partition("-")[0]
 
 
-def write_closed(root: Place, entries: Sequence[dict[str, Any]]) -> None:
-    """Add entries to the index of the store at ``root``, and merge its files where they are many.
-
-    An entry is what ``ClosedWork.data`` returns.
-    """
-    if entries:
-        _write(root, CLOSED, *packed(entries))
+def write_closed(root: Place, closed: Sequence[ClosedWork]) -> None:
+    """Add entries to the index of a store, and merge its files where they are many."""
+    if closed:
+        _write(root, CLOSED, lines_of(closed))
         merge(root)
 
 
 def bury(root: Place, work_id: str, seals: Iterable[str]) -> None:
     """Say that closing records of a run or measurement are about to go: entries of them count no
     more, whoever writes them and when."""
-    lines = [{"id": work_id, "seal": seal} for seal in sorted(seals)]
+    lines = [json.dumps([work_id, seal]) for seal in sorted(seals)]
     if lines:
-        _write(root, GONE, [], lines)
+        _write(root, GONE, lines)
 
 
 def drop(root: Place) -> None:
@@ -105,7 +103,8 @@ def read(root: Place) -> Index:
 
 
 # The index that was read last, and of which files: commands ask for one store many times.
-_last: list[tuple[tuple[str, tuple[tuple[str, str], ...]], Index]] = []
+_Files = tuple[tuple[str, Entry], ...]
+_last: list[tuple[tuple[str, _Files], Index]] = []
 
 
 def _added_up(segments: Sequence[_Segment] | None) -> Index:
@@ -114,15 +113,15 @@ def _added_up(segments: Sequence[_Segment] | None) -> Index:
     damaged = [one.name for one in segments if one.lines is None]
     if any(one.startswith(GONE) for one in damaged):
         return Index({}, damaged, believed=False)
-    entries: dict[str, ClosedWork] = {}
+    found: dict[str, ClosedWork] = {}
     disputed: set[str] = set()
     for (work_id, _), entry in _standing(segments).items():
-        if work_id in entries:
+        if work_id in found:
             disputed.add(work_id)
-        entries[work_id] = entry
+        found[work_id] = entry
     for work_id in disputed:  # one of them was removed by hand: the record itself is asked
-        del entries[work_id]
-    return Index(entries, damaged)
+        del found[work_id]
+    return Index(found, damaged)
 
 
 def merge(root: Place) -> None:
@@ -130,22 +129,24 @@ def merge(root: Place) -> None:
 
     The one they become is written first: whoever reads meanwhile reads the same twice.
     """
-    names = list(_listing(root))
-    if all(sum(name.startswith(kind) for name in names) <= MANY for kind in (CLOSED, GONE)):
+    listing = _listing(root)
+    gone = [name for name in listing if name.startswith(GONE)]
+    small = [
+        name
+        for name, entry in listing.items()
+        if name.startswith(CLOSED) and entry.size < LARGE_BYTES
+    ]
+    if len(small) <= MANY and len(gone) <= MANY:
         return
-    segments = _segments(root)[1] or []
-    whole = [one for one in segments if one.lines is not None]
-    small = [one for one in whole if one.kind == CLOSED and one.size < LARGE_BYTES]
-    if len(small) > MANY:
-        gone = [one for one in whole if one.kind == GONE]
-        kept = [entry.data() for entry in _standing([*small, *gone]).values()]
-        _write(root, CLOSED, *packed(kept))
-        _remove(root, [one.name for one in small])
-    buried = [one for one in whole if one.kind == GONE]
+    segments = [one for one in _read(root, [*small, *gone]) if one.lines is not None]
+    merged = [one.name for one in segments if one.kind == CLOSED]
+    if len(merged) > MANY:
+        _write(root, CLOSED, lines_of(list(_standing(segments).values())))
+        _remove(root, merged)
+    buried = [one.name for one in segments if one.kind == GONE]
     if len(buried) > MANY:
-        lines = [{"id": work_id, "seal": seal} for work_id, seal in sorted(_gone(buried))]
-        _write(root, GONE, [], lines)
-        _remove(root, [one.name for one in buried])
+        _write(root, GONE, [json.dumps(one) for one in sorted(_gone(segments))])
+        _remove(root, buried)
 
 
 def _standing(segments: Iterable[_Segment]) -> dict[tuple[str, str], ClosedWork]:
@@ -155,45 +156,46 @@ def _standing(segments: Iterable[_Segment]) -> dict[tuple[str, str], ClosedWork]
     for segment in segments:
         if segment.kind != CLOSED:
             continue
-        for line in segment.lines or ():
-            key = (line["id"], line["seal"])
-            if key in gone:
-                continue
-            entry, known = ClosedWork(line, segment.shared), found.get(key)
-            if known is None or entry.supersedes(known):
+        for entry in segment.lines or ():
+            key = (entry.work_id, entry.seal)
+            known = found.get(key)
+            if key not in gone and (known is None or entry.supersedes(known)):
                 found[key] = entry
     return found
 
 
 def _gone(segments: Iterable[_Segment]) -> set[tuple[str, str]]:
     return {
-        (line["id"], line["seal"])
+        (work_id, seal)
         for segment in segments
         if segment.kind == GONE
-        for line in segment.lines or ()
+        for work_id, seal in segment.lines or ()
     }
 
 
-def _segments(root: Place) -> tuple[tuple[tuple[str, str], ...], list[_Segment] | None]:
+def _segments(root: Place) -> tuple[_Files, list[_Segment] | None]:
     """Return the files of an index as they were listed, and read; None where they changed faster
     than they were read."""
     for _ in range(TRIES):
         listing = _listing(root)
-        read = contents(root / FOLDER, list(listing))
-        if len(read) == len(listing):
-            found = [_parsed(name, read[name]) for name in listing]
+        found = _read(root, list(listing))
+        if len(found) == len(listing):
             return tuple(listing.items()), found
     return (), None
 
 
-def _listing(root: Place) -> dict[str, str]:
-    """Return the names of an index's files, in order, each with what changes with its content."""
+def _listing(root: Place) -> dict[str, Entry]:
     kinds = (f"{CLOSED}-", f"{GONE}-")
     return {
-        name: version
-        for name, version in versions(root / FOLDER).items()
+        name: entry
+        for name, entry in sorted(entries(root / FOLDER).items())
         if name.startswith(kinds) and name.endswith(".jsonl")
     }
+
+
+def _read(root: Place, names: Sequence[str]) -> list[_Segment]:
+    """Return files of an index; one that has gone since it was listed is left out."""
+    return [_parsed(*one) for one in sorted(contents(root / FOLDER, names).items())]
 
 
 def _remove(root: Place, names: Iterable[str]) -> None:
@@ -201,8 +203,8 @@ def _remove(root: Place, names: Iterable[str]) -> None:
         (root / FOLDER / name).unlink(missing_ok=True)
 
 
-def _write(root: Place, kind: str, shared: list[Any], lines: list[dict[str, Any]]) -> None:
-    body = "".join(f"{json.dumps(one, separators=(',', ':'))}\n" for one in (shared, *lines))
+def _write(root: Place, kind: str, lines: Iterable[str]) -> None:
+    body = "".join(f"{line}\n" for line in lines)
     header = {"format": FORMAT, "sha256": hashlib.sha256(body.encode()).hexdigest()}
     name = f"{kind}-{secrets.token_hex(8)}.jsonl"
     write_text(root / FOLDER / name, f"{json.dumps(header)}\n{body}")
@@ -210,12 +212,10 @@ def _write(root: Place, kind: str, shared: list[Any], lines: list[dict[str, Any]
 
 def _parsed(name: str, content: bytes) -> _Segment:
     head, _, body = content.partition(b"\n")
-    damaged = _Segment(name, len(content), [], None)
-    try:
+    lines: list[Any] | None = None
+    with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
         header = from_json(head)
-        if header["format"] != FORMAT or header["sha256"] != hashlib.sha256(body).hexdigest():
-            return damaged
-        shared, *lines = from_json(b"[" + body.rstrip(b"\n").replace(b"\n", b",") + b"]")
-    except (ValueError, KeyError, TypeError):
-        return damaged
-    return _Segment(name, len(content), shared, lines)
+        if header["format"] == FORMAT and header["sha256"] == hashlib.sha256(body).hexdigest():
+            gone = name.startswith(GONE)
+            lines = [from_json(line) for line in body.splitlines()] if gone else parsed(body)
+    return _Segment(name, len(content), lines)

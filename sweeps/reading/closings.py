@@ -2,7 +2,7 @@
 
 An index entry counts only while its closing record stands. In a folder that is asked of each, one
 ``stat``: a record of another size or time is read, and so is that of a run whose folder has gone.
-On an object store whoever removes a record says so in the index first (``RunFolder.bury``); what
+On an object store whoever removes a record says so in the index first (``bury_result``); what
 was removed by hand there is found by ``doctor``.
 """
 
@@ -63,6 +63,20 @@ class Closings:
                 entry = closed_work(self.folder(work_id), marked=not self._mirrored)
             self._read[work_id] = entry
         return self._read[work_id]
+
+    def vouched_for(self, work_id: str) -> bool:
+        """Return whether the index alone says that it is closed: of an object store, whose records
+        are not asked for then."""
+        return self._mirrored and work_id in self.index.entries
+
+    def unindexed(self) -> list[str]:
+        """Return what is closed and in no entry of the index that stands."""
+        return [
+            work_id
+            for work_id in self.ids()
+            if self.status(work_id) is not None
+            and ((entry := self.index.entries.get(work_id)) is None or not self._stands(entry))
+        ]
 
     def status(self, work_id: str) -> str | None:
         """Return how a run or measurement ended; None where it has not."""
@@ -135,21 +149,14 @@ def closed_work(folder: RunFolder, *, marked: bool = True) -> ClosedWork | None:
     if record is None and not is_measurement(folder.run_id):
         raise ValueError(f"{folder.path}: has a result and no run.json that can be read")
     result = done.get("result")
-    return ClosedWork(
-        {
-            "id": folder.run_id,
-            "seal": seal_of(done),
-            "status": done["status"],
-            "step": done["step"],
-            "loss": done.get("loss"),
-            "mark": mark,
-            "parts": sorted(done["parts"]),
-            "attempts": folder.attempts(),
-            "spec": record["spec"] if record else None,
-            "facts": record["facts"] if record else {},
-            "result": result if isinstance(result, dict) else None,
-        }
-    )
+    head = folder.run_id, seal_of(done), done["status"], done["step"], done.get("loss"), mark
+    rest = {
+        "parts": sorted(done["parts"]),
+        "spec": record["spec"] if record else None,
+        "facts": record["facts"] if record else {},
+        "result": result if isinstance(result, dict) else None,
+    }
+    return ClosedWork(head, folder.attempts(), rest)
 
 
 def _mark(folder: RunFolder) -> list[int] | None:
@@ -161,23 +168,23 @@ def _mark(folder: RunFolder) -> list[int] | None:
     return [done.st_size, done.st_mtime_ns, attempts.st_mtime_ns]
 
 
-def add_to_index(store: Store, works: Collection[str]) -> int:
-    """Put what is closed of some runs and measurements into the index; return how many are new, or
-    have attempts that the index does not know.
+def add_to_index(store: Store, works: Collection[str]) -> set[str]:
+    """Put what is closed of some runs and measurements into the index; return which are in it now.
 
     What has an open attempt, or cannot be read, is left for later. Raises OSError where the store
     does not take it.
     """
     reading = store.reading(works)
     known = segments.read(reading.root).entries
-    entries = []
+    entries, inside = [], set()
     for work_id in works:
         with contextlib.suppress(ValueError):
             found = closed_work(reading.work(work_id), marked=reading.mirror is None)
             if found is None or any(one["cause"] is None for one in found.attempts):
                 continue
+            inside.add(work_id)
             entry = known.get(work_id)
             if entry is None or entry.seal != found.seal or found.supersedes(entry):
-                entries.append(found.data())
+                entries.append(found)
     segments.write_closed(reading.source.root, entries)
-    return len(entries)
+    return inside

@@ -61,6 +61,6 @@ def _contradiction(entry: ClosedWork, there: ClosedWork | None) -> str | None:
     marks = [None if one.mark is None else one.mark[2] for one in (entry, there)]
     if marks[0] == marks[1] and entry.attempts != there.attempts:
         return "it has other attempts than there are"
-    said, found = entry.data(), there.data()
+    said, found = entry.said(), there.said()
     differs = [name for name in COMPARED if said[name] != found[name]]
     return f"it has another {differs[0]} than the records" if differs else None

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps.reading.closings import Closings
 from sweeps.spec import Measurement, RunSpec
 from sweeps.store.store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Of the change that columns of ``runs`` are of.
 PRIMARY = "procrustes"
@@ -54,6 +55,8 @@ def propagation_of(
     profile, in which a block cannot be compared or nothing changed, is left out of all of them and
     of ``draws``. Without a draw g, sd and profile are None; sd is None with one.
     """
+    import numpy as np  # not needed to ask whether something was measured
+
     found = [one for row in result["draws"][metric] if (one := _normalised(row)) is not None]
     if not found:
         return None, None, 0, None
@@ -65,6 +68,8 @@ def propagation_of(
 
 def _normalised(row: list[float | None]) -> NDArray[np.float64] | None:
     """Return a profile divided by its mean; None where it has none, as in the definitions."""
+    import numpy as np
+
     values = np.array([np.nan if value is None else value for value in row], dtype=np.float64)
     sound = len(values) > 1 and bool(np.isfinite(values).all()) and bool((values >= 0).all())
     if not sound or values.mean() <= 0:
@@ -74,23 +79,34 @@ def _normalised(row: list[float | None]) -> NDArray[np.float64] | None:
 
 def _slope(profile: NDArray[np.float64]) -> float:
     """Return the ordinary least-squares slope on relative depth i / L."""
+    import numpy as np
+
     depth = np.arange(1, len(profile) + 1) / len(profile)
     centred = depth - depth.mean()
     return float(centred @ profile / (centred @ centred))
 
 
+class HasSpec(Protocol):
+    """A run, whose specification is read when it is asked for."""
+
+    @property
+    def spec(self) -> RunSpec:
+        """The specification, the same each time."""
+
+
 class MeasuredOfRuns:
     """What measurements say of some runs, each of them read once, when it is first asked for."""
 
-    def __init__(self, store: Store, runs: Sequence[RunSpec]) -> None:
+    def __init__(self, store: Store, rows: Sequence[HasSpec]) -> None:
         self._store = store
-        self._runs = runs
+        self._rows = rows
 
     @cached_property
     def _ids(self) -> dict[tuple[object, ...], tuple[str, str]]:
         """The ids of a run's propagation and distance, by all that it says but its seed."""
         found: dict[tuple[object, ...], tuple[str, str]] = {}
-        for run in self._runs:
+        for row in self._rows:
+            run = row.spec
             key = run.but_for_the_seed()
             if key not in found:
                 propagation = Measurement(kind="propagation", run=run).work_id
@@ -127,7 +143,7 @@ class MeasuredOfRuns:
             if result is not None and metric in result["draws"]:
                 g, sd, _, profile = propagation_of(result, metric)
                 found[work_id] = (g, sd, profile or [])
-        of_runs = ((run, self._ids[run.but_for_the_seed()][0]) for run in self._runs)
+        of_runs = ((row.spec, self._ids[row.spec.but_for_the_seed()][0]) for row in self._rows)
         return {run.run_id: found[work_id] for run, work_id in of_runs if work_id in found}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -106,12 +107,18 @@ def setting_columns(runs: pl.DataFrame) -> list[str]:
 @dataclass(frozen=True, eq=False, slots=True)
 class RunRow:
     """What a row of ``runs`` is made of: ``closed`` where the run has a result, ``begun`` is its
-    run.json where it has none yet, and neither is there of a run that was never started."""
+    run.json where it has none yet, and neither is there of a run that was never started.
+    ``read_spec`` returns its specification, the same each time."""
 
-    spec: RunSpec
+    run_id: str
+    read_spec: Callable[[], RunSpec]
     closed: ClosedWork | None
     begun: dict[str, Any] | None
     closings: Closings
+
+    @property
+    def spec(self) -> RunSpec:
+        return self.read_spec()
 
     @property
     def status(self) -> str:
@@ -131,7 +138,7 @@ class RunRow:
 
     @property
     def attempts(self) -> list[dict[str, Any]]:
-        return self.closings.attempts(self.spec.run_id)
+        return self.closings.attempts(self.run_id)
 
 
 class RunColumns:
@@ -146,9 +153,6 @@ class RunColumns:
         self.rows = rows
         self.measured = measured
         self._made: dict[str, pl.Series] = {}
-        self._settings: dict[str, Setting] = {}
-        for kind in {type(row.spec) for row in rows}:
-            self._settings |= {one.name: one for one in settings_of(kind)}
         # Without what is made of their rows.
         self.schema = {name: kind for name, kind in schema.items() if name not in MADE_OF_ROWS}
 
@@ -166,14 +170,19 @@ class RunColumns:
         if not self.rows:
             return []
         if name == "run_id":
-            return [row.spec.run_id for row in self.rows]
+            return [row.run_id for row in self.rows]
         if name in MADE_OF_ROW:
             return [MADE_OF_ROW[name](row) for row in self.rows]
         if name in FACT_NAMES:
             return [row.facts.get(FACT_NAMES[name]) for row in self.rows]
         if name in FACTS:
             return [self.measured.columns(row.spec)[name] for row in self.rows]
-        return _of_part(self._settings[name], self.rows)
+        settings = {one.name: one for kind in self._kinds for one in settings_of(kind)}
+        return _of_part(settings[name], self.rows)
+
+    @cached_property
+    def _kinds(self) -> set[type[RunSpec]]:
+        return {type(row.spec) for row in self.rows}
 
 
 def _of_part(setting: Setting, rows: Sequence[RunRow]) -> list[Any]:

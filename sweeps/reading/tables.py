@@ -12,9 +12,9 @@ Collect large tables with ``engine="streaming"``: the join to ``runs`` then copi
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ import polars as pl
 import pyarrow as pa
 from polars.io.plugins import register_io_source
 
-from sweeps.declaration.recorded_runs import RecordedSpecs
+from sweeps.declaration.recorded_runs import RecordedRuns, RecordedSpecs
 from sweeps.errors import UserError
+from sweeps.index.closed_work import ClosedWork
 from sweeps.reading.closings import Closings
 from sweeps.reading.dose import doses
 from sweeps.reading.measurements import MeasuredOfRuns
@@ -38,8 +39,11 @@ from sweeps.reading.run_table import (
 )
 from sweeps.spec import RunSpec, is_measurement
 from sweeps.store.schema import TABLES
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.store import Store
 
+# Polars counts the rows of a table by its narrowest column, the first of those. This one costs
+# nothing, and is in no answer.
+COUNTED = "counted"
 TABLE_NAMES = ("runs", "steps", "layers", "profiles", "jackknife", "attempts")
 
 
@@ -63,8 +67,7 @@ def open_store(
     if not store.root.is_dir():
         raise UserError(f"--store {path}: no such folder; give the store that a run wrote to")
     if sweep is not None:
-        planned = list(store.load_sweep(sweep).runs)
-        return Tables(store, planned, include_running)
+        return Tables(store, store.recorded_runs(sweep), include_running)
     if not (store.root / "runs").is_dir() and not (store.root / "sweeps").is_dir():
         raise UserError(
             f"--store {path}: holds neither runs/ nor sweeps/, so it is no store; give the folder"
@@ -78,7 +81,7 @@ class Tables:
     """Lazy frames over one store, as it was when first asked."""
 
     store: Store
-    planned: list[RunSpec] | None = field(repr=False)
+    planned: Sequence[RunSpec] | None = field(repr=False)
     include_running: bool
 
     def runs(self) -> pl.LazyFrame:
@@ -87,7 +90,7 @@ class Tables:
         A column is made when a question first names it, and so is what is made of a run's rows.
         """
         columns = self._contents.columns
-        schema = pl.Schema([*columns.schema.items(), *MADE_OF_ROWS.items()])
+        schema = pl.Schema([(COUNTED, pl.Boolean), *self.schema_of("runs").items()])
 
         def source(
             names: list[str] | None, wanted: pl.Expr | None, first: int | None, _: int | None
@@ -95,6 +98,8 @@ class Tables:
             shown = list(schema) if names is None else names or ["run_id"]
             needed = {*shown, *(wanted.meta.root_names() if wanted is not None else ())}
             plain = columns.frame(name for name in columns.schema if name in needed | {"run_id"})
+            if COUNTED in needed:
+                plain = plain.with_columns(pl.lit(value=True).alias(COUNTED))
             made = [name for name in MADE_OF_ROWS if name in needed]
             if made:
                 doses = self._doses.select("run_id", *made)
@@ -102,7 +107,7 @@ class Tables:
             rows = plain if wanted is None else plain.filter(wanted)
             yield rows.select(shown).head(len(rows) if first is None else first)
 
-        return register_io_source(source, schema=schema)
+        return register_io_source(source, schema=schema).drop(COUNTED)
 
     def steps(self) -> pl.LazyFrame:
         """One row per run and optimizer step."""
@@ -226,7 +231,7 @@ class _Contents:
 
     @cached_property
     def attempts(self) -> dict[str, list[dict[str, Any]]]:
-        return {row.spec.run_id: row.attempts for row in self.columns.rows}
+        return {row.run_id: row.attempts for row in self.columns.rows}
 
     @cached_property
     def parts(self) -> dict[str, list[str]]:
@@ -234,7 +239,7 @@ class _Contents:
         found: dict[str, list[str]] = {table: [] for table in TABLES}
         running = []
         for row in self.columns.rows:
-            folder = self.store.run(row.spec.run_id)
+            folder = self.store.run(row.run_id)
             if row.closed is None:
                 running.append(folder)
             elif row.status in ("finished", "diverged"):
@@ -252,49 +257,67 @@ class _Contents:
         last = {}
         for path in self.parts["profiles"]:
             last[path.rsplit("/", 2)[0]] = path
-        closed = {row.spec.run_id for row in self.columns.rows if row.closed is not None}
+        closed = {row.run_id for row in self.columns.rows if row.closed is not None}
         return [path for folder, path in last.items() if folder.rsplit("/", 1)[1] in closed]
 
 
 def _read_contents(
-    store: Store, planned: Iterable[RunSpec] | None, include_running: bool
+    store: Store, planned: Sequence[RunSpec] | None, include_running: bool
 ) -> _Contents:
     """Return the runs of a store, or those that are planned, each with the records it has."""
-    rows: list[RunRow] = []
-    schema = RUN_COLUMNS
     if planned is None:
         closings = Closings(store)
-        wanted = {work_id: None for work_id in closings.ids() if not is_measurement(work_id)}
+        rows, schema = _rows_of_all(closings), RUN_COLUMNS
     else:
-        wanted = {spec.run_id: spec for spec in planned}
-        schema = next((run_schema(type(spec)) for spec in wanted.values()), schema)
-        closings = Closings(store, list(wanted))
-    recorded = RecordedSpecs()
-    for run_id, spec in wanted.items():
-        folder = closings.folder(run_id)
-        try:
-            closed = closings.closed(run_id)
-        except ValueError:
-            raise UserError(
-                f"{folder.path}: has a result and no run.json that can be read; `depthsweep doctor"
-                " --fix` drops the result, and resuming makes it anew"
-            ) from None
-        begun = folder.record() if closed is None else None
-        said = begun["spec"] if begun else closed.spec if closed else None
-        if spec is None and said is None:
-            continue
-        rows.append(RunRow(spec or _spec_of(folder, said, recorded), closed, begun, closings))
-    measured = MeasuredOfRuns(closings.store, [row.spec for row in rows])
+        recorded = planned if isinstance(planned, RecordedRuns) else RecordedRuns.of(planned)
+        closings = Closings(store, recorded.ids)
+        rows = [
+            RunRow(run_id, partial(recorded.__getitem__, k), *_records(closings, run_id), closings)
+            for k, run_id in enumerate(recorded.ids)
+        ]
+        schema = run_schema(type(recorded[0])) if rows else RUN_COLUMNS
+    measured = MeasuredOfRuns(closings.store, rows)
     return _Contents(RunColumns(rows, measured, schema), closings.store, include_running)
 
 
-def _spec_of(folder: RunFolder, said: Any, recorded: RecordedSpecs) -> RunSpec:
+def _rows_of_all(closings: Closings) -> list[RunRow]:
+    rows = []
+    specs = RecordedSpecs()
+    for run_id in closings.ids():
+        if is_measurement(run_id):
+            continue
+        closed, begun = _records(closings, run_id)
+        if closed is None and begun is None:
+            continue
+        read = cache(partial(_spec_of, closings, run_id, specs))
+        if run_id not in closings.index.entries:
+            read()  # what is wrong with a record is said at once, where it was not read before
+        rows.append(RunRow(run_id, read, closed, begun, closings))
+    return rows
+
+
+def _records(closings: Closings, run_id: str) -> tuple[ClosedWork | None, dict[str, Any] | None]:
+    """Return the closing record of a run, or else its run.json, where it has one."""
     try:
-        return recorded.read(said, folder.run_id)
+        closed = closings.closed(run_id)
+    except ValueError:
+        raise UserError(
+            f"{closings.folder(run_id).path}: has a result and no run.json that can be read;"
+            " `depthsweep doctor --fix` drops the result, and resuming makes it anew"
+        ) from None
+    return closed, closings.folder(run_id).record() if closed is None else None
+
+
+def _spec_of(closings: Closings, run_id: str, specs: RecordedSpecs) -> RunSpec:
+    folder = closings.folder(run_id)
+    closed, begun = _records(closings, run_id)
+    said = closed.spec if closed is not None else (begun or {}).get("spec")
+    try:
+        return specs.read(said or {}, run_id)
     except ValueError as error:
         raise UserError(
             f"{folder.path / 'run.json'}: not the record of a run that this version can read"
-            f" ({' '.join(str(error).split())[:200]}); `depthsweep forget {folder.run_id}` drops it"
+            f" ({' '.join(str(error).split())[:200]}); `depthsweep forget {run_id}` drops it"
         ) from None
 
 
@@ -312,6 +335,4 @@ def _require(store: Store, parts: Iterable[str]) -> None:
 
 def polars_schema(schema: pa.Schema) -> pl.Schema:
     """Return the Polars types of an Arrow schema."""
-    frame = pl.from_arrow(schema.empty_table())
-    assert isinstance(frame, pl.DataFrame)
-    return frame.schema
+    return pl.Schema(schema)

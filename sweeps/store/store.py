@@ -16,6 +16,7 @@ The root is a local folder, or a URL of an object store: the same names are then
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.declaration.expand import Sweep
-from sweeps.declaration.recorded_runs import recorded_runs
+from sweeps.declaration.recorded_runs import RecordedRuns, sweep_record, wanted_measurements
 from sweeps.declaration.track import Track
 from sweeps.errors import UserError, closest
 from sweeps.files.objects import ObjectFiles, ObjectPath
@@ -41,17 +42,10 @@ from sweeps.files.whole_files import (
     write_json,
     write_text,
 )
-from sweeps.index.segments import bury
-from sweeps.index.segments import read as read_index
 from sweeps.node_cache import node_cache
-from sweeps.spec import (
-    MEASUREMENTS,
-    USUAL_MEASUREMENTS,
-    MeasurementKind,
-    is_measurement,
-)
+from sweeps.spec import is_measurement
 from sweeps.store.records import Status as Status
-from sweeps.store.records import attempt_record, closing_record, is_whole, seal_of
+from sweeps.store.records import attempt_record, bury_result, closing_record, is_whole
 
 if TYPE_CHECKING:
     from sweeps.files.mirror import Mirror
@@ -202,11 +196,11 @@ class Store:
             hint = closest(name, names) if names else "it holds no sweep yet"
             raise UserError(f"store {self.location}: no sweep {name!r}; {hint}")
         try:
-            resolved = read_json(folder / "resolved.json")
-            runs = recorded_runs(resolved["runs"])
+            resolved = sweep_record((folder / "resolved.json").read_bytes())
+            runs = tuple(RecordedRuns(resolved["runs"]))
             text = (folder / "spec.yaml").read_text(encoding="utf-8")
             track = Track.model_validate_json(json.dumps(resolved.get("track", {})))
-            wanted = _wanted(resolved)
+            wanted = wanted_measurements(resolved)
             return Sweep(name, resolved["description"], text, runs, wanted, track=track)
         except (OSError, ValueError, KeyError, TypeError) as error:
             detail = " ".join(str(error).split())[:200]
@@ -215,6 +209,13 @@ class Store:
                 " file to `depthsweep run` again, which writes it anew"
             ) from None
 
+    def recorded_runs(self, name: str) -> RecordedRuns:
+        """Return the runs of a sweep this store has run, each read when it is asked for."""
+        try:
+            return RecordedRuns(self._resolved(name)["runs"])
+        except (KeyError, TypeError):
+            return RecordedRuns.of(self.load_sweep(name).runs)  # says what is wrong
+
     def newest_sweep(self) -> str:
         """Return the sweep that was run last; raise UserError where the store holds none."""
         names = self.sweep_names()
@@ -222,6 +223,8 @@ class Store:
             raise UserError(
                 f"store {self.location}: it holds no sweep; --all asks every run it has"
             )
+        if len(names) == 1:
+            return names[0]
         return max(names, key=lambda name: (self._resolved(name).get("recorded") or "", name))
 
     def strays(self) -> list[str]:
@@ -234,8 +237,10 @@ class Store:
         return [folder.run_id for folder in self.runs() if folder.run_id not in named]
 
     def _resolved(self, name: str) -> dict[str, Any]:
-        record = read_if_readable(self.sweep_folder(name) / "resolved.json")
-        return record if isinstance(record, dict) else {}
+        """Return what is recorded of a sweep; empty where it cannot be read."""
+        with contextlib.suppress(OSError, ValueError):
+            return sweep_record((self.sweep_folder(name) / "resolved.json").read_bytes())
+        return {}
 
     # -------------------------------------------------------------------------------------- runs
     def run(self, run_id: str) -> RunFolder:
@@ -390,19 +395,9 @@ class RunFolder:
         self.forget_results()
         remove_folder(self.path)
 
-    def bury(self) -> None:
-        """Have the index say that the closing record is about to go: before it does, not after."""
-        root = self.path.parent.parent
-        record = read_if_readable(self.path / "DONE.json")
-        if record is not None:
-            bury(root, self.run_id, [seal_of(record)])
-        else:  # removed by hand, or damaged: the index may vouch for what it was
-            known = read_index(root).entries.get(self.run_id)
-            bury(root, self.run_id, [] if known is None else [known.seal])
-
     def forget_results(self) -> None:
         """Remove the closing record, then all that a run from the start replaces."""
-        self.bury()
+        bury_result(self.path)
         (self.path / "DONE.json").unlink(missing_ok=True)
         self.forget_checkpoints()
         self.forget_rows_after(0)
@@ -411,14 +406,6 @@ class RunFolder:
 def _place_of(work_id: str) -> str:
     """Return where a run or measurement lies below the root."""
     return f"{'measurements' if is_measurement(work_id) else 'runs'}/{work_id}"
-
-
-def _wanted(resolved: dict[str, Any]) -> tuple[MeasurementKind, ...]:
-    """Return what a sweep wants measured; a record of before there was a choice has no word."""
-    said = resolved.get("measurements", USUAL_MEASUREMENTS)
-    if unknown := set(said) - set(MEASUREMENTS):
-        raise ValueError(f"measurements: {', '.join(sorted(map(str, unknown)))}")
-    return tuple(kind for kind in MEASUREMENTS if kind in said)
 
 
 def name_in(folder: RunFolder, path: Place) -> str:
