@@ -43,9 +43,10 @@ class ClosedWork:
     )
 
     def __init__(
-        self, head: Sequence[Any], attempts: Any, rest: Any, shared: Sequence[Any] = ()
+        self, head: Sequence[Any], attempts: Any, rest: Any, shared: Sequence[Any] | None = None
     ) -> None:
-        """``head`` has the values of HEAD; the others are parsed, or JSON as a line has it."""
+        """``head`` has the values of HEAD. The others are plain data, or where ``shared`` is given
+        JSON as a line has it, with references to that."""
         work_id, seal, status, step, loss, mark = head
         self.work_id: str = work_id
         # The checksum of the closing record.
@@ -144,6 +145,9 @@ def lines_of(entries: Sequence[ClosedWork]) -> Iterator[str]:
         if not isinstance(value, dict | list):
             return value
         key = keys.of(value)
+        if REFERENCE in value and len(value) == 1:  # would be taken for one
+            shared.append(value)
+            return {REFERENCE: len(shared) - 1}
         if key is None:
             if isinstance(value, dict):
                 return {name: pack(each) for name, each in value.items()}
@@ -187,7 +191,9 @@ class _Keys:
                     yield key
 
 
-def _resolved(value: Any, shared: Sequence[Any]) -> Any:
+def _resolved(value: Any, shared: Sequence[Any] | None) -> Any:
+    if shared is None:
+        return value
     if isinstance(value, dict):
         if REFERENCE in value and len(value) == 1:
             return shared[value[REFERENCE]]
