@@ -34,7 +34,7 @@ CLOSED, GONE = "closed", "gone"
 # Raised when a reader of before would misread a file; one of another format is passed over.
 FORMAT = 1
 # So many files of a kind are merged into one, entries only while they are small.
-MANY = 16
+MANY = 8
 LARGE_BYTES = 2_000_000
 # How often a listing is asked for again that named a file which was merged before it was read.
 TRIES = 5
