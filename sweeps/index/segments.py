@@ -48,11 +48,13 @@ class Index:
         entries: what is closed, by id.
         damaged: the files that could not be read.
         believed: whether all that has gone is known; without it there are no entries.
+        gone: ids and seals of closing records that were thrown away.
     """
 
     entries: dict[str, ClosedWork] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
     believed: bool = True
+    gone: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _added_up(segments: Sequence[_Segment] | None) -> Index:
         found[work_id] = entry
     for work_id in disputed:  # one of them was removed by hand: the record itself is asked
         del found[work_id]
-    return Index(found, damaged)
+    return Index(found, damaged, gone=_gone(segments))
 
 
 def merge(root: Place) -> None:

@@ -35,6 +35,7 @@ class Closings:
         self._mirrored = self.store.mirror is not None
         self._read: dict[str, ClosedWork | None] = {}
         self._standing: dict[str, bool] = {}
+        self._ended: dict[str, str] = {}
         if works is None:
             self.store.look(None, but=self.index.entries)
         else:
@@ -70,21 +71,33 @@ class Closings:
         return self._mirrored and work_id in self.index.entries
 
     def unindexed(self) -> list[str]:
-        """Return what is closed and in no entry of the index that stands."""
+        """Return what is closed and in no entry of the index that stands, but could be."""
+        buried = {work_id for work_id, _ in self.index.gone}
         return [
             work_id
             for work_id in self.ids()
             if self.status(work_id) is not None
             and ((entry := self.index.entries.get(work_id)) is None or not self._stands(entry))
+            and not (work_id in buried and self._is_made_again(work_id))
         ]
+
+    def _is_made_again(self, work_id: str) -> bool:
+        with contextlib.suppress(ValueError):
+            closed = self.closed(work_id)
+            return closed is not None and (work_id, closed.seal) in self.index.gone
+        return True
 
     def status(self, work_id: str) -> str | None:
         """Return how a run or measurement ended; None where it has not."""
         entry = self.index.entries.get(work_id)
         if entry is not None and self._stands(entry):
             return str(entry.status)
-        done = self.folder(work_id).done()
-        return None if done is None else str(done["status"])
+        if work_id not in self._ended:
+            done = self.folder(work_id).done()
+            if done is None:
+                return None
+            self._ended[work_id] = str(done["status"])
+        return self._ended[work_id]
 
     def attempts(self, work_id: str) -> list[dict[str, Any]]:
         """Return the attempts in order, as ``RunFolder.attempts``."""
@@ -175,7 +188,7 @@ def add_to_index(store: Store, works: Collection[str]) -> set[str]:
     does not take it.
     """
     reading = store.reading(works)
-    known = segments.read(reading.root).entries
+    index = segments.read(reading.root)
     entries, inside = [], set()
     for work_id in works:
         with contextlib.suppress(ValueError):
@@ -183,8 +196,10 @@ def add_to_index(store: Store, works: Collection[str]) -> set[str]:
             if found is None or any(one["cause"] is None for one in found.attempts):
                 continue
             inside.add(work_id)
-            entry = known.get(work_id)
-            if entry is None or entry.seal != found.seal or found.supersedes(entry):
+            entry = index.entries.get(work_id)
+            new = entry is None or entry.seal != found.seal or found.supersedes(entry)
+            # A record that is made again, bit by bit, after it was thrown away stays buried.
+            if new and (work_id, found.seal) not in index.gone:
                 entries.append(found)
     segments.write_closed(reading.source.root, entries)
     return inside

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from sweeps.errors import UserError
+from sweeps.files.listing import entries
 from sweeps.index import segments
 from sweeps.index.closed_work import ClosedWork
 from sweeps.reading.closings import closed_work
@@ -35,6 +36,10 @@ def _index_findings(store: Store) -> Iterator[Finding]:
     index = segments.read(store.root)
     remedy = "the index is dropped; the next sweep makes another"
     drop = partial(segments.drop, store.root)
+    for name in entries(store.root / segments.FOLDER):
+        if name.startswith("."):
+            left = store.root / segments.FOLDER / name
+            yield Finding("index", f"{name} was left by a crash", "removed", left.unlink)
     for name in index.damaged:
         yield Finding("index", f"{name} cannot be read", remedy, drop)
     reading = store.reading()

@@ -68,7 +68,8 @@ def open_store(
         raise UserError(f"--store {path}: no such folder; give the store that a run wrote to")
     if sweep is not None:
         return Tables(store, store.recorded_runs(sweep), include_running)
-    if not (store.root / "runs").is_dir() and not (store.root / "sweeps").is_dir():
+    rooms = (store.root / "sweeps", store.root / "runs")
+    if not any(room.is_dir() for room in rooms) and not store.runs():
         raise UserError(
             f"--store {path}: holds neither runs/ nor sweeps/, so it is no store; give the folder"
             " that --store named when the sweep ran"

@@ -251,3 +251,21 @@ def test_records_of_what_the_index_has_are_not_fetched(
     mirror: Mirror | None = closings.store.mirror
     assert mirror is not None
     assert not [path for path in mirror.folder.rglob("*") if path.name == "DONE.json"]
+
+
+def test_a_result_made_again_bit_by_bit_is_read_from_its_record(store: Store) -> None:
+    store.run(IDS[0]).forget()
+    write_run(store, RUNS[0], PROFILE)
+    before = entries(store.root / "index")
+    assert add_to_index(store, IDS) == set(IDS[:2])
+    assert entries(store.root / "index") == before
+    assert statuses(store) == ["finished", "diverged", None]
+    assert Closings(store, IDS).unindexed() == []
+    store.run(IDS[0]).forget()
+    write_run(store, RUNS[0], [0.4, 0.5])
+    assert Closings(store, IDS).unindexed() == [IDS[0]]
+
+
+def test_runs_of_a_store_on_s3_that_knows_no_sweep_are_read(s3_url: str) -> None:
+    write_run(Store.at(s3_url), RUNS[0], PROFILE)
+    assert open_store(s3_url).runs().collect()["run_id"].to_list() == [IDS[0]]
