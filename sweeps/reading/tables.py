@@ -40,6 +40,7 @@ from sweeps.reading.run_table import (
 from sweeps.spec import RunSpec, is_measurement
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store
+from sweeps.store.sweep_records import recorded_runs
 
 # Polars counts the rows of a table by its narrowest column, the first of those. This one costs
 # nothing, and is in no answer.
@@ -67,7 +68,7 @@ def open_store(
     if not store.root.is_dir():
         raise UserError(f"--store {path}: no such folder; give the store that a run wrote to")
     if sweep is not None:
-        return Tables(store, store.recorded_runs(sweep), include_running)
+        return Tables(store, recorded_runs(store, sweep), include_running)
     rooms = (store.root / "sweeps", store.root / "runs")
     if not any(room.is_dir() for room in rooms) and not store.runs():
         raise UserError(

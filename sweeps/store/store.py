@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 # Of the names below a store's root, raised with any change to them.
 LAYOUT = 1
+Ids = Collection[str] | None
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Store:
         """The path or URL of the store, also of one that is read through a mirror."""
         return str(self.root) if self.mirror is None else self.mirror.url
 
-    def reading(self, works: Collection[str] | None = None) -> Store:
+    def reading(self, works: Ids = None) -> Store:
         """Return this store for reading now: of an object store its newest records, copied here.
 
         The records of ``works`` alone, by id, where it is given, and those of sweeps and the index:
@@ -96,15 +97,9 @@ class Store:
         store.look(works)
         return store
 
-    def look(
-        self,
-        works: Collection[str] | None,
-        but: Collection[str] = (),
-        *,
-        parts: bool = False,
-    ) -> None:
-        """Bring the records of more runs and measurements to a store that ``reading`` returned: of
-        all but some where ``works`` is None. With ``parts`` their parts come too."""
+    def look(self, works: Ids, but: Collection[str] = (), *, parts: bool = False) -> None:
+        """Bring the records of more work to a store that ``reading`` returned: of all but some where
+        ``works`` is None. With ``parts`` their parts come too."""
         if self.mirror is not None:
             wanted = None if works is None else [_place_of(work_id) for work_id in works]
             self.mirror.look(wanted, {_place_of(work_id) for work_id in but}, parts=parts)
@@ -209,34 +204,26 @@ class Store:
                 " file to `depthsweep run` again, which writes it anew"
             ) from None
 
-    def recorded_runs(self, name: str) -> RecordedRuns:
-        """Return the runs of a sweep this store has run, each read when it is asked for."""
-        try:
-            return RecordedRuns(self._resolved(name)["runs"])
-        except (KeyError, TypeError):
-            return RecordedRuns.of(self.load_sweep(name).runs)  # says what is wrong
-
     def newest_sweep(self) -> str:
         """Return the sweep that was run last; raise UserError where the store holds none."""
         names = self.sweep_names()
         if not names:
-            raise UserError(
-                f"store {self.location}: it holds no sweep; --all asks every run it has"
-            )
+            why = "it holds no sweep; --all asks every run it has"
+            raise UserError(f"store {self.location}: {why}")
         if len(names) == 1:
             return names[0]
-        return max(names, key=lambda name: (self._resolved(name).get("recorded") or "", name))
+        return max(names, key=lambda name: (self.sweep_record(name).get("recorded") or "", name))
 
     def strays(self) -> list[str]:
         """Return the runs that no sweep names, or names any more, by their ids in order."""
         named = {
             entry.get("run_id")
             for name in self.sweep_names()
-            for entry in self._resolved(name).get("runs", ())
+            for entry in self.sweep_record(name).get("runs", ())
         }
         return [folder.run_id for folder in self.runs() if folder.run_id not in named]
 
-    def _resolved(self, name: str) -> dict[str, Any]:
+    def sweep_record(self, name: str) -> dict[str, Any]:
         """Return what is recorded of a sweep; empty where it cannot be read."""
         with contextlib.suppress(OSError, ValueError):
             return sweep_record((self.sweep_folder(name) / "resolved.json").read_bytes())

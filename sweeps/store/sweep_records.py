@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sweeps.declaration.recorded_runs import RecordedRuns
 from sweeps.files.whole_files import Place, read_json, write_json, write_text
 from sweeps.store.store import Store
 
@@ -40,6 +41,15 @@ def find_claims(store: Store, sweep: str, given: str | None = None) -> Path | No
 
 def _kept(store: Store, sweep: str) -> Place:
     return store.sweep_folder(sweep) / "claims.yaml"
+
+
+def recorded_runs(store: Store, sweep: str) -> RecordedRuns:
+    """Return the runs of a sweep that a store has run, each read when it is asked for; raise
+    UserError as ``Store.load_sweep`` does."""
+    try:
+        return RecordedRuns(store.sweep_record(sweep)["runs"])
+    except (KeyError, TypeError):
+        return RecordedRuns.of(store.load_sweep(sweep).runs)  # says what is wrong
 
 
 def record_job(store: Store, sweep: str, attempt: int, record: dict[str, Any]) -> None:
