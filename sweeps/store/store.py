@@ -98,8 +98,8 @@ class Store:
         return store
 
     def look(self, works: Ids, but: Collection[str] = (), *, parts: bool = False) -> None:
-        """Bring the records of more work to a store that ``reading`` returned: of all but some where
-        ``works`` is None. With ``parts`` their parts come too."""
+        """Bring the records of more work, and its ``parts`` if so, to a store that ``reading``
+        returned: of all but some where ``works`` is None."""
         if self.mirror is not None:
             wanted = None if works is None else [_place_of(work_id) for work_id in works]
             self.mirror.look(wanted, {_place_of(work_id) for work_id in but}, parts=parts)
