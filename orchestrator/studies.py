@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.display.plan_table import control_name
-from orchestrator.ledger.recovery import EVERYTHING, Choice, Standing, ledger
+from orchestrator.ledger.recovery import EVERYTHING, Choice, Ledger, works_of
 from orchestrator.ledger.sweep_account import Limits, Listener, SweepResult
 from orchestrator.sweep_run import SILENT, carry_out
 from sweeps.declaration.expand import Sweep, read_sweep
@@ -113,13 +113,13 @@ def status(name: str | None = None, store: str | Path | Store = "./store") -> pl
     checkpoint, attempts, seconds in them, and what the last one said."""
     import polars as pl
 
-    place = _store(store).reading()
-    names = [name] if name else place.sweep_names()
-    standing = ledger(place)
+    place = _store(store).reading(())
+    sweeps = {one: place.load_sweep(one) for one in ([name] if name else place.sweep_names())}
+    standing = Ledger(place, [i for found in sweeps.values() for i in works_of(found)])
     rows = [
         {"sweep": one, **{k: v for k, v in row.items() if k != "settings"}, **row["settings"]}
-        for one in names
-        for row in runs_as_they_stand(place, place.load_sweep(one), standing)
+        for one, found in sweeps.items()
+        for row in runs_as_they_stand(found, standing)
     ]
     return pl.DataFrame(rows, infer_schema_length=None)
 
@@ -152,27 +152,35 @@ def request_for(
     return Request(sweep, path, ["run", path.name], place, cluster, profile, options)
 
 
-def runs_as_they_stand(
-    store: Store, sweep: Sweep, standing: Callable[[str], Standing]
-) -> list[dict[str, Any]]:
+def runs_as_they_stand(sweep: Sweep, standing: Ledger) -> list[dict[str, Any]]:
     """Return what a store says of each run of a sweep; ``settings`` has those that it varies."""
     options = control_options()
     settings = [one for one in varied(sweep.runs) if one.name not in options]
-    return [_as_it_stands(store, run, settings, standing) for run in sweep.runs]
+    conditions: dict[tuple[object, ...], dict[str, Any]] = {}
+    found = []
+    for run in sweep.runs:
+        key = run.but_for_the_seed()
+        if key not in conditions:
+            conditions[key] = _condition(run, settings)
+        found.append(
+            {"run_id": run.run_id, **conditions[key], "seed": run.seed, **_state(run, standing)}
+        )
+    return found
 
 
-def _as_it_stands(
-    store: Store, run: RunSpec, settings: list[Setting], standing: Callable[[str], Standing]
-) -> dict[str, Any]:
-    attempts = store.run(run.run_id).attempts()
-    stands = standing(run.run_id)
+def _condition(run: RunSpec, settings: list[Setting]) -> dict[str, Any]:
     return {
-        "run_id": run.run_id,
         "model": run.model.name,
         "objective": run.objective.label,
         "control": control_name(run),
         "settings": {one.name: one.value(run) for one in settings},
-        "seed": run.seed,
+    }
+
+
+def _state(run: RunSpec, standing: Ledger) -> dict[str, Any]:
+    attempts = standing.closings.attempts(run.run_id)
+    stands = standing(run.run_id)
+    return {
         "state": stands.state,
         "checkpoint": stands.checkpoint,
         "attempts": len(attempts),

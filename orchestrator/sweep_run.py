@@ -10,13 +10,14 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.ledger.index_keeper import IndexKeeper
 from orchestrator.ledger.recovery import (
     EVERYTHING,
     RESULTS,
     Choice,
     decide,
     decide_measurements,
-    ledger,
+    ledger_of,
 )
 from orchestrator.ledger.sweep_account import (
     NO_LIMITS,
@@ -30,6 +31,7 @@ from sweeps.declaration.changes import compare_sweeps
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.settings import varied
 from sweeps.errors import UserError
+from sweeps.reading.closings import Closings
 from sweeps.sources.content import require_sources
 from sweeps.store.store import Store
 from sweeps.upkeep.audit import harmed_part, unsound_result
@@ -78,8 +80,9 @@ def run_sweep(
     for work_id in plan.again:
         store.work(work_id).forget_results()
     result = SweepResult(sweep.name, len(plan.actions) - len(plan.to_run))
-    if plan.to_run or plan.to_measure:
-        _carry_out(plan, address, limits, listener, result)
+    with IndexKeeper(store, set(plan.unindexed) - set(plan.again)) as index:
+        if plan.to_run or plan.to_measure:
+            _carry_out(plan, address, limits, listener, result, index)
     result.unsound = _unsound(plan, result)
     result.refused = _refused(plan, result)
     return result
@@ -89,21 +92,26 @@ def _refused(plan: Plan, result: SweepResult) -> dict[str, str]:
     """Return which of the measurements that ended cannot be made, and why."""
     from sweeps.reading.measurements import refusal_of
 
-    store = plan.store.reading()
     ended = [one for one in plan.to_measure if result.measured.get(one.work_id) == "finished"]
-    said = {one.work_id: refusal_of(store, one) for one in ended}
+    closings = Closings(plan.store, [one.work_id for one in ended])
+    said = {one.work_id: refusal_of(closings, one) for one in ended}
     return {work_id: why for work_id, why in said.items() if why is not None}
 
 
 def _unsound(plan: Plan, result: SweepResult) -> dict[str, str]:
     """Return which runs are said to have a result that the store's files do not bear out.
 
-    What this sweep has brought is read row by row; of what was there, checksums are compared.
+    What this sweep has brought is read row by row; of what was there, checksums are compared. On
+    an object store what was there and is in the index is left to `doctor`.
     """
+
     found = {}
+    closings = Closings(plan.store, [run.run_id for run in plan.sweep.runs])
     for run in plan.sweep.runs:
         ended = result.ended.get(run.run_id)
         if ended is not None and ended not in RESULTS:
+            continue
+        if ended is None and closings.vouched_for(run.run_id):
             continue
         folder = plan.store.run(run.run_id)
         wrong = harmed_part(folder) if ended is None else unsound_result(folder)
@@ -123,10 +131,11 @@ def plan_sweep(sweep: Sweep, store: Store, choice: Choice = EVERYTHING) -> Plan:
             sweep = _with_later_wishes(sweep, before)
         except UserError:
             unreadable = True
-    standing = ledger(store)
+    standing = ledger_of(store, sweep)
     actions = decide(sweep.runs, standing, choice)
     measures = decide_measurements(sweep.to_measure, standing, choice)
-    return Plan(sweep, store, actions, changes, unreadable, measures)
+    unindexed = standing.closings.unindexed()
+    return Plan(sweep, store, actions, changes, unreadable, measures, unindexed)
 
 
 def _with_later_wishes(sweep: Sweep, before: Sweep) -> Sweep:
@@ -136,7 +145,12 @@ def _with_later_wishes(sweep: Sweep, before: Sweep) -> Sweep:
 
 
 def _carry_out(
-    plan: Plan, address: str | None, limits: Limits, listener: Listener, result: SweepResult
+    plan: Plan,
+    address: str | None,
+    limits: Limits,
+    listener: Listener,
+    result: SweepResult,
+    index: IndexKeeper,
 ) -> None:
     from orchestrator.connection.store_watch import StoreWatch
     from orchestrator.sizing.estimates import RUNS_PER_GPU, measure
@@ -163,6 +177,8 @@ def _carry_out(
 
     def note(event: Event) -> None:
         _note(result, running, event.run_id, event.kind, event.report)
+        if event.kind == "ended" and result.status_of(event.run_id)[event.run_id] in RESULTS:
+            index.closed(event.run_id)
         listener.event(event.run_id, event.kind, event.report)
 
     with contextlib.ExitStack() as until_done:
@@ -225,7 +241,7 @@ def _account_for_the_rest(plan: Plan, running: set[str], result: SweepResult) ->
     """Say of what no event has ended what the store has of it: a run that was told to stop may have
     finished first."""
     everything = [run.run_id for run in plan.to_run] + [one.work_id for one in plan.to_measure]
-    standing = ledger(plan.store)
+    standing = ledger_of(plan.store, plan.sweep)
     for work_id in everything:
         statuses = result.status_of(work_id)
         if work_id in statuses:

@@ -78,7 +78,7 @@ ROOMS = {
         {"reading"},
         {"attempts"},
         {"store"},
-        {"leases", "versions"},
+        {"index", "leases", "versions"},
         {"files", "liveness"},
         {"declaration"},
         {"sources"},

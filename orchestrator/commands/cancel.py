@@ -20,7 +20,7 @@ POLL_SECONDS = 0.5
 def command(name: str, store: str, profile_name: str | None) -> int:
     """Stop the job of sweep NAME. Finished runs are kept, the others continue when resumed."""
     from orchestrator.jobs.submission import find
-    from orchestrator.ledger.recovery import ledger
+    from orchestrator.ledger.recovery import ledger_of
     from sweeps.store.store import Store
     from sweeps.versions.version_id import SweepName
 
@@ -40,8 +40,9 @@ def command(name: str, store: str, profile_name: str | None) -> int:
     click.echo(f"{job.submission_id} stopped")
     records = Store.at(store)
     if SweepName.parse(name).name in records.sweep_names():
-        standing = ledger(records)
-        states = [standing(run.run_id) for run in records.load_sweep(name).runs]
+        sweep = records.load_sweep(name)
+        standing = ledger_of(records, sweep)
+        states = [standing(run.run_id) for run in sweep.runs]
         counts = Counter(each.state for each in states)
         kept = sum(each.checkpoint > 0 for each in states)
         said = ", ".join(f"{count} {state}" for state, count in counts.items())

@@ -12,6 +12,7 @@ from orchestrator.ledger.sweep_account import Limits
 from orchestrator.options import ON_CLUSTER, limited
 from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import Sweep
+from sweeps.reading.closings import Closings
 from sweeps.reading.measurements import recorded, refusal_of
 from sweeps.reading.text_table import Column, text_table
 from sweeps.spec import measurements_of
@@ -42,11 +43,12 @@ def command(name: str, location: str, limits: Limits, address: str | None, as_js
     result = run_sweep(sweep, store, choice, address, limits, console)
     console.ended(result)
     if not as_json:
-        click.echo("\n".join(_lines(store.reading(), sweep)))
+        closings = Closings(store, [one.work_id for one in sweep.to_measure])
+        click.echo("\n".join(_lines(closings, sweep)))
     return result.exit_code
 
 
-def _lines(store: Store, sweep: Sweep) -> Iterator[str]:
+def _lines(store: Closings, sweep: Sweep) -> Iterator[str]:
     """Yield a line a model and objective, then those that cannot be measured and why."""
     rows, refused = [], []
     for one in measurements_of(sweep.runs, ["objective_distance"]):

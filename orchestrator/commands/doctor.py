@@ -26,13 +26,14 @@ def command(location: str, fix: bool, migrate: bool, as_json: bool) -> int:
     nothing wrong.
     """
     from sweeps.upkeep.audit import audit, changed_sources
+    from sweeps.upkeep.derived import derived_findings
 
     store = Store.at(location)
     if not store.root.is_dir():
         raise UserError(f"--store {location}: nothing is there")
     if migrate:
         return _migrate(store, as_json)
-    findings = [*audit(store), *changed_sources(store)]
+    findings = [*audit(store), *derived_findings(store), *changed_sources(store)]
     mended = [one for one in findings if fix and one.mend is not None and one.mend()]
     strays = store.strays()
     if as_json:

@@ -14,7 +14,7 @@ from orchestrator.display.placement_table import placement_data, placement_lines
 from orchestrator.display.plan_table import needs_lines, plan_table
 from orchestrator.display.power_text import decides_data, decides_line
 from orchestrator.display.simulation_text import simulation_data, simulation_lines
-from orchestrator.ledger.recovery import decide, decide_measurements, ledger
+from orchestrator.ledger.recovery import decide, decide_measurements, ledger_of
 from orchestrator.options import names_sweep, sweep_of
 from orchestrator.policy.priorities import weights_for
 from orchestrator.policy.simulation import Schedule
@@ -73,7 +73,7 @@ def command(
 def _plan_named(sweep: Sweep, location: str, as_json: bool) -> None:
     if not as_json:
         click.echo(f"{sweep.name}: {len(sweep.runs)} runs in {location}")
-    standing = ledger(Store.at(location))
+    standing = ledger_of(Store.at(location), sweep)
     actions = decide(sweep.runs, standing)
     measures = decide_measurements(sweep.to_measure, standing)
     print_actions(actions, measures, as_json)
@@ -156,7 +156,7 @@ def _done(sweep: Sweep, location: str | None) -> dict[str, str | None]:
     if location is None:
         ids = [run.run_id for run in sweep.runs] + [one.work_id for one in sweep.to_measure]
         return dict.fromkeys(ids, None)
-    standing = ledger(Store.at(location))
+    standing = ledger_of(Store.at(location), sweep)
     found = {
         one.measurement.work_id: one.why if one.kind == "skip" else None
         for one in decide_measurements(sweep.to_measure, standing)

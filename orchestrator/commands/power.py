@@ -89,7 +89,7 @@ def _final_slopes(sweep: Sweep, location: str) -> dict[str, float]:
     from sweeps.statistics.profiles import measure
     from sweeps.store.store import Store
 
-    store = Store.at(location).reading()
+    store = Store.at(location).reading(())
     if not store.root.is_dir():
         raise UserError(f"--store {location}: no such folder; leave it out before the sweep ran")
     # By run id, not by name: a file is planned that the store may know in another version.

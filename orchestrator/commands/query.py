@@ -44,12 +44,13 @@ def command(
     from orchestrator.display.output import emit
     from sweeps.reading.query import query
     from sweeps.reading.tables import open_store
+    from sweeps.store.sweep_records import recorded_runs
 
     if whole and sweep is not None:
         raise UserError("--all asks every run of the store, --sweep one sweep: give one of them")
     tables = open_store(store, include_running=include_running)
     if not whole:
         name = sweep or tables.store.newest_sweep()
-        tables = replace(tables, planned=list(tables.store.load_sweep(name).runs))
+        tables = replace(tables, planned=recorded_runs(tables.store, name))
     frame = query(tables, sql)
     emit(frame, form, output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from orchestrator.display.actions_text import print_actions
-from orchestrator.ledger.recovery import decide, decide_measurements, ledger
+from orchestrator.ledger.recovery import decide, decide_measurements, ledger_of
 from orchestrator.ledger.sweep_account import Limits
 from orchestrator.options import ON_CLUSTER, TRACK, limited
 from orchestrator.studies import choice_of
@@ -46,7 +46,7 @@ def command(
     sweep = store.load_sweep(name)
     choice = choice_of(sweep, only, force)
     if dry_run:
-        standing = ledger(store)
+        standing = ledger_of(store, sweep)
         measures = decide_measurements(sweep.to_measure, standing, choice)
         print_actions(decide(sweep.runs, standing, choice), measures, as_json)
         return 0

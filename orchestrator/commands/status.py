@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ import click
 
 from orchestrator.display.output import wrapped
 from orchestrator.ledger.pace import failures_by_cause, pace
-from orchestrator.ledger.recovery import RESULTS, STATES, Standing, ledger
+from orchestrator.ledger.recovery import RESULTS, STATES, Ledger, works_of
 from orchestrator.studies import last_line, runs_as_they_stand
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.settings import text_of
@@ -24,7 +24,6 @@ from sweeps.spec import RunSpec
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import job_records
 
-Ledger = Callable[[str], Standing]
 # Up to so many failed runs are listed one by one, more of them by cause.
 LISTED = 10
 # No sweep can be called so.
@@ -38,18 +37,18 @@ NO_SWEEP, MEASUREMENTS = "(no sweep)", "(measurements)"
 @click.option("--json", "as_json", is_flag=True, help="Print every run's state as JSON.")
 def command(name: str | None, location: str, profile_name: str | None, as_json: bool) -> int:
     """Show how far sweep NAME is; without a name, every sweep of the store."""
-    store = Store.at(location).reading()
+    store = Store.at(location).reading(())
     names = [name] if name else store.sweep_names()
     sweeps = {sweep: store.load_sweep(sweep) for sweep in names}
-    standing = ledger(store)
-    reports = {sweep: runs_as_they_stand(store, found, standing) for sweep, found in sweeps.items()}
+    standing = Ledger(store, [i for found in sweeps.values() for i in works_of(found)])
+    reports = {sweep: runs_as_they_stand(found, standing) for sweep, found in sweeps.items()}
     if as_json:
         strays = [] if name else store.strays()
         page: dict[str, Any] = {
             **reports,
             **({NO_SWEEP: [{"run_id": i} for i in strays]} if strays else {}),
             MEASUREMENTS: {
-                sweep: _measurements(store, found, standing) for sweep, found in sweeps.items()
+                sweep: _measurements(found, standing) for sweep, found in sweeps.items()
             },
         }
         click.echo(json.dumps(page, indent=1))
@@ -58,14 +57,14 @@ def command(name: str | None, location: str, profile_name: str | None, as_json: 
         click.echo(f"{location} holds no sweep yet; start one with `depthsweep run`")
     for sweep, runs in reports.items():
         found = sweeps[sweep]
-        lines = [*_text(sweep, found.runs, runs), *_measured(store, found, standing)]
+        lines = [*_text(sweep, found.runs, runs), *_measured(found, standing)]
         click.echo("\n".join([*lines, *_live(location, sweep, profile_name)]))
-    for line in _strays(store):
+    for line in _strays(store) if name is None else ():
         click.echo(line)
     return 0
 
 
-def _measurements(store: Store, sweep: Sweep, standing: Ledger) -> list[dict[str, Any]]:
+def _measurements(sweep: Sweep, standing: Ledger) -> list[dict[str, Any]]:
     """Return every measurement that a sweep wants: its state, and why it cannot be made."""
     return [
         {
@@ -74,15 +73,15 @@ def _measurements(store: Store, sweep: Sweep, standing: Ledger) -> list[dict[str
             "model": one.run.model.name,
             "objective": one.run.objective.label if one.kind == "objective_distance" else None,
             "state": standing(one.work_id).state,
-            "refused": refusal_of(store, one),
+            "refused": refusal_of(standing.closings, one),
         }
         for one in sweep.to_measure
     ]
 
 
-def _measured(store: Store, sweep: Sweep, standing: Ledger) -> list[str]:
+def _measured(sweep: Sweep, standing: Ledger) -> list[str]:
     """Return a line on the training-free measurements that a sweep wants, and what ails others."""
-    found = _measurements(store, sweep, standing)
+    found = _measurements(sweep, standing)
     if not found:
         return []
     counts = Counter(one["state"] for one in found)
@@ -94,7 +93,7 @@ def _measured(store: Store, sweep: Sweep, standing: Ledger) -> list[str]:
         if said["refused"] is not None:
             lines += wrapped(f"cannot be measured: {one.label}: {said['refused']}")
         elif said["state"] == "failed":
-            newest = store.work(one.work_id).newest_attempt() or {}
+            newest = standing.closings.folder(one.work_id).newest_attempt() or {}
             error = last_line(newest.get("error"))
             lines += wrapped(f"failed {one.work_id} {one.label}: {error}")
     return lines

@@ -20,14 +20,16 @@ def command(name: str, store: str, port: int, file: str | None, metric: str) -> 
 
     Rows of runs that have not ended are shown in the training curves. Ctrl-C stops.
     """
-    from orchestrator.display.live_report import HOST, LiveReport, serve, store_state
+    from orchestrator.display.live_report import HOST, LiveReport, serve
+    from sweeps.reading.store_state import StoreState
     from sweeps.report.store_page import page_of
     from sweeps.store.store import Store
 
     place = Store.at(store)
-    place.load_sweep(name)
+    state = StoreState(place, name)
+    state()
     report = LiveReport(
-        lambda: store_state(place, name),
+        state,
         lambda state: page_of(name, store, file, metric, include_running=True, live=state),
     )
     report.page()

@@ -10,7 +10,7 @@ import click
 
 from orchestrator.ledger.recovery import RESULTS, Action, MeasureAction
 from orchestrator.ledger.sweep_account import Plan
-from sweeps.declaration.settings import run_labels
+from sweeps.declaration.settings import RunLabels
 from sweeps.spec import counted
 
 # Runs named under each line that is neither "finished" nor "new".
@@ -37,14 +37,14 @@ def print_actions(actions: list[Action], measures: list[MeasureAction], as_json:
 
 def action_lines(actions: list[Action]) -> Iterator[str]:
     """Yield a line for each kind of action and its reason, and below it the first runs."""
-    labels = run_labels([action.run for action in actions])
+    label = RunLabels([action.run for action in actions])
     for (kind, why), same in _alike(actions).items():
         yield f"{kind:<4} {len(same):>5}  {why}{_origin(same)}"
         if why == "new" or (kind == "skip" and why in RESULTS):
             continue
         for action in same[:NAMED]:
             start = f" from step {action.start}" if action.start else ""
-            line = f"{action.run.run_id}{start} {labels[action.run.run_id]}"
+            line = f"{action.run.run_id}{start} {label(action.run)}"
             yield from textwrap.wrap(line, 80, initial_indent=" " * 12, subsequent_indent=" " * 14)
         if same[NAMED:]:
             yield f"{'':<12}and {len(same) - NAMED} more; --json names every run"

@@ -7,46 +7,11 @@ other name, so that no page of another site can read it through a name that reso
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from sweeps.files.objects import ObjectPath
-from sweeps.files.whole_files import is_local
-from sweeps.store.store import Store
-
 HOST = "127.0.0.1"
-
-
-def store_state(store: Store, sweep: str) -> str:
-    """Return a short text that changes whenever a run of the sweep has new rows or has ended, or
-    something was measured."""
-    runs, digest = store.load_sweep(sweep).runs, hashlib.sha256()
-    if not is_local(store.root):
-        return _objects_state(store.root, {run.run_id for run in runs})
-    for measured in store.measurements():
-        digest.update(f"{measured.run_id} {(measured.path / 'DONE.json').exists()}".encode())
-    for run in runs:
-        folder = store.root / "runs" / run.run_id
-        for path in (folder, folder / "steps", folder / "attempts"):
-            # A folder's time changes when a file in it appears, is renamed or goes.
-            digest.update(str(path.stat().st_mtime_ns if path.is_dir() else 0).encode())
-    return digest.hexdigest()[:16]
-
-
-def _objects_state(root: ObjectPath, run_ids: set[str]) -> str:
-    digest = hashlib.sha256()
-    for key, entry in (root / "runs").entries().items():
-        run_id, _, name = key.partition("/")
-        if run_id in run_ids and name.split("/")[0] in ("steps", "attempts", "DONE.json"):
-            # The record of an attempt is a heartbeat too: that it is there is what counts.
-            version = "" if name.startswith("attempts/") else entry.version
-            digest.update(f"{key} {version}\n".encode())
-    for key, entry in (root / "measurements").entries().items():
-        if key.endswith("/DONE.json"):
-            digest.update(f"{key} {entry.version}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 class LiveReport:

@@ -41,9 +41,15 @@ def pace(runs: Sequence[RunSpec], standing: Sequence[dict[str, Any]]) -> Pace:
     under_way = sum(said["state"] == "running" for said in standing)
     if not under_way:
         return Pace(rate, None)
-    each = sum(said["seconds"] for _, said in done) / sum(estimate(run).flops for run, _ in done)
+    flops: dict[tuple[object, ...], float] = {}
+    for run in runs:  # a seed costs nothing
+        key = run.but_for_the_seed()
+        if key not in flops:
+            flops[key] = estimate(run).flops
+    spent = sum(said["seconds"] for _, said in done)
+    each = spent / sum(flops[run.but_for_the_seed()] for run, _ in done)
     left = sum(
-        estimate(run).flops * (1 - said["checkpoint"] / run.steps)
+        flops[run.but_for_the_seed()] * (1 - said["checkpoint"] / run.steps)
         for run, said in zip(runs, standing, strict=True)
         if said["state"] in ("running", "waiting", "lost", "cancelled")
     )

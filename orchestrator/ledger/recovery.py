@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sweeps.attempts.living import Vigil, alive_runs
+from sweeps.declaration.expand import Sweep
+from sweeps.reading.closings import Closings
 from sweeps.spec import Measurement, RunSpec
+from sweeps.store.records import Status
 from sweeps.store.store import Store
 
 # How a run stands in the store: its result, or what its newest attempt says.
@@ -121,44 +124,65 @@ def _decide_measurement(
     return MeasureAction(measurement, "measure", "new" if state == "waiting" else state)
 
 
-def ledger(store: Store) -> Callable[[str], Standing]:
-    """Return the standing of runs and measurements of a store by their ids, read when asked; of an
-    object store, read now.
+class Ledger:
+    """The standing of runs and measurements of a store by their ids, read when asked; of an object
+    store, read now.
 
     Where only watching tells whether an attempt lives, the first question takes up to
-    ``stale_seconds``, for all that are open in the store together.
+    ``stale_seconds``, for all that are open together. ``closings`` has what the store says of each.
     """
-    store = store.reading()
-    living = _Living(store)
 
-    def standing(work_id: str) -> Standing:
-        folder = store.work(work_id)
-        done = folder.done()
-        if done is not None:
-            return Standing(done["status"])
+    def __init__(self, store: Store, works: Collection[str] | None = None) -> None:
+        self.closings = Closings(store, works)
+        self._living = _Living(self.closings)
+
+    def __call__(self, work_id: str) -> Standing:
+        status = self.closings.status(work_id)
+        if status is not None:
+            return _ENDED[status]
+        folder = self.closings.folder(work_id)
         newest = folder.newest_attempt()
         if newest is None:
-            return Standing("waiting")
+            return _WAITING
         checkpoints = folder.checkpoint_steps()
         checkpoint = checkpoints[-1] if checkpoints else 0
         if newest["cause"] is None:
-            return Standing("running" if living.has(work_id, newest) else "lost", checkpoint)
+            return Standing("running" if self._living.has(work_id, newest) else "lost", checkpoint)
         return Standing(_ended_state(newest), checkpoint)
 
-    return standing
+
+_ENDED = {status: Standing(status) for status in get_args(Status)}
+_WAITING = Standing("waiting")
+
+
+def ledger(store: Store, works: Collection[str] | None = None) -> Ledger:
+    """Return the standing of what a store has; of an object store ``works`` alone are asked for,
+    which takes few requests where they are closed."""
+    return Ledger(store, works)
+
+
+def ledger_of(store: Store, sweep: Sweep) -> Ledger:
+    """Return the standing of a sweep's runs and of the measurements that it wants."""
+    return Ledger(store, works_of(sweep))
+
+
+def works_of(sweep: Sweep) -> list[str]:
+    """Return the ids of a sweep's runs, then of the measurements that it wants."""
+    return [run.run_id for run in sweep.runs] + [one.work_id for one in sweep.to_measure]
 
 
 class _Living:
     """Which of a store's open attempts live; those that have to be watched are, all at once."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, closings: Closings) -> None:
+        self._closings = closings
+        self._source = closings.store.source
         self._judged: dict[tuple[str, int], bool] = {}
 
     def has(self, work_id: str, newest: dict[str, Any]) -> bool:
         key = (work_id, newest["attempt"])
         if key not in self._judged:
-            look = Vigil(self._store.source.work(work_id)).look()
+            look = Vigil(self._source.work(work_id)).look()
             if look == "unsure":
                 self._watch(key)
             else:
@@ -167,13 +191,15 @@ class _Living:
 
     def _watch(self, asked: tuple[str, int]) -> None:
         numbers = dict([asked])
-        for folder in [*self._store.runs(), *self._store.measurements()]:
-            newest = folder.newest_attempt()
-            if newest is None or newest["cause"] is not None or folder.done() is not None:
+        for work_id in self._closings.ids():
+            if self._closings.status(work_id) is not None:
                 continue
-            if (folder.run_id, newest["attempt"]) not in self._judged:
-                numbers.setdefault(folder.run_id, newest["attempt"])
-        alive = alive_runs([self._store.source.work(work_id) for work_id in numbers])
+            newest = self._closings.folder(work_id).newest_attempt()
+            if newest is None or newest["cause"] is not None:
+                continue
+            if (work_id, newest["attempt"]) not in self._judged:
+                numbers.setdefault(work_id, newest["attempt"])
+        alive = alive_runs([self._source.work(work_id) for work_id in numbers])
         self._judged |= {(i, number): i in alive for i, number in numbers.items()}
 
 

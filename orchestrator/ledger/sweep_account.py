@@ -31,6 +31,8 @@ class Plan:
     changes: Changes | None = None
     unreadable: bool = False
     measures: list[MeasureAction] = field(default_factory=list)
+    # What has a result that the store's index of results lacks.
+    unindexed: list[str] = field(default_factory=list)
 
     @property
     def to_run(self) -> list[RunSpec]:

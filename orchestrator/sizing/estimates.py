@@ -21,6 +21,7 @@ from orchestrator.sizing.cost import (
 from orchestrator.sizing.memory import estimate_memory, shape_of
 from orchestrator.sizing.placement import placed
 from sweeps.errors import UserError
+from sweeps.reading.closings import Closings
 from sweeps.spec import Measurement, RunSpec
 from sweeps.store.store import Store
 
@@ -56,11 +57,12 @@ def measure(store: Store, runs: Iterable[RunSpec]) -> Measured:
     """
     seconds: dict[tuple[str, str], float] = defaultdict(float)
     flops: dict[tuple[str, str], float] = defaultdict(float)
+    runs = list(runs)
+    closings = Closings(store, [run.run_id for run in runs])
     for run in runs:
-        folder = store.run(run.run_id)
-        if folder.done() is None:
+        if closings.status(run.run_id) is None:
             continue
-        for attempt in folder.attempts():
+        for attempt in closings.attempts(run.run_id):
             whole = attempt.get("cause") == "finished" and not attempt.get("resumed_from")
             if whole and attempt.get("seconds"):
                 key = (run.model.name, run.objective.kind)

@@ -107,7 +107,7 @@ class _Thread:
         """Tell the news in hand; return whether all could be told. What could not is news again."""
         failures = 0
         try:
-            now = self._store.reading()
+            now = self._store.reading(list(self._in_hand))
             self._feed = self._feed or Feed(self._tracker, self._sweep, self._store)
             for run_id, stands in list(self._in_hand.items()):
                 if failures == IN_A_ROW:

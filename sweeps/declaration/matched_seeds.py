@@ -82,15 +82,20 @@ def matched_seeds(runs: Iterable[RunSpec]) -> Matched:
     own: list[Setting] = []
     standard: dict[Key, dict[int, RunSpec]] = {}
     controlled: dict[tuple[Key, Key], dict[int, RunSpec]] = {}
+    keys: dict[tuple[object, ...], tuple[Key, Key]] = {}
+    runs = list(runs)  # kept: their parts are known by their identity
     for run in runs:
         if not shared:
             for one in condition_settings(type(run)):
                 (own if one.path[0] == "control" else shared).append(one)
-        key = tuple(one.value(run) for one in shared)
+        alike = run.but_for_the_seed()
+        if alike not in keys:
+            said = (tuple(one.value(run) for one in some) for some in (shared, own))
+            keys[alike] = next(said), next(said)
+        key, control = keys[alike]
         if isinstance(run.control, Standard):
             standard.setdefault(key, {})[run.seed] = run
         else:
-            control = tuple(one.value(run) for one in own)
             controlled.setdefault((key, control), {})[run.seed] = run
     found = [
         Condition(

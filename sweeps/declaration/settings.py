@@ -19,7 +19,7 @@ import types
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -318,6 +318,8 @@ def varied(runs: Iterable[RunSpec]) -> list[Setting]:
     found: set[Setting] = set()
     order: tuple[Setting, ...] = ()
     by_part: dict[str, list[Setting]] = {}
+    compared: set[tuple[str, int, int]] = set()
+    runs = list(runs)  # kept: parts that are shared by many runs are known by their identity
     for run in runs:
         if not order:
             order = condition_settings(type(run))
@@ -328,21 +330,38 @@ def varied(runs: Iterable[RunSpec]) -> list[Setting]:
         if first is run:
             continue
         for part, settings in by_part.items():
-            if getattr(run, part) != getattr(first, part):
+            mine, other = getattr(run, part), getattr(first, part)
+            pair = (part, id(mine), id(other))
+            if mine is other or pair in compared:
+                continue
+            compared.add(pair)
+            if mine != other:
                 found |= {one for one in settings if one.value(run) != one.value(first)}
     return [one for one in order if one in found]
 
 
-def run_labels(runs: Sequence[RunSpec]) -> dict[str, str]:
-    """Return a line for each run by its id: what it is, and what tells it from the others."""
-    options = set(control_options())
-    shown = [one for one in varied(runs) if one.name not in options]
-    labels = {}
-    for run in runs:
+class RunLabels:
+    """A line for a run, when it is asked for: what it is, and what tells it from others."""
+
+    def __init__(self, runs: Sequence[RunSpec]) -> None:
+        """``runs`` are those that it is told from."""
+        self._runs = runs
+
+    def __call__(self, run: RunSpec) -> str:
         name, _, seed = run.describe().rpartition(" seed ")
-        said = [f"{one.name} {text_of(one.value(run))}" for one in shown]
-        labels[run.run_id] = " ".join([name, *said, "seed", seed])
-    return labels
+        said = [f"{one.name} {text_of(one.value(run))}" for one in self._shown]
+        return " ".join([name, *said, "seed", seed])
+
+    @cached_property
+    def _shown(self) -> list[Setting]:
+        options = set(control_options())
+        return [one for one in varied(self._runs) if one.name not in options]
+
+
+def run_labels(runs: Sequence[RunSpec]) -> dict[str, str]:
+    """Return the line of each run by its id; see ``RunLabels``."""
+    label = RunLabels(runs)
+    return {run.run_id: label(run) for run in runs}
 
 
 def text_of(value: Scalar) -> str:

@@ -15,16 +15,15 @@ from sweeps.findings.estimate import Estimate, less
 from sweeps.findings.verdicts import ONE_BOUND
 from sweeps.statistics.associations import (
     FEWEST_MODELS,
-    Codes,
     codes_of,
     ends,
-    over_models,
     partial_rank_association,
     rank_association,
     rank_association_draws,
     rank_association_p,
     unique_share,
     unique_share_by_chance,
+    unique_share_draws,
     varies_within,
 )
 from sweeps.statistics.intervals import Floats, Mean, mean_of
@@ -178,15 +177,11 @@ def _share_of_variance(by: str, table: pl.DataFrame, keys: Sequence[str]) -> Est
     if np.isnan(value):
         return "not defined for these conditions"
 
-    def resampled(places: Codes, copies: Codes) -> float:
-        given = [other[places] for other in others]
-        return unique_share(means[places], factor[places], [copies, *given] if within else given)
-
     blocks = codes_of(table.select("model", *names).rows())
     p_value, chance = unique_share_by_chance(
         means, factor, [models, *others] if within else others, models, blocks
     )
-    draws = over_models(resampled, models)
+    draws = unique_share_draws(means, factor, others, models, within=within)
     low, high = ends(draws)
     said = ["model", *names] if within else names
     notes = (f"{by} given {', '.join(said)}",) if said else ()

@@ -7,33 +7,42 @@ why, under ``refused``.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sweeps.reading.closings import Closings
 from sweeps.spec import Measurement, RunSpec
 from sweeps.store.store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Of the change that columns of ``runs`` are of.
 PRIMARY = "procrustes"
 
 
-def recorded(store: Store, measurement: Measurement) -> dict[str, Any] | None:
+def recorded(store: Store | Closings, measurement: Measurement) -> dict[str, Any] | None:
     """Return the result of a measurement; None where it was not measured, or refused."""
     return result_of(store, measurement.work_id)
 
 
-def result_of(store: Store, work_id: str) -> dict[str, Any] | None:
+def result_of(store: Store | Closings, work_id: str) -> dict[str, Any] | None:
     """Return the result of a measurement by its id; None where there is none, or it was refused."""
-    result = (store.work(work_id).done() or {}).get("result")
-    return result if isinstance(result, dict) and "refused" not in result else None
+    result = _closings(store, work_id).result(work_id)
+    return result if result is not None and "refused" not in result else None
 
 
-def refusal_of(store: Store, measurement: Measurement) -> str | None:
+def refusal_of(store: Store | Closings, measurement: Measurement) -> str | None:
     """Return why a measurement cannot be made of this model or data; None where that is not so."""
-    result = (store.work(measurement.work_id).done() or {}).get("result")
-    return result.get("refused") if isinstance(result, dict) else None
+    work_id = measurement.work_id
+    refused: str | None = (_closings(store, work_id).result(work_id) or {}).get("refused")
+    return refused
+
+
+def _closings(store: Store | Closings, work_id: str) -> Closings:
+    return store if isinstance(store, Closings) else Closings(store, [work_id])
 
 
 def propagation_of(
@@ -46,6 +55,8 @@ def propagation_of(
     profile, in which a block cannot be compared or nothing changed, is left out of all of them and
     of ``draws``. Without a draw g, sd and profile are None; sd is None with one.
     """
+    import numpy as np  # not needed to ask whether something was measured
+
     found = [one for row in result["draws"][metric] if (one := _normalised(row)) is not None]
     if not found:
         return None, None, 0, None
@@ -57,6 +68,8 @@ def propagation_of(
 
 def _normalised(row: list[float | None]) -> NDArray[np.float64] | None:
     """Return a profile divided by its mean; None where it has none, as in the definitions."""
+    import numpy as np
+
     values = np.array([np.nan if value is None else value for value in row], dtype=np.float64)
     sound = len(values) > 1 and bool(np.isfinite(values).all()) and bool((values >= 0).all())
     if not sound or values.mean() <= 0:
@@ -66,45 +79,72 @@ def _normalised(row: list[float | None]) -> NDArray[np.float64] | None:
 
 def _slope(profile: NDArray[np.float64]) -> float:
     """Return the ordinary least-squares slope on relative depth i / L."""
+    import numpy as np
+
     depth = np.arange(1, len(profile) + 1) / len(profile)
     centred = depth - depth.mean()
     return float(centred @ profile / (centred @ centred))
 
 
-class MeasuredOfRuns:
-    """What measurements say of runs, each of them read once."""
+class HasSpec(Protocol):
+    """A run, whose specification is read when it is asked for."""
 
-    def __init__(self, store: Store) -> None:
+    @property
+    def spec(self) -> RunSpec:
+        """The specification, the same each time."""
+
+
+class MeasuredOfRuns:
+    """What measurements say of some runs, each of them read once, when it is first asked for."""
+
+    def __init__(self, store: Store, rows: Sequence[HasSpec]) -> None:
         self._store = store
-        self._read: dict[str, dict[str, Any]] = {}
-        self._results: dict[str, dict[str, Any] | None] = {}
-        self._propagations: dict[str, str] = {}
+        self._rows = rows
+
+    @cached_property
+    def _ids(self) -> dict[tuple[object, ...], tuple[str, str]]:
+        """The ids of a run's propagation and distance, by all that it says but its seed."""
+        found: dict[tuple[object, ...], tuple[str, str]] = {}
+        for row in self._rows:
+            run = row.spec
+            key = run.but_for_the_seed()
+            if key not in found:
+                propagation = Measurement(kind="propagation", run=run).work_id
+                distance = Measurement(kind="objective_distance", run=run).work_id
+                found[key] = propagation, distance
+        return found
+
+    @cached_property
+    def _results(self) -> dict[str, dict[str, Any] | None]:
+        ids = {work_id for both in self._ids.values() for work_id in both}
+        closings = Closings(self._store, sorted(ids))
+        return {work_id: result_of(closings, work_id) for work_id in ids}
+
+    @cached_property
+    def _columns(self) -> dict[tuple[str, str], dict[str, Any]]:
+        return {
+            (propagation, distance): {
+                **_propagation_columns(self._results[propagation]),
+                **_distance_columns(self._results[distance]),
+            }
+            for propagation, distance in set(self._ids.values())
+        }
 
     def columns(self, run: RunSpec) -> dict[str, Any]:
-        """Return the values of a run by column; null is what was not measured."""
-        propagation = Measurement(kind="propagation", run=run).work_id
-        self._propagations[run.run_id] = propagation
-        distance = Measurement(kind="objective_distance", run=run).work_id
-        if propagation not in self._read:
-            self._results[propagation] = result_of(self._store, propagation)
-            self._read[propagation] = _propagation_columns(self._results[propagation])
-        if distance not in self._read:
-            self._read[distance] = _distance_columns(result_of(self._store, distance))
-        return {**self._read[propagation], **self._read[distance]}
+        """Return the values of one of the runs by column; null is what was not measured."""
+        return self._columns[self._ids[run.but_for_the_seed()]]
 
     def propagation(self, metric: str) -> dict[str, tuple[float | None, float | None, list[float]]]:
-        """Return g, sd and the mean normalised profile under a metric, by run id: of the runs
-        whose columns were asked for and whose propagation was measured under it."""
+        """Return g, sd and the mean normalised profile under a metric, by run id: of the runs whose
+        propagation was measured under it."""
         found = {}
-        for work_id, result in self._results.items():
+        for work_id in {propagation for propagation, _ in self._ids.values()}:
+            result = self._results[work_id]
             if result is not None and metric in result["draws"]:
                 g, sd, _, profile = propagation_of(result, metric)
                 found[work_id] = (g, sd, profile or [])
-        return {
-            run_id: found[work_id]
-            for run_id, work_id in self._propagations.items()
-            if work_id in found
-        }
+        of_runs = ((row.spec, self._ids[row.spec.but_for_the_seed()][0]) for row in self._rows)
+        return {run.run_id: found[work_id] for run, work_id in of_runs if work_id in found}
 
 
 def _propagation_columns(result: dict[str, Any] | None) -> dict[str, Any]:

@@ -30,27 +30,33 @@ def query(tables: Tables, sql: str) -> pl.DataFrame:
     Raises:
         QueryError: the query does not parse, names what is not there, or fails when it runs.
     """
-    frames = tables.by_name()
+    frames = tables.by_name(_named(sql))
     context = pl.SQLContext(frames, eager=False)
     try:
         return context.execute(sql).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
-        raise QueryError(_said(error, frames, sql)) from None
+        raise QueryError(_said(error, tables, sql)) from None
 
 
-def _said(error: Exception, frames: dict[str, pl.LazyFrame], sql: str) -> str:
+def _named(sql: str) -> list[str]:
+    """Return the tables whose names stand in a query as a word: at worst one too many, as where a
+    comment or a text has it. Whatever else a query reads is read then, too, but as a whole."""
+    words = "".join(c if c.isalnum() or c == "_" else " " for c in sql.lower()).split()
+    return [name for name in TABLE_NAMES if name in words]
+
+
+def _said(error: Exception, tables: Tables, sql: str) -> str:
     """Return what was wrong with a query in a line: Polars' first words, and what to do."""
     # Polars appends the plan it was resolving, and all columns there are.
     message = " ".join(str(error).split()).partition(" Resolved plan")[0][:MESSAGE]
-    words = "".join(c if c.isalnum() or c == "_" else " " for c in sql.lower()).split()
-    tables = [name for name in TABLE_NAMES if name in words]
-    if not tables:
+    named = _named(sql)
+    if not named:
         return f"{message}; the tables are {', '.join(TABLE_NAMES)}"
-    columns = [column for name in tables for column in frames[name].collect_schema()]
+    columns = [column for name in named for column in tables.schema_of(name)]
     unknown = re.search(r"""column (?:named )?['"`]?(\w+)""", message)
     if isinstance(error, pl.exceptions.ColumnNotFoundError) or unknown:
-        named = unknown.group(1) if unknown else message.split()[-1]
-        return f"no column {named!r} in {', '.join(tables)}; {closest(named, columns)}"
+        said = unknown.group(1) if unknown else message.split()[-1]
+        return f"no column {said!r} in {', '.join(named)}; {closest(said, columns)}"
     return message
 
 

@@ -7,13 +7,18 @@ can be joined to their rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import polars as pl
 
-from sweeps.declaration.settings import HEADS, SEED, TAKEN, settings_of
+from sweeps.declaration.settings import HEADS, SEED, TAKEN, Setting, settings_of
+from sweeps.index.closed_work import ClosedWork
+from sweeps.reading.closings import Closings
+from sweeps.reading.measurements import MeasuredOfRuns
 from sweeps.sources.catalog import CATALOG, FAMILIES
 from sweeps.spec import FolderModel, HubModel, RunSpec, StandinModel
 from sweeps.store.records import PROVENANCE
@@ -100,44 +105,120 @@ def setting_columns(runs: pl.DataFrame) -> list[str]:
     return [name for name in runs.columns if name not in apart]
 
 
-def run_row(
-    spec: RunSpec,
-    facts: dict[str, Any],
-    status: str,
-    done: dict[str, Any] | None,
-    attempts: Sequence[dict[str, Any]],
-    measured: dict[str, Any],
-) -> dict[str, Any]:
-    """Return one row of ``runs``.
+@dataclass(frozen=True, eq=False, slots=True)
+class RunRow:
+    """What a row of ``runs`` is made of: ``closed`` where the run has a result, ``begun`` is its
+    run.json where it has none yet, and neither is there of a run that was never started.
+    ``read_spec`` returns its specification, the same each time."""
 
-    Args:
-        facts: those of run.json, or ``expected_facts``.
-        done: the closing record, where there is one.
-        attempts: the records of every attempt.
-        measured: the columns of training-free measurements; see ``MeasuredOfRuns``.
-    """
-    times = [each["seconds"] for each in attempts if each["seconds"] is not None]
-    return {
-        "run_id": spec.run_id,
-        **{one.name: one.value(spec) for one in settings_of(type(spec))},
-        "status": status,
-        "last_step": done["step"] if done else None,
-        "final_loss": done.get("loss") if done else None,
-        "attempts": len(attempts),
-        "seconds": sum(times) if times else None,
-        "model_source": _source(spec),
-        "family": facts.get("family"),
-        "kind": facts.get("kind"),
-        "block": facts.get("block"),
-        "model_layers": facts.get("layers"),
-        "model_width": facts.get("width"),
-        "parameters": facts.get("parameters"),
-        "pretraining_loss": facts.get("pretraining_loss"),
-        "pretraining_loss_se": facts.get("pretraining_loss_se"),
-        "unigram_entropy": facts.get("unigram_entropy"),
-        "dataset": spec.objective.data.label,
-        **measured,
-    }
+    run_id: str
+    read_spec: Callable[[], RunSpec]
+    closed: ClosedWork | None
+    begun: dict[str, Any] | None
+    closings: Closings
+
+    @property
+    def spec(self) -> RunSpec:
+        return self.read_spec()
+
+    @property
+    def status(self) -> str:
+        if self.closed is not None:
+            return str(self.closed.status)
+        return "pending" if self.begun is None else "unfinished"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Those of run.json, or what is expected."""
+        if self.closed is not None:
+            return self.closed.facts
+        if self.begun is None:
+            return expected_facts(self.spec)
+        facts: dict[str, Any] = self.begun["facts"]
+        return facts
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        return self.closings.attempts(self.run_id)
+
+
+class RunColumns:
+    """The table ``runs``, column by column as they are asked for: most questions name a few."""
+
+    def __init__(
+        self,
+        rows: Sequence[RunRow],
+        measured: MeasuredOfRuns,
+        schema: dict[str, type[pl.DataType]] = RUN_COLUMNS,
+    ) -> None:
+        self.rows = rows
+        self.measured = measured
+        self._made: dict[str, pl.Series] = {}
+        # Without what is made of their rows.
+        self.schema = {name: kind for name, kind in schema.items() if name not in MADE_OF_ROWS}
+
+    def frame(self, names: Iterable[str] | None = None) -> pl.DataFrame:
+        """Return some columns, or all, of every run, in the order given; typed."""
+        return pl.DataFrame([self._series(name) for name in names or self.schema])
+
+    def _series(self, name: str) -> pl.Series:
+        if name not in self._made:
+            values, kind = self._values(name), self.schema[name]
+            self._made[name] = pl.Series(name, values, dtype=kind, strict=True)
+        return self._made[name]
+
+    def _values(self, name: str) -> list[Any]:
+        if not self.rows:
+            return []
+        if name == "run_id":
+            return [row.run_id for row in self.rows]
+        if name in MADE_OF_ROW:
+            return [MADE_OF_ROW[name](row) for row in self.rows]
+        if name in FACT_NAMES:
+            return [row.facts.get(FACT_NAMES[name]) for row in self.rows]
+        if name in FACTS:
+            return [self.measured.columns(row.spec)[name] for row in self.rows]
+        settings = {one.name: one for kind in self._kinds for one in settings_of(kind)}
+        return _of_part(settings[name], self.rows)
+
+    @cached_property
+    def _kinds(self) -> set[type[RunSpec]]:
+        return {type(row.spec) for row in self.rows}
+
+
+def _of_part(setting: Setting, rows: Sequence[RunRow]) -> list[Any]:
+    """Return a setting of each run, worked out once for each part that runs share."""
+    known: dict[int, Any] = {}
+    values = []
+    for row in rows:
+        part = getattr(row.spec, setting.path[0], None)
+        if id(part) not in known:
+            known[id(part)] = setting.value(row.spec)
+        values.append(known[id(part)])
+    return values
+
+
+def _seconds(row: RunRow) -> float | None:
+    times = [each["seconds"] for each in row.attempts if each["seconds"] is not None]
+    return sum(times) if times else None
+
+
+# The columns of OUTCOME and FACTS, each by what it is of.
+MADE_OF_ROW: dict[str, Callable[[RunRow], Any]] = {
+    "status": lambda row: row.status,
+    "last_step": lambda row: row.closed.step if row.closed else None,
+    "final_loss": lambda row: row.closed.loss if row.closed else None,
+    "attempts": lambda row: len(row.attempts),
+    "seconds": _seconds,
+    "model_source": lambda row: _source(row.spec),
+    "dataset": lambda row: row.spec.objective.data.label,
+}
+FACT_NAMES = {
+    **{name: name for name in ("family", "kind", "block", "parameters")},
+    **{name: name for name in ("pretraining_loss", "pretraining_loss_se", "unigram_entropy")},
+    "model_layers": "layers",
+    "model_width": "width",
+}
 
 
 def expected_facts(spec: RunSpec) -> dict[str, Any]:
@@ -165,19 +246,6 @@ def expected_facts(spec: RunSpec) -> dict[str, Any]:
             "width": source.width,
         }
     return {}
-
-
-def run_frame(
-    rows: Sequence[dict[str, Any]], schema: dict[str, type[pl.DataType]] = RUN_COLUMNS
-) -> pl.DataFrame:
-    """Return the typed table of runs, in the order given; empty where there is none.
-
-    Without what is made of their rows.
-    """
-    known = {name: dtype for name, dtype in schema.items() if name not in MADE_OF_ROWS}
-    return pl.DataFrame(
-        {name: [row[name] for row in rows] for name in known}, schema=known, strict=True
-    )
 
 
 ATTEMPT_COLUMNS: dict[str, Any] = {

@@ -11,36 +11,40 @@ Collect large tables with ``engine="streaming"``: the join to ``runs`` then copi
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 from polars.io.plugins import register_io_source
-from pydantic import ValidationError
 
+from sweeps.declaration.recorded_runs import RecordedRuns, RecordedSpecs
 from sweeps.errors import UserError
+from sweeps.index.closed_work import ClosedWork
+from sweeps.reading.closings import Closings
 from sweeps.reading.dose import doses
 from sweeps.reading.measurements import MeasuredOfRuns
 from sweeps.reading.run_table import (
+    ATTEMPT_COLUMNS,
     MADE_OF_ROWS,
     RUN_COLUMNS,
+    RunColumns,
+    RunRow,
     attempt_frame,
-    expected_facts,
-    run_frame,
-    run_row,
     run_schema,
 )
-from sweeps.spec import RunSpec
-from sweeps.store.run_folder import RunFolder
+from sweeps.spec import RunSpec, is_measurement
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store
+from sweeps.store.sweep_records import recorded_runs
 
+# Polars counts the rows of a table by its narrowest column, the first of those. This one costs
+# nothing, and is in no answer.
+COUNTED = "counted"
 TABLE_NAMES = ("runs", "steps", "layers", "profiles", "jackknife", "attempts")
 
 
@@ -60,13 +64,13 @@ def open_store(
         UserError: no such store, or no such sweep. Asking for a table raises it too when a part
             that a closing record lists is missing.
     """
-    store = Store.at(str(path)).reading()
+    store = Store.at(str(path)).reading(())
     if not store.root.is_dir():
         raise UserError(f"--store {path}: no such folder; give the store that a run wrote to")
     if sweep is not None:
-        planned = list(store.load_sweep(sweep).runs)
-        return Tables(store, planned, include_running)
-    if not (store.root / "runs").is_dir() and not (store.root / "sweeps").is_dir():
+        return Tables(store, recorded_runs(store, sweep), include_running)
+    rooms = (store.root / "sweeps", store.root / "runs")
+    if not any(room.is_dir() for room in rooms) and not store.runs():
         raise UserError(
             f"--store {path}: holds neither runs/ nor sweeps/, so it is no store; give the folder"
             " that --store named when the sweep ran"
@@ -79,26 +83,33 @@ class Tables:
     """Lazy frames over one store, as it was when first asked."""
 
     store: Store
-    planned: list[RunSpec] | None = field(repr=False)
+    planned: Sequence[RunSpec] | None = field(repr=False)
     include_running: bool
 
     def runs(self) -> pl.LazyFrame:
         """One row per run of any status; see ``run_table.run_schema``.
 
-        What is made of a run's rows is computed once, when a question first names it.
+        A column is made when a question first names it, and so is what is made of a run's rows.
         """
-        plain = self._contents.runs
-        schema = pl.Schema([*plain.schema.items(), *MADE_OF_ROWS.items()])
+        columns = self._contents.columns
+        schema = pl.Schema([(COUNTED, pl.Boolean), *self.schema_of("runs").items()])
 
         def source(
-            columns: list[str] | None, wanted: pl.Expr | None, first: int | None, _: int | None
+            names: list[str] | None, wanted: pl.Expr | None, first: int | None, _: int | None
         ) -> Iterator[pl.DataFrame]:
-            rows = self._runs_with_doses if set(columns or schema) & set(MADE_OF_ROWS) else plain
-            if wanted is not None:
-                rows = rows.filter(wanted)
-            yield rows.select(columns or schema.names()).head(len(rows) if first is None else first)
+            shown = list(schema) if names is None else names or ["run_id"]
+            needed = {*shown, *(wanted.meta.root_names() if wanted is not None else ())}
+            plain = columns.frame(name for name in columns.schema if name in needed | {"run_id"})
+            if COUNTED in needed:
+                plain = plain.with_columns(pl.lit(value=True).alias(COUNTED))
+            made = [name for name in MADE_OF_ROWS if name in needed]
+            if made:
+                doses = self._doses.select("run_id", *made)
+                plain = plain.join(doses, on="run_id", how="left", maintain_order="left")
+            rows = plain if wanted is None else plain.filter(wanted)
+            yield rows.select(shown).head(len(rows) if first is None else first)
 
-        return register_io_source(source, schema=schema)
+        return register_io_source(source, schema=schema).drop(COUNTED)
 
     def steps(self) -> pl.LazyFrame:
         """One row per run and optimizer step."""
@@ -125,7 +136,7 @@ class Tables:
     def propagation(self, metric: str) -> pl.DataFrame:
         """One row per run whose model was given noise: ``propagation`` and ``propagation_sd`` as in
         ``runs``, under this metric, and ``without_gradient``, the mean profile over its mean."""
-        found = self._contents.measured.propagation(metric)
+        found = self._contents.columns.measured.propagation(metric)
         schema: dict[str, Any] = {
             "run_id": pl.String,
             "propagation": pl.Float64,
@@ -138,29 +149,60 @@ class Tables:
     def attempts(self) -> pl.LazyFrame:
         """One row per attempt at a run; ``seconds`` is the attempt's, not those of the run."""
         frame = attempt_frame(self._contents.attempts).lazy()
-        runs = self._contents.runs.lazy().drop("seconds")
+        runs = self._plain_runs().drop("seconds")
         return frame.join(runs, on="run_id", how="inner", maintain_order="left")
 
-    def by_name(self) -> dict[str, pl.LazyFrame]:
-        """Return every table by the name that SQL knows it under."""
-        return {name: getattr(self, name)() for name in TABLE_NAMES}
+    def by_name(self, names: Collection[str] = TABLE_NAMES) -> dict[str, pl.LazyFrame]:
+        """Return every table by the name that SQL knows it under.
+
+        Of those that are not among ``names`` nothing is read or brought before they are collected,
+        and then all of their columns.
+        """
+        return {
+            name: getattr(self, name)() if name in names else self._put_off(name)
+            for name in TABLE_NAMES
+        }
+
+    def schema_of(self, table: str) -> pl.Schema:
+        """Return the columns of a table with their types, reading no row of it."""
+        runs = dict(self._contents.columns.schema)
+        if table == "runs":
+            return pl.Schema([*runs.items(), *MADE_OF_ROWS.items()])
+        own: dict[str, Any] = {"run_id": pl.String, **ATTEMPT_COLUMNS}
+        if table == "attempts":
+            del runs["seconds"]
+        else:
+            own = dict(polars_schema(TABLES[table]))
+        return pl.Schema([*own.items(), *((k, v) for k, v in runs.items() if k not in own)])
+
+    def _put_off(self, table: str) -> pl.LazyFrame:
+        def source(
+            names: list[str] | None, wanted: pl.Expr | None, first: int | None, _: int | None
+        ) -> Iterator[pl.DataFrame]:
+            rows = getattr(self, table)()
+            rows = rows if wanted is None else rows.filter(wanted)
+            rows = rows.select(names or list(self.schema_of(table)))
+            yield (rows if first is None else rows.head(first)).collect(engine="streaming")
+
+        return register_io_source(source, schema=self.schema_of(table))
 
     @cached_property
     def _contents(self) -> _Contents:
         return _read_contents(self.store, self.planned, self.include_running)
 
     @cached_property
-    def _runs_with_doses(self) -> pl.DataFrame:
-        runs = self._contents.runs
-        found = doses(self._rows("layers", self._contents.parts["layers"]), runs)
-        return runs.join(found, on="run_id", how="left", maintain_order="left")
+    def _doses(self) -> pl.DataFrame:
+        runs = self._contents.columns.frame(["run_id", "model_layers"])
+        return doses(self._rows("layers", self._contents.parts["layers"]), runs)
+
+    def _plain_runs(self) -> pl.LazyFrame:
+        return self.runs().drop(*MADE_OF_ROWS)
 
     def _scan(self, table: str) -> pl.LazyFrame:
         return self._joined(table, self._contents.parts[table])
 
     def _joined(self, table: str, parts: list[str]) -> pl.LazyFrame:
-        runs = self._contents.runs.lazy()
-        return self._rows(table, parts).join(runs, on="run_id", how="inner")
+        return self._rows(table, parts).join(self._plain_runs(), on="run_id", how="inner")
 
     def _rows(self, table: str, parts: list[str]) -> pl.LazyFrame:
         self.store.bring(parts)
@@ -183,62 +225,101 @@ class Tables:
 
 @dataclass(frozen=True, eq=False)
 class _Contents:
-    runs: pl.DataFrame
-    attempts: dict[str, list[dict[str, Any]]]
-    parts: dict[str, list[str]]
-    last_profiles: list[str]
-    measured: MeasuredOfRuns
+    """What the small records of every run say; of each thing only what is asked for."""
+
+    columns: RunColumns
+    store: Store
+    include_running: bool
+
+    @cached_property
+    def attempts(self) -> dict[str, list[dict[str, Any]]]:
+        return {row.run_id: row.attempts for row in self.columns.rows}
+
+    @cached_property
+    def parts(self) -> dict[str, list[str]]:
+        """The parts that count, by table."""
+        found: dict[str, list[str]] = {table: [] for table in TABLES}
+        running = []
+        for row in self.columns.rows:
+            folder = self.store.run(row.run_id)
+            if row.closed is None:
+                running.append(folder)
+            elif row.status in ("finished", "diverged"):
+                for name in row.closed.parts:
+                    found[name.split("/", 1)[0]].append(f"{folder.path}/{name}")
+        if self.include_running:
+            self.store.look([folder.run_id for folder in running], parts=True)
+            for folder in running:
+                for table in TABLES:
+                    found[table].extend(map(str, folder.open_parts(table)))
+        return found
+
+    @cached_property
+    def last_profiles(self) -> list[str]:
+        last = {}
+        for path in self.parts["profiles"]:
+            last[path.rsplit("/", 2)[0]] = path
+        closed = {row.run_id for row in self.columns.rows if row.closed is not None}
+        return [path for folder, path in last.items() if folder.rsplit("/", 1)[1] in closed]
 
 
 def _read_contents(
-    store: Store, planned: Iterable[RunSpec] | None, include_running: bool
+    store: Store, planned: Sequence[RunSpec] | None, include_running: bool
 ) -> _Contents:
-    """Read the small records of every run, and list the parts that count."""
-    rows = []
-    attempts: dict[str, list[dict[str, Any]]] = {}
-    schema = RUN_COLUMNS
-    last_profiles: list[str] = []
-    measured = MeasuredOfRuns(store)
-    parts: dict[str, list[str]] = {table: [] for table in TABLES}
-    wanted: list[tuple[RunFolder, RunSpec | None]]
+    """Return the runs of a store, or those that are planned, each with the records it has."""
     if planned is None:
-        wanted = [(folder, None) for folder in store.runs()]
+        closings = Closings(store)
+        rows, schema = _rows_of_all(closings), RUN_COLUMNS
     else:
-        wanted = [(store.run(spec.run_id), spec) for spec in planned]
-        schema = next((run_schema(type(spec)) for _, spec in wanted if spec is not None), schema)
-    for folder, spec in wanted:
-        record, done = folder.record(), folder.done()
-        if done is not None and record is None:
-            raise UserError(
-                f"{folder.path}: has a result and no run.json that can be read; `depthsweep doctor"
-                " --fix` drops the result, and resuming makes it anew"
-            )
-        if spec is None:
-            if record is None:
-                continue
-            spec = _spec_of(folder, record)
-        facts = record["facts"] if record else expected_facts(spec)
-        status = done["status"] if done else "unfinished" if record else "pending"
-        tries = attempts[folder.run_id] = folder.attempts()
-        rows.append(run_row(spec, facts, status, done, tries, measured.columns(spec)))
-        if done is not None and status in ("finished", "diverged"):
-            for name in sorted(done["parts"]):
-                parts[name.split("/", 1)[0]].append(f"{folder.path}/{name}")
-            last = max((name for name in done["parts"] if name.startswith("profiles/")), default="")
-            last_profiles += [f"{folder.path}/{last}"] if last else []
-        elif done is None and include_running:
-            for table in TABLES:
-                parts[table].extend(map(str, folder.open_parts(table)))
-    return _Contents(run_frame(rows, schema), attempts, parts, last_profiles, measured)
+        recorded = planned if isinstance(planned, RecordedRuns) else RecordedRuns.of(planned)
+        closings = Closings(store, recorded.ids)
+        rows = [
+            RunRow(run_id, partial(recorded.__getitem__, k), *_records(closings, run_id), closings)
+            for k, run_id in enumerate(recorded.ids)
+        ]
+        schema = run_schema(type(recorded[0])) if rows else RUN_COLUMNS
+    measured = MeasuredOfRuns(closings.store, rows)
+    return _Contents(RunColumns(rows, measured, schema), closings.store, include_running)
 
 
-def _spec_of(folder: RunFolder, record: dict[str, Any]) -> RunSpec:
+def _rows_of_all(closings: Closings) -> list[RunRow]:
+    rows = []
+    specs = RecordedSpecs()
+    for run_id in closings.ids():
+        if is_measurement(run_id):
+            continue
+        closed, begun = _records(closings, run_id)
+        if closed is None and begun is None:
+            continue
+        read = cache(partial(_spec_of, closings, run_id, specs))
+        if run_id not in closings.index.entries:
+            read()  # what is wrong with a record is said at once, where it was not read before
+        rows.append(RunRow(run_id, read, closed, begun, closings))
+    return rows
+
+
+def _records(closings: Closings, run_id: str) -> tuple[ClosedWork | None, dict[str, Any] | None]:
+    """Return the closing record of a run, or else its run.json, where it has one."""
     try:
-        return RunSpec.model_validate_json(json.dumps(record["spec"]))
-    except (KeyError, ValidationError) as error:
+        closed = closings.closed(run_id)
+    except ValueError:
+        raise UserError(
+            f"{closings.folder(run_id).path}: has a result and no run.json that can be read;"
+            " `depthsweep doctor --fix` drops the result, and resuming makes it anew"
+        ) from None
+    return closed, closings.folder(run_id).record() if closed is None else None
+
+
+def _spec_of(closings: Closings, run_id: str, specs: RecordedSpecs) -> RunSpec:
+    folder = closings.folder(run_id)
+    closed, begun = _records(closings, run_id)
+    said = closed.spec if closed is not None else (begun or {}).get("spec")
+    try:
+        return specs.read(said or {}, run_id)
+    except ValueError as error:
         raise UserError(
             f"{folder.path / 'run.json'}: not the record of a run that this version can read"
-            f" ({' '.join(str(error).split())[:200]}); `depthsweep forget {folder.run_id}` drops it"
+            f" ({' '.join(str(error).split())[:200]}); `depthsweep forget {run_id}` drops it"
         ) from None
 
 
@@ -256,6 +337,4 @@ def _require(store: Store, parts: Iterable[str]) -> None:
 
 def polars_schema(schema: pa.Schema) -> pl.Schema:
     """Return the Polars types of an Arrow schema."""
-    frame = pl.from_arrow(schema.empty_table())
-    assert isinstance(frame, pl.DataFrame)
-    return frame.schema
+    return pl.Schema(schema)

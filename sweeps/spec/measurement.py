@@ -86,9 +86,12 @@ def measurements_of(
     runs: Iterable[RunSpec], kinds: Collection[MeasurementKind]
 ) -> list[Measurement]:
     """Return the distinct measurements of some kinds that runs share, kind by kind in order."""
-    runs, found = list(runs), dict[str, Measurement]()
+    found = dict[str, Measurement]()
+    distinct: dict[tuple[object, ...], RunSpec] = {}
+    for run in runs:  # a seed decides no measurement
+        distinct.setdefault(run.but_for_the_seed(), run)
     for kind in (kind for kind in MEASUREMENTS if kind in kinds):
-        for run in runs:
+        for run in distinct.values():
             measurement = Measurement(kind=kind, run=run)
             found.setdefault(measurement.work_id, measurement)
     return list(found.values())

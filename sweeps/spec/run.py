@@ -83,6 +83,16 @@ class RunSpec(Frozen):
         copy.__dict__.pop("run_id", None)
         return copy
 
+    def but_for_the_seed(self) -> tuple[object, ...]:
+        """Return a key that is the same for runs that share all parts and differ in their seed.
+
+        Runs that are equal but share no parts may have other keys, so it saves work and decides
+        nothing; it holds while the runs live.
+        """
+        fields = type(self).model_fields
+        values = ((name, self.__dict__[name]) for name in fields if name != "seed")
+        return tuple(id(value) if isinstance(value, Frozen) else value for _, value in values)
+
     @property
     def micro_batch_size(self) -> int:
         """Sequences of one forward pass of one process."""

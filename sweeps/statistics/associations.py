@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ from sweeps.statistics.intervals import LEVEL, Floats
 RESAMPLES = 1_999
 SEED = 20260417
 FEWEST_MODELS = 10
+# Relative to the largest, what of a fit's columns counts as depending on others.
+RANK_TOLERANCE = 1e-10
+# Conditions times permutations that are fitted at once.
+AT_ONCE = 50_000
 Codes = NDArray[np.int64]
 
 
@@ -59,19 +64,86 @@ def unique_share_by_chance(
     one that varies within models only, there; another one over models.
     """
     observed = unique_share(y, factor, given)
-    drawn = [unique_share(y, other, given) for other in _permuted(factor, models, blocks)]
-    return _share_beyond(observed, iter(drawn)), float(np.mean(drawn))
+    drawn = _shares_of_factors(y, np.stack(list(_permuted(factor, models, blocks))), given)
+    return _share_beyond(observed, drawn), float(np.mean(drawn))
+
+
+def unique_share_draws(
+    y: Floats, factor: Codes, given: Sequence[Codes], models: Codes, *, within: bool
+) -> Floats:
+    """Return (R,) values of ``unique_share`` over resampled models, whose differences are given
+    too where ``within``; empty with too few models.
+
+    A model that is drawn twice is two models: that is the same fit as one of twice the weight. What
+    a model's conditions have in common goes with their mean, whatever the weights.
+    """
+    weights = _weights(models)
+    if not len(weights):
+        return np.empty(0)
+    columns = np.hstack([np.ones((len(y), 1)), *map(_dummies, given), _dummies(factor)])
+    base = columns.shape[1] - int(factor.max()) - 1
+    mean = (weights @ y / weights.sum(axis=1))[:, None]
+    total = (weights * np.square(y - mean)).sum(axis=1)
+    values = np.broadcast_to(_less_model_means(y, models), weights.shape) if within else y - mean
+    if within:
+        columns = _less_model_means(columns, models)
+    outer = (columns[:, :, None] * columns[:, None, :]).reshape(len(y), -1)
+    gram = (weights @ outer).reshape(len(weights), columns.shape[1], columns.shape[1])
+    along = (weights * values) @ columns
+    both = _explained(gram, along)
+    alone = _explained(gram[:, :base, :base], along[:, :base])
+    return np.where(total > 0, (both - alone) / np.where(total > 0, total, 1.0), np.nan)
+
+
+def _shares_of_factors(y: Floats, factors: Codes, given: Sequence[Codes]) -> Floats:
+    """Return (R,) values of ``unique_share`` for R factors of the same levels: (R, C)."""
+    centred = y - y.mean()
+    base = np.hstack([np.ones((len(y), 1)), *map(_dummies, given)])
+    left, sizes, _ = np.linalg.svd(base, full_matrices=False)
+    basis = left[:, sizes > sizes.max() * RANK_TOLERANCE]
+    residual = centred - basis @ (basis.T @ centred)
+    found = []
+    for some in np.array_split(factors, -(-factors.size // AT_ONCE)):
+        columns = (some[:, :, None] == np.arange(factors.max() + 1)).astype(np.float64)
+        shared = np.matmul(basis.T, columns)
+        gram = -np.matmul(shared.transpose(0, 2, 1), shared)
+        levels = np.arange(columns.shape[2])
+        gram[:, levels, levels] += columns.sum(axis=1)
+        found.append(_explained(gram, np.einsum("rck,c->rk", columns, residual)))
+    return np.asarray(np.concatenate(found) / np.square(centred).sum())
+
+
+def _explained(gram: Floats, along: Floats) -> Floats:
+    """Return (R,) sums of squares that least-squares fits explain, of their (R, P, P) products of
+    columns and (R, P) products of columns and values; columns may depend on others."""
+    inverse = np.linalg.pinv(gram, rcond=RANK_TOLERANCE, hermitian=True)
+    return np.asarray(np.einsum("rp,rpq,rq->r", along, inverse, along))
+
+
+def _less_model_means(values: Floats, models: Codes) -> Floats:
+    member = _dummies(models)
+    means = (member.T @ values).T / member.sum(axis=0)
+    return np.asarray(values - means.T[models])
 
 
 def permutations(values: NDArray[Any], blocks: Codes) -> Iterator[NDArray[Any]]:
     """Yield R permutations of (C,) values, each within its block."""
-    generator = np.random.default_rng([SEED, len(values)])
-    places = [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
-    for _ in range(RESAMPLES):
-        shuffled = values.copy()
-        for own in places:
-            shuffled[own] = values[generator.permutation(own)]
-        yield shuffled
+    for places in _permuted_places(blocks.astype(np.int64).tobytes()):
+        yield values[places]
+
+
+@lru_cache(maxsize=16)
+def _permuted_places(blocks: bytes) -> Codes:
+    """Return (R, C) places, each row permuted within the blocks of C conditions: claims ask for the
+    same ones many times."""
+    block = np.frombuffer(blocks, np.int64)
+    generator = np.random.default_rng([SEED, len(block)])
+    inside = [np.flatnonzero(block == one) for one in np.unique(block)]
+    places = np.empty((RESAMPLES, len(block)), np.int64)
+    for row in places:
+        for own in inside:
+            row[own] = generator.permutation(own)
+    return places
 
 
 def _permuted(factor: Codes, models: Codes, blocks: Codes) -> Iterator[Codes]:
@@ -137,8 +209,9 @@ def rank_association_p(x: Floats, y: Floats, models: Codes) -> float:
     if np.isnan(observed):
         return float("nan")
     blocks = a.models if within else np.zeros(len(a.ranks), np.int64)
-    drawn = (abs(_cosine(other, b.ranks)) for other in permutations(a.ranks, blocks))
-    return _share_beyond(abs(observed), drawn)
+    drawn = np.stack(list(permutations(a.ranks, blocks))) @ b.ranks
+    scale = np.sqrt(np.square(a.ranks).sum() * np.square(b.ranks).sum())
+    return _share_beyond(abs(observed), np.abs(drawn / scale))
 
 
 def rank_association_draws(x: Floats, y: Floats, models: Codes) -> Floats:
@@ -153,7 +226,12 @@ def rank_association_draws(x: Floats, y: Floats, models: Codes) -> Floats:
             np.arange(len(distinct)),
         )
     a, b = (ranked(values, models, within=True).ranks for values in (x, y))
-    return over_models(lambda places, _: _cosine(a[places], b[places]), models)
+    weights = _weights(models)
+    if not len(weights):
+        return np.empty(0)
+    together, alone, other = (weights @ product for product in (a * b, a * a, b * b))
+    scale = np.sqrt(alone * other)
+    return np.where(scale > 0, together / np.where(scale > 0, scale, 1.0), np.nan)
 
 
 def _centred_ranks(values: Floats) -> Floats:
@@ -176,15 +254,30 @@ def over_models(statistic: Callable[[Codes, Codes], float], models: Codes) -> Fl
     their models: one drawn twice is two models.
     """
     places = [np.flatnonzero(models == model) for model in np.unique(models)]
-    if len(places) < FEWEST_MODELS:
-        return np.empty(0)
-    generator = np.random.default_rng([SEED, len(places), 1])
-    found = np.empty(RESAMPLES)
-    for k, drawn in enumerate(generator.integers(0, len(places), (RESAMPLES, len(places)))):
+    resamples = _resamples(len(places))
+    found = np.empty(len(resamples))
+    for k, drawn in enumerate(resamples):
         own = [places[model] for model in drawn]
         copies = np.repeat(np.arange(len(own)), [len(each) for each in own])
         found[k] = statistic(np.concatenate(own), copies.astype(np.int64))
     return found
+
+
+def _resamples(models: int) -> Codes:
+    """Return (R, models) places of the models that are drawn; no row with too few."""
+    if models < FEWEST_MODELS:
+        return np.empty((0, models), np.int64)
+    generator = np.random.default_rng([SEED, models, 1])
+    return generator.integers(0, models, (RESAMPLES, models))
+
+
+def _weights(models: Codes) -> Floats:
+    """Return (R, C) numbers: how often the model of each condition is in each resample."""
+    distinct, own = np.unique(models, return_inverse=True)
+    resamples = _resamples(len(distinct))
+    rows = np.arange(len(resamples))[:, None] * len(distinct)
+    counts = np.bincount((resamples + rows).ravel(), minlength=resamples.size)
+    return counts.reshape(resamples.shape)[:, own].astype(np.float64)
 
 
 def ends(draws: Floats) -> tuple[float, float]:
@@ -196,9 +289,9 @@ def ends(draws: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _share_beyond(observed: float, drawn: Iterator[float]) -> float:
+def _share_beyond(observed: float, drawn: Floats) -> float:
     # Rounding must not part a permutation from an equal one.
-    exceeding = sum(value >= observed - 1e-12 for value in drawn)
+    exceeding = int((drawn >= observed - 1e-12).sum())
     return (1 + exceeding) / (1 + RESAMPLES)
 
 

@@ -11,6 +11,9 @@ import json
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
+from sweeps.files.whole_files import Place, read_if_readable
+from sweeps.index import segments
+
 Status = Literal["finished", "diverged", "failed"]
 
 SEAL = "sha256"
@@ -55,6 +58,25 @@ def is_whole(record: dict[str, Any]) -> bool:
     """Return whether a record is what was written, as far as its seal says; without one it is."""
     content = {name: value for name, value in record.items() if name != SEAL}
     return SEAL not in record or record[SEAL] == _checksum(content)
+
+
+def seal_of(record: dict[str, Any]) -> str:
+    """Return what tells a record from every other: its seal, or what that would be."""
+    return str(record.get(SEAL) or _checksum(record))
+
+
+def bury_result(path: Place) -> None:
+    """Have the index of a store say that the closing record of a run or measurement, in the folder
+    ``path``, is about to go: before it does, so that no crash leaves an entry of what is not there.
+    """
+    root, work_id = path.parent.parent, path.name
+    record = read_if_readable(path / "DONE.json")
+    if record is not None:
+        segments.bury(root, work_id, [seal_of(record)])
+        return
+    # Removed by hand, or damaged: the index may vouch for what it was.
+    known = segments.read(root).entries.get(work_id)
+    segments.bury(root, work_id, [] if known is None else [known.seal])
 
 
 def _checksum(record: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from sweeps.files.whole_files import (
     read_if_readable,
     remove_folder,
 )
-from sweeps.store.records import attempt_record, closing_record, is_whole
+from sweeps.store.records import attempt_record, bury_result, closing_record, is_whole
 from sweeps.store.schema import TABLES
 
 _ATTEMPT_IN_NAME = re.compile(r"\.a(\d+)-[0-9a-f]+")
@@ -127,6 +127,7 @@ class RunFolder:
             there = read_if_readable(path)
             if there is not None and (there == closing or closing_record(there) is not None):
                 return bool(there == closing)
+            bury_result(self.path)
             path.unlink(missing_ok=True)
         return True
 
@@ -167,6 +168,7 @@ class RunFolder:
 
     def forget_results(self) -> None:
         """Remove the closing record, then all that a run from the start replaces."""
+        bury_result(self.path)
         (self.path / "DONE.json").unlink(missing_ok=True)
         remove_folder(self.path / "checkpoints")
         for table in TABLES:

@@ -8,6 +8,7 @@ runs/<run_id>/checkpoints/step-<step>.<attempt>/       complete when its manifes
 runs/<run_id>/<table>/part-<first>-<last>.<attempt>.parquet
 runs/<run_id>/DONE.json               created last and once: status, rows and checksums of the parts
 measurements/<work_id>/               the same of a measurement, whose DONE.json has its ``result``
+index/                                what is closed, made of the records: see ``sweeps.index``
 cache/                                tokens, reference states, stand-ins, by content
 
 Tables and checkpoints are named after the attempt that wrote them, as in ``a2-1f2e3d4c``: number
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 # Of the names below a store's root, raised with any change to them.
 LAYOUT = 2
+Ids = Collection[str] | None
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,11 @@ class Store:
         """The path or URL of the store, also of one that is read through a mirror."""
         return str(self.root) if self.mirror is None else self.mirror.url
 
-    def reading(self) -> Store:
+    def reading(self, works: Ids = None) -> Store:
         """Return this store for reading now: of an object store its newest records, copied here.
 
-        Parts are copied by ``bring`` when they are asked for.
+        The records of ``works`` alone, by id, where it is given, and those of sweeps and the index:
+        what the copy has of other runs may be old. Parts are copied when they are asked for.
         """
         if is_local(self.root):
             return self
@@ -90,7 +93,16 @@ class Store:
 
         mirror = Mirror(self.root, node_cache() / "mirrors")
         mirror.refresh()
-        return Store(mirror.folder, mirror)
+        store = Store(mirror.folder, mirror)
+        store.look(works)
+        return store
+
+    def look(self, works: Ids, but: Collection[str] = (), *, parts: bool = False) -> None:
+        """Bring the records of more work, and its ``parts`` if so, to a store that ``reading``
+        returned: of all but some where ``works`` is None."""
+        if self.mirror is not None:
+            wanted = None if works is None else [_place_of(work_id) for work_id in works]
+            self.mirror.look(wanted, {_place_of(work_id) for work_id in but}, parts=parts)
 
     @property
     def source(self) -> Store:
@@ -221,8 +233,7 @@ class Store:
 
     def work(self, work_id: str) -> RunFolder:
         """Return the folder of a run or of a measurement, whichever the id is of."""
-        room = "measurements" if is_measurement(work_id) else "runs"
-        return RunFolder(self.root / room / work_id)
+        return RunFolder(self.root / _place_of(work_id))
 
     def known(self, work_id: str) -> RunFolder:
         """Return what the store has a folder of; raise UserError naming the nearest otherwise."""
@@ -243,9 +254,17 @@ class Store:
         return self._folders("measurements")
 
     def _folders(self, room: str) -> list[RunFolder]:
-        return [RunFolder(path) for path in children(self.root / room)]
+        folder = self.root / room
+        if self.mirror is not None:  # the copy has but what was asked for
+            return [RunFolder(folder / name) for name in sorted(self.mirror.names(room))]
+        return [RunFolder(path) for path in children(folder)]
 
     @property
     def cache(self) -> Path:
         """Where what can be made again is kept: in the store, or on this node for a URL."""
         return self.root / "cache" if is_local(self.root) else node_cache()
+
+
+def _place_of(work_id: str) -> str:
+    """Return where a run or measurement lies below the root."""
+    return f"{'measurements' if is_measurement(work_id) else 'runs'}/{work_id}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sweeps.declaration.recorded_runs import RecordedRuns
 from sweeps.files.whole_files import is_local, read_json, write_json
 from sweeps.store.store import Store
 from sweeps.versions.sweep_folder import CLAIMS
@@ -28,6 +29,15 @@ def find_claims(store: Store, sweep: str, given: str | None = None) -> Path | No
         return Path(given)
     kept = store.version(sweep).folder / CLAIMS
     return kept if is_local(kept) and kept.is_file() else None
+
+
+def recorded_runs(store: Store, sweep: str) -> RecordedRuns:
+    """Return the runs of a sweep that a store has run, each read when it is asked for; raise
+    UserError as ``Store.load_sweep`` does."""
+    try:
+        return RecordedRuns(store.version(sweep).record()["runs"])
+    except (KeyError, TypeError, ValueError, OSError):
+        return RecordedRuns.of(store.load_sweep(sweep).runs)  # says what is wrong
 
 
 def record_job(store: Store, sweep: str, attempt: int, record: dict[str, Any]) -> None:

@@ -149,7 +149,8 @@ def _fetched(store: Store) -> Iterator[Store]:
         return
     with scratch_folder() as folder:
         mirror = Mirror(store.root, folder)
-        mirror.refresh(with_parts=True)
+        mirror.refresh()
+        mirror.look(None, parts=True)
         yield Store(mirror.folder, mirror)
 
 

@@ -21,7 +21,7 @@ from sweeps.errors import UserError
 from sweeps.files.whole_files import read_json, whole_file, write_json
 from sweeps.leases.lease import Lease, now, owner
 from sweeps.liveness.watch import BEATS, stale_seconds
-from sweeps.store.records import SEAL, sealed
+from sweeps.store.records import SEAL, bury_result, sealed
 from sweeps.store.run_folder import RunFolder, name_in
 from sweeps.store.schema import TABLES
 from sweeps.store.store import LAYOUT, Store
@@ -79,6 +79,7 @@ def _migrated(folder: RunFolder) -> Migrated:
             entry = compact(folder, table, done["parts"], whole_file(path, within=folder.path))
             parts[name_in(folder, path)] = {"rows": entry["rows"], "sha256": entry["sha256"]}
     closing = {name: value for name, value in done.items() if name != SEAL}
+    bury_result(folder.path)
     write_json(folder.path / "DONE.json", sealed({**closing, "parts": parts}), within=folder.path)
     folder.remove_unlisted(keep_checkpoint=bool(folder.checkpoints()))
     return Migrated(folder.run_id, changed=True)

@@ -24,10 +24,11 @@ from functools import cached_property
 from typing import Any
 
 from sweeps.declaration.expand import Sweep
+from sweeps.declaration.recorded_runs import RecordedRuns, sweep_record, wanted_measurements
 from sweeps.declaration.track import Track
 from sweeps.errors import UserError
-from sweeps.files.whole_files import Place, read_if_readable, read_json, write_json, write_text
-from sweeps.spec import MEASUREMENTS, USUAL_MEASUREMENTS, MeasurementKind, RunSpec, content_id
+from sweeps.files.whole_files import Place, read_if_readable, write_json, write_text
+from sweeps.spec import content_id
 from sweeps.versions.version_id import SweepName, chosen, version_id
 
 RESOLVED, SPEC, CLAIMS, HEADER = "resolved.json", "spec.yaml", "claims.yaml", "version.json"
@@ -49,7 +50,8 @@ class Version:
             return self.named
         try:
             # Of before there was a choice of measurements, or trackers, a record has no word.
-            record = {"track": {}, **self._resolved, "measurements": _wanted(self._resolved)}
+            wanted = wanted_measurements(self._resolved)
+            record = {"track": {}, **self._resolved, "measurements": wanted}
             return version_id(record, *self.said)
         except (OSError, ValueError, KeyError, TypeError):
             # A record that is damaged: what is left of it tells it from others.
@@ -80,13 +82,11 @@ class Version:
     def load(self) -> Sweep:
         """Return the sweep as it was run; raise UserError where its record cannot be read."""
         try:
-            resolved = read_json(self.folder / RESOLVED)
-            runs = tuple(
-                RunSpec.model_validate_json(json.dumps(entry["spec"])) for entry in resolved["runs"]
-            )
+            resolved = self.record()
+            runs = tuple(RecordedRuns(resolved["runs"]))
             text, claims = self.said
             track = Track.model_validate_json(json.dumps(resolved.get("track", {})))
-            wanted = _wanted(resolved)
+            wanted = wanted_measurements(resolved)
             said = resolved["description"]
             return Sweep(self.sweep, said, text, runs, wanted, track=track, claims=claims)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -95,6 +95,11 @@ class Version:
                 f"{self.folder}: the record of sweep {self.sweep} cannot be read ({detail}); give"
                 " the sweep file to `depthsweep run` again, which writes it anew"
             ) from None
+
+    def record(self) -> dict[str, Any]:
+        """Return what is recorded of it, tens of MB where runs are thousands; raise ValueError or
+        OSError where that cannot be read."""
+        return sweep_record((self.folder / RESOLVED).read_bytes())
 
     @cached_property
     def _header(self) -> dict[str, Any]:
@@ -202,11 +207,3 @@ def _put(path: Place, text: str) -> None:
     except (FileNotFoundError, ValueError):
         pass
     write_text(path, text)
-
-
-def _wanted(resolved: dict[str, Any]) -> tuple[MeasurementKind, ...]:
-    """Return what a sweep wants measured; a record of before there was a choice has no word."""
-    said = resolved.get("measurements", USUAL_MEASUREMENTS)
-    if unknown := set(said) - set(MEASUREMENTS):
-        raise ValueError(f"measurements: {', '.join(sorted(map(str, unknown)))}")
-    return tuple(kind for kind in MEASUREMENTS if kind in said)

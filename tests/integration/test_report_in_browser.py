@@ -16,9 +16,10 @@ from planted_paper import plant_paper
 from planted_store import run_spec, save_sweep, write_run
 from planted_verdicts import VERDICTS_OF_STUDY, plant_verdicts
 
-from orchestrator.display.live_report import LiveReport, serve, store_state
+from orchestrator.display.live_report import LiveReport, serve
 from sweeps.findings.claims import read_claims
 from sweeps.findings.verdicts import FINDINGS
+from sweeps.reading.store_state import StoreState
 from sweeps.reading.tables import open_store
 from sweeps.report.data import gather
 from sweeps.report.page import render
@@ -259,7 +260,7 @@ def test_a_watched_report_reloads_when_a_run_has_ended(browser: Any, tmp_path: P
     write_run(store, runs[0], [0.1, 0.2, 0.3])
     server = serve(
         LiveReport(
-            lambda: store_state(store, "toy"),
+            StoreState(store, "toy"),
             lambda state: page_of("toy", str(store.root), include_running=True, live=state),
         )
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from planted_store import run_spec, save_sweep, write_run
 
-from orchestrator.display.live_report import LiveReport, serve, store_state
+from orchestrator.display.live_report import LiveReport, serve
+from sweeps.reading.store_state import StoreState
 from sweeps.report.store_page import page_of
 from sweeps.store.store import Store
 
@@ -26,7 +27,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def port(store: Store) -> Iterator[int]:
     report = LiveReport(
-        lambda: store_state(store, "toy"),
+        StoreState(store, "toy"),
         lambda state: page_of("toy", str(store.root), include_running=True, live=state),
     )
     server = serve(report)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -10,6 +12,7 @@ from planted_store import run_spec, write_run
 
 from sweeps.errors import UserError
 from sweeps.reading.query import QueryError, query, render, write
+from sweeps.reading.run_table import RunColumns
 from sweeps.reading.tables import TABLE_NAMES, Tables, open_store
 from sweeps.reading.text_table import Column, text_table
 from sweeps.store.store import Store
@@ -112,3 +115,80 @@ def test_text_is_shortened_before_a_number_is() -> None:
     assert left_out == []
     assert lines[1].endswith("…  1234567890.5")
     assert len(lines[1]) == 40
+
+
+# ------------------------------------------------------------------------- only what a query names
+@pytest.fixture
+def brought(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The tables whose parts are asked for from now on."""
+    tables: set[str] = set()
+
+    def bring(_: Store, parts: Iterable[str]) -> None:
+        tables.update(Path(part).parent.name for part in parts)
+
+    monkeypatch.setattr(Store, "bring", bring)
+    return tables
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("SELECT count(*) FROM runs", set()),
+        ("SELECT model, status FROM runs WHERE seed = 0", set()),
+        ("SELECT count(*) FROM attempts", set()),
+        ("SELECT max(dose) FROM runs", {"layers"}),
+        ("SELECT count(*) FROM steps", {"steps"}),
+        ('SELECT count(*) FROM "steps"', {"steps"}),
+        ("SELECT s.loss FROM steps AS s", {"steps"}),
+        ("WITH last AS (SELECT * FROM profiles) SELECT count(*) FROM last", {"profiles"}),
+        ("SELECT count(*) FROM steps JOIN profiles USING (run_id)", {"steps", "profiles"}),
+        ("SELECT count(*) FROM (SELECT step FROM jackknife) AS j", {"jackknife"}),
+        ("SELECT count(*) FROM/* no blanks */steps", {"steps"}),
+    ],
+)
+def test_only_parts_of_the_tables_that_are_named_are_brought(
+    tables: Tables, brought: set[str], sql: str, named: set[str]
+) -> None:
+    fresh = open_store(tables.store.root)
+    assert query(fresh, sql).height > 0
+    assert brought == named
+
+
+def test_a_name_in_a_text_or_comment_is_at_worst_one_table_too_many(
+    tables: Tables, brought: set[str]
+) -> None:
+    sql = "SELECT count(*) AS n FROM runs WHERE model <> 'steps' -- of profiles"
+    assert query(open_store(tables.store.root), sql)["n"].to_list() == [4]
+    assert brought <= {"steps", "profiles"}
+
+
+def test_a_table_that_no_word_names_is_read_all_the_same(tables: Tables) -> None:
+    """Nothing rests on the words of a query: they save time only."""
+    frames = tables.by_name([])
+    context = pl.SQLContext(frames, eager=False)
+    for name, plain in tables.by_name().items():
+        sql = f"SELECT * FROM {name} ORDER BY ALL"
+        late = context.execute(sql).collect()
+        assert late.equals(pl.SQLContext({name: plain}, eager=False).execute(sql).collect())
+        assert dict(late.schema) == dict(tables.schema_of(name)) == dict(plain.collect_schema())
+
+
+def test_tables_are_shown_without_being_read(tables: Tables, brought: set[str]) -> None:
+    assert set(query(open_store(tables.store.root), "SHOW TABLES")["name"]) == set(TABLE_NAMES)
+    assert brought == set()
+
+
+def test_counting_runs_makes_no_column(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    values = RunColumns._values
+
+    def made(columns: RunColumns, name: str) -> list[Any]:
+        asked.append(name)
+        return values(columns, name)
+
+    monkeypatch.setattr(RunColumns, "_values", made)
+    assert query(open_store(tables.store.root), "SELECT count(*) AS n FROM runs").item() == 4
+    assert asked == ["run_id"]
+    del asked[:]
+    query(open_store(tables.store.root), "SELECT model, avg(final_loss) FROM runs GROUP BY model")
+    assert set(asked) == {"run_id", "model", "final_loss"}

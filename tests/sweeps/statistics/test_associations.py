@@ -20,6 +20,7 @@ from sweeps.statistics.associations import (
     rank_association_p,
     unique_share,
     unique_share_by_chance,
+    unique_share_draws,
     varies_within,
 )
 
@@ -53,6 +54,61 @@ def test_the_unique_share_is_what_a_factor_adds_to_a_fit(seed):
     y = noise(seed, 36)
     expected = r_squared(y, FAMILY, OBJECTIVES) - r_squared(y, OBJECTIVES)
     assert unique_share(y, FAMILY, [OBJECTIVES]) == pytest.approx(expected, abs=1e-9)
+
+
+# Many fits at once against one after another, which is the definition. Both round in the last place
+# of a sum of squares, relative to the total: 1e-12 is four digits more than was seen.
+PARITY = 1e-12
+
+
+def uneven(seed: int):
+    """Conditions of unlike numbers a model, and values."""
+    generator = np.random.default_rng(seed)
+    models = np.repeat(np.arange(13), generator.integers(1, 6, 13))
+    levels = [generator.integers(0, k, len(models)) for k in (3, 2)]
+    return models, *(codes_of(list(each)) for each in levels), generator.normal(size=len(models))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("within", [True, False])
+def test_resamples_by_weight_are_fits_to_models_drawn_again(seed, within, monkeypatch):
+    monkeypatch.setattr(associations, "RESAMPLES", 199)
+    models, objective, control, y = uneven(seed)
+    factor = objective if within else codes_of(list(models % 4))
+
+    def share(places, copies):
+        given = [control[places]]
+        return unique_share(y[places], factor[places], [copies, *given] if within else given)
+
+    found = unique_share_draws(y, factor, [control], models, within=within)
+    assert found == pytest.approx(over_models(share, models), abs=PARITY)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_permuted_factors_are_fitted_as_one_is(seed, monkeypatch):
+    monkeypatch.setattr(associations, "RESAMPLES", 99)
+    monkeypatch.setattr(associations, "AT_ONCE", 500)  # in several lots
+    associations._permuted_places.cache_clear()
+    models, objective, control, y = uneven(seed)
+    drawn = list(associations._permuted(objective, models, np.arange(len(y))))
+    expected = [unique_share(y, other, [models, control]) for other in drawn]
+    found = associations._shares_of_factors(y, np.stack(drawn), [models, control])
+    assert found == pytest.approx(expected, abs=PARITY)
+    observed = unique_share(y, objective, [models, control])
+    p = (1 + sum(value >= observed - 1e-12 for value in expected)) / 100
+    by_chance = unique_share_by_chance(y, objective, [models, control], models, np.arange(len(y)))
+    assert by_chance == pytest.approx((p, np.mean(expected)), abs=PARITY)
+    associations._permuted_places.cache_clear()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rank_associations_by_weight_are_those_of_models_drawn_again(seed, monkeypatch):
+    monkeypatch.setattr(associations, "RESAMPLES", 199)
+    models, objective, _, y = uneven(seed)
+    x = objective.astype(float)
+    a, b = (associations.ranked(v, models, within=True).ranks for v in (x, y))
+    expected = over_models(lambda places, _: associations._cosine(a[places], b[places]), models)
+    assert rank_association_draws(x, y, models) == pytest.approx(expected, abs=PARITY)
 
 
 def test_in_a_balanced_design_shares_of_nested_factors_add_up():
