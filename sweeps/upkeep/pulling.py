@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.errors import UserError
+from sweeps.reading.closings import add_to_index
 from sweeps.store.store import Store
 from sweeps.upkeep.sizes import said
 from sweeps.upkeep.transfer import Moved, Outcome, transfer
@@ -100,4 +101,5 @@ def pull(
     pulled = Pulled(source.location, record_versions(source.reading(), target, wanted.versions))
     moved = transfer(source, target, wanted.work_ids, weights=weights)
     pulled.moved = list(watch(moved, len(wanted.work_ids)))
+    add_to_index(target, [one.work_id for one in pulled.moved if one.outcome == "brought"])
     return pulled
