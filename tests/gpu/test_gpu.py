@@ -8,11 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from orchestrator.ranks import rank_starter
 from sweeps.sources.catalog import CATALOG
+from sweeps.store.store import Store
 from tests.gpu.__main__ import Result, Running, follow, may_begin, table_lines, write
 from tests.gpu.catalogue import BEYOND, paper_run
-from tests.gpu.checks import CHECKS, Check, Seen, chosen, skipped
+from tests.gpu.checks import CHECKS, Check, Place, Seen, chosen, skipped
+from tests.gpu.forked import Trial, reach
 from tests.gpu.sizes import has_its_shape
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +98,22 @@ def test_a_check_that_crashes_or_hangs_is_ended_and_keeps_what_it_said(
     assert running.result.failed
     assert said in " ".join(running.result.seen[-1].text.split())
     assert "FAILED" in capsys.readouterr().out
+
+
+def test_a_check_leaves_the_ranks_of_one_beside_it_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_starter, "HOLD_SECONDS", 0.5)
+    ranks = []
+    for name in ("one", "other"):
+        trial = Trial(Place(torch.device("cuda", 0), tmp_path / name))
+        store = Store(tmp_path / name / "store")
+        ranks.append(trial.begin("", store, body="tests.gpu.forked:never_end"))
+        reach(ranks[-1], 1)
+    try:
+        reach(ranks[0], 20)
+        assert [rank.ended for rank in ranks] == [None, None]
+    finally:
+        for rank in ranks:
+            rank.close()
 
 
 def test_the_json_has_every_line_and_is_whole(tmp_path):
