@@ -232,6 +232,8 @@ def speed(place: Place, name: str) -> Iterator[Seen]:
             taken[label] = seconds_of(training.step, device, 5)
     training = replace(training, engine=engine_of(training, Standard()))
     gc.collect()
+    # How far two measurements of the same are apart.
+    taken["standard again"] = seconds_of(training.step, device, 5)
     taken["clone and rescale"] = seconds_of(lambda: obvious_step(training), device, 5)
     taken["torch's fused AdamW"] = seconds_of(step_by_torch(training), device, 5)
     listed = ", ".join(
