@@ -1,7 +1,8 @@
 """What a run holds in the memory of each GPU, term by term: an estimate, stated as a formula.
 
 P parameters, R ranks, b sequences of T tokens a forward pass, L blocks of width d, V tokens in the
-vocabulary; w is 4 bytes in float32 and 2 in bf16. "cut" divides by R from the ZeRO stage named.
+vocabulary; w is 4 bytes in float32 and 2 in bf16, k what a block keeps of a token and unit of width
+(``activations.py``). "cut" divides by R from the ZeRO stage named.
 
 ===============  ==========================================================================
 weights          w·P, cut from stage 3; plain bf16 keeps 4·P and casts 2·P
@@ -9,14 +10,17 @@ gradients        4·P, cut from stage 2 (2·P for bf16 below it); in CPU memory 
 masters          4·P, cut, from stage 1 or in bf16; in CPU memory when offloaded
 moments          8·P, cut from stage 1; in CPU memory when offloaded
 gathered         stage 3: w · (two blocks and the embedding)
-activations      b·T·d·L·17·w (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2 without the T×T
-                 term, which fused attention does not keep); with checkpointing b·T·d·(L·w + 17·w)
-logits           b·T·V·(w + 8) with an output head: themselves, in float32, and their gradient
+activations      b·T·d·L·k; with checkpointing b·T·d·(4·L + k): between blocks all is float32
+logits           b·T·V·(w + 12) with an output head: themselves, in float32, their logarithms, the
+                 gradient of those
 probe            4 · 8·n·d for one layer's comparison, 4 · one block to compute states; the
                  states themselves, 12·n·d·(L + 1), are in CPU memory
 buckets          2 · 50 M · w for messages between ranks; of offloaded gradients too
 fixed            1.5 GiB for the CUDA context and libraries, and 6 % of all for fragmentation
 ===============  ==========================================================================
+
+Gradients and all activations are there together only where a step has several micro-batches. Where
+it has one, that is what ZeRO needs more: its allocator reserves a fifth more than is allocated.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.sizing.activations import Kept, kept_by_config, kept_by_family
 from orchestrator.sizing.cost import parameter_count
 from sweeps.errors import UserError
 from sweeps.sources.catalog import by_hub
@@ -44,6 +49,7 @@ class ModelShape:
     layers: int
     width: int
     vocabulary: int
+    kept: Kept
 
 
 @dataclass(frozen=True)
@@ -65,15 +71,18 @@ def shape_of(run: RunSpec) -> ModelShape | None:
     if parameters is None:
         return None
     if isinstance(source, StandinModel):
-        return ModelShape(parameters, source.layers, source.width, source.vocabulary)
+        kept = kept_by_family(source.standin)
+        return ModelShape(parameters, source.layers, source.width, source.vocabulary, kept)
     if isinstance(source, HubModel):
         known = by_hub(source.hub)
         assert known is not None
-        return ModelShape(parameters, known.layers, known.width, known.vocabulary)
+        kept = kept_by_family(known.family)
+        return ModelShape(parameters, known.layers, known.width, known.vocabulary, kept)
     try:
         config = read_config(Path(source.folder))
         layers, width = config["num_hidden_layers"], config["hidden_size"]
-        return ModelShape(parameters, layers, width, config["vocab_size"])
+        kept = kept_by_config(config)
+        return ModelShape(parameters, layers, width, config["vocab_size"], kept)
     except (UserError, KeyError):
         return None
 
@@ -88,13 +97,13 @@ def estimate_memory(run: RunSpec, shape: ModelShape, execution: Execution) -> Me
     tokens = micro * run.sequence_length * sequences
     block = 12.0 * shape.width**2
     embedding = float(shape.vocabulary * shape.width)
-    full = 17.0 * word * tokens * shape.width
-    kept = word * tokens * shape.width * shape.layers + full
+    full = (shape.kept.bf16 if bf16 else shape.kept.fp32) * tokens * shape.width
+    again = 4.0 * tokens * shape.width * shape.layers + full
     head = run.objective.kind in PRETRAINING_OBJECTIVES
     rows = run.probe.rows_for(shape.width)
     terms = {
-        "activations": kept if execution.checkpoint_activations else full * shape.layers,
-        "logits": float(tokens * shape.vocabulary * (word + 8)) if head else 0.0,
+        "activations": again if execution.checkpoint_activations else full * shape.layers,
+        "logits": float(tokens * shape.vocabulary * (word + 12)) if head else 0.0,
         "probe": 4 * 8.0 * rows * shape.width,
         "fixed": CONTEXT,
     }

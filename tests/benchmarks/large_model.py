@@ -20,6 +20,7 @@ import time
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
+from orchestrator.sizing.activations import kept_by_config
 from orchestrator.sizing.memory import GIB, ModelShape, estimate_memory
 from orchestrator.sizing.placement import choose, execution_text
 from sweeps.sources.catalog import CATALOG
@@ -122,6 +123,7 @@ def measure(control: str, small: bool, offload: str | None, steps: int) -> None:
         config.num_hidden_layers,
         config.hidden_size,
         config.vocab_size,
+        kept_by_config(config.to_dict()),
     )
     said = Execution(offload=offload)
     run = run_of(control, small, said)

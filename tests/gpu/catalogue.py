@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
 
+from orchestrator.sizing.activations import kept_by_family
 from orchestrator.sizing.memory import ModelShape
 from sweeps.declaration.expand import read_sweep
 from sweeps.sources.catalog import CATALOG, FAMILIES
@@ -18,9 +19,10 @@ from workers.models.pretrained import quiet_config
 PAPER = Path(__file__).resolve().parents[2] / "sweeps" / "library" / "paper.yaml"
 # What a width and a number of blocks do not say. One is no model of the catalogue: it fills the
 # step between 1.4 and 6.9 thousand millions of parameters.
-BEYOND = {"pythia-2.8b": ModelShape(2_775_208_960, 32, 2560, 50304)}
+NEOX = kept_by_family("gpt_neox")
+BEYOND = {"pythia-2.8b": ModelShape(2_775_208_960, 32, 2560, 50304, NEOX)}
 # What stands for any of them on a CPU, where only the code is tried.
-LITTLE = ModelShape(0, 2, 64, 512)
+LITTLE = ModelShape(0, 2, 64, 512, NEOX)
 HEADS = {
     **{"opt-1.3b": 32, "pythia-1.4b": 16, "pythia-2.8b": 32, "pythia-6.9b": 32},
     "codegen-350M-mono": 16,
@@ -32,7 +34,8 @@ def shape_of(name: str) -> ModelShape:
     if name in BEYOND:
         return BEYOND[name]
     known = CATALOG[name]
-    return ModelShape(known.parameters, known.layers, known.width, known.vocabulary)
+    kept = kept_by_family(known.family)
+    return ModelShape(known.parameters, known.layers, known.width, known.vocabulary, kept)
 
 
 def family_of(name: str) -> str:

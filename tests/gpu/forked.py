@@ -40,11 +40,13 @@ LOSS_TOLERANCE = 1e-2
 class Trial:
     """What a trial does for its one rank, on the first GPU or on a CPU.
 
-    The checks of one command share a rank server, as the trials of a node do.
+    All of one check share a rank server, as the trials of a node do. Each check has its own: a
+    server ends whoever has for long held a GPU that a rank asks for alone, and checks side by side
+    have the same one.
     """
 
     def __init__(self, place: Place) -> None:
-        self._starter = RankStarter(f"tests.gpu {os.getppid()}")
+        self._starter = RankStarter(f"tests.gpu {place.folder}")
         self._devices = () if place.small else ("0",)
 
     def begin(self, spec: str, store: Store, *, alone: bool = True, **job: Any) -> HeldRank:

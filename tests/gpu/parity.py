@@ -35,10 +35,10 @@ STEPS = 12
 # So few that the model learns them.
 BATCHES = 2
 # Of the losses, in nats; and of the change of each layer, as a share of it. In float32 what differs
-# is the order of sums. In bf16 a step of AdamW turns a rounded gradient near zero into another
-# step: the loss of a model that learns 2 nats in these steps is then some hundredths off.
-LOSS = {"fp32": 2e-4, "bf16": 5e-2}
-CHANGE = {"fp32": 5e-3, "bf16": 0.15}
+# is the order of sums: 1.9e-6 and 7e-7 on an H100. In bf16 a step of AdamW turns a rounded gradient
+# near zero into another step: 4.2e-3 and 3.5e-3 are the most that was found.
+LOSS = {"fp32": 2e-5, "bf16": 1e-2}
+CHANGE = {"fp32": 1e-4, "bf16": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def verdict(precision: str, found: dict[str, Trace], reference: Trace) -> Iterat
         f"{precision}, {len(found)} ways, {STEPS} steps: losses within {loss:.1e} of"
         f" {learned:.2f} nats learned, changes within {change:.1e}; between ways {between:.1e};"
         f" furthest {worst}",
-        loss <= LOSS[precision] and change <= CHANGE[precision],
+        max(loss, between) <= LOSS[precision] and change <= CHANGE[precision],
         {"precision": precision, "off": off, "between": between},
     )
 

@@ -2,18 +2,25 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from orchestrator.ranks import rank_starter
 from sweeps.sources.catalog import CATALOG
+from sweeps.store.store import Store
 from tests.gpu.__main__ import Result, Running, follow, may_begin, table_lines, write
 from tests.gpu.catalogue import BEYOND, paper_run
-from tests.gpu.checks import CHECKS, Check, Seen, chosen, skipped
+from tests.gpu.checks import CHECKS, Check, Place, Seen, chosen, skipped
+from tests.gpu.device import GIB
+from tests.gpu.forked import Trial, reach
 from tests.gpu.sizes import has_its_shape
+from tests.orchestrator.sizing.test_memory import MEASURED, planned
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,6 +103,22 @@ def test_a_check_that_crashes_or_hangs_is_ended_and_keeps_what_it_said(
     assert "FAILED" in capsys.readouterr().out
 
 
+def test_a_check_leaves_the_ranks_of_one_beside_it_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_starter, "HOLD_SECONDS", 0.5)
+    ranks = []
+    for name in ("one", "other"):
+        trial = Trial(Place(torch.device("cuda", 0), tmp_path / name))
+        store = Store(tmp_path / name / "store")
+        ranks.append(trial.begin("", store, body="tests.gpu.forked:never_end"))
+        reach(ranks[-1], 1)
+    try:
+        reach(ranks[0], 20)
+        assert [rank.ended for rank in ranks] == [None, None]
+    finally:
+        for rank in ranks:
+            rank.close()
+
+
 def test_the_json_has_every_line_and_is_whole(tmp_path):
     result = Result("hung", [Seen("found", figures={"seconds": 1.5}), skipped("no time")], 2.0)
     write(tmp_path / "kept.json", {"device": "one"}, [result])
@@ -103,6 +126,16 @@ def test_the_json_has_every_line_and_is_whole(tmp_path):
     assert kept["device"] == "one"
     assert [seen["ok"] for seen in kept["checks"][0]["seen"]] == [True, None]
     assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
+
+
+def test_the_page_shows_what_was_measured_and_what_is_planned_now():
+    page = Path(__file__).with_name("README.md").read_text()
+    assert len(page.splitlines()) <= 80
+    assert f"{MEASURED['device']} ({MEASURED['total_memory_gib']} GiB)" in page
+    for entry in MEASURED["models"]:
+        figures = (entry["allocated"], entry["used"], planned(entry).total)
+        shown = " | ".join(f"{size / GIB:.1f}" for size in figures)
+        assert re.search(rf"{entry['model']}( \([^|]*\))? \| {shown} \|", page), entry["model"]
 
 
 def test_without_a_gpu_the_checks_run_in_little_and_say_so(tmp_path):

@@ -21,6 +21,7 @@ from sweeps import spec
 from sweeps.errors import UserError
 from workers.controls.layer_control import LayerControl
 from workers.controls.layer_groups import LayerGroup
+from workers.engines.bf16_weights import compute_as_under_autocast
 from workers.engines.deepspeed_zero import ownership, restore_float_buffers
 from workers.engines.engine import Engine
 from workers.engines.float32_twin import float32_twin
@@ -35,8 +36,8 @@ class DeepSpeedEngine(Engine):
     """One rank of a run under DeepSpeed.
 
     ``model`` is taken over: with ZeRO-3 its parameters are cut, with bf16 they are cast, and the
-    float32 weights live in the optimizer. A process holds one such engine in its life, since ZeRO-3
-    keeps every model alive.
+    float32 weights live in the optimizer, though it computes as the plain engine's. A process holds
+    one such engine in its life, since ZeRO-3 keeps every model alive.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class DeepSpeedEngine(Engine):
             backbone, groups, lambda i, wanted: self.layer(i, "weights", device, wanted), device
         )
         client = LayerAdamW(groups, control, optimizer)
-        super().__init__(model, groups, client)
+        super().__init__(model, groups, client, precision)
         model.train()
+        if precision == "bf16":
+            compute_as_under_autocast(model, device)
         self._engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=client,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
@@ -31,11 +31,16 @@ class Engine(ABC):
     ranks = 1
 
     def __init__(
-        self, model: nn.Module, groups: Sequence[LayerGroup], optimizer: LayerAdamW
+        self,
+        model: nn.Module,
+        groups: Sequence[LayerGroup],
+        optimizer: LayerAdamW,
+        precision: str,
     ) -> None:
         self.model = model
         self.groups = tuple(groups)
         self.optimizer = optimizer
+        self._bf16 = precision == "bf16"
         self._shapes = [tuple(p.shape for p in group.parameters) for group in groups]
 
     @property
@@ -52,8 +57,8 @@ class Engine(ABC):
         """Apply the accumulated gradient under the control, and clear it."""
 
     def forward_precision(self) -> AbstractContextManager[object]:
-        """Return the context in which losses are computed."""
-        return nullcontext()
+        """Return the context in which losses are computed: with bf16, products under autocast."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
 
     # ------------------------------------------------------------------------------------- ranks
     def share(self, batch: Batch) -> Batch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +26,12 @@ class PlainEngine(Engine):
         optimizer: spec.Optimizer,
         precision: str,
     ) -> None:
-        super().__init__(model, groups, LayerAdamW(groups, control, optimizer))
+        super().__init__(model, groups, LayerAdamW(groups, control, optimizer), precision)
         self.optimizer.bind([whole(group.parameters) for group in groups])
-        self._bf16 = precision == "bf16"
 
     @property
     def device(self) -> torch.device:
         return self.groups[0].parameters[0].device
-
-    def forward_precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]

@@ -56,7 +56,9 @@ class Contrastive(TrainingObjective):
 
     def _info_nce(self, anchors: Tensor, positives: Tensor) -> Tensor:
         assert self.objective.temperature is not None
-        similarity = anchors @ positives.T / self.objective.temperature
+        # Float32 in every precision: the cached gradient is computed outside of autocast.
+        with torch.autocast(anchors.device.type, enabled=False):
+            similarity = anchors @ positives.T / self.objective.temperature
         own = torch.arange(len(anchors), device=anchors.device)
         return cross_entropy(similarity.float(), own, reduction="sum")
 

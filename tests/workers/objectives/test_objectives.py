@@ -1,7 +1,6 @@
 """Each objective against the formula written out, and against itself in other micro-batches."""
 
 import copy
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -35,11 +34,11 @@ class DirectEngine:
 
     rank, ranks = 0, 1
 
-    def __init__(self, model):
-        self.model, self.device = model, torch.device("cpu")
+    def __init__(self, model, bf16=False):
+        self.model, self.device, self.bf16 = model, torch.device("cpu"), bf16
 
     def forward_precision(self):
-        return nullcontext()
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.bf16)
 
     def backward(self, loss):
         loss.backward()
@@ -69,9 +68,9 @@ def prepared(make_language_model):
     return prepare
 
 
-def gradients(objective, model, batch, micro):
+def gradients(objective, model, batch, micro, bf16=False):
     model = copy.deepcopy(model)
-    loss = objective.accumulate(DirectEngine(model), batch, micro)
+    loss = objective.accumulate(DirectEngine(model, bf16), batch, micro)
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return loss, grads
 
@@ -90,6 +89,14 @@ def test_a_micro_batch_changes_nothing_but_rounding(kind, micro, prepared):
     atol = 4e-5 if kind == "contrastive" else 2e-6
     for name in whole:
         torch.testing.assert_close(grads[name], whole[name], rtol=1e-4, atol=atol)
+
+
+def test_info_nce_is_float32_in_bf16_too_as_it_is_for_micro_batches(prepared):
+    objective, *_ = prepared("contrastive")
+    anchors, positives = (torch.nn.functional.normalize(torch.randn(2, 8, 32), dim=-1)).unbind()
+    alone = objective._info_nce(anchors, positives)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert objective._info_nce(anchors, positives) == alone
 
 
 def test_clm_is_the_mean_cross_entropy_of_the_next_token(prepared):
