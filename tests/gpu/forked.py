@@ -62,6 +62,13 @@ class Trial:
         return rank
 
 
+def a_store(folder: Path) -> Store:
+    """Return a store as the command that runs something makes it."""
+    store = Store(folder)
+    store.identify()
+    return store
+
+
 def end_of(rank: HeldRank) -> Progress | Broken:
     """Wait for how a rank ends, and leave no process of it."""
     until = time.monotonic() + END_SECONDS
@@ -94,7 +101,7 @@ def a_run(place: Place, seed: int, **fields: Any) -> RunSpec:
 # ----------------------------------------------------------------------------------------- checks
 def one_and_two(place: Place) -> Iterator[Seen]:
     """One rank after another, then two on one GPU, all forked by one server without CUDA."""
-    trial, store = Trial(place), Store(place.folder / "store")
+    trial, store = Trial(place), a_store(place.folder / "store")
     first = trial.begin(a_run(place, 0).model_dump_json(), store)
     reach(first, 1)
     parent = _parent(first.number)
@@ -137,11 +144,10 @@ def resumed(place: Place, engine: str) -> Iterator[Seen]:
     part = a_run(place, 4).execution.part_steps
     run = a_run(place, 4, execution=Execution(part_steps=part, **given))
     trial = Trial(place)
-    whole, broken = Store(place.folder / "whole"), Store(place.folder / "broken")
+    whole, broken = a_store(place.folder / "whole"), a_store(place.folder / "broken")
     spec = run.model_dump_json()
     ended = end_of(trial.begin(spec, whole))
     yield Seen(_how(f"unbroken, engine {engine}", ended), _finished(ended))
-    (broken.root / "cache").parent.mkdir(parents=True)
     (broken.root / "cache").symlink_to(whole.cache)
     told = trial.begin(spec, broken)
     reach(told, part + part // 2)
@@ -177,7 +183,7 @@ def out_of_memory(place: Place) -> Iterator[Seen]:
     size = {"batch_size": 8, "sequence_length": 16} if place.small else {}
     run = a_run(place, 5, **{"steps": 4, "batch_size": 64, "sequence_length": 128, **size})
     run = run.model_copy(update={"model": run.model.model_copy(update={"source": source})})
-    trial, store = Trial(place), Store(place.folder / "store")
+    trial, store = Trial(place), a_store(place.folder / "store")
     body = "tests.gpu.forked:short_of_memory"
     details = {"bytes": 256 << 20, "sequences": run.batch_size // 4}
     spec, tried, ended = run.model_dump_json(), list[int](), None
@@ -194,7 +200,7 @@ def out_of_memory(place: Place) -> Iterator[Seen]:
         f"micro-batches {', '.join(map(str, tried))}: out of memory, then {ended.status}",
         len(tried) > 1 and _finished(ended),
     )
-    other = Store(place.folder / "other")
+    other = a_store(place.folder / "other")
     other.root.mkdir()
     (other.root / "cache").symlink_to(store.cache)
     plenty = end_of(trial.begin(spec, other))
@@ -212,7 +218,7 @@ def hung(place: Place) -> Iterator[Seen]:
     os.environ[HANGS_VARIABLE] = str(HANGS_SECONDS)
     free = _free(place)
     began = time.monotonic()
-    trial, store = Trial(place), Store(place.folder / "store")
+    trial, store = Trial(place), a_store(place.folder / "store")
     rank = trial.begin("", store, body="tests.gpu.forked:never_end")
     reach(rank, 20)
     quiet, held = time.monotonic(), free - _free(place)
