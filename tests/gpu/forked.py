@@ -201,7 +201,6 @@ def out_of_memory(place: Place) -> Iterator[Seen]:
         len(tried) > 1 and _finished(ended),
     )
     other = a_store(place.folder / "other")
-    other.root.mkdir()
     (other.root / "cache").symlink_to(store.cache)
     plenty = end_of(trial.begin(spec, other))
     difference = _loss_difference(store, other, run)
