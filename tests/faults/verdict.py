@@ -11,6 +11,7 @@ import polars.selectors as cs
 
 from sweeps import open_store
 from sweeps.declaration.settings import settings_of
+from sweeps.errors import UserError
 from sweeps.reading.run_table import HOW_IT_WENT
 from sweeps.spec import MEASUREMENTS
 from sweeps.store.audit import audit
@@ -67,6 +68,15 @@ def judge(reference: Path, location: str, late: bool = False) -> Verdict:
         stray = late and finding.what.endswith(STRAY)
         (verdict.came_late if stray else verdict.by_hand).append(said)
     verdict.by_hand += _litter(location)
+    try:
+        _compare(verdict, reference, location)
+    except UserError as error:  # what a reader is told, and then has no table
+        verdict.different.append(str(error))
+    return verdict
+
+
+def _compare(verdict: Verdict, reference: Path, location: str) -> None:
+    """Take down how the tables of a store differ from those of the reference."""
     expected, found = open_store(reference), open_store(location)
     keys = {**{table: list(key) for table, key in SORT_KEYS.items()}, "runs": ["run_id"]}
     for table, key in keys.items():
@@ -79,7 +89,6 @@ def judge(reference: Path, location: str, late: bool = False) -> Verdict:
     runs = found.runs().collect()
     ended = set(runs.filter(pl.col("status").is_in(["finished", "diverged"]))["run_id"])
     verdict.not_finished = sorted(set(expected.runs().collect()["run_id"]) - ended)
-    return verdict
 
 
 def _litter(location: str) -> list[str]:
