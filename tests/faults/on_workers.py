@@ -169,8 +169,8 @@ class Round:
         run_id = attempt.run.run_id
 
         def successor_is_done() -> bool:
-            others = [a for a in self.active if a.run.run_id == run_id and a is not attempt]
-            return patience() or (not others and self.ground.ended(run_id))
+            moving = [a for a in self.active if a.run.run_id == run_id and not a.stopped]
+            return patience() or (not moving and self.ground.ended(run_id))
 
         return successor_is_done
 
