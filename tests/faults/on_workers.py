@@ -17,7 +17,7 @@ from sweeps.spec import RunSpec
 from tests.faults import forked
 from tests.faults.grounds import Ground, Hold
 from tests.faults.harm.on_disk import READ_BY_A_RESUME, harm_file, small_files_only
-from tests.faults.schedule import FILES, HARMS, INSIDE, Fault
+from tests.faults.schedule import FILES, HARMS, INSIDE, LATE, Fault
 
 SLOTS = 2
 # Faults that one store takes before its sweep is left to finish.
@@ -43,7 +43,9 @@ class Round:
         self.runs = runs
         self.ground = ground
         self.logs = logs
-        self.faults = list(reversed(faults))
+        # What attempts are given comes with them, everything else when it is due.
+        self._inside = [f for f in faults if f.kind in INSIDE and f.kind not in ground.befalls]
+        self.faults = [fault for fault in reversed(faults) if fault not in self._inside]
         self.sabotage = sabotage
         self.applied: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -51,7 +53,6 @@ class Round:
         self.vain: Counter[str] = Counter()
         # Runs whose last attempt was lost: a driver gives them another one, result or not.
         self._owed: set[str] = set()
-        self._inside: list[Fault] = []
         self._pending: list[tuple[Fault, Callable[[], bool]]] = []
         self._releases: list[tuple[Callable[[], bool], Hold]] = []
         self._next = 0.0
@@ -163,7 +164,7 @@ class Round:
     def _thaw(self, attempt: forked.Attempt) -> Callable[[], bool]:
         """Return what says when an attempt that stopped itself goes on."""
         after = _after(2 * stale_seconds())
-        if attempt.fault is None or attempt.fault.kind != "late_put":
+        if attempt.fault is None or attempt.fault.kind not in LATE:
             return after
         patience = _after(FROZEN_SECONDS)
         run_id = attempt.run.run_id
@@ -208,9 +209,6 @@ class Round:
             if befallen.hold is not None:
                 self._releases.append((_after(befallen.seconds), befallen.hold))
             self._pending.append((fault, befallen.struck))
-            return True
-        if fault.kind in INSIDE:
-            self._inside.append(fault)
             return True
         return self._befall_process(fault, harm, what)
 

@@ -34,6 +34,7 @@ OBJECT_KINDS = (
     "failing_requests",
     "lost_reply",
     "late_put",
+    "late_writer",
     "stop_worker",
     "cut_wire",
     "kill_rank",
@@ -49,9 +50,12 @@ INSIDE = (
     "stop_at_operation",
     "lost_reply",
     "late_put",
+    "late_writer",
     "clock_off",
     "no_mount",
 )
+# Those who froze before they put something in place: they go on when a successor is done.
+LATE = ("late_put", "late_writer")
 # To a running `depthsweep run`, its Ray and its workers; the first ones occur in short campaigns.
 COMMAND_KINDS = (
     "kill_trial",

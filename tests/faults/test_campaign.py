@@ -53,7 +53,7 @@ def test_8_faults_on_an_object_store_lose_and_double_nothing():
         ("unchecked", "folder", ("flip_checkpoint",)),
         ("closed-first", "folder", ("kill_at_operation",)),
         ("unconditional", "folder", ("late_put",)),
-        ("unconditional", "s3", ("stop_worker", "stop_rank", "late_put")),
+        ("unconditional", "s3", ("late_writer",)),
     ],
 )
 def test_a_broken_protocol_is_found(protocol, store, kinds):

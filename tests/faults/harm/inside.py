@@ -40,7 +40,9 @@ def befall(fault: Fault, runs: str, struck: Path) -> None:
     elif fault.kind == "lost_reply":
         _lose_a_reply(fault.pick, runs, once)
     elif fault.kind == "late_put":
-        _put_late(fault.pick, runs, once)
+        _instead(_freeze(fault.pick, runs, once))
+    elif fault.kind == "late_writer":
+        _before_a_request(_freeze(fault.pick, runs, once))
     elif fault.kind == "clock_off":
         _set_the_clock(HOUR if fault.pick < 0.5 else -HOUR)
         once()
@@ -108,19 +110,37 @@ def _lose_a_reply(pick: float, runs: str, once: Callable[[], bool]) -> None:
     _instead(reply)
 
 
-def _put_late(pick: float, runs: str, once: Callable[[], bool]) -> None:
+def _freeze(pick: float, runs: str, once: Callable[[], bool]) -> Callable[..., Any]:
     """Freeze after the last look at who owns the run, right before something is put in place."""
     name, before = LATE[int(pick * len(LATE))]
     left = [1 + int(pick * len(LATE) % 1 * before)]
 
-    def late(real: Callable[..., None], source: Any, target: Any, **more: Any) -> None:
+    def late(real: Callable[..., Any], source: Any, target: Any, **more: Any) -> Any:
         if str(target).startswith(runs) and str(target).endswith(name):
             left[0] -= 1
             if left[0] == 0 and once():
                 os.kill(os.getpid(), signal.SIGSTOP)
-        real(source, target, **more)
+        return real(source, target, **more)
 
-    _instead(late)
+    return late
+
+
+def _before_a_request(act: Callable[..., Any]) -> None:
+    """Have ``act`` called, as by ``_instead``, with the URL of what is put on an object store."""
+    from sweeps.files.objects import ObjectFiles
+
+    upload, conditional = ObjectFiles.upload, ObjectFiles._conditional
+
+    def uploaded(self: ObjectFiles, path: Path, key: str) -> None:
+        act(lambda *_: upload(self, path, key), path, f"{self.url}/{key}")
+
+    def asked(self: ObjectFiles, key: str, data: bytes, terms: dict[str, str]) -> str | None:
+        tag: str | None = act(
+            lambda *_: conditional(self, key, data, terms), data, f"{self.url}/{key}"
+        )
+        return tag
+
+    ObjectFiles.upload, ObjectFiles._conditional = uploaded, asked
 
 
 def _instead(act: Callable[..., None]) -> None:
