@@ -72,9 +72,12 @@ class Attempt:
     @property
     def has_result(self) -> bool:
         """Whether it ended with a result of its run, its own or another attempt's."""
-        said = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         ends = [f"run {self.run.run_id}: {status}" for status in ("finished", "diverged")]
-        return self.codes[self.pids[0]] in (0, 1) and any(line in ends for line in said[-1:])
+        return self.codes[self.pids[0]] in (0, 1) and self.said()[-1] in ends
+
+    def said(self) -> list[str]:
+        """Return the lines of its output, one at least."""
+        return self.log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
 
     def poll(self) -> bool:
         """Reap what has ended; a gang that lost a rank is ended, as torchrun does."""
@@ -102,6 +105,7 @@ def start(
 ) -> Attempt:
     """Fork an attempt; what befalls it from inside befalls the rank that writes."""
     number = next(_numbers)
+    log = log.with_name(f"{log.stem}-{number}{log.suffix}")
     struck = log.parent / f"struck-{number}" if fault is not None else None
     empty = None
     if fault is not None and fault.kind == "no_mount":

@@ -100,12 +100,19 @@ class Round:
     def _account_for(self, attempt: forked.Attempt, fault: Fault) -> None:
         """Count a fault that an attempt was given, or give it to another one, to strike sooner."""
         if attempt.empty is not None:
-            refused = set(attempt.codes.values()) == {2}
+            codes = set(attempt.codes.values())
             left = [path.name for path in attempt.empty.iterdir()]
-            if not refused or left:
+            # Another fault may have been quicker, or the end of the rank that was refused first.
+            if any(code >= 0 and code != 2 for code in codes) or left:
                 self.wrong.append(f"a node without the mount: {attempt.codes}, left {left}")
-            self._count(fault)
+            if 2 in codes:
+                self._count(fault)
+            else:
+                self._inside.append(fault)
         elif attempt.struck is not None and attempt.struck.exists():
+            said = attempt.said()
+            if fault.kind in LATE and len(attempt.pids) == 1 and "Traceback" in "".join(said):
+                self.wrong.append(f"{attempt.log.name}: woke and ended with {said[-1]}")
             self._count(fault)
         else:
             self._inside.append(replace(fault, pick=0.7 * fault.pick))
