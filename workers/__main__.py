@@ -26,13 +26,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("spec", help="a RunSpec as JSON: run.json, or one of resolved.json's runs")
     parser.add_argument("--store", default="./store", help="folder or URL (default: ./store)")
+    parser.add_argument(
+        "--store-id",
+        help="the id in its store.json: refuse any other folder, and make nothing there",
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     arguments = parser.parse_args()
     try:
         run = _read(arguments.spec)
-        store = Store.at(arguments.store)
-        store.require_writable()
-        return _train(run, store, arguments.threads)
+        store = _store(arguments.store, arguments.store_id)
+        return _train(run, store, arguments.threads, arguments.store_id is None)
     except UserError as error:
         print(f"workers: {error}", file=sys.stderr)
         return 2
@@ -50,7 +53,21 @@ def _read(path: str) -> RunSpec:
         raise UserError(f"{path}: not a run specification: {detail}") from None
 
 
-def _train(run: RunSpec, store: Store, threads: int) -> int:
+def _store(location: str, known: str | None) -> Store:
+    """Return the store to work in; raise UserError where it is not the one whose id is ``known``.
+
+    Without an id it is whatever lies there, or is begun there now.
+    """
+    store = Store.at(location)
+    if known is None:
+        store.require_writable()
+    elif (wrong := store.complaint(known)) is not None:
+        raise UserError(f"--store {wrong}")
+    return store
+
+
+def _train(run: RunSpec, store: Store, threads: int, begins: bool) -> int:
+    """Carry the run out; the first process gives a store that ``begins`` here its id."""
     import torch
 
     from workers.ranks.notice import Notice, given_by_signals
@@ -62,7 +79,7 @@ def _train(run: RunSpec, store: Store, threads: int) -> int:
     device = ranks.device()
     run = for_processes(run, ranks.size)
     say = print if ranks.leads else lambda *_, **__: None
-    if ranks.leads:
+    if ranks.leads and begins:
         store.identify()
     say(f"run {run.run_id}: {run.describe()} on {ranks.size} × {device.type}")
     status, step, notice = None, 0, Notice()

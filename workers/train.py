@@ -45,6 +45,8 @@ def train(
     with Attempt(folder) if ranks.leads else OnlookersAttempt() as attempt:
         done = ranks.agree(folder.done())
         if done is not None:  # the attempt that was waited out has finished the run
+            if ranks.leads:  # it may have been lost before it had put all away
+                folder.remove_unlisted(run.execution.keep_checkpoint)
             attempt.end("not needed")
             yield Progress(done["step"], run.steps, None, done["status"])
             return

@@ -120,12 +120,24 @@ class Attempt:
             return
         if kind is None or issubclass(kind, (GeneratorExit, KeyboardInterrupt)):
             self.end("cancelled")
-        elif issubclass(kind, Superseded) or self._lease.lost:
+        elif self._is_anothers(error):
             self.end("superseded")
             if self._folder.done() is not None:  # what was put there late is nobody's
                 self._folder.remove_of(self.label)
+            if isinstance(error, FileNotFoundError):
+                raise self.superseded() from error
         else:
             self.end("failed", "".join(traceback.format_exception(kind, error, trace)))
+
+    def _is_anothers(self, error: BaseException | None) -> bool:
+        """Return whether the run is another attempt's, as far as that is known.
+
+        Where a file has gone the store is asked: a successor that ends removes what it needs not.
+        """
+        if isinstance(error, FileNotFoundError):
+            with contextlib.suppress(OSError):
+                self._lease.renew()
+        return isinstance(error, Superseded) or self._lease.lost
 
     def _beat(self) -> None:
         while not self._stop.wait(self._beat_seconds):

@@ -77,7 +77,12 @@ def replace_if(
         if not _rename(path.with_name(version), seal):
             return None
         if aside is not None:
-            aside.replace(path)
+            try:
+                aside.replace(path)
+            except (
+                FileNotFoundError
+            ):  # put away as a leftover, or all with its folder: see ``left``
+                return None
             sync_folder(path.parent)
     finally:
         if aside is not None:
@@ -103,6 +108,31 @@ def versions(folder: Path) -> dict[str, str]:
         for name, seals in found.items()
         if name in names
     }
+
+
+def left(folder: Path) -> list[Path]:
+    """Return what lies beside the records of a folder that none of them needs any more.
+
+    That is what was on its way into the place of one, where nothing is expected of its writer, and
+    of numbered records the seals of all but the newest: nobody replaces an older one.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    numbers = {name: _number(name) for name in names if name.endswith(".json")}
+    newest = max((n for name, n in numbers.items() if not name.startswith(".")), default=0)
+    return [
+        folder / name
+        for name in sorted(names)
+        if name.startswith(".")
+        and (name.endswith(".tmp") or (name.count(MARK) == 2 and 0 < _number(name) < newest))
+    ]
+
+
+def _number(name: str) -> int:
+    stem = name.lstrip(".").split(".")[0]
+    return int(stem) if stem.isdecimal() else 0
 
 
 def made(version: str) -> float | None:

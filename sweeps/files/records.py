@@ -132,6 +132,11 @@ def look(place: Place, version: str) -> Seen | None:
     )
 
 
+def left_beside(folder: Place) -> list[Place]:
+    """Return what crashes have left beside the records of a folder; objects are put whole."""
+    return list(folder_records.left(folder)) if isinstance(folder, Path) else []
+
+
 def _opened(path: Path) -> tuple[os.stat_result, bytes]:
     # Of a file that is opened just now a network file system tells what the server knows.
     with path.open("rb") as file:

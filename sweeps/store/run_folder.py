@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.files.records import create
+from sweeps.files.records import create, left_beside
 from sweeps.files.whole_files import (
     Place,
     children,
@@ -133,13 +133,15 @@ class RunFolder:
 
     def unlisted(self, keep_checkpoint: bool) -> list[Place]:
         """Return what a closed run does not need any more: parts that its record does not list,
-        checkpoints but the last one where that is kept, what writers left aside."""
+        checkpoints but the last one where that is kept, what crashes left beside its records."""
         listed = (self.done() or {}).get("parts", {})
         parts = [path for table in TABLES for path in children(self.path / table)]
         kept = self.checkpoints()[-1:] if keep_checkpoint else []
         return [
             *(path for path in parts if name_in(self, path) not in listed),
             *(path for path in children(self.path / "checkpoints") if path not in kept),
+            *left_beside(self.path),
+            *left_beside(self.path / "attempts"),
         ]
 
     def remove_unlisted(self, keep_checkpoint: bool) -> None:

@@ -176,7 +176,9 @@ class Store:
             self.require_writable()
             if thorough:
                 return shortcoming(self.root)
-        except (OSError, UserError) as error:
+        except UserError as error:  # it says where
+            return str(error).removeprefix("--store ")
+        except OSError as error:
             return f"{self.location}: {' '.join(str(error).split())}"
         return None
 

@@ -12,13 +12,15 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from sweeps.spec import RunSpec
+from tests.faults.harm.inside import befall
+from tests.faults.schedule import Fault
 
-# Which operations on the store can be the last of a process, as Python's audit events name them.
-OPERATIONS = {"open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "shutil.rmtree"}
+_numbers = count(1)
 
 
 def warm_up() -> None:
@@ -42,16 +44,40 @@ def warm_up() -> None:
 
 @dataclass
 class Attempt:
-    """The processes of one attempt at a run, by rank."""
+    """The processes of one attempt at a run, by rank.
+
+    ``fault`` is what it was given, and ``struck`` is there once that has befallen it; ``empty`` is
+    the folder it was shown in the place of the store. It ``pays`` for one that was lost before.
+    """
 
     run: RunSpec
     pids: list[int]
+    log: Path
+    fault: Fault | None = None
+    struck: Path | None = None
+    empty: Path | None = None
+    pays: bool = False
     codes: dict[int, int] = field(default_factory=dict)
     stopped: set[int] = field(default_factory=set)
 
     @property
     def ended(self) -> bool:
         return len(self.codes) == len(self.pids)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the process that writes was killed."""
+        return self.codes[self.pids[0]] < 0
+
+    @property
+    def has_result(self) -> bool:
+        """Whether it ended with a result of its run, its own or another attempt's."""
+        ends = [f"run {self.run.run_id}: {status}" for status in ("finished", "diverged")]
+        return self.codes[self.pids[0]] in (0, 1) and self.said()[-1] in ends
+
+    def said(self) -> list[str]:
+        """Return the lines of its output, one at least."""
+        return self.log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
 
     def poll(self) -> bool:
         """Reap what has ended; a gang that lost a rank is ended, as torchrun does."""
@@ -71,12 +97,21 @@ class Attempt:
 
 def start(
     run: RunSpec,
-    store: Path,
+    store: str,
+    store_id: str,
     log: Path,
-    crash: tuple[int, int] | None = None,
+    fault: Fault | None = None,
     sabotage: Callable[[], None] | None = None,
 ) -> Attempt:
-    """Fork an attempt; ``crash`` is (k, signal): it signals itself before its k-th operation."""
+    """Fork an attempt; what befalls it from inside befalls the rank that writes."""
+    number = next(_numbers)
+    log = log.with_name(f"{log.stem}-{number}{log.suffix}")
+    struck = log.parent / f"struck-{number}" if fault is not None else None
+    empty = None
+    if fault is not None and fault.kind == "no_mount":
+        empty = log.parent / f"empty-{number}"
+        empty.mkdir()
+        store = str(empty)
     ranks = run.execution.processes or 1
     environments: list[dict[str, str]] = [{}]
     if ranks > 1:
@@ -95,13 +130,15 @@ def start(
         ]
     spec = log.parent / f"{run.run_id}.json"
     spec.write_text(run.model_dump_json(), encoding="utf-8")
-    pids = []
+    words = ["workers", str(spec), "--store", store, "--store-id", store_id]
+    pids: list[int] = []
     for environment in environments:
         pid = os.fork()
         if pid == 0:
-            _child(spec, store, log, environment, crash if not pids else None, sabotage)
+            told = (fault, f"{store}/runs", struck) if fault and struck and not pids else None
+            _child(words, log, environment, told, sabotage)
         pids.append(pid)
-    return Attempt(run, pids)
+    return Attempt(run, pids, log, fault, struck, empty)
 
 
 def in_a_child(task: Callable[[], Any]) -> None:
@@ -122,11 +159,10 @@ def in_a_child(task: Callable[[], Any]) -> None:
 
 
 def _child(
-    spec: Path,
-    store: Path,
+    words: list[str],
     log: Path,
     environment: dict[str, str],
-    crash: tuple[int, int] | None,
+    told: tuple[Fault, str, Path] | None,
     sabotage: Callable[[], None] | None,
 ) -> None:
     code = 1
@@ -138,11 +174,11 @@ def _child(
         os.environ.update(environment)
         if sabotage is not None:
             sabotage()
-        if crash is not None:
-            _crash_at(store, *crash)
+        if told is not None:
+            befall(*told)
         from workers.__main__ import main
 
-        sys.argv = ["workers", str(spec), "--store", str(store)]
+        sys.argv = words
         code = main()
     except BaseException:
         traceback.print_exc()
@@ -150,23 +186,3 @@ def _child(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def _crash_at(store: Path, last: int, number: int) -> None:
-    """Send this process a signal right before its ``last``-th change of the store."""
-    runs, seen = str(store / "runs"), [0]
-
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in OPERATIONS or not arguments:
-            return
-        if event == "open":
-            mode, flags = arguments[1], arguments[2]
-            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if not writes and not (isinstance(mode, str) and set(mode) & set("wax+")):
-                return
-        if any(str(path).startswith(runs) for path in arguments[:2]):
-            seen[0] += 1
-            if seen[0] == last:
-                os.kill(os.getpid(), number)
-
-    sys.addaudithook(watch)

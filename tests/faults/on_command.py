@@ -15,10 +15,10 @@ import psutil
 
 from sweeps.liveness.watch import stale_seconds
 from sweeps.store.store import Store
-from tests.faults.harm import READ_BY_A_RESUME, Disk, harm_file, small_files_only
+from tests.faults.harm.on_disk import READ_BY_A_RESUME, Disk, harm_file, small_files_only
 from tests.faults.schedule import FILES, HARMS, Fault
 
-DEPTHSWEEP = str(Path(sys.executable).with_name("depthsweep"))
+DEPTHSWEEP = [sys.executable, "-m", "orchestrator"]
 # Commands without a fault in between that end without every result: there never will be.
 VAIN_COMMANDS = 3
 # Nothing in the store changes for so long: the command hangs.
@@ -68,7 +68,7 @@ class Sessions:
         scratch.mkdir(exist_ok=True)
         with (self.logs / f"command-{number}.log").open("w") as log:
             driver = subprocess.Popen(
-                [DEPTHSWEEP, *what, "--store", str(self.store.root), "--max-concurrent", "2"],
+                [*DEPTHSWEEP, *what, "--store", str(self.store.root), "--max-concurrent", "2"],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.logs,

@@ -8,26 +8,25 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from sweeps.liveness.watch import stale_seconds
 from sweeps.spec import RunSpec
-from sweeps.store.store import Store
 from tests.faults import forked
-from tests.faults.harm import READ_BY_A_RESUME, Disk, harm_file, small_files_only
-from tests.faults.schedule import FILES, HARMS, Fault
+from tests.faults.grounds import Ground, Hold
+from tests.faults.harm.on_disk import READ_BY_A_RESUME, harm_file, small_files_only
+from tests.faults.schedule import FILES, HARMS, INSIDE, LATE, Fault
 
 SLOTS = 2
 # Faults that one store takes before its sweep is left to finish.
 FAULTS_A_ROUND = 40
-# Operations on the store in a run are some hundreds; crashes are spread over the first of them.
-OPERATIONS = 160
 # Attempts at a run without a fault in between that end without a result: it never will.
 VAIN_ATTEMPTS = 5
 POLL_SECONDS = 0.01
-
-Hold = ExitStack
+# Whoever waits for a successor's result to thaw does so no longer.
+FROZEN_SECONDS = 90.0
 
 
 class Round:
@@ -36,23 +35,26 @@ class Round:
     def __init__(
         self,
         runs: list[RunSpec],
-        store: Store,
-        disk: Disk,
+        ground: Ground,
         logs: Path,
         faults: list[Fault],
         sabotage: Callable[[], None] | None = None,
     ) -> None:
         self.runs = runs
-        self.store = store
-        self.disk = disk
+        self.ground = ground
         self.logs = logs
-        self.faults = list(reversed(faults))
+        # What attempts are given comes with them, everything else when it is due.
+        self._inside = [f for f in faults if f.kind in INSIDE and f.kind not in ground.befalls]
+        self.faults = [fault for fault in reversed(faults) if fault not in self._inside]
         self.sabotage = sabotage
         self.applied: Counter[str] = Counter()
+        self.wrong: list[str] = []
         self.active: list[forked.Attempt] = []
         self.vain: Counter[str] = Counter()
-        self._crashes: list[tuple[int, int]] = []
-        self._releases: list[tuple[float, Hold]] = []
+        # Runs whose last attempt was lost: a driver gives them another one, result or not.
+        self._owed: set[str] = set()
+        self._pending: list[tuple[Fault, Callable[[], bool]]] = []
+        self._releases: list[tuple[Callable[[], bool], Hold]] = []
         self._next = 0.0
         self._refused = 0
         # Which unfinished run is next does not depend on time.
@@ -65,29 +67,66 @@ class Round:
             self._reap()
             self._start()
             self._strike()
-            if not self.active and not self._unfinished() and not self._releases:
-                return
-            if not self.active and all(
-                self.vain[run.run_id] >= VAIN_ATTEMPTS for run in self._unfinished()
-            ):
-                self._release(all_of_them=True)
+            if self.active or self._releases:
+                pass
+            elif all(self.vain[run.run_id] >= VAIN_ATTEMPTS for run in self._unfinished()):
+                self.ground.settle()
                 return
             time.sleep(POLL_SECONDS)
 
     # ------------------------------------------------------------------------------------ attempts
     def _unfinished(self) -> list[RunSpec]:
-        return [run for run in self.runs if self.store.run(run.run_id).done() is None]
+        return [
+            run
+            for run in self.runs
+            if run.run_id in self._owed or not self.ground.ended(run.run_id)
+        ]
 
     def _reap(self) -> None:
         for attempt in list(self.active):
-            if attempt.poll():
-                self.active.remove(attempt)
-                self.vain[attempt.run.run_id] += 1
+            if not attempt.poll():
+                continue
+            self.active.remove(attempt)
+            run_id = attempt.run.run_id
+            if attempt.empty is None:
+                self.vain[run_id] += 1
+            if attempt.lost:
+                self._owed.add(run_id)
+            elif attempt.pays and attempt.has_result:
+                self._owed.discard(run_id)
+            if attempt.fault is not None:
+                self._account_for(attempt, attempt.fault)
+
+    def _account_for(self, attempt: forked.Attempt, fault: Fault) -> None:
+        """Count a fault that an attempt was given, or give it to another one, to strike sooner."""
+        if attempt.empty is not None:
+            codes = set(attempt.codes.values())
+            left = [path.name for path in attempt.empty.iterdir()]
+            # Another fault may have been quicker, or the end of the rank that was refused first.
+            if any(code >= 0 and code != 2 for code in codes) or left:
+                self.wrong.append(f"a node without the mount: {attempt.codes}, left {left}")
+            if 2 in codes:
+                self._count(fault)
+            else:
+                self._inside.append(fault)
+        elif attempt.struck is not None and attempt.struck.exists():
+            said = attempt.said()
+            if fault.kind in LATE and len(attempt.pids) == 1 and "Traceback" in "".join(said):
+                self.wrong.append(f"{attempt.log.name}: woke and ended with {said[-1]}")
+            self._count(fault)
+        else:
+            self._inside.append(replace(fault, pick=0.7 * fault.pick))
+
+    def _count(self, fault: Fault) -> None:
+        self.applied[fault.kind] += 1
+        self.vain.clear()
 
     def _start(self) -> None:
         # A stopped attempt holds no slot: another one takes its run over once it is stale.
         moving = [a for a in self.active if not a.stopped]
         busy = sum(len(attempt.pids) for attempt in moving)
+        if busy >= SLOTS:
+            return
         waiting = [
             run
             for run in self._unfinished()
@@ -99,13 +138,15 @@ class Round:
             size = run.execution.processes or 1
             if busy + size > SLOTS:
                 continue
-            crash = self._crashes.pop() if self._crashes else None
+            fault = self._inside.pop(0) if self._inside else None
             log = self.logs / f"{run.run_id}.log"
-            attempt = forked.start(run, self.store.root, log, crash, self.sabotage)
+            place, known = self.ground.location, self.ground.identity
+            attempt = forked.start(run, place, known, log, fault, self.sabotage)
+            attempt.pays = run.run_id in self._owed
             self.active.append(attempt)
             busy += size
 
-    def _wakes(self, attempt: forked.Attempt, pid: int, after: float) -> None:
+    def _wakes(self, attempt: forked.Attempt, pid: int, due: Callable[[], bool]) -> None:
         def wake() -> None:
             attempt.stopped.discard(pid)
             with suppress(ProcessLookupError):
@@ -113,30 +154,46 @@ class Round:
 
         hold = Hold()
         hold.callback(wake)
-        self._releases.append((time.monotonic() + after, hold))
+        attempt.stopped.add(pid)
+        self._releases.append((due, hold))
 
-    def _release(self, all_of_them: bool = False) -> None:
-        now = time.monotonic()
+    def _release(self) -> None:
         for due, hold in list(self._releases):
-            if all_of_them or now >= due:
+            if due():
                 self._releases.remove((due, hold))
                 hold.close()
+                self.vain.clear()  # what failed meanwhile says nothing
         for attempt in self.active:  # one that stopped itself before an operation
             for pid in attempt.alive():
                 if pid not in attempt.stopped and _is_stopped(pid):
-                    attempt.stopped.add(pid)
-                    self._wakes(attempt, pid, 2 * stale_seconds())
+                    self._wakes(attempt, pid, self._thaw(attempt))
+
+    def _thaw(self, attempt: forked.Attempt) -> Callable[[], bool]:
+        """Return what says when an attempt that stopped itself goes on."""
+        after = _after(2 * stale_seconds())
+        if attempt.fault is None or attempt.fault.kind not in LATE:
+            return after
+        patience = _after(FROZEN_SECONDS)
+        run_id = attempt.run.run_id
+
+        def successor_is_done() -> bool:
+            moving = [a for a in self.active if a.run.run_id == run_id and not a.stopped]
+            return patience() or (not moving and self.ground.ended(run_id))
+
+        return successor_is_done
 
     # -------------------------------------------------------------------------------------- faults
     def _strike(self) -> None:
         now = time.monotonic()
+        for fault, struck in list(self._pending):
+            if struck():
+                self._pending.remove((fault, struck))
+                self._count(fault)
         if not self.faults or now < self._next:
             return
         if self._strike_with(self.faults[-1]):
-            self.applied[self.faults[-1].kind] += 1
             self.faults.pop()
             self._refused = 0
-            self.vain.clear()
         else:
             self._refused += 1
             if self._refused > 20:  # nothing here to befall: it comes later
@@ -147,31 +204,35 @@ class Round:
             self.faults.clear()  # the rest is for another store
 
     def _strike_with(self, fault: Fault) -> bool:
-        """Apply a fault; return False where there is nothing it could befall now."""
+        """Apply a fault, or see to it that it comes; return False where there is nothing it could
+        befall now."""
         harm, _, what = fault.kind.partition("_")
         if harm in HARMS and what in FILES:
-            harmed = harm_file(self.store, fault.kind, fault.pick)
-            if harmed is not None and what in READ_BY_A_RESUME:
-                for attempt in self.active:
-                    if attempt.run.run_id == harmed:
-                        for pid in attempt.alive():
-                            os.kill(pid, signal.SIGKILL)
-            return harmed is not None
-        if fault.kind in ("kill_at_operation", "stop_at_operation"):
-            number = signal.SIGKILL if harm == "kill" else signal.SIGSTOP
-            self._crashes.append((1 + int(fault.pick * OPERATIONS), number))
-            return True
-        if fault.kind in ("full_disk", "read_only_disk") and self.disk.mounted:
-            if self.disk.troubled:
+            return self._harm(fault, what)
+        if fault.kind in self.ground.befalls:
+            befallen = self.ground.befall(fault)
+            if befallen is None:
                 return False
-            hold = Hold()
-            if fault.kind == "full_disk":
-                hold.enter_context(self.disk.full())
-            elif not hold.enter_context(self.disk.read_only()):
-                hold.close()
-                return False
-            self._releases.append((time.monotonic() + fault.hold, hold))
+            if befallen.hold is not None:
+                self._releases.append((_after(befallen.seconds), befallen.hold))
+            self._pending.append((fault, befallen.struck))
             return True
+        return self._befall_process(fault, harm, what)
+
+    def _harm(self, fault: Fault, what: str) -> bool:
+        assert self.ground.store is not None
+        harmed = harm_file(self.ground.store, fault.kind, fault.pick)
+        if harmed is None:
+            return False
+        if what in READ_BY_A_RESUME:
+            for attempt in self.active:
+                if attempt.run.run_id == harmed:
+                    for pid in attempt.alive():
+                        os.kill(pid, signal.SIGKILL)
+        self._count(fault)
+        return True
+
+    def _befall_process(self, fault: Fault, harm: str, what: str) -> bool:
         pids = list(self._targets(gang=what == "rank"))
         if not pids:
             return False
@@ -182,12 +243,12 @@ class Round:
             os.kill(pid, signal.SIGTERM)
         elif harm == "stop":
             os.kill(pid, signal.SIGSTOP)
-            attempt.stopped.add(pid)
-            self._wakes(attempt, pid, stale_seconds() + fault.hold)
+            self._wakes(attempt, pid, _after(stale_seconds() + fault.hold))
         else:  # a failing write, or a full or read-only disk where none may be mounted
             hold = Hold()
             hold.enter_context(small_files_only(pid, int(fault.pick * 4000)))
-            self._releases.append((time.monotonic() + fault.hold, hold))
+            self._releases.append((_after(fault.hold), hold))
+        self._count(fault)
         return True
 
     def _targets(self, gang: bool) -> Iterator[tuple[forked.Attempt, int]]:
@@ -195,6 +256,11 @@ class Round:
             if (len(attempt.pids) > 1) == gang and not attempt.stopped:
                 for pid in attempt.alive():
                     yield attempt, pid
+
+
+def _after(seconds: float) -> Callable[[], bool]:
+    due = time.monotonic() + seconds
+    return lambda: time.monotonic() >= due
 
 
 def _is_stopped(pid: int) -> bool:

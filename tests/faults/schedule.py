@@ -9,7 +9,7 @@ from dataclasses import dataclass
 FILES = ("checkpoint", "manifest", "part", "done", "run", "attempt")
 HARMS = ("flip", "truncate")
 
-# To processes started as `python -m workers` is, and to the store under them.
+# To processes started as `python -m workers` is, and to the folder under them.
 WORKER_KINDS = (
     "kill_worker",
     "kill_at_operation",
@@ -19,11 +19,43 @@ WORKER_KINDS = (
     "stop_worker",
     "stop_at_operation",
     "stop_rank",
+    "lost_reply",
+    "late_put",
+    "clock_off",
+    "no_mount",
     "full_disk",
     "read_only_disk",
     "failing_write",
     *(f"{harm}_{file}" for harm in HARMS for file in FILES),
 )
+# To such processes, and to the requests that they send to an object store.
+OBJECT_KINDS = (
+    "kill_worker",
+    "failing_requests",
+    "lost_reply",
+    "late_put",
+    "late_writer",
+    "stop_worker",
+    "cut_wire",
+    "kill_rank",
+    "slow_requests",
+    "clock_off",
+    "terminate_worker",
+    "stop_rank",
+)
+KINDS = {"folder": WORKER_KINDS, "s3": OBJECT_KINDS}
+# What an attempt is given before it begins, where its place does not apply it.
+INSIDE = (
+    "kill_at_operation",
+    "stop_at_operation",
+    "lost_reply",
+    "late_put",
+    "late_writer",
+    "clock_off",
+    "no_mount",
+)
+# Those who froze before they put something in place: they go on when a successor is done.
+LATE = ("late_put", "late_writer")
 # To a running `depthsweep run`, its Ray and its workers; the first ones occur in short campaigns.
 COMMAND_KINDS = (
     "kill_trial",
@@ -59,14 +91,25 @@ class Fault:
     hold: float
 
 
+def needs_mending(kind: str) -> bool:
+    """Return whether only ``doctor`` undoes what a fault has done: it harms what was written."""
+    harm, _, what = kind.partition("_")
+    return harm in HARMS and what in FILES
+
+
 def schedule(
-    seed: int, count: int, only: str | None = None, kinds: tuple[str, ...] = ()
+    seed: int,
+    count: int,
+    only: str | None = None,
+    kinds: tuple[str, ...] = (),
+    store: str = "folder",
 ) -> tuple[list[Fault], list[Fault]]:
     """Return the faults of workers and of the command, every kind as often as another.
 
-    ``kinds`` restricts those of workers; the command then has none.
+    ``kinds`` restricts those of workers; the command then has none, and none on an object store.
     """
-    if kinds:
+    if kinds or store != "folder":
+        kinds = kinds or KINDS[store]
         return _faults(random.Random(f"workers {seed}"), kinds, count, 0.02, 0.4), []
     least = len(COMMAND_KINDS) if count >= WHOLE_CAMPAIGN else 1
     shares = {"workers": 0, "command": count, None: max(least, round(COMMAND_SHARE * count))}

@@ -6,7 +6,13 @@ import sys
 
 import pytest
 
-from tests.faults.schedule import COMMAND_KINDS, WORKER_KINDS, schedule
+from tests.faults.schedule import (
+    COMMAND_KINDS,
+    OBJECT_KINDS,
+    WORKER_KINDS,
+    needs_mending,
+    schedule,
+)
 
 pytest.importorskip("deepspeed")
 
@@ -21,7 +27,9 @@ def campaign(*arguments):
 def assert_nothing_was_lost(code, summary, said):
     assert code == 0, f"{summary}\n{said}"
     assert summary["rows_compared"] > 0
-    for count in ("rows_lost", "rows_duplicated", "tables_different", "runs_not_finished"):
+    assert summary["wrong"] == []
+    counts = ("rows_lost", "rows_duplicated", "tables_different", "runs_not_finished", "findings")
+    for count in counts:
         assert summary[count] == 0, f"{summary}\n{said}"
 
 
@@ -32,13 +40,26 @@ def test_25_faults_lose_and_double_nothing():
     assert len(summary["faults_of_workers"]) >= 20
 
 
+def test_8_faults_on_an_object_store_lose_and_double_nothing():
+    code, summary, said = campaign("--seed", "3", "--faults", "8", "--store", "s3")
+    assert_nothing_was_lost(code, summary, said)
+    assert summary["faults"] == len(summary["faults_of_workers"]) == 8
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("protocol", "kinds"),
-    [("unchecked", ("flip_checkpoint",)), ("closed-first", ("kill_at_operation",))],
+    ("protocol", "store", "kinds"),
+    [
+        ("unchecked", "folder", ("flip_checkpoint",)),
+        ("closed-first", "folder", ("kill_at_operation",)),
+        ("unconditional", "folder", ("late_put",)),
+        ("unconditional", "s3", ("late_writer",)),
+    ],
 )
-def test_a_broken_protocol_is_found(protocol, kinds):
-    code, summary, _ = campaign("--faults", "12", "--broken", protocol, "--kinds", *kinds)
+def test_a_broken_protocol_is_found(protocol, store, kinds):
+    code, summary, _ = campaign(
+        "--faults", "12", "--store", store, "--broken", protocol, "--kinds", *kinds
+    )
     assert code == 1
     assert summary["tables_different"] > 0
 
@@ -51,6 +72,14 @@ def test_200_faults_also_of_the_command_lose_and_double_nothing():
     assert set(summary["faults_of_command"]) == set(COMMAND_KINDS)
 
 
+@pytest.mark.slow
+def test_60_faults_on_an_object_store_lose_and_double_nothing():
+    code, summary, said = campaign("--seed", "4", "--faults", "60", "--store", "s3")
+    assert_nothing_was_lost(code, summary, said)
+    assert summary["faults"] == 60
+    assert set(summary["faults_of_workers"]) == set(OBJECT_KINDS)
+
+
 def test_the_seed_decides_the_schedule_and_every_kind_occurs():
     assert schedule(7, 300) == schedule(7, 300)
     assert schedule(7, 300) != schedule(8, 300)
@@ -58,4 +87,11 @@ def test_the_seed_decides_the_schedule_and_every_kind_occurs():
     assert {fault.kind for fault in of_workers} == set(WORKER_KINDS)
     assert {fault.kind for fault in of_command} == set(COMMAND_KINDS)
     assert len(of_workers) + len(of_command) == 300
+    assert {f.kind for f in schedule(7, 300, store="s3")[0]} == set(OBJECT_KINDS)
+    assert schedule(7, 300, store="s3")[1] == []
     assert schedule(7, 30, "workers")[1] == schedule(7, 30, "command")[0] == []
+
+
+def test_only_harm_to_what_was_written_may_need_doctor():
+    kinds = {kind for kind in (*WORKER_KINDS, *OBJECT_KINDS) if needs_mending(kind)}
+    assert kinds == {kind for kind in WORKER_KINDS if kind.startswith(("flip_", "truncate_"))}

@@ -133,16 +133,17 @@ def environment(port, cache):
 
 
 class Wire:
-    """A port that leads to a server until it is cut."""
+    """A port that leads to a server until it is cut, by a process that runs ``script``."""
 
-    def __init__(self, target):
+    def __init__(self, target, script=Path(__file__)):
+        self._script = script
         self.port = free_port()
         self._target = target
         self.mend()
 
     def mend(self):
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), str(self.port), str(self._target)]
+            [sys.executable, str(self._script), str(self.port), str(self._target)]
         )
         await_port(self.port)
 

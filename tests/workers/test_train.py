@@ -19,7 +19,8 @@ from sweeps.spec import (
     Standard,
 )
 from sweeps.store.schema import TABLES
-from sweeps.store.store import Store
+from sweeps.store.store import RunFolder, Store
+from sweeps.upkeep.audit import audit
 from workers import assembly
 from workers.train import train
 
@@ -240,6 +241,26 @@ def test_a_run_with_a_result_is_not_run_again(store):
     assert [p.status for p in train(run, store, CPU)] == ["finished"]
     assert store.run(run.run_id).done() == done
     assert store.run(run.run_id).attempts()[-1]["cause"] == "not needed"
+
+
+def test_what_an_attempt_left_that_was_lost_after_closing_the_run_the_next_one_puts_away(
+    store, monkeypatch
+):
+    run = make_run()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "remove_unlisted", killed)
+        with pytest.raises(KeyboardInterrupt):
+            list(train(run, store, CPU))
+    folder = store.run(run.run_id)
+    assert folder.done() is not None
+    assert folder.unlisted(keep_checkpoint=False)
+    list(train(run, store, CPU))
+    assert folder.unlisted(keep_checkpoint=False) == []
+    assert [finding.what for finding in audit(store)] == []
 
 
 @pytest.mark.parametrize("kind", ["classification", "contrastive"])

@@ -16,6 +16,7 @@ from sweeps.attempts.living import alive_runs
 from sweeps.files import folder_records, patience
 from sweeps.files.records import create
 from sweeps.files.whole_files import read_json
+from sweeps.leases.lease import closed_as_lost, newest
 from sweeps.liveness.watch import STALE_SECONDS
 from sweeps.store.run_folder import RunFolder
 
@@ -59,6 +60,25 @@ def test_attempts_are_numbered_and_say_how_they_ended(folder):
         (3, "cancelled"),
     ]
     assert "RuntimeError: broken" in folder.attempts()[1]["error"]
+
+
+def test_whose_files_a_successor_has_removed_is_superseded(folder):
+    def work():
+        with Attempt(folder):
+            seen = newest(folder.path / "attempts")
+            assert closed_as_lost(folder.path / "attempts", seen, "successor")
+            (folder.path / "steps" / "part").read_bytes()
+
+    with pytest.raises(Superseded) as raised:
+        work()
+    assert isinstance(raised.value.__cause__, FileNotFoundError)
+    assert folder.attempts()[0]["cause"] == "lost"
+
+
+def test_a_file_that_is_not_there_is_a_failure_of_its_own_run(folder):
+    with pytest.raises(FileNotFoundError), Attempt(folder):
+        (folder.path / "data.txt").read_bytes()
+    assert folder.attempts()[0]["cause"] == "failed"
 
 
 def test_a_successor_waits_for_a_live_attempt(folder):

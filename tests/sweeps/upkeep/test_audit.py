@@ -181,6 +181,8 @@ def test_a_damaged_result_is_dropped_and_run_again(store, harm, said):
         ("steps/part-000000-000003.a1-0badcafe.parquet", "accounted for by no record"),
         ("steps/.part-000000-000003.parquet.7.tmp", "accounted for by no record"),
         ("checkpoints/step-000003.a1-0badcafe/layer", "accounted for by no record"),
+        (".run.json.7-0badcafe.tmp", "accounted for by no record"),
+        ("attempts/.1.json.0badcafe.tmp", "accounted for by no record"),
     ],
 )
 def test_what_no_record_accounts_for_is_removed(store, place, said):
