@@ -18,8 +18,9 @@ from sweeps.spec import (
     Probe,
     Standard,
 )
+from sweeps.store.run_folder import RunFolder
 from sweeps.store.schema import TABLES
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.store import Store
 from sweeps.upkeep.audit import audit
 from workers import assembly
 from workers.train import train

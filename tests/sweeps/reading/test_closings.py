@@ -18,7 +18,8 @@ from sweeps.reading.closings import Closings, add_to_index, closed_work
 from sweeps.reading.tables import open_store
 from sweeps.spec import Measurement
 from sweeps.store import store as store_module
-from sweeps.store.store import RunFolder, Store
+from sweeps.store.run_folder import RunFolder
+from sweeps.store.store import Store
 from sweeps.upkeep.derived import derived_findings
 
 RUNS = [run_spec(seed=seed, steps=10) for seed in range(3)]
