@@ -26,7 +26,9 @@ DEMO = list(read_sweep("sweeps/library/demo.yaml").runs)
 
 @pytest.fixture
 def store(tmp_path):
-    return Store.at(str(tmp_path / "store"))
+    store = Store.at(str(tmp_path / "store"))
+    store.identify()
+    return store
 
 
 def test_a_failed_measurement_is_a_failure_beside_runs_that_all_have_a_result(store):

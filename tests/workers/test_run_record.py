@@ -23,6 +23,12 @@ CPU = torch.device("cpu")
 COMMIT = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one"]
 
 
+def a_store(folder):
+    store = Store.at(str(folder / "store"))
+    store.identify()
+    return store
+
+
 def git(folder, *arguments):
     subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True)
 
@@ -91,7 +97,7 @@ def test_an_edit_of_the_code_is_another_code(tmp_path):
 
 @pytest.fixture
 def store(tmp_path):
-    return Store.at(str(tmp_path / "store"))
+    return a_store(tmp_path)
 
 
 def test_each_attempt_at_a_run_keeps_what_it_was_made_with(store, monkeypatch):
