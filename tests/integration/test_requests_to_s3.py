@@ -187,11 +187,14 @@ def test_a_sweep_in_no_index_is_put_into_one_by_the_next_that_is_carried_out(
     assert requests.total() <= OF_A_SMALL_ONE < first
 
 
-def test_a_run_of_a_thousand_steps(
-    s3_url: str, requests: Counter[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("steps", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_run_of_ten_parts(
+    s3_url: str, requests: Counter[str], monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    run = make_run(steps=1000)
-    run = run.model_copy(update={"execution": run.execution.model_copy(update={"part_steps": 100})})
+    """As many as a run of 1,000 steps in parts of 100: it is parts that are asked for."""
+    run = make_run(steps=steps)
+    execution = run.execution.model_copy(update={"part_steps": steps // 10})
+    run = run.model_copy(update={"execution": execution})
     # How long a step takes is the machine's affair, and so how often a heart beats.
     monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "100000")
     list(train(run, Store.at(s3_url), torch.device("cpu")))
