@@ -31,7 +31,7 @@ from workers.train import train
 # What `status` may ask of a sweep of 24,000 runs that has finished, and what a command asks of one
 # whose index has few files: listings, the record and text of the sweep, the files of the index.
 OF_A_FINISHED_SWEEP = 100
-OF_A_SMALL_ONE = 40
+OF_A_SMALL_ONE = 60
 # A run of 1,000 steps in parts of 100, with its claim, records, parts, checkpoints and end; without
 # the heartbeats, which are one request each two seconds or so.
 OF_A_RUN = 300
@@ -109,8 +109,8 @@ def called(*words: str) -> str:
     [
         (("status", "many"), f"{RUNS} finished"),
         (("plan", "many"), f"skip {RUNS} finished"),
-        (("query", "SELECT count(*) AS n FROM runs"), f"{RUNS}\n"),
-        (("query", "SELECT count(*) AS n FROM runs", "--all"), f"{RUNS}\n"),
+        (("query", "SELECT count(*) AS n FROM runs"), f"n {RUNS} (1 row)"),
+        (("query", "SELECT count(*) AS n FROM runs", "--all"), f"n {RUNS} (1 row)"),
         (("query", "SELECT status, sum(attempts) FROM runs GROUP BY status"), f"{RUNS}"),
         (("resume", "many"), f"{RUNS} already finished"),
     ],
