@@ -8,6 +8,7 @@ import click
 
 from sweeps.errors import UserError
 from sweeps.store.store import Store
+from sweeps.store.sweep_records import strays_of
 
 # Of a large store a migration says how far it is, every so many runs.
 RUNS_A_LINE = 200
@@ -25,7 +26,7 @@ def command(location: str, fix: bool, migrate: bool, as_json: bool) -> int:
     Runs that are going on are passed over. Runs that no sweep names any more are listed; they are
     nothing wrong.
     """
-    from sweeps.upkeep.audit import audit, changed_sources
+    from sweeps.upkeep.audit import audit, changed_sources, unreadable_records
     from sweeps.upkeep.derived import derived_findings
 
     store = Store.at(location)
@@ -33,9 +34,14 @@ def command(location: str, fix: bool, migrate: bool, as_json: bool) -> int:
         raise UserError(f"--store {location}: nothing is there")
     if migrate:
         return _migrate(store, as_json)
-    findings = [*audit(store), *derived_findings(store), *changed_sources(store)]
+    findings = [
+        *unreadable_records(store),
+        *audit(store),
+        *derived_findings(store),
+        *changed_sources(store),
+    ]
     mended = [one for one in findings if fix and one.mend is not None and one.mend()]
-    strays = store.strays()
+    strays = strays_of(store)
     if as_json:
         rows = [{"run_id": f.run_id, "what": f.what, "remedy": f.remedy} for f in findings]
         click.echo(json.dumps({"fixed": fix, "findings": rows, "no_sweep": strays}, indent=1))

@@ -20,6 +20,7 @@ from sweeps.errors import UserError
 from sweeps.reading.text_table import Column, text_table
 from sweeps.spec import RunSpec
 from sweeps.store.store import Store
+from sweeps.store.sweep_records import strays_of
 from sweeps.upkeep.sizes import KINDS, Bytes, bytes_by_run, cache_bytes, said
 from sweeps.versions.sweep_folder import SweepFolder, Version, sweep_folders
 
@@ -99,7 +100,7 @@ class Holdings:
         sweeps = [self._sweep(folder) for folder in sweep_folders(self.store.root)]
         sweeps.sort(key=lambda one: (one["recorded"], one["name"]), reverse=True)
         page: dict[str, Any]
-        page = {"store": self.store.location, "sweeps": sweeps, "orphans": self.store.strays()}
+        page = {"store": self.store.location, "sweeps": sweeps, "orphans": strays_of(self.store)}
         if self.sizes is not None:
             page["bytes"] = {**self._bytes(self.sizes), "cache": cache_bytes(self.store)}
         return page

@@ -22,7 +22,7 @@ from sweeps.reading.measurements import refusal_of
 from sweeps.reading.text_table import Column, text_table
 from sweeps.spec import RunSpec
 from sweeps.store.store import Store
-from sweeps.store.sweep_records import job_records
+from sweeps.store.sweep_records import job_records, strays_of
 
 # Up to so many failed runs are listed one by one, more of them by cause.
 LISTED = 10
@@ -43,7 +43,7 @@ def command(name: str | None, location: str, profile_name: str | None, as_json: 
     standing = Ledger(store, [i for found in sweeps.values() for i in works_of(found)])
     reports = {sweep: runs_as_they_stand(found, standing) for sweep, found in sweeps.items()}
     if as_json:
-        strays = [] if name else store.strays()
+        strays = [] if name else strays_of(store)
         page: dict[str, Any] = {
             **reports,
             **({NO_SWEEP: [{"run_id": i} for i in strays]} if strays else {}),
@@ -172,7 +172,7 @@ def _table(runs: list[dict[str, Any]], shown: list[str]) -> list[str]:
 
 def _strays(store: Store) -> list[str]:
     """Return lines about runs that no sweep of the store names any more."""
-    strays = store.strays()
+    strays = strays_of(store)
     if not strays:
         return []
     ids = ", ".join(strays[:LISTED]) + (f" and {len(strays) - LISTED} more" * bool(strays[LISTED:]))

@@ -117,6 +117,11 @@ class RunFolder:
         """Return the last step whose rows a part holds, from its name."""
         return int(part.name.split(".")[0].split("-")[2])
 
+    def is_of_layout_1(self) -> bool:
+        """Return whether a closed run has parts of several attempts' one name, as all had once."""
+        parts = (self.done() or {}).get("parts", {})
+        return any(_attempt_of(self.path / name) == 0 for name in parts)
+
     def close(self, closing: dict[str, Any]) -> bool:
         """Write the closing record, which makes the result count; return whether it is ours.
 

@@ -143,7 +143,24 @@ class Store:
         self._require_capable()
         if not path.exists():
             create(path, {"id": secrets.token_hex(8), "layout": self._layout_found()})
+        wrong = self.wrong_identity()
+        if wrong is not None:
+            raise UserError(f"{path}: {wrong}; `depthsweep doctor --fix` makes a new one")
         return str(read_json(path)["id"])
+
+    def wrong_identity(self) -> str | None:
+        """Return what is wrong with ``store.json``, None where nothing is, or it is not there."""
+        path = self.root / "store.json"
+        if not path.exists():
+            return None
+        said = read_if_readable(path) or {}
+        known = isinstance(said.get("id"), str) and isinstance(said.get("layout"), int)
+        return None if known else "does not say the store's id and layout"
+
+    def identify_anew(self) -> None:
+        """Write ``store.json`` again, with a new id."""
+        (self.root / "store.json").unlink(missing_ok=True)
+        self.identify()
 
     def _make_root(self) -> None:
         if is_local(self.root):
@@ -151,7 +168,7 @@ class Store:
 
     def _layout_found(self) -> int:
         """Return the layout of what is there already: stores of layout 1 had no record at first."""
-        return 1 if any(children(self.root / "runs")) else LAYOUT
+        return 1 if any(folder.is_of_layout_1() for folder in self.runs()) else LAYOUT
 
     def _require_capable(self) -> None:
         """Raise UserError where the place cannot keep what a store relies on."""
@@ -225,8 +242,14 @@ class Store:
         return max((current.recorded if current else "", name) for current, name in found)[1]
 
     def strays(self) -> list[str]:
-        """Return the runs that no version of any sweep names, by their ids in order."""
-        named = {run_id for version in self.versions() for run_id in version.run_ids}
+        """Return the runs that no version of any sweep names, by their ids in order.
+
+        Raises UserError where a version cannot be read: its runs are no strays.
+        """
+        versions = list(self.versions())
+        for version in versions:
+            version.require_its_runs()
+        named = {run_id for version in versions for run_id in version.run_ids}
         return [folder.run_id for folder in self.runs() if folder.run_id not in named]
 
     # -------------------------------------------------------------------------------------- runs

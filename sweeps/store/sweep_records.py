@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.declaration.recorded_runs import RecordedRuns
+from sweeps.errors import UserError
 from sweeps.files.whole_files import is_local, read_json, write_json
 from sweeps.store.store import Store
 from sweeps.versions.sweep_folder import CLAIMS
@@ -53,3 +54,12 @@ def job_records(store: Store, sweep: str) -> dict[int, dict[str, Any]]:
     found = (store.sweep_folder(sweep) / "jobs").glob("[0-9]*.json")
     numbers = sorted((int(path.stem), path) for path in found)
     return {number: read_json(path) for number, path in numbers}
+
+
+def strays_of(store: Store) -> list[str]:
+    """Return the runs that no version of any sweep names, as far as that can be told: none while
+    the record of a version cannot be read, whose runs they may be."""
+    try:
+        return store.strays()
+    except UserError:
+        return []

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sweeps.attempts.attempt import end_for
 from sweeps.attempts.living import alive_runs
 from sweeps.attempts.manifest import damage
+from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.files.mirror import Mirror
 from sweeps.files.objects import scratch_folder
@@ -125,8 +126,8 @@ def changed_sources(store: Store) -> Iterator[Finding]:
     All are hashed anew, whole: what was remembered of them is what is in doubt. What is not on this
     machine is passed over.
     """
-    for name in store.sweep_names():
-        for what, source in sources_of(store.load_sweep(name).runs):
+    for sweep in readable_sweeps(store):
+        for what, source in sources_of(sweep.runs):
             try:
                 differs = difference(source, anew=True)
             except FileNotFoundError:
@@ -135,11 +136,37 @@ def changed_sources(store: Store) -> Iterator[Finding]:
                 differs = str(error)
             if differs is not None:
                 yield Finding(
-                    f"sweep {name}",
+                    f"sweep {sweep.name}",
                     f"{what}: {differs}",
                     "put the declared content back; no run of it starts before",
                     None,
                 )
+
+
+def readable_sweeps(store: Store) -> Iterator[Sweep]:
+    """Yield the current version of each sweep of a store whose record can be read."""
+    for name in store.sweep_names():
+        with suppress(UserError):
+            yield store.load_sweep(name)
+
+
+def unreadable_records(store: Store) -> Iterator[Finding]:
+    """Yield versions of sweeps whose records cannot be read, and a store without its identity."""
+    for version in store.versions():
+        try:
+            version.load()
+        except UserError:
+            what = f"{version.folder}: its record cannot be read"
+            remedy = "give the sweep file to `depthsweep run` again, which writes it anew"
+            yield Finding(f"sweep {version.sweep}", what, remedy, None)
+    wrong = store.wrong_identity()
+    if wrong is not None:
+
+        def mend() -> bool:
+            store.identify_anew()
+            return True
+
+        yield Finding("store", f"store.json {wrong}", "written anew, with a new id", mend)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from sweeps.index import segments
 from sweeps.index.closed_work import ClosedWork
 from sweeps.reading.closings import closed_work
 from sweeps.store.store import Store
-from sweeps.upkeep.audit import Finding
+from sweeps.upkeep.audit import Finding, readable_sweeps
 
 # What an entry of the index is compared by; the times of files may differ in a copy of a store.
 COMPARED = ("seal", "status", "step", "loss", "parts", "spec", "facts", "result")
@@ -22,13 +22,13 @@ def derived_findings(store: Store) -> Iterator[Finding]:
     """Yield what the index of a store says that its records do not, files of it that cannot be
     read, and runs that a sweep's record has under an id that is not theirs."""
     yield from _index_findings(store)
-    for name in store.sweep_names():
-        for run in store.load_sweep(name).runs:
+    for sweep in readable_sweeps(store):
+        for run in sweep.runs:
             recorded = run.run_id
             if recorded != run.model_copy().run_id:
                 what = f"its record has run {run.model_copy().run_id} under the id {recorded}"
                 remedy = "give the sweep file to `depthsweep run` again, which writes it anew"
-                yield Finding(f"sweep {name}", what, remedy, None)
+                yield Finding(f"sweep {sweep.name}", what, remedy, None)
                 break
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.errors import UserError
+from sweeps.files.whole_files import is_local
 from sweeps.reading.closings import add_to_index
 from sweeps.store.store import Store
 from sweeps.upkeep.sizes import said
@@ -92,14 +93,30 @@ def pull(
     ``watch`` is given the outcomes as they come and how many there will be, and yields them on.
     Raises UserError where there is no such store or sweep, or both are one store.
     """
-    if source.location == target.location:
-        raise UserError(f"{source.location}: is both stores; name two")
+    _require_two(source, target)
     require_store(source, source.location)
     target.require_writable()
     target.identify()
     wanted = wanted_of(source.reading(), sweep)
+    for version in wanted.versions:
+        version.require_its_runs()
     pulled = Pulled(source.location, record_versions(source.reading(), target, wanted.versions))
     moved = transfer(source, target, wanted.work_ids, weights=weights)
     pulled.moved = list(watch(moved, len(wanted.work_ids)))
     add_to_index(target, [one.work_id for one in pulled.moved if one.outcome == "brought"])
     return pulled
+
+
+def _require_two(source: Store, target: Store) -> None:
+    """Raise UserError where two stores are one, or one lies in the other."""
+    if source.location == target.location:
+        raise UserError(f"{source.location}: is both stores; name two")
+    if is_local(source.root) and is_local(target.root):
+        one, other = source.root.resolve(), target.root.resolve()
+        if one == other:
+            raise UserError(f"{source.location}, {target.location}: are one store; name two")
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise UserError(
+                f"{source.location}, {target.location}: one lies in the other, and would count as"
+                " part of it; name another folder"
+            )

@@ -63,6 +63,15 @@ class Version:
         said = self._header.get("recorded") or self._resolved.get("recorded")
         return said if isinstance(said, str) else ""
 
+    def require_its_runs(self) -> None:
+        """Raise UserError where it cannot be read which runs are its own."""
+        if not any(isinstance(one.get("runs"), list) for one in (self._header, self._resolved)):
+            raise UserError(
+                f"{self.folder / RESOLVED}: cannot be read, so it cannot be told which runs are of"
+                f" sweep {self.sweep}; give the sweep file to `depthsweep run` again, which writes"
+                " it anew"
+            )
+
     @cached_property
     def run_ids(self) -> tuple[str, ...]:
         """The ids of its runs, in its order; none where they cannot be read."""

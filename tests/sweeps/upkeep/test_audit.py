@@ -7,10 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from planted_store import save_sweep
 from small_run import make_run
 
 from sweeps.attempts.attempt import Attempt
 from sweeps.declaration.expand import read_sweep
+from sweeps.errors import UserError
 from sweeps.files.whole_files import file_checksum, read_json, write_json
 from sweeps.liveness.process import identity
 from sweeps.sources import content
@@ -18,7 +20,8 @@ from sweeps.spec import Optimizer
 from sweeps.store.records import SEAL, sealed
 from sweeps.store.run_folder import name_in
 from sweeps.store.store import Store
-from sweeps.upkeep.audit import audit, changed_sources
+from sweeps.store.sweep_records import strays_of
+from sweeps.upkeep.audit import audit, changed_sources, unreadable_records
 from workers.train import train
 
 RUN = make_run()
@@ -228,3 +231,26 @@ def test_a_run_that_goes_on_is_passed_over(store):
     flip(folder)
     write_json(folder.attempt_path(2), {"cause": None, **identity()})
     assert list(audit(store)) == []
+
+
+def test_a_store_whose_identity_cannot_be_read_gets_a_new_one(store):
+    store.identify()
+    (store.root / "store.json").write_text("[]")
+    with pytest.raises(UserError, match="`depthsweep doctor --fix` makes a new one"):
+        store.identify()
+    (finding,) = unreadable_records(store)
+    assert finding.mend()
+    assert list(unreadable_records(store)) == []
+
+
+def test_runs_of_a_version_that_cannot_be_read_are_no_strays(store):
+    save_sweep(store, "study", [RUN])
+    assert store.strays() == []
+    (version,) = store.versions()
+    for name in ("version.json", "resolved.json"):
+        (version.folder / name).write_text('{"runs')
+    (finding,) = unreadable_records(store)
+    assert finding.what == f"{version.folder}: its record cannot be read"
+    with pytest.raises(UserError, match="it cannot be told which runs are of sweep study"):
+        store.strays()
+    assert strays_of(store) == []
