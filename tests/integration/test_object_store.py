@@ -55,7 +55,7 @@ def depthsweep(*arguments, at, cwd=None):
 def part_bytes(store, run):
     folder = store.run(run.run_id)
     return {
-        f"{table}/{path.name}": path.read_bytes()
+        f"{table}/{path.name.split('.')[0]}": path.read_bytes()
         for table in TABLES
         for path in folder.parts(table)
     }

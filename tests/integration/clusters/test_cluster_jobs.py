@@ -92,7 +92,7 @@ def written(folder, text=SWEEP):
 def parts_of(store):
     """Return the bytes of every part of every run, by run, table and name."""
     return {
-        (run.run_id, table, path.name): path.read_bytes()
+        (run.run_id, table, path.name.split(".")[0]): path.read_bytes()
         for run in Store(store).runs()
         for table in TABLES
         for path in run.parts(table)
