@@ -19,7 +19,8 @@ from typing import Any, Self
 from sweeps.attempts.run_log import RunLog
 from sweeps.files.patience import patiently
 from sweeps.leases.lease import Lease, close, newest, now, owner
-from sweeps.liveness.watch import BEATS, stale_seconds
+from sweeps.liveness.watch import stale_seconds
+from sweeps.store.records import attempt_record
 from sweeps.store.run_folder import RunFolder
 
 
@@ -36,7 +37,6 @@ class Attempt:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._beat_seconds = stale_seconds() / BEATS
         self._began = time.monotonic()
         self._ended = False
         self._stop = threading.Event()
@@ -59,7 +59,8 @@ class Attempt:
         self.number = number
         self._log = RunLog(self._folder.log_path(self.number))
         self.log = self._log.event
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        heart = (self._stop, self._log.flush)
+        threading.Thread(target=self._lease.beat, args=heart, name="heartbeat", daemon=True).start()
         self._listening = self._log.listening()
         self._listening.__enter__()
         self.log("attempt started", run=self._folder.run_id, attempt=self.number)
@@ -122,12 +123,16 @@ class Attempt:
             self.end("cancelled")
         elif self._is_anothers(error):
             self.end("superseded")
-            if self._folder.done() is not None:  # what was put there late is nobody's
-                self._folder.remove_of(self.label)
+            if self._folder.done() is not None or self._is_forgotten():
+                self._folder.remove_of(self.label)  # what was put there late is nobody's
             if isinstance(error, FileNotFoundError):
                 raise self.superseded() from error
         else:
             self.end("failed", "".join(traceback.format_exception(kind, error, trace)))
+
+    def _is_forgotten(self) -> bool:
+        """Return whether the number is not this attempt's: all that it had written was removed."""
+        return bool(self._folder.attempt(self.number)["token"] != self._record["token"])
 
     def _is_anothers(self, error: BaseException | None) -> bool:
         """Return whether the run is another attempt's, as far as that is known.
@@ -138,15 +143,6 @@ class Attempt:
             with contextlib.suppress(OSError):
                 self._lease.renew()
         return isinstance(error, Superseded) or self._lease.lost
-
-    def _beat(self) -> None:
-        while not self._stop.wait(self._beat_seconds):
-            # A store that is away may come back, and the run waits for it: the heart goes on. That
-            # it refuses is said where the run writes.
-            with contextlib.suppress(OSError):
-                if not self._lease.renew():
-                    return
-                self._log.flush()
 
 
 class OnlookersAttempt:
@@ -183,7 +179,7 @@ def end_for(
     seen = newest(attempts)
     if attempt["cause"] is not None or seen is None or seen.number != attempt["attempt"]:
         return False
-    there = folder.attempt(seen.number)
+    there = attempt_record(seen.number, seen.record)
     if any(there[name] != attempt[name] for name in ("token", "started", "cause")):
         return False
     end = {"ended": now(), "cause": cause, "error": error}

@@ -24,26 +24,31 @@ class Vigil(Watched):
 
 
 def alive_runs(folders: Sequence[RunFolder]) -> set[str]:
-    """Return the ids of the runs and measurements whose newest attempt is alive.
+    """Return the ids of the runs and measurements whose newest attempt is alive; see ``watched``
+    for how long that takes."""
+    return {folder.run_id for folder, (_, alive) in watched(folders).items() if alive}
+
+
+def watched(folders: Sequence[RunFolder]) -> dict[RunFolder, tuple[Vigil, bool]]:
+    """Return a vigil over each run or measurement, and whether its newest attempt is alive.
 
     All are watched together: it takes no time where processes of this machine are asked for, one
     heartbeat for an attempt that lives elsewhere, and ``stale_seconds`` if one is silent.
     """
     vigils = {folder: Vigil(folder) for folder in folders}
-    alive: set[str] = set()
+    alive: dict[RunFolder, bool] = {}
     began, told = time.monotonic(), False
     with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-        while vigils:
-            looks = pool.map(Vigil.look, vigils.values())
-            seen = dict(zip(vigils, looks, strict=True))
-            alive |= {folder.run_id for folder, look in seen.items() if look == "alive"}
-            vigils = {f: vigil for f, vigil in vigils.items() if seen[f] == "unsure"}
-            if vigils:
+        while unsure := [folder for folder in vigils if folder not in alive]:
+            looks = pool.map(Vigil.look, [vigils[folder] for folder in unsure])
+            seen = dict(zip(unsure, looks, strict=True))
+            alive |= {folder: look == "alive" for folder, look in seen.items() if look != "unsure"}
+            if len(alive) < len(vigils):
                 if not told and time.monotonic() - began > NOTICE_SECONDS:
-                    tell(len(vigils))
+                    tell(len(vigils) - len(alive))
                     told = True
                 time.sleep(poll_seconds())
-    return alive
+    return {folder: (vigil, alive[folder]) for folder, vigil in vigils.items()}
 
 
 def is_dead_here(attempt: dict[str, Any]) -> bool:

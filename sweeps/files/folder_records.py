@@ -25,7 +25,7 @@ import secrets
 import time
 from pathlib import Path
 
-from sweeps.files.whole_files import create_aside, sync_folder
+from sweeps.files.whole_files import aside_of, create_aside, sync_folder
 
 MARK = "~"
 UNIQUE = 8
@@ -37,7 +37,7 @@ def create(path: Path, data: bytes, token: str | None = None) -> str | None:
     With a ``token``, the writer's own, it can be replaced, and the version is the name of its seal;
     without one the version is "". Raises OSError where the file system cannot make hard links.
     """
-    aside = _seal(path, token, token) if token else path.with_name(f".{path.name}.{_unique()}.tmp")
+    aside = _seal(path, token, token) if token else aside_of(path)
     create_aside(aside, data)
     try:
         os.link(aside, path)
@@ -67,7 +67,7 @@ def replace_if(
         return None
     aside = None
     if data is not None:
-        aside = path.with_name(f".{path.name}.{_unique()}.tmp")
+        aside = aside_of(path)
         try:
             create_aside(aside, data)
         except FileNotFoundError:  # the folder itself is gone
@@ -79,9 +79,7 @@ def replace_if(
         if aside is not None:
             try:
                 aside.replace(path)
-            except (
-                FileNotFoundError
-            ):  # put away as a leftover, or all with its folder: see ``left``
+            except FileNotFoundError:  # put away as a leftover, or with its folder: see ``left``
                 return None
             sync_folder(path.parent)
     finally:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.files.objects import ObjectPath
-from sweeps.files.whole_files import Place, local_file, remove_folder, whole_file
+from sweeps.files.whole_files import Place, aside_of, local_file, remove_folder, whole_file
 
 CHUNK = 1 << 20
 
@@ -145,7 +145,7 @@ def remove(place: Place) -> None:
     if not place.is_dir() or place.is_symlink():
         place.unlink(missing_ok=True)
         return
-    aside = place.with_name(f".{place.name}.{os.getpid()}-{secrets.token_hex(8)}.tmp")
+    aside = aside_of(place)
     try:
         place.rename(aside)
     except FileNotFoundError:

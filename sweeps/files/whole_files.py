@@ -48,7 +48,7 @@ def whole_file(
             path.files.upload(folder / path.name, path.key)
         return
     make_folder(path.parent, within)
-    temporary = _aside(path)
+    temporary = aside_of(path)
     mode = _create(temporary)
     try:
         yield temporary
@@ -98,7 +98,7 @@ def create_aside(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _aside(path: Path) -> Path:
+def aside_of(path: Path) -> Path:
     """Return a name beside ``path`` that no other process takes.
 
     A process id alone is not unique: containers on several nodes count theirs alike.
@@ -170,10 +170,10 @@ def whole_folder(path: Path, still_wanted: Callable[[], bool] | None = None) -> 
     With ``still_wanted`` it takes the place also of a folder that is there, if that says so.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _aside(path)
+    temporary = aside_of(path)
     temporary.mkdir()
     mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666
-    old = _aside(path)
+    old = aside_of(path)
     try:
         yield temporary
         for file in temporary.rglob("*"):

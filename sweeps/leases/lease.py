@@ -18,7 +18,8 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -28,7 +29,7 @@ from sweeps.files.patience import patiently
 from sweeps.files.records import create, look, renew, replace_if, versions
 from sweeps.files.whole_files import Place, write_json
 from sweeps.liveness.process import identity, is_there
-from sweeps.liveness.watch import Watch, is_fresh, poll_seconds
+from sweeps.liveness.watch import BEATS, Watch, is_fresh, poll_seconds, stale_seconds
 
 # What a record says of its owner, beside the time of its end and why.
 _OWNER: dict[str, type] = {
@@ -133,6 +134,7 @@ class Lease:
         self._within = within
         self._lock = threading.Lock()  # no beat overtakes the record of the end
         self._version: str | None = None
+        self._pause = stale_seconds() / BEATS
 
     def take(self, need: Callable[[], bool] = lambda: True) -> int | None:
         """Wait out a live predecessor, take the next number, and return it.
@@ -184,6 +186,28 @@ class Lease:
             if self._record.get("cause") is None:
                 self._change(renew)
             return bool(self._version)
+
+    def beat(self, stop: threading.Event, also: Callable[[], object] = lambda: None) -> None:
+        """Show life, and do something ``also``, again and again until told to stop, or lost."""
+        while not stop.wait(self._pause):
+            # A store that is away may come back, and its owner waits for it: the heart goes on.
+            # That it refuses is said where the owner writes.
+            with suppress(OSError):
+                if not self.renew():
+                    return
+                also()
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Show life for as long as the context lasts."""
+        stop = threading.Event()
+        heart = threading.Thread(target=self.beat, args=(stop,), name="heartbeat", daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            heart.join()
 
     def write(self) -> bool:
         """Put the record in place; return whether it was ours to replace. Raises OSError."""

@@ -8,7 +8,6 @@ place; what is made is a function of its name, and is put there whole.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import TypeVar
 
 from sweeps.files.whole_files import remove_folder
 from sweeps.leases.lease import Lease, now, owner
-from sweeps.liveness.watch import BEATS, stale_seconds
 
 Made = TypeVar("Made")
 
@@ -45,22 +43,11 @@ def turn(path: Path, need: Callable[[], bool]) -> Iterator[None]:
     if lease.take(need) is None:
         yield
         return
-    stop = threading.Event()
-    beating = threading.Thread(target=_beat, args=(lease, stop), name="making", daemon=True)
-    beating.start()
     try:
-        yield
+        with lease.beating():
+            yield
     finally:
-        stop.set()
-        beating.join()
         record |= {"ended": now(), "cause": "made"}
         with contextlib.suppress(OSError):
             if lease.end():  # whoever waits has its answer at ``path``, or makes it now
                 remove_folder(folder)
-
-
-def _beat(lease: Lease, stop: threading.Event) -> None:
-    while not stop.wait(stale_seconds() / BEATS):
-        with contextlib.suppress(OSError):  # a store that is away may come back
-            if not lease.renew():
-                return

@@ -100,7 +100,8 @@ class RunFolder:
     def checkpoints(self) -> list[Place]:
         """Return the complete checkpoints, those with a manifest, oldest first."""
         folder = self.path / "checkpoints"
-        complete = [folder / name for name in names_with(folder, "manifest.json")]
+        names = names_with(folder, "manifest.json")
+        complete = [folder / name for name in names if name.startswith("step-")]
         return sorted(complete, key=lambda path: (self.step_of(path), _attempt_of(path)))
 
     def checkpoint_steps(self) -> list[int]:

@@ -220,14 +220,10 @@ def _run(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
         yield _again(real, wrong)
         return
     keep = bool((folder.record() or {})["spec"]["execution"].get("keep_checkpoint"))
-
-    def remove() -> bool:
-        real.remove_unlisted(keep)
-        return True
-
     for left in real.unlisted(keep):
         what = f"{name_in(real, left)} is accounted for by no record"
-        yield Finding(folder.run_id, what, "removed: no reader counts it", remove)
+        remedy = "removed: no reader counts it"
+        yield Finding(folder.run_id, what, remedy, partial(_removed, left))
 
 
 def _left_aside(real: RunFolder) -> Iterator[Finding]:

@@ -8,9 +8,8 @@ each moment, so this may be stopped anywhere and started again.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from sweeps.attempts.compaction import compact, names_of
 from sweeps.errors import UserError
 from sweeps.files.whole_files import read_json, whole_file, write_json
 from sweeps.leases.lease import Lease, now, owner
-from sweeps.liveness.watch import BEATS, stale_seconds
+from sweeps.liveness.watch import stale_seconds
 from sweeps.store.records import SEAL, bury_result, sealed
 from sweeps.store.run_folder import RunFolder, name_in
 from sweeps.store.schema import TABLES
@@ -89,27 +88,13 @@ def _migrated(folder: RunFolder) -> Migrated:
 def _alone(store: Store) -> Iterator[None]:
     """Be the only one who migrates the store."""
     record = {**owner(), "started": now(), "cause": None}
-    lease, tried = Lease(store.root / "migration", record, within=store.root), []
-
-    def once() -> bool:
-        tried.append(True)
-        return len(tried) * 0.5 < 2 * stale_seconds()
-
-    if lease.take(once) is None:
+    lease = Lease(store.root / "migration", record, within=store.root)
+    until = time.monotonic() + 2 * stale_seconds()
+    if lease.take(lambda: time.monotonic() < until) is None:
         raise UserError(f"store {store.location}: another process is migrating it; let it end")
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(stale_seconds() / BEATS):
-            with contextlib.suppress(OSError):
-                lease.renew()
-
-    beating = threading.Thread(target=beat, name="migration", daemon=True)
-    beating.start()
     try:
-        yield
+        with lease.beating():
+            yield
     finally:
-        stop.set()
-        beating.join()
         record |= {"ended": now(), "cause": "ended"}
         lease.end()

@@ -8,17 +8,15 @@ that has begun meanwhile keeps all it has.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from sweeps.attempts.living import Vigil
+from sweeps.attempts.living import Vigil, watched
 from sweeps.files.trees import Seen, files_below, folders_below, remove, untouched
-from sweeps.files.whole_files import Place
-from sweeps.liveness.watch import poll_seconds, stale_seconds
+from sweeps.liveness.watch import stale_seconds
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store
@@ -94,16 +92,8 @@ def _both(vigil: Vigil, still: Callable[[], bool]) -> bool:
 def _dead(folders: Iterable[RunFolder]) -> dict[RunFolder, Vigil]:
     """Return a vigil over each run that nobody is at, kept for looking again; all are watched
     together."""
-    vigils = {folder: Vigil(folder) for folder in folders}
-    dead: dict[RunFolder, Vigil] = {}
-    unsure = dict(vigils)
-    while unsure:
-        looks = {folder: vigil.look() for folder, vigil in unsure.items()}
-        dead |= {folder: vigils[folder] for folder, look in looks.items() if look == "gone"}
-        unsure = {f: vigil for f, vigil in unsure.items() if looks[f] == "unsure"}
-        if unsure:
-            time.sleep(poll_seconds())
-    return {folder: dead[folder] for folder in vigils if folder in dead}
+    judged = watched(tuple(folders))
+    return {folder: vigil for folder, (vigil, alive) in judged.items() if not alive}
 
 
 # ------------------------------------------------------------------------------------------ one run
@@ -189,7 +179,7 @@ def _temporary(
 ) -> Iterator[Rubbish]:
     """Yield what a writer has left, if it has not touched it for as long as a lease."""
     item = _item(folder, TEMPORARIES, name, files, still)
-    old = partial(untouched, _place(folder, name), stale_seconds())
+    old = partial(untouched, folder.path / name, stale_seconds())
     if old():
         yield replace(item, still=lambda: old() and still())
 
@@ -203,15 +193,8 @@ def _item(
 ) -> Rubbish:
     below = f"{name}/"
     size = sum(s.bytes for path, s in files.items() if path == name or path.startswith(below))
-    place = _place(folder, name)
+    place = folder.path / name
     return Rubbish(what, f"{folder.run_id}/{name}", size, still, partial(remove, place))
-
-
-def _place(folder: RunFolder, name: str) -> Place:
-    place: Place = folder.path
-    for part in PurePosixPath(name).parts:
-        place = place / part
-    return place
 
 
 def _closed_as(folder: RunFolder, done: dict[str, Any]) -> bool:

@@ -132,9 +132,9 @@ class _Copy:
 
         Raises Damaged where it does not match its checksum, FileNotFoundError where it is missing.
         """
-        place = _below(self._new, to or name)
+        place = self._new / (to or name)
         if not self._is_there(to or name, self.files.get(name), place, sha256):
-            self.bytes += copy_file(_below(self._old, name), place, sha256)
+            self.bytes += copy_file(self._old / name, place, sha256)
 
     def record(self, name: str) -> None:
         """Copy a small file, unless just that is there."""
@@ -150,12 +150,6 @@ class _Copy:
         return sha256 is None or not is_local(place) or file_checksum(place) == sha256
 
 
-def _below(place: Place, name: str) -> Place:
-    for part in PurePosixPath(name).parts:
-        place = place / part
-    return place
-
-
 def _weights(old: RunFolder, copied: _Copy, done: dict[str, Any] | None) -> None:
     """Copy the whole checkpoints of a run, their manifests last, and the rows that one of a run
     which has not ended builds upon."""
@@ -163,7 +157,7 @@ def _weights(old: RunFolder, copied: _Copy, done: dict[str, Any] | None) -> None
         folder = PurePosixPath(name).parent
         if folder.parts[:1] != ("checkpoints",) or not name.endswith("/manifest.json"):
             continue
-        manifest = read_if_readable(_below(old.path, name)) or {}
+        manifest = read_if_readable(old.path / name) or {}
         listed = {f"{folder}/{file}": entry for file, entry in manifest.get("files", {}).items()}
         if done is None:
             listed |= manifest.get("parts", {})

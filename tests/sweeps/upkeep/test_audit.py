@@ -254,3 +254,13 @@ def test_runs_of_a_version_that_cannot_be_read_are_no_strays(store):
     with pytest.raises(UserError, match="it cannot be told which runs are of sweep study"):
         store.strays()
     assert strays_of(store) == []
+
+
+def test_each_of_several_leftovers_is_mended_by_itself(store):
+    folder = store.run(RUN.run_id)
+    for name in ("steps/part-000000-000003.a1-0badcafe.parquet", "checkpoints/step-3.a1-0/layer"):
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).write_bytes(b"torn")
+    findings = list(audit(store))
+    assert [finding.mend() for finding in findings] == [True, True]
+    assert list(audit(store)) == []
