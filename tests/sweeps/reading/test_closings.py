@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from planted_measurements import record_distance
 from planted_store import run_spec, write_run
+from polars.testing import assert_frame_equal
 
 from sweeps.files.listing import entries
 from sweeps.files.mirror import Mirror
@@ -17,7 +18,7 @@ from sweeps.index import segments
 from sweeps.reading.closings import Closings, add_to_index, closed_work
 from sweeps.reading.tables import open_store
 from sweeps.spec import Measurement
-from sweeps.store import store as store_module
+from sweeps.store import run_folder
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.store import Store
 from sweeps.upkeep.derived import derived_findings
@@ -85,7 +86,8 @@ def test_index_and_records_say_the_same(store: Store, place: str) -> None:
         assert plain is not None
         assert (entry.said(), entry.attempts) == (plain.said(), plain.attempts)
     again = [frame.collect() for frame in open_store(place).by_name().values()]
-    assert all(one.equals(other) for one, other in zip(tables, again, strict=True))
+    for one, other in zip(tables, again, strict=True):
+        assert_frame_equal(one, other, check_exact=True, check_row_order=False)
 
 
 # --------------------------------------------------------------------------------- what goes again
@@ -101,13 +103,13 @@ def test_the_index_hears_of_it_before_the_record_goes(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forgetting ends between the two, as by a crash: nobody is told a result that may go."""
-    bury = store_module.bury_result
+    bury = run_folder.bury_result
 
     def bury_and_crash(path: Any) -> None:
         bury(path)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store_module, "bury_result", bury_and_crash)
+    monkeypatch.setattr(run_folder, "bury_result", bury_and_crash)
     with pytest.raises(KeyboardInterrupt):
         store.run(IDS[0]).forget()
     assert set(segments.read(store.root).entries) == {IDS[1]}
@@ -120,7 +122,7 @@ def test_an_index_that_cannot_be_told_keeps_the_result(
     def refuses(_: Any) -> None:
         raise OSError("the store is full")
 
-    monkeypatch.setattr(store_module, "bury_result", refuses)
+    monkeypatch.setattr(run_folder, "bury_result", refuses)
     with pytest.raises(OSError, match="full"):
         store.run(IDS[0]).forget_results()
     assert statuses(store)[0] == "finished"
@@ -201,7 +203,7 @@ def test_a_doctor_finds_a_run_that_is_recorded_under_another_id(store: Store) ->
 
     save_sweep(store, "s", RUNS)
     assert list(derived_findings(store)) == []
-    path = store.sweep_folder("s") / "resolved.json"
+    path = store.version("s").folder / "resolved.json"
     record = read_json(path)
     record["runs"][1]["spec"]["seed"] = 77
     write_json(path, record)
