@@ -98,6 +98,8 @@ def _hub_model(name: str, entry: ModelEntry) -> HubModel:
         pretraining=pretraining,
         pickled_weights=entry.pickled_weights,
         trust_remote_code=entry.trust_remote_code,
+        blocks=entry.blocks,
+        freeze=entry.freeze,
     )
 
 
@@ -177,6 +179,8 @@ def _folder_model(name: str, entry: ModelEntry, path: Path) -> FolderModel:
             pretraining=pretraining,
             pickled_weights=entry.pickled_weights,
             trust_remote_code=entry.trust_remote_code,
+            blocks=entry.blocks,
+            freeze=entry.freeze,
         )
     except UserError as error:
         raise UserError(f"model {name!r}: {error}") from None
