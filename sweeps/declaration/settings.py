@@ -41,7 +41,7 @@ TAKEN = frozenset(
         *("scale_log_ratio", "effective_rank", "procrustes_null", "cka_distance_null"),
         *("cka_distance_debiased_null", "model_source", "family", "kind", "block", "model_layers"),
         *("stack", "block_class", "block_number", "iteration", "stack_layers"),
-        *("model_depth", "model_stacks"),
+        *("model_depth", "model_stacks", "negative_control"),
         *(
             "model_width",
             "parameters",
