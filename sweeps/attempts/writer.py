@@ -8,7 +8,7 @@ nobody else's. At the end the parts of each table become one, and the closing re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from sweeps.attempts.attempt import Attempt
 from sweeps.attempts.compaction import account, compact, names_of
+from sweeps.attempts.dose import COLUMNS, dose_of
 from sweeps.files.patience import patiently
 from sweeps.files.whole_files import (
     Place,
@@ -114,7 +115,8 @@ class RunWriter:
             name: {"rows": entry["rows"], "sha256": entry["sha256"]}
             for name, entry in self._parts.items()
         }
-        closing = sealed({"status": status, "step": step, "loss": loss, "parts": parts})
+        content = {"status": status, "step": step, "loss": loss, "parts": parts}
+        closing = sealed({**content, "dose": dose_of(self._columns("layers", COLUMNS))})
         self._attempt.require_ownership()
         if not patiently(partial(self._folder.close, closing), self._folder.path):
             self._folder.remove_of(self._attempt.label)
@@ -143,11 +145,16 @@ class RunWriter:
         An attempt that continued after the last step has it in a part only.
         """
         if self._loss is None and step:
-            newest = names_of(self._folder, "steps", self._parts)[-1]
-            with local_file(self._folder.path / newest) as file:
-                losses = pq.read_table(file, columns=["loss"], partitioning=None)["loss"]
-                self._loss = losses[-1].as_py()
+            *_, losses = self._columns("steps", ("loss",))
+            self._loss = losses["loss"][-1].as_py()
         return self._loss if self._loss is not None and math.isfinite(self._loss) else None
+
+    def _columns(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield columns of a table's parts, in order of steps."""
+        for name in names_of(self._folder, table, self._parts):
+            with local_file(self._folder.path / name) as file:
+                there = [one for one in columns if one in pq.read_schema(file).names]
+                yield pq.read_table(file, columns=there, partitioning=None)
 
     def _flush(self, first: int, last: int) -> None:
         for table, schema in TABLES.items():

@@ -19,7 +19,7 @@ from pydantic_core import from_json
 # The one key of an object that stands for a shared value.
 REFERENCE = "="
 HEAD = ("id", "seal", "status", "step", "loss", "mark")
-REST = ("parts", "spec", "facts", "result")
+REST = ("parts", "spec", "facts", "result", "dose")
 _TAB = b"\t"
 
 
@@ -72,7 +72,8 @@ class ClosedWork:
     @property
     def rest(self) -> dict[str, Any]:
         """``parts`` (the names of those that count), ``spec`` (None of a measurement) and ``facts``
-        of run.json, and the ``result`` of a measurement (None of a run)."""
+        of run.json, the ``result`` of a measurement (None of a run), and what the closing record of
+        a run says of its ``dose``: missing where it says nothing, as one of before it did."""
         if isinstance(self._rest, bytes):
             self._rest = from_json(self._rest)
         return {name: _resolved(value, self._shared) for name, value in self._rest.items()}
@@ -99,6 +100,19 @@ class ClosedWork:
         """The result of a measurement; None of a run."""
         result: dict[str, Any] | None = self._one("result")
         return result
+
+    @property
+    def knows_dose(self) -> bool:
+        """Whether the closing record of a run says what its dose was, or that it has none."""
+        if isinstance(self._rest, bytes):
+            self._rest = from_json(self._rest)
+        return "dose" in self._rest
+
+    @property
+    def dose(self) -> dict[str, Any] | None:
+        """``dose``, ``dose_slope`` and over how many ``blocks``; None where a run has none."""
+        dose: dict[str, Any] | None = self._one("dose") if self.knows_dose else None
+        return dose
 
     def said(self) -> dict[str, Any]:
         """Return all that it says, to be compared."""

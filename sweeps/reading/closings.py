@@ -169,6 +169,7 @@ def closed_work(folder: RunFolder, *, marked: bool = True) -> ClosedWork | None:
         "spec": record["spec"] if record else None,
         "facts": record["facts"] if record else {},
         "result": result if isinstance(result, dict) else None,
+        **({"dose": done["dose"]} if "dose" in done else {}),
     }
     return ClosedWork(head, folder.attempts(), rest)
 

@@ -6,12 +6,34 @@ whatever the scope of the control.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import polars as pl
 
-OUTSIDE_BLOCKS = ("embedding", "head")
+from sweeps.attempts.dose import DIGITS, OUTSIDE_BLOCKS
 
-# Threads add up in any order: to so many digits it makes no difference.
-DIGITS = 9
+DOSES = pl.Schema({"run_id": pl.String, "dose": pl.Float64, "dose_slope": pl.Float64})
+
+
+def known_doses(told: Mapping[str, Mapping[str, Any] | None], runs: pl.DataFrame) -> pl.DataFrame:
+    """Return ``dose`` and ``dose_slope`` of the runs whose closing record says them, of all blocks.
+
+    Args:
+        told: by run id what ``attempts.dose.dose_of`` returned, None where a run has none.
+        runs: ``run_id`` and ``model_layers``, null where the model was never loaded.
+    """
+    rows = [(run_id, *(one[name] for name in _TOLD)) for run_id, one in told.items() if one]
+    schema = pl.Schema([*DOSES.items(), ("blocks", pl.Int64)])
+    return (
+        pl.DataFrame(rows, schema=schema, orient="row")
+        .join(runs.select("run_id", "model_layers"), on="run_id", how="inner")
+        .filter((pl.col("blocks") == pl.col("model_layers")).fill_null(value=True))
+        .select(*DOSES)
+    )
+
+
+_TOLD = ("dose", "dose_slope", "blocks")
 
 
 def doses(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:

@@ -26,7 +26,7 @@ from sweeps.declaration.recorded_runs import RecordedRuns, RecordedSpecs
 from sweeps.errors import UserError
 from sweeps.index.closed_work import ClosedWork
 from sweeps.reading.closings import Closings
-from sweeps.reading.dose import doses, doses_of_stacks
+from sweeps.reading.dose import doses, doses_of_stacks, known_doses
 from sweeps.reading.measurements import MeasuredOfRuns
 from sweeps.reading.run_table import (
     ATTEMPT_COLUMNS,
@@ -52,6 +52,8 @@ PROPAGATION: dict[str, Any] = {
     "propagation_sd": pl.Float64,
     "without_gradient": pl.List(pl.Float64),
 }
+# How runs end whose rows count.
+RESULTS = ("finished", "diverged")
 TABLE_NAMES = ("runs", "steps", "layers", "profiles", "jackknife", "attempts")
 
 
@@ -155,7 +157,7 @@ class Tables:
         runs = self._contents.columns.frame(["run_id", "model_layers", "model_stacks"])
         several = set(runs.drop_nulls("model_stacks")["run_id"])
         layers = self._contents.parts["layers"]
-        parts = [path for path in layers if path.rsplit("/", 3)[1] in several]
+        parts = [path for path in layers if _run_of(path) in several]
         return doses_of_stacks(self._rows("layers", parts), runs)
 
     def attempts(self) -> pl.LazyFrame:
@@ -205,7 +207,10 @@ class Tables:
     @cached_property
     def _doses(self) -> pl.DataFrame:
         runs = self._contents.columns.frame(["run_id", "model_layers"])
-        return doses(self._rows("layers", self._contents.parts["layers"]), runs)
+        known = self._contents.doses
+        told = known_doses(known, runs)
+        rest = [path for path in self._contents.parts["layers"] if _run_of(path) not in known]
+        return pl.concat([told, doses(self._rows("layers", rest), runs)]) if rest else told
 
     def _plain_runs(self) -> pl.LazyFrame:
         return self.runs().drop(*MADE_OF_ROWS)
@@ -256,7 +261,7 @@ class _Contents:
             folder = self.store.run(row.run_id)
             if row.closed is None:
                 running.append(folder)
-            elif row.status in ("finished", "diverged"):
+            elif row.status in RESULTS:
                 for name in row.closed.parts:
                     found[name.split("/", 1)[0]].append(f"{folder.path}/{name}")
         if self.include_running:
@@ -270,9 +275,18 @@ class _Contents:
     def last_profiles(self) -> list[str]:
         last = {}
         for path in self.parts["profiles"]:
-            last[path.rsplit("/", 2)[0]] = path
+            last[_run_of(path)] = path
         closed = {row.run_id for row in self.columns.rows if row.closed is not None}
-        return [path for folder, path in last.items() if folder.rsplit("/", 1)[1] in closed]
+        return [path for run_id, path in last.items() if run_id in closed]
+
+    @cached_property
+    def doses(self) -> dict[str, dict[str, Any] | None]:
+        """What closing records say of doses, by run; of other runs the rows have to be asked."""
+        return {
+            row.run_id: row.closed.dose
+            for row in self.columns.rows
+            if row.closed is not None and row.closed.status in RESULTS and row.closed.knows_dose
+        }
 
 
 def _read_contents(
@@ -289,7 +303,7 @@ def _read_contents(
             RunRow(run_id, partial(recorded.__getitem__, k), *_records(closings, run_id), closings)
             for k, run_id in enumerate(recorded.ids)
         ]
-        schema = run_schema(type(recorded[0])) if rows else RUN_COLUMNS
+        schema = run_schema(recorded.kind) if rows else RUN_COLUMNS
     measured = MeasuredOfRuns(closings.store, rows)
     return _Contents(RunColumns(rows, measured, schema), closings.store, include_running)
 
@@ -333,6 +347,11 @@ def _spec_of(closings: Closings, run_id: str, specs: RecordedSpecs) -> RunSpec:
             f"{folder.path / 'run.json'}: not the record of a run that this version can read"
             f" ({' '.join(str(error).split())[:200]}); `depthsweep forget {run_id}` drops it"
         ) from None
+
+
+def _run_of(path: str) -> str:
+    """Return the id of the run that a part is of."""
+    return path.rsplit("/", 3)[1]
 
 
 def _require(store: Store, parts: Iterable[str]) -> None:

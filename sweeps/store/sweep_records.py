@@ -35,10 +35,21 @@ def find_claims(store: Store, sweep: str, given: str | None = None) -> Path | No
 def recorded_runs(store: Store, sweep: str) -> RecordedRuns:
     """Return the runs of a sweep that a store has run, each read when it is asked for; raise
     UserError as ``Store.load_sweep`` does."""
-    try:
-        return RecordedRuns(store.version(sweep).record()["runs"])
-    except (KeyError, TypeError, ValueError, OSError):
-        return RecordedRuns.of(store.load_sweep(sweep).runs)  # says what is wrong
+    version = store.version(sweep)
+
+    def entries() -> list[dict[str, Any]]:
+        try:
+            runs: list[dict[str, Any]] = version.record()["runs"]
+        except (KeyError, TypeError, ValueError, OSError):
+            version.load()  # says what is wrong
+            raise
+        return runs
+
+    return (
+        RecordedRuns.named(version.run_ids, entries)
+        if version.run_ids
+        else (RecordedRuns(entries()))
+    )
 
 
 def record_job(store: Store, sweep: str, attempt: int, record: dict[str, Any]) -> None:

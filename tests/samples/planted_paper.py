@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sweeps.attempts.dose import dose_of
 from sweeps.spec import RunSpec
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.schema import NULL_METRICS, TABLES
@@ -95,6 +96,7 @@ def plant_paper(
         folder = store.run(run.run_id)
         _write_records(folder, run, facts)
         parts: dict[str, Any] = {}
+        layers: list[pa.Table] = []
         for first in range(0, steps, part_steps):
             last = min(first + part_steps, steps)
             for table, columns in _part(run, facts, first, last, times, groups, generator).items():
@@ -102,8 +104,9 @@ def plant_paper(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 data = _rows(columns, TABLES[table])
                 pq.write_table(data, path, compression="zstd")
+                layers += [data] if table == "layers" else []
                 parts[str(path.relative_to(folder.path))] = {"rows": data.num_rows, "sha256": ""}
-        closing = {"status": "finished", "step": steps, "parts": parts}
+        closing = {"status": "finished", "step": steps, "parts": parts, "dose": dose_of(layers)}
         (folder.path / "DONE.json").write_text(json.dumps(closing))
         distance = _DISTANCE[run.objective.kind] + 0.002 * facts["layers"]
         record_distance(store, run, [1 - distance])

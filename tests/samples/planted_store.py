@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from small_run import LoneAttempt
 
 from sweeps.attempts.writer import RunWriter
 from sweeps.declaration.expand import Sweep
@@ -24,9 +23,11 @@ from sweeps.spec import (
     RunSpec,
     Standard,
 )
+from sweeps.store.records import SEAL, sealed
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.schema import NULL_METRICS
 from sweeps.store.store import Store
+from tests.samples.small_run import LoneAttempt
 
 CONTROLS: dict[str, Any] = {
     "standard": Standard(),
@@ -155,6 +156,14 @@ def write_run(
         writer.finish(status, last)  # type: ignore[arg-type]
         folder.remove_unlisted(keep_checkpoint=False)
     return folder
+
+
+def unsay_dose(folder: RunFolder) -> None:
+    """Make the closing record one of before it said a dose: its rows are asked again."""
+    done = folder.done()
+    assert done is not None
+    kept = {name: value for name, value in done.items() if name not in ("dose", SEAL)}
+    write_json(folder.path / "DONE.json", sealed(kept))
 
 
 def save_sweep(store: Store, name: str, runs: Sequence[RunSpec]) -> Sweep:

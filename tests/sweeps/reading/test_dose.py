@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
-from planted_store import run_spec, write_run
+from planted_store import run_spec, unsay_dose, write_run
 from scipy import stats
 
+from sweeps.attempts.dose import dose_of as in_closing_record
 from sweeps.errors import UserError
+from sweeps.files.whole_files import read_json, write_json
 from sweeps.findings.claim_spec import Measure
 from sweeps.reading import tables as tables_module
+from sweeps.reading.closings import add_to_index
 from sweeps.reading.digest import digests
 from sweeps.reading.query import query
 from sweeps.reading.run_table import RUN_COLUMNS
@@ -31,6 +35,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def change_layers(folder: RunFolder, change: pl.Expr | None = None, kept: pl.Expr | None = None):
+    unsay_dose(folder)
     for part in folder.parts("layers"):
         rows = pl.read_parquet(part)
         rows = rows if kept is None else rows.filter(kept)
@@ -45,6 +50,7 @@ def dose_of(store: Store) -> tuple[float | None, float | None]:
 
 def test_a_dose_is_the_sum_over_steps_written_out(store: Store) -> None:
     folder = write_run(store, run_spec(steps=30), PROFILE)
+    unsay_dose(folder)
     norms = np.random.default_rng(0).uniform(0.5, 2, (30, 5, 2))
     for part in folder.parts("layers"):
         rows = pl.read_parquet(part)
@@ -121,7 +127,8 @@ def counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[Tables, list
     """Tables of two runs, and a list that grows whenever doses are computed."""
     for seed, low in ((0, 1e-3), (1, 5e-4)):
         ratios = [low, 1e-3, 1e-3]
-        write_run(store, run_spec(seed=seed), PROFILE, ratios=ratios, deleted=[PROFILE] * 2)
+        run = run_spec(seed=seed)
+        unsay_dose(write_run(store, run, PROFILE, ratios=ratios, deleted=[PROFILE] * 2))
     times: list[int] = []
     doses = tables_module.doses
     monkeypatch.setattr(tables_module, "doses", lambda *given: (times.append(1), doses(*given))[1])
@@ -154,8 +161,50 @@ def test_profiles_and_claims_know_doses(counted) -> None:
 
 def test_a_missing_part_is_named_by_who_asks_for_a_dose(store: Store) -> None:
     folder = write_run(store, run_spec(), PROFILE)
+    unsay_dose(folder)
     folder.parts("layers")[0].unlink()
     tables = open_store(store.root)
     assert tables.runs().select("model").collect().height == 1
     with pytest.raises(UserError, match="is missing though DONE"):
         tables.runs().select("dose").collect()
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 7])
+def test_a_closing_record_says_what_its_rows_do(store: Store, blocks: int, monkeypatch) -> None:
+    ratios = [1e-3 * (1 + (3 * i) % blocks) for i in range(blocks)]
+    folder = write_run(store, run_spec(), [0.1] * blocks, ratios=ratios)
+    add_to_index(store, [folder.run_id])
+    monkeypatch.setattr(tables_module, "doses", None)  # no row is asked
+    told = dose_of(store)
+    monkeypatch.undo()
+    unsay_dose(folder)
+    assert dose_of(store) == told
+
+
+@pytest.mark.parametrize("layers", [3, 5])
+def test_a_dose_over_less_than_all_blocks_is_none(store: Store, layers: int) -> None:
+    folder = write_run(store, run_spec(), PROFILE)
+    record = read_json(folder.path / "run.json")
+    record["facts"]["layers"] = layers
+    write_json(folder.path / "run.json", record)
+    assert (dose_of(store)[0] is None) == (layers != len(PROFILE))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("weight_norm", 0.0), ("update_norm", 0.0), ("update_norm", math.nan), ("layer", 7)],
+)
+def test_a_closing_record_says_that_a_run_has_no_dose(column: str, value: float) -> None:
+    rows = {"layer": [1, 2], "group": ["block"] * 2, "update_norm": [1.0, 2.0]}
+    sound = pa.table({**rows, "weight_norm": [1.0, 1.0]})
+    said = in_closing_record([sound, sound])
+    assert said is not None
+    assert (said["dose"], said["dose_slope"], said["blocks"]) == (2, 2, 2)
+    wrong = {**sound.to_pydict(), column: [sound[column][0].as_py(), value]}
+    assert in_closing_record([pa.table(wrong)]) is None
+
+
+def test_a_run_of_two_stacks_has_no_one_dose_in_its_closing_record() -> None:
+    stacks = {"stack": ["encoder", "decoder"], "layer": [1, 1], "group": ["block"] * 2}
+    rows = {**stacks, "update_norm": [1.0, 2.0], "weight_norm": [1.0, 1.0]}
+    assert in_closing_record([pa.table(rows)]) is None
