@@ -67,15 +67,15 @@ def propagation_by_stack(
 ) -> dict[str | None, Propagation]:
     """Return what ``propagation_of`` does for each stack by its name, None for a single one.
 
-    A result with ``stacks``, their names with how many layers each has, has draws over the layers
-    of one after the other.
+    A result with ``stacks``, [name, layers] of each, has draws over the layers of one after the
+    other.
     """
     draws: list[list[float | None]] = result["draws"][metric]
-    stacks: dict[str, int] | None = result.get("stacks")
+    stacks: list[tuple[str, int]] | None = result.get("stacks")
     if not stacks:
         return {None: _of_draws(draws)}
     found, first = dict[str | None, Propagation](), 0
-    for name, layers in stacks.items():
+    for name, layers in stacks:
         found[name] = _of_draws([row[first : first + layers] for row in draws])
         first += layers
     return found
