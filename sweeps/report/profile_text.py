@@ -61,7 +61,8 @@ def profile_text(name: str, profiles: Profiles, by: Sequence[str], width: int = 
     bands = layer_bands(profiles, by)
     moment = "the last step" if profiles.at == "final" else f"step {profiles.at}"
     found, total = (frame["run_id"].n_unique() for frame in (profiles.runs, everyone(profiles)))
-    lines = [f"{name}: {profiles.metric} at {moment}, {found} of {total} runs"]
+    blocks = "" if profiles.block_class is None else f", blocks of class {profiles.block_class}"
+    lines = [f"{name}: {profiles.metric} at {moment}{blocks}, {found} of {total} runs"]
     shapes = _shapes(bands, by)
     lead, rest = by[0], list(by[1:])
     firsts = {value: rank for rank, value in enumerate(table[lead].unique(maintain_order=True))}
@@ -108,18 +109,19 @@ def over_propagation(row: dict[str, Any]) -> str:
 
 
 def _without_gradients(profiles: Profiles) -> dict[Any, str]:
-    """Return, by model, what noise in its weights does by depth: g and the shape, of each stack."""
+    """Return, by model, what noise in its weights does by depth: g and the shape; of several stacks
+    a line for each."""
     found = {}
     known = profiles.blocks.filter(pl.col("without_gradient").is_not_null())
     for (model,), own in known.group_by("model", maintain_order=True):
         run = own.filter(pl.col("run_id") == own["run_id"][0]).sort("layer")
-        said = []
+        said = ""
         for (stack,), first in run.group_by("stack", maintain_order=True):
             g, sd = first["propagation"][0], first["propagation_sd"][0]
             shape = sparkline(first["without_gradient"].to_list())
-            lead = "" if stack is None else f"{stack} "
-            said.append(f"{lead}{shape}  g {g:.2f}, sd {sd or 0:.2f}")
-        found[model] = f"  (without gradients {'; '.join(said)})"
+            lead = "  (" if stack is None else f"\n  ({stack} "
+            said += f"{lead}without gradients {shape}  g {g:.2f}, sd {sd or 0:.2f})"
+        found[model] = said
     return found
 
 

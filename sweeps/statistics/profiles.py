@@ -79,6 +79,7 @@ class Profiles:
         deleted: one row per run, stack and ``sequence_group``, sorted: ``QUANTITIES`` without the
             rows of that group of probe sequences. Empty before the last probe, for metrics that do
             not compare row with row, and for runs of which some group has no profile.
+        block_class: of which class the blocks are; None for all of them.
     """
 
     metric: str
@@ -87,6 +88,7 @@ class Profiles:
     blocks: pl.DataFrame
     left_out: pl.DataFrame
     deleted: pl.DataFrame
+    block_class: str | None = None
 
 
 # What noise in the weights does, of no run.
@@ -212,6 +214,7 @@ def _profiles(
         ),
         _left_out(every_run, here, runs, incomplete, _absent(metric, at, block_class)),
         without_groups(measured, without, floor).select(*DELETED_KEYS, *QUANTITIES),
+        block_class,
     )
 
 

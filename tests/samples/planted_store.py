@@ -291,5 +291,5 @@ def _jackknife_rows(
             "cka_distance_debiased": d * d,
         }
         for group, profile in enumerate(deleted)
-        for place, d in zip(places, [0.0, *profile], strict=True)
+        for place, d in zip(places, [0.0, *profile], strict=False)
     ]
