@@ -114,8 +114,7 @@ def write_run(
     if callable(profile):
         count = facts["layers"]
         profile = [profile(i / count) for i in range(1, count + 1)]
-    stacks: dict[str | None, Sequence[float]] = {**profile} if isinstance(profile, dict) else {}
-    stacks = stacks or {None: profile}  # type: ignore[dict-item]
+    stacks = _by_stack(profile)
     blocks = {stack: list(calls or range(1, len(changes) + 1)) for stack, changes in stacks.items()}
     facts["layers"] = sum(max(of_stack) for of_stack in blocks.values())
     facts["depth"] = sum(len(of_stack) for of_stack in blocks.values())
@@ -131,6 +130,49 @@ def write_run(
         for stack, changes in stacks.items()
     }
     folder = store.run(run.run_id)
+    _write_records(folder, run, facts, status)
+    writer = RunWriter(run, folder, LoneAttempt())
+    last = stop or run.steps
+    planned = {stack: [1e-3 * (1 + i) for i in range(max(own))] for stack, own in blocks.items()}
+    planned |= _by_stack(ratios)
+    for step in range(1, last + 1):
+        writer.add("steps", step, [_step_row(step, run)])
+        writer.add("layers", step, _layer_rows(planned, classes))
+        if step in run.probe_steps:
+            share = step / run.steps
+            for stack, of_stack in values.items():
+                places = _places(stack, blocks[stack], classes)
+                rows = _profile_rows(of_stack, share, places, facts["width"])
+                writer.add("profiles", step, rows)
+        if step == run.steps:
+            for stack, groups in _by_stack(deleted).items():
+                places = _places(stack, blocks[stack], classes)
+                writer.add("jackknife", step, _jackknife_rows(groups, places))
+        writer.end_step(step)
+    if status is not None:
+        writer.finish(status, last)  # type: ignore[arg-type]
+        folder.remove_unlisted(keep_checkpoint=False)
+    return folder
+
+
+def unsay_dose(folder: RunFolder) -> None:
+    """Make the closing record one of before it said a dose: its rows are asked again."""
+    done = folder.done()
+    assert done is not None
+    kept = {name: value for name, value in done.items() if name not in ("dose", SEAL)}
+    write_json(folder.path / "DONE.json", sealed(kept))
+
+
+def _by_stack(value: Any) -> dict[str | None, Any]:
+    """Return values by name of a stack: None for the only one, nothing where there are none."""
+    if value is None:
+        return {}
+    return dict(value) if isinstance(value, dict) else {None: value}
+
+
+def _write_records(
+    folder: RunFolder, run: RunSpec, facts: dict[str, Any], status: str | None
+) -> None:
     write_json(
         folder.path / "run.json",
         {
@@ -154,40 +196,6 @@ def write_run(
             "seconds": None if status is None else 60.0,
         },
     )
-    writer = RunWriter(run, folder, LoneAttempt())
-    last = stop or run.steps
-    planned = {stack: [1e-3 * (1 + i) for i in range(max(own))] for stack, own in blocks.items()}
-    if ratios is not None:
-        planned = {**ratios} if isinstance(ratios, dict) else {None: ratios}  # type: ignore[dict-item]
-    left_out: dict[str | None, Any] = {}
-    if deleted is not None:
-        left_out = {**deleted} if isinstance(deleted, dict) else {None: deleted}
-    for step in range(1, last + 1):
-        writer.add("steps", step, [_step_row(step, run)])
-        writer.add("layers", step, _layer_rows(planned, classes))
-        if step in run.probe_steps:
-            share = step / run.steps
-            for stack, of_stack in values.items():
-                places = _places(stack, blocks[stack], classes)
-                rows = _profile_rows(of_stack, share, places, facts["width"])
-                writer.add("profiles", step, rows)
-        if step == run.steps:
-            for stack, groups in left_out.items():
-                places = _places(stack, blocks[stack], classes)
-                writer.add("jackknife", step, _jackknife_rows(groups, places))
-        writer.end_step(step)
-    if status is not None:
-        writer.finish(status, last)  # type: ignore[arg-type]
-        folder.remove_unlisted(keep_checkpoint=False)
-    return folder
-
-
-def unsay_dose(folder: RunFolder) -> None:
-    """Make the closing record one of before it said a dose: its rows are asked again."""
-    done = folder.done()
-    assert done is not None
-    kept = {name: value for name, value in done.items() if name not in ("dose", SEAL)}
-    write_json(folder.path / "DONE.json", sealed(kept))
 
 
 def save_sweep(store: Store, name: str, runs: Sequence[RunSpec]) -> Sweep:
