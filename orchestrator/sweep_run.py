@@ -35,6 +35,7 @@ from sweeps.reading.closings import Closings
 from sweeps.sources.content import require_sources
 from sweeps.store.store import Store
 from sweeps.upkeep.audit import harmed_part, unsound_result
+from sweeps.versions.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
     from orchestrator.tuning.cluster_view import OwnCluster, SharedCluster, View
@@ -76,7 +77,7 @@ def run_sweep(
     plan = plan_sweep(sweep, store, choice)
     listener.planned(plan)
     require_sources([*plan.to_run, *(one.run for one in plan.to_measure)])
-    store.save_sweep(plan.sweep)
+    _save(plan, listener)
     for work_id in plan.again:
         store.work(work_id).forget_results()
     result = SweepResult(sweep.name, len(plan.actions) - len(plan.to_run))
@@ -86,6 +87,17 @@ def run_sweep(
     result.unsound = _unsound(plan, result)
     result.refused = _refused(plan, result)
     return result
+
+
+def _save(plan: Plan, listener: Listener) -> None:
+    """Record the sweep, and say so where its name alone means another version from now on."""
+    folder = SweepFolder(plan.store.sweep_folder(plan.sweep.name))
+    before = folder.current()
+    plan.store.save_sweep(plan.sweep)
+    now = folder.current()
+    if before is not None and now is not None and before.digest != now.digest:
+        name = plan.sweep.name
+        listener.notice(f"{name} means {name}@{now.digest} from now on, not @{before.digest}")
 
 
 def _refused(plan: Plan, result: SweepResult) -> dict[str, str]:

@@ -36,13 +36,15 @@ def command(name: str, store: str, file: str | None, metric: str, at: str, as_js
     from sweeps.statistics.profiles import measure_each
     from sweeps.store.schema import NULL_METRICS
     from sweeps.store.sweep_records import find_claims
+    from sweeps.versions.version_id import SweepName
 
     tables = open_store(store, sweep=name)
     found = find_claims(tables.store, name, file)
     if found is None:
+        file = f"{SweepName.parse(name).name}.claims.yaml"
         raise UserError(
-            f"sweep {name!r} came with no claims: write {name}.claims.yaml beside its sweep file"
-            " and run it again, or give a file with --claims FILE"
+            f"sweep {name!r} came with no claims: write {file} beside its sweep file and run it"
+            " again, or give a file with --claims FILE"
         )
     claims = read_claims(found)
     metrics = [metric, *[other for other in NULL_METRICS if other != metric]]

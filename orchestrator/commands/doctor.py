@@ -6,7 +6,6 @@ import json
 
 import click
 
-from sweeps.errors import UserError
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import strays_of
 
@@ -30,8 +29,7 @@ def command(location: str, fix: bool, migrate: bool, as_json: bool) -> int:
     from sweeps.upkeep.derived import derived_findings
 
     store = Store.at(location)
-    if not store.root.is_dir():
-        raise UserError(f"--store {location}: nothing is there")
+    store.require_there()
     if migrate:
         return _migrate(store, as_json)
     findings = [

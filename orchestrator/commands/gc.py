@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from orchestrator.display.output import counted_aloud, wrapped
-from sweeps.errors import UserError
 from sweeps.store.store import Store
 from sweeps.upkeep.leftovers import leftovers
 from sweeps.upkeep.rubbish import Rubbish, rubbish_of_runs, strays, told
@@ -39,8 +38,7 @@ def command(
     cached is made again when it is needed. 1 if something could not be removed.
     """
     store = Store.at(location)
-    if not store.root.is_dir():
-        raise UserError(f"--store {location}: nothing is there")
+    store.require_there()
     found = [*rubbish_of_runs(store), *leftovers(store, cache_days)]
     if with_strays:
         whole = strays(store)

@@ -16,7 +16,6 @@ from orchestrator.display.plan_table import control_name
 from orchestrator.ledger.recovery import STATES, Standing, ledger
 from orchestrator.ledger.run_filter import matching, parse_where, require_known
 from sweeps.declaration.settings import control_options, text_of, varied
-from sweeps.errors import UserError
 from sweeps.reading.text_table import Column, text_table
 from sweeps.spec import RunSpec
 from sweeps.store.store import Store
@@ -53,8 +52,7 @@ def command(
     or more of its digits, here and wherever a sweep's name is taken: demo@3f2a.
     """
     store = Store.at(location).reading()
-    if not store.root.is_dir():
-        raise UserError(f"--store {location}: nothing is there")
+    store.require_there()
     conditions = parse_where(where) if where else []
     found = Holdings(store, ledger(store), _sizes(store) if with_sizes else None)
     if sweep is None and not (with_runs or where):

@@ -21,11 +21,10 @@ def command(sources: tuple[str, ...], location: str, weights: bool, as_json: boo
     Of a run that several have a result of the first one stays.
     """
     from sweeps.upkeep.pulling import pull
-    from sweeps.upkeep.versions_moved import require_store
 
     stores = [Store.at(source) for source in sources]
     for store in stores:  # a mistake is said before anything is copied
-        require_store(store, store.location)
+        store.require_there()
     pages, code = [], 0
     for store in stores:
         pulled = pull(

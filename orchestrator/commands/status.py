@@ -38,6 +38,7 @@ NO_SWEEP, MEASUREMENTS = "(no sweep)", "(measurements)"
 def command(name: str | None, location: str, profile_name: str | None, as_json: bool) -> int:
     """Show how far sweep NAME is; without a name, every sweep of the store."""
     store = Store.at(location).reading(())
+    store.require_there()
     names = [name] if name else store.sweep_names()
     sweeps = {sweep: store.load_sweep(sweep) for sweep in names}
     standing = Ledger(store, [i for found in sweeps.values() for i in works_of(found)])

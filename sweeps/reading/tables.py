@@ -74,16 +74,9 @@ def open_store(
             that a closing record lists is missing.
     """
     store = Store.at(str(path)).reading(())
-    if not store.root.is_dir():
-        raise UserError(f"--store {path}: no such folder; give the store that a run wrote to")
+    store.require_there()
     if sweep is not None:
         return Tables(store, recorded_runs(store, sweep), include_running)
-    rooms = (store.root / "sweeps", store.root / "runs")
-    if not any(room.is_dir() for room in rooms) and not store.runs():
-        raise UserError(
-            f"--store {path}: holds neither runs/ nor sweeps/, so it is no store; give the folder"
-            " that --store named when the sweep ran"
-        )
     return Tables(store, None, include_running)
 
 

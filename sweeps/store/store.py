@@ -200,6 +200,24 @@ class Store:
         return None
 
     # ------------------------------------------------------------------------------------ sweeps
+    def require_there(self) -> None:
+        """Raise UserError unless this is a store that a command has written to: a name that was
+        mistyped is not an empty store."""
+        if not self.root.is_dir():
+            raise UserError(
+                f"--store {self.location}: no such folder; give the store that a run wrote to"
+            )
+        rooms = (self.root / "sweeps", self.root / "runs")
+        if not any(room.is_dir() for room in rooms) and not self._is_empty() and not self.runs():
+            raise UserError(
+                f"--store {self.location}: holds neither runs/ nor sweeps/, so it is no store; give"
+                " the folder that --store named when the sweep ran"
+            )
+
+    def _is_empty(self) -> bool:
+        """Return whether a command has made it, and nothing was put into it yet."""
+        return (self.root / "store.json").is_file()
+
     def sweep_folder(self, name: str) -> Place:
         """Return the folder of a sweep, also for ``name@digest``: a version lies in it."""
         return self.root / "sweeps" / SweepName.parse(name).name
@@ -223,6 +241,7 @@ class Store:
         wanted = SweepName.parse(name)
         found = SweepFolder(self.sweep_folder(name)).version(wanted)
         if found is None:
+            self.require_there()
             names = self.sweep_names()
             hint = closest(wanted.name, names) if names else "it holds no sweep yet"
             raise UserError(f"store {self.location}: no sweep {wanted.name!r}; {hint}")
@@ -265,6 +284,7 @@ class Store:
         measured = is_measurement(work_id)
         known = [folder.run_id for folder in (self.measurements() if measured else self.runs())]
         if work_id not in known:
+            self.require_there()
             what = "measurement" if measured else "run"
             hint = closest(work_id, known) if known else f"it holds no {what} yet"
             raise UserError(f"store {self.location}: no {what} {work_id!r}; {hint}")

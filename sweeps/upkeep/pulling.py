@@ -13,7 +13,7 @@ from sweeps.reading.closings import add_to_index
 from sweeps.store.store import Store
 from sweeps.upkeep.sizes import said
 from sweeps.upkeep.transfer import Moved, Outcome, transfer
-from sweeps.upkeep.versions_moved import record_versions, require_store, wanted_of
+from sweeps.upkeep.versions_moved import record_versions, wanted_of
 from sweeps.versions.sweep_folder import Version
 
 # Runs that are named one by one.
@@ -94,7 +94,7 @@ def pull(
     Raises UserError where there is no such store or sweep, or both are one store.
     """
     _require_two(source, target)
-    require_store(source, source.location)
+    source.require_there()
     target.require_writable()
     target.identify()
     wanted = wanted_of(source.reading(), sweep)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sweeps.errors import UserError
 from sweeps.files.records import put_new
 from sweeps.files.trees import copy_file
 from sweeps.spec import MEASUREMENTS, measurements_of
@@ -93,9 +92,3 @@ def _record(version: Version, folder: SweepFolder) -> None:
     for name in (SPEC, CLAIMS, HEADER, RESOLVED):
         if (version.folder / name).is_file():
             copy_file(version.folder / name, place / name)
-
-
-def require_store(store: Store, said: str) -> None:
-    """Raise UserError unless there are runs or sweeps at a place."""
-    if not any((store.root / room).is_dir() for room in ("runs", "sweeps")):
-        raise UserError(f"{said}: holds neither runs/ nor sweeps/, so it is no store")

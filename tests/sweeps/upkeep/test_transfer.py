@@ -243,7 +243,7 @@ def test_what_is_no_store_or_the_same_one_is_a_mistake(stores, tmp_path):
     old, new = stores
     with pytest.raises(UserError, match="is both stores"):
         pull(old, Store.at(old.location))
-    with pytest.raises(UserError, match="so it is no store"):
+    with pytest.raises(UserError, match="no such folder"):
         pull(Store.at(str(tmp_path / "empty")), new)
     with pytest.raises(UserError, match="no sweep 'studi'; did you mean 'study'"):
         pull(old, new, "studi")

@@ -98,9 +98,3 @@ def test_more_runs_than_fit_a_screen_are_listed_when_asked(tmp_path):
     assert short[-1] == "… and 10 more: --runs lists them"
     whole = depthsweep("ls", "many", "--runs", "--store", store.location).stdout.splitlines()
     assert sum("waiting" in line for line in whole) == 51
-
-
-def test_a_store_that_is_not_there_is_a_mistake(tmp_path):
-    shown = depthsweep("ls", "--store", tmp_path / "none")
-    assert (shown.returncode, shown.stdout) == (2, "")
-    assert "nothing is there" in shown.stderr
