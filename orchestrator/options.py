@@ -16,7 +16,7 @@ from sweeps.errors import UserError
 
 if TYPE_CHECKING:
     from sweeps.declaration.expand import Sweep
-    from sweeps.statistics.profiles import At
+    from sweeps.statistics.profile_rows import At
 
 ON_CLUSTER = click.option(
     "--address",

@@ -83,8 +83,8 @@ def _require(option: str, value: float, holds: bool, wanted: str) -> None:
         raise UserError(f"{option} {value:g}: give a number {wanted}")
 
 
-def _final_slopes(sweep: Sweep, location: str) -> dict[str, float]:
-    """Return the slope of each run of a sweep that finished in a store, by run id."""
+def _final_slopes(sweep: Sweep, location: str) -> dict[str, dict[str | None, float]]:
+    """Return the slopes of each run of a sweep that finished in a store, by run id and stack."""
     from sweeps.reading.tables import Tables
     from sweeps.statistics.profiles import measure
     from sweeps.store.store import Store
@@ -94,4 +94,8 @@ def _final_slopes(sweep: Sweep, location: str) -> dict[str, float]:
         raise UserError(f"--store {location}: no such folder; leave it out before the sweep ran")
     # By run id, not by name: a file is planned that the store may know in another version.
     runs = measure(Tables(store, list(sweep.runs), include_running=False)).runs
-    return dict(runs.select("run_id", "slope").drop_nulls().iter_rows())
+    found: dict[str, dict[str | None, float]] = {}
+    for run_id, stack, slope in runs.select("run_id", "stack", "slope").iter_rows():
+        if slope is not None:
+            found.setdefault(run_id, {})[stack] = slope
+    return found

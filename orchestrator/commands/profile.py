@@ -21,6 +21,11 @@ from sweeps.errors import UserError
 @click.option("--metric", default="procrustes", show_default=True, help="Which change.")
 @click.option("--at", default="final", show_default=True, help="final, or a probe step.")
 @click.option(
+    "--block-class",
+    metavar="CLASS",
+    help="Only blocks of this class, in a model of several kinds.",
+)
+@click.option(
     "--export",
     "form",
     type=click.Choice(["csv", "parquet", "json"]),
@@ -35,6 +40,7 @@ def command(
     by: str | None,
     metric: str,
     at: str,
+    block_class: str | None,
     form: str | None,
     per_run: bool,
     output: str | None,
@@ -45,7 +51,8 @@ def command(
     By depth: change of each block from first to last, scaled to the row's largest. Slope: of the
     change on relative depth (0 to 1), with the t interval over seeds and probe rows. Centre: its
     centre of mass (a flat profile: 0.5). Over g: slope over mean change, less what noise in the
-    weights alone does. n: finished runs.
+    weights alone does. n: finished runs. A model of several stacks, as encoder and decoder, has a
+    profile of each; a block that runs several times has a layer for each call.
     """
     from orchestrator.display.output import emit, terminal_width
     from sweeps.reading.tables import open_store
@@ -54,7 +61,7 @@ def command(
     from sweeps.statistics.profiles import measure
     from sweeps.statistics.run_summary import run_summary
 
-    profiles = measure(open_store(store, sweep=name), metric, moment(at))
+    profiles = measure(open_store(store, sweep=name), metric, moment(at), block_class)
     keys = parse_by(by, everyone(profiles))
     if per_run and as_json:
         raise UserError("--runs with --json: use --export json")
@@ -64,6 +71,7 @@ def command(
             "sweep": name,
             "metric": metric,
             "at": profiles.at,
+            "block_class": block_class,
             "by": keys,
             "conditions": table.to_dicts(),
             "blocks": bands.to_dicts(),

@@ -35,10 +35,12 @@ def command(
 
     Every table carries the columns of runs: each setting under the name that sweep files use
     (model, objective, control, seed, learning_rate ...), and status, final_loss, seconds ...
+    Rows of blocks have stack (encoder, decoder; null in a model of one) and block_class; those of
+    profiles also which block they are a call of: block_number, iteration.
 
     \b
     depthsweep query "SELECT model, control, avg(procrustes)
-                      FROM profiles WHERE step = steps AND layer = model_layers
+                      FROM profiles WHERE step = steps AND depth = 1
                       GROUP BY ALL"
     """
     from orchestrator.display.output import emit

@@ -32,7 +32,10 @@ def profile_picture(profiles: pl.DataFrame | None, title: str, form: str = "svg"
 
 def _spec(profiles: pl.DataFrame, title: str) -> dict[str, Any]:
     drawn = profiles.filter(pl.col("layer") > 0, pl.col(METRIC).is_finite())
-    rows = drawn.select("step", "depth", change=METRIC).to_dicts()
+    rows = drawn.select("step", "stack", "depth", change=METRIC).to_dicts()
+    dashes = {}
+    if drawn["stack"].is_not_null().any():
+        dashes = {"strokeDash": alt.StrokeDash("stack:N", title="stack")}
     chart = (
         alt.Chart(alt.InlineData(values=rows))
         .mark_line(point=True)
@@ -40,6 +43,7 @@ def _spec(profiles: pl.DataFrame, title: str) -> dict[str, Any]:
             x=alt.X("depth:Q", title="depth", scale=alt.Scale(domain=[0, 1])),
             y=alt.Y("change:Q", title=f"{METRIC} change"),
             color=alt.Color("step:O", title="step", scale=alt.Scale(scheme="viridis")),
+            **dashes,
         )
     )
     spec = chart.properties(title=title, width=420, height=220, background="white").to_dict()

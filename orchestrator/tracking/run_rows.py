@@ -100,7 +100,7 @@ class RunRows:
     def _profiles(self, until: int) -> pl.DataFrame | None:
         columns = [name for name in TABLES["profiles"].names if name != "run_id"]
         rows = self._tables.profiles().filter(pl.col("step") <= until).select(columns)
-        found = rows.sort("step", "layer").collect()
+        found = rows.sort("step", "stack", "layer").collect()
         return None if found.is_empty() else found
 
     def _numbers(self) -> Iterator[tuple[str, float]]:
@@ -108,7 +108,10 @@ class RunRows:
         row: dict[str, Any] = {"final_loss": self._done.get("loss")} if self._done else {}
         if self.status == "finished":
             runs = measure(self._tables).runs
-            row |= runs.select(*QUANTITIES, BEYOND).row(0, named=True) if len(runs) else {}
+            for of_stack in runs.select("stack", *QUANTITIES, BEYOND).to_dicts():
+                stack = of_stack.pop("stack")
+                said = "" if stack is None else f"{stack} "
+                row |= {f"{said}{name}": value for name, value in of_stack.items()}
         for name, value in row.items():
             if value is not None and math.isfinite(value):
                 yield name, float(value)

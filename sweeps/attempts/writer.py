@@ -55,6 +55,9 @@ class RunWriter:
         """Append rows of ``step``; run id and step are added to each."""
         key = {"run_id": self._run.run_id, "step": step}
         added = [{**key, **row} for row in rows]
+        unknown = {name for row in added for name in row} - set(TABLES[table].names)
+        if unknown:  # Arrow would drop it without a word
+            raise ValueError(f"{table} has no column {', '.join(sorted(unknown))}")
         self._rows[table].extend(added)
         if table == "steps":
             self._loss = added[-1]["loss"]

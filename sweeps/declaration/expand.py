@@ -16,12 +16,7 @@ from sweeps.declaration.sweep_spec import Block, Settings, SweepSpec
 from sweeps.declaration.track import Track
 from sweeps.declaration.yaml_source import YamlSource, explain
 from sweeps.errors import UserError, closest
-from sweeps.sources.model_folder import (
-    lacks_mask_token,
-    longest_sequence,
-    no_mask_token,
-    require_length,
-)
+from sweeps.sources.ability import Ability, ability_of
 from sweeps.spec import (
     DATA_ROLES,
     MEASUREMENTS,
@@ -176,7 +171,7 @@ class _Resolver:
         self._source = source
         self._models: dict[str, ModelSpec] = {}
         self._objectives: dict[str, Objective] = {}
-        self._limits: dict[str, tuple[int | None, bool]] = {}
+        self._abilities: dict[str, Ability] = {}
         probe = spec.probe
         self._probe = self._build(
             Probe,
@@ -226,15 +221,15 @@ class _Resolver:
 
     def _require_fit(self, run: RunSpec, keys: tuple[Any, ...]) -> None:
         """Refuse what the model's own files say that it cannot do."""
-        name, source = run.model.name, run.model.source
-        if name not in self._limits:
-            self._limits[name] = (longest_sequence(source), lacks_mask_token(source))
-        limit, maskless = self._limits[name]
+        name = run.model.name
+        lengths = {
+            "sequence_length": run.sequence_length,
+            "probe.sequence_length": run.probe.sequence_length,
+        }
         try:
-            require_length("sequence_length", name, run.sequence_length, limit)
-            require_length("probe.sequence_length", name, run.probe.sequence_length, limit)
-            if maskless and run.objective.kind == "mlm":
-                raise no_mask_token(name)
+            if name not in self._abilities:
+                self._abilities[name] = ability_of(run.model.source)
+            self._abilities[name].require(name, run.objective.kind, lengths)
         except UserError as error:
             raise UserError(f"{self._source.where(*keys)}: {error}") from None
 

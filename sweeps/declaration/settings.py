@@ -40,6 +40,8 @@ TAKEN = frozenset(
         *("coefficient", "procrustes", "cka_distance", "cka_distance_debiased", "mean_shift"),
         *("scale_log_ratio", "effective_rank", "procrustes_null", "cka_distance_null"),
         *("cka_distance_debiased_null", "model_source", "family", "kind", "block", "model_layers"),
+        *("stack", "block_class", "block_number", "iteration", "stack_layers"),
+        *("model_depth", "model_stacks", "negative_control"),
         *(
             "model_width",
             "parameters",
@@ -123,7 +125,7 @@ def _scalar(value: Any, kind: type) -> Scalar:
     if isinstance(value, dict):
         return ",".join(f"{key}={each}" for key, each in sorted(value.items())) or None
     if isinstance(value, (tuple, list)):
-        return ",".join(str(each) for each in value)
+        return ",".join(str(each) for each in value) or None
     made: Scalar = kind(value)
     return made
 

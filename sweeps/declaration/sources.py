@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
 from sweeps.errors import UserError, closest
+from sweeps.sources.architectures import pretraining_of, require_text
 from sweeps.sources.catalog import CATALOG, FAMILIES, by_hub
 from sweeps.sources.content import data_digest, folder_digest
 from sweeps.sources.corpora import (
@@ -17,6 +20,7 @@ from sweeps.sources.corpora import (
     corpus_names,
     standin_digest,
 )
+from sweeps.sources.hub_cache import cached_snapshot
 from sweeps.sources.local_rows import (
     DATA_SUFFIXES,
     LABEL,
@@ -28,7 +32,7 @@ from sweeps.sources.local_rows import (
 from sweeps.sources.model_folder import (
     PICKLED_WEIGHTS,
     SAFE_WEIGHTS,
-    pretraining_of,
+    require_trainable,
     require_whole,
 )
 from sweeps.spec import (
@@ -43,6 +47,7 @@ from sweeps.spec import (
 )
 
 REVISION = re.compile(r"[0-9a-f]{40}")
+ADAPTER = "adapter_config.json"
 # One of these a folder has, whatever its tokenizer's class calls it.
 TOKENIZERS = ("tokenizer*.json", "vocab*", "*.model", "*.spm", "tokenization*.py", "*.tiktoken")
 # Local data up to this size is read through when the sweep is: a second or two.
@@ -78,14 +83,18 @@ def resolve_model(name: str, entries: dict[str, ModelEntry], folder: Path) -> Mo
 
 def _hub_model(name: str, entry: ModelEntry) -> HubModel:
     known = by_hub(str(entry.hub))
+    revision = entry.revision or (known.revision if known else None)
+    pinned = revision is not None and REVISION.fullmatch(revision)
+    config = _cached_config(name, entry, str(revision)) if pinned else {}
     pretraining = entry.pretraining
     if pretraining is None and known is not None:
         pretraining = FAMILIES[known.family].pretraining
+    pretraining = pretraining or pretraining_of(config)
     if pretraining is None:
         raise UserError(
-            f"model {name!r}: say how it was pretrained: `pretraining: clm` (decoder) or `mlm`"
+            f"model {name!r}: say how it was pretrained: `pretraining: clm` (decoder), `mlm`"
+            " (encoder) or `span_corruption` (encoder-decoder)"
         )
-    revision = entry.revision or (known.revision if known else None)
     if known and revision == known.revision and not (known.safetensors or entry.pickled_weights):
         raise UserError(
             f"model {name!r}: the pinned revision of {known.hub} has pickled weights only; if you"
@@ -98,7 +107,28 @@ def _hub_model(name: str, entry: ModelEntry) -> HubModel:
         pretraining=pretraining,
         pickled_weights=entry.pickled_weights,
         trust_remote_code=entry.trust_remote_code,
+        blocks=entry.blocks,
+        freeze=entry.freeze,
     )
+
+
+def _cached_config(name: str, entry: ModelEntry, revision: str) -> dict[str, Any]:
+    """Return the configuration of a hub's model where it is on this machine already, else nothing;
+    raise UserError where its files say that it cannot be fine-tuned."""
+    folder = cached_snapshot(str(entry.hub), revision)
+    if folder is None:
+        return {}
+    try:
+        if (folder / "config.json").is_file():
+            config = require_trainable(folder, trusted=entry.trust_remote_code)
+            require_text(config)
+            return config
+        if (folder / ADAPTER).is_file():
+            raise UserError(_only_adapter(folder))
+    except UserError as error:
+        said = str(error).replace(str(folder), str(entry.hub))
+        raise UserError(f"model {name!r}: {said}") from None
+    return {}
 
 
 def _pinned(revision: str | None, what: str) -> str:
@@ -151,6 +181,17 @@ def _folder_model(name: str, entry: ModelEntry, path: Path) -> FolderModel:
     if not path.is_dir():
         raise UserError(f"{where} is not a folder; give one with config, weights and tokenizer")
     if not (path / "config.json").is_file():
+        inside = _sentence_transformer(path)
+        if inside is not None:
+            return _folder_model(name, entry, inside)
+        if (path / ADAPTER).is_file():
+            raise UserError(f"model {name!r}: {_only_adapter(path)}")
+        quantized = next(path.glob("*.gguf"), None)
+        if quantized is not None:
+            raise UserError(
+                f"{where} has {quantized.name}, which is for running a model only; give the one"
+                " that it was made of"
+            )
         raise UserError(f"{where} has no config.json; save the model with save_pretrained")
     if not any(path.glob(SAFE_WEIGHTS)) and not (
         entry.pickled_weights and any(path.glob(PICKLED_WEIGHTS))
@@ -165,11 +206,13 @@ def _folder_model(name: str, entry: ModelEntry, path: Path) -> FolderModel:
         raise UserError(f"{where} has no tokenizer; save it beside the model with save_pretrained")
     try:
         config = require_whole(path, trusted=entry.trust_remote_code)
+        require_text(config)
         pretraining = entry.pretraining or pretraining_of(config)
         if pretraining is None:
             raise UserError(
                 f"{path / 'config.json'} does not tell how it was pretrained; add"
-                " `pretraining: clm` or `pretraining: mlm` to its entry under `models`"
+                " `pretraining: clm` (decoder), `mlm` (encoder) or `span_corruption`"
+                " (encoder-decoder) to its entry under `models`"
             )
         return FolderModel(
             folder=str(path.resolve()),
@@ -177,9 +220,34 @@ def _folder_model(name: str, entry: ModelEntry, path: Path) -> FolderModel:
             pretraining=pretraining,
             pickled_weights=entry.pickled_weights,
             trust_remote_code=entry.trust_remote_code,
+            blocks=entry.blocks,
+            freeze=entry.freeze,
         )
     except UserError as error:
-        raise UserError(f"model {name!r}: {error}") from None
+        # By the name that the sweep file has for it: two long paths are no line any more.
+        said = str(error).replace(str(path), str(entry.folder or path))
+        raise UserError(f"model {name!r}: {said}") from None
+
+
+def _sentence_transformer(path: Path) -> Path | None:
+    """Return the folder of the language model within one of sentence-transformers, whose first
+    module it is; None where there is none."""
+    listed = path / "modules.json"
+    if not listed.is_file():
+        return None
+    try:
+        modules = json.loads(listed.read_text(encoding="utf-8"))
+        inside = [path / str(module["path"]) for module in modules]
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+    return next((one for one in inside if (one / "config.json").is_file() and one != path), None)
+
+
+def _only_adapter(folder: Path) -> str:
+    return (
+        f"{folder} has an adapter ({ADAPTER}) and not the model it is for; merge it into that"
+        " (merge_and_unload) and give what save_pretrained makes of it"
+    )
 
 
 # ------------------------------------------------------------------------------------------ data

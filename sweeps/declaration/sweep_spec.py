@@ -16,12 +16,16 @@ from sweeps.spec import (
     CONTROLS,
     STANDIN_FAMILIES,
     USUAL_MEASUREMENTS,
+    Blocks,
     Control,
     EqualStep,
+    Freeze,
     Frozen,
     LayerClip,
     MeasurementKind,
+    ObjectiveKind,
     Positive,
+    Pretraining,
     Standard,
     Steps,
 )
@@ -84,16 +88,18 @@ class ModelEntry(Frozen):
     vocabulary: int | None = None
     pretrain_steps: int | None = None
     pretrain_mask: float | None = None
-    pretraining: Literal["clm", "mlm"] | None = Field(
+    pretraining: Pretraining | None = Field(
         None, description="Pretraining objective, where the architecture does not tell."
     )
     pickled_weights: bool = False
     trust_remote_code: bool = False
+    blocks: Blocks | None = None
+    freeze: Freeze = ()
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelEntry:
         kind = _exactly_one(self, "hub", "folder", "package", "standin")
-        loaded = ("pretraining", "pickled_weights", "trust_remote_code")
+        loaded = ("pretraining", "pickled_weights", "trust_remote_code", "blocks", "freeze")
         _belongs(
             self,
             kind,
@@ -110,9 +116,10 @@ class ModelEntry(Frozen):
 class ObjectiveEntry(Frozen):
     """An objective under a name of the user's own; the name is the kind unless ``kind`` says."""
 
-    kind: Literal["clm", "mlm", "classification", "contrastive"] | None = None
+    kind: ObjectiveKind | None = None
     data: DataEntry
     mask_probability: float | None = None
+    mean_span: float | None = None
     labels: int | None = None
     temperature: float | None = None
     pooling: Literal["mean", "first", "last"] | None = None

@@ -19,33 +19,36 @@ import polars as pl
 
 from sweeps.reading.tables import Tables
 from sweeps.statistics.intervals import Floats
+from sweeps.statistics.stacks import PROFILE
 
-# By run: mean change and slope at each probe, (P, 2), after a first row of zeros for step 0.
-Paths = dict[str, Floats]
+# By run and stack (None of a single one): mean change and slope at each probe, (P, 2), after a
+# first row of zeros for step 0.
+Paths = dict[tuple[str, str | None], Floats]
 
 
 def paths_of(tables: Tables, metric: str) -> Paths:
-    """Return how far each finished run had come at each probe, and with which slope.
+    """Return how far each stack of each finished run had come at each probe, and with which slope.
 
     Blocks are those of the last probe: a run with an incomplete probe has no path beyond it.
     """
     x, d = pl.col("depth"), pl.col(metric)
+    layers = pl.coalesce("stack_layers", "model_layers")
     probes = (
         tables.profiles()
         .filter((pl.col("layer") > 0) & (pl.col("status") == "finished"))
-        .group_by("run_id", "step")
+        .group_by(*PROFILE, "step")
         .agg(
             d.mean().alias("mean"),
             (pl.cov(x, d) / x.var()).alias("slope"),
-            (d.is_finite().all() & (pl.len() == pl.col("model_layers").first())).alias("whole"),
+            (d.is_finite().all() & (pl.len() == layers.first())).alias("whole"),
         )
         .filter("whole")
-        .sort("run_id", "step")
+        .sort(*PROFILE, "step")
         .collect(engine="streaming")
     )
     return {
-        str(run_id): np.vstack([np.zeros(2), own.select("mean", "slope").to_numpy()])
-        for (run_id,), own in probes.group_by("run_id", maintain_order=True)
+        (str(run_id), stack): np.vstack([np.zeros(2), own.select("mean", "slope").to_numpy()])
+        for (run_id, stack), own in probes.group_by(PROFILE, maintain_order=True)
     }
 
 
@@ -62,13 +65,13 @@ class Moved:
 
 
 def slopes_at_equal_change(
-    paths: Paths, ours: Sequence[str], theirs: Sequence[str]
+    paths: Paths, ours: Sequence[str], theirs: Sequence[str], stack: str | None = None
 ) -> Moved | None:
-    """Return the slopes at the smaller of a pair's two final mean changes; None where a run has no
-    probes or did not change."""
+    """Return the slopes of a stack at the smaller of a pair's two final mean changes; None where a
+    run has no probes or did not change."""
     slopes, shares = [], []
     for a, b in zip(ours, theirs, strict=True):
-        pair = [paths[run_id] for run_id in (a, b) if run_id in paths]
+        pair = [paths[run_id, stack] for run_id in (a, b) if (run_id, stack) in paths]
         if len(pair) < 2 or not min(path[-1, 0] for path in pair) > 0:
             return None
         target = min(path[-1, 0] for path in pair)

@@ -29,9 +29,12 @@ from sweeps.findings.verdicts import FINDINGS
 from sweeps.reading.run_table import RUN_COLUMNS
 from sweeps.spec import Frozen
 from sweeps.statistics.profiles import BEYOND, QUANTITIES
+from sweeps.statistics.stacks import STACK
 
 PERSISTENCE = "persistence"
 STATISTICS = (*QUANTITIES, BEYOND, "mean", PERSISTENCE)
+# What selects and groups: what a run is, and of which of its model's stacks a profile is.
+COLUMNS = {**RUN_COLUMNS, STACK: pl.String}
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Scalar = str | int | float
@@ -102,7 +105,7 @@ class Measure(Frozen):
                 raise ValueError(f"{key} goes with reduce: {' or '.join(users)}, and they need it")
             if value is not None:
                 require_column(value, key)
-        if self.with_column and RUN_COLUMNS[self.with_column] == pl.String:
+        if self.with_column and COLUMNS[self.with_column] == pl.String:
             raise ValueError(
                 f"with: {self.with_column} is text; a rank correlation needs a column of numbers"
             )
@@ -152,6 +155,6 @@ class ClaimsFile(Frozen):
 
 
 def require_column(name: str, key: str) -> None:
-    """Raise ValueError unless ``runs`` has the column."""
-    if name not in RUN_COLUMNS:
-        raise ValueError(f"{key}: runs have no column {name!r}; {closest(name, [*RUN_COLUMNS])}")
+    """Raise ValueError unless runs, or the stacks of their models, have the column."""
+    if name not in COLUMNS:
+        raise ValueError(f"{key}: runs have no column {name!r}; {closest(name, [*COLUMNS])}")

@@ -116,7 +116,7 @@ def deciding(
     target: float = TARGET,
     correlation: float = CORRELATION,
     cv: float | None = None,
-    slopes: Mapping[str, float] | None = None,
+    slopes: Mapping[str, Mapping[str | None, float]] | None = None,
 ) -> Deciding:
     """Return one row for each condition planned under a control other than standard.
 
@@ -125,7 +125,7 @@ def deciding(
         target: the probability of a verdict that is asked for.
         correlation: of the slopes of one seed under both controls.
         cv: the spread of all conditions; None measures it where ``slopes`` allow.
-        slopes: slopes of finished runs, by run id.
+        slopes: slopes of finished runs, by run id and stack (None of a single one).
     """
     found = matched_seeds(runs)
     spreads = _spreads(found, slopes or {}, cv)
@@ -163,19 +163,29 @@ def _runs_more(rows: Sequence[Outlook]) -> int:
     return own + len(shared)
 
 
-def _spreads(found: Matched, slopes: Mapping[str, float], cv: float | None) -> dict[Key, Spread]:
-    """Return the spread of each condition: given, measured, or the median of those measured."""
+def _spreads(
+    found: Matched, slopes: Mapping[str, Mapping[str | None, float]], cv: float | None
+) -> dict[Key, Spread]:
+    """Return the spread of each condition: given, measured, or the median of those measured; of a
+    model of several stacks that of the stack whose slopes lie farthest apart."""
     keys = {one.key for one in found.conditions}
     if cv is not None:
         return dict.fromkeys(keys, Spread(cv, "assumed"))
     measured: dict[Key, Spread] = {}
     for condition in found.conditions:
-        ended = [slopes.get(run.run_id) for run in condition.standard.values()]
-        known = [slope for slope in ended if slope is not None and math.isfinite(slope)]
+        of_stacks: dict[str | None, list[float]] = {}
+        for run in condition.standard.values():
+            for stack, slope in slopes.get(run.run_id, {}).items():
+                if math.isfinite(slope):
+                    of_stacks.setdefault(stack, []).append(slope)
         # Around a mean of 0 there is no spread relative to it.
-        if len(known) >= FEWEST_SEEDS and fmean(known) != 0:
-            spread = stdev(known) / abs(fmean(known))
-            measured[condition.key] = Spread(spread, "measured", len(known))
+        spreads = [
+            Spread(stdev(known) / abs(fmean(known)), "measured", len(known))
+            for known in of_stacks.values()
+            if len(known) >= FEWEST_SEEDS and fmean(known) != 0
+        ]
+        if spreads:
+            measured[condition.key] = max(spreads, key=lambda one: one.cv)
     others = Spread(CV, "assumed")
     if measured:
         others = Spread(median(one.cv for one in measured.values()), "median")

@@ -23,6 +23,7 @@ from sweeps.findings.verdicts import FINDINGS, LEVELS, Persistence
 from sweeps.statistics.associations import rank_association
 from sweeps.statistics.conditions import condition_columns, condition_units, everyone
 from sweeps.statistics.profiles import Profiles
+from sweeps.statistics.stacks import NEGATIVE_CONTROL, several_stacks
 
 # Columns that may be too noisy for a claim to rest on, with the one that says so.
 NOISY = {
@@ -139,7 +140,8 @@ class Evidence:
             by_condition = known.group_by(self._keys).agg(so.alias("so"))
             whole = sum(bool(each.all()) for each in by_condition["so"])
             notes = (*notes, f"in all seeds of {whole} of {by_condition.height} conditions")
-        return _counted(measure, Counted(total, hits, hits, misses, misses), "runs", notes)
+        unit = "profiles" if several_stacks(everyone(chosen)) else "runs"
+        return _counted(measure, Counted(total, hits, hits, misses, misses), unit, notes)
 
     def _of_verdicts(self, measure: Measure, chosen: Profiles, control: str) -> Estimate:
         """Count conditions by their persistence verdict."""
@@ -162,7 +164,12 @@ class Evidence:
         assert measure.verdict is not None
         counted = count_verdicts(results, measure.verdict)
         states = [f"{k} {verdict}" for verdict, k in _tally(results) if verdict not in FINDINGS]
-        notes = (*_weaknesses(chosen), *([f"open: {', '.join(states)}"] if states else ()))
+        tied = table.filter("negative_control")["model"].unique(maintain_order=True).to_list()
+        notes = (
+            *_weaknesses(chosen),
+            *([f"open: {', '.join(states)}"] if states else ()),
+            *([f"{NEGATIVE_CONTROL}: {', '.join(tied)}"] if tied else ()),
+        )
         return _counted(measure, counted, "conditions", notes)
 
     def _of_conditions(self, measure: Measure, chosen: Profiles) -> Estimate:
@@ -305,7 +312,7 @@ def _compared(profiles: Profiles, control: str) -> tuple[pl.DataFrame, list[Pers
 def _counted(measure: Measure, counted: Counted, unit: str, notes: tuple[str, ...]) -> Estimate:
     known = counted.hits_each + counted.misses_each
     if known == 0:
-        what = "has two finished seeds" if unit == "runs" else "shows a finding"
+        what = "shows a finding" if unit == "conditions" else "has two finished seeds"
         return nothing(f"none of {counted.of} {unit} {what}", counted.of, notes, counted)
     counted = replace(counted, share=measure.reduce == "share")
     scale = 1 / counted.of if counted.share else 1.0
@@ -317,7 +324,7 @@ def _counted(measure: Measure, counted: Counted, unit: str, notes: tuple[str, ..
 def _weaknesses(chosen: Profiles) -> tuple[str, ...]:
     """Return what a reader must know of the selection itself."""
     notes = []
-    statuses = dict(chosen.left_out["status"].value_counts().rows())
+    statuses = dict(chosen.left_out.unique("run_id")["status"].value_counts().rows())
     if statuses.get("diverged"):
         notes.append(f"{statuses['diverged']} diverged")
     unfinished = sum(count for status, count in statuses.items() if status != "diverged")

@@ -29,6 +29,7 @@ from sweeps.statistics.conditions import everyone, require_one_a_seed
 from sweeps.statistics.intervals import Floats
 from sweeps.statistics.profiles import FLOOR, Profiles, varied_settings
 from sweeps.statistics.row_error import deviations, mean_deviations
+from sweeps.statistics.stacks import NEGATIVE_CONTROL, PROFILE, STACK, TIED, several_stacks
 
 # Until a sweep evaluates, no two arms can be said to have learned equally much.
 UNMATCHED = "unmatched"
@@ -46,10 +47,11 @@ def compare(
 
     Columns: model, objective and every other setting that varies; family, kind, block, parameters;
     ``n`` matched seeds, ``planned`` under the control, ``pairs`` of them planned under both and
-    ``diverged`` of these; ``dose`` of the reference and
-    ``saturated``; ``slope_against``, ``slope_control`` (means over matched seeds); ``along``, and
-    ``reference``, both along the reference's sign, and ``retained``, each with ``_low`` and
-    ``_high``; ``retained_unbounded``; ``rows`` (whether intervals hold beyond these probe rows);
+    ``diverged`` of these; ``dose`` of the reference and ``saturated``; ``negative_control``, of a
+    model all of whose depth is one block, under equal steps, which it takes under any control;
+    ``slope_against``, ``slope_control`` (means over matched seeds); ``along``, and ``reference``,
+    both along the reference's sign, and ``retained``, each with ``_low`` and ``_high``;
+    ``retained_unbounded``; ``rows`` (whether intervals hold beyond these probe rows);
     ``verdict``, and under the other δ ``verdict_delta_…``; with ``paths``, ``verdict_equal_change``
     and ``verdict_equal_loss``; ``p_persists``, ``p_collapses``, ``p_reverses``; ``flags``.
 
@@ -140,7 +142,7 @@ def judgements(
     return Judged(
         shown.select(
             *[*keys, *own, *_ABOUT, "n", "planned", "pairs", "diverged", "dose", "saturated"],
-            *["slope_against", "slope_control", "mean"],
+            *["negative_control", "slope_against", "slope_control", "mean"],
         ),
         results,
     )
@@ -163,7 +165,7 @@ def _judge(row: dict[str, Any], paths: Paths | None) -> tuple[Persistence, Persi
     result = judge(pair, known)
     if paths is None or not row["slope"]:
         return result, None
-    moved = slopes_at_equal_change(paths, row["ours"], row["theirs"])
+    moved = slopes_at_equal_change(paths, row["ours"], row["theirs"], row.get(STACK))
     if moved is None:
         return result, None
     nearer = None
@@ -175,15 +177,16 @@ def _judge(row: dict[str, Any], paths: Paths | None) -> tuple[Persistence, Persi
 def comparison_columns(
     runs: pl.DataFrame, control: str, against: str
 ) -> tuple[list[str], list[str], list[str]]:
-    """Return what tells apart the conditions of a comparison, on which both sides agree; then which
-    options of the one control vary, and which of the other.
+    """Return what tells apart the conditions of a comparison, on which both sides agree: model,
+    objective, the stack where some model has several, settings; then which options of the one
+    control vary, and which of the other.
 
     A setting that differs between the two controls only is a key as well: seeds are matched with
     all other settings equal.
     """
     sides = runs.filter(pl.col("control").is_in([control, against]))
     options = control_options()
-    keys = ["model", "objective"]
+    keys = ["model", "objective", *([STACK] if several_stacks(runs) else [])]
     keys += [
         name
         for name in varied_settings(sides.drop(options), keys)
@@ -211,6 +214,7 @@ def _planned(
     either = planned & ((pl.col("status") == "diverged") | (pl.col("partner") == "diverged"))
     return paired.group_by([*keys, *own], maintain_order=True).agg(
         pl.col(*_ABOUT, *_PRETRAINED).first(),
+        negative_control=TIED.any() & (control == "equal_step"),
         planned=pl.len().cast(pl.Int64),
         pairs=planned.sum().cast(pl.Int64),
         diverged=either.sum().cast(pl.Int64),
@@ -260,16 +264,24 @@ def _moved_by_rows(profiles: Profiles, pairs: pl.DataFrame, condition: list[str]
 
     Where the two sides were cut into different groups there is nothing to compare.
     """
-    slopes = deviations(profiles, ["slope"]).drop_nulls()
-    slopes = slopes.with_columns(groups=pl.len().over("run_id"))
+    slopes = deviations(profiles, ["slope"]).drop_nulls("slope")
+    slopes = slopes.with_columns(groups=pl.len().over(PROFILE))
+    stack = [STACK] if STACK in condition else []
+    slopes = slopes.select("run_id", *stack, "sequence_group", "groups", "slope")
     sides = ("deleted_slope", "deleted_reference")
     joined = (
         pairs.select(*condition, "ours", "theirs")
-        .join(slopes.rename({"slope": sides[0]}), left_on="ours", right_on="run_id")
+        .join(
+            slopes.rename({"slope": sides[0]}),
+            left_on=["ours", *stack],
+            right_on=["run_id", *stack],
+            nulls_equal=True,
+        )
         .join(
             slopes.rename({"slope": sides[1]}),
-            left_on=["theirs", "sequence_group", "groups"],
-            right_on=["run_id", "sequence_group", "groups"],
+            left_on=["theirs", *stack, "sequence_group", "groups"],
+            right_on=["run_id", *stack, "sequence_group", "groups"],
+            nulls_equal=True,
         )
     )
     return (
@@ -310,6 +322,9 @@ def _flags(metric: str, with_paths: bool) -> pl.Expr:
         ),
         pl.when(pl.col("mean") < FLOOR.get(metric, 0.0)).then(pl.lit("under the numerical floor")),
         pl.when((n > 0) & pl.col("dose").is_null()).then(pl.lit("dose unknown")),
+        pl.when("negative_control").then(
+            pl.lit(f"{NEGATIVE_CONTROL}: one block is all of the depth, whatever the control")
+        ),
     ]
     if with_paths:
         found = pl.col("verdict").is_in(FINDINGS)

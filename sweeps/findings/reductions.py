@@ -27,6 +27,7 @@ from sweeps.statistics.associations import (
     varies_within,
 )
 from sweeps.statistics.intervals import Floats, Mean, mean_of
+from sweeps.statistics.stacks import STACK
 
 
 def reduce_conditions(
@@ -130,7 +131,8 @@ def mean_difference(
         return _from_mean(_over_models(apart_by), apart_by)
     if set(one["model"]) & set(other["model"]):
         return "no two conditions of a model differ in this alone"
-    cells = [name for name in alike if name not in _of_models()]
+    # What a model is, and which stacks it has, is no condition that others could share.
+    cells = [name for name in alike if name not in {*_of_models(), STACK}]
     both = pl.concat([one, other], how="diagonal_relaxed")
     models = both["model"].n_unique()
     if cells:

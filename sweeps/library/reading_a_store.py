@@ -56,7 +56,7 @@ def _(mo, pl, tables):
     ratio = pl.col("update_norm") / pl.col("weight_norm")
     held = (
         tables.layers()
-        .filter(pl.col("layer").is_between(1, pl.col("model_layers")))
+        .filter(~pl.col("group").is_in(["embedding", "head"]))
         .group_by("control", "run_id", "step")
         .agg((ratio.max() / ratio.min() - 1).alias("spread"))
         .group_by("control")

@@ -41,20 +41,30 @@ def doses(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:
 
     ``dose`` is max R_l / min R_l, 1 where all blocks moved alike; ``dose_slope`` the least squares
     slope of log₂ R_l on relative depth, null where there is one block. A run is missing of which a
-    block has no row, no weight or no step.
+    block has no row, no weight or no step, and one whose model has several stacks.
 
     Args:
         layers: the rows of the table ``layers``, of any runs.
         runs: ``run_id`` and ``model_layers``, null where the model was never loaded.
     """
+    return _doses(layers.filter(pl.col("stack").is_null()), runs, ["run_id"])
+
+
+def doses_of_stacks(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:
+    """Return ``dose`` and ``dose_slope`` by run and ``stack``, of models that have several."""
+    return _doses(layers.filter(pl.col("stack").is_not_null()), runs, ["run_id", "stack"])
+
+
+def _doses(layers: pl.LazyFrame, runs: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     squared = (pl.col("update_norm") / pl.col("weight_norm")) ** 2
     moved = (
         layers.filter(~pl.col("group").is_in(OUTSIDE_BLOCKS))
-        .group_by("run_id", "layer")
+        .group_by(*keys, "layer")
         .agg(pl.when(squared.is_not_null().all()).then(squared.sum()).alias("squared"))
         .collect(engine="streaming")
         .join(runs.select("run_id", "model_layers"), on="run_id", how="inner")
-        .sort("run_id", "layer")
+        .with_columns(blocks=pl.len().over("run_id"))
+        .sort(*keys, "layer")
     )
     squared, layer = pl.col("squared"), pl.col("layer")
     depth, log2 = layer / layer.max(), squared.log(2) / 2
@@ -62,11 +72,11 @@ def doses(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:
         (layer.n_unique() == pl.len())
         & (layer.min() == 1)
         & (layer.max() == pl.len())
-        & (pl.len() == pl.col("model_layers").first()).fill_null(value=True)
+        & (pl.col("blocks") == pl.col("model_layers")).fill_null(value=True).all()
         & (squared.is_finite() & (squared > 0)).fill_null(value=False).all()
     )
     return (
-        moved.group_by("run_id", maintain_order=True)
+        moved.group_by(keys, maintain_order=True)
         .agg(
             whole.alias("whole"),
             (squared.max() / squared.min()).sqrt().round_sig_figs(DIGITS).alias("dose"),

@@ -45,19 +45,46 @@ def _closings(store: Store | Closings, work_id: str) -> Closings:
     return store if isinstance(store, Closings) else Closings(store, [work_id])
 
 
-def propagation_of(
-    result: dict[str, Any], metric: str = PRIMARY
-) -> tuple[float | None, float | None, int, list[float] | None]:
+Propagation = tuple[float | None, float | None, int, list[float] | None]
+
+
+def propagation_of(result: dict[str, Any], metric: str = PRIMARY) -> Propagation:
     """Return what depth does to noise: (g, sd, draws, mean normalised profile).
 
     ``g`` is the mean over draws of slope_normalised, ``sd`` its standard deviation over them, and
     the profile, of blocks 1..L, the mean of those divided by their own means. A draw without a
     profile, in which a block cannot be compared or nothing changed, is left out of all of them and
     of ``draws``. Without a draw g, sd and profile are None; sd is None with one.
+
+    A model of several stacks has no g of its own, but each of them: see ``propagation_by_stack``.
     """
+    by_stack = propagation_by_stack(result, metric)
+    return by_stack.get(None, (None, None, 0, None))
+
+
+def propagation_by_stack(
+    result: dict[str, Any], metric: str = PRIMARY
+) -> dict[str | None, Propagation]:
+    """Return what ``propagation_of`` does for each stack by its name, None for a single one.
+
+    A result with ``stacks``, [name, layers] of each, has draws over the layers of one after the
+    other.
+    """
+    draws: list[list[float | None]] = result["draws"][metric]
+    stacks: list[tuple[str, int]] | None = result.get("stacks")
+    if not stacks:
+        return {None: _of_draws(draws)}
+    found, first = dict[str | None, Propagation](), 0
+    for name, layers in stacks:
+        found[name] = _of_draws([row[first : first + layers] for row in draws])
+        first += layers
+    return found
+
+
+def _of_draws(draws: Sequence[list[float | None]]) -> Propagation:
     import numpy as np  # not needed to ask whether something was measured
 
-    found = [one for row in result["draws"][metric] if (one := _normalised(row)) is not None]
+    found = [one for row in draws if (one := _normalised(row)) is not None]
     if not found:
         return None, None, 0, None
     slopes = [_slope(profile) for profile in found]
@@ -134,15 +161,19 @@ class MeasuredOfRuns:
         """Return the values of one of the runs by column; null is what was not measured."""
         return self._columns[self._ids[run.but_for_the_seed()]]
 
-    def propagation(self, metric: str) -> dict[str, tuple[float | None, float | None, list[float]]]:
-        """Return g, sd and the mean normalised profile under a metric, by run id: of the runs whose
-        propagation was measured under it."""
+    def propagation(
+        self, metric: str
+    ) -> dict[str, list[tuple[str | None, float | None, float | None, list[float]]]]:
+        """Return, for each stack, its name, g, sd and the mean normalised profile under a metric,
+        by run id: of the runs whose propagation was measured under it."""
         found = {}
         for work_id in {propagation for propagation, _ in self._ids.values()}:
             result = self._results[work_id]
             if result is not None and metric in result["draws"]:
-                g, sd, _, profile = propagation_of(result, metric)
-                found[work_id] = (g, sd, profile or [])
+                found[work_id] = [
+                    (stack, g, sd, profile or [])
+                    for stack, (g, sd, _, profile) in propagation_by_stack(result, metric).items()
+                ]
         of_runs = ((row.spec, self._ids[row.spec.but_for_the_seed()][0]) for row in self._rows)
         return {run.run_id: found[work_id] for run, work_id in of_runs if work_id in found}
 

@@ -50,7 +50,11 @@ FACTS: dict[str, type[pl.DataType]] = {
     "kind": pl.String,
     # sequential, parallel, mixer or unknown
     "block": pl.String,
+    # Distinct blocks, and how often one of them is called in a forward pass; those of each stack
+    # where a model has several ("encoder 6, decoder 6").
     "model_layers": pl.Int32,
+    "model_depth": pl.Int32,
+    "model_stacks": pl.String,
     "model_width": pl.Int32,
     "parameters": pl.Int64,
     # Of stand-ins, in nats a token: what pretraining came to on text that it never saw, the
@@ -217,6 +221,8 @@ FACT_NAMES = {
     **{name: name for name in ("family", "kind", "block", "parameters")},
     **{name: name for name in ("pretraining_loss", "pretraining_loss_se", "unigram_entropy")},
     "model_layers": "layers",
+    "model_depth": "depth",
+    "model_stacks": "stacks",
     "model_width": "width",
 }
 

@@ -26,7 +26,7 @@ from sweeps.declaration.recorded_runs import RecordedRuns, RecordedSpecs
 from sweeps.errors import UserError
 from sweeps.index.closed_work import ClosedWork
 from sweeps.reading.closings import Closings
-from sweeps.reading.dose import doses, known_doses
+from sweeps.reading.dose import doses, doses_of_stacks, known_doses
 from sweeps.reading.measurements import MeasuredOfRuns
 from sweeps.reading.run_table import (
     ATTEMPT_COLUMNS,
@@ -45,6 +45,13 @@ from sweeps.store.sweep_records import recorded_runs
 # Polars counts the rows of a table by its narrowest column, the first of those. This one costs
 # nothing, and is in no answer.
 COUNTED = "counted"
+PROPAGATION: dict[str, Any] = {
+    "run_id": pl.String,
+    "stack": pl.String,
+    "propagation": pl.Float64,
+    "propagation_sd": pl.Float64,
+    "without_gradient": pl.List(pl.Float64),
+}
 # How runs end whose rows count.
 RESULTS = ("finished", "diverged")
 TABLE_NAMES = ("runs", "steps", "layers", "profiles", "jackknife", "attempts")
@@ -111,11 +118,12 @@ class Tables:
         return self._scan("steps")
 
     def layers(self) -> pl.LazyFrame:
-        """One row per run, step and layer group."""
+        """One row per run, step and layer group: embedding, head and each distinct block."""
         return self._scan("layers")
 
     def profiles(self) -> pl.LazyFrame:
-        """One row per run, probe step and layer."""
+        """One row per run, probe step, stack and layer; a block that runs several times has several
+        layers."""
         return self._scan("profiles")
 
     def last_profiles(self) -> pl.LazyFrame:
@@ -129,17 +137,21 @@ class Tables:
         return self._scan("jackknife")
 
     def propagation(self, metric: str) -> pl.DataFrame:
-        """One row per run whose model was given noise: ``propagation`` and ``propagation_sd`` as in
-        ``runs``, under this metric, and ``without_gradient``, the mean profile over its mean."""
+        """One row per run whose model was given noise, and of several stacks per ``stack``:
+        ``propagation`` and ``propagation_sd`` as in ``runs``, under this metric, and
+        ``without_gradient``, the mean profile over its mean."""
         found = self._contents.columns.measured.propagation(metric)
-        schema: dict[str, Any] = {
-            "run_id": pl.String,
-            "propagation": pl.Float64,
-            "propagation_sd": pl.Float64,
-            "without_gradient": pl.List(pl.Float64),
-        }
-        rows = [(run_id, *measured) for run_id, measured in found.items()]
-        return pl.DataFrame(rows, schema=schema, orient="row")
+        rows = [(run_id, *of_stack) for run_id, stacks in found.items() for of_stack in stacks]
+        return pl.DataFrame(rows, schema=PROPAGATION, orient="row")
+
+    def doses_of_stacks(self) -> pl.DataFrame:
+        """One row per ``run_id`` and ``stack`` of the runs whose model has several: ``dose`` and
+        ``dose_slope`` of the stack, which ``runs`` has of single stacks only."""
+        runs = self._contents.columns.frame(["run_id", "model_layers", "model_stacks"])
+        several = set(runs.drop_nulls("model_stacks")["run_id"])
+        layers = self._contents.parts["layers"]
+        parts = [path for path in layers if _run_of(path) in several]
+        return doses_of_stacks(self._rows("layers", parts), runs)
 
     def attempts(self) -> pl.LazyFrame:
         """One row per attempt at a run; ``seconds`` is the attempt's, not those of the run."""

@@ -18,8 +18,10 @@ from sweeps.findings.persistence import verdicts_by_metric
 from sweeps.findings.verdicts import FINDINGS
 from sweeps.reading.tables import Tables
 from sweeps.report.training_data import curves, ratios
-from sweeps.statistics.conditions import condition_columns, layer_bands, summarise
-from sweeps.statistics.profiles import DEFAULT_BY, At, Profiles, measure_each
+from sweeps.statistics.conditions import condition_columns, everyone, layer_bands, summarise
+from sweeps.statistics.profile_rows import At
+from sweeps.statistics.profiles import DEFAULT_BY, Profiles, measure_each
+from sweeps.statistics.stacks import NEGATIVE_CONTROL, STACK
 from sweeps.store.records import PROVENANCE, VERSION
 from sweeps.store.schema import NULL_METRICS
 
@@ -32,8 +34,8 @@ LEAST_VIEW, MOST_VIEW = (-0.5, 1.25), (-2.0, 3.0)
 
 _STANDARD: Where = {"control": STANDARD}
 MODEL_FACTS = (
-    *("family", "block", "model_layers", "model_width", "parameters"),
-    *("pretraining_loss", "unigram_entropy"),
+    *("family", "block", "model_layers", "model_depth", "model_stacks", "model_width"),
+    *("parameters", "pretraining_loss", "unigram_entropy"),
 )
 _OF_RUNS = (
     *("family", "kind", "block", "parameters"),
@@ -73,8 +75,9 @@ class ReportData:
     standard training), ``curves`` (loss), ``ratios`` (update ratio of each block relative to the
     mean over blocks), ``spread`` (how far ratios differ between blocks within a step, and
     ``dose``). Each has ``model``, ``objective`` and ``treatment``: the control with every other
-    setting that tells conditions apart. A row of ``persistence`` is a comparison of controls, and
-    has ``setting``: the model with those settings. Of fewer than 3 seeds no table has an interval.
+    setting that tells conditions apart, and the stack. A row of ``persistence`` is a comparison of
+    controls, and has ``setting``: the model with those settings. Of fewer than 3 seeds no table has
+    an interval.
     ``left_out`` and ``errors`` are runs, and have ``treatment`` too. ``width_like_steepness`` is
     their rank correlation over the conditions under standard training, NaN of fewer than 3.
     ``made_with`` counts runs by the code, versions and hardware that their attempts had.
@@ -109,11 +112,15 @@ def gather(
     profiles = measure_each(tables, metrics, at)
     first = profiles[metric]
     runs = tables.runs().collect()
-    keys = condition_columns(runs)
-    extra = [key for key in keys if key not in DEFAULT_BY]
+    everything = everyone(first)
+    keys = condition_columns(everything)
+    of_runs = [key for key in keys if key != STACK]
+    extra, extra_of_runs = (
+        [key for key in names if key not in DEFAULT_BY] for names in (keys, of_runs)
+    )
     told = ("seconds", "cause", "error", *PROVENANCE)
     attempts = tables.attempts().select("run_id", *told).collect()
-    slopes = _slopes(first, runs, keys)
+    slopes = _slopes(first, everything, keys)
     paths = paths_of(tables, metric) if at == "final" else None
     persistence = _persistence(profiles, runs, paths)
     of_blocks = ratios(tables, runs, keys)
@@ -128,13 +135,13 @@ def gather(
         "slopes": _labelled(slopes, extra),
         "persistence": persistence,
         "retained": _retained(persistence),
-        "curves": _labelled(curves(tables, keys), extra),
+        "curves": _labelled(curves(tables, of_runs), extra_of_runs),
         **{name: _labelled(table, extra) for name, table in of_blocks.items()},
     }
     shown["steepness"] = shown["slopes"].filter(pl.col("control") == STANDARD)
     evidence = Evidence(first)
     errors = attempts.filter(pl.col("error").is_not_null()).join(
-        runs.select("run_id", *keys, "seed", "status"), on="run_id"
+        runs.select("run_id", *of_runs, "seed", "status"), on="run_id"
     )
     return ReportData(
         name,
@@ -148,7 +155,7 @@ def gather(
         tuple(evaluate(claims.claims, profiles)) if claims else (),
         claims.source if claims else "",
         _labelled(first.left_out.select(*keys, "seed", "status", "last_step", "reason"), extra),
-        _labelled(errors, extra),
+        _labelled(errors, extra_of_runs),
         _made_with(tables, attempts, runs["run_id"]),
     )
 
@@ -156,7 +163,8 @@ def gather(
 def _labelled(
     table: pl.DataFrame, extra: Sequence[str], lead: str = "control", name: str = "treatment"
 ) -> pl.DataFrame:
-    """Add ``name``: the column ``lead``, and each setting of ``extra`` that has a value."""
+    """Add ``name``: the column ``lead``, and each setting of ``extra`` that has a value; a stack is
+    said by its name alone."""
     parts = [pl.col(lead).fill_null("")]
     for key in extra:
         said = pl.col(key).cast(pl.String).fill_null("")
@@ -164,7 +172,7 @@ def _labelled(
         short = (
             pl.when(said.str.contains("^[0-9a-f]{40,}$")).then(said.str.head(12)).otherwise(said)
         )
-        shown = pl.concat_str([pl.lit(f" · {key} "), short])
+        shown = pl.concat_str([pl.lit(" · " if key == STACK else f" · {key} "), short])
         parts.append(pl.when(said != "").then(shown).otherwise(pl.lit("")))
     return table.with_columns(pl.concat_str(parts).alias(name)).drop(extra)
 
@@ -245,6 +253,9 @@ def _persistence(
         cell=pl.concat_str(
             [
                 pl.format("n {}", "n"),
+                pl.when("negative_control")
+                .then(pl.lit(f"\n{NEGATIVE_CONTROL}"))
+                .otherwise(pl.lit("")),
                 pl.when(interval.is_not_null())
                 .then(pl.concat_str([pl.lit("\n"), interval.fill_null("")]))
                 .otherwise(pl.lit("")),

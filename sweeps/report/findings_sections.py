@@ -19,6 +19,7 @@ from sweeps.report.claims_text import numbers
 from sweeps.report.data import ReportData
 from sweeps.report.persistence_text import STATES, kept
 from sweeps.report.profile_text import plain, with_interval
+from sweeps.statistics.stacks import NEGATIVE_CONTROL
 from sweeps.store.schema import NULL_METRICS
 
 
@@ -125,7 +126,7 @@ def _persistence_table(data: ReportData) -> str:
             plain(row["slope_against"], 3),
             with_interval(row["slope_control"], *_signed(row)),
             kept(row),
-            _said(row["verdict"]),
+            _said(row["verdict"]) + (f", {NEGATIVE_CONTROL}" if row["negative_control"] else ""),
             *(_said(row[column]) for column in others.values()),
             row["flags"],
         ]

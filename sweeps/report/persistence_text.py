@@ -12,6 +12,7 @@ from sweeps.declaration.settings import text_of
 from sweeps.findings.verdicts import DELTA, FINDINGS, VERDICTS
 from sweeps.reading.text_table import Column, text_table
 from sweeps.report.profile_text import plain
+from sweeps.statistics.stacks import NEGATIVE_CONTROL
 
 # One letter per verdict, for the metrics beside the first.
 LETTERS = {"persists": "p", "collapses": "c", "reverses": "r"}
@@ -51,7 +52,7 @@ def persistence_text(
         Column(against, [plain(row["slope_against"], 3) for row in rows], right=True),
         Column(control, [plain(row["slope_control"], 3) for row in rows], right=True),
         Column("kept [95 %]", [kept(row) for row in rows], right=True, kept=True),
-        Column("verdict", [row["verdict"] for row in rows], rigid=True, kept=True),
+        Column("verdict", [_said(row) for row in rows], rigid=True, kept=True),
     ]
     if "verdict_equal_change" in table.columns:
         columns.append(
@@ -101,6 +102,10 @@ def persistence_text(
         notes.append(f"no room for {', '.join(left_out)}: widen, or use --export csv")
     folded = [textwrap.fill(note, width, subsequent_indent="  ") for note in notes]
     return "\n".join([*page, "", *folded]) + "\n"
+
+
+def _said(row: dict[str, Any]) -> str:
+    return f"{row['verdict']}, {NEGATIVE_CONTROL}" if row["negative_control"] else row["verdict"]
 
 
 def kept(row: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from sweeps.declaration.settings import text_of
 from sweeps.reading.text_table import Column, text_table
 from sweeps.statistics.conditions import condition_columns, everyone, layer_bands, summarise
 from sweeps.statistics.profiles import BEYOND, Profiles, unequal_rows
+from sweeps.statistics.stacks import STACK
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDEST_SPARKLINE = 10
@@ -59,8 +60,9 @@ def profile_text(name: str, profiles: Profiles, by: Sequence[str], width: int = 
     table = summarise(profiles, by)
     bands = layer_bands(profiles, by)
     moment = "the last step" if profiles.at == "final" else f"step {profiles.at}"
-    total = profiles.runs.height + profiles.left_out.height
-    lines = [f"{name}: {profiles.metric} at {moment}, {profiles.runs.height} of {total} runs"]
+    found, total = (frame["run_id"].n_unique() for frame in (profiles.runs, everyone(profiles)))
+    blocks = "" if profiles.block_class is None else f", blocks of class {profiles.block_class}"
+    lines = [f"{name}: {profiles.metric} at {moment}{blocks}, {found} of {total} runs"]
     shapes = _shapes(bands, by)
     lead, rest = by[0], list(by[1:])
     firsts = {value: rank for rank, value in enumerate(table[lead].unique(maintain_order=True))}
@@ -107,14 +109,19 @@ def over_propagation(row: dict[str, Any]) -> str:
 
 
 def _without_gradients(profiles: Profiles) -> dict[Any, str]:
-    """Return, by model, what noise in its weights does by depth: g and the shape."""
+    """Return, by model, what noise in its weights does by depth: g and the shape; of several stacks
+    a line for each."""
     found = {}
     known = profiles.blocks.filter(pl.col("without_gradient").is_not_null())
     for (model,), own in known.group_by("model", maintain_order=True):
-        first = own.filter(pl.col("run_id") == own["run_id"][0]).sort("layer")
-        g, sd = first["propagation"][0], first["propagation_sd"][0]
-        shape = sparkline(first["without_gradient"].to_list())
-        found[model] = f"  (without gradients {shape}  g {g:.2f}, sd {sd or 0:.2f})"
+        run = own.filter(pl.col("run_id") == own["run_id"][0]).sort("layer")
+        said = ""
+        for (stack,), first in run.group_by("stack", maintain_order=True):
+            g, sd = first["propagation"][0], first["propagation_sd"][0]
+            shape = sparkline(first["without_gradient"].to_list())
+            lead = "  (" if stack is None else f"\n  ({stack} "
+            said += f"{lead}without gradients {shape}  g {g:.2f}, sd {sd or 0:.2f})"
+        found[model] = said
     return found
 
 
@@ -148,11 +155,12 @@ def _notes(profiles: Profiles, table: pl.DataFrame, by: Sequence[str]) -> list[s
     for flag, group in table.group_by("flags", maintain_order=True):
         if flag[0]:
             notes.append(f"! {flag[0]}: {_named(group, by)}")
-    keys = condition_columns(everyone(profiles))
-    for row in profiles.left_out.filter(pl.col("status") == "diverged").to_dicts():
+    keys = [name for name in condition_columns(everyone(profiles)) if name != STACK]
+    without = profiles.left_out.unique("run_id", maintain_order=True)
+    for row in without.filter(pl.col("status") == "diverged").to_dicts():
         run = " ".join(text_of(row[key]) for key in keys)
         notes.append(f"! diverged at step {row['last_step']}: {run} seed {row['seed']}")
-    counts = profiles.left_out.group_by("reason", maintain_order=True).len().rows()
+    counts = without.group_by("reason", maintain_order=True).len().rows()
     if counts:
         said = ", ".join(f"{count} {reason}" for reason, count in counts)
         notes.append(f"! runs left out: {said}")

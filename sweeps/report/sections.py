@@ -81,16 +81,28 @@ def _model_facts(data: ReportData) -> str:
     """Return what the models are; of stand-ins, how far their pretraining came."""
     models = data.tables["models"]
     pretrained_here = models["pretraining_loss"].is_not_null().any()
-    names = ["model", "family", "block", "layers", "width", "parameters"]
+    # Where each block runs once, and stands in one stack, there is one number to tell.
+    unrolled = (models["model_depth"] != models["model_layers"]).any()
+    several = models["model_stacks"].is_not_null().any()
+    names = [
+        *("model", "family", "block", "layers"),
+        *(["depth in calls"] if unrolled else []),
+        *("width", "parameters"),
+    ]
+    counted = [
+        *(["model_layers", "model_depth"] if unrolled else ["model_layers"]),
+        *("model_width", "parameters"),
+    ]
     rows = [
         [
             *(str(row[name] or "?") for name in ("model", "family", "block")),
-            *(f"{row[name] or 0:,}" for name in ("model_layers", "model_width", "parameters")),
+            *(f"{row[name] or 0:,}" for name in counted),
             *(
                 (plain(row["pretraining_loss"]), plain(row["unigram_entropy"]))
                 if pretrained_here
                 else ()
             ),
+            *([row["model_stacks"] or "one"] if several else ()),
         ]
         for row in models.to_dicts()
     ]
@@ -101,7 +113,9 @@ def _model_facts(data: ReportData) -> str:
             "<p>Stand-ins were pretrained in place. A loss well below the entropy of single tokens"
             " (nats a token) says that they had learned something for fine-tuning to change.</p>"
         )
-    table = html_table(names, rows, numeric=range(3, len(names)))
+    table = html_table(
+        [*names, *(["stacks"] if several else [])], rows, numeric=range(3, len(names))
+    )
     return f"<details><summary>The models</summary>{note}{table}</details>"
 
 

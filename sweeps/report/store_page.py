@@ -8,7 +8,7 @@ from sweeps.findings.claims import read_claims
 from sweeps.reading.tables import open_store
 from sweeps.report.data import gather
 from sweeps.report.page import render
-from sweeps.statistics.profiles import At
+from sweeps.statistics.profile_rows import At
 from sweeps.store.sweep_records import find_claims
 
 

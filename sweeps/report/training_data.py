@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from sweeps.reading.tables import Tables
+from sweeps.statistics.stacks import STACK
 
 # Points of a training curve and columns of a heat map: what a page can show, whatever was run.
 CURVE_POINTS = 60
@@ -48,7 +49,8 @@ def curves(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
 
 
 def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
-    """Return ``ratios`` and ``spread`` of ‖ΔW‖/‖W‖ over the blocks, the groups equal_step controls.
+    """Return ``ratios`` and ``spread`` of ‖ΔW‖/‖W‖ over the blocks, the groups equal_step controls;
+    of a model of several stacks, for each, where ``keys`` have ``stack``.
 
     ``span`` of ``ratios`` is the largest ``relative``, either way, of the model and objective under
     any treatment.
@@ -59,22 +61,25 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
     blocks = tables.layers().filter(
         (pl.col("layer") >= 1)
         & (pl.col("layer") <= pl.col("model_layers"))
+        # Of several stacks the head, which is of none, is not behind the last block of each.
+        & (pl.col("stack").is_not_null() | pl.col("model_stacks").is_null())
         & (pl.col("weight_norm") > 0)
     )
+    run = ["run_id", *([STACK] if STACK in keys else [])]
     ratio = pl.col("update_norm") / pl.col("weight_norm")
     moment = ((pl.col("step") - 1) * HEAT_COLUMNS) // pl.col("steps")
-    wanted = ["run_id", *keys, "steps"]
+    wanted = [name for name in ("run_id", *keys, "steps") if name != STACK]
     conditions = runs.select(list(dict.fromkeys(wanted))).lazy()
     relative = pl.col("relative")
     largest = pl.when(relative.is_finite()).then(relative.abs()).max().over("model", "objective")
     heat = (
-        blocks.group_by("run_id", "layer", moment.alias("moment"))
+        blocks.group_by(*run, "layer", moment.alias("moment"))
         .agg(
             ratio.mean().alias("ratio"),
             (pl.col("step").min() - 1).alias("start"),
             pl.col("step").max().alias("stop"),
         )
-        .with_columns(relative=(pl.col("ratio") / pl.col("ratio").mean().over("run_id", "moment")))
+        .with_columns(relative=(pl.col("ratio") / pl.col("ratio").mean().over(*run, "moment")))
         .join(conditions, on="run_id")
         .group_by(*keys, "layer", "moment")
         .agg(
@@ -90,9 +95,9 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
         .drop("moment")
     )
     spread = (
-        blocks.group_by("run_id", "step")
+        blocks.group_by(*run, "step")
         .agg((ratio.max() / ratio.min() - 1).alias("spread"))
-        .group_by("run_id")
+        .group_by(run)
         .agg(pl.col("spread").max())
         .join(conditions, on="run_id")
         .group_by(*keys)

@@ -9,23 +9,20 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sweeps.errors import UserError
-from sweeps.sources.catalog import FAMILIES
 from sweeps.sources.local_rows import LFS_POINTER
-from sweeps.spec import (
-    RECURRENT_STANDINS,
-    STANDIN_POSITIONS,
-    FolderModel,
-    ModelSource,
-    StandinModel,
-)
+from sweeps.sources.tokenizer_files import highest_added_token, tokenizer_config
 
 SAFE_WEIGHTS = "*.safetensors"
 PICKLED_WEIGHTS = "pytorch_model*.bin"
 INDEX = "*.safetensors.index.json"
+# What is left of other tools that make weights of a few bits.
+_QUANTIZERS = ("quantize_config.json", "quant_config.json", "quant_strategy.json")
+_FLOATING = ("F64", "F32", "F16", "BF16")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+_POSITIONS_OF_STACKS = ("max_encoder_position_embeddings", "max_decoder_position_embeddings")
 # Position embeddings of these families begin behind the padding token's.
 _OFFSET_FAMILIES = (
     "roberta",
@@ -41,8 +38,6 @@ _OFFSET_FAMILIES = (
     "mpnet",
     "xmod",
 )
-# Tokenizers that have no special token but those their files name.
-_PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -62,58 +57,79 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def pretraining_of(config: dict[str, Any]) -> Literal["clm", "mlm"] | None:
-    """Return the objective that a configuration's architecture is pretrained with, if it tells."""
-    family = FAMILIES.get(config.get("model_type", ""))
-    if family:
-        return family.pretraining
-    architectures = " ".join(config.get("architectures") or [])
-    if "MaskedLM" in architectures:
-        return "mlm"
-    if "CausalLM" in architectures or "LMHead" in architectures:
-        return "clm"
-    return None
-
-
 # -------------------------------------------------------------------------------- what it holds
 def require_whole(folder: Path, *, trusted: bool) -> dict[str, Any]:
     """Return a model folder's configuration; raise UserError where it cannot be loaded as it is.
 
     Reads the configuration and the headers of weights: a file that is cut short, a pointer of Git
-    LFS, a shard that is missing, quantized weights, an adapter beside the model, code that lies in
-    another repository.
+    LFS, a shard that is missing, quantized weights, and what ``require_trainable`` refuses.
     """
     for path in sorted(folder.iterdir()):
         if path.is_file():
             _refuse_pointer(path)
+    config = require_trainable(folder, trusted=trusted)
+    for index in sorted(folder.glob(INDEX)):
+        for shard in sorted(set(map(str, (_json(index).get("weight_map") or {}).values()))):
+            if Path(shard).name != shard or not (folder / shard).is_file():
+                raise UserError(f"{folder}: lacks {shard}, which {index.name} names")
+    headers = [_require_whole_tensors(path) for path in sorted(folder.glob(SAFE_WEIGHTS))]
+    for name, entry in (item for header in headers for item in header.items()):
+        # Masks and positions are whole numbers, too, and are not called weights.
+        weight = "weight" in name.rpartition(".")[2] and len(entry["shape"]) > 1
+        if weight and entry["dtype"] not in _FLOATING:
+            raise _quantized(folder, f"{name} is {entry['dtype']}")
+    return config
+
+
+def require_trainable(folder: Path, *, trusted: bool) -> dict[str, Any]:
+    """Return a model folder's configuration; raise UserError where its small files say that it
+    cannot be fine-tuned as it is.
+
+    Quantized weights, an adapter beside the model, code that lies in another repository, a
+    tokenizer with more tokens than the model. Of a folder that has not all of its files yet, what
+    is there is looked at.
+    """
     config = read_config(folder)
     for key in ("quantization_config", "compression_config"):
         if config.get(key):
             method = config[key].get("quant_method") if isinstance(config[key], dict) else None
-            raise UserError(
-                f"{folder}: holds quantized weights ({method or key}), which cannot be fine-tuned"
-                " as they are; give the model in float32, bf16 or fp16"
-            )
+            raise _quantized(folder, str(method or key))
+    for name in _QUANTIZERS:
+        if (folder / name).is_file():
+            raise _quantized(folder, name)
     if (folder / "adapter_config.json").is_file():
         raise UserError(
             f"{folder}: has an adapter (adapter_config.json) beside the model, and what is loaded"
             " would depend on whether peft is installed; merge it into the weights, or remove it"
         )
     if trusted:
-        for place in (config.get("auto_map"), _tokenizer_config(folder).get("auto_map")):
+        for place in (config.get("auto_map"), tokenizer_config(folder).get("auto_map")):
             elsewhere = [name for name in _flat(place) if "--" in name]
             if elsewhere:
                 raise UserError(
                     f"{folder}: its code lies in another repository ({elsewhere[0]}), which no"
                     " digest covers; copy the .py files into the folder and name them without `--`"
                 )
-    for index in sorted(folder.glob(INDEX)):
-        for shard in sorted(set(map(str, (_json(index).get("weight_map") or {}).values()))):
-            if Path(shard).name != shard or not (folder / shard).is_file():
-                raise UserError(f"{folder}: lacks {shard}, which {index.name} names")
-    for path in sorted(folder.glob(SAFE_WEIGHTS)):
-        _require_whole_tensors(path)
+    _require_rows_for_tokens(folder, vocabulary_of(config))
     return config
+
+
+def _quantized(folder: Path, how: str) -> UserError:
+    return UserError(
+        f"{folder}: holds quantized weights ({how}), which cannot be fine-tuned as they are; give"
+        " the model in float32, bf16 or fp16"
+    )
+
+
+def _require_rows_for_tokens(folder: Path, rows: int | None) -> None:
+    """Raise UserError where a token was added that the embedding has no row for."""
+    highest = highest_added_token(folder)
+    if rows is not None and highest is not None and highest[0] >= rows:
+        raise UserError(
+            f"{folder}: its tokenizer has token {highest[1][:40]!r} with id {highest[0]}, and the"
+            f" model {rows} rows for tokens: resize it (resize_token_embeddings) and save both, or"
+            " take the model's own tokenizer"
+        )
 
 
 def _flat(value: Any) -> Iterable[str]:
@@ -132,13 +148,15 @@ def _refuse_pointer(path: Path) -> None:
             raise UserError(f"{path}: is a pointer of Git LFS, not the file; git lfs pull gets it")
 
 
-def _require_whole_tensors(path: Path) -> None:
-    """Raise UserError unless a safetensors file is as long as its header says."""
+def _require_whole_tensors(path: Path) -> dict[str, Any]:
+    """Return what a safetensors file says of its tensors; raise UserError unless it is as long as
+    that says."""
     header, length = _header(path)
     whole = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     size = path.stat().st_size
     if size != whole:
         raise UserError(f"{path}: has {size} bytes of {whole}: it is cut short; copy it again")
+    return header
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
@@ -154,7 +172,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             header = json.loads(file.read(length))
             tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
             for entry in tensors.values():
-                int(entry["data_offsets"][1]), math.prod(entry["shape"])
+                int(entry["data_offsets"][1]), math.prod(entry["shape"]), str(entry["dtype"])
         except (ValueError, LookupError, TypeError, AttributeError):
             raise UserError(f"{path}: is no safetensors file; copy it again") from None
     return tensors, length
@@ -162,17 +180,16 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 def stored_parameters(folder: Path) -> int | None:
     """Return how many numbers a folder's safetensors hold, of whatever type; None without any."""
+    return sum(math.prod(shape) for shape in stored_shapes(folder)) or None
+
+
+def stored_shapes(folder: Path) -> list[tuple[int, ...]]:
+    """Return the shape of each tensor in a folder's safetensors; none where they cannot be read."""
     try:
         headers = [_header(path)[0] for path in sorted(folder.glob(SAFE_WEIGHTS))]
     except (OSError, UserError):
-        return None
-    shapes = [entry["shape"] for header in headers for entry in header.values()]
-    return sum(math.prod(shape) for shape in shapes) or None
-
-
-def _tokenizer_config(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
-    return _json(path) if path.is_file() else {}
+        return []
+    return [tuple(entry["shape"]) for header in headers for entry in header.values()]
 
 
 # -------------------------------------------------------------------------------- what it can do
@@ -181,10 +198,16 @@ def positions_of(config: dict[str, Any]) -> int | None:
 
     Without a limit are recurrences and, of the others, those that know distances alone.
     """
-    # DeBERTa's distances are cut off where they are far, Falcon's alibi grows with them.
-    if config.get("position_biased_input") is False or config.get("alibi") is True:
+    # DeBERTa's distances are cut off where they are far, Falcon's and MPT's alibi grows with them.
+    attention = config.get("attn_config")
+    alibi = config.get("alibi") is True or (
+        isinstance(attention, dict) and attention.get("alibi") is True
+    )
+    if config.get("position_biased_input") is False or alibi:
         return None
-    text: dict[str, Any] | None = config.get("text_config")
+    both: list[Any] = [config.get(key) for key in _POSITIONS_OF_STACKS]
+    if all(isinstance(positions, int) and positions > 0 for positions in both):
+        return int(min(both))
     relative = "relative_attention_num_buckets" in config
     # T5 keeps the length it was trained at as n_positions, and has no positions.
     for key in _POSITION_KEYS[:1] if relative else _POSITION_KEYS:
@@ -194,23 +217,30 @@ def positions_of(config: dict[str, Any]) -> int | None:
                 padding = config.get("pad_token_id")
                 positions -= (padding if isinstance(padding, int) else 1) + 1
             return int(positions)
-    return positions_of(text) if isinstance(text, dict) else None
+    limits = [positions_of(part) for part in _parts_of_text(config)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def vocabulary_of(config: dict[str, Any]) -> int | None:
+    """Return how many rows for tokens a configuration gives a model; None where it does not say."""
+    rows = config.get("vocab_size")
+    if isinstance(rows, int) and rows > 0:
+        return rows
+    found = [vocabulary_of(part) for part in _parts_of_text(config)]
+    return min((rows for rows in found if rows is not None), default=None)
+
+
+def _parts_of_text(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the configurations within one that are of what reads text: that of the language model
+    beside those of images, or those of encoder and decoder."""
+    inner = {name: part for name, part in config.items() if isinstance(part, dict)}
+    if "text_config" in inner:
+        return [inner["text_config"]]
+    return [part for part in inner.values() if vocabulary_of(part) is not None]
 
 
 def _is_rotary(config: dict[str, Any]) -> bool:
     return config.get("position_embedding_type") == "rotary"
-
-
-def longest_sequence(source: ModelSource) -> int | None:
-    """Return how many tokens a sequence of a model may have, where it can be told from here."""
-    if isinstance(source, StandinModel):
-        if source.standin in RECURRENT_STANDINS:
-            return None
-        # RoBERTa's first position is behind that of padding, token 0.
-        return int(STANDIN_POSITIONS - (source.standin == "roberta"))
-    if isinstance(source, FolderModel):
-        return positions_of(read_config(Path(source.folder)))
-    return None
 
 
 def require_length(what: str, name: str, length: int, limit: int | None) -> None:
@@ -221,24 +251,8 @@ def require_length(what: str, name: str, length: int, limit: int | None) -> None
         )
 
 
-def lacks_mask_token(source: ModelSource) -> bool:
-    """Return whether a model's tokenizer is seen from here to have no mask token.
-
-    A class of its own may add one that its files do not name; the worker asks the tokenizer.
-    """
-    if not isinstance(source, FolderModel):
-        return False
-    folder = Path(source.folder)
-    said = _tokenizer_config(folder)
-    specials = folder / "special_tokens_map.json"
-    if said.get("tokenizer_class") not in _PLAIN_TOKENIZERS:
-        return False
-    known = {**(_json(specials) if specials.is_file() else {}), **said}
-    return not known.get("mask_token")
-
-
-def no_mask_token(name: str) -> UserError:
+def no_mask_token(name: str, objective: str = "mlm") -> UserError:
     return UserError(
-        f"model {name}: its tokenizer has no mask token, which objective mlm predicts at; add one"
+        f"model {name}: its tokenizer has no mask token, which objective {objective} needs; add one"
         " (`mask_token` in tokenizer_config.json), or take another objective"
     )

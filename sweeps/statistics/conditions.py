@@ -28,6 +28,7 @@ from sweeps.statistics.profiles import (
     varied_settings,
 )
 from sweeps.statistics.row_error import deviations, mean_deviations
+from sweeps.statistics.stacks import PROFILE, STACK, several_stacks
 
 PROPAGATION_DRAWS = 20
 
@@ -36,8 +37,10 @@ _ABOUT = ("mean", "null", "embedding_change", "saturated", "dose", "propagation"
 
 
 def condition_columns(runs: pl.DataFrame) -> list[str]:
-    """Return model, objective, control and every other setting that tells two conditions apart."""
-    return [*DEFAULT_BY, *varied_settings(runs, DEFAULT_BY)]
+    """Return model, objective, control, ``stack`` where some model has several, and every other
+    setting that tells two conditions apart."""
+    stack = [STACK] if several_stacks(runs) else []
+    return [*DEFAULT_BY, *stack, *varied_settings(runs, DEFAULT_BY)]
 
 
 def everyone(profiles: Profiles) -> pl.DataFrame:
@@ -97,12 +100,14 @@ def summarise(
     order = runs.group_by(by, maintain_order=True).agg(
         conditions=pl.struct(keys).n_unique().cast(pl.Int64)
     )
+    # A run of two stacks is one run.
+    run, diverged = pl.col("run_id"), pl.col("status") == "diverged"
     counts = profiles.left_out.group_by(by).agg(
-        diverged=(pl.col("status") == "diverged").sum().cast(pl.Int64),
-        missing=(pl.col("status") != "diverged").sum().cast(pl.Int64),
+        diverged=run.filter(diverged).n_unique().cast(pl.Int64),
+        missing=run.filter(~diverged).n_unique().cast(pl.Int64),
     )
     means = profiles.runs.group_by(by).agg(
-        pl.len().cast(pl.Int64).alias("n"),
+        run.n_unique().cast(pl.Int64).alias("n"),
         pl.col("seed").n_unique().cast(pl.Int64).alias("seeds"),
         pl.col("model").n_unique().cast(pl.Int64).alias("models"),
         alike=(pl.col("seed").n_unique() > 1) & (pl.col("slope").n_unique() == 1),
@@ -154,8 +159,10 @@ def _units(
     struct = pl.struct(quantities)
     single = runs.filter(pl.col("conditions") == 1)
     seeds = single.group_by(by, maintain_order=True).agg(struct.alias("_values"))
-    found = single.select(*by, "run_id").join(
-        deviations(profiles, [name for name in quantities if name not in by]), on="run_id"
+    found = single.select(list(dict.fromkeys([*by, *PROFILE]))).join(
+        deviations(profiles, [name for name in quantities if name not in by]),
+        on=PROFILE,
+        nulls_equal=True,
     )
     of_rows = (
         mean_deviations(found, by, quantities)
@@ -282,20 +289,22 @@ def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataF
     ``null_low`` and ``null_high`` are its range.
 
     Runs of one condition share L; where a condition mixes models of different L, its blocks are
-    kept apart by ``blocks``.
+    kept apart by ``blocks``. ``block_class`` is there where runs say of which class a block is.
     """
     keys = condition_columns(everyone(profiles))
     by = keys if by is None else list(by)
     several = pl.struct(keys).n_unique().over(by) > 1
     blocks = profiles.blocks.with_columns(
-        blocks=pl.len().over("run_id").cast(pl.Int32),
+        blocks=pl.len().over(PROFILE).cast(pl.Int32),
         block_depth=pl.col("depth"),
         _several=several,
     ).drop("depth")
     groups = [*by, "blocks", "layer"]
+    kinds = ["block_class"] if blocks["block_class"].is_not_null().any() else []
     shown = blocks.group_by(groups, maintain_order=True).agg(
         pl.col("block_depth").first().alias("depth"),
-        pl.len().cast(pl.Int64).alias("n"),
+        pl.col(kinds).first(),
+        pl.col("run_id").n_unique().cast(pl.Int64).alias("n"),
         pl.col("null", "without_gradient").mean(),
         pl.col("null").min().alias("null_low"),
         pl.col("null").max().alias("null_high"),
@@ -315,6 +324,6 @@ def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataF
         name: pl.Series(name, found[k]).fill_nan(None)
         for k, name in enumerate(("value", "low", "high"))
     }
-    order = [*groups, "depth", "n", "value", "null", "null_low", "null_high", "low", "high"]
+    order = [*groups, *kinds, "depth", "n", "value", "null", "null_low", "null_high", "low", "high"]
     order.append("without_gradient")
     return table.with_columns(**ends).select(order)

@@ -1,28 +1,29 @@
 """The depth profiles of a store, each whole or left out with the reason, and what each one says.
 
-A profile is d_i over blocks i = 1..L of one run at one probe step, at relative depth i/L. The
-embedding output (layer 0) is not part of it; its change stands beside it.
+A profile is d_i over layers i = 1..L of one stack of one run at one probe step, at relative depth
+i/L. A block that runs T times is T layers. What enters the stack (layer 0) is not part of it; its
+change stands beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import polars as pl
 
 from sweeps.errors import UserError, closest
 from sweeps.reading.run_table import setting_columns
-from sweeps.reading.tables import Tables
+from sweeps.reading.tables import PROPAGATION, Tables
 from sweeps.spec import METRICS
+from sweeps.statistics.profile_rows import At, of_class, read_rows, require_class
 from sweeps.statistics.quantity_rows import (
     DELETED_KEYS,
     STEEPNESS,
     quantity_rows,
     without_groups,
 )
-from sweeps.store.schema import NULL_METRICS
+from sweeps.statistics.stacks import PROFILE, several_stacks, with_stacks
 
 # Quantities of a profile that have a mean and an interval over runs.
 QUANTITIES: tuple[str, ...] = (
@@ -47,8 +48,6 @@ SATURATED = 0.95
 # Rows a feature that differ by no more are taken for equal.
 ALIKE = 0.1
 
-At = int | Literal["final"]
-
 DEFAULT_BY = ("model", "objective", "control")
 # A mean change below this is rounding of the probe's float32 forward pass, not fine-tuning. The
 # CKA distances are quadratic in the Procrustes distance.
@@ -64,20 +63,23 @@ class Profiles:
     """The profiles of a store under one metric at one moment.
 
     Attributes:
-        runs: one row per run: the columns of ``runs``, ``at`` (the step measured), ``blocks`` (L),
+        runs: one row per run, and of a model of several stacks per ``stack``, which is null else:
+            the columns of ``runs``, ``at`` (the step measured), ``blocks`` (L),
             ``rows_a_feature`` (probe rows over width),
             ``mean`` (mean change over blocks), ``null`` (mean of the row-shuffled null, where it
             was measured), ``QUANTITIES``, ``slope_beyond_propagation``, and ``DIAGNOSTICS``:
             ``slope_dfbeta``, ``embedding_change`` (the change of layer 0 under the same metric) and
             ``saturated`` (the share of blocks at 0.95 of their null or more, where nulls were
             measured).
-        blocks: one row per run and block: the columns of ``runs``, ``layer``, ``depth``,
-            ``value``, ``null``, and ``without_gradient``, what noise in the weights gives this
-            block where it changes all blocks as much as the run did, where that was measured.
+        blocks: one row per run, stack and layer: the columns of ``runs``, ``stack``, ``layer``,
+            ``depth``, ``block_class``, ``value``, ``null``, and ``without_gradient``, what noise in
+            the weights gives this block where it changes all blocks as much as the run did, where
+            that was measured.
         left_out: runs of the same selection that have no profile here, with ``reason``.
-        deleted: one row per run and ``sequence_group``, sorted: ``QUANTITIES`` without the rows
-            of that group of probe sequences. Empty before the last probe, for metrics that do not
-            compare row with row, and for runs of which some group has no profile.
+        deleted: one row per run, stack and ``sequence_group``, sorted: ``QUANTITIES`` without the
+            rows of that group of probe sequences. Empty before the last probe, for metrics that do
+            not compare row with row, and for runs of which some group has no profile.
+        block_class: of which class the blocks are; None for all of them.
     """
 
     metric: str
@@ -86,83 +88,56 @@ class Profiles:
     blocks: pl.DataFrame
     left_out: pl.DataFrame
     deleted: pl.DataFrame
+    block_class: str | None = None
 
 
-def measure(tables: Tables, metric: str = "procrustes", at: At = "final") -> Profiles:
+# What noise in the weights does, of no run.
+_UNKNOWN = pl.DataFrame(schema=PROPAGATION)
+
+
+def measure(
+    tables: Tables, metric: str = "procrustes", at: At = "final", block_class: str | None = None
+) -> Profiles:
     """Return the profiles of every finished run under one metric; see ``measure_each``."""
-    return measure_each(tables, [metric], at)[metric]
+    return measure_each(tables, [metric], at, block_class)[metric]
 
 
-def measure_each(tables: Tables, metrics: Sequence[str], at: At = "final") -> dict[str, Profiles]:
+def measure_each(
+    tables: Tables, metrics: Sequence[str], at: At = "final", block_class: str | None = None
+) -> dict[str, Profiles]:
     """Return the profiles of every finished run under each metric, read from the store once.
 
     Args:
         metrics: of ``METRICS``.
         at: ``final``, or a probe step.
+        block_class: only blocks of this class, of which the k-th of n is at depth k / n. What noise
+            in the weights does is known of all blocks together, and not of these.
 
     Raises:
-        UserError: an unknown metric, or a step at which no run was probed.
+        UserError: an unknown metric, a class that no block has, or a step at which no run was
+            probed.
     """
     for metric in metrics:
         if metric not in METRICS:
             raise UserError(f"--metric {metric}: unknown; {closest(metric, METRICS)}")
-    every_run = tables.runs().collect()
-    scan = tables.last_profiles() if at == "final" else tables.profiles()
-    nulls = {metric: f"{metric}_null" for metric in metrics}
-    known = scan.collect_schema()
-    rows = scan.select(
-        *["run_id", "step", "layer", "depth", "status", "steps", *metrics],
-        (pl.col("rows") / pl.col("width")).alias("rows_a_feature"),
-        *[
-            (pl.col(null) if null in known else pl.lit(None, pl.Float64)).alias(null)
-            for null in nulls.values()
-        ],
-    ).collect(engine="streaming")
-    here = rows.filter(
-        (pl.col("status") == "finished")
-        & (pl.col("step") == (pl.col("steps") if at == "final" else at))
-    )
-    deleted = _deleted_rows(tables, metrics, at)
-    if at != "final" and here.is_empty() and not rows.is_empty():
-        steps = rows["step"].unique().sort().to_list()
-        raise UserError(f"--at {at}: no run was probed there; probed: {_few(steps)}")
+    runs = tables.runs().collect()
+    every_run = with_stacks(runs)
+    if several_stacks(every_run):
+        every_run = every_run.update(tables.doses_of_stacks(), on=PROFILE, how="left")
+    rows = read_rows(tables, metrics, at)
+    if block_class is not None:
+        require_class(rows, block_class)
     return {
         metric: _profiles(
             every_run,
-            here.select(
-                *["run_id", "step", "layer", "depth", "rows_a_feature"],
-                pl.col(metric).alias("value"),
-                pl.col(nulls[metric]).alias("null"),
-            ),
-            deleted.select(
-                *["run_id", "sequence_group", "layer"],
-                (pl.col(metric) if metric in NULL_METRICS else pl.lit(None, pl.Float64)).alias(
-                    "value"
-                ),
-            ),
-            tables.propagation(metric),
+            *rows.under(metric),
+            tables.propagation(metric) if block_class is None else _UNKNOWN,
             metric,
             at,
+            block_class,
         )
         for metric in metrics
     }
-
-
-def _deleted_rows(tables: Tables, metrics: Sequence[str], at: At) -> pl.DataFrame:
-    """Return the block rows of the jackknife at a moment, with those metrics that it has."""
-    return (
-        tables.jackknife()
-        .filter(
-            (pl.col("layer") > 0)
-            & (pl.col("status") == "finished")
-            & (pl.col("step") == (pl.col("steps") if at == "final" else at))
-        )
-        .select(
-            *["run_id", "sequence_group", "layer"],
-            *[metric for metric in metrics if metric in NULL_METRICS],
-        )
-        .collect(engine="streaming")
-    )
 
 
 def _profiles(
@@ -172,23 +147,37 @@ def _profiles(
     propagation: pl.DataFrame,
     metric: str,
     at: At,
+    block_class: str | None,
 ) -> Profiles:
-    """Return the profiles of the rows of one moment: ``value`` and ``null`` by layer.
+    """Return the profiles of the rows of one moment; see ``ProfileRows.under``.
 
     Args:
-        without: ``value`` by run, ``sequence_group`` and block, over the rows of the other groups.
+        every_run: a row for each run and stack of its model.
     """
     # The columns of runs are those of the primary metric.
     every_run = (
         every_run.drop("propagation", "propagation_sd")
-        .join(propagation.drop("without_gradient"), on="run_id", how="left", maintain_order="left")
+        .join(
+            propagation.drop("without_gradient"),
+            on=PROFILE,
+            how="left",
+            nulls_equal=True,
+            maintain_order="left",
+        )
         .select(every_run.columns)
     )
     layers = here.filter(pl.col("layer") > 0)
     usable, incomplete = _usable(every_run, layers)
-    blocks = layers.filter(pl.col("run_id").is_in(usable.implode())).sort("run_id", "layer")
+    blocks = layers.join(usable, on=PROFILE, how="semi", nulls_equal=True)
+    if block_class is None:
+        blocks = blocks.sort(*PROFILE, "layer")
+    else:
+        blocks = of_class(blocks, block_class, PROFILE).with_columns(
+            depth=pl.col("layer") / pl.len().over(PROFILE)
+        )
+        without = of_class(without, block_class, DELETED_KEYS)
     null, floor = pl.col("null"), FLOOR.get(metric, 0.0)
-    runs = blocks.group_by("run_id", maintain_order=True).agg(
+    runs = blocks.group_by(PROFILE, maintain_order=True).agg(
         pl.col("step").first().alias("at"),
         pl.len().cast(pl.Int32).alias("blocks"),
         pl.col("rows_a_feature").first(),
@@ -198,15 +187,17 @@ def _profiles(
         .then((pl.col("value") >= SATURATED * null).mean())
         .alias("saturated"),
     )
-    embedding = here.filter(pl.col("layer") == 0).unique("run_id", keep="none")
-    runs = runs.join(
-        embedding.select("run_id", pl.col("value").fill_nan(None).alias("embedding_change")),
-        on="run_id",
-        how="left",
-    )
+    entering = here.filter(pl.col("layer") == 0).unique(PROFILE, keep="none")
+    embedding = entering.select(*PROFILE, pl.col("value").fill_nan(None).alias("embedding_change"))
+    runs = runs.join(embedding, on=PROFILE, how="left", nulls_equal=True)
     measured = (
-        every_run.join(runs, on="run_id", how="inner", maintain_order="left")
-        .join(quantity_rows(blocks, ["run_id"], floor), on="run_id", maintain_order="left")
+        every_run.join(runs, on=PROFILE, how="inner", nulls_equal=True, maintain_order="left")
+        .join(
+            quantity_rows(blocks, PROFILE, floor),
+            on=PROFILE,
+            nulls_equal=True,
+            maintain_order="left",
+        )
         .with_columns(STEEPNESS, (pl.col("slope_normalised") - pl.col("propagation")).alias(BEYOND))
     )
     blocks = _with_propagation(blocks, runs, propagation)
@@ -215,13 +206,15 @@ def _profiles(
         at,
         measured.select(*every_run.columns, *_MEASURED, *QUANTITIES, BEYOND, *DIAGNOSTICS),
         every_run.join(
-            blocks.drop("step", "rows_a_feature"),
-            on="run_id",
+            blocks.drop("step", "stack_layers", "rows_a_feature"),
+            on=PROFILE,
             how="inner",
+            nulls_equal=True,
             maintain_order="left_right",
         ),
-        _left_out(every_run, here["run_id"], usable, incomplete, metric, at),
+        _left_out(every_run, here, runs, incomplete, _absent(metric, at, block_class)),
         without_groups(measured, without, floor).select(*DELETED_KEYS, *QUANTITIES),
+        block_class,
     )
 
 
@@ -233,67 +226,95 @@ def _with_propagation(
 ) -> pl.DataFrame:
     """Add ``without_gradient``: the change that noise gives a block, at the run's mean change."""
     shape = (
-        propagation.select("run_id", "without_gradient")
+        propagation.select(*PROFILE, "without_gradient")
         .explode("without_gradient")
-        .with_columns(layer=pl.int_range(1, pl.len() + 1).over("run_id").cast(pl.Int16))
+        .with_columns(layer=pl.int_range(1, pl.len() + 1).over(PROFILE).cast(pl.Int16))
     )
+    means = runs.select(*PROFILE, "mean")
     return (
-        blocks.join(shape, on=["run_id", "layer"], how="left", maintain_order="left")
-        .join(runs.select("run_id", "mean"), on="run_id", how="left", maintain_order="left")
+        blocks.join(
+            shape,
+            on=[*PROFILE, "layer"],
+            how="left",
+            nulls_equal=True,
+            maintain_order="left",
+        )
+        .join(means, on=PROFILE, how="left", nulls_equal=True, maintain_order="left")
         .with_columns(pl.col("without_gradient") * pl.col("mean"))
         .drop("mean")
     )
 
 
-def _usable(every_run: pl.DataFrame, here: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
-    """Return the runs with a profile, each block 1..L once and finite; and those that lack one.
+def _usable(every_run: pl.DataFrame, here: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the ``PROFILE`` of each stack that has each layer 1..L once and finite; and of those
+    that lack one.
 
     A missing block would change the slope without a word. How many there are is known twice: from
-    the model, and from the depth of each row.
+    the model, or from what the rows say of their stack, and from the depth of each row.
     """
     layer, value = pl.col("layer"), pl.col("value")
-    by_run = here.group_by("run_id").agg(
+    by_run = here.group_by(PROFILE).agg(
         (value.is_not_null() & value.is_finite()).all().alias("finite"),
         (
             (layer.n_unique() == pl.len())
             & (layer.max() == pl.len())
             & ((layer - pl.col("depth") * pl.len()).abs() < 1e-6).fill_null(value=False).all()
+            # A column of rows that are not of the first versions.
+            & (pl.col("stack_layers") == pl.len()).fill_null(value=True).all()
         ).alias("once"),
         pl.len().alias("found"),
     )
-    by_run = by_run.join(every_run.select("run_id", "model_layers"), on="run_id", how="left")
-    whole = pl.col("once") & (pl.col("found") == pl.col("model_layers")).fill_null(value=True)
+    of_model = every_run.select(*PROFILE, "model_stacks", "model_depth", "model_layers")
+    by_run = by_run.join(of_model, on=PROFILE, how="inner", nulls_equal=True)
+    # Of a single stack the model says so, too.
+    expected = pl.when(pl.col("model_stacks").is_null()).then(
+        pl.coalesce("model_depth", "model_layers")
+    )
+    whole = pl.col("once") & (pl.col("found") == expected).fill_null(value=True)
     return (
-        by_run.filter(whole & pl.col("finite"))["run_id"],
-        by_run.filter(~whole)["run_id"],
+        by_run.filter(whole & pl.col("finite")).select(PROFILE),
+        by_run.filter(~whole).select(PROFILE),
     )
 
 
 def _left_out(
     every_run: pl.DataFrame,
-    probed: pl.Series,
-    usable: pl.Series,
-    incomplete: pl.Series,
-    metric: str,
-    at: At,
+    probed: pl.DataFrame,
+    measured: pl.DataFrame,
+    incomplete: pl.DataFrame,
+    absent: tuple[str, str, str],
 ) -> pl.DataFrame:
-    """Return the runs without a profile, each with the reason in words."""
-    unmeasured = f"{metric} was not measured, or is not finite, in some block"
-    moment = "at its last step" if at == "final" else f"at step {at}"
+    """Return the runs without a profile, each with the reason in words.
+
+    Args:
+        probed: those that have rows; ``incomplete`` of them lack some.
+        absent: what is said of incomplete, of other probed and of other runs.
+    """
+    without = every_run.join(measured, on=PROFILE, how="anti", nulls_equal=True)
     status = pl.col("status")
-    return (
-        every_run.filter(~pl.col("run_id").is_in(usable.implode()))
-        .with_columns(
-            reason=pl.when(status != "finished")
-            .then(status)
-            .when(pl.col("run_id").is_in(incomplete.implode()))
-            .then(pl.lit(f"not every block has one row {moment}"))
-            .when(pl.col("run_id").is_in(probed.unique().implode()))
-            .then(pl.lit(unmeasured))
-            .otherwise(pl.lit(f"not probed {moment}"))
+    for name, rows in (("_incomplete", incomplete), ("_probed", probed)):
+        seen = rows.select(PROFILE).unique().with_columns(pl.lit(value=True).alias(name))
+        without = without.join(
+            seen, on=PROFILE, how="left", nulls_equal=True, maintain_order="left"
         )
-        .select(*every_run.columns, "reason")
-    )
+    return without.with_columns(
+        reason=pl.when(status != "finished")
+        .then(status)
+        .when("_incomplete")
+        .then(pl.lit(absent[0]))
+        .when("_probed")
+        .then(pl.lit(absent[1]))
+        .otherwise(pl.lit(absent[2]))
+    ).select(*every_run.columns, "reason")
+
+
+def _absent(metric: str, at: At, block_class: str | None) -> tuple[str, str, str]:
+    """Return why a finished run has no profile: rows are missing, values are, or all of it is."""
+    moment = "at its last step" if at == "final" else f"at step {at}"
+    unmeasured = f"{metric} was not measured, or is not finite, in some block"
+    if block_class is not None:
+        unmeasured = f"no block is a {block_class}, or {unmeasured}"
+    return f"not every block has one row {moment}", unmeasured, f"not probed {moment}"
 
 
 def unequal_rows(profiles: Profiles) -> str | None:
@@ -321,8 +342,3 @@ def varied_settings(runs: pl.DataFrame, by: Sequence[str]) -> list[str]:
         return []
     most = runs.group_by(by).agg(pl.col(settings).n_unique()).select(pl.col(settings).max())
     return [name for name in settings if most[name][0] > 1]
-
-
-def _few(values: Sequence[int]) -> str:
-    shown = ", ".join(str(value) for value in values[:12])
-    return shown if len(values) <= 12 else f"{shown}, …, {values[-1]}"

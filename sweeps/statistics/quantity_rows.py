@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 
 from sweeps.statistics.quantities import quantities
+from sweeps.statistics.stacks import PROFILE
 
-DELETED_KEYS = ("run_id", "sequence_group")
+DELETED_KEYS = (*PROFILE, "sequence_group")
 STEEPNESS = pl.when(pl.col("control") == "standard").then("slope_normalised").alias("steepness")
 
 
@@ -31,14 +32,16 @@ def quantity_rows(blocks: pl.DataFrame, keys: Sequence[str], floor: float) -> pl
 
 
 def without_groups(runs: pl.DataFrame, without: pl.DataFrame, floor: float) -> pl.DataFrame:
-    """Return the quantities of each run without each group, of runs that have them for all.
+    """Return the quantities of each profile without each group, of those that have them for all.
 
     Args:
-        runs: ``run_id``, ``control`` and ``blocks``, how many a profile has.
-        without: ``value`` by run, ``sequence_group`` and block.
+        runs: ``PROFILE``, ``control`` and ``blocks``, how many a profile has.
+        without: ``value`` by ``PROFILE``, ``sequence_group`` and block.
     """
     keys = DELETED_KEYS
-    rows = without.join(runs.select("run_id", "blocks", "control"), on="run_id", how="inner")
+    rows = without.join(
+        runs.select(*PROFILE, "blocks", "control"), on=PROFILE, how="inner", nulls_equal=True
+    )
     layer, value = pl.col("layer"), pl.col("value")
     whole = (
         ((pl.len() == pl.col("blocks").first()) & (layer.n_unique() == pl.len()))
@@ -48,14 +51,19 @@ def without_groups(runs: pl.DataFrame, without: pl.DataFrame, floor: float) -> p
     usable = (
         rows.group_by(keys)
         .agg(whole.alias("whole"))
-        .group_by("run_id")
+        .group_by(PROFILE)
         .agg(pl.col("whole").all() & (pl.len() > 1))
-        .filter("whole")["run_id"]
+        .filter("whole")
     )
-    blocks = rows.filter(pl.col("run_id").is_in(usable.implode())).sort(*keys, "layer")
+    blocks = rows.join(usable, on=PROFILE, how="semi", nulls_equal=True).sort(*keys, "layer")
     return (
-        runs.select("run_id", "control")
-        .join(quantity_rows(blocks, keys, floor), on="run_id", maintain_order="left")
+        runs.select(*PROFILE, "control")
+        .join(
+            quantity_rows(blocks, keys, floor),
+            on=PROFILE,
+            nulls_equal=True,
+            maintain_order="left",
+        )
         .with_columns(STEEPNESS)
         .sort(*keys)
     )

@@ -12,23 +12,25 @@ from collections.abc import Sequence
 import polars as pl
 
 from sweeps.statistics.profiles import BEYOND, Profiles
+from sweeps.statistics.quantity_rows import DELETED_KEYS
+from sweeps.statistics.stacks import PROFILE
 
 # What is a constant away from another quantity is moved by the rows as that one is.
 _AS = {BEYOND: "slope_normalised"}
 
 
 def deviations(profiles: Profiles, quantities: Sequence[str]) -> pl.DataFrame:
-    """Return one row per run and ``sequence_group``: each quantity without the group less what it
-    is of all rows. A quantity that was not measured so has none: null."""
+    """Return one row per profile and ``sequence_group``: each quantity without the group less what
+    it is of all rows. A quantity that was not measured so has none: null."""
     known = {name: _AS.get(name, name) for name in quantities}
     known = {name: of for name, of in known.items() if of in profiles.deleted.columns}
     needed = list(dict.fromkeys(known.values()))
-    whole = profiles.runs.select("run_id", *needed)
+    whole = profiles.runs.select(*PROFILE, *needed)
     return (
-        profiles.deleted.select("run_id", "sequence_group", *needed)
-        .join(whole, on="run_id", suffix="_whole", maintain_order="left")
+        profiles.deleted.select(*DELETED_KEYS, *needed)
+        .join(whole, on=PROFILE, suffix="_whole", nulls_equal=True, maintain_order="left")
         .select(
-            *["run_id", "sequence_group"],
+            *DELETED_KEYS,
             *[(pl.col(of) - pl.col(f"{of}_whole")).alias(name) for name, of in known.items()],
         )
         .with_columns(

@@ -40,7 +40,17 @@ def draws_of_slope(slope: float, *, layers: int = 12, spread: float = 0.02) -> l
     return [[float(d) for d in 0.2 * (1 + one * (depth - depth.mean()))] for one in slopes]
 
 
-def record_propagation(store: Store, run: RunSpec, draws: Sequence[Sequence[float | None]]) -> None:
-    """Write the propagation of a run's model: d of each draw and block, alike in every metric."""
-    result = {"draws": {metric: [list(draw) for draw in draws] for metric in NULL_METRICS}}
+def record_propagation(
+    store: Store,
+    run: RunSpec,
+    draws: Sequence[Sequence[float | None]],
+    stacks: Sequence[tuple[str, int]] = (),
+) -> None:
+    """Write the propagation of a run's model: d of each draw and block, alike in every metric; the
+    blocks of one stack after those of another."""
+    result: dict[str, Any] = {
+        "draws": {metric: [list(draw) for draw in draws] for metric in NULL_METRICS}
+    }
+    if stacks:
+        result["stacks"] = [list(one) for one in stacks]
     record_result(store, Measurement(kind="propagation", run=run), result)

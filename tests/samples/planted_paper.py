@@ -102,7 +102,7 @@ def plant_paper(
             for table, columns in _part(run, facts, first, last, times, groups, generator).items():
                 path = folder.part_path(table, first, last)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                data = pa.table(columns, schema=TABLES[table])
+                data = _rows(columns, TABLES[table])
                 pq.write_table(data, path, compression="zstd")
                 layers += [data] if table == "layers" else []
                 parts[str(path.relative_to(folder.path))] = {"rows": data.num_rows, "sha256": ""}
@@ -112,6 +112,13 @@ def plant_paper(
         record_distance(store, run, [1 - distance])
     save_sweep(store, "paper", [run for run, _ in runs])
     return store
+
+
+def _rows(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    """Return columns under a schema, in which those that are not given are null."""
+    count = len(next(iter(columns.values())))
+    empty = {one.name: pa.nulls(count, one.type) for one in schema if one.name not in columns}
+    return pa.table({**columns, **empty}, schema=schema)
 
 
 def _write_records(folder: RunFolder, run: RunSpec, facts: dict[str, Any]) -> None:

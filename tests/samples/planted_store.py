@@ -88,16 +88,22 @@ def run_spec(
 def write_run(
     store: Store,
     run: RunSpec,
-    profile: Sequence[float] | Callable[[float], float],
+    profile: Sequence[float] | Callable[[float], float] | dict[str, Sequence[float]],
     *,
     status: str | None = "finished",
     stop: int | None = None,
     facts: dict[str, Any] | None = None,
     metrics: dict[str, Sequence[float]] | None = None,
-    ratios: Sequence[float] | None = None,
-    deleted: Sequence[Sequence[float]] | None = None,
+    ratios: Sequence[float] | dict[str, Sequence[float]] | None = None,
+    deleted: Sequence[Sequence[float]] | dict[str, Sequence[Sequence[float]]] | None = None,
+    calls: Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> RunFolder:
     """Write one run; its change at the last step is ``profile`` over blocks 1..L.
+
+    ``profile``, and then ``ratios`` and ``deleted``, may be by name of a stack. ``calls`` gives the
+    distinct block, from 1, that each layer of a looped model calls; ``classes`` the class of each
+    distinct block.
 
     ``profile`` is a list of L values, or a function of relative depth. At earlier probe steps the
     change is in proportion to the step. ``stop`` ends the run early; ``status`` None never ends it.
@@ -108,15 +114,65 @@ def write_run(
     if callable(profile):
         count = facts["layers"]
         profile = [profile(i / count) for i in range(1, count + 1)]
-    count = len(profile)
-    facts["layers"] = count
+    stacks = _by_stack(profile)
+    blocks = {stack: list(calls or range(1, len(changes) + 1)) for stack, changes in stacks.items()}
+    facts["layers"] = sum(max(of_stack) for of_stack in blocks.values())
+    facts["depth"] = sum(len(of_stack) for of_stack in blocks.values())
+    if None not in stacks:
+        facts["stacks"] = ", ".join(f"{name} {max(own)}" for name, own in blocks.items())
     values = {
-        "procrustes": profile,
-        "cka_distance": [d * d for d in profile],
-        "cka_distance_debiased": [d * d for d in profile],
-        **(metrics or {}),
+        stack: {
+            "procrustes": changes,
+            "cka_distance": [d * d for d in changes],
+            "cka_distance_debiased": [d * d for d in changes],
+            **(metrics or {}),
+        }
+        for stack, changes in stacks.items()
     }
     folder = store.run(run.run_id)
+    _write_records(folder, run, facts, status)
+    writer = RunWriter(run, folder, LoneAttempt())
+    last = stop or run.steps
+    planned = {stack: [1e-3 * (1 + i) for i in range(max(own))] for stack, own in blocks.items()}
+    planned |= _by_stack(ratios)
+    for step in range(1, last + 1):
+        writer.add("steps", step, [_step_row(step, run)])
+        writer.add("layers", step, _layer_rows(planned, classes))
+        if step in run.probe_steps:
+            share = step / run.steps
+            for stack, of_stack in values.items():
+                places = _places(stack, blocks[stack], classes)
+                rows = _profile_rows(of_stack, share, places, facts["width"])
+                writer.add("profiles", step, rows)
+        if step == run.steps:
+            for stack, groups in _by_stack(deleted).items():
+                places = _places(stack, blocks[stack], classes)
+                writer.add("jackknife", step, _jackknife_rows(groups, places))
+        writer.end_step(step)
+    if status is not None:
+        writer.finish(status, last)  # type: ignore[arg-type]
+        folder.remove_unlisted(keep_checkpoint=False)
+    return folder
+
+
+def unsay_dose(folder: RunFolder) -> None:
+    """Make the closing record one of before it said a dose: its rows are asked again."""
+    done = folder.done()
+    assert done is not None
+    kept = {name: value for name, value in done.items() if name not in ("dose", SEAL)}
+    write_json(folder.path / "DONE.json", sealed(kept))
+
+
+def _by_stack(value: Any) -> dict[str | None, Any]:
+    """Return values by name of a stack: None for the only one, nothing where there are none."""
+    if value is None:
+        return {}
+    return dict(value) if isinstance(value, dict) else {None: value}
+
+
+def _write_records(
+    folder: RunFolder, run: RunSpec, facts: dict[str, Any], status: str | None
+) -> None:
     write_json(
         folder.path / "run.json",
         {
@@ -140,30 +196,6 @@ def write_run(
             "seconds": None if status is None else 60.0,
         },
     )
-    writer = RunWriter(run, folder, LoneAttempt())
-    last = stop or run.steps
-    ratios = ratios or [1e-3 * (1 + i) for i in range(count)]
-    for step in range(1, last + 1):
-        writer.add("steps", step, [_step_row(step, run)])
-        writer.add("layers", step, _layer_rows(ratios))
-        if step in run.probe_steps:
-            share = step / run.steps
-            writer.add("profiles", step, _profile_rows(values, share, count, facts["width"]))
-        if step == run.steps and deleted is not None:
-            writer.add("jackknife", step, _jackknife_rows(deleted))
-        writer.end_step(step)
-    if status is not None:
-        writer.finish(status, last)  # type: ignore[arg-type]
-        folder.remove_unlisted(keep_checkpoint=False)
-    return folder
-
-
-def unsay_dose(folder: RunFolder) -> None:
-    """Make the closing record one of before it said a dose: its rows are asked again."""
-    done = folder.done()
-    assert done is not None
-    kept = {name: value for name, value in done.items() if name not in ("dose", SEAL)}
-    write_json(folder.path / "DONE.json", sealed(kept))
 
 
 def save_sweep(store: Store, name: str, runs: Sequence[RunSpec]) -> Sweep:
@@ -182,29 +214,63 @@ def _step_row(step: int, run: RunSpec) -> dict[str, Any]:
     }
 
 
-def _layer_rows(ratios: Sequence[float]) -> list[dict[str, Any]]:
-    groups = ["embedding", *[f"block {i}" for i in range(1, len(ratios) + 1)], "head"]
+def _layer_rows(
+    ratios: dict[str | None, Sequence[float]], classes: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    groups: list[tuple[str | None, int, str, float]] = [(None, 0, "embedding", 1e-3)]
+    for stack, own in ratios.items():
+        name = "block" if stack is None else f"{stack} block"
+        groups += [(stack, k, f"{name} {k}", ratio) for k, ratio in enumerate(own, 1)]
+    groups.append((None, 1 + max(map(len, ratios.values())), "head", 1e-3))
     return [
         {
+            "stack": stack,
             "layer": layer,
             "group": group,
+            "block_class": None if "block" not in group else _class(classes, layer),
             "grad_norm": 0.1,
             "weight_norm": 10.0,
             "update_norm": 10.0 * ratio,
             "coefficient": 1.0,
         }
-        for layer, (group, ratio) in enumerate(zip(groups, [1e-3, *ratios, 1e-3], strict=True))
+        for stack, layer, group, ratio in groups
     ]
 
 
-def _profile_rows(
-    values: dict[str, Sequence[float]], share: float, count: int, width: int
+def _class(classes: Sequence[str] | None, block: int) -> str | None:
+    return None if classes is None else classes[block - 1]
+
+
+def _places(
+    stack: str | None, calls: Sequence[int], classes: Sequence[str] | None
 ) -> list[dict[str, Any]]:
-    rows = []
-    for layer in range(count + 1):
+    """Return where each row of a profile is: what enters the stack, and each call of a block."""
+    found: list[dict[str, Any]] = [
+        {"stack": stack, "layer": 0, "block_number": 0, "iteration": 0, "block_class": None}
+    ]
+    for layer, block in enumerate(calls, 1):
+        before = sum(row["block_number"] == block for row in found)
+        found.append(
+            {
+                "stack": stack,
+                "layer": layer,
+                "block_number": block,
+                "iteration": before,
+                "block_class": _class(classes, block),
+            }
+        )
+    return found
+
+
+def _profile_rows(
+    values: dict[str, Sequence[float]], share: float, places: list[dict[str, Any]], width: int
+) -> list[dict[str, Any]]:
+    rows, count = [], len(places) - 1
+    for layer, place in enumerate(places):
         row: dict[str, Any] = {
-            "layer": layer,
+            **place,
             "depth": layer / count,
+            "stack_layers": count,
             "rows": 512,
             "sequences": 64,
             "rows_left_out": 0,
@@ -220,10 +286,12 @@ def _profile_rows(
     return rows
 
 
-def _jackknife_rows(deleted: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+def _jackknife_rows(
+    deleted: Sequence[Sequence[float]], places: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     return [
         {
-            "layer": layer,
+            **place,
             "sequence_group": group,
             "rows": 480,
             "procrustes": d,
@@ -231,5 +299,5 @@ def _jackknife_rows(deleted: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
             "cka_distance_debiased": d * d,
         }
         for group, profile in enumerate(deleted)
-        for layer, d in enumerate([0.0, *profile])
+        for place, d in zip(places, [0.0, *profile], strict=False)
     ]

@@ -44,9 +44,9 @@ def objectives(data: ReportData) -> list[str]:
     return sorted(data.tables["slopes"]["objective"].unique())
 
 
-def treatments(data: ReportData) -> list[str]:
+def treatments(table: pl.DataFrame) -> list[str]:
     """Return the treatments in the order that gives each one colour: standard training first."""
-    names = sorted(data.tables["slopes"]["treatment"].unique())
+    names = sorted(table["treatment"].unique())
     return sorted(names, key=lambda name: not name.startswith("standard"))
 
 

@@ -52,12 +52,14 @@ class Parts(NamedTuple):
     null: bool
     without_gradient: bool
     embedding: bool
+    kinds: bool
 
     @classmethod
     def of(cls, rows: pl.DataFrame) -> Parts:
         names = ("low", "null", "without_gradient")
         band, null, without_gradient = (has(rows, name) for name in names)
-        return cls(band, null, without_gradient, bool((rows["layer"] == 0).any()))
+        kinds = rows["block_class"].drop_nulls().n_unique() if "block_class" in rows else 0
+        return cls(band, null, without_gradient, bool((rows["layer"] == 0).any()), kinds > 1)
 
 
 def profile_charts(data: ReportData) -> list[Chart]:
@@ -126,7 +128,11 @@ def _profile_template(domain: list[str], drawn: Parts) -> dict[str, Any]:
         layers.append(noise.encode(y=y("without_gradient")))
     layers.append(base.mark_line(clip=True, strokeWidth=2).encode(y=y("value")))
     points = base.mark_point(clip=True, size=18, filled=True, opacity=1)
-    layers.append(points.encode(y=y("value"), tooltip=tooltip))
+    kinds = {}
+    if drawn.kinds:
+        kinds = {"shape": alt.Shape("block_class:N", legend=legend())}
+        tooltip.append(alt.Tooltip("block_class:N", title="block"))
+    layers.append(points.encode(y=y("value"), tooltip=tooltip, **kinds))
     if drawn.embedding:
         embedding = every.transform_filter("datum.layer === 0").mark_point(
             shape="diamond", size=55, filled=False, strokeWidth=1.5, opacity=1
@@ -144,8 +150,8 @@ def _profile_template(domain: list[str], drawn: Parts) -> dict[str, Any]:
 
 def slope_chart(data: ReportData) -> Chart:
     """The forest plot: one row per condition, one colour per treatment, every seed a point."""
-    order = treatments(data)
     table = data.tables["slopes"]
+    order = treatments(table)
     conditions = table.select(pl.format("{} · {}", "model", "objective")).to_series()
     every = (
         alt.Chart(named("slopes"))

@@ -33,7 +33,7 @@ def curve_charts(data: ReportData) -> list[Chart]:
     for (objective,), own in curves.sort("objective", maintain_order=True).group_by(
         "objective", maintain_order=True
     ):
-        order = [name for name in treatments(data) if (own["treatment"] == name).any()]
+        order = treatments(own)
         base = alt.Chart(named("curves")).encode(
             x=alt.X("step:Q", title="step", axis=TICKS),
             color=alt.Color(
@@ -85,7 +85,7 @@ def ratio_charts(data: ReportData) -> list[Chart]:
     """
     charts = []
     ratios = data.tables["ratios"]
-    order = treatments(data)
+    order = treatments(ratios)
     pairs = ratios.select("objective", "treatment").unique().rows()
     for objective, treatment in sorted(pairs, key=lambda pair: (pair[0], order.index(pair[1]))):
         chart = (

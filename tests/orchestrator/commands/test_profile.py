@@ -71,3 +71,20 @@ def test_a_users_mistake_is_one_line(store: Path, arguments: list[str], message:
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_blocks_of_one_class_are_shown_alone(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    kinds = ["Mamba", "Attention"] * 3
+    runs = [run_spec("zamba", seed=seed) for seed in (0, 1, 2)]
+    for run in runs:
+        write_run(store, run, [0.1, 0.9, 0.2, 0.9, 0.3, 0.9], classes=kinds)
+    save_sweep(store, "hybrid", runs)
+    done = depthsweep("profile", "hybrid", "--store", str(store.root), "--block-class", "Mamba")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "hybrid: procrustes at the last step, blocks of class Mamba, 3 of 3 runs"
+    assert "▃▆█" in done.stdout
+    done = depthsweep("profile", "hybrid", "--store", str(store.root), "--block-class", "RNN")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--block-class RNN: no block is one" in done.stderr

@@ -155,9 +155,10 @@ def test_each_learning_rate_has_a_cell_a_legend_and_a_row(tmp_path: Path) -> Non
         ("m · learning_rate 0.0001", "persists"),
     ]
     assert persistence_chart(data).spec["layer"][0]["encoding"]["y"]["field"] == "setting"
-    assert treatments(data)[0] == "standard · learning_rate 0.0001"
-    assert set(data.left_out["treatment"]) == set(treatments(data))
-    assert sorted(data.tables["curves"]["treatment"].unique()) == sorted(treatments(data))
+    shown = treatments(data.tables["slopes"])
+    assert shown[0] == "standard · learning_rate 0.0001"
+    assert set(data.left_out["treatment"]) == set(shown)
+    assert sorted(data.tables["curves"]["treatment"].unique()) == sorted(shown)
 
 
 def test_a_sweep_over_steps_has_its_ratios(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """What a model's own files say before it is loaded."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.sources import resolve_model
 from sweeps.declaration.sweep_spec import ModelEntry
 from sweeps.errors import UserError
-from sweeps.sources.model_folder import lacks_mask_token, longest_sequence, positions_of
+from sweeps.sources.ability import ability_of
+from sweeps.sources.model_folder import positions_of
+from sweeps.sources.tokenizer_files import lacks_mask_token
 from sweeps.spec import STANDIN_FAMILIES, StandinModel
 
 
@@ -68,6 +72,45 @@ def no_json(folder):
     (folder / "config.json").write_text("{")
 
 
+def only_an_adapter(folder):
+    adapter(folder)
+    (folder / "config.json").unlink()
+
+
+def for_running_only(folder):
+    (folder / "config.json").unlink()
+    (folder / "model.q4.gguf").write_bytes(b"GGUF")
+
+
+def whole_numbers(folder):
+    weights = {"a.qweight": np.ones((9, 9), np.int8), "w": np.ones((99, 99), np.float32)}
+    save_file(weights, folder / "model.safetensors")
+
+
+def left_by_a_quantizer(folder):
+    write(folder / "quantize_config.json", {"bits": 4})
+
+
+def reads_images(folder):
+    write(folder / "config.json", {"model_type": "vit"})
+
+
+def more_tokens_than_rows(folder):
+    write(folder / "config.json", {"model_type": "bert", "vocab_size": 50})
+    write(folder / "added_tokens.json", {"<first>": 49, "<beyond>": 50})
+
+
+def more_tokens_in_the_tokenizer(folder):
+    write(folder / "config.json", {"model_type": "gemma3", "text_config": {"vocab_size": 50}})
+    tokens = [{"id": 3, "content": "a"}, {"id": 64, "content": "<beyond>"}]
+    write(folder / "tokenizer.json", {"added_tokens": tokens, "model": {"vocab": {}}})
+
+
+def more_tokens_by_its_configuration(folder):
+    write(folder / "config.json", {"model_type": "bert", "vocab_size": 50})
+    write(folder / "tokenizer_config.json", {"added_tokens_decoder": {"50": {"content": "<b>"}}})
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -79,13 +122,48 @@ def no_json(folder):
         (missing_shard, r"lacks model-2\.safetensors"),
         (adapter, r"adapter_config\.json"),
         (no_json, r"config\.json: not JSON"),
+        (only_an_adapter, r"adapter_config\.json\) and not the model it is for"),
+        (for_running_only, r"model\.q4\.gguf, which is for running a model only"),
+        (whole_numbers, "holds quantized weights"),
+        (left_by_a_quantizer, "holds quantized weights"),
+        (reads_images, "vit reads images or sound"),
+        (more_tokens_than_rows, "'<beyond>' with id 50, and the model 50 rows"),
+        (more_tokens_in_the_tokenizer, "'<beyond>' with id 64, and the model 50 rows"),
+        (more_tokens_by_its_configuration, "'<b>' with id 50"),
     ],
 )
 def test_a_folder_that_cannot_be_loaded_is_refused_while_the_sweep_is_read(folder, harm, said):
     assert resolve(folder).pretraining == "mlm"
     harm(folder)
-    with pytest.raises(UserError, match=rf"model 'mine': .*{said}"):
+    with pytest.raises(UserError, match=rf"model 'mine': .*{said}") as refused:
         resolve(folder)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value).replace(str(folder), "")) < 260
+
+
+def test_whole_numbers_beside_weights_are_no_quantization(folder):
+    weights = {
+        "w.weight": np.ones((3, 3), np.float16),
+        "position_ids": np.ones((1, 30), np.int64),
+        "attn.bias": np.ones((1, 1, 64, 64), np.uint8),
+        "weight_shape": np.ones(2, np.int64),
+    }
+    save_file(weights, folder / "model.safetensors")
+    assert resolve(folder).pretraining == "mlm"
+
+
+def test_a_sentence_transformer_is_the_language_model_within_it(folder, tmp_path):
+    outer = tmp_path / "sentence"
+    outer.mkdir()
+    folder.rename(outer / "0_Transformer")
+    modules = [{"path": "0_Transformer", "type": "Transformer"}, {"path": "1_Pooling"}]
+    write(outer / "modules.json", modules)
+    inside = resolve(outer)
+    assert inside.folder == str(outer / "0_Transformer")
+    assert inside.digest == resolve(outer / "0_Transformer").digest
+    write(outer / "modules.json", [{"path": "elsewhere"}])
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        resolve(outer)
 
 
 def test_code_of_another_repository_is_refused_where_code_is_trusted(folder):
@@ -148,6 +226,24 @@ def test_a_home_folder_may_be_written_as_a_tilde(folder, monkeypatch, tmp_path):
         ({"model_type": "xlnet", "d_model": 64}, None),
         ({"model_type": "x", "max_position_embeddings": -1}, None),
         ({"model_type": "gemma3", "text_config": {"max_position_embeddings": 99}}, 99),
+        ({"model_type": "mpt", "max_seq_len": 64, "attn_config": {"alibi": True}}, None),
+        ({"model_type": "mpt", "max_seq_len": 64, "attn_config": {"alibi": False}}, 64),
+        (
+            {
+                "model_type": "led",
+                "max_encoder_position_embeddings": 90,
+                "max_decoder_position_embeddings": 30,
+            },
+            30,
+        ),
+        (
+            {
+                "model_type": "encoder-decoder",
+                "encoder": {"vocab_size": 9, "max_position_embeddings": 70},
+                "decoder": {"vocab_size": 9, "max_position_embeddings": 50},
+            },
+            50,
+        ),
     ],
     ids=lambda value: value.get("model_type") if isinstance(value, dict) else str(value),
 )
@@ -156,18 +252,17 @@ def test_positions_are_those_a_token_can_be_at(config, positions):
 
 
 def test_the_mask_token_is_missed_only_where_the_files_are_all_there_is(folder):
-    source = resolve(folder)
-    assert lacks_mask_token(source)
+    assert lacks_mask_token(folder)
     write(folder / "special_tokens_map.json", {"mask_token": "[MASK]"})
-    assert not lacks_mask_token(source)
+    assert not lacks_mask_token(folder)
     (folder / "special_tokens_map.json").unlink()
     write(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
-    assert not lacks_mask_token(source)
+    assert not lacks_mask_token(folder)
 
 
 @pytest.mark.parametrize("family", STANDIN_FAMILIES)
 def test_a_stand_ins_positions_are_known_without_it(family):
-    limit = longest_sequence(StandinModel(standin=family, pretraining="clm", digest="d"))
+    limit = ability_of(StandinModel(standin=family, pretraining="clm", digest="d")).positions
     assert limit == {"mamba": None, "rwkv": None, "roberta": 255}.get(family, 256)
 
 
@@ -204,3 +299,77 @@ def test_what_a_model_cannot_do_is_refused_while_the_sweep_is_read(
     file.write_text(SWEEP.format(train=train, probe=probe))
     with pytest.raises(UserError, match=said):
         read_sweep(file)
+
+
+def weights(folder, *, rows, tensors, **config):
+    """Make a folder of a checkpoint whose vocabulary has so many rows, in so many tensors."""
+    shapes = {f"t{k}": np.ones((rows, 2) if k else (rows, 4), np.float32) for k in range(tensors)}
+    save_file({**shapes, "block": np.ones((4, 4), np.float32)}, folder / "model.safetensors")
+    write(folder / "config.json", {"vocab_size": rows, **config})
+
+
+@pytest.mark.parametrize(
+    ("config", "objective", "tensors", "headless"),
+    [
+        ({"model_type": "roberta", "architectures": ["RobertaModel"]}, "mlm", 1, "RobertaModel"),
+        # As much with the head of another task, but not with one that was saved after all.
+        (
+            {"model_type": "roberta", "architectures": ["RobertaForTokenClassification"]},
+            "mlm",
+            1,
+            "RobertaForTokenClassification",
+        ),
+        ({"model_type": "roberta", "architectures": ["RobertaModel"]}, "mlm", 2, None),
+        ({"model_type": "roberta", "architectures": ["RobertaForMaskedLM"]}, "mlm", 1, None),
+        ({"model_type": "roberta", "architectures": ["RobertaModel"]}, "contrastive", 1, None),
+        # A causal model may predict with its embedding, unless it says that it does not.
+        ({"model_type": "llama", "architectures": ["LlamaModel"]}, "clm", 1, None),
+        (
+            {
+                "model_type": "llama",
+                "architectures": ["LlamaModel"],
+                "tie_word_embeddings": False,
+            },
+            "clm",
+            1,
+            "LlamaModel",
+        ),
+    ],
+)
+def test_a_head_that_was_not_saved_is_missed_where_it_is_asked_for(
+    folder, config, objective, tensors, headless
+):
+    weights(folder, rows=70, tensors=tensors, **config)
+    write(folder / "tokenizer_config.json", {"mask_token": "[MASK]"})
+    ability = ability_of(resolve(folder))
+    if headless is None:
+        ability.require("mine", objective, {})
+        return
+    with pytest.raises(UserError, match=f"model mine: was saved as {headless}, without the head"):
+        ability.require("mine", objective, {})
+
+
+def test_spans_are_masked_by_sentinels_or_by_a_mask_token(folder):
+    write(folder / "config.json", {"model_type": "t5", "is_encoder_decoder": True})
+    assert resolve(folder).pretraining == "span_corruption"
+    with pytest.raises(UserError, match="no mask token, which objective span_corruption needs"):
+        ability_of(resolve(folder)).require("mine", "span_corruption", {})
+    write(folder / "tokenizer.json", {"added_tokens": [{"id": 3, "content": "<extra_id_0>"}]})
+    ability_of(resolve(folder)).require("mine", "span_corruption", {})
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_plan_and_run_refuse_alike(tmp_path, command):
+    file = tmp_path / "s.yaml"
+    file.write_text(SWEEP.format(train="[41]", probe=16))
+    answer = subprocess.run(
+        [sys.executable, "-m", "orchestrator", command, file, "--store", tmp_path / "store"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 2
+    assert "sequence_length 41 is beyond the 40 positions of model mine" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert not (tmp_path / "store").exists()

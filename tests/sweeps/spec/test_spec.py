@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from typing import Any, ClassVar
 
 import pytest
@@ -286,3 +287,52 @@ def test_settings_that_differ_in_their_last_digit_are_told_apart():
     near = [EqualStep(target=target).setting for target in (0.001, 0.0010000001)]
     assert near == ["0.001", "0.0010000001"]
     assert LayerClip(max_norm=1.0).setting == "1"
+
+
+FOLDER = {"folder": "/m", "digest": "d", "pretraining": "clm"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"blocks": "model.language_model.layers"},
+        {"freeze": ("embedding",)},
+        {"freeze": ("encoder blocks 1-2", "head")},
+    ],
+)
+def test_what_is_frozen_and_which_blocks_are_meant_decide_a_run_where_they_are_said(change):
+    assert set(FolderModel(**FOLDER).identity()) == {"digest", "pretraining"}
+    assert FolderModel(**FOLDER, **change).identity() != FolderModel(**FOLDER).identity()
+
+
+def test_what_is_frozen_is_a_set():
+    one = FolderModel(**FOLDER, freeze=("head", "blocks 3", "head"))
+    assert one == FolderModel(**FOLDER, freeze=("blocks 3", "head"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("blocks 3-1", "counted from 1, the lower number first"),
+        ("blocks 0", "counted from 1"),
+        ("block 3", "is none of embedding, head, `blocks 3`"),
+        ("blocks  3", "one space between"),
+        ("", "freezes nothing"),
+    ],
+)
+def test_what_reads_like_blocks_and_is_none_freezes_nothing(entry, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        FolderModel(**FOLDER, freeze=(entry,))
+
+
+@pytest.mark.parametrize("entry", ["*.bias", "model.layers.0.*", "norm", "decoder blocks 2-12"])
+def test_names_and_ranges_can_be_frozen(entry):
+    assert FolderModel(**FOLDER, freeze=(entry,)).freeze == (entry,)
+
+
+def test_spans_are_an_objective_of_models_that_were_pretrained_on_them():
+    data = BuiltinData(builtin="python-docs", digest="d")
+    plain = Objective(kind="span_corruption", data=data, mask_probability=0.15, mean_span=3.0)
+    assert set(plain.identity()) == {"kind", "data"}
+    longer = plain.model_copy(update={"mean_span": 5.0})
+    assert longer.identity()["mean_span"] == 5.0

@@ -1,0 +1,101 @@
+"""The rows that profiles are made of, read from a store once for all metrics.
+
+Blocks of one class in a model of several kinds (attention and Mamba layers interleaved) can be read
+as a profile of their own: then the k-th of n such blocks is at depth k / n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from sweeps.errors import UserError, closest
+from sweeps.reading.tables import Tables
+from sweeps.statistics.stacks import PROFILE
+from sweeps.store.schema import NULL_METRICS
+
+At = int | Literal["final"]
+
+
+@dataclass(frozen=True, eq=False)
+class ProfileRows:
+    """Rows of finished runs at one moment.
+
+    Attributes:
+        layers: one row per run, stack and layer, each metric with its ``_null``.
+        deleted: one row per run, stack, block and ``sequence_group``, of the metrics of
+            ``NULL_METRICS``: the change over the rows of all other groups.
+    """
+
+    layers: pl.DataFrame
+    deleted: pl.DataFrame
+
+    def under(self, metric: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return both with ``value``, and the first with ``null``, under one metric."""
+        value = pl.col(metric) if metric in NULL_METRICS else pl.lit(None, pl.Float64)
+        return (
+            self.layers.select(
+                *PROFILE,
+                *("step", "layer", "depth", "stack_layers", "block_class", "rows_a_feature"),
+                pl.col(metric).alias("value"),
+                pl.col(f"{metric}_null").alias("null"),
+            ),
+            self.deleted.select(
+                *PROFILE, "sequence_group", "layer", "block_class", value.alias("value")
+            ),
+        )
+
+
+def read_rows(tables: Tables, metrics: Sequence[str], at: At) -> ProfileRows:
+    """Return the rows of every finished run at a moment; UserError for a step without a probe."""
+    scan = tables.last_profiles() if at == "final" else tables.profiles()
+    known = scan.collect_schema()
+    rows = scan.select(
+        *PROFILE,
+        *("step", "layer", "depth", "stack_layers", "block_class", "status", "steps", *metrics),
+        (pl.col("rows") / pl.col("width")).alias("rows_a_feature"),
+        *[
+            (pl.col(null) if null in known else pl.lit(None, pl.Float64)).alias(null)
+            for null in (f"{metric}_null" for metric in metrics)
+        ],
+    ).collect(engine="streaming")
+    moment = pl.col("step") == (pl.col("steps") if at == "final" else at)
+    here = (pl.col("status") == "finished") & moment
+    layers = rows.filter(here)
+    if at != "final" and layers.is_empty() and not rows.is_empty():
+        steps = rows["step"].unique().sort().to_list()
+        raise UserError(f"--at {at}: no run was probed there; probed: {_few(steps)}")
+    deleted = (
+        tables.jackknife()
+        .filter((pl.col("layer") > 0) & here)
+        .select(
+            *PROFILE,
+            *("sequence_group", "layer", "block_class"),
+            *[metric for metric in metrics if metric in NULL_METRICS],
+        )
+        .collect(engine="streaming")
+    )
+    return ProfileRows(layers, deleted)
+
+
+def require_class(rows: ProfileRows, block_class: str) -> None:
+    """Raise UserError unless some run has blocks of a class."""
+    known = rows.layers["block_class"].drop_nulls().unique().sort().to_list()
+    if block_class not in known:
+        hint = closest(block_class, known) if known else "no run says which its blocks are of"
+        raise UserError(f"--block-class {block_class}: no block is one; {hint}")
+
+
+def of_class(blocks: pl.DataFrame, block_class: str, keys: Sequence[str]) -> pl.DataFrame:
+    """Return the blocks of a class, sorted and counted anew from 1 within each of ``keys``."""
+    chosen = blocks.filter(pl.col("block_class") == block_class).sort(*keys, "layer")
+    counted = pl.int_range(1, pl.len() + 1).over(keys).cast(pl.Int16)
+    return chosen.with_columns(counted.alias("layer"))
+
+
+def _few(values: Sequence[int]) -> str:
+    shown = ", ".join(str(value) for value in values[:12])
+    return shown if len(values) <= 12 else f"{shown}, …, {values[-1]}"
