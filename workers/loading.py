@@ -16,7 +16,13 @@ from sweeps.sources.model_folder import require_whole
 from sweeps.spec import FolderModel, HubModel, ModelSource, ModelSpec, StandinModel, content_id
 from workers.models.fit import require_all_blocks, require_finite_weights
 from workers.models.hub import HubUnavailable, model_folder, refusal
-from workers.models.pretrained import PretrainedModel, measure_facts, quiet_config, read_pretraining
+from workers.models.pretrained import (
+    PretrainedModel,
+    examine,
+    measure_facts,
+    quiet_config,
+    read_pretraining,
+)
 from workers.pretraining import standin_folder
 
 # Of an error's text so much is shown: some list every configuration there is.
@@ -39,9 +45,11 @@ def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> Pretrained
         _take_out_of_files(language_model)
         require_finite_weights(model.name, str(folder), language_model)
     _refuse_missing(model.name, language_model, loading, needs_head)
-    require_all_blocks(model.name, str(folder), language_model, sorted(loading["unexpected_keys"]))
-    facts = measure_facts(language_model, pretraining)
-    return PretrainedModel(language_model, tokenizer, facts, _content(source, folder))
+    examined = examine(language_model, getattr(source, "blocks", None))
+    unexpected = sorted(loading["unexpected_keys"])
+    require_all_blocks(model.name, str(folder), language_model, examined.stacks, unexpected)
+    facts = measure_facts(language_model, pretraining, examined.stacks)
+    return PretrainedModel(language_model, tokenizer, facts, _content(source, folder), examined)
 
 
 def _content(source: ModelSource, folder: Path) -> str:

@@ -15,6 +15,15 @@ NULL_METRICS = ("procrustes", "cka_distance", "cka_distance_debiased")
 
 _KEY = [pa.field("run_id", pa.string(), nullable=False), pa.field("step", pa.int32())]
 
+# Which state a row is of, beside its number over the calls of a stack: the stack where a model has
+# several, the distinct block (0 for what enters the stack), and how often it ran before.
+_POSITION = [
+    pa.field("stack", pa.string()),
+    pa.field("block", pa.int16()),
+    pa.field("iteration", pa.int16()),
+    pa.field("block_class", pa.string()),
+]
+
 STEPS = pa.schema(
     [
         *_KEY,
@@ -33,9 +42,11 @@ STEPS = pa.schema(
 LAYERS = pa.schema(
     [
         *_KEY,
-        # 0 embedding, 1..L blocks, L+1 head.
+        # 0 embedding, 1..L blocks of a stack, head 1 more than the largest L.
         pa.field("layer", pa.int16()),
+        pa.field("stack", pa.string()),
         pa.field("group", pa.string()),
+        pa.field("block_class", pa.string()),
         # ‖G‖ before the control, ‖W‖ before the step, ‖ΔW‖ as applied.
         pa.field("grad_norm", pa.float64()),
         pa.field("weight_norm", pa.float64()),
@@ -50,7 +61,9 @@ PROFILES = pa.schema(
         *_KEY,
         # 0 is the embedding output, at depth 0; block i is at depth i / L.
         pa.field("layer", pa.int16()),
+        *_POSITION,
         pa.field("depth", pa.float64()),
+        pa.field("layers", pa.int16()),
         pa.field("rows", pa.int32()),
         pa.field("width", pa.int32()),
         # Sequences that the rows are of, and rows that dominate a layer and so are not among them.
@@ -71,6 +84,7 @@ JACKKNIFE = pa.schema(
     [
         *_KEY,
         pa.field("layer", pa.int16()),
+        *_POSITION,
         # The group that is left out, and how many rows remain.
         pa.field("sequence_group", pa.int16()),
         pa.field("rows", pa.int32()),
