@@ -31,8 +31,8 @@ from tests.gpu.catalogue import (
 from tests.gpu.checks import Place, Seen, broken, skipped
 from tests.gpu.device import GIB, matmul_rate, seconds_of
 from workers.controls.layer_groups import LayerGroup, find_layer_groups
-from workers.depth.stacks import in_twin
 from workers.controls.registry import build_control
+from workers.depth.stacks import in_twin
 from workers.engines.engine import Batch, Engine
 from workers.engines.plain import PlainEngine
 from workers.engines.registry import build_engine

@@ -136,10 +136,10 @@ def _groups(
         if owner not in members:
             continue
         layer = 0 if owner.kind == EMBEDDING else head
-        stack = block = None
+        name = block = None
         if owner.stack is not None and owner.block is not None:
             layer = owner.block + 1
-            stack = stacks[owner.stack].name
+            name = stacks[owner.stack].name
             block = stacks[owner.stack].blocks[owner.block]
         found.append(
             LayerGroup(
@@ -147,7 +147,7 @@ def _groups(
                 kind=owner.kind,
                 names=tuple(name for name, _ in members[owner]),
                 parameters=tuple(parameter for _, parameter in members[owner]),
-                stack=stack,
+                stack=name,
                 block_class=type(block).__name__ if block is not None else None,
                 block=block,
             )

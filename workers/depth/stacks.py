@@ -12,6 +12,7 @@ decoder's blocks look at what the encoder gave.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -158,6 +159,15 @@ def _role(path: str) -> str | None:
 def distinct_blocks(stacks: Iterable[Stack]) -> tuple[nn.Module, ...]:
     """Return the blocks of all stacks, each once, in forward order."""
     return tuple(block for stack in stacks for block in stack.blocks)
+
+
+def own_parameters(stacks: Iterable[Stack]) -> list[list[nn.Parameter]]:
+    """Return the parameters of each distinct block that has any to itself; one that several blocks
+    share is none of theirs."""
+    held = [list(dict.fromkeys(block.parameters())) for block in distinct_blocks(stacks)]
+    times = Counter(id(parameter) for parameters in held for parameter in parameters)
+    own = [[p for p in parameters if times[id(p)] == 1] for parameters in held]
+    return [parameters for parameters in own if parameters]
 
 
 def in_twin(stacks: Iterable[Stack], module: nn.Module, twin: nn.Module) -> tuple[Stack, ...]:

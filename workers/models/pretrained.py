@@ -120,12 +120,13 @@ def backbone_of(language_model: nn.Module) -> nn.Module:
     has more than half of the parameters and can be asked for its input embeddings.
     """
     base = language_model.base_model
+    assert isinstance(base, nn.Module)
     if base is not language_model:
-        assert isinstance(base, nn.Module)
         return base
     half = sum(p.numel() for p in language_model.parameters()) / 2
-    for child in language_model.children():
-        if isinstance(child, PreTrainedModel) and not _is_encoder_decoder(language_model):
+    inner = [c for c in language_model.children() if isinstance(c, PreTrainedModel)]
+    if not _is_encoder_decoder(language_model):
+        for child in inner:
             if sum(p.numel() for p in child.parameters()) > half:
                 return child
     return language_model

@@ -86,7 +86,7 @@ class _Catcher:
         if self._called[s] == 0:
             self._keep(s, 0, entering(args, kwargs), args[0] if args else None)
 
-    def _leave(self, s: int, index: int, _: Any, args: Any, output: Any) -> None:
+    def _leave(self, s: int, index: int, _: Any, __: Any, output: Any) -> None:
         stack = self._stacks[s]
         layer = self._called[s] + 1
         if layer > stack.depth or stack.calls[layer - 1] != index:

@@ -26,7 +26,8 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement: a row a depth position, whether all states were finite, and what cannot be compared.
+    """One measurement: a row a depth position, whether all states were finite, and what of them
+    cannot be compared.
 
     A layer that cannot be compared has a row all the same, with NaN for every metric. ``rows`` is
     empty on a rank that compares nothing. ``jackknife`` has a row a layer and group of probe

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
 from small_run import DOCS
+from torch import nn
 
 from sweeps.reading.measurements import propagation_of
 from sweeps.sources.corpora import standin_digest
