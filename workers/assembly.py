@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sweeps.spec import RunSpec
+from sweeps.spec import RunSpec, StandinModel
 from sweeps.store.store import Store
 from workers.controls.layer_groups import group_layers
 from workers.data.datasets import Arrays
@@ -61,7 +61,7 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
         model,
         lambda: objective.loss_sum(model, sample),
         pretrained.stacks,
-        getattr(run.model.source, "freeze", ()),
+        () if isinstance(run.model.source, StandinModel) else run.model.source.freeze,
     )
     engine = build_engine(run, model, pretrained, grouping.groups, ranks, device)
     probe = _probe(run, store, pretrained, grouping.stacks, engine, device, ranks)

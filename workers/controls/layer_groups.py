@@ -64,7 +64,10 @@ class Grouping:
 def find_layer_groups(
     model: nn.Module, forward: Callable[[], Any], stacks: Sequence[Stack] | None = None
 ) -> tuple[LayerGroup, ...]:
-    """Return every trainable parameter in exactly one group, in forward order; see ``group_layers``."""
+    """Return every trainable parameter in exactly one group, in forward order.
+
+    See ``group_layers``.
+    """
     return group_layers(model, forward, stacks).groups
 
 

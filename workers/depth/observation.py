@@ -27,8 +27,8 @@ RESULTS = ("loss", "logits", "last_hidden_state")
 class Call:
     """One call of a module: its interval of node numbers, and the hidden state it took and gave.
 
-    ``taken`` and ``given`` are nodes of the graph, None where no gradient flows; ``shape`` and
-    ``width`` are those of the state it gave, where it gave a tensor.
+    ``taken`` and ``given`` are nodes of the graph, None where no gradient flows; ``entered`` and
+    ``shape`` are the shapes of the two states, empty where there was none.
     """
 
     module: nn.Module
@@ -37,10 +37,7 @@ class Call:
     taken: Any = None
     given: Any = None
     shape: tuple[int, ...] = ()
-
-    @property
-    def width(self) -> int:
-        return self.shape[-1] if self.shape else 0
+    entered: tuple[int, ...] = ()
 
 
 def entering(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -143,7 +140,9 @@ def _followed(modules: Iterable[nn.Module], calls: list[Call]) -> Iterator[None]
 
     def began(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         state = entering(args, kwargs)
-        call = Call(module, _now(), taken=None if state is None else state.grad_fn)
+        call = Call(module, _now())
+        if state is not None:
+            call.taken, call.entered = state.grad_fn, tuple(state.shape)
         calls.append(call)
         running.setdefault(id(module), []).append(call)
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import prod
 from typing import Any
 
 from torch import nn
@@ -35,8 +37,9 @@ class Stack:
 
     ``name`` is None where a model has one stack. ``path`` is the dotted path of the list of blocks,
     or of the first of several. ``calls`` has, of each call in forward order, the index of the
-    block; ``width`` is that of the hidden state that leaves the last one, and ``tokens_first`` says
-    that its axes are (tokens, sequences, width).
+    block. ``axes`` are those of sequences and of tokens in the hidden states, which a few models
+    have elsewhere than in front; ``width`` is the size of all others together (several residual
+    streams side by side are one state).
     """
 
     name: str | None
@@ -44,7 +47,7 @@ class Stack:
     blocks: tuple[nn.Module, ...]
     calls: tuple[int, ...]
     width: int
-    tokens_first: bool = False
+    axes: tuple[int, int] = (0, 1)
 
     @property
     def depth(self) -> int:
@@ -102,8 +105,9 @@ def find_stacks(
     """Return the stack of a model, or encoder and decoder; ``forward`` runs the model once.
 
     ``blocks`` is the path of the list that is to be the one stack, whatever the rule would find.
-    ``tokens`` are (sequences, tokens) of the forward pass, two numbers that differ: by them a model
-    that has its tokens first is known.
+    ``tokens`` are (sequences, tokens) of the forward pass, two numbers that differ and are few of a
+    width: by them the axes of hidden states are known, and a block that gives another thing than a
+    state a token is refused.
     Raises UngroupedParameters where there is no stack, or several that are no encoder and decoder;
     UserError where ``blocks`` names none.
     """
@@ -112,11 +116,15 @@ def find_stacks(
         found: tuple[Stack, ...] = (_declared(observation, blocks),)
     else:
         found = stacks_of(observation)
-    last = {id(call.module): call.shape[:2] for call in observation.calls}
-    turned = tokens[::-1] if tokens is not None else None
-    return tuple(
-        replace(stack, tokens_first=last[id(stack.blocks[-1])] == turned) for stack in found
-    )
+    if tokens is None:
+        return found
+    placed = []
+    for stack in found:
+        axes = _axes(stack, observation.calls, tokens)
+        shape = next(c.shape for c in observation.calls if c.module is stack.blocks[-1])
+        others = [size for axis, size in enumerate(shape) if axis not in axes]
+        placed.append(replace(stack, axes=axes, width=prod(others)))
+    return tuple(placed)
 
 
 def stacks_of(observation: Observation) -> tuple[Stack, ...]:
@@ -182,6 +190,37 @@ def in_twin(stacks: Iterable[Stack], module: nn.Module, twin: nn.Module) -> tupl
 
 
 # ----------------------------------------------------------------------------------------- finding
+def _axes(stack: Stack, calls: Iterable[Call], tokens: tuple[int, int]) -> tuple[int, int]:
+    """Return the axes of sequences and tokens in the states of a stack's blocks.
+
+    Raises UngroupedParameters where they are not the same in all states.
+    """
+    found: tuple[int, int] | None = None
+    numbers = {id(block): number for number, block in enumerate(stack.blocks, start=1)}
+    for call in calls:
+        if id(call.module) not in numbers:
+            continue
+        for shape in (call.entered, call.shape):
+            axes = _axes_of(shape, tokens)
+            if axes is None or axes != (found or axes):
+                block = f"block {numbers[id(call.module)]} ({type(call.module).__name__})"
+                raise UngroupedParameters(
+                    f"{block} of {stack.path} works on {shape or 'no tensor'} where"
+                    f" {tokens[0]} sequences of {tokens[1]} tokens were read: what has no state a"
+                    " token cannot be compared; another stack may be named with `blocks`"
+                )
+            found = axes
+    return found or (0, 1)
+
+
+def _axes_of(shape: tuple[int, ...], tokens: tuple[int, int]) -> tuple[int, int] | None:
+    if shape[:2] == tokens and len(shape) >= 3:
+        return (0, 1)
+    if len(shape) >= 3 and all(shape.count(size) == 1 for size in tokens):
+        return (shape.index(tokens[0]), shape.index(tokens[1]))
+    return None
+
+
 def _declared(observation: Observation, path: str) -> Stack:
     model = observation.model
     try:
@@ -189,9 +228,8 @@ def _declared(observation: Observation, path: str) -> Stack:
     except AttributeError:
         lists = [name for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
         outer = [n for n in lists if not any(n.startswith(f"{other}.") for other in lists)]
-        raise UserError(
-            f"blocks: {type(model).__name__} has no {path}; it has {', '.join(outer[:6]) or 'no list'}"
-        ) from None
+        there = ", ".join(outer[:6]) or "no list of modules"
+        raise UserError(f"blocks: {type(model).__name__} has no {path}; it has {there}") from None
     members = {id(child) for child in module.children()}
     calls = [call for call in observation.calls if id(call.module) in members]
     if not calls:
@@ -241,7 +279,7 @@ def _feeding(observation: Observation, calls: Sequence[Call]) -> Feeds:
 
 def _chained(calls: Sequence[Call], feeds: Feeds) -> bool:
     """Whether the calls pass a state on: one that is given goes into the call after it."""
-    return any(feeds(a, b) for a, b in zip(calls, calls[1:], strict=False))
+    return any(feeds(a, b) for a, b in pairwise(calls))
 
 
 def _outermost(runs: dict[str, list[Call]], names: dict[int, str]) -> dict[str, list[Call]]:
@@ -318,8 +356,7 @@ def _joined(observation: Observation, runs: dict[str, list[Call]]) -> list[list[
         fed = [
             stream
             for stream in streams
-            if any(feeds(other[-1], calls[0]) for other in stream)
-            or any(feeds(calls[-1], other[0]) for other in stream)
+            if any(_enters(feeds, a, calls) or _enters(feeds, calls, a) for a in stream)
         ]
         streams = [stream for stream in streams if stream not in fed]
         streams.append([calls, *(each for stream in fed for each in stream)])
@@ -330,6 +367,13 @@ def _joined(observation: Observation, runs: dict[str, list[Call]]) -> list[list[
         alike = [calls for calls in stream if kinds & {type(call.module) for call in calls}]
         stacks.append(sorted((c for calls in alike for c in calls), key=lambda c: c.began))
     return sorted(stacks, key=lambda calls: calls[0].began)
+
+
+def _enters(feeds: Feeds, one: Sequence[Call], other: Sequence[Call]) -> bool:
+    """Whether what one list gives enters the other: goes into a call that no call of its own list
+    went into before. Behind its first block a decoder's state holds what the encoder gave, too."""
+    first = [call for call in other if not any(feeds(own, call) for own in other)]
+    return any(feeds(given, call) for given in one for call in first)
 
 
 def _stack(names: dict[int, str], calls: Sequence[Call]) -> Stack:
@@ -350,5 +394,5 @@ def _stack(names: dict[int, str], calls: Sequence[Call]) -> Stack:
         path=path.rpartition(".")[0] if inside_list else path,
         blocks=tuple(blocks),
         calls=tuple(order),
-        width=calls[-1].width,
+        width=calls[-1].shape[-1] if calls[-1].shape else 0,
     )

@@ -10,16 +10,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from sweeps.errors import Impossible, UserError
 from sweeps.files.whole_files import read_json
 from sweeps.sources.catalog import FAMILIES
-from workers.depth.observation import leaving
 from workers.depth.stacks import Stack, distinct_blocks, find_stacks
 
 PRETRAINING_FILE = "pretraining.json"
 # Sequences and tokens of the forward pass in which a model's stacks are seen.
-SAMPLE = (2, 16)
+SAMPLE = (3, 16)
+# Of an error's text so much is shown.
+DETAIL = 140
+# What fake tensors raise where a model's code looks at values: no fault of the model.
+WITHOUT_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 # What the names of settings that add noise in training mode have in them.
 RANDOM = ("drop", "jitter", "noise")
 # Architectures whose routers sample in training mode whatever they are told; what they call noise
@@ -85,6 +90,11 @@ class PretrainedModel:
         return backbone_of(self.language_model)
 
     @property
+    def reader(self) -> nn.Module:
+        """What turns tokens into hidden states: the backbone, or an encoder-decoder's encoder."""
+        return reader_of(self.language_model)
+
+    @property
     def stacks(self) -> tuple[Stack, ...]:
         """The blocks that the hidden state passes: one stack, or encoder and decoder."""
         return self._examined.stacks
@@ -96,8 +106,8 @@ class PretrainedModel:
 
     @property
     def output_width(self) -> int:
-        """Width of the backbone's output, not always that of the blocks: opt-350m projects its last
-        hidden state down."""
+        """Width of what ``reader`` gives, not always that of the blocks: opt-350m projects its last
+        hidden state down. 0 where it gives no hidden states."""
         return self._examined.output_width
 
     @cached_property
@@ -121,15 +131,20 @@ def backbone_of(language_model: nn.Module) -> nn.Module:
     """
     base = language_model.base_model
     assert isinstance(base, nn.Module)
-    if base is not language_model:
+    if base is not language_model or _is_encoder_decoder(language_model):
         return base
-    half = sum(p.numel() for p in language_model.parameters()) / 2
-    inner = [c for c in language_model.children() if isinstance(c, PreTrainedModel)]
-    if not _is_encoder_decoder(language_model):
-        for child in inner:
-            if sum(p.numel() for p in child.parameters()) > half:
-                return child
-    return language_model
+    half = sum(p.numel() for p in base.parameters()) / 2
+    inner = [child for child in base.children() if isinstance(child, PreTrainedModel)]
+    largest = [child for child in inner if sum(p.numel() for p in child.parameters()) > half]
+    return largest[0] if largest else base
+
+
+def reader_of(language_model: nn.Module) -> nn.Module:
+    """Return the backbone of a language model, or the encoder of an encoder-decoder."""
+    if _is_encoder_decoder(language_model):
+        encoder: nn.Module = language_model.get_encoder()  # type: ignore[operator]
+        return encoder
+    return backbone_of(language_model)
 
 
 def inputs_of(model: nn.Module, input_ids: Tensor) -> dict[str, Tensor]:
@@ -145,22 +160,15 @@ def _is_encoder_decoder(model: nn.Module) -> bool:
 
 
 def examine(language_model: nn.Module, blocks: str | None = None) -> Examined:
-    """Return the stacks of a language model and the width of its backbone's output.
+    """Return the stacks of a language model and the width of its reader's output.
 
-    Both are seen in one forward pass, with gradients, of a few tokens; ``blocks`` names the list
-    that is to be the stack. Raises UserError where no stack is found.
+    Both are seen in a forward pass of a few tokens, that of the stacks with gradients; ``blocks``
+    names the list that is to be the stack. Raises UserError where no stack is found, or the model
+    cannot be run on tokens alone.
     """
     rows = input_rows(language_model)
-    # Two numbers that differ, and no token that is special to many models.
+    # One token in the middle of the vocabulary: those at its ends are special to many models.
     ids = torch.full(SAMPLE, rows // 2, device=next(language_model.parameters()).device)
-    width = 0
-
-    def seen(_: nn.Module, __: Any, output: Any) -> None:
-        nonlocal width
-        state = leaving(output)
-        width = width if state is None else state.shape[-1]
-
-    handle = backbone_of(language_model).register_forward_hook(seen)
     try:
         stacks = find_stacks(
             language_model,
@@ -168,16 +176,27 @@ def examine(language_model: nn.Module, blocks: str | None = None) -> Examined:
             blocks,
             tokens=SAMPLE,
         )
-    finally:
-        handle.remove()
-    return Examined(stacks, width)
+        with torch.no_grad():
+            output = reader_of(language_model)(input_ids=ids)
+    except (UserError, MemoryError, torch.OutOfMemoryError, *WITHOUT_VALUES):
+        raise
+    except Exception as error:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:DETAIL]
+        raise Impossible(
+            f"{type(language_model).__name__} cannot be run on the tokens of text alone: {detail}"
+        ) from error
+    state = getattr(output, "last_hidden_state", None)
+    return Examined(stacks, 0 if state is None else state.shape[-1])
 
 
 def input_rows(model: Any) -> int:
     """Return how many token ids a model's input embedding knows."""
     embedding = model.get_input_embeddings()
     # By what it is for: ranks that share weights keep none of them here between two forwards.
-    return getattr(embedding, "num_embeddings", None) or int(embedding.weight.shape[0])
+    rows = getattr(embedding, "num_embeddings", None)
+    if rows is None and hasattr(embedding, "weight"):
+        rows = embedding.weight.shape[0]
+    return int(rows or model.config.get_text_config().vocab_size)
 
 
 def quiet_config(config: Any) -> None:

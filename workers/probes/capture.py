@@ -101,8 +101,8 @@ class _Catcher:
     def _keep(self, s: int, layer: int, state: Any, given: Any) -> None:
         if state is None:
             raise UserError(f"{self._name(s, layer)} gives {type(given).__name__}, no hidden state")
-        if self._stacks[s].tokens_first:
-            state = state.transpose(0, 1)
+        axes = self._stacks[s].axes
+        state = state.movedim(axes, (0, 1)).flatten(2) if state.dim() >= 3 else state
         if state.dim() != 3 or tuple(state.shape[:2]) != self._expected:
             raise UserError(
                 f"{self._name(s, layer)} gives {tuple(state.shape)} for {self._expected[0]}"

@@ -101,7 +101,7 @@ class DepthProbe:
                 {
                     **_place(position),
                     "depth": position.depth,
-                    "layers": position.layers,
+                    "stack_layers": position.layers,
                     "rows": state.shape[0],
                     "width": state.shape[1],
                     "sequences": self._rows.sequences,
@@ -157,7 +157,7 @@ def _place(position: Position) -> dict[str, Any]:
     return {
         "layer": position.layer,
         "stack": position.stack,
-        "block": position.block,
+        "block_number": position.block,
         "iteration": position.iteration,
         "block_class": position.block_class,
     }
