@@ -37,6 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
     parser.add_argument("--kind", choices=[*trial.KINDS], action="append")
     parser.add_argument("--only", nargs="+", default=[])
+    parser.add_argument("--control", choices=[*trial.CONTROLS], action="append")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
@@ -47,12 +48,13 @@ def main() -> int:
             for model_type in trial.architectures(kind):
                 if not arguments.only or model_type in arguments.only:
                     with tempfile.TemporaryDirectory() as folder:
-                        total[line(model_type, kind, Path(folder), store)] += 1
+                        controls = arguments.control or [*trial.CONTROLS]
+                        total[line(model_type, kind, Path(folder), store, controls)] += 1
     print(", ".join(f"{count} {verdict}" for verdict, count in sorted(total.items())))
     return 1 if total[trial.BROKEN] else 0
 
 
-def line(model_type: str, kind: str, folder: Path, store: Store) -> str:
+def line(model_type: str, kind: str, folder: Path, store: Store, controls: list[str]) -> str:
     """Print how an architecture does; return the verdict."""
     began = time.monotonic()
     try:
@@ -63,7 +65,7 @@ def line(model_type: str, kind: str, folder: Path, store: Store) -> str:
         return "not made"
     found: dict[str, trial.Outcome] = {}
     for objective in trial.objectives(model.source.pretraining):
-        for control in trial.CONTROLS:
+        for control in controls:
             found[f"{objective}/{control}"] = trial.tried(model, objective, control, store)
     counts = Counter(outcome.verdict for outcome in found.values())
     verdict = next(v for v in (trial.BROKEN, trial.WORKS, trial.REFUSED) if counts[v])
@@ -76,7 +78,11 @@ def line(model_type: str, kind: str, folder: Path, store: Store) -> str:
     if counts[trial.WORKS]:
         working = next(name for name, o in found.items() if o.verdict == trial.WORKS)
         run = trial._run(model, *working.split("/"))
-        words += [w] if (w := trial.capture_differs(assemble(run, store, trial.CPU, ALONE))) else []
+        try:
+            differs = trial.capture_differs(assemble(run, store, trial.CPU, ALONE))
+        except Exception as error:
+            differs = f"output_hidden_states: {type(error).__name__}: {error}"
+        words += [differs] if differs else []
     how = f"{counts[trial.WORKS]}/{len(found)}"
     seconds = time.monotonic() - began
     said = " | ".join(words)

@@ -203,7 +203,8 @@ def capture_differs(parts: Assembly) -> str:
         if theirs is None or len(theirs) != len(mine):
             return f"{name}: {0 if theirs is None else len(theirs)} states of {len(mine)}"
         for layer, (state, other) in enumerate(zip(mine[:-1], theirs[:-1], strict=True)):
-            other = other.movedim(stack.axes, (0, 1)).flatten(2)
+            if other.shape[:2] != rows.input_ids.shape:
+                other = other.movedim(stack.axes, (0, 1)).flatten(2)
             if not torch.allclose(state, other[rows.sequence, rows.position], atol=1e-4):
                 return f"{name}[{layer}] differs"
     return ""

@@ -251,7 +251,7 @@ def _runs(observation: Observation) -> dict[str, list[Call]]:
         if isinstance(module, nn.ModuleList):
             members = dict.fromkeys(id(child) for child in module)
             calls = sorted(
-                (c for member in members for c in by_module.get(member, ())), key=lambda c: c.began
+                (c for member in members for c in by_module.get(member, ())), key=lambda c: c.number
             )
             if len(calls) >= 2:
                 runs[path] = calls
@@ -349,7 +349,7 @@ def _joined(observation: Observation, runs: dict[str, list[Call]]) -> list[list[
     """
     if not runs:
         return []
-    lists = sorted(runs.values(), key=lambda calls: calls[0].began)
+    lists = sorted(runs.values(), key=lambda calls: calls[0].number)
     feeds = _feeding(observation, [call for calls in lists for call in calls])
     streams: list[list[list[Call]]] = []
     for calls in lists:
@@ -365,8 +365,8 @@ def _joined(observation: Observation, runs: dict[str, list[Call]]) -> list[list[
         main = max(stream, key=_size)
         kinds = {type(call.module) for call in main}
         alike = [calls for calls in stream if kinds & {type(call.module) for call in calls}]
-        stacks.append(sorted((c for calls in alike for c in calls), key=lambda c: c.began))
-    return sorted(stacks, key=lambda calls: calls[0].began)
+        stacks.append(sorted((c for calls in alike for c in calls), key=lambda c: c.number))
+    return sorted(stacks, key=lambda calls: calls[0].number)
 
 
 def _enters(feeds: Feeds, one: Sequence[Call], other: Sequence[Call]) -> bool:
