@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMaskedLM,
+    AutoModelForMultimodalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
 )
@@ -34,9 +35,9 @@ from workers.models.pretrained import (
 from workers.pretraining import standin_folder
 
 # The classes that load a model with the head of its pretraining, in the order they are tried: a
-# decoder may be the language model of one that reads images too.
+# decoder may be the language model of one that reads images or hears sound, too.
 WITH_HEAD: dict[str, tuple[Any, ...]] = {
-    "clm": (AutoModelForCausalLM, AutoModelForImageTextToText),
+    "clm": (AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM),
     "mlm": (AutoModelForMaskedLM,),
     "span_corruption": (AutoModelForSeq2SeqLM,),
 }

@@ -155,8 +155,8 @@ def stacks_of(observation: Observation) -> tuple[Stack, ...]:
 
 
 def _role(path: str) -> str | None:
-    """Return whether a path speaks of an encoder or a decoder, by its innermost word that does."""
-    for word in reversed(path.split(".")):
+    """Return whether a path speaks of an encoder or a decoder, by its outermost word that does."""
+    for word in path.split("."):
         for role in (DECODER, ENCODER):
             if role in word:
                 return role
@@ -331,11 +331,26 @@ def _repeated(observation: Observation, names: dict[int, str]) -> dict[str, list
         if len(calls) >= 2 and _chained(calls, feeds) and names[id(calls[0].module)]:
             found[names[id(calls[0].module)]] = calls
     outer = {p: c for p, c in found.items() if not any(p.startswith(f"{o}.") for o in found)}
-    if len(outer) < 2:
-        return outer
-    # Norms and projections may feed each other too: the blocks are what has the most parameters.
+    if not outer:
+        return {}
+    # Norms and projections may feed each other too: the blocks are most of what lies between
+    # embeddings and output head.
     largest = max(outer, key=lambda path: _size(outer[path]))
-    return {largest: outer[largest]}
+    between = _between_embedding_and_head(observation)
+    return {largest: outer[largest]} if _size(outer[largest]) > between / 2 else {}
+
+
+def _between_embedding_and_head(observation: Observation) -> int:
+    """Return how many parameters the modules that ran have, but for embeddings and output head."""
+    ask = getattr(observation.model, "get_output_embeddings", None)
+    head = ask() if ask else None
+    distinct = {
+        id(parameter): parameter.numel()
+        for call in observation.calls
+        if call.module is not head and not isinstance(call.module, nn.Embedding)
+        for parameter in call.module.parameters(recurse=False)
+    }
+    return sum(distinct.values())
 
 
 def _size(calls: Sequence[Call]) -> int:
@@ -367,8 +382,26 @@ def _joined(observation: Observation, runs: dict[str, list[Call]]) -> list[list[
         main = max(stream, key=_size)
         kinds = {type(call.module) for call in main}
         alike = [calls for calls in stream if kinds & {type(call.module) for call in calls}]
+        _require_whole_blocks(observation, runs, main, [c for c in stream if c not in alike])
         stacks.append(sorted((c for calls in alike for c in calls), key=lambda c: c.number))
     return sorted((s for s in stacks if len(s) > 1), key=lambda calls: calls[0].number)
+
+
+def _require_whole_blocks(
+    observation: Observation,
+    runs: dict[str, list[Call]],
+    main: list[Call],
+    others: Sequence[list[Call]],
+) -> None:
+    """Raise UngroupedParameters where lists take turns, each with a part of every block."""
+    taking_turns = [calls for calls in others if len(calls) == len(main) > 1]
+    parts = [path for path, calls in runs.items() if calls is main or calls in taking_turns]
+    if taking_turns and all(calls[-1].number > main[0].number for calls in taking_turns):
+        raise UngroupedParameters(
+            f"{type(observation.model).__name__} has its blocks in parts, over {', '.join(parts)},"
+            " so that no module is a block; choose the list that ends a block with `blocks`, and"
+            " what leads to it is of it"
+        )
 
 
 def _enters(feeds: Feeds, one: Sequence[Call], other: Sequence[Call]) -> bool:
