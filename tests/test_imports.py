@@ -96,6 +96,7 @@ ROOMS = {
         {"engines", "data"},
         {"ranks", "models"},
         {"controls"},
+        {"depth"},
         {"progress"},
     ),
     "orchestrator": (

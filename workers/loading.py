@@ -7,7 +7,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMaskedLM,
+    AutoModelForMultimodalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from sweeps.errors import Impossible, UserError
@@ -16,11 +25,24 @@ from sweeps.sources.model_folder import require_whole
 from sweeps.spec import FolderModel, HubModel, ModelSource, ModelSpec, StandinModel, content_id
 from workers.models.fit import require_all_blocks, require_finite_weights
 from workers.models.hub import HubUnavailable, model_folder, refusal
-from workers.models.pretrained import PretrainedModel, measure_facts, quiet_config, read_pretraining
+from workers.models.pretrained import (
+    PretrainedModel,
+    examine,
+    measure_facts,
+    quiet_config,
+    read_pretraining,
+)
 from workers.pretraining import standin_folder
 
-# Of an error's text so much is shown: some list every configuration there is.
-DETAIL = 400
+# The classes that load a model with the head of its pretraining, in the order they are tried: a
+# decoder may be the language model of one that reads images or hears sound, too.
+WITH_HEAD: dict[str, tuple[Any, ...]] = {
+    "clm": (AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM),
+    "mlm": (AutoModelForMaskedLM,),
+    "span_corruption": (AutoModelForSeq2SeqLM,),
+}
+# Of an error's text so much is shown, so that a refusal is one line.
+DETAIL = 140
 
 
 def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> PretrainedModel:
@@ -35,13 +57,21 @@ def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> Pretrained
     with held_to_its_digest(source, f"model {model.name}"):
         folder = _folder(model.name, source, cache)
         pretraining = read_pretraining(folder) if isinstance(source, StandinModel) else None
-        language_model, tokenizer, loading = _load(model.name, source, folder)
+        language_model, tokenizer, loading = _load(model.name, source, folder, needs_head)
         _take_out_of_files(language_model)
         require_finite_weights(model.name, str(folder), language_model)
     _refuse_missing(model.name, language_model, loading, needs_head)
-    require_all_blocks(model.name, str(folder), language_model, sorted(loading["unexpected_keys"]))
-    facts = measure_facts(language_model, pretraining)
-    return PretrainedModel(language_model, tokenizer, facts, _content(source, folder))
+    blocks = None if isinstance(source, StandinModel) else source.blocks
+    try:
+        examined = examine(language_model, blocks)
+    except Impossible as error:
+        raise Impossible(f"model {model.name}: {error}") from error
+    except UserError as error:
+        raise UserError(f"model {model.name}: {error}") from error
+    unexpected = sorted(loading["unexpected_keys"])
+    require_all_blocks(model.name, str(folder), language_model, examined.stacks, unexpected)
+    facts = measure_facts(language_model, pretraining, examined.stacks)
+    return PretrainedModel(language_model, tokenizer, facts, _content(source, folder), examined)
 
 
 def _content(source: ModelSource, folder: Path) -> str:
@@ -60,7 +90,9 @@ def _folder(name: str, source: ModelSource, cache: Path) -> Path:
     return _downloaded(name, source)
 
 
-def _load(name: str, source: ModelSource, folder: Path) -> tuple[nn.Module, Any, dict[str, Any]]:
+def _load(
+    name: str, source: ModelSource, folder: Path, needs_head: bool
+) -> tuple[nn.Module, Any, dict[str, Any]]:
     """Return a model, its tokenizer, and what transformers says of the loading."""
     pickled = remote_code = False
     if not isinstance(source, StandinModel):
@@ -70,10 +102,10 @@ def _load(name: str, source: ModelSource, folder: Path) -> tuple[nn.Module, Any,
             require_whole(folder, trusted=remote_code)
         except UserError as error:
             raise UserError(f"model {name}: {error}") from None
-    auto = AutoModelForCausalLM if source.pretraining == "clm" else AutoModelForMaskedLM
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
         quiet_config(config)
+        auto = _auto_class(name, config, source.pretraining, needs_head)
         language_model, loading = auto.from_pretrained(
             folder,
             config=config,
@@ -84,13 +116,15 @@ def _load(name: str, source: ModelSource, folder: Path) -> tuple[nn.Module, Any,
             ignore_mismatched_sizes=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote_code)
-    except (MemoryError, torch.OutOfMemoryError):
+    except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         # Whatever transformers trips over in a folder is the folder's: a traceback through its
         # files helps nobody.
         detail = " ".join(f"{type(error).__name__}: {error}".split())[:DETAIL]
-        raise UserError(f"model {name}: cannot be loaded from {folder}: {detail}") from error
+        raise UserError(
+            f"model {name}: cannot be loaded from {folder}: {detail}; {_remedy(error)}"
+        ) from error
     mismatched = sorted(loading["mismatched_keys"])
     if mismatched:
         key, found, wanted = mismatched[0]
@@ -100,6 +134,31 @@ def _load(name: str, source: ModelSource, folder: Path) -> tuple[nn.Module, Any,
             f" {tuple(wanted)}{more}; give the configuration that was saved with the weights"
         )
     return language_model, tokenizer, loading
+
+
+def _auto_class(name: str, config: Any, pretraining: str, needs_head: bool) -> Any:
+    """Return the class that loads a configuration's model with the head of its pretraining, or
+    without one where none is needed; raise Impossible where it has no such head."""
+    choices = WITH_HEAD[pretraining]
+    for auto in (*choices, *(() if needs_head else (AutoModel,))):
+        own_code = getattr(config, "auto_map", None) or {}
+        if type(config) in auto._model_mapping or auto.__name__ in own_code:
+            return auto
+    heads = [kind for kind, autos in WITH_HEAD.items() if type(config) in autos[0]._model_mapping]
+    other = f"it has one for {' and '.join(heads)}" if heads else "it has none for any text"
+    raise Impossible(
+        f"model {name}: {config.model_type} has no head for objective {pretraining} in"
+        f" transformers; {other}: say so with `pretraining`, or use another objective"
+    )
+
+
+def _remedy(error: Exception) -> str:
+    """Return what to do about what loading raised."""
+    if isinstance(error, ImportError):
+        return "install what it asks for on every node"
+    if type(error).__name__ == "SafetensorError":
+        return "copy the weights again, whole"
+    return "try AutoModel.from_pretrained on it with the transformers installed here"
 
 
 @torch.no_grad()
