@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from sweeps.errors import UserError
 from sweeps.sources.catalog import FAMILIES
-from sweeps.sources.local_rows import LFS_POINTER
+from sweeps.sources.row_files import LFS_POINTER
 from sweeps.spec import (
     RECURRENT_STANDINS,
     STANDIN_POSITIONS,

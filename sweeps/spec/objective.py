@@ -25,6 +25,9 @@ class Objective(Frozen):
     data: DataSource
     mask_probability: Annotated[float, Field(gt=0, lt=1)] | None = None
     labels: Annotated[int, Field(ge=2)] | None = None
+    label_names: tuple[str, ...] = Field(
+        (), description="What the numbers of labels stand for, where the data has names."
+    )
     temperature: Positive | None = None
     pooling: Literal["mean", "first", "last"] | None = None
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from sweeps.errors import UserError
 from sweeps.sources.content import held_to_its_digest
 from sweeps.sources.corpora import corpus_rows
-from sweeps.sources.local_rows import Rows, checked, read_rows
+from sweeps.sources.local_rows import Rows, checked, chosen_rows, read_rows
 from sweeps.spec import BuiltinData, DataSource, FileData, HubData
 from workers.models.hub import HubUnavailable, dataset_columns
 
@@ -20,8 +19,11 @@ Arrays = dict[str, NDArray[Any]]
 TOKENISE_BATCH = 1000
 
 
-def load_rows(data: DataSource, roles: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Return the columns of a dataset under their roles: texts as ``str``, labels as ``int``.
+def load_rows(
+    data: DataSource, roles: tuple[str, ...], label_names: Sequence[str] = ()
+) -> dict[str, list[Any]]:
+    """Return the columns of a dataset under their roles: texts as ``str``, labels as ``int``, the
+    number of its name where labels have ``label_names``.
 
     Raises UserError when it cannot be loaded, is not what the run was declared with, lacks a
     column, or has a cell that is no text or no label.
@@ -32,8 +34,12 @@ def load_rows(data: DataSource, roles: tuple[str, ...]) -> dict[str, list[Any]]:
             rows = corpus_rows(data.builtin)
             return {role: [row[role] for row in rows] for role in roles}
         if isinstance(data, FileData):
-            return checked(read_rows(Path(data.file), columns))
-        return checked(Rows(f"dataset {data.label}", columns, _hub_cells(data, columns)))
+            found = read_rows(data.paths, columns, data.documents)
+        else:
+            found = Rows(f"dataset {data.label}", columns, _hub_cells(data, columns))
+        cells = checked(found, label_names)
+    order = chosen_rows(len(next(iter(cells.values()))), data.limit, data.shuffle_seed)
+    return {role: [column[k] for k in order] for role, column in cells.items()}
 
 
 def _hub_cells(data: HubData, columns: dict[str, str]) -> dict[str, list[Any]]:

@@ -86,7 +86,7 @@ def objective_arrays(objective: Tokeniser, tokenizer: Any, length: int, cache: P
     require_declared(wanted.data)
 
     def make() -> Arrays:
-        rows = load_rows(wanted.data, objective.roles)
+        rows = load_rows(wanted.data, objective.roles, wanted.label_names)
         try:
             return objective.tokenise(tokenizer, rows, length)
         except UserError as error:
@@ -103,7 +103,7 @@ def objective_arrays(objective: Tokeniser, tokenizer: Any, length: int, cache: P
 def require_declared(data: DataSource) -> None:
     """Refuse a file that was edited, also where its old tokens are known and it need not be read;
     one that is gone is not missed then."""
-    if not isinstance(data, FileData) or Path(data.file).exists():
+    if not isinstance(data, FileData) or any(path.exists() for path in data.paths):
         require_content(data, f"dataset {data.label}")
 
 

@@ -213,7 +213,8 @@ class ObjectiveDistance:
 
 def _rows_of(side: _Side) -> Rows:
     require_declared(side.data)
-    return load_rows(side.data, side.roles)
+    names = (side.texts_of or side.objective).label_names
+    return load_rows(side.data, side.roles, names)
 
 
 class _TooFew(Exception):
