@@ -9,7 +9,7 @@ import torch
 from sweeps.spec import RunSpec
 from sweeps.store.store import Store
 from workers.controls.layer_groups import find_blocks, find_layer_groups
-from workers.data.datasets import Arrays
+from workers.data.array_file import Arrays
 from workers.data.token_cache import objective_arrays
 from workers.engines.engine import Batch, Engine
 from workers.engines.registry import build_engine

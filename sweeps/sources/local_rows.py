@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,14 @@ def checked(rows: Rows, names: Sequence[str] = ()) -> dict[str, list[Any]]:
             found[role] = [_label(rows, role, k, cell, numbers) for k, cell in enumerate(cells)]
         else:
             for k, cell in enumerate(cells):
-                if not isinstance(cell, str):
-                    raise _wrong(rows, role, k, cell, "a text")
-                if not cell.isascii():
-                    _require_unicode(rows, role, k, cell)
+                _text(partial(rows.where, k), rows.columns, role, cell)
     return found
+
+
+def checked_text(file: RowFile, number: int, column: str, cell: Any) -> str:
+    """Return a cell of a file that has to be a text; raise UserError as ``checked``."""
+    place = partial(file.where, number)
+    return _text(place, {"text": column}, "text", cell)
 
 
 def label_names(rows: Rows) -> tuple[str, ...]:
@@ -91,7 +95,13 @@ def label_names(rows: Rows) -> tuple[str, ...]:
         return ()
     for k, cell in enumerate(cells):
         if not isinstance(cell, str) or not cell:
-            raise _wrong(rows, LABEL, k, cell or None, "a name, as other labels are")
+            raise _wrong(
+                rows.where(k),
+                rows.columns[LABEL],
+                LABEL,
+                cell or None,
+                "a name, as other labels are",
+            )
     return tuple(sorted(texts))
 
 
@@ -113,11 +123,11 @@ def _label(rows: Rows, role: str, k: int, cell: Any, numbers: dict[str, int]) ->
         expected = "a whole number from 0 on" if not numbers else f"one of {_few(list(numbers))}"
         number = None if numbers else _number(cell)
         if number is None:
-            raise _wrong(rows, role, k, cell or None, expected)
+            raise _wrong(rows.where(k), rows.columns[role], role, cell or None, expected)
         return number
     whole = isinstance(cell, int) or (isinstance(cell, float) and cell.is_integer())
     if not whole or cell < 0:
-        raise _wrong(rows, role, k, cell, "a whole number from 0 on")
+        raise _wrong(rows.where(k), rows.columns[role], role, cell, "a whole number from 0 on")
     return int(cell)
 
 
@@ -134,21 +144,25 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:8]) + (" …" if names[8:] else "")
 
 
-def _require_unicode(rows: Rows, role: str, k: int, cell: str) -> None:
-    try:
-        cell.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UserError(
-            f"{rows.where(k)}: column {rows.columns[role]!r} (the {role}) holds half of a surrogate"
-            " pair, which is no character"
-        ) from None
+def _text(where: Callable[[], str], columns: dict[str, str], role: str, cell: Any) -> str:
+    if not isinstance(cell, str):
+        raise _wrong(where(), columns[role], role, cell, "a text")
+    if not cell.isascii():
+        try:
+            cell.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{where()}: column {columns[role]!r} (the {role}) holds half of a surrogate pair,"
+                " which is no character"
+            ) from None
+    return cell
 
 
-def _wrong(rows: Rows, role: str, k: int, cell: Any, expected: str) -> UserError:
+def _wrong(where: str, column: str, role: str, cell: Any, expected: str) -> UserError:
     shown = repr(cell) if len(repr(cell)) <= 40 else f"{repr(cell)[:37]}..."
     found = "nothing (null)" if cell is None else f"{type(cell).__name__} {shown}"
     return UserError(
-        f"{rows.where(k)}: column {rows.columns[role]!r} (the {role}) must be {expected}; found"
+        f"{where}: column {column!r} (the {role}) must be {expected}; found"
         f" {found}. Mend the row, or name another column with `columns: {{{role}: ...}}`"
     )
 

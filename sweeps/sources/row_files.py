@@ -27,6 +27,8 @@ COMPRESSIONS = (".gz", ".zst")
 LFS_POINTER = b"version https://git-lfs"
 # What makes a text of a .txt file: a line, what stands between blank lines, or the whole.
 Documents = Literal["line", "blank_line", "file"]
+# What is in memory at a time of a table that is streamed.
+ROWS_OF_A_PIECE = 10_000
 # A cell of a .csv file may be a whole document.
 csv.field_size_limit(sys.maxsize)
 
@@ -83,23 +85,30 @@ class RowFile:
         without one of the columns.
         """
         if self.is_text:
-            texts, lines = _documents(self._lines(), documents)
-            return Cells({role: list(texts) for role in columns}, lines)
+            found = list(_documents(self._lines(), documents))
+            texts = [text for _, text in found]
+            return Cells({role: list(texts) for role in columns}, [line for line, _ in found])
         if self.form in (".parquet", ".arrow"):
             return self._read_table(columns)
-        rows = self._table_rows() if self.form in TABULAR else self._objects()
         cells: dict[str, list[Any]] = {role: [] for role in columns}
         numbers: list[int] = []
-        for number, row in rows:
+        for number, row in self._rows():
             numbers.append(number)
             for role, column in columns.items():
-                if column not in row:
-                    raise UserError(
-                        f"{self.where(number)}: has no {column!r} (the {role}); it has"
-                        f" {', '.join(row)}"
-                    )
-                cells[role].append(row[column])
+                cells[role].append(self._cell(number, row, role, column))
         return Cells(cells, None if self._is_one_json else numbers)
+
+    def stream(self, column: str, documents: Documents = "line") -> Iterator[tuple[int, Any]]:
+        """Yield the cells of one column, each with the line or number of its row, without holding
+        more of the file than a piece; of what ``read`` refuses, so does this when it comes to it.
+        """
+        if self.is_text:
+            yield from _documents(self._lines(), documents)
+        elif self.form in (".parquet", ".arrow"):
+            yield from enumerate(self._stream_table(column), start=1)
+        else:
+            for number, row in self._rows():
+                yield number, self._cell(number, row, "text", column)
 
     def names_of(self, column: str) -> tuple[str, ...] | None:
         """Return what the numbers of a label column stand for, where ``datasets`` has written it
@@ -120,6 +129,16 @@ class RowFile:
         if self._is_one_json or self.form in (".parquet", ".arrow"):
             return f"{self.path}, row {number}"
         return f"{self.path}:{number}"
+
+    def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        return self._table_rows() if self.form in TABULAR else self._objects()
+
+    def _cell(self, number: int, row: dict[str, Any], role: str, column: str) -> Any:
+        if column not in row:
+            raise UserError(
+                f"{self.where(number)}: has no {column!r} (the {role}); it has {', '.join(row)}"
+            )
+        return row[column]
 
     # ------------------------------------------------------------------------------------- lines
     def _open(self) -> BinaryIO:
@@ -289,6 +308,24 @@ class RowFile:
         except (OSError, ValueError) as error:
             raise self._unreadable(kind, error) from None
 
+    def _stream_table(self, column: str) -> Iterator[Any]:
+        kind = "Parquet" if self.form == ".parquet" else "Arrow"
+        reader = self._parquet() if self.form == ".parquet" else self._arrow()
+        schema = reader.schema_arrow if self.form == ".parquet" else reader.schema
+        require_columns(str(self.path), {"text": column}, list(schema.names))
+        number = list(schema.names).index(column)
+        try:
+            if self.form == ".parquet":
+                batches = reader.iter_batches(ROWS_OF_A_PIECE)
+            elif hasattr(reader, "get_batch"):
+                batches = map(reader.get_batch, range(reader.num_record_batches))
+            else:
+                batches = iter(reader)
+            for batch in batches:
+                yield from batch.column(number).to_pylist()
+        except (OSError, ValueError) as error:
+            raise self._unreadable(kind, error) from None
+
     def _unreadable(self, kind: str, error: Exception) -> UserError:
         detail = " ".join(str(error).split())[:200]
         return UserError(f"{self.path}: cannot be read as {kind}: {detail}")
@@ -304,25 +341,21 @@ def require_columns(what: str, columns: dict[str, str], present: Sequence[str]) 
             )
 
 
-def _documents(
-    lines: Iterator[tuple[int, str]], documents: Documents
-) -> tuple[list[str], list[int]]:
-    """Return the texts of a file and the line each begins at."""
-    if documents == "line":
-        found = [(number, _without_end(text)) for number, text in lines]
-        return [text for _, text in found], [number for number, _ in found]
-    texts: list[str] = []
-    begins: list[int] = []
-    held: list[str] = []
+def _documents(lines: Iterator[tuple[int, str]], documents: Documents) -> Iterator[tuple[int, str]]:
+    """Yield the texts of a file, each with the line it begins at."""
+    first, held = 1, list[str]()
     for number, text in lines:
-        if documents == "blank_line" and not text.strip():
-            texts += ["".join(held)] if held else []
+        if documents == "line":
+            yield number, _without_end(text)
+        elif documents == "blank_line" and not text.strip():
+            if held:
+                yield first, _without_end("".join(held))
             held = []
-            continue
-        begins += [] if held else [number]
-        held.append(text)
-    texts += ["".join(held)] if held else []
-    return [_without_end(text) for text in texts], begins
+        else:
+            first = first if held else number
+            held.append(text)
+    if held:
+        yield first, _without_end("".join(held))
 
 
 def _without_end(text: str) -> str:

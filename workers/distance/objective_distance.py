@@ -23,7 +23,8 @@ import torch
 from sweeps.errors import Impossible, UserError
 from sweeps.sources.model_folder import no_mask_token
 from sweeps.spec import DATA_ROLES, OBJECTIVE_DEFAULTS, DataSource, Objective, RunSpec
-from workers.data.datasets import Arrays, load_rows
+from workers.data.array_file import Arrays
+from workers.data.datasets import load_rows
 from workers.data.token_cache import objective_arrays, require_declared
 from workers.distance.distance_estimate import Products, estimate
 from workers.distance.gradient_groups import MOST_BATCHES, GradientGroups, examples_of

@@ -93,6 +93,11 @@ def test_a_form_gives_the_cells_that_went_in(tmp_path: Path, name: str, packing:
     path.write_bytes(PACKED[packing](WRITERS[name](TEXTS, labels)))
     assert set(BOTH.values()) <= set(RowFile.at(path).columns())
     assert checked(read_rows([path], BOTH)) == {"text": TEXTS, "label": labels}
+    streamed = list(RowFile.at(path).stream("text"))
+    assert [text for _, text in streamed] == TEXTS
+    rows = read_rows([path], BOTH)
+    wheres = [RowFile.at(path).where(number) for number, _ in streamed]
+    assert wheres == [rows.where(k) for k in range(len(TEXTS))]
 
 
 def test_there_is_a_writer_of_every_form() -> None:
