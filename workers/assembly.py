@@ -10,7 +10,7 @@ import torch
 from sweeps.spec import RunSpec, StandinModel
 from sweeps.store.store import Store
 from workers.controls.layer_groups import group_layers
-from workers.data.datasets import Arrays
+from workers.data.array_file import Arrays
 from workers.data.token_cache import objective_arrays
 from workers.depth.stacks import Stack, in_twin
 from workers.engines.engine import Batch, Engine

@@ -41,7 +41,7 @@ from sweeps.spec import (
 )
 from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
-from workers.data.datasets import Arrays
+from workers.data.array_file import Arrays
 from workers.engines.plain import PlainEngine
 from workers.models.pretrained import (
     PRETRAINING_FILE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,8 +27,9 @@ def local_files(sweep_file: Path) -> list[str]:
     source = YamlSource.read(str(sweep_file))
     spec = source.validate(SweepSpec)
     named = [entry.folder for entry in spec.models.values()]
-    named += [entry.data.file for entry in spec.objectives.values()]
-    named.append(spec.probe.data.file)
+    for data in (spec.probe.data, *(entry.data for entry in spec.objectives.values())):
+        for name in data.file if isinstance(data.file, list) else [data.file]:
+            named += [name] if name is None else _meant(name, sweep_file.parent)
     inside = []
     for name in named:
         # An absolute path is meant as it stands: a place that every node sees.
@@ -40,6 +42,14 @@ def local_files(sweep_file: Path) -> list[str]:
             )
         inside.append(name)
     return sorted(set(inside))
+
+
+def _meant(name: str, folder: Path) -> list[str]:
+    """Return the files that a name stands for: itself, or those that match it as a pattern."""
+    if Path(name).expanduser().is_absolute() or (folder / name).exists():
+        return [name]
+    found = glob.glob(name, root_dir=folder)
+    return found or [name]
 
 
 def came_along(sweep: Sweep) -> str | None:

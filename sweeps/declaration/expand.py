@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweeps.declaration.sources import check_local, resolve_data, resolve_model
+from sweeps.declaration.sources import check_local, names_of_labels, resolve_data, resolve_model
 from sweeps.declaration.sweep_spec import Block, Settings, SweepSpec
 from sweeps.declaration.track import Track
 from sweeps.declaration.yaml_source import YamlSource, explain
@@ -260,6 +260,9 @@ class _Resolver:
                 if option not in OBJECTIVE_DEFAULTS[kind]:
                     raise UserError(f"{where}: {option} does nothing with objective {kind}")
             data = self._data(entry.data, DATA_ROLES[kind], "objectives", name, "data")
+            if "labels" in OBJECTIVE_DEFAULTS[kind]:
+                said = options.get("labels")
+                options |= self._labels(data, said, "objectives", name, "labels")
             self._objectives[name] = self._build(
                 Objective,
                 keys,
@@ -268,7 +271,7 @@ class _Resolver:
                 data=data,
                 **{**OBJECTIVE_DEFAULTS[kind], **options},
             )
-            self._check(data, self._objectives[name].labels, "objectives", name, "data")
+            self._check(data, self._objectives[name], "objectives", name, "data")
         return self._objectives[name]
 
     def _data(self, entry: Any, roles: tuple[str, ...], *keys: str) -> Any:
@@ -277,9 +280,27 @@ class _Resolver:
         except UserError as error:
             raise UserError(f"{self._source.where(*keys)}: {error}") from None
 
-    def _check(self, data: Any, labels: int | None, *keys: str) -> None:
+    def _labels(self, data: Any, said: int | list[str] | None, *keys: str) -> dict[str, Any]:
+        """Return how many labels there are, and what they are called where they have names; nothing
+        where neither is known."""
         try:
-            check_local(data, labels)
+            names = names_of_labels(data, said if isinstance(said, list) else ())
+            if len(set(names)) < len(names):
+                raise UserError("a label is named twice")
+            if isinstance(said, int) and names and len(names) != said:
+                raise UserError(
+                    f"{said} are said, and the data has {len(names)}: {', '.join(names[:8])}"
+                )
+        except UserError as error:
+            raise UserError(f"{self._source.where(*keys)}: {error}") from None
+        count = said if isinstance(said, int) else len(names) or None
+        return {**({"labels": count} if count else {}), "label_names": names}
+
+    def _check(self, data: Any, objective: Objective | None, *keys: str) -> None:
+        labels = objective.labels if objective else None
+        names = objective.label_names if objective else ()
+        try:
+            check_local(data, labels, names)
         except UserError as error:
             raise UserError(f"{self._source.where(*keys)}: {error}") from None
 

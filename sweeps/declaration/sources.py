@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from sweeps.sources.corpora import (
     corpus_names,
     standin_digest,
 )
+from sweeps.sources.data_files import data_files, require_alike
 from sweeps.sources.hub_cache import cached_snapshot
 from sweeps.sources.local_rows import (
-    DATA_SUFFIXES,
     LABEL,
     checked,
+    chosen_rows,
     columns_of,
+    label_names,
     read_rows,
     require_labels,
 )
@@ -35,6 +37,7 @@ from sweeps.sources.model_folder import (
     require_trainable,
     require_whole,
 )
+from sweeps.sources.row_files import RowFile
 from sweeps.spec import (
     BuiltinData,
     DataSource,
@@ -276,30 +279,66 @@ def resolve_data(entry: DataEntry, roles: Iterable[str], folder: Path) -> DataSo
             revision=_pinned(entry.revision, f"dataset {entry.hub!r}"),
             split=entry.split or "train",
             columns=columns,
+            **_part(entry),
         )
-    path = place_of(str(entry.file), folder)
-    if path.suffix.lower() not in DATA_SUFFIXES:
-        raise UserError(
-            f"{path}: a local dataset is one of {', '.join(DATA_SUFFIXES)}, not {path.suffix!r}"
-        )
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give the path relative to the sweep file")
-    first = f"{path}: its first row" if path.suffix.lower() == ".jsonl" else str(path)
-    _check_columns(first, columns, columns_of(path))
-    return FileData(file=str(path.resolve()), digest=data_digest(path), columns=columns)
+    return _file_data(entry, columns, folder)
 
 
-def check_local(data: DataSource, labels: int | None) -> None:
-    """Read a local file of moderate size as its runs will, and raise UserError where they would.
+def _part(entry: DataEntry) -> dict[str, int | None]:
+    return {"limit": entry.limit, "shuffle_seed": entry.shuffle_seed}
 
-    ``labels`` is the number of labels of its objective. Larger files are left to the first run.
+
+def _file_data(entry: DataEntry, columns: dict[str, str], folder: Path) -> FileData:
+    named = entry.file if isinstance(entry.file, list) else [str(entry.file)]
+    if not named:
+        raise UserError("file: names none")
+    places = [place_of(name, folder) for name in named]
+    files = [path.resolve() for place in places for path in data_files(place, entry.split)]
+    first = RowFile.at(require_alike(files)[0])
+    if entry.documents is not None and not first.is_text:
+        raise UserError(f"documents: does nothing with {first.form} files; it goes with .txt")
+    row = f"{first.path}: its first row" if "json" in first.form else str(first.path)
+    _check_columns(row, columns, columns_of(files))
+    alone = len(files) == 1 and len(places) == 1 and places[0].is_file()
+    return FileData(
+        file=str(files[0]) if alone else ", ".join(str(place.absolute()) for place in places),
+        files=() if alone else tuple(map(str, files)),
+        digest=data_digest(files),
+        documents=entry.documents or "line",
+        columns=columns,
+        **_part(entry),
+    )
+
+
+def names_of_labels(data: DataSource, said: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a dataset's labels in the order of their numbers: as the sweep says them,
+    as a local file has them, or none."""
+    if said or not isinstance(data, FileData) or LABEL not in data.columns:
+        return tuple(said)
+    in_columns = RowFile.at(data.paths[0]).form in (".parquet", ".arrow")
+    if not in_columns and _bytes(data) > READ_BYTES:
+        return ()
+    only = {LABEL: data.columns[LABEL]}
+    return label_names(read_rows(data.paths, only))
+
+
+def _bytes(data: FileData) -> int:
+    return sum(path.stat().st_size for path in data.paths)
+
+
+def check_local(data: DataSource, labels: int | None, names: Sequence[str] = ()) -> None:
+    """Read local files of moderate size as their runs will, and raise UserError where they would.
+
+    ``labels`` is the number of labels of their objective, ``names`` what they are called. Larger
+    files are left to the first run.
     """
     if not isinstance(data, FileData):
         return
-    path = Path(data.file)
-    if path.stat().st_size > READ_BYTES:
+    if _bytes(data) > READ_BYTES:
         return
-    cells = checked(read_rows(path, data.columns))
+    cells = checked(read_rows(data.paths, data.columns, data.documents), names)
+    order = chosen_rows(len(next(iter(cells.values()))), data.limit, data.shuffle_seed)
+    cells = {role: [column[k] for k in order] for role, column in cells.items()}
     if labels is not None and LABEL in cells:
         try:
             require_labels(cells[LABEL], labels)

@@ -55,7 +55,16 @@ class DataEntry(Frozen):
     config: str | None = None
     revision: str | None = None
     split: str | None = None
-    file: str | None = Field(None, description="A .txt, .jsonl or .parquet file.")
+    file: str | list[str] | None = Field(
+        None,
+        description="A .txt, .jsonl, .json, .csv, .tsv, .parquet or .arrow file (texts also .gz or"
+        " .zst), several, a pattern, a folder of such, or one saved by `datasets`.",
+    )
+    documents: Literal["line", "blank_line", "file"] | None = Field(
+        None, description="What makes a text of a .txt file (default: a line)."
+    )
+    limit: int | None = Field(None, description="Only the first so many rows.")
+    shuffle_seed: int | None = Field(None, description="Shuffle the rows first.")
     builtin: str | None = None
     columns: dict[str, str] = Field(
         default_factory=dict,
@@ -68,7 +77,10 @@ class DataEntry(Frozen):
         _belongs(
             self,
             kind,
-            {"hub": ("config", "revision", "split", "columns"), "file": ("columns",)},
+            {
+                "hub": ("config", "revision", "split", "columns", "limit", "shuffle_seed"),
+                "file": ("split", "columns", "documents", "limit", "shuffle_seed"),
+            },
         )
         return self
 
@@ -120,7 +132,9 @@ class ObjectiveEntry(Frozen):
     data: DataEntry
     mask_probability: float | None = None
     mean_span: float | None = None
-    labels: int | None = None
+    labels: int | list[str] | None = Field(
+        None, description="How many labels there are, or their names in the order of numbers."
+    )
     temperature: float | None = None
     pooling: Literal["mean", "first", "last"] | None = None
 

@@ -16,12 +16,13 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sweeps.errors import UserError
 from sweeps.node_cache import node_cache
 from sweeps.sources.corpora import STANDIN_CORPUS, corpus_digest, standin_digest
+from sweeps.sources.row_files import COMPRESSIONS
 from sweeps.spec import (
     BuiltinData,
     DataSource,
@@ -112,10 +113,14 @@ def folder_digest(folder: Path, *, trusted: bool, anew: bool = False) -> str:
     return digest.hexdigest()
 
 
-def data_digest(path: Path, *, anew: bool = False) -> str:
-    """Return SHA-256 over a data file's format, which its name ends in, and its content."""
-    digest = hashlib.sha256(path.suffix.lower().encode())
-    digest.update(bytes.fromhex(sha256_of(path, anew=anew)))
+def data_digest(paths: Sequence[Path], *, anew: bool = False) -> str:
+    """Return SHA-256 over the format of data files, which a name ends in, and the content of each,
+    in order."""
+    suffixes = paths[0].suffixes[-2:] if paths[0].suffix.lower() in COMPRESSIONS else None
+    form = "".join(suffixes or [paths[0].suffix])
+    digest = hashlib.sha256(form.lower().encode())
+    for path in paths:
+        digest.update(bytes.fromhex(sha256_of(path, anew=anew)))
     return digest.hexdigest()
 
 
@@ -189,12 +194,13 @@ def difference(source: ModelSource | DataSource, *, anew: bool = False) -> str |
     if isinstance(source, (HubModel, HubData)):
         return None
     place = _place(source)
-    if isinstance(source, (FolderModel, FileData)) and not Path(place).exists():
-        raise FileNotFoundError(f"{place} is not there")
+    for needed in _needed(source):
+        if not needed.exists():
+            raise FileNotFoundError(f"{needed} is not there")
     if isinstance(source, FolderModel):
         found = folder_digest(Path(place), trusted=source.trust_remote_code, anew=anew)
     elif isinstance(source, FileData):
-        found = data_digest(Path(place), anew=anew)
+        found = data_digest(source.paths, anew=anew)
     elif isinstance(source, BuiltinData):
         found = corpus_digest(source.builtin)
     else:
@@ -238,7 +244,7 @@ def _signatures(source: ModelSource | DataSource) -> dict[str, Signature]:
     if isinstance(source, FolderModel):
         paths = model_files(Path(source.folder), trusted=source.trust_remote_code)
     elif isinstance(source, FileData):
-        paths = (Path(source.file),)
+        paths = source.paths
     found = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
@@ -258,6 +264,13 @@ def sources_of(runs: Iterable[RunSpec]) -> list[tuple[str, ModelSource | DataSou
             if not isinstance(source, (HubModel, HubData)):
                 found.setdefault((_place(source), source.digest), (what, source))
     return list(found.values())
+
+
+def _needed(source: ModelSource | DataSource) -> tuple[Path, ...]:
+    """Return the folder or files that have to be here for a source to be read."""
+    if isinstance(source, FolderModel):
+        return (Path(source.folder),)
+    return source.paths if isinstance(source, FileData) else ()
 
 
 def _place(source: FolderModel | FileData | BuiltinData | StandinModel) -> str:

@@ -1,194 +1,168 @@
-"""The rows of a local file, read as they are, and what a cell has to be.
-
-A file is opened by its exact path: no cache that knows it by path and time, no pattern. Texts are
-UTF-8, with or without a byte order mark; what is wrong is named with its file and line or row.
-"""
+"""The rows of a local dataset, and what a cell has to be: named with its place where it is not."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sweeps.errors import UserError
+from sweeps.sources.row_files import Cells, Documents, RowFile
 
-DATA_SUFFIXES = (".txt", ".jsonl", ".parquet")
 LABEL = "label"
-# What a clone without Git LFS has in the place of a large file.
-LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Cells by role, and where they come from: each role's column, each row's line of the file."""
+    """Cells by role, each role's column, and where the rows come from: of each file in order its
+    place and what was read of it. ``names`` are what the numbers of labels stand for."""
 
     label: str
     columns: dict[str, str]
     cells: dict[str, list[Any]]
-    lines: list[int] | None = None
+    files: tuple[tuple[RowFile, Cells], ...] = ()
+    names: tuple[str, ...] = field(default=())
 
     def where(self, row: int) -> str:
         """Return the place of a row, from 0, as a person finds it: FILE:LINE, or its number."""
-        if self.lines is not None:
-            return f"{self.label}:{self.lines[row]}"
+        first = 0
+        for file, cells in self.files:
+            count = len(next(iter(cells.columns.values())))
+            if row < first + count:
+                number = row - first
+                return file.where(cells.lines[number] if cells.lines else number + 1)
+            first += count
         return f"{self.label}, row {row + 1}"
 
 
-# --------------------------------------------------------------------------------------- reading
-def columns_of(path: Path) -> tuple[str, ...]:
-    """Return the columns of a local file: of a .jsonl file those of its first row."""
-    suffix = path.suffix.lower()
-    if suffix == ".txt":
-        return ("text",)
-    if suffix == ".parquet":
-        return tuple(_parquet(path).schema_arrow.names)
-    return next((tuple(row) for _, row in _objects(path)), ())
+def columns_of(files: Sequence[Path]) -> tuple[str, ...]:
+    """Return the columns that the first of some files has."""
+    return RowFile.at(files[0]).columns()
 
 
-def read_rows(path: Path, columns: dict[str, str]) -> Rows:
-    """Return the columns of a local file under their roles; ``columns`` is role to column.
-
-    Raises UserError for bytes that are no UTF-8, a line that is no whole JSON object, a row without
-    one of the columns, or a file that is no Parquet.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return _read_parquet(path, columns)
-    cells: dict[str, list[Any]] = {role: [] for role in columns}
-    lines: list[int] = []
-    if suffix == ".txt":
-        for _, text in _lines(path):
-            for role in columns:
-                cells[role].append(text)
-        return Rows(str(path), columns, cells, list(range(1, len(next(iter(cells.values()))) + 1)))
-    for number, row in _objects(path):
-        lines.append(number)
-        for role, column in columns.items():
-            if column not in row:
-                raise UserError(
-                    f"{path}:{number}: has no {column!r} (the {role}); it has {', '.join(row)}"
-                )
-            cells[role].append(row[column])
-    return Rows(str(path), columns, cells, lines)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a text with their numbers, from 1, without what ends them."""
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                if number == 1:
-                    raw = raw.removeprefix(b"\xef\xbb\xbf")
-                    if raw.startswith(LFS_POINTER):
-                        raise UserError(
-                            f"{path}: is a pointer of Git LFS, not the data; git lfs pull gets it"
-                        )
-                try:
-                    text = raw.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    byte = raw[error.start]
-                    raise UserError(
-                        f"{path}:{number}: byte {error.start + 1} of the line (0x{byte:02x}) is no"
-                        " UTF-8; convert the file to UTF-8"
-                    ) from None
-                yield number, text.removesuffix("\n").removesuffix("\r")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects of a .jsonl file with their lines; blank lines are passed over."""
-    for number, text in _lines(path):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{path}:{number}: not a whole JSON object: {error}; each line of a .jsonl file is"
-                " one"
-            ) from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: each line of a .jsonl file is one JSON object")
-        yield number, row
-
-
-def _parquet(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(pa.OSFile(str(path)))
-    except (OSError, ValueError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read as Parquet: {detail}") from None
-
-
-def _read_parquet(path: Path, columns: dict[str, str]) -> Rows:
-    file = _parquet(path)
-    names = file.schema_arrow.names
-    for role, column in columns.items():
-        if names.count(column) != 1:
-            raise UserError(
-                f"{path} has {names.count(column) or 'no'} column {column!r} (the {role}); it has"
-                f" {', '.join(names)}. Name it with `columns: {{{role}: ...}}`"
-            )
-    try:
-        # By number: a name with a dot would mean a field inside a column.
-        table = file.read()
-        cells = {r: table.column(names.index(c)).to_pylist() for r, c in columns.items()}
-    except (OSError, ValueError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read as Parquet: {detail}") from None
-    return Rows(str(path), columns, cells)
+def read_rows(
+    files: Sequence[Path], columns: dict[str, str], documents: Documents = "line"
+) -> Rows:
+    """Return columns of local files, one after the other, under their roles; ``columns`` is role to
+    column. Raises UserError as ``RowFile.read``."""
+    read = [(file, file.read(columns, documents)) for file in map(RowFile.at, files)]
+    cells = {role: [cell for _, one in read for cell in one.columns[role]] for role in columns}
+    names = read[0][0].names_of(columns[LABEL]) if LABEL in columns else None
+    label = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+    return Rows(label, columns, cells, tuple(read), names or ())
 
 
 # ----------------------------------------------------------------------------------------- cells
-def checked(rows: Rows) -> dict[str, list[Any]]:
+def checked(rows: Rows, names: Sequence[str] = ()) -> dict[str, list[Any]]:
     """Return the cells by role: every text a ``str``, every label an ``int`` of at least 0.
 
-    A label may be written as a whole float, as pandas does beside missing ones, or as true and
-    false, which are 1 and 0. Raises UserError with place and column for any other cell.
+    A label may be written as a whole float, as pandas does beside missing ones, as true and false,
+    which are 1 and 0, in digits, or by one of its ``names``, of which it is then the number. Raises
+    UserError with place and column for any other cell.
     """
     found = dict(rows.cells)
     for role, cells in rows.cells.items():
         if not cells:
             raise UserError(f"{rows.label}: has no rows")
         if role == LABEL:
-            found[role] = [_label(rows, role, k, cell) for k, cell in enumerate(cells)]
+            numbers = {name: number for number, name in enumerate(names)}
+            found[role] = [_label(rows, role, k, cell, numbers) for k, cell in enumerate(cells)]
         else:
             for k, cell in enumerate(cells):
-                if not isinstance(cell, str):
-                    raise _wrong(rows, role, k, cell, "a text")
-                if not cell.isascii():
-                    _require_unicode(rows, role, k, cell)
+                _text(partial(rows.where, k), rows.columns, role, cell)
     return found
 
 
-def _label(rows: Rows, role: str, k: int, cell: Any) -> int:
+def checked_text(file: RowFile, number: int, column: str, cell: Any) -> str:
+    """Return a cell of a file that has to be a text; raise UserError as ``checked``."""
+    place = partial(file.where, number)
+    return _text(place, {"text": column}, "text", cell)
+
+
+def label_names(rows: Rows) -> tuple[str, ...]:
+    """Return the names of a dataset's labels in the order of their numbers: those that it was saved
+    with, or, where labels are texts and not all whole numbers, each once and sorted; else none.
+
+    Raises UserError for a label that is missing where others are texts.
+    """
+    if rows.names:
+        return rows.names
+    cells = rows.cells[LABEL]
+    texts = {cell for cell in cells if isinstance(cell, str)}
+    if all(_number(text) is not None for text in texts):
+        return ()
+    for k, cell in enumerate(cells):
+        if not isinstance(cell, str) or not cell:
+            raise _wrong(
+                rows.where(k),
+                rows.columns[LABEL],
+                LABEL,
+                cell or None,
+                "a name, as other labels are",
+            )
+    return tuple(sorted(texts))
+
+
+def chosen_rows(count: int, limit: int | None, shuffle_seed: int | None) -> list[int]:
+    """Return which rows, in order, a dataset of ``count`` has: shuffled if there is a seed, then
+    the first ``limit``."""
+    if shuffle_seed is None:
+        return list(range(count)[:limit])
+    from numpy.random import default_rng
+
+    order: list[int] = default_rng(shuffle_seed).permutation(count)[:limit].tolist()
+    return order
+
+
+def _label(rows: Rows, role: str, k: int, cell: Any, numbers: dict[str, int]) -> int:
+    if isinstance(cell, str):
+        if cell in numbers:
+            return numbers[cell]
+        expected = "a whole number from 0 on" if not numbers else f"one of {_few(list(numbers))}"
+        number = None if numbers else _number(cell)
+        if number is None:
+            raise _wrong(rows.where(k), rows.columns[role], role, cell or None, expected)
+        return number
     whole = isinstance(cell, int) or (isinstance(cell, float) and cell.is_integer())
     if not whole or cell < 0:
-        raise _wrong(rows, role, k, cell, "a whole number from 0 on")
+        raise _wrong(rows.where(k), rows.columns[role], role, cell, "a whole number from 0 on")
     return int(cell)
 
 
-def _require_unicode(rows: Rows, role: str, k: int, cell: str) -> None:
+def _number(text: str) -> int | None:
+    """Return the whole number from 0 on that a text is, as a table without types has it."""
     try:
-        cell.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UserError(
-            f"{rows.where(k)}: column {rows.columns[role]!r} (the {role}) holds half of a surrogate"
-            " pair, which is no character"
-        ) from None
+        number = float(text)
+    except ValueError:
+        return None
+    return int(number) if number >= 0 and number.is_integer() else None
 
 
-def _wrong(rows: Rows, role: str, k: int, cell: Any, expected: str) -> UserError:
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (" …" if names[8:] else "")
+
+
+def _text(where: Callable[[], str], columns: dict[str, str], role: str, cell: Any) -> str:
+    if not isinstance(cell, str):
+        raise _wrong(where(), columns[role], role, cell, "a text")
+    if not cell.isascii():
+        try:
+            cell.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{where()}: column {columns[role]!r} (the {role}) holds half of a surrogate pair,"
+                " which is no character"
+            ) from None
+    return cell
+
+
+def _wrong(where: str, column: str, role: str, cell: Any, expected: str) -> UserError:
     shown = repr(cell) if len(repr(cell)) <= 40 else f"{repr(cell)[:37]}..."
     found = "nothing (null)" if cell is None else f"{type(cell).__name__} {shown}"
     return UserError(
-        f"{rows.where(k)}: column {rows.columns[role]!r} (the {role}) must be {expected}; found"
+        f"{where}: column {column!r} (the {role}) must be {expected}; found"
         f" {found}. Mend the row, or name another column with `columns: {{{role}: ...}}`"
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,9 +11,12 @@ from sweeps.spec.frozen import Frozen, Revision
 
 
 class _Named(Frozen):
-    """A dataset with columns of any name, by the role they have."""
+    """A dataset with columns of any name, by the role they have, whole or in part: its first
+    ``limit`` rows, in its own order or in that of a seed."""
 
     columns: dict[str, str] = Field(default_factory=dict)
+    limit: Annotated[int, Field(ge=1)] | None = None
+    shuffle_seed: Annotated[int, Field(ge=0)] | None = None
 
     def left_out(self, name: str) -> Any:
         """Return the default; a column that is called like its role is one."""
@@ -35,12 +39,24 @@ class HubData(_Named):
 
 
 class FileData(_Named):
-    """A local .txt, .jsonl or .parquet file; its content is its identity."""
+    """Local files of rows or texts; their content, in order, is their identity.
 
-    not_in_identity: ClassVar[frozenset[str]] = frozenset({"file"})
+    ``file`` is what the sweep names: a file, a folder, a pattern. ``files`` are those it stood for,
+    in order, where it is not one file itself.
+    """
+
+    not_in_identity: ClassVar[frozenset[str]] = frozenset({"file", "files"})
 
     file: str
+    files: tuple[str, ...] = ()
     digest: str
+    documents: Literal["line", "blank_line", "file"] = Field(
+        "line", description="What makes a text of a .txt file."
+    )
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(map(Path, self.files or (self.file,)))
 
     @property
     def label(self) -> str:

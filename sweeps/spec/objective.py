@@ -30,6 +30,9 @@ class Objective(Frozen):
         None, description="Mean length in tokens of a span that is masked as one."
     )
     labels: Annotated[int, Field(ge=2)] | None = None
+    label_names: tuple[str, ...] = Field(
+        (), description="What the numbers of labels stand for, where the data has names."
+    )
     temperature: Positive | None = None
     pooling: Literal["mean", "first", "last"] | None = None
 

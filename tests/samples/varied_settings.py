@@ -48,6 +48,7 @@ _OTHERS = (
         "bert",
         "contrastive",
         "another",
+        "blank_line",
         True,
     ),
 )

@@ -18,15 +18,14 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from sweeps.errors import UserError
 from sweeps.files.whole_files import whole_file
 from sweeps.leases.made_once import made_once
 from sweeps.sources.content import model_files, require_content, sha256_of
 from sweeps.spec import DataSource, FileData, Objective, content_id
-from workers.data.datasets import Arrays, load_rows
+from workers.data.array_file import Arrays, read_arrays, write_arrays
+from workers.data.datasets import load_rows, stream_texts
 
 # Raise it with any change to what ``pack``, ``pad`` or an objective's ``tokenise`` returns.
 TOKENS_VERSION = 3
@@ -35,34 +34,33 @@ TOKENS_VERSION = 3
 class CachedArrays:
     """The place of arrays that ``key``, plain JSON data, says everything of."""
 
-    def __init__(self, cache: Path, room: str, key: dict[str, Any]) -> None:
+    def __init__(
+        self, cache: Path, room: str, key: dict[str, Any], *, mapped: bool = False
+    ) -> None:
+        """With ``mapped``, large arrays are not read into memory."""
+        self._mapped = mapped
         self._key = json.dumps(key, sort_keys=True)
         self.path = cache / room / f"{content_id(key, 24)}.safetensors"
 
     def read(self) -> Arrays | None:
         """Return the arrays, or None where there are none of this key that can be read."""
-        try:
-            with safe_open(self.path, framework="numpy") as file:
-                if (file.metadata() or {}).get("key") != self._key:
-                    return None
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (FileNotFoundError, SafetensorError):
-            return None
+        return read_arrays(self.path, {"key": self._key}, mapped=self._mapped)
 
     def write(self, arrays: Arrays) -> None:
         """Put the arrays in place, whole, with their key."""
         with whole_file(self.path) as temporary:
-            save_file(arrays, temporary, metadata={"key": self._key})
+            write_arrays(temporary, arrays, {"key": self._key})
 
 
 def cached_arrays(cache: Path, key: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
     """Return token arrays made once for everything ``key`` says, by this process or another."""
-    entry = CachedArrays(cache, "tokens", {**key, "version": TOKENS_VERSION, **_libraries()})
+    whole = {**key, "version": TOKENS_VERSION, **_libraries()}
+    entry = CachedArrays(cache, "tokens", whole, mapped=True)
 
     def made() -> Arrays:
         arrays = make()
         entry.write(arrays)
-        return arrays
+        return entry.read() or arrays
 
     return made_once(entry.path, entry.read, made)
 
@@ -86,8 +84,11 @@ def objective_arrays(objective: Tokeniser, tokenizer: Any, length: int, cache: P
     require_declared(wanted.data)
 
     def make() -> Arrays:
-        rows = load_rows(wanted.data, objective.roles)
         try:
+            if objective.roles == ("text",):
+                texts: Any = stream_texts(wanted.data)
+                return objective.tokenise(tokenizer, {"text": texts}, length)
+            rows = load_rows(wanted.data, objective.roles, wanted.label_names)
             return objective.tokenise(tokenizer, rows, length)
         except UserError as error:
             raise UserError(f"dataset {wanted.data.label}: {error}") from None
@@ -103,7 +104,7 @@ def objective_arrays(objective: Tokeniser, tokenizer: Any, length: int, cache: P
 def require_declared(data: DataSource) -> None:
     """Refuse a file that was edited, also where its old tokens are known and it need not be read;
     one that is gone is not missed then."""
-    if not isinstance(data, FileData) or Path(data.file).exists():
+    if not isinstance(data, FileData) or any(path.exists() for path in data.paths):
         require_content(data, f"dataset {data.label}")
 
 

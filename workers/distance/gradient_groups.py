@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sweeps.spec import RunSpec, content_id
-from workers.data.datasets import Arrays
+from workers.data.array_file import Arrays
 from workers.depth.stacks import own_parameters
 from workers.distance.distance_estimate import RELIABLE, Products, reliability
 from workers.distance.gradient_sketch import BlockSketch

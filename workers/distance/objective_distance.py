@@ -23,7 +23,8 @@ import torch
 from sweeps.errors import Impossible, UserError
 from sweeps.sources.model_folder import no_mask_token
 from sweeps.spec import DATA_ROLES, OBJECTIVE_DEFAULTS, DataSource, Objective, RunSpec
-from workers.data.datasets import Arrays, load_rows
+from workers.data.array_file import Arrays
+from workers.data.datasets import load_rows
 from workers.data.token_cache import objective_arrays, require_declared
 from workers.depth.stacks import own_parameters
 from workers.distance.distance_estimate import Products, estimate
@@ -214,7 +215,8 @@ class ObjectiveDistance:
 
 def _rows_of(side: _Side) -> Rows:
     require_declared(side.data)
-    return load_rows(side.data, side.roles)
+    names = (side.texts_of or side.objective).label_names
+    return load_rows(side.data, side.roles, names)
 
 
 class _TooFew(Exception):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sweeps.sources.local_rows import require_labels
-from workers.data.datasets import Arrays, pad
+from workers.data.array_file import Arrays
+from workers.data.packing import pad
 from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.objective import TrainingObjective, pool, reader_to_pool

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from workers.data.datasets import Arrays, pad
+from workers.data.array_file import Arrays
+from workers.data.packing import pad
 from workers.engines.engine import Batch, Engine
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.objective import TrainingObjective, micro_batches, pool, reader_to_pool

@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from sweeps.errors import UserError
 from sweeps.spec import RunSpec
-from workers.data.datasets import Arrays, pack
+from workers.data.array_file import Arrays
+from workers.data.packing import pack
 from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.objective import TrainingObjective

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sweeps.errors import UserError
 from sweeps.leases.made_once import turn
-from workers.data.datasets import Arrays
+from workers.data.array_file import Arrays
 from workers.data.token_cache import CachedArrays, arrays_digest
 from workers.depth.observation import entering, leaving
 from workers.depth.stacks import Stack

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from sweeps.errors import UserError
 from sweeps.spec import PROBE_SEQUENCES, Probe
-from workers.data.datasets import Arrays, load_rows, pack
+from workers.data.array_file import Arrays
+from workers.data.datasets import stream_texts
+from workers.data.packing import pack
 from workers.data.token_cache import cached_arrays, require_declared, tokenizer_digest
 
 # A row with more than so many times the median energy of its layer hides all other change.
@@ -90,9 +92,8 @@ def _sequences(probe: Probe, tokenizer: Any, cache: Path) -> Any:
     require_declared(probe.data)
 
     def make() -> Arrays:
-        texts = load_rows(probe.data, ("text",))["text"]
         try:
-            return pack(tokenizer, texts, probe.sequence_length, framed=True)
+            return pack(tokenizer, stream_texts(probe.data), probe.sequence_length, framed=True)
         except UserError as error:
             raise UserError(f"probe {probe.data.label}: {error}") from None
 

@@ -58,7 +58,7 @@ def test_doctor_says_so_and_cannot_mend_it(study):
 @pytest.mark.parametrize("changed", ["rows.txt", "probe.txt"])
 def test_a_worker_refuses_with_exit_code_2(study, changed, monkeypatch, capsys):
     rows, probe = (
-        FileData(file=str(study / name), digest=data_digest(study / name))
+        FileData(file=str(study / name), digest=data_digest([study / name]))
         for name in ("rows.txt", "probe.txt")
     )
     run = make_run(

@@ -36,7 +36,7 @@ def line_of(text: str, part: str) -> int:
         ("{builtin: python-pairs}", "{builtin: python-pair}", "did you mean 'python-pairs'"),
         ("{builtin: python-pairs}", "{builtin: python-docs}", "no column 'anchor'"),
         ("{builtin: python-pairs}", "{file: none.jsonl}", "no such file"),
-        ("{builtin: python-pairs}", "{file: none.csv}", "one of .txt, .jsonl, .parquet"),
+        ("{builtin: python-pairs}", "{file: sweep.yaml}", "one of .txt, .jsonl, .ndjson, .json"),
     ],
 )
 def test_a_mistake_is_named_with_its_line_and_remedy(tmp_path, old, new, message):

@@ -116,10 +116,10 @@ def test_other_content_of_one_size_and_time_is_seen(tmp_path, replace):
     path = tmp_path / "data.txt"
     path.write_bytes(b"A" * 64)
     os.utime(path, (10**9, 10**9))
-    before = data_digest(path)
+    before = data_digest([path])
     replace(path)
     os.utime(path, (10**9, 10**9))
-    assert data_digest(path) != before
+    assert data_digest([path]) != before
 
 
 def test_a_large_file_is_hashed_once_and_anew_when_it_is_asked_for(tmp_path, node):
@@ -171,12 +171,12 @@ def test_many_that_hash_one_file_agree_and_leave_one_record(tmp_path, node):
 def test_other_content_is_refused_with_both_digests_and_the_place(tmp_path):
     path = tmp_path / "rows.txt"
     path.write_text("one")
-    data = FileData(file=str(path), digest=data_digest(path))
+    data = FileData(file=str(path), digest=data_digest([path]))
     require_content(data, "dataset rows")
     path.write_text("two")
     with pytest.raises(UserError) as refused:
         require_content(data, "dataset rows")
-    for word in (str(path), data.digest[:12], data_digest(path)[:12]):
+    for word in (str(path), data.digest[:12], data_digest([path])[:12]):
         assert word in str(refused.value)
     path.unlink()
     with pytest.raises(UserError, match="is not there"):
@@ -203,7 +203,7 @@ def test_a_folder_that_changes_while_it_is_loaded_is_refused(folder):
 def test_of_many_runs_each_source_that_is_here_is_looked_at(tmp_path):
     path = tmp_path / "rows.txt"
     path.write_text("one")
-    here = Objective(kind="clm", data=FileData(file=str(path), digest=data_digest(path)))
+    here = Objective(kind="clm", data=FileData(file=str(path), digest=data_digest([path])))
     away = Objective(kind="clm", data=FileData(file="/nowhere/rows.txt", digest="0" * 64))
     runs = [make_run(objective=objective, seed=k) for k, objective in enumerate((away, here, here))]
     require_sources(runs)

@@ -26,21 +26,21 @@ def test_a_path_is_what_it_says(tmp_path, name):
     for other in ("a1.jsonl", "ab.jsonl"):
         written(tmp_path, other, '{"text": "another"}\n')
     path = written(tmp_path, name, '{"text": "this"}\n')
-    assert read_rows(path, TEXT).cells == {"text": ["this"]}
+    assert read_rows([path], TEXT).cells == {"text": ["this"]}
 
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl"])
 def test_a_byte_order_mark_is_no_text(tmp_path, kind):
     line = "grün" if kind == "txt" else '{"text": "grün"}'
     path = written(tmp_path, f"a.{kind}", b"\xef\xbb\xbf" + line.encode() + b"\r\n")
-    assert columns_of(path) == ("text",)
-    assert read_rows(path, TEXT).cells == {"text": ["grün"]}
+    assert columns_of([path]) == ("text",)
+    assert read_rows([path], TEXT).cells == {"text": ["grün"]}
 
 
 def test_blank_lines_are_passed_over_and_lines_keep_their_numbers(tmp_path):
     path = written(tmp_path, "a.jsonl", '\n{"text": "x"}\n  \n{"text": 3}\n')
-    rows = read_rows(path, TEXT)
-    assert rows.lines == [2, 4]
+    rows = read_rows([path], TEXT)
+    assert [rows.where(k) for k in (0, 1)] == [f"{path}:2", f"{path}:4"]
     with pytest.raises(UserError, match=r"a\.jsonl:4: column 'text' .* must be a text; found int"):
         checked(rows)
 
@@ -62,12 +62,12 @@ def test_blank_lines_are_passed_over_and_lines_keep_their_numbers(tmp_path):
 )
 def test_a_file_that_is_not_whole_is_named_with_its_line(tmp_path, name, content, said):
     with pytest.raises(UserError, match=said) as refused:
-        checked(read_rows(written(tmp_path, name, content), TEXT))
+        checked(read_rows([written(tmp_path, name, content)], TEXT))
     assert "\n" not in str(refused.value)
 
 
 NO_TEXT = [None, 3, 2.5, True, ["a", "b"], {"a": 1}]
-NO_LABEL = [None, "1", 0.5, -1, [0], float("nan"), {"a": 0}]
+NO_LABEL = [None, "one", "-1", "1.5", "", 0.5, -1, [0], float("nan"), {"a": 0}]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_cell_that_is_no_text_or_no_label_is_named_with_row_and_column(tmp_pat
     rows[6] = {**rows[6], column: cell}
     path = written(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UserError, match=rf"a\.jsonl:7: column '{column}' "):
-        checked(read_rows(path, BOTH))
+        checked(read_rows([path], BOTH))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_cell_that_is_no_text_or_no_label_is_named_with_row_and_column(tmp_pat
 def test_cells_of_parquet_are_held_to_the_same(tmp_path, cells):
     pq.write_table(pa.table({"text": cells, "label": [0, 1]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet, row [12]: column 'text'"):
-        checked(read_rows(tmp_path / "a.parquet", BOTH))
+        checked(read_rows([tmp_path / "a.parquet"], BOTH))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_whole_numbers_are_labels_however_they_are_kept(tmp_path, labels):
     folder = tmp_path / "text=7"  # no column either
     folder.mkdir()
     pq.write_table(pa.table({"my.text": texts, "y": labels}), folder / "a.parquet")
-    found = checked(read_rows(folder / "a.parquet", {"text": "my.text", "label": "y"}))
+    found = checked(read_rows([folder / "a.parquet"], {"text": "my.text", "label": "y"}))
     assert found == {"text": ["a", "b", "a"], "label": [0, 1, 1]}
     assert all(type(label) is int for label in found["label"])
 

@@ -11,7 +11,8 @@ from sweeps.declaration.sources import resolve_data
 from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import UserError
 from sweeps.spec import HubData
-from workers.data.datasets import batch_indices, load_rows, pack, pad
+from workers.data.datasets import batch_indices, load_rows
+from workers.data.packing import pack, pad
 from workers.data.token_cache import cached_arrays
 
 

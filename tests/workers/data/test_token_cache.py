@@ -147,7 +147,7 @@ def texts(tmp_path):
 
 
 def objective_of(path):
-    data = FileData(file=str(path), digest=data_digest(path))
+    data = FileData(file=str(path), digest=data_digest([path]))
     return build_objective(Objective(kind="clm", data=data))
 
 

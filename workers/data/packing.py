@@ -1,0 +1,167 @@
+"""Texts to token arrays: packed into one stream, or a row a text, padded.
+
+A stream is cut into rows as it comes and kept outside of memory where it is long: four bytes a
+token, whatever the dataset.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.errors import UserError
+from workers.data.array_file import MAPPED_BYTES, Arrays
+from workers.progress import PULSE
+
+TOKENISE_BATCH = 1000
+
+
+def pack(tokenizer: Any, texts: Iterable[str], length: int, *, framed: bool) -> Arrays:
+    """Return ``input_ids`` (N, length) int32: all texts in one stream, cut without padding.
+
+    Texts are separated by the tokenizer's end token. ``framed`` gives each row the begin and end
+    tokens that encoders were pretrained with. Texts are gone through once. Raises UserError when
+    there is not one full row.
+    """
+    separator = tokenizer.eos_token_id
+    if separator is None:
+        separator = tokenizer.sep_token_id
+    frame = framed and tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None
+    inner = length - 2 if frame else length
+    rest = np.empty(0, dtype=np.int32)
+    words = _Words(tokenizer)
+    with _Stream() as stream:
+        for encoded in _tokenised(tokenizer, (text for text in texts if text.strip())):
+            if separator is not None:
+                encoded = [[*ids, separator] for ids in encoded]
+            new = np.fromiter(itertools.chain.from_iterable(encoded), dtype=np.int32)
+            rest = np.concatenate([rest, new])
+            rows = rest[: len(rest) // inner * inner].reshape(-1, inner)
+            rest = rest[rows.size :]
+            words.look(rows)
+            stream.add(_framed(rows, tokenizer) if frame else rows)
+        if not stream.size:
+            raise UserError(
+                f"the dataset has {len(rest)} tokens, less than one sequence of {length}; lower"
+                " sequence_length or give more text"
+            )
+        words.require()
+        return {"input_ids": stream.array().reshape(-1, length)}
+
+
+def _framed(rows: NDArray[np.int32], tokenizer: Any) -> NDArray[np.int32]:
+    begin = np.full((len(rows), 1), tokenizer.cls_token_id, dtype=np.int32)
+    end = np.full((len(rows), 1), tokenizer.sep_token_id, dtype=np.int32)
+    return np.concatenate([begin, rows, end], axis=1)
+
+
+class _Stream:
+    """Numbers in the order they come: in memory, or from some size on in a file without a name."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._held: list[NDArray[np.int32]] = []
+        self._bytes = 0
+        self._file: Any = None
+
+    def __enter__(self) -> _Stream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()  # what is mapped of it stays
+
+    def add(self, numbers: NDArray[np.int32]) -> None:
+        self.size += numbers.size
+        self._held.append(numbers)
+        self._bytes += numbers.nbytes
+        if self._bytes >= MAPPED_BYTES:
+            if self._file is None:
+                # It lives on until both it and what is mapped of it are let go.
+                self._file = tempfile.TemporaryFile(prefix="depthsweep-")  # noqa: SIM115
+            self._put_away()
+
+    def array(self) -> NDArray[np.int32]:
+        if self._file is None:
+            return np.concatenate([numbers.reshape(-1) for numbers in self._held])
+        self._put_away()
+        self._file.flush()
+        return np.memmap(self._file, dtype=np.int32, mode="r", shape=(self.size,))
+
+    def _put_away(self) -> None:
+        for numbers in self._held:
+            self._file.write(np.ascontiguousarray(numbers).tobytes())
+        self._held, self._bytes = [], 0
+
+
+def pad(tokenizer: Any, texts: list[str], length: int, prefix: str = "") -> Arrays:
+    """Return ``input_ids`` and ``attention_mask``, both (N, length) int32, one row a text.
+
+    Longer texts are cut, shorter ones padded on the right.
+    """
+    filler = tokenizer.pad_token_id
+    if filler is None:
+        filler = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
+    ids = np.full((len(texts), length), filler, dtype=np.int32)
+    mask = np.zeros_like(ids)
+    encoded = _tokenised(tokenizer, texts, framed=True, length=length)
+    for row, tokens in enumerate(itertools.chain.from_iterable(encoded)):
+        ids[row, : len(tokens)] = tokens
+        mask[row, : len(tokens)] = 1
+    empty = np.flatnonzero(mask.sum(axis=1) == 0)
+    if empty.size:
+        raise UserError(f"row {int(empty[0])} of the dataset has no token; remove empty texts")
+    words = _Words(tokenizer)
+    words.look(ids[mask == 1])
+    words.require()
+    return {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
+
+
+class _Words:
+    """Whether a tokenizer knows any word of a dataset."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        empty = [*tokenizer.all_special_ids, tokenizer.unk_token_id]
+        self._none = [token for token in empty if token is not None]
+        self._unknown = tokenizer.unk_token or "a special one"
+        self._found = False
+
+    def look(self, ids: NDArray[np.int32]) -> None:
+        self._found = self._found or bool((~np.isin(ids, self._none)).any())
+
+    def require(self) -> None:
+        """Raise UserError where none of what was looked at is a word."""
+        if not self._found:
+            raise UserError(
+                "the tokenizer knows no word of the dataset: every token is"
+                f" {self._unknown}. Is it the right column, and the model's own tokenizer?"
+            )
+
+
+def _tokenised(
+    tokenizer: Any, texts: Iterable[str], *, framed: bool = False, length: int | None = None
+) -> Iterator[list[list[int]]]:
+    """Yield the token ids of texts, some hundred texts at a time."""
+    following = iter(texts)
+    while batch := list(itertools.islice(following, TOKENISE_BATCH)):
+        PULSE.beat()
+        encoded = tokenizer(
+            batch,
+            add_special_tokens=framed,
+            truncation=length is not None,
+            max_length=length,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        yield encoded["input_ids"]
