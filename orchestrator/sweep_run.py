@@ -27,6 +27,7 @@ from orchestrator.ledger.sweep_account import (
     Room,
     SweepResult,
 )
+from sweeps.attempts.left_open import finish_off
 from sweeps.declaration.changes import compare_sweeps
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.settings import varied
@@ -80,8 +81,10 @@ def run_sweep(
     _save(plan, listener)
     for work_id in plan.again:
         store.work(work_id).forget_results()
+    unindexed = set(plan.unindexed)
+    finish_off(store, [run for run in plan.sweep.runs if run.run_id in unindexed])
     result = SweepResult(sweep.name, len(plan.actions) - len(plan.to_run))
-    with IndexKeeper(store, set(plan.unindexed) - set(plan.again)) as index:
+    with IndexKeeper(store, unindexed - set(plan.again)) as index:
         if plan.to_run or plan.to_measure:
             _carry_out(plan, address, limits, listener, result, index)
     result.unsound = _unsound(plan, result)

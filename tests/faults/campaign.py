@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeps.declaration.expand import read_sweep
 from sweeps.files.whole_files import read_json, write_json
+from sweeps.spec import RunSpec
 from sweeps.store.store import Store
 from tests.faults import forked
 from tests.faults.grounds import Bucket, BucketGround, FolderGround, Ground
@@ -73,6 +74,7 @@ class Campaign:
         runs = list(self.sweep.runs)
         current = Round(runs, ground, logs, part, sabotage)
         current.carry_out()
+        self._resume(ground, runs)
         self.applied["workers"] += current.applied
         self.wrong += current.wrong
         if mends and ground.store is not None:
@@ -81,6 +83,20 @@ class Campaign:
         self._judge(ground, current.applied)
         missed = Counter(fault.kind for fault in part) - current.applied
         return [f for f in part if missed[f.kind] > 0 and not missed.subtract([f.kind])] + rest
+
+    def _resume(self, ground: Ground, runs: list[RunSpec]) -> None:
+        """Do what a driver does at last with runs that were closed by an attempt that was cut off
+        right after: two faults at once may leave one that nobody owes another attempt."""
+
+        def resumed() -> None:
+            from sweeps.attempts.left_open import finish_off
+
+            if self.bucket is not None:
+                cache = self.folder / "readers"
+                os.environ.update(self.bucket.environment(cache, directly=True))
+            finish_off(Store.at(ground.location), runs)
+
+        forked.in_a_child(resumed)
 
     def on_command(self, faults: list[Fault]) -> None:
         left = faults

@@ -136,7 +136,7 @@ def brought(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         ("SELECT count(*) FROM runs", set()),
         ("SELECT model, status FROM runs WHERE seed = 0", set()),
         ("SELECT count(*) FROM attempts", set()),
-        ("SELECT max(dose) FROM runs", {"layers"}),
+        ("SELECT max(dose) FROM runs", set()),
         ("SELECT count(*) FROM steps", {"steps"}),
         ('SELECT count(*) FROM "steps"', {"steps"}),
         ("SELECT s.loss FROM steps AS s", {"steps"}),
