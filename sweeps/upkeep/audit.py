@@ -282,11 +282,13 @@ def _steps(
 ) -> Iterator[str]:
     paths = [_local(folder) / name for name in done["parts"] if name.startswith(f"{table}/")]
     key = [name for name in SORT_KEYS[table] if name != "run_id"]
-    rows: list[tuple[int, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     for path in paths:
         # A folder named step=3 on the way is no column.
-        part = pq.read_table(path, columns=key, partitioning=None)
-        rows += zip(*(part[name].to_pylist() for name in key), strict=True)
+        # A part of before there was a column has none of it, which is null, as readers have it.
+        there = [name for name in key if name in pq.read_schema(path).names]
+        part = pq.read_table(path, columns=there, partitioning=None)
+        rows += zip(*(part[name].to_pylist() for name in there), strict=True)
     if len(set(rows)) != len(rows):
         yield f"{table} has a row twice"
     steps = {step for step, *_ in rows}

@@ -83,7 +83,7 @@ def _compare(verdict: Verdict, reference: Path, location: str) -> None:
         want, have = (_results(getattr(each, table)()).sort(key) for each in (expected, found))
         verdict.rows += want.height
         verdict.duplicated += have.height - have.select(key).n_unique()
-        verdict.lost += want.join(have, on=key, how="anti").height
+        verdict.lost += want.join(have, on=key, how="anti", nulls_equal=True).height
         if _bytes(want) != _bytes(have):
             verdict.different.append(table)
     runs = found.runs().collect()

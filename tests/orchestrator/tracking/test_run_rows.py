@@ -6,6 +6,7 @@ import pytest
 from planted_store import run_spec, save_sweep, write_run
 from varied_settings import two_values, varying_settings
 
+from orchestrator.tracking.profile_picture import profile_picture
 from orchestrator.tracking.run_cards import run_cards, sweep_identity
 from orchestrator.tracking.run_rows import RunRows
 from sweeps.files.whole_files import write_json
@@ -48,6 +49,20 @@ def test_a_failed_or_diverged_run_has_its_status_and_no_slope(store):
         outcome = RunRows(store, run).outcome("unfinished")
         assert (outcome.status, outcome.step) == (status, 3)
         assert "slope" not in outcome.numbers
+
+
+def test_each_stack_of_a_model_has_numbers_and_a_line_of_its_own(store):
+    run = run_spec(steps=4, probe_every=2, part_steps=4)
+    write_run(store, run, {"encoder": [0.3, 0.2, 0.1], "decoder": [0.1, 0.5]})
+    outcome = RunRows(store, run).outcome("unfinished")
+    assert outcome.numbers["encoder slope"] == pytest.approx(-0.3)
+    assert outcome.numbers["decoder slope"] == pytest.approx(0.8)
+    assert "slope" not in outcome.numbers
+    assert outcome.profiles["stack"].n_unique() == 2
+    drawn = profile_picture(outcome.profiles, "both").decode()
+    assert ">decoder<" in drawn
+    one = outcome.profiles.with_columns(stack=pl.lit(None, pl.String))
+    assert "stack" not in profile_picture(one, "one").decode()
 
 
 @pytest.mark.parametrize("setting", varying_settings(), ids=lambda setting: setting.name)

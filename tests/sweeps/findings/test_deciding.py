@@ -75,9 +75,9 @@ def test_standard_runs_that_two_controls_lack_are_counted_once():
 
 
 def spread_runs(model, slopes):
-    """Return runs of both sides, and the slopes of the standard ones by run id."""
+    """Return runs of both sides, and the slopes of the standard ones by run id and stack."""
     runs = [run_spec(model, "clm", "standard", seed) for seed in range(len(slopes))]
-    known = {run.run_id: slope for run, slope in zip(runs, slopes, strict=True)}
+    known = {run.run_id: {None: slope} for run, slope in zip(runs, slopes, strict=True)}
     return [*runs, *(run_spec(model, "clm", "equal_step", seed) for seed in range(3))], known
 
 
@@ -85,7 +85,7 @@ def test_the_spread_is_measured_where_three_runs_finished_and_their_median_elsew
     tight, known = spread_runs("tight", [-0.30, -0.31, -0.32, -0.33])
     loose, more = spread_runs("loose", [0.2, 0.4, 0.3])
     few, rest = spread_runs("few", [0.1, 0.9])
-    slopes = known | more | rest | {"of another sweep": 5.0}
+    slopes = known | more | rest | {"of another sweep": {None: 5.0}}
     rows = deciding([*tight, *loose, *few], slopes=slopes).rows
     cvs = [statistics.stdev([0.30, 0.31, 0.32, 0.33]) / 0.315, 0.1 / 0.3]
     assert [one.spread.cv for one in rows] == pytest.approx([*cvs, sum(cvs) / 2])

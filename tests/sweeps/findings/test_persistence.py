@@ -151,8 +151,8 @@ def test_a_slope_between_probes_is_interpolated_where_the_mean_is_reached_first(
 
 def test_equal_change_is_the_smaller_of_the_two_final_ones() -> None:
     paths = {
-        "a": np.array([[0.0, 0.0], [0.2, 0.1], [0.4, 0.3]]),
-        "b": np.array([[0.0, 0.0], [0.3, 0.3]]),
+        ("a", None): np.array([[0.0, 0.0], [0.2, 0.1], [0.4, 0.3]]),
+        ("b", None): np.array([[0.0, 0.0], [0.3, 0.3]]),
     }
     found = slopes_at_equal_change(paths, ["a"], ["b"])
     assert found is not None

@@ -21,6 +21,7 @@ from sweeps.findings.claims import ClaimResult, evaluate
 from sweeps.findings.deciding import deciding
 from sweeps.findings.persistence import compare
 from sweeps.reading.tables import Tables, open_store
+from sweeps.report.charts.profiles import profile_charts
 from sweeps.report.data import ReportData, gather
 from sweeps.report.page import render
 from sweeps.statistics.profiles import measure
@@ -189,3 +190,18 @@ def test_the_command_line_shows_stacks_and_the_negative_control(store: Store) ->
     assert re.search(r"decoder +4 .*collapses", compared)
     exported = json.loads(run("compare", "towers", *at, "--json"))["conditions"]
     assert [row["model"] for row in exported if row["negative_control"]] == ["albert"]
+
+
+def test_a_report_marks_the_kinds_of_blocks_of_a_hybrid_and_of_no_other(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    kinds = ["Mamba", "Attention"] * 3
+    runs = [run_spec("zamba", seed=seed) for seed in (0, 1, 2)]
+    runs += [run_spec("opt", seed=seed) for seed in (0, 1, 2)]
+    for one in runs:
+        hybrid = one.model.name == "zamba"
+        write_run(store, one, line(0.3, 6), classes=kinds if hybrid else ["Layer"] * 6)
+    save_sweep(store, "mixed", runs)
+    shown = gather(open_store(store.root, sweep="mixed"), "mixed", "", "", None)
+    drawn = {chart.only["model"]: json.dumps(chart.spec) for chart in profile_charts(shown)}
+    assert "block_class" in drawn["zamba"]
+    assert "block_class" not in drawn["opt"]

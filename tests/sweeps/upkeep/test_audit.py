@@ -136,6 +136,31 @@ def test_a_run_that_finished_before_groups_were_left_out_is_sound(store):
     assert list(audit(store)) == []
 
 
+def test_a_part_of_before_there_were_stacks_is_sound(store):
+    folder = store.run(RUN.run_id)
+    for table in ("layers", "profiles", "jackknife"):
+        path = part(folder, table)
+        rows = pq.read_table(path, partitioning=None)
+        pq.write_table(rows.drop_columns(["stack", "block_class"]), path)
+        done = folder.done()
+        entry = done["parts"][name_in(folder, path)]
+        entry["sha256"] = file_checksum(path)
+        close(folder, done)
+    assert list(audit(store)) == []
+
+
+def test_blocks_of_one_number_in_two_stacks_are_two_rows(store):
+    folder = store.run(RUN.run_id)
+    for table in ("layers", "profiles"):
+        both = [
+            {**row, "stack": stack}
+            for row in pq.read_table(part(folder, table), partitioning=None).to_pylist()
+            for stack in ("encoder", "decoder")
+        ]
+        rewrite(folder, lambda _, both=both: both, table)
+    assert list(audit(store)) == []
+
+
 def exchange(name, old, new):
     """Return a harm after which a record still reads well: one that a flipped bit may do."""
 
