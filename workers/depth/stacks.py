@@ -310,6 +310,7 @@ def _is_run(block: nn.Module, names: dict[int, str], runs: dict[str, list[Call]]
     return any(
         path.startswith(f"{prefix}.")
         and all(name.startswith(f"{path}.") for name in own)
+        and len(calls) > 1
         and len({type(call.module) for call in calls}) == 1
         for path, calls in runs.items()
     )
