@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from sweeps.errors import Impossible, UserError
 from sweeps.files.whole_files import read_json
 from sweeps.sources.catalog import FAMILIES
+from sweeps.sources.model_folder import positions_of
 from workers.depth.stacks import Stack, distinct_blocks, find_stacks
 
 PRETRAINING_FILE = "pretraining.json"
@@ -166,15 +167,17 @@ def examine(language_model: nn.Module, blocks: str | None = None) -> Examined:
     names the list that is to be the stack. Raises UserError where no stack is found, or the model
     cannot be run on tokens alone.
     """
-    rows = input_rows(language_model)
+    config: Any = language_model.config
+    sample = (SAMPLE[0], min(SAMPLE[1], positions_of(config.to_dict()) or SAMPLE[1]))
     # One token in the middle of the vocabulary: those at its ends are special to many models.
-    ids = torch.full(SAMPLE, rows // 2, device=next(language_model.parameters()).device)
+    token = input_rows(language_model) // 2
+    ids = torch.full(sample, token, device=next(language_model.parameters()).device)
     try:
         stacks = find_stacks(
             language_model,
             lambda: language_model(**inputs_of(language_model, ids)),
             blocks,
-            tokens=SAMPLE,
+            tokens=sample,
         )
         with torch.no_grad():
             output = reader_of(language_model)(input_ids=ids)
