@@ -183,7 +183,7 @@ def log_of(store, run):
     folder = Path(str(store.run(run.run_id).path))
     return [
         json.loads(line)
-        for path in sorted(folder.rglob("*.jsonl"))
+        for path in sorted(folder.rglob("*.log"))
         for line in path.read_text().splitlines()
     ]
 
