@@ -31,6 +31,14 @@ class UngroupedParameters(Impossible):
     """What of a model no rule places; one line that names it."""
 
 
+class NoStateAToken(UngroupedParameters):
+    """A block does not work on one state a token; ``works_on`` is how many it works on, if few."""
+
+    def __init__(self, message: str, works_on: int | None) -> None:
+        super().__init__(message)
+        self.works_on = works_on
+
+
 @dataclass(frozen=True, eq=False)
 class Stack:
     """Blocks in forward order, each once, and how a forward pass runs through them.
@@ -192,7 +200,7 @@ def in_twin(stacks: Iterable[Stack], module: nn.Module, twin: nn.Module) -> tupl
 def _axes(stack: Stack, calls: Iterable[Call], tokens: tuple[int, int]) -> tuple[int, int]:
     """Return the axes of sequences and tokens in the states of a stack's blocks.
 
-    Raises UngroupedParameters where they are not the same in all states.
+    Raises NoStateAToken where they are not the same in all states.
     """
     found: tuple[int, int] | None = None
     numbers = {id(block): number for number, block in enumerate(stack.blocks, start=1)}
@@ -203,10 +211,11 @@ def _axes(stack: Stack, calls: Iterable[Call], tokens: tuple[int, int]) -> tuple
             axes = _axes_of(shape, tokens)
             if axes is None or axes != (found or axes):
                 block = f"block {numbers[id(call.module)]} ({type(call.module).__name__})"
-                raise UngroupedParameters(
+                raise NoStateAToken(
                     f"{block} of {stack.path} works on {shape or 'no tensor'} where"
                     f" {tokens[0]} sequences of {tokens[1]} tokens were read: what has no state a"
-                    " token cannot be compared; another stack may be named with `blocks`"
+                    " token cannot be compared; another stack may be named with `blocks`",
+                    works_on=shape[1] if len(shape) == 3 and shape[0] == tokens[0] else None,
                 )
             found = axes
     return found or (0, 1)
@@ -314,6 +323,7 @@ def _is_run(block: nn.Module, names: dict[int, str], runs: dict[str, list[Call]]
     return any(
         path.startswith(f"{prefix}.")
         and all(name.startswith(f"{path}.") for name in own)
+        and len(calls) > 1
         and len({type(call.module) for call in calls}) == 1
         for path, calls in runs.items()
     )
@@ -402,9 +412,9 @@ def _require_whole_blocks(
     parts = [path for path, calls in runs.items() if calls is main or calls in taking_turns]
     if taking_turns and all(calls[-1].number > main[0].number for calls in taking_turns):
         raise UngroupedParameters(
-            f"{type(observation.model).__name__} has its blocks in parts, over {', '.join(parts)},"
-            " so that no module is a block; choose the list that ends a block with `blocks`, and"
-            " what leads to it is of it"
+            f"{type(observation.model).__name__} has its blocks in parts"
+            f" ({', '.join(path.rpartition('.')[2] for path in parts)}) and no module is a whole"
+            " one, so that there is no state to measure between them; take another model"
         )
 
 
