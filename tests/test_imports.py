@@ -82,6 +82,7 @@ ROOMS = {
         {"files", "liveness"},
         {"declaration"},
         {"sources"},
+        {"rows"},
         {"spec"},
         {"errors", "node_cache"},
     ),

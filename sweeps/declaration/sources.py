@@ -11,6 +11,17 @@ from typing import Any
 
 from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
 from sweeps.errors import UserError, closest
+from sweeps.rows.data_files import data_files, require_alike
+from sweeps.rows.local_rows import (
+    LABEL,
+    checked,
+    chosen_rows,
+    columns_of,
+    label_names,
+    read_rows,
+    require_labels,
+)
+from sweeps.rows.row_files import RowFile
 from sweeps.sources.architectures import pretraining_of, require_text
 from sweeps.sources.catalog import CATALOG, FAMILIES, by_hub
 from sweeps.sources.content import data_digest, folder_digest
@@ -20,24 +31,13 @@ from sweeps.sources.corpora import (
     corpus_names,
     standin_digest,
 )
-from sweeps.sources.data_files import data_files, require_alike
 from sweeps.sources.hub_cache import cached_snapshot
-from sweeps.sources.local_rows import (
-    LABEL,
-    checked,
-    chosen_rows,
-    columns_of,
-    label_names,
-    read_rows,
-    require_labels,
-)
 from sweeps.sources.model_folder import (
     PICKLED_WEIGHTS,
     SAFE_WEIGHTS,
     require_trainable,
     require_whole,
 )
-from sweeps.sources.row_files import RowFile
 from sweeps.spec import (
     BuiltinData,
     DataSource,

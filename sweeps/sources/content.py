@@ -21,8 +21,8 @@ from pathlib import Path
 
 from sweeps.errors import UserError
 from sweeps.node_cache import node_cache
+from sweeps.rows.row_files import COMPRESSIONS
 from sweeps.sources.corpora import STANDIN_CORPUS, corpus_digest, standin_digest
-from sweeps.sources.row_files import COMPRESSIONS
 from sweeps.spec import (
     BuiltinData,
     DataSource,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.errors import UserError
-from sweeps.sources.row_files import LFS_POINTER
+from sweeps.rows.row_files import LFS_POINTER
 from sweeps.sources.tokenizer_files import highest_added_token, tokenizer_config
 
 SAFE_WEIGHTS = "*.safetensors"

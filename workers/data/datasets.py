@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.errors import UserError
+from sweeps.rows.local_rows import Rows, checked, checked_text, chosen_rows, read_rows
+from sweeps.rows.row_files import RowFile
 from sweeps.sources.content import held_to_its_digest
 from sweeps.sources.corpora import corpus_rows
-from sweeps.sources.local_rows import Rows, checked, checked_text, chosen_rows, read_rows
-from sweeps.sources.row_files import RowFile
 from sweeps.spec import BuiltinData, DataSource, FileData, HubData
 from workers.models.hub import HubUnavailable, dataset_columns
 

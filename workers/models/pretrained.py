@@ -214,7 +214,7 @@ def input_rows(model: Any) -> int:
     if rows is None and hasattr(embedding, "weight"):
         rows = embedding.weight.shape[0]
     # One that reads no text has none, and says so when it is run.
-    return int(rows or getattr(model.config.get_text_config(), "vocab_size", 2))
+    return int(rows or getattr(model.config.get_text_config(), "vocab_size", None) or 2)
 
 
 def quiet_config(config: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from sweeps.sources.local_rows import require_labels
+from sweeps.rows.local_rows import require_labels
 from workers.data.array_file import Arrays
 from workers.data.packing import pad
 from workers.engines.engine import Batch

@@ -218,8 +218,8 @@ def test_how_a_run_is_carried_out_and_where_its_files_lie_is_no_condition() -> N
     assert apart == carried_out | {
         SEED,
         "folder",
-        "objective_file",
-        "probe_file",
+        *("objective_file", "objective_files"),
+        *("probe_file", "probe_files"),
         "pickled_weights",
     }
 

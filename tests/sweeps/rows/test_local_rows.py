@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.declaration.expand import read_sweep
 from sweeps.errors import UserError
-from sweeps.sources.local_rows import checked, columns_of, read_rows, require_labels
+from sweeps.rows.local_rows import checked, columns_of, read_rows, require_labels
 
 TEXT = {"text": "text"}
 BOTH = {"text": "text", "label": "label"}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.errors import UserError
-from sweeps.sources.data_files import data_files
-from sweeps.sources.local_rows import read_rows
+from sweeps.rows.data_files import data_files
+from sweeps.rows.local_rows import read_rows
 
 
 def names(path: Path, split: str | None = None) -> list[str]:

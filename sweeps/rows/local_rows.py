@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.errors import UserError
-from sweeps.sources.row_files import Cells, Documents, RowFile
+from sweeps.rows.row_files import Cells, Documents, RowFile
 
 LABEL = "label"
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.errors import UserError
-from sweeps.sources.local_rows import LABEL, checked, chosen_rows, label_names, read_rows
-from sweeps.sources.row_files import FORMATS, RowFile
+from sweeps.rows.local_rows import LABEL, checked, chosen_rows, label_names, read_rows
+from sweeps.rows.row_files import FORMATS, RowFile
 
 TEXTS = ["one, two", 'he said "no"', "grün\nund weiß", "a\tb", "  spaces  ", "", "ﬀ 😀"]
 BOTH = {"text": "text", "label": "label"}

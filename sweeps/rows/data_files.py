@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.errors import UserError, closest
-from sweeps.sources.row_files import COMPRESSIONS, FORMATS
+from sweeps.rows.row_files import COMPRESSIONS, FORMATS
 
 # What ``datasets`` leaves beside the data, of one table and of several splits.
 SAVED_TABLE, SAVED_SPLITS = "state.json", "dataset_dict.json"
