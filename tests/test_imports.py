@@ -92,7 +92,7 @@ ROOMS = {
         {"probes", "distance"},
         {"loading"},
         {"pretraining"},
-        {"checkpoint", "objectives", "run_record"},
+        {"checkpoints", "objectives", "run_record"},
         {"engines", "data"},
         {"ranks", "models"},
         {"controls"},

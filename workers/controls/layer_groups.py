@@ -26,12 +26,15 @@ class UngroupedParameters(ValueError):
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """The trainable parameters of one layer. ``layer`` is 0, 1..L for blocks, or L + 1."""
+    """The trainable parameters of one layer. ``layer`` is 0, 1..L for blocks, or L + 1, within the
+    ``stack`` where a model has several."""
 
     layer: int
     kind: str
     names: tuple[str, ...]
     parameters: tuple[nn.Parameter, ...]
+    stack: str | None = None
+    block_class: str | None = None
 
 
 def find_blocks(model: nn.Module) -> nn.ModuleList:

@@ -115,6 +115,19 @@ class DeepSpeedEngine(Engine):
         dist.all_gather(list(out.unbind()), mine)
         return out.to(tensor.device)
 
+    def gather_to(self, rank: int, tensor: Tensor) -> Tensor | None:
+        mine = tensor.to(self._device).contiguous()
+        out = mine.new_empty((self.ranks, *mine.shape)) if rank == self.rank else None
+        dist.gather(mine, None if out is None else list(out.unbind()), dst=rank)
+        return out
+
+    def spread(self, tensor: Tensor, source: int) -> Tensor:
+        if self.ranks == 1:
+            return tensor
+        shared = tensor.to(self._device, torch.float32).contiguous()
+        dist.broadcast(shared, source)
+        return shared
+
     @torch.no_grad()
     def publish(self) -> None:
         self._publish_all()

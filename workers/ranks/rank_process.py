@@ -31,8 +31,6 @@ from workers.ranks.notice import CAUSES, Notice
 PING = "ping"
 # How often a run that goes on says so.
 REPORT_SECONDS = 0.2
-# How long a process whose starter is gone may take for its checkpoint.
-ORPHAN_SECONDS = 30.0
 
 What = Literal["mistake", "store", "superseded", "memory", "fork", "port", "lost", "error"]
 
@@ -149,9 +147,14 @@ class _Talk:
         self._alone = True
         self.notice.give("preempted")
         self.jobs.put(None)
-        timer = threading.Timer(ORPHAN_SECONDS, os._exit, [1])
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=self._end_in_time, name="end in time", daemon=True).start()
+
+    def _end_in_time(self) -> None:
+        """End the process of a run that has had as long for its checkpoint as it needs."""
+        began = time.monotonic()
+        while time.monotonic() - began < self.notice.seconds:
+            time.sleep(REPORT_SECONDS)
+        os._exit(1)
 
 
 def serve(connection: Connection) -> None:
