@@ -88,7 +88,7 @@ ROOMS = {
     "workers": (
         {"__main__", "rank_run"},
         {"train", "measurement"},
-        {"assembly"},
+        {"assembly", "fetching"},
         {"probes", "distance"},
         {"loading"},
         {"pretraining"},

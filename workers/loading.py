@@ -13,9 +13,9 @@ from transformers.utils import logging as transformers_logging
 from sweeps.errors import Impossible, UserError
 from sweeps.sources.content import folder_digest, held_to_its_digest
 from sweeps.sources.model_folder import require_whole
-from sweeps.spec import FolderModel, HubModel, ModelSource, ModelSpec, StandinModel, content_id
+from sweeps.spec import FolderModel, ModelSource, ModelSpec, StandinModel, content_id
 from workers.models.fit import require_all_blocks, require_finite_weights
-from workers.models.hub import HubUnavailable, model_folder, refusal
+from workers.models.hub import downloaded
 from workers.models.pretrained import PretrainedModel, measure_facts, quiet_config, read_pretraining
 from workers.pretraining import standin_folder
 
@@ -57,7 +57,7 @@ def _folder(name: str, source: ModelSource, cache: Path) -> Path:
         return standin_folder(source, cache)
     if isinstance(source, FolderModel):
         return Path(source.folder)
-    return _downloaded(name, source)
+    return downloaded(name, source)
 
 
 def _load(name: str, source: ModelSource, folder: Path) -> tuple[nn.Module, Any, dict[str, Any]]:
@@ -108,15 +108,6 @@ def _take_out_of_files(model: nn.Module) -> None:
     would change the model that was loaded from it."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-
-
-def _downloaded(name: str, source: HubModel) -> Path:
-    try:
-        return model_folder(source)
-    except HubUnavailable:
-        raise
-    except (OSError, ValueError) as error:
-        raise refusal(error, f"model {name} ({source.hub})") from error
 
 
 def _refuse_missing(name: str, model: nn.Module, loading: Any, needs_head: bool) -> None:

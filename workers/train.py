@@ -19,6 +19,7 @@ from workers.checkpoints.resuming import load_checkpoint
 from workers.checkpoints.saving import Checkpoints
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_adamw import LayerStep
+from workers.fetching import fetch
 from workers.probes.measure import Measured
 from workers.progress import Progress
 from workers.ranks.notice import Notice
@@ -42,6 +43,7 @@ def train(
     """
     folder, notice = store.run(run.run_id), notice or Notice()
     if ranks.size > 1:
+        fetch(run)
         connect(ranks, device)
     with Attempt(folder) if ranks.leads else OnlookersAttempt() as attempt:
         done = ranks.agree(folder.done())

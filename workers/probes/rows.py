@@ -17,6 +17,8 @@ from workers.data.token_cache import cached_arrays, require_declared, tokenizer_
 
 # A row with more than so many times the median energy of its layer hides all other change.
 DOMINANT = 20.0
+# The columns that a probe reads, by their roles.
+ROLES = ("text",)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _sequences(probe: Probe, tokenizer: Any, cache: Path) -> Any:
     require_declared(probe.data)
 
     def make() -> Arrays:
-        texts = load_rows(probe.data, ("text",))["text"]
+        texts = load_rows(probe.data, ROLES)["text"]
         try:
             return pack(tokenizer, texts, probe.sequence_length, framed=True)
         except UserError as error:

@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 # A rank that waits this long for another ends with an error: longer than any step or checkpoint.
 COLLECTIVE_TIMEOUT = timedelta(minutes=15)
+# Nodes meet only when each has downloaded what the run needs, some of them much later than others.
+MEETING_TIMEOUT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def connect(ranks: Ranks, device: torch.device, timeout: timedelta = COLLECTIVE_
     if ranks.size == 1:
         store = HashStore()
     else:
-        store, *_ = next(rendezvous("env://", ranks.rank, ranks.size, timeout=timeout))
+        store, *_ = next(rendezvous("env://", ranks.rank, ranks.size, timeout=MEETING_TIMEOUT))
         store.set_timeout(timeout)
         _met[:] = [store]
     dist.init_process_group(
