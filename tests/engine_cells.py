@@ -108,7 +108,7 @@ def prepare(cell, engine_name, ranks=None, device=CPU):
     """Return the objective, the engine and the pretrained model of a cell."""
     objective, model, pretrained = build(cell.family)
     sample = batch_of(cell.family, 0)
-    groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample))
+    groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample), pretrained.stacks)
     if engine_name != "plain" and not ranks.leads:
         forget(model)
     control = build_control(CONTROLS[cell.control])

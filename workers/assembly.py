@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from sweeps.spec import RunSpec
+from sweeps.spec import RunSpec, StandinModel
 from sweeps.store.store import Store
-from workers.controls.layer_groups import find_blocks, find_layer_groups
+from workers.agreement import agreed_grouping, agreed_model
+from workers.controls.layer_groups import group_layers
 from workers.data.datasets import Arrays
 from workers.data.token_cache import objective_arrays
+from workers.depth.stacks import Stack, in_twin
 from workers.engines.engine import Batch, Engine
 from workers.engines.registry import build_engine
 from workers.loading import load_model
@@ -26,13 +29,17 @@ from workers.ranks.process_group import Ranks
 
 @dataclass(frozen=True)
 class Assembly:
-    """All that the loop needs, before any checkpoint is loaded into ``engine``."""
+    """All that the loop needs, before any checkpoint is loaded into ``engine``.
+
+    ``unreached`` are parameters that no loss reaches, which are left out of training.
+    """
 
     objective: TrainingObjective
     arrays: Arrays
     engine: Engine
     probe: DepthProbe
     facts: ModelFacts
+    unreached: tuple[str, ...]
 
 
 def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> Assembly:
@@ -44,36 +51,47 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     torch.manual_seed(run.seed)
     objective = build_objective(run.objective)
     with ranks.first_then_others():
-        pretrained = load_model(run.model, store.cache, needs_head=objective.needs_head)
+        pretrained = load_model(
+            run.model, store.cache, needs_head=objective.needs_head, weights=ranks.leads
+        )
+    pretrained = agreed_model(pretrained, ranks)
     model = objective.build_model(pretrained)
     require_fit(run, pretrained)
     arrays = objective_arrays(objective, pretrained.tokenizer, run.sequence_length, store.cache)
     highest = objective.highest_token(arrays)
     require_known_tokens(run.model.name, pretrained, highest, needs_head=objective.needs_head)
     sample = _sample(objective.batch(arrays, run, 1))
-    groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample))
-    engine = build_engine(run, model, pretrained, groups, ranks, device)
-    probe = _probe(run, store, pretrained, engine, device, ranks)
-    return Assembly(objective, arrays, engine, probe, pretrained.facts)
+    freeze = () if isinstance(run.model.source, StandinModel) else run.model.source.freeze
+    grouping = agreed_grouping(
+        lambda: group_layers(
+            model, lambda: objective.loss_sum(model, sample), pretrained.stacks, freeze
+        ),
+        model,
+        ranks,
+    )
+    engine = build_engine(run, model, pretrained, grouping.groups, ranks, device)
+    probe = _probe(run, store, pretrained, grouping.stacks, engine, device, ranks)
+    return Assembly(objective, arrays, engine, probe, pretrained.facts, grouping.unreached)
 
 
 def _probe(
     run: RunSpec,
     store: Store,
     pretrained: PretrainedModel,
+    stacks: Sequence[Stack],
     engine: Engine,
     device: torch.device,
     ranks: Ranks,
 ) -> DepthProbe:
     backbone = engine.in_float32(pretrained.backbone)
-    blocks = find_blocks(backbone)
+    stacks = in_twin(stacks, pretrained.backbone, backbone)
     rows = choose_rows(run.probe, pretrained.facts.width, pretrained.tokenizer, store.cache)
     highest = int(rows.input_ids.max())
     require_known_tokens(run.model.name, pretrained, highest, needs_head=False)
     reference = reference_states(
-        pretrained, run.model.name, store.cache, backbone, blocks, rows, device, ranks
+        pretrained, run.model.name, store.cache, backbone, stacks, rows, device, ranks
     )
-    return DepthProbe(run.probe, reference, backbone, blocks, device)
+    return DepthProbe(run.probe, reference, backbone, stacks, device)
 
 
 def _sample(batch: Batch) -> Batch:

@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from sweeps.errors import Impossible, UserError
@@ -16,18 +24,36 @@ from sweeps.sources.model_folder import require_whole
 from sweeps.spec import FolderModel, ModelSource, ModelSpec, StandinModel, content_id
 from workers.models.fit import require_all_blocks, require_finite_weights
 from workers.models.hub import downloaded
-from workers.models.pretrained import PretrainedModel, measure_facts, quiet_config, read_pretraining
+from workers.models.pretrained import (
+    Examined,
+    ModelFacts,
+    PretrainedModel,
+    examine,
+    measure_facts,
+    quiet_config,
+    read_pretraining,
+)
 from workers.pretraining import standin_folder
 
-# Of an error's text so much is shown: some list every configuration there is.
-DETAIL = 400
+# The classes that load a model with the head of its pretraining, in the order they are tried: a
+# decoder may be the language model of one that reads images too.
+WITH_HEAD: dict[str, tuple[Any, ...]] = {
+    "clm": (AutoModelForCausalLM, AutoModelForImageTextToText),
+    "mlm": (AutoModelForMaskedLM,),
+    "span_corruption": (AutoModelForSeq2SeqLM,),
+}
+# Of an error's text so much is shown, so that a refusal is one line.
+DETAIL = 140
 
 
-def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> PretrainedModel:
+def load_model(
+    model: ModelSpec, cache: Path, *, needs_head: bool, weights: bool = True
+) -> PretrainedModel:
     """Load a model in float32 on the CPU, without dropout.
 
     ``needs_head`` says that the pretrained output head will be used: weights that the checkpoint
-    lacks are then an error, not a fresh start. Raises UserError when the model cannot be loaded.
+    lacks are then an error, not a fresh start. Without ``weights`` the model is on the meta device,
+    and nothing is found out of it. Raises UserError when the model cannot be loaded.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -35,13 +61,25 @@ def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> Pretrained
     with held_to_its_digest(source, f"model {model.name}"):
         folder = _folder(model.name, source, cache)
         pretraining = read_pretraining(folder) if isinstance(source, StandinModel) else None
-        language_model, tokenizer, loading = _load(model.name, source, folder)
+        language_model, tokenizer, loading = _load(model.name, source, folder, needs_head, weights)
+        if not weights:
+            unknown = ModelFacts("", "", "", 0, 0, 0)
+            content, nothing = _content(source, folder), Examined((), 0)
+            return PretrainedModel(language_model, tokenizer, unknown, content, nothing)
         _take_out_of_files(language_model)
         require_finite_weights(model.name, str(folder), language_model)
     _refuse_missing(model.name, language_model, loading, needs_head)
-    require_all_blocks(model.name, str(folder), language_model, sorted(loading["unexpected_keys"]))
-    facts = measure_facts(language_model, pretraining)
-    return PretrainedModel(language_model, tokenizer, facts, _content(source, folder))
+    blocks = None if isinstance(source, StandinModel) else source.blocks
+    try:
+        examined = examine(language_model, blocks)
+    except Impossible as error:
+        raise Impossible(f"model {model.name}: {error}") from error
+    except UserError as error:
+        raise UserError(f"model {model.name}: {error}") from error
+    unexpected = sorted(loading["unexpected_keys"])
+    require_all_blocks(model.name, str(folder), language_model, examined.stacks, unexpected)
+    facts = measure_facts(language_model, pretraining, examined.stacks)
+    return PretrainedModel(language_model, tokenizer, facts, _content(source, folder), examined)
 
 
 def _content(source: ModelSource, folder: Path) -> str:
@@ -60,7 +98,9 @@ def _folder(name: str, source: ModelSource, cache: Path) -> Path:
     return downloaded(name, source)
 
 
-def _load(name: str, source: ModelSource, folder: Path) -> tuple[nn.Module, Any, dict[str, Any]]:
+def _load(
+    name: str, source: ModelSource, folder: Path, needs_head: bool, weights: bool
+) -> tuple[nn.Module, Any, dict[str, Any]]:
     """Return a model, its tokenizer, and what transformers says of the loading."""
     pickled = remote_code = False
     if not isinstance(source, StandinModel):
@@ -70,27 +110,36 @@ def _load(name: str, source: ModelSource, folder: Path) -> tuple[nn.Module, Any,
             require_whole(folder, trusted=remote_code)
         except UserError as error:
             raise UserError(f"model {name}: {error}") from None
-    auto = AutoModelForCausalLM if source.pretraining == "clm" else AutoModelForMaskedLM
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
         quiet_config(config)
-        language_model, loading = auto.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=None if pickled else True,
-            trust_remote_code=remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
+        auto = _auto_class(name, config, source.pretraining, needs_head)
+        loading: dict[str, Any] = {"mismatched_keys": []}
+        if weights:
+            language_model, loading = auto.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=None if pickled else True,
+                trust_remote_code=remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        else:
+            with torch.device("meta"):
+                language_model = auto.from_config(
+                    config, dtype=torch.float32, trust_remote_code=remote_code
+                ).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote_code)
-    except (MemoryError, torch.OutOfMemoryError):
+    except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         # Whatever transformers trips over in a folder is the folder's: a traceback through its
         # files helps nobody.
         detail = " ".join(f"{type(error).__name__}: {error}".split())[:DETAIL]
-        raise UserError(f"model {name}: cannot be loaded from {folder}: {detail}") from error
+        raise UserError(
+            f"model {name}: cannot be loaded from {folder}: {detail}; {_remedy(error)}"
+        ) from error
     mismatched = sorted(loading["mismatched_keys"])
     if mismatched:
         key, found, wanted = mismatched[0]
@@ -100,6 +149,31 @@ def _load(name: str, source: ModelSource, folder: Path) -> tuple[nn.Module, Any,
             f" {tuple(wanted)}{more}; give the configuration that was saved with the weights"
         )
     return language_model, tokenizer, loading
+
+
+def _auto_class(name: str, config: Any, pretraining: str, needs_head: bool) -> Any:
+    """Return the class that loads a configuration's model with the head of its pretraining, or
+    without one where none is needed; raise Impossible where it has no such head."""
+    choices = WITH_HEAD[pretraining]
+    for auto in (*choices, *(() if needs_head else (AutoModel,))):
+        own_code = getattr(config, "auto_map", None) or {}
+        if type(config) in auto._model_mapping or auto.__name__ in own_code:
+            return auto
+    heads = [kind for kind, autos in WITH_HEAD.items() if type(config) in autos[0]._model_mapping]
+    other = f"it has one for {' and '.join(heads)}" if heads else "it has none for any text"
+    raise Impossible(
+        f"model {name}: {config.model_type} has no head for objective {pretraining} in transformers;"
+        f" {other}: say so with `pretraining`, or use another objective"
+    )
+
+
+def _remedy(error: Exception) -> str:
+    """Return what to do about what loading raised."""
+    if isinstance(error, ImportError):
+        return "install what it asks for on every node"
+    if type(error).__name__ == "SafetensorError":
+        return "copy the weights again, whole"
+    return "try AutoModel.from_pretrained on it with the transformers installed here"
 
 
 @torch.no_grad()

@@ -123,6 +123,10 @@ def _writer(
     if checkpoint:
         writer.take_back(checkpoint)
     attempt.log("model ready", **parts.facts.as_record(), groups=len(parts.engine.groups))
+    if parts.unreached:
+        names, more = ", ".join(parts.unreached[:6]), len(parts.unreached) - 6
+        shown = f"{names}, and {more} more" if more > 0 else names
+        attempt.log("left out of training: no loss reaches them", "warning", parameters=shown)
     attempt.resumed_from(folder.step_of(checkpoint) if checkpoint else 0)
     return writer
 
@@ -146,7 +150,9 @@ def _layer_rows(groups: Sequence[LayerGroup], layers: LayerStep) -> Iterator[dic
     for k, group in enumerate(groups):
         yield {
             "layer": group.layer,
+            "stack": group.stack,
             "group": group.kind,
+            "block_class": group.block_class,
             "grad_norm": layers.gradient_norms[k],
             "weight_norm": layers.weight_norms[k],
             "update_norm": layers.update_norms[k],

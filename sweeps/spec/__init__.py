@@ -23,10 +23,13 @@ from sweeps.spec.model_source import (
     RECURRENT_STANDINS,
     STANDIN_FAMILIES,
     STANDIN_POSITIONS,
+    Blocks,
     FolderModel,
+    Freeze,
     HubModel,
     ModelSource,
     ModelSpec,
+    Pretraining,
     StandinModel,
 )
 from sweeps.spec.objective import (
@@ -35,6 +38,7 @@ from sweeps.spec.objective import (
     OBJECTIVES,
     PRETRAINING_OBJECTIVES,
     Objective,
+    ObjectiveKind,
 )
 from sweeps.spec.optimizer import Optimizer, learning_rate
 from sweeps.spec.probe import METRICS, PROBE_SEQUENCES, Probe
@@ -53,6 +57,7 @@ __all__ = [
     "STANDIN_FAMILIES",
     "STANDIN_POSITIONS",
     "USUAL_MEASUREMENTS",
+    "Blocks",
     "BuiltinData",
     "Control",
     "DataSource",
@@ -60,6 +65,7 @@ __all__ = [
     "Execution",
     "FileData",
     "FolderModel",
+    "Freeze",
     "Frozen",
     "HubData",
     "HubModel",
@@ -69,8 +75,10 @@ __all__ = [
     "ModelSource",
     "ModelSpec",
     "Objective",
+    "ObjectiveKind",
     "Optimizer",
     "Positive",
+    "Pretraining",
     "Probe",
     "RunSpec",
     "Standard",

@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from sweeps.spec.frozen import Frozen, Revision, Steps
+
+Pretraining = Literal["clm", "mlm", "span_corruption"]
+# What no rule can know of a model's code.
+Blocks = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z_]\w*(\.\w+)*$",
+        description="Dotted path of the module list that is the stack, where several could be.",
+    ),
+]
+
+
+def _freezable(entry: str) -> str:
+    """Refuse what reads like a range of blocks and is none; anything else is a glob."""
+    words = entry.split()
+    if not words or entry != " ".join(words):
+        raise ValueError(f"{entry!r} freezes nothing: words with one space between them")
+    if len(words) == 1:
+        return entry
+    found = _BLOCK_RANGE.fullmatch(entry)
+    if found is None:
+        raise ValueError(
+            f"{entry!r} is none of embedding, head, `blocks 3`, `blocks 1-6` (`encoder blocks 1-6`"
+            " in a model of two stacks) and a pattern of parameter names"
+        )
+    first, last = int(found["first"]), int(found["last"] or found["first"])
+    if not 1 <= first <= last:
+        raise ValueError(f"{entry!r}: blocks are counted from 1, the lower number first")
+    return entry
+
+
+def _in_order(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Return entries so that saying them in another order makes no other run."""
+    return tuple(sorted(set(entries)))
+
+
+_BLOCK_RANGE = re.compile(r"(?:\w+ )?blocks (?P<first>\d+)(?:-(?P<last>\d+))?")
+Freeze = Annotated[
+    tuple[Annotated[str, AfterValidator(_freezable)], ...],
+    AfterValidator(_in_order),
+    Field(
+        description="What is not trained: `embedding`, `head`, `blocks 1-6` (`encoder blocks 1-6`"
+        " in a model of two stacks), or a pattern of parameter names."
+    ),
+]
 
 
 class HubModel(Frozen):
@@ -16,11 +62,13 @@ class HubModel(Frozen):
 
     hub: str = Field(description="Repository, for instance EleutherAI/pythia-160m.")
     revision: Revision
-    pretraining: Literal["clm", "mlm"]
+    pretraining: Pretraining
     pickled_weights: bool = Field(
         False, description="Also load pytorch_model.bin where the revision has no safetensors."
     )
     trust_remote_code: bool = Field(False, description="Run the model code of the repository.")
+    blocks: Blocks | None = None
+    freeze: Freeze = ()
 
 
 class FolderModel(Frozen):
@@ -30,9 +78,11 @@ class FolderModel(Frozen):
 
     folder: str = Field(description="Path of the folder.")
     digest: str = Field(description="Digest of every file that loading may read.")
-    pretraining: Literal["clm", "mlm"]
+    pretraining: Pretraining
     pickled_weights: bool = False
     trust_remote_code: bool = False
+    blocks: Blocks | None = None
+    freeze: Freeze = ()
 
 
 STANDIN_FAMILIES = (

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from sweeps.spec.data_source import DataSource
 from sweeps.spec.frozen import Frozen, Positive
+from sweeps.spec.model_source import Pretraining
 
-PRETRAINING_OBJECTIVES = ("clm", "mlm")
-OBJECTIVES = ("clm", "mlm", "classification", "contrastive")
+ObjectiveKind = Literal["clm", "mlm", "span_corruption", "classification", "contrastive"]
+PRETRAINING_OBJECTIVES: tuple[str, ...] = get_args(Pretraining)
+OBJECTIVES: tuple[str, ...] = get_args(ObjectiveKind)
 
 
 class Objective(Frozen):
@@ -21,9 +23,12 @@ class Objective(Frozen):
     name: str | None = Field(
         None, description="What the sweep calls it, where that is not its kind; no identity."
     )
-    kind: Literal["clm", "mlm", "classification", "contrastive"]
+    kind: ObjectiveKind
     data: DataSource
     mask_probability: Annotated[float, Field(gt=0, lt=1)] | None = None
+    mean_span: Annotated[float, Field(ge=1, le=64)] | None = Field(
+        None, description="Mean length in tokens of a span that is masked as one."
+    )
     labels: Annotated[int, Field(ge=2)] | None = None
     temperature: Positive | None = None
     pooling: Literal["mean", "first", "last"] | None = None
@@ -44,12 +49,14 @@ class Objective(Frozen):
 OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
     "clm": {},
     "mlm": {"mask_probability": 0.15},
+    "span_corruption": {"mask_probability": 0.15, "mean_span": 3.0},
     "classification": {"labels": 2, "pooling": "mean"},
     "contrastive": {"temperature": 0.05, "pooling": "mean"},
 }
 DATA_ROLES: dict[str, tuple[str, ...]] = {
     "clm": ("text",),
     "mlm": ("text",),
+    "span_corruption": ("text",),
     "classification": ("text", "label"),
     "contrastive": ("anchor", "positive"),
 }

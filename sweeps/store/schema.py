@@ -33,9 +33,14 @@ STEPS = pa.schema(
 LAYERS = pa.schema(
     [
         *_KEY,
-        # 0 embedding, 1..L blocks, L+1 head.
+        # Of a model of several stacks (encoder, decoder) the block's; null in one of a single stack
+        # and for embedding and head, which are of all of them.
+        pa.field("stack", pa.string()),
+        # 0 embedding, 1..L the distinct blocks of the stack; head: 1 + the largest of all stacks.
         pa.field("layer", pa.int16()),
         pa.field("group", pa.string()),
+        # Class of the block, null for embedding and head.
+        pa.field("block_class", pa.string()),
         # ‖G‖ before the control, ‖W‖ before the step, ‖ΔW‖ as applied.
         pa.field("grad_norm", pa.float64()),
         pa.field("weight_norm", pa.float64()),
@@ -45,12 +50,27 @@ LAYERS = pa.schema(
     ]
 )
 
+# Where in a model hidden states are of. A block that runs several times, as in a looped model, has
+# a row for each call: L blocks in T iterations are T·L layers.
+_PLACE = [
+    pa.field("stack", pa.string()),
+    # 0 is what enters the stack; then one for each call of a block, in the order of the calls.
+    pa.field("layer", pa.int16()),
+    # The distinct block that was called, from 1 (0 with layer 0), and which call of it this is,
+    # from 0. (``block`` is what a model's blocks are like; see ``reading.run_table``.)
+    pa.field("block_number", pa.int16()),
+    pa.field("iteration", pa.int16()),
+    pa.field("block_class", pa.string()),
+]
+
 PROFILES = pa.schema(
     [
         *_KEY,
-        # 0 is the embedding output, at depth 0; block i is at depth i / L.
-        pa.field("layer", pa.int16()),
+        *_PLACE,
+        # Relative to the stack: layer over its number of layers.
         pa.field("depth", pa.float64()),
+        # How many layers the stack has: T·L. (``layers`` is a setting of stand-ins.)
+        pa.field("stack_layers", pa.int16()),
         pa.field("rows", pa.int32()),
         pa.field("width", pa.int32()),
         # Sequences that the rows are of, and rows that dominate a layer and so are not among them.
@@ -70,7 +90,7 @@ PROFILES = pa.schema(
 JACKKNIFE = pa.schema(
     [
         *_KEY,
-        pa.field("layer", pa.int16()),
+        *_PLACE,
         # The group that is left out, and how many rows remain.
         pa.field("sequence_group", pa.int16()),
         pa.field("rows", pa.int32()),
@@ -86,7 +106,7 @@ TABLES: dict[str, pa.Schema] = {
 }
 SORT_KEYS: dict[str, tuple[str, ...]] = {
     "steps": ("run_id", "step"),
-    "layers": ("run_id", "step", "layer"),
-    "profiles": ("run_id", "step", "layer"),
-    "jackknife": ("run_id", "step", "layer", "sequence_group"),
+    "layers": ("run_id", "step", "stack", "layer"),
+    "profiles": ("run_id", "step", "stack", "layer"),
+    "jackknife": ("run_id", "step", "stack", "layer", "sequence_group"),
 }

@@ -25,7 +25,7 @@ from tests.engine_cells import (
     prepare,
 )
 from tests.gpu.checks import Place, Seen, broken
-from workers.controls.layer_groups import find_blocks
+from workers.depth.stacks import in_twin
 from workers.probes.capture import capture
 from workers.probes.rows import ProbeRows
 from workers.probes.similarity import compare
@@ -80,14 +80,14 @@ def trace(family: str, precision: str, way: Way, device: torch.device) -> Trace:
     engine_name = "plain" if way.stage is None else "deepspeed"
     objective, engine, pretrained = prepare(cell, engine_name, ALONE, device)
     backbone = engine.in_float32(pretrained.backbone)
-    blocks, rows = find_blocks(backbone), some_rows()
-    before = capture(backbone, blocks, rows, device)
+    stacks, rows = in_twin(pretrained.stacks, pretrained.backbone, backbone), some_rows()
+    before = capture(backbone, stacks, rows, device)
     losses = []
     for step in range(STEPS):
         batch = batch_of(family, step % BATCHES)
         losses.append(float(objective.accumulate(engine, batch, BATCH)))
         engine.step(OPTIMIZER.learning_rate)
-    after = capture(backbone, blocks, rows, device)
+    after = capture(backbone, stacks, rows, device)
     pairs = zip(before, after, strict=True)
     return Trace(losses, [compare(old, new).procrustes for old, new in pairs])
 
@@ -158,5 +158,5 @@ def one_step(family: str, precision: str, device: torch.device) -> tuple[float, 
     engine.step(OPTIMIZER.learning_rate)
     loss = float(objective.accumulate(engine, batch_of(family, 1), BATCH))
     backbone = pretrained.backbone
-    states = capture(backbone, find_blocks(backbone), some_rows(), device)
+    states = capture(backbone, pretrained.stacks, some_rows(), device)
     return loss, all(bool(state.isfinite().all()) for state in states)

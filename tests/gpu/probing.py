@@ -12,7 +12,7 @@ from tests.gpu.catalogue import paper_run
 from tests.gpu.checks import Place, Seen
 from tests.gpu.device import now, seconds_of
 from tests.gpu.sizes import build, probe_rows
-from workers.controls.layer_groups import find_blocks
+from workers.depth.stacks import in_twin
 from workers.probes.capture import ReferenceStates, capture
 from workers.probes.measure import DepthProbe
 
@@ -33,12 +33,12 @@ def share_of_a_run(device: torch.device) -> Iterator[Seen]:
     run = paper_run(MODEL).model_copy(update={"execution": Execution(engine="plain").settled()})
     training = build(MODEL, run, device)
     backbone = training.engine.in_float32(training.pretrained.backbone)
-    blocks = find_blocks(backbone)
+    stacks = in_twin(training.pretrained.stacks, training.pretrained.backbone, backbone)
     rows = probe_rows(run, training.pretrained.facts.width, 500)
     began = now(device)
-    states = capture(backbone, blocks, rows, device)
+    states = capture(backbone, stacks, rows, device)
     captured = now(device)
-    probe = DepthProbe(run.probe, ReferenceStates(rows, states), backbone, blocks, device)
+    probe = DepthProbe(run.probe, ReferenceStates(rows, states), backbone, stacks, device)
     prepared = now(device)
     step = seconds_of(training.step, device, 5)
     began_probe = now(device)

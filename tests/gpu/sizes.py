@@ -30,8 +30,9 @@ from tests.gpu.catalogue import (
 )
 from tests.gpu.checks import Place, Seen, broken, skipped
 from tests.gpu.device import GIB, matmul_rate, seconds_of
-from workers.controls.layer_groups import LayerGroup, find_blocks, find_layer_groups
+from workers.controls.layer_groups import LayerGroup, find_layer_groups
 from workers.controls.registry import build_control
+from workers.depth.stacks import in_twin
 from workers.engines.engine import Batch, Engine
 from workers.engines.plain import PlainEngine
 from workers.engines.registry import build_engine
@@ -89,7 +90,7 @@ def build(name: str, run: RunSpec, device: torch.device) -> Training:
     model = objective.build_model(pretrained)
     batch = tokens(run, architecture(name, shape).vocab_size)
     sample = {key: value[:2, :16] for key, value in batch.items()}
-    groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample))
+    groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample), pretrained.stacks)
     engine = build_engine(run, model, pretrained, groups, ALONE, device)
     return Training(run, objective, pretrained, groups, engine, batch)
 
@@ -193,10 +194,11 @@ def memory_of(name: str, device: torch.device) -> Seen:
 
 def probe_once(training: Training, device: torch.device) -> None:
     """Capture the probe's states, and compare one layer with itself."""
-    backbone = training.engine.in_float32(training.pretrained.backbone)
-    facts = training.pretrained.facts
-    rows = probe_rows(training.run, facts.width, 500)
-    states = capture(backbone, find_blocks(backbone), rows, device)
+    pretrained = training.pretrained
+    backbone = training.engine.in_float32(pretrained.backbone)
+    rows = probe_rows(training.run, pretrained.facts.width, 500)
+    stacks = in_twin(pretrained.stacks, pretrained.backbone, backbone)
+    states = capture(backbone, stacks, rows, device)
     last = states[-1].to(device)
     compare(Reference.of(last), last)
 

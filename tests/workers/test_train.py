@@ -208,7 +208,7 @@ def test_an_error_is_a_failed_attempt_with_its_traceback(store, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no such layer")
 
-    monkeypatch.setattr(assembly, "find_layer_groups", broken)
+    monkeypatch.setattr(assembly, "group_layers", broken)
     run = make_run()
     with pytest.raises(RuntimeError):
         list(train(run, store, CPU))

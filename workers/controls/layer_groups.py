@@ -1,33 +1,43 @@
-"""Layer groups of a model, found by rule: embedding, blocks 1..L, head.
+"""Layer groups of a model, found by rule: embedding, blocks 1..L of each stack, head.
 
-The blocks are the one outermost ``ModuleList`` of like modules that a forward pass runs in order. A
-parameter outside them belongs to the embedding when the module that owns it runs before the first
-block, to the head when it runs after the last. The order is observed on a real forward pass, since
-modules are often registered in another order than they run in (OPT registers its final norm before
-its blocks).
+The rule is where one forward pass uses a parameter (``workers.depth``), not where it is registered.
+Every trainable parameter is in exactly one group. One that no loss reaches is left out of training:
+an optimizer would move it by weight decay alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
-EMBEDDING, BLOCK, HEAD = "embedding", "block", "head"
+from workers.controls.freezing import frozen_by
+from workers.depth.observation import Observation, observe
+from workers.depth.parameter_use import (
+    BLOCK,
+    EMBEDDING,
+    HEAD,
+    OF_EMBEDDING,
+    OF_HEAD,
+    Owner,
+    never_called_siblings,
+    owners,
+)
+from workers.depth.stacks import Stack, UngroupedParameters, stacks_of
 
-
-class UngroupedParameters(ValueError):
-    """Trainable parameters that no rule places; the message names them."""
+__all__ = ["BLOCK", "EMBEDDING", "HEAD", "LayerGroup", "UngroupedParameters", "find_layer_groups"]
 
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """The trainable parameters of one layer. ``layer`` is 0, 1..L for blocks, or L + 1, within the
-    ``stack`` where a model has several."""
+    """The trainable parameters of one layer.
+
+    ``layer`` is 0 for the embedding, 1..L for the blocks of a stack, and 1 more than the largest L
+    for the head; (stack, layer) is unique. ``stack`` is None where a model has one stack, and for
+    embedding and head, which have no ``block`` and no ``block_class`` either.
+    """
 
     layer: int
     kind: str
@@ -35,129 +45,114 @@ class LayerGroup:
     parameters: tuple[nn.Parameter, ...]
     stack: str | None = None
     block_class: str | None = None
+    block: nn.Module | None = None
 
 
-def find_blocks(model: nn.Module) -> nn.ModuleList:
-    """Return the stack of blocks.
+@dataclass(frozen=True)
+class Grouping:
+    """The layer groups of a model in training, its stacks, and what is not trained.
 
-    Raises UngroupedParameters when the model has no stack, or more than one (an encoder and a
-    decoder, for instance): depth is then not one number.
+    ``unreached`` are the parameters that no loss reaches, ``frozen`` those that a setting freezes.
     """
-    stacks: dict[str, nn.ModuleList] = {}
-    for name, module in model.named_modules():
-        nested = any(name.startswith(f"{outer}.") for outer in stacks)
-        if isinstance(module, nn.ModuleList) and not nested and _is_stack(module):
-            stacks[name] = module
-    if len(stacks) != 1:
-        found = ", ".join(f"{name} ({len(stack)})" for name, stack in stacks.items())
-        raise UngroupedParameters(
-            f"{type(model).__name__} needs exactly one stack of at least two like blocks;"
-            f" found {found or 'none'}"
-        )
-    (stack,) = stacks.values()
-    return stack
+
+    groups: tuple[LayerGroup, ...]
+    stacks: tuple[Stack, ...]
+    unreached: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
 
 
-def _is_stack(module: nn.ModuleList) -> bool:
-    kinds = {type(child) for child in module}
-    return len(module) >= 2 and len(kinds) == 1 and any(True for _ in module.parameters())
-
-
-def find_layer_groups(model: nn.Module, forward: Callable[[], Any]) -> tuple[LayerGroup, ...]:
+def find_layer_groups(
+    model: nn.Module, forward: Callable[[], Any], stacks: Sequence[Stack] | None = None
+) -> tuple[LayerGroup, ...]:
     """Return every trainable parameter in exactly one group, in forward order.
 
-    ``forward`` runs the model once on any valid input; it is called without gradients. Groups
-    without trainable parameters are left out. Raises UngroupedParameters naming what no rule
-    places: parameters the forward pass does not use, that wrap the blocks, or that blocks share.
+    See ``group_layers``.
     """
-    blocks = find_blocks(model)
-    owner: dict[int, int] = {}
-    shared: list[str] = []
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for layer, block in enumerate(blocks, start=1):
-        for parameter in block.parameters():
-            if owner.setdefault(id(parameter), layer) != layer:
-                shared.append(names[id(parameter)])
-    if shared:
-        raise UngroupedParameters(f"blocks share parameters, so depth is undefined: {shared}")
-    head = len(blocks) + 1
-    sides = _sides(model, blocks, forward)
-    unplaced: list[str] = []
-    for module in model.modules():
-        side = sides.get(id(module))
-        for parameter in module.parameters(recurse=False):
-            if id(parameter) in owner and owner[id(parameter)] not in (0, head):
-                continue
-            if side is not None:
-                layer = 0 if side == EMBEDDING else head
-                # A tied output embedding runs on both sides and belongs to the first.
-                owner[id(parameter)] = min(layer, owner.get(id(parameter), layer))
-    grouped: dict[int, list[tuple[str, nn.Parameter]]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if id(parameter) in owner:
-            grouped.setdefault(owner[id(parameter)], []).append((name, parameter))
+    return group_layers(model, forward, stacks).groups
+
+
+def group_layers(
+    model: nn.Module,
+    forward: Callable[[], Any],
+    stacks: Sequence[Stack] | None = None,
+    freeze: Sequence[str] = (),
+) -> Grouping:
+    """Return the layer groups of a model, found from one forward pass.
+
+    ``forward`` runs the model on any valid input and returns its loss, or what a loss is taken
+    from; it runs with gradients, on real, meta or fake tensors. ``stacks`` are those of the model
+    where they are known. Groups without trainable parameters are left out.
+
+    What no loss reaches, and what ``freeze`` names (see ``frozen_by``), requires no gradient
+    afterwards. Raises UngroupedParameters where the model has no stack, or nothing is left to be
+    trained in its blocks; UserError for an entry of ``freeze`` that matches nothing.
+    """
+    observation = observe(model, forward)
+    known = tuple(stacks) if stacks is not None else stacks_of(observation)
+    run = {id(call.module) for call in observation.calls}
+    reached = tuple(s for s in known if any(id(block) in run for block in s.blocks))
+    owner = owners(observation, known)
+    _add_alternatives(model, observation, owner, known)
+    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    unreached = tuple(name for name, p in trainable if id(p) not in owner)
+    frozen = frozen_by(freeze, trainable, owner, known)
+    members: dict[Owner, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in trainable:
+        if id(parameter) in owner and name not in frozen:
+            members.setdefault(owner[id(parameter)], []).append((name, parameter))
         else:
-            unplaced.append(name)
-    if unplaced:
+            parameter.requires_grad_(False)
+    if not any(each.kind == BLOCK for each in members) and not frozen:
         raise UngroupedParameters(
-            f"{type(model).__name__}: parameters that belong to no layer (not used by the forward"
-            f" pass, or around all blocks): {', '.join(unplaced)}; freeze or remove them"
+            f"{type(model).__name__}: no gradient of the loss reaches a parameter of its blocks"
+            f" ({', '.join(stack.path for stack in known)}), so there is nothing to compare by"
+            " depth; its code trains them by other means than autograd"
         )
-    return tuple(
-        LayerGroup(
-            layer=layer,
-            kind=EMBEDDING if layer == 0 else HEAD if layer == head else BLOCK,
-            names=tuple(name for name, _ in members),
-            parameters=tuple(parameter for _, parameter in members),
+    if not members:
+        raise UngroupedParameters("freeze: nothing is left to be trained; name fewer layers")
+    return Grouping(_groups(members, known), reached, unreached, tuple(sorted(frozen)))
+
+
+def _add_alternatives(
+    model: nn.Module,
+    observation: Observation,
+    owner: dict[int, Owner],
+    stacks: Sequence[Stack],
+) -> None:
+    """Give what the data chose not to run, such as an expert, the layer of a like that ran."""
+    like = never_called_siblings(model, observation.called, stacks)
+    for parameter, (sibling, name) in like.items():
+        ran = owner.get(id(sibling.get_parameter(name)))
+        if ran is not None:
+            owner.setdefault(parameter, ran)
+
+
+def _groups(
+    members: dict[Owner, list[tuple[str, nn.Parameter]]], stacks: Sequence[Stack]
+) -> tuple[LayerGroup, ...]:
+    head = 1 + max(len(stack.blocks) for stack in stacks)
+    order = [OF_EMBEDDING]
+    for s, stack in enumerate(stacks):
+        order += [Owner(BLOCK, s, b) for b in range(len(stack.blocks))]
+    found = []
+    for owner in (*order, OF_HEAD):
+        if owner not in members:
+            continue
+        layer = 0 if owner.kind == EMBEDDING else head
+        name = block = None
+        if owner.stack is not None and owner.block is not None:
+            layer = owner.block + 1
+            name = stacks[owner.stack].name
+            block = stacks[owner.stack].blocks[owner.block]
+        found.append(
+            LayerGroup(
+                layer=layer,
+                kind=owner.kind,
+                names=tuple(name for name, _ in members[owner]),
+                parameters=tuple(parameter for _, parameter in members[owner]),
+                stack=name,
+                block_class=type(block).__name__ if block is not None else None,
+                block=block,
+            )
         )
-        for layer, members in sorted(grouped.items())
-    )
-
-
-def _sides(model: nn.Module, blocks: nn.ModuleList, forward: Callable[[], Any]) -> dict[int, str]:
-    """Return which side of the blocks each module that owns parameters outside them runs on."""
-    sides: dict[int, str] = {}
-    began_before: set[int] = set()
-    inside = {id(module) for module in blocks.modules()}
-    entered = finished = False
-
-    def enter_blocks(*_: Any) -> None:
-        nonlocal entered
-        entered = True
-
-    def leave_blocks(*_: Any) -> None:
-        nonlocal finished
-        finished = True
-
-    def began(module: nn.Module, *_: Any) -> None:
-        if not entered:
-            began_before.add(id(module))
-
-    def ended(module: nn.Module, *_: Any) -> None:
-        if not entered:
-            sides.setdefault(id(module), EMBEDDING)
-        elif finished and id(module) not in began_before:
-            sides.setdefault(id(module), HEAD)
-
-    with _hooks() as add:
-        add(blocks[0].register_forward_pre_hook(enter_blocks))
-        add(blocks[-1].register_forward_hook(leave_blocks))
-        for module in model.modules():
-            if id(module) not in inside and any(True for _ in module.parameters(recurse=False)):
-                add(module.register_forward_pre_hook(began))
-                add(module.register_forward_hook(ended))
-        with torch.no_grad():
-            forward()
-    return sides
-
-
-@contextmanager
-def _hooks() -> Iterator[Callable[[Any], None]]:
-    handles: list[Any] = []
-    try:
-        yield handles.append
-    finally:
-        for handle in handles:
-            handle.remove()
+    return tuple(found)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sweeps.spec import RunSpec, content_id
 from workers.data.datasets import Arrays
+from workers.depth.stacks import own_parameters
 from workers.distance.distance_estimate import RELIABLE, Products, reliability
 from workers.distance.gradient_sketch import BlockSketch
 from workers.models.pretrained import PretrainedModel
@@ -43,8 +44,8 @@ class GradientGroups:
             int(content_id([run.seed, name, group], 7), 16) for group in range(len(arrays))
         ]
         self._sketches = [
-            BlockSketch(list(dict.fromkeys(block.parameters())), seed=number)
-            for number, block in enumerate(pretrained.blocks)
+            BlockSketch(parameters, seed=number)
+            for number, parameters in enumerate(own_parameters(pretrained.stacks))
         ]
         self._available = min(examples_of(each) for each in arrays) // run.batch_size
         self._most = min(self._available, max(1, MOST_BATCHES // len(arrays)))

@@ -25,6 +25,7 @@ from sweeps.sources.model_folder import no_mask_token
 from sweeps.spec import DATA_ROLES, OBJECTIVE_DEFAULTS, DataSource, Objective, RunSpec
 from workers.data.datasets import Arrays, load_rows
 from workers.data.token_cache import objective_arrays, require_declared
+from workers.depth.stacks import own_parameters
 from workers.distance.distance_estimate import Products, estimate
 from workers.distance.gradient_groups import MOST_BATCHES, GradientGroups, examples_of
 from workers.distance.row_halves import (
@@ -139,7 +140,7 @@ class ObjectiveDistance:
             if kind == "mlm" and pretrained.tokenizer.mask_token_id is None:
                 raise no_mask_token(run.model.name)
         # Other gradients are not asked for, and need not be held.
-        inside = {id(parameter) for parameter in pretrained.blocks.parameters()}
+        inside = {id(p) for parameters in own_parameters(pretrained.stacks) for p in parameters}
         for parameter in pretrained.language_model.parameters():
             parameter.requires_grad_(id(parameter) in inside)
         options = OBJECTIVE_DEFAULTS[kind]

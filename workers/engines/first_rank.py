@@ -7,34 +7,14 @@ share the weights (ZeRO-3) no GPU does, the first rank's included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from workers.controls.layer_groups import LayerGroup
 from workers.ranks.process_group import Ranks
-
-
-def groups_everywhere(
-    groups: Sequence[LayerGroup], model: nn.Module, ranks: Ranks
-) -> tuple[LayerGroup, ...]:
-    """Return on every rank the groups that the first one has found, of this rank's own model.
-
-    What is in no group is not trained. A collective.
-    """
-    told = ranks.agree([replace(group, parameters=()) for group in groups])
-    here = dict(model.named_parameters())
-    trained = {name for group in told for name in group.names}
-    for name, parameter in here.items():
-        if name not in trained:
-            parameter.requires_grad_(False)
-    return tuple(
-        replace(group, parameters=tuple(here[name] for name in group.names)) for group in told
-    )
 
 
 def share_untrained(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
@@ -74,7 +54,8 @@ def _fill(parameter: nn.Parameter, content: Tensor) -> None:
     """Give a parameter its content; whoever holds it holds it still."""
     if parameter.is_meta:
         filled = nn.Parameter(content, requires_grad=parameter.requires_grad)
-        torch.utils.swap_tensors(parameter, filled)
+        swap: Any = torch.utils.swap_tensors
+        swap(parameter, filled)
     else:
         parameter.data = content
 

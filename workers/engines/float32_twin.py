@@ -1,8 +1,9 @@
 """A float32 twin of a module whose weights are elsewhere: cut over ranks, in bf16, off the device.
 
-Its parameters are empty until a forward reaches the block or module that owns them, are then
-gathered from the engine's float32 weights, and are let go right after: never more than one block is
-whole at a time.
+The parameters of a block are empty until a forward reaches it, are then gathered from the engine's
+float32 weights, and are let go right after: never more than one block is whole at a time. Those
+around the blocks, which may be read outside of the module that holds them, are whole as long as a
+forward pass.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workers.controls.layer_groups import LayerGroup, find_blocks
+from workers.controls.layer_groups import BLOCK, LayerGroup
 
 # From the number of a layer group and the wanted parameters of it to those parameters, whole.
 Gather = Callable[[int, Collection[int]], dict[int, Tensor]]
@@ -53,13 +54,16 @@ def float32_twin(
         for parameter in part._parameters.values():
             if parameter is not None and not parameter.is_meta:
                 parameter.data = parameter.data.to(device)
-    blocks = find_blocks(twin)
-    inside = {id(part) for block in blocks for part in block.modules()}
-    for block in blocks:
-        _fill_for_forward(block, _slots(block.modules(), originals), gather)
-    for part in twin.modules():
-        if id(part) not in inside:
-            _fill_for_forward(part, _slots([part], originals), gather)
+    names = {id(part): name for name, part in module.named_modules()}
+    rest = {id(slot): slot for slot in _slots(twin.modules(), originals)}
+    for number, group in enumerate(groups):
+        if group.kind == BLOCK and id(group.block) in names:
+            block = twin.get_submodule(names[id(group.block)])
+            mine = {key: slot for key, slot in rest.items() if slot.group == number}
+            _fill_for_forward(block, list(mine.values()), gather)
+            rest = {key: slot for key, slot in rest.items() if key not in mine}
+    # Whatever is no block's may be read anywhere in a forward pass, by whoever holds the module.
+    _fill_for_forward(twin, list(rest.values()), gather)
     return twin.eval()
 
 

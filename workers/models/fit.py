@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch import nn
 from sweeps.errors import UserError
 from sweeps.sources.model_folder import no_mask_token, positions_of, require_length
 from sweeps.spec import RunSpec
-from workers.controls.layer_groups import find_blocks
-from workers.models.pretrained import PretrainedModel
+from workers.depth.stacks import Stack
+from workers.models.pretrained import PretrainedModel, input_rows
 
 
 def require_fit(run: RunSpec, pretrained: PretrainedModel) -> None:
@@ -45,9 +46,7 @@ def require_known_tokens(
 ) -> None:
     """Raise UserError where ``highest``, of all token ids in use, has no row in the embedding."""
     model: Any = pretrained.language_model
-    embedding = model.get_input_embeddings()
-    # By what it is for: ranks that share weights keep none of them here between two forwards.
-    rows = getattr(embedding, "num_embeddings", None) or embedding.weight.shape[0]
+    rows = input_rows(model)
     head = model.get_output_embeddings()
     if needs_head and isinstance(head, nn.Linear):
         rows = min(rows, head.out_features)
@@ -78,16 +77,18 @@ def require_finite_weights(name: str, path: str, model: nn.Module) -> None:
             )
 
 
-def require_all_blocks(name: str, path: str, model: nn.Module, unexpected: list[str]) -> None:
+def require_all_blocks(
+    name: str, path: str, model: nn.Module, stacks: Sequence[Stack], unexpected: list[str]
+) -> None:
     """Raise UserError where a checkpoint has blocks that the configuration does not."""
-    blocks = find_blocks(model)
-    stack = next(n for n, module in model.named_modules() if module is blocks)
-    prefixes = {stack, stack.removeprefix(f"{model.base_model_prefix}.")}
-    for key in unexpected:
-        for prefix in prefixes:
-            number = key.removeprefix(f"{prefix}.").partition(".")[0]
-            if key.startswith(f"{prefix}.") and number.isdecimal() and int(number) >= len(blocks):
-                raise UserError(
-                    f"model {name}: {path}: config.json says {len(blocks)} blocks, and the weights"
-                    f" have more ({key}); give the configuration that was saved with them"
-                )
+    for stack in stacks:
+        size = len(list(model.get_submodule(stack.path).children()))
+        prefixes = {stack.path, stack.path.removeprefix(f"{model.base_model_prefix}.")}
+        for key in unexpected:
+            for prefix in prefixes:
+                number = key.removeprefix(f"{prefix}.").partition(".")[0]
+                if key.startswith(f"{prefix}.") and number.isdecimal() and int(number) >= size:
+                    raise UserError(
+                        f"model {name}: {path}: config.json says {size} blocks, and the weights"
+                        f" have more ({key}); give the configuration that was saved with them"
+                    )

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from sweeps.errors import Impossible, UserError
 from sweeps.files.whole_files import read_json
 from sweeps.sources.catalog import FAMILIES
-from workers.controls.layer_groups import find_blocks
+from workers.depth.stacks import Stack, distinct_blocks, find_stacks
 
 PRETRAINING_FILE = "pretraining.json"
+# Sequences and tokens of the forward pass in which a model's stacks are seen.
+SAMPLE = (3, 16)
+# Of an error's text so much is shown.
+DETAIL = 140
+# What fake tensors raise where a model's code looks at values: no fault of the model.
+WITHOUT_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 # What the names of settings that add noise in training mode have in them.
 RANDOM = ("drop", "jitter", "noise")
 # Architectures whose routers sample in training mode whatever they are told; what they call noise
@@ -36,7 +47,11 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the tables say of a model; what is not known of its pretraining is None."""
+    """What the tables say of a model; what is not known of its pretraining is None.
+
+    ``layers`` are its distinct blocks and ``depth`` the calls of them in one forward pass, over all
+    stacks; ``stacks`` says how many blocks each has, and is None where there is one.
+    """
 
     family: str
     kind: str
@@ -47,6 +62,8 @@ class ModelFacts:
     pretraining_loss: float | None = None
     pretraining_loss_se: float | None = None
     unigram_entropy: float | None = None
+    depth: int = 0
+    stacks: str | None = None
 
     def as_record(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,32 +74,129 @@ class PretrainedModel:
     """A language model with its head, its tokenizer, and its facts.
 
     ``content`` says what was loaded, by all that decides it: the key of what is cached of it.
+    ``examined`` is what a forward pass has shown of the model; without it, one is made when it is
+    first asked for.
     """
 
     language_model: nn.Module
     tokenizer: Any
     facts: ModelFacts
     content: str = ""
+    examined: Examined | None = None
 
     @property
     def backbone(self) -> nn.Module:
         """The model without its output head."""
-        base = self.language_model.base_model
-        assert isinstance(base, nn.Module)
-        return base
+        return backbone_of(self.language_model)
+
+    @property
+    def reader(self) -> nn.Module:
+        """What turns tokens into hidden states: the backbone, or an encoder-decoder's encoder."""
+        return reader_of(self.language_model)
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """The blocks that the hidden state passes: one stack, or encoder and decoder."""
+        return self._examined.stacks
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The distinct blocks of all stacks."""
+        return distinct_blocks(self.stacks)
 
     @property
     def output_width(self) -> int:
-        """Width of the backbone's output: what the output head reads.
+        """Width of what ``reader`` gives, not always that of the blocks: opt-350m projects its last
+        hidden state down. 0 where it gives no hidden states."""
+        return self._examined.output_width
 
-        Not always that of the blocks: opt-350m projects its last hidden state down.
-        """
-        head = self.language_model.get_output_embeddings()  # type: ignore[operator]
-        return head.in_features if isinstance(head, nn.Linear) else self.facts.width
+    @cached_property
+    def _examined(self) -> Examined:
+        return self.examined or examine(self.language_model)
 
-    @property
-    def blocks(self) -> nn.ModuleList:
-        return find_blocks(self.language_model)
+
+@dataclass(frozen=True)
+class Examined:
+    """What one forward pass shows of a language model."""
+
+    stacks: tuple[Stack, ...]
+    output_width: int
+
+
+def backbone_of(language_model: nn.Module) -> nn.Module:
+    """Return the part of a language model that ends in hidden states.
+
+    It is what transformers calls the base model; where that name leads nowhere, the one child that
+    has more than half of the parameters and can be asked for its input embeddings.
+    """
+    base = language_model.base_model
+    assert isinstance(base, nn.Module)
+    if base is not language_model or _is_encoder_decoder(language_model):
+        return base
+    half = sum(p.numel() for p in base.parameters()) / 2
+    inner = [child for child in base.children() if isinstance(child, PreTrainedModel)]
+    largest = [child for child in inner if sum(p.numel() for p in child.parameters()) > half]
+    return largest[0] if largest else base
+
+
+def reader_of(language_model: nn.Module) -> nn.Module:
+    """Return the backbone of a language model, or the encoder of an encoder-decoder."""
+    if _is_encoder_decoder(language_model):
+        encoder: nn.Module = language_model.get_encoder()  # type: ignore[operator]
+        return encoder
+    return backbone_of(language_model)
+
+
+def inputs_of(model: nn.Module, input_ids: Tensor) -> dict[str, Tensor]:
+    """Return what a model is called with to read ``input_ids`` (B, T); a decoder beside an encoder
+    reads the same tokens."""
+    if _is_encoder_decoder(model):
+        return {"input_ids": input_ids, "decoder_input_ids": input_ids}
+    return {"input_ids": input_ids}
+
+
+def _is_encoder_decoder(model: nn.Module) -> bool:
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def examine(language_model: nn.Module, blocks: str | None = None) -> Examined:
+    """Return the stacks of a language model and the width of its reader's output.
+
+    Both are seen in a forward pass of a few tokens, that of the stacks with gradients; ``blocks``
+    names the list that is to be the stack. Raises UserError where no stack is found, or the model
+    cannot be run on tokens alone.
+    """
+    rows = input_rows(language_model)
+    # One token in the middle of the vocabulary: those at its ends are special to many models.
+    ids = torch.full(SAMPLE, rows // 2, device=next(language_model.parameters()).device)
+    try:
+        stacks = find_stacks(
+            language_model,
+            lambda: language_model(**inputs_of(language_model, ids)),
+            blocks,
+            tokens=SAMPLE,
+        )
+        with torch.no_grad():
+            output = reader_of(language_model)(input_ids=ids)
+    except (UserError, MemoryError, torch.OutOfMemoryError, *WITHOUT_VALUES):
+        raise
+    except Exception as error:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:DETAIL]
+        raise Impossible(
+            f"{type(language_model).__name__} cannot be run on the tokens of text alone: {detail}"
+        ) from error
+    state = getattr(output, "last_hidden_state", None)
+    return Examined(stacks, 0 if state is None else state.shape[-1])
+
+
+def input_rows(model: Any) -> int:
+    """Return how many token ids a model's input embedding knows."""
+    embedding = model.get_input_embeddings()
+    # By what it is for: ranks that share weights keep none of them here between two forwards.
+    rows = getattr(embedding, "num_embeddings", None)
+    if rows is None and hasattr(embedding, "weight"):
+        rows = embedding.weight.shape[0]
+    return int(rows or model.config.get_text_config().vocab_size)
 
 
 def quiet_config(config: Any) -> None:
@@ -118,22 +232,33 @@ def read_pretraining(folder: Path) -> Pretraining | None:
     return Pretraining(**read_json(path)) if path.is_file() else None
 
 
-def measure_facts(model: nn.Module, pretraining: Pretraining | None = None) -> ModelFacts:
-    """Return the facts of a loaded language model; a tied parameter counts once."""
+def measure_facts(
+    model: nn.Module,
+    pretraining: Pretraining | None = None,
+    stacks: Sequence[Stack] | None = None,
+) -> ModelFacts:
+    """Return the facts of a loaded language model; a tied parameter counts once.
+
+    The stacks are looked for where they are not given.
+    """
+    stacks = examine(model).stacks if stacks is None else stacks
     config: Any = model.config
     family = FAMILIES.get(config.model_type)
     block = family.block if family else "unknown"
     if config.model_type == "gpt_neox" and not config.use_parallel_residual:
         block = "sequential"
     unique: dict[int, Tensor] = {id(parameter): parameter for parameter in model.parameters()}
+    several = ", ".join(f"{stack.name} {len(stack.blocks)}" for stack in stacks)
     return ModelFacts(
         family=config.model_type,
         kind=family.kind if family else "unknown",
         block=block,
-        layers=len(find_blocks(model)),
-        width=config.hidden_size,
+        layers=sum(len(stack.blocks) for stack in stacks),
+        width=max(stack.width for stack in stacks),
         parameters=sum(parameter.numel() for parameter in unique.values()),
         pretraining_loss=pretraining.loss if pretraining else None,
         pretraining_loss_se=pretraining.standard_error if pretraining else None,
         unigram_entropy=pretraining.unigram_entropy if pretraining else None,
+        depth=sum(stack.depth for stack in stacks),
+        stacks=several if len(stacks) > 1 else None,
     )

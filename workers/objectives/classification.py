@@ -1,4 +1,7 @@
-"""Cross-entropy of a label from the pooled last hidden state."""
+"""Cross-entropy of a label from the pooled last hidden state.
+
+Of an encoder-decoder the encoder is read, and the decoder takes no part.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from sweeps.sources.local_rows import require_labels
 from workers.data.datasets import Arrays, pad
 from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
-from workers.objectives.objective import TrainingObjective, pool
+from workers.objectives.objective import TrainingObjective, pool, reader_to_pool
 
 
 class Classifier(nn.Module):
@@ -39,7 +42,8 @@ class Classification(TrainingObjective):
         labels, pooling = self.objective.labels, self.objective.pooling
         assert labels is not None
         assert pooling is not None
-        return Classifier(pretrained.backbone, pretrained.output_width, labels, pooling)
+        reader = reader_to_pool("classification", pretrained)
+        return Classifier(reader, pretrained.output_width, labels, pooling)
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
         assert self.objective.labels is not None

@@ -1,4 +1,7 @@
-"""In-batch InfoNCE over sentence pairs (van den Oord et al. 2018, arXiv 1807.03748)."""
+"""In-batch InfoNCE over sentence pairs (van den Oord et al. 2018, arXiv 1807.03748).
+
+Of an encoder-decoder the encoder is read, and the decoder takes no part.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch.nn.functional import cross_entropy, normalize
 from workers.data.datasets import Arrays, pad
 from workers.engines.engine import Batch, Engine
 from workers.models.pretrained import PretrainedModel
-from workers.objectives.objective import TrainingObjective, micro_batches, pool
+from workers.objectives.objective import TrainingObjective, micro_batches, pool, reader_to_pool
 
 
 class SentenceEncoder(nn.Module):
@@ -40,7 +43,7 @@ class Contrastive(TrainingObjective):
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
         pooling = self.objective.pooling
         assert pooling is not None
-        return SentenceEncoder(pretrained.backbone, pooling)
+        return SentenceEncoder(reader_to_pool("contrastive", pretrained), pooling)
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
         return {

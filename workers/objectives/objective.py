@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sweeps.errors import Impossible
 from sweeps.spec import Objective, RunSpec
 from workers.data.datasets import Arrays, batch_indices
 from workers.engines.engine import Batch, Engine
@@ -83,6 +84,19 @@ def _trimmed(batch: Batch) -> Batch:
         tokens = name.replace("attention_mask", "input_ids")
         batch[name], batch[tokens] = batch[name][:, :longest], batch[tokens][:, :longest]
     return batch
+
+
+def reader_to_pool(name: str, pretrained: PretrainedModel) -> nn.Module:
+    """Return the part of a model whose last hidden states an objective pools.
+
+    Raises Impossible, with the objective's name, where the model has none.
+    """
+    if not pretrained.output_width:
+        raise Impossible(
+            f"{type(pretrained.language_model).__name__} has no part that ends in hidden states,"
+            f" which objective {name} pools; use its pretraining objective"
+        )
+    return pretrained.reader
 
 
 def pool(states: Tensor, mask: Tensor, how: str) -> Tensor:

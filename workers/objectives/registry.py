@@ -7,9 +7,11 @@ from workers.objectives.classification import Classification
 from workers.objectives.contrastive import Contrastive
 from workers.objectives.language_modelling import CausalLanguageModelling, MaskedLanguageModelling
 from workers.objectives.objective import TrainingObjective
+from workers.objectives.span_corruption import SpanCorruption
 
 KINDS: dict[str, type[TrainingObjective]] = {
     "clm": CausalLanguageModelling,
+    "span_corruption": SpanCorruption,
     "mlm": MaskedLanguageModelling,
     "classification": Classification,
     "contrastive": Contrastive,

@@ -1,15 +1,17 @@
 """Hidden states of fixed probe tokens, caught by forward hooks at the blocks.
 
-Only the rows that will be measured are kept, in float32 in the machine's memory: (L + 1) matrices
-of (n, d). State 0 enters the first block; state i leaves block i, before any final norm.
+Only the rows that will be measured are kept, in float32 in the machine's memory: of each stack, one
+matrix of (n, d) for what enters it and one for each call of a block, before any final norm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from sweeps.errors import UserError
 from sweeps.leases.made_once import turn
 from workers.data.datasets import Arrays
 from workers.data.token_cache import CachedArrays, arrays_digest
-from workers.models.pretrained import PretrainedModel
+from workers.depth.observation import entering, leaving
+from workers.depth.stacks import Stack
+from workers.models.pretrained import PretrainedModel, inputs_of
 from workers.probes.rows import ProbeRows, undominated
 from workers.progress import PULSE
 from workers.ranks.process_group import ALONE, Ranks
@@ -32,77 +36,101 @@ REFERENCE_VERSION = 2
 
 
 class _Catcher:
-    """Keeps the probe's rows of each block's output, and checks what it is given.
+    """Keeps the probe's rows of the state at each depth position, and checks what it is given.
 
-    A hook sees one output of shape (batch, tokens, width) a block and forward pass; of anything
-    else a row would be another token than it is taken for.
+    A hook sees one output of shape (batch, tokens, width) a call of a block; of anything else a row
+    would be another token than it is taken for. Each stack's calls come in the order in which they
+    were seen when the stack was found.
     """
 
-    def __init__(self, blocks: nn.ModuleList) -> None:
-        self.states: list[list[Tensor]] = [[] for _ in range(len(blocks) + 1)]
-        self._blocks = blocks
-        self._caught = [0] * (len(blocks) + 1)
+    def __init__(self, stacks: Sequence[Stack]) -> None:
+        self._stacks = tuple(stacks)
+        self._first = list(accumulate((s.depth + 1 for s in stacks), initial=0))
+        self.states: list[list[Tensor]] = [[] for _ in range(self._first[-1])]
+        self._called: list[int] = []
         self._expected = (0, 0)
         self._picked: tuple[Tensor, Tensor] | None = None
 
     @contextmanager
     def forward(self, batch: Tensor, sequence: Tensor, position: Tensor) -> Iterator[None]:
         """Surround one forward of ``batch`` (b, T), of which the rows at the places are kept."""
-        self._caught = [0] * len(self._caught)
+        self._called = [0] * len(self._stacks)
         self._expected = (batch.shape[0], batch.shape[1])
         self._picked = (sequence, position)
         yield
-        for layer, times in enumerate(self._caught):
-            if times != 1:
-                raise UserError(f"{self._name(layer)} was called {times} times in one forward pass")
+        for stack, calls in zip(self._stacks, self._called, strict=True):
+            if calls != stack.depth:
+                raise UserError(
+                    f"probe: the blocks of {stack.path} ran {calls} times in one forward pass, and"
+                    f" {stack.depth} times when the model was loaded; what is no fixed number of"
+                    " calls has no depth"
+                )
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Surround the time in which outputs are caught."""
-
-        def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._keep(0, args[0] if args else kwargs.get("hidden_states"))
-
-        handles = [self._blocks[0].register_forward_pre_hook(entering, with_kwargs=True)]
-        for layer, block in enumerate(self._blocks, start=1):
-            handles.append(
-                block.register_forward_hook(lambda *call, layer=layer: self._keep(layer, call[2]))
-            )
+        handles: list[Any] = []
+        for s, stack in enumerate(self._stacks):
+            for index, block in enumerate(stack.blocks):
+                handles.append(
+                    block.register_forward_pre_hook(partial(self._enter, s), with_kwargs=True)
+                )
+                handles.append(block.register_forward_hook(partial(self._leave, s, index)))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _keep(self, layer: int, value: Any) -> None:
-        hidden = value[0] if isinstance(value, tuple) and value else value
-        if not isinstance(hidden, Tensor):
-            raise UserError(f"{self._name(layer)} gives {type(hidden).__name__}, no hidden state")
-        if hidden.dim() != 3 or tuple(hidden.shape[:2]) != self._expected:
-            raise UserError(
-                f"{self._name(layer)} gives {tuple(hidden.shape)} for {self._expected[0]} sequences"
-                f" of {self._expected[1]} tokens, where (sequences, tokens, width) is needed"
-            )
-        self._caught[layer] += 1
-        if self._picked is not None:
-            self.states[layer].append(hidden[self._picked].float().cpu())
+    def _enter(self, s: int, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._called[s] == 0:
+            self._keep(s, 0, entering(args, kwargs), args[0] if args else None)
 
-    def _name(self, layer: int) -> str:
-        block = self._blocks[max(0, layer - 1)]
-        where = f"block {layer}" if layer else "what enters block 1"
-        return f"probe: {where} ({type(block).__name__}) cannot be measured: it"
+    def _leave(self, s: int, index: int, _: Any, __: Any, output: Any) -> None:
+        stack = self._stacks[s]
+        layer = self._called[s] + 1
+        if layer > stack.depth or stack.calls[layer - 1] != index:
+            raise UserError(
+                f"probe: block {index + 1} ({type(stack.blocks[index]).__name__}) of {stack.path}"
+                f" ran as call {layer}, in another order than when the model was loaded; what has"
+                " no fixed order has no depth"
+            )
+        self._called[s] = layer
+        self._keep(s, layer, leaving(output), output)
+
+    def _keep(self, s: int, layer: int, state: Any, given: Any) -> None:
+        if state is None:
+            raise UserError(f"{self._name(s, layer)} gives {type(given).__name__}, no hidden state")
+        axes = self._stacks[s].axes
+        state = state.movedim(axes, (0, 1)).flatten(2) if state.dim() >= 3 else state
+        if state.dim() != 3 or tuple(state.shape[:2]) != self._expected:
+            raise UserError(
+                f"{self._name(s, layer)} gives {tuple(state.shape)} for {self._expected[0]}"
+                f" sequences of {self._expected[1]} tokens, where (sequences, tokens, width) is"
+                " needed"
+            )
+        if self._picked is not None:
+            self.states[self._first[s] + layer].append(state[self._picked].float().cpu())
+
+    def _name(self, s: int, layer: int) -> str:
+        stack = self._stacks[s]
+        index = stack.calls[max(0, layer - 1)]
+        kind = type(stack.blocks[index]).__name__
+        where = f"block {index + 1}" if layer else "what enters block 1"
+        return f"probe: {where} ({kind}) of {stack.path} cannot be measured: it"
 
 
 def capture(
-    backbone: nn.Module, blocks: nn.ModuleList, rows: ProbeRows, device: torch.device
+    backbone: nn.Module, stacks: Sequence[Stack], rows: ProbeRows, device: torch.device
 ) -> list[Tensor]:
-    """Return the hidden states of the rows, L + 1 float32 tensors (n, d) on the CPU.
+    """Return the hidden states of the rows, float32 tensors (n, d) on the CPU.
 
-    The forwards run on ``device`` in eval mode and float32, whatever precision the training has;
-    the output head is not run. Raises UserError where a block gives anything but one output of
-    shape (sequences, tokens, width).
+    They are those of ``positions(stacks)``: of each stack what enters it, and what leaves each of
+    its calls. A decoder beside an encoder reads the same tokens. The forwards run on ``device`` in
+    eval mode and float32, whatever precision the training has. Raises UserError where a block gives
+    anything but one output of shape (sequences, tokens, width).
     """
-    catcher = _Catcher(blocks)
+    catcher = _Catcher(stacks)
     training = backbone.training
     backbone.eval()
     try:
@@ -117,7 +145,7 @@ def capture(
                 batch = rows.input_ids[start:end].to(device)
                 sequence = (rows.sequence[here] - start).to(device)
                 with catcher.forward(batch, sequence, rows.position[here].to(device)):
-                    backbone(input_ids=batch)
+                    backbone(**inputs_of(backbone, batch))
                 PULSE.beat()
     finally:
         backbone.train(training)
@@ -126,7 +154,7 @@ def capture(
 
 @dataclass(frozen=True)
 class ReferenceStates:
-    """The rows that are measured, and their states before fine-tuning, L + 1 tensors (n, d).
+    """The rows that are measured, and their states before fine-tuning, a tensor (n, d) a position.
 
     ``states`` is empty on a rank that compares nothing.
     """
@@ -140,7 +168,7 @@ def reference_states(
     name: str,
     cache: Path,
     backbone: nn.Module,
-    blocks: nn.ModuleList,
+    stacks: Sequence[Stack],
     rows: ProbeRows,
     device: torch.device,
     ranks: Ranks = ALONE,
@@ -156,6 +184,7 @@ def reference_states(
         "model": pretrained.content,
         "rows": arrays_digest(rows.input_ids.numpy(), rows.sequence.numpy(), rows.position.numpy()),
         "version": REFERENCE_VERSION,
+        "stacks": [[stack.path, stack.calls] for stack in stacks],
         "made_with": {package: version(package) for package in ("torch", "transformers")},
     }
     entry = CachedArrays(cache, "reference", key)
@@ -163,7 +192,7 @@ def reference_states(
     with turn(entry.path, lambda: entry.read() is None) if ranks.leads else nullcontext():
         found = entry.read() if ranks.leads else None
         if ranks.agree(found is None):
-            states = capture(backbone, blocks, rows, device)
+            states = capture(backbone, stacks, rows, device)
             if ranks.leads:
                 found = _arrays(name, states)
                 entry.write(found)

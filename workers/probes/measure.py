@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from sweeps.spec import METRICS, Probe
 from sweeps.statistics.quantities import quantities
 from sweeps.store.schema import NULL_METRICS
+from workers.depth.stacks import Position, Stack, positions
 from workers.probes.capture import ReferenceStates, capture
 from workers.probes.row_groups import changes_without, row_groups
 from workers.probes.rows import largest_share
@@ -24,7 +26,8 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement: a row a layer, whether all states were finite, and what cannot be compared.
+    """One measurement: a row a depth position, whether all states were finite, and what of them
+    cannot be compared.
 
     A layer that cannot be compared has a row all the same, with NaN for every metric. ``rows`` is
     empty on a rank that compares nothing. ``jackknife`` has a row a layer and group of probe
@@ -38,33 +41,36 @@ class Measured:
 
     def summary(self, step: int) -> dict[str, Any]:
         """Return what a watcher is told of a probe: its step, and the slope of the Procrustes
-        distance over depth, None where a block has none."""
-        changes = [[row["procrustes"] for row in self.rows if row["layer"]]]
+        distance over depth, None where a block has none; of several stacks, of the last one."""
+        last = self.rows[-1]["stack"] if self.rows else None
+        rows = [row for row in self.rows if row["layer"] and row["stack"] == last]
+        changes = [[row["procrustes"] for row in rows]]
         slope = float(quantities(np.array(changes))["slope"][0]) if changes[0] else math.nan
         return {"step": step, "slope": slope if math.isfinite(slope) else None}
 
 
 class DepthProbe:
-    """Compares a model with its own past, layer by layer, on fixed rows."""
+    """Compares a model with its own past, call by call of its blocks, on fixed rows."""
 
     def __init__(
         self,
         probe: Probe,
         reference: ReferenceStates,
         backbone: nn.Module,
-        blocks: nn.ModuleList,
+        stacks: Sequence[Stack],
         device: torch.device,
     ) -> None:
         self._probe = probe
         self._rows = reference.rows
         self._groups = row_groups(reference.rows)
         self._backbone = backbone
-        self._blocks = blocks
+        self._stacks = tuple(stacks)
+        self._positions = positions(stacks)
         self._device = device
         self._shares = [largest_share(state) for state in reference.states]
         self._references = [
-            self._prepared(state, f"layer {layer} before fine-tuning")
-            for layer, state in enumerate(reference.states)
+            self._prepared(state, f"{position.label} before fine-tuning")
+            for position, state in zip(self._positions, reference.states, strict=False)
         ]
 
     def _prepared(self, state: Tensor, label: str) -> Reference | str:
@@ -75,29 +81,32 @@ class DepthProbe:
             return str(error)
 
     def measure(self, step: int, *, jackknife: bool = False) -> Measured:
-        """Return one row a layer, 0..L; a collective where ranks share the weights.
+        """Return one row a depth position; a collective where ranks share the weights.
 
         With ``jackknife`` also the rows without each group of sequences, for the time of five to
         nine measurements.
         """
-        states = capture(self._backbone, self._blocks, self._rows, self._device)
+        states = capture(self._backbone, self._stacks, self._rows, self._device)
         rows, reasons = [], []
-        for layer, (reference, state) in enumerate(zip(self._references, states, strict=False)):
+        for position, reference, before, state in zip(
+            self._positions, self._references, self._shares, states, strict=False
+        ):
             PULSE.beat()
             try:
-                metrics = self._compare(reference, state, layer, step)
+                metrics = self._compare(reference, state, position.label, step)
             except Incomparable as error:
                 metrics = _NOT_COMPARABLE
                 reasons.append(str(error))
             rows.append(
                 {
-                    "layer": layer,
-                    "depth": layer / len(self._blocks),
+                    **_place(position),
+                    "depth": position.depth,
+                    "stack_layers": position.layers,
                     "rows": state.shape[0],
                     "width": state.shape[1],
                     "sequences": self._rows.sequences,
                     "rows_left_out": self._rows.left_out,
-                    "largest_share_before": self._shares[layer],
+                    "largest_share_before": before,
                     "largest_share": largest_share(state),
                     **metrics,
                 }
@@ -109,23 +118,25 @@ class DepthProbe:
     def _without_groups(self, states: list[Tensor]) -> list[dict[str, Any]]:
         """Return a row a layer and group: the change over the rows of all other groups."""
         rows = []
-        for layer, (reference, state) in enumerate(zip(self._references, states, strict=False)):
+        for position, reference, state in zip(
+            self._positions, self._references, states, strict=False
+        ):
             PULSE.beat()
             try:
                 if isinstance(reference, str):
                     raise Incomparable(reference)
-                now = Reference.of(state.to(self._device), label=f"layer {layer}")
+                now = Reference.of(state.to(self._device), label=position.label)
             except Incomparable:
                 changes = [{"rows": len(state), **_NO_DISTANCE}] * self._groups.count
             else:
                 x = reference.to(self._device)
                 changes = [asdict(each) for each in changes_without(x, now, self._groups)]
             for group, change in enumerate(changes):
-                rows.append({"layer": layer, "sequence_group": group, **change})
+                rows.append({**_place(position), "sequence_group": group, **change})
         return rows
 
     def _compare(
-        self, reference: Reference | str, state: Tensor, layer: int, step: int
+        self, reference: Reference | str, state: Tensor, label: str, step: int
     ) -> dict[str, float]:
         if isinstance(reference, str):
             raise Incomparable(reference)
@@ -135,10 +146,21 @@ class DepthProbe:
             reference.to(self._device),
             state.to(self._device),
             generator,
-            label=f"layer {layer} at step {step}",
+            label=f"{label} at step {step}",
         )
         nulls = asdict(null)
         return {**asdict(change), **{f"{name}_null": nulls[name] for name in NULL_METRICS}}
+
+
+def _place(position: Position) -> dict[str, Any]:
+    """Return the columns that say of which state a row is."""
+    return {
+        "layer": position.layer,
+        "stack": position.stack,
+        "block_number": position.block,
+        "iteration": position.iteration,
+        "block_class": position.block_class,
+    }
 
 
 _NO_DISTANCE = dict.fromkeys(NULL_METRICS, math.nan)

@@ -7,7 +7,7 @@ embedding and head stay. The change of every block is then measured as that of a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sweeps.spec import ModelSpec, Probe, content_id
 from sweeps.store.schema import NULL_METRICS
-from workers.controls.layer_groups import find_blocks
+from workers.depth.stacks import distinct_blocks, positions
 from workers.models.fit import require_known_tokens
 from workers.models.pretrained import PretrainedModel
 from workers.probes.capture import capture, reference_states
@@ -42,29 +42,35 @@ class Propagation:
         """Read or capture the states before any noise; UserError where the probe does not fit."""
         self._seed, self._device = probe.seed, device
         self._backbone = pretrained.backbone.to(device).eval()
-        self._blocks = find_blocks(self._backbone)
+        self._stacks = pretrained.stacks
         rows = choose_rows(probe, pretrained.facts.width, pretrained.tokenizer, cache)
         highest = int(rows.input_ids.max())
         require_known_tokens(model.name, pretrained, highest, needs_head=False)
         reference = reference_states(
-            pretrained, model.name, cache, self._backbone, self._blocks, rows, device
+            pretrained, model.name, cache, self._backbone, self._stacks, rows, device
         )
         self._rows = reference.rows
-        self._references = [_prepared(state.to(device)) for state in reference.states[1:]]
+        self._entering = [position.layer == 0 for position in positions(self._stacks)]
+        self._references = [_prepared(state.to(device)) for state in self._given(reference.states)]
 
     def draws(self, count: int = DRAWS) -> Iterator[dict[str, list[float | None]]]:
-        """Yield, of each draw, the change d_i of blocks 1..L under every metric with a null.
+        """Yield, of each draw, the change d_i of each call of a block under every metric with a
+        null, stack after stack.
 
-        None is a block that cannot be compared. The weights are restored after each draw.
+        None is a state that cannot be compared. The weights are restored after each draw.
         """
         for draw in range(1, count + 1):
-            with noise_in(self._blocks, self._seed, draw):
-                states = capture(self._backbone, self._blocks, self._rows, self._device)
+            with noise_in(distinct_blocks(self._stacks), self._seed, draw):
+                states = capture(self._backbone, self._stacks, self._rows, self._device)
             changes = [
                 _change(reference, state.to(self._device))
-                for reference, state in zip(self._references, states[1:], strict=True)
+                for reference, state in zip(self._references, self._given(states), strict=True)
             ]
             yield {name: [change[name] for change in changes] for name in NULL_METRICS}
+
+    def _given(self, states: list[Tensor]) -> list[Tensor]:
+        """Return the states that blocks gave, without those that enter a stack."""
+        return [s for s, enters in zip(states, self._entering, strict=True) if not enters]
 
     def result(self, draws: list[dict[str, list[float | None]]]) -> dict[str, Any]:
         """Return what is recorded: per metric the draws' lists of d_i, and what they are of."""
@@ -74,20 +80,21 @@ class Propagation:
             "rows": len(self._rows.sequence),
             "sequences": self._rows.sequences,
             "rows_left_out": self._rows.left_out,
+            **({"stacks": [[s.name, s.depth] for s in self._stacks]} if self._stacks[1:] else {}),
         }
 
 
 @contextmanager
 @torch.no_grad()
 def noise_in(
-    blocks: nn.ModuleList, seed: int, draw: int, ratio: float = RATIO
+    blocks: Sequence[nn.Module], seed: int, draw: int, ratio: float = RATIO
 ) -> Iterator[dict[Tensor, Tensor]]:
     """Add the noise of one draw to the weights of blocks while entered; yield what they were.
 
     In each tensor ‖noise‖ is ``ratio`` times ‖W‖, so one of norm 0 gets none. Afterwards every
     weight is, bit for bit, what it was. Equal seeds, draws and devices give equal noise.
     """
-    parameters = list(dict.fromkeys(blocks.parameters()))
+    parameters = list(dict.fromkeys(p for block in blocks for p in block.parameters()))
     kept: dict[Tensor, Tensor] = {}
     try:
         for number, parameter in enumerate(parameters):

@@ -6,12 +6,17 @@ import torch
 from sweeps.errors import UserError
 from sweeps.sources.corpora import corpus_digest
 from sweeps.spec import BuiltinData, Probe
-from workers.controls.layer_groups import find_blocks
-from workers.models.pretrained import PretrainedModel, measure_facts
+from workers.models.pretrained import PretrainedModel, examine, measure_facts
 from workers.probes.capture import capture, reference_states
 from workers.probes.rows import choose_rows
 
 CPU = torch.device("cpu")
+
+
+def stacks_of(model):
+    return examine(model).stacks
+
+
 PROBE = Probe(
     data=BuiltinData(builtin="python-docs", digest=corpus_digest("python-docs")),
     rows=64,
@@ -22,7 +27,7 @@ PROBE = Probe(
 def test_states_are_the_blocks_outputs_before_the_final_norm(make_language_model, tmp_path):
     model, tokenizer = make_language_model("gpt2")
     rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
-    states = capture(model.base_model, find_blocks(model), rows, CPU)
+    states = capture(model.base_model, stacks_of(model), rows, CPU)
     with torch.no_grad():
         hidden = model.base_model.eval()(
             input_ids=rows.input_ids, output_hidden_states=True
@@ -37,7 +42,7 @@ def test_states_are_the_blocks_outputs_before_the_final_norm(make_language_model
 def test_every_family_gives_a_state_a_layer(family, make_language_model, tmp_path):
     model, tokenizer = make_language_model(family)
     rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
-    states = capture(model.base_model, find_blocks(model), rows, CPU)
+    states = capture(model.base_model, stacks_of(model), rows, CPU)
     assert [tuple(state.shape) for state in states] == [(64, 32)] * 4
     assert all(state.dtype == torch.float32 and state.isfinite().all() for state in states)
     assert not torch.equal(states[1], states[2])
@@ -49,8 +54,8 @@ def test_probing_leaves_the_model_as_it_was(make_language_model, tmp_path):
     model.train()
     rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
     with torch.autocast("cpu", torch.bfloat16):
-        first = capture(model.base_model, find_blocks(model), rows, CPU)
-    second = capture(model.base_model, find_blocks(model), rows, CPU)
+        first = capture(model.base_model, stacks_of(model), rows, CPU)
+    second = capture(model.base_model, stacks_of(model), rows, CPU)
     assert model.training
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -59,33 +64,33 @@ def test_probing_leaves_the_model_as_it_was(make_language_model, tmp_path):
 
 def test_the_reference_is_captured_once_and_shared(make_language_model, tmp_path):
     model, tokenizer = make_language_model("gpt2")
-    blocks = find_blocks(model)
+    stacks = stacks_of(model)
     rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
     loaded = PretrainedModel(model, tokenizer, measure_facts(model), "one content")
-    first = reference_states(loaded, "any", tmp_path, model.base_model, blocks, rows, CPU)
+    first = reference_states(loaded, "any", tmp_path, model.base_model, stacks, rows, CPU)
     assert len(first.rows.sequence) == len(first.states[0]) == 64 - first.rows.left_out
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)
-    kept = reference_states(loaded, "any", tmp_path, model.base_model, blocks, rows, CPU)
+    kept = reference_states(loaded, "any", tmp_path, model.base_model, stacks, rows, CPU)
     assert all(torch.equal(a, b) for a, b in zip(first.states, kept.states, strict=True))
     assert torch.equal(first.rows.position, kept.rows.position)
 
 
 def test_a_reference_is_shared_by_no_other_model_and_no_other_rows(make_language_model, tmp_path):
     model, tokenizer = make_language_model("gpt2")
-    blocks = find_blocks(model)
+    stacks = stacks_of(model)
     rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
     loaded = [
         PretrainedModel(model, tokenizer, measure_facts(model), content) for content in ("a", "b")
     ]
-    first = reference_states(loaded[0], "any", tmp_path, model.base_model, blocks, rows, CPU)
+    first = reference_states(loaded[0], "any", tmp_path, model.base_model, stacks, rows, CPU)
     with torch.no_grad():
         model.transformer.wte.weight.mul_(2)
-    other = reference_states(loaded[1], "any", tmp_path, model.base_model, blocks, rows, CPU)
+    other = reference_states(loaded[1], "any", tmp_path, model.base_model, stacks, rows, CPU)
     assert not torch.equal(first.states[1], other.states[1])
     fewer = choose_rows(PROBE.model_copy(update={"rows": 40}), 32, tokenizer, tmp_path)
-    again = reference_states(loaded[0], "any", tmp_path, model.base_model, blocks, fewer, CPU)
+    again = reference_states(loaded[0], "any", tmp_path, model.base_model, stacks, fewer, CPU)
     assert len(again.states[1]) == 40 - again.rows.left_out
 
 
@@ -94,51 +99,74 @@ def test_weights_that_give_no_finite_state_are_refused_before_training(
 ):
     model, tokenizer = make_language_model("gpt2")
     with torch.no_grad():
-        find_blocks(model)[1].mlp.c_fc.weight[0, 0] = math.nan
+        model.transformer.h[1].mlp.c_fc.weight[0, 0] = math.nan
     rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
     loaded = PretrainedModel(model, tokenizer, measure_facts(model), "broken")
     with pytest.raises(UserError, match="model broken: hidden state 2 is not finite"):
-        reference_states(
-            loaded, "broken", tmp_path, model.base_model, find_blocks(model), rows, CPU
+        reference_states(loaded, "broken", tmp_path, model.base_model, stacks_of(model), rows, CPU)
+
+
+def odd(how):
+    """Return a hook that makes of a block's output something else than a state a token."""
+
+    def changed(_, __, output):
+        hidden = output[0] if isinstance(output, tuple) else output
+        return (
+            torch.cat([hidden[:, :1], hidden], dim=1) if how == "prompt" else hidden.flatten(0, 1)
         )
 
-
-class Odd(torch.nn.Module):
-    """A block that gives something else than one hidden state a forward pass."""
-
-    def __init__(self, block, how):
-        super().__init__()
-        self.block, self.how = block, how
-
-    def forward(self, *arguments, **named):
-        output = self.block(*arguments, **named)
-        hidden = output[0] if isinstance(output, tuple) else output
-        if self.how == "prompt":
-            return torch.cat([hidden[:, :1], hidden], dim=1)
-        if self.how == "flat":
-            return hidden.flatten(0, 1)
-        return [hidden]
+    return changed
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
-    [("prompt", r"block 3 .*\(16, 17, 32\)"), ("flat", r"block 3 .*\(256, 32\)"), ("list", "list")],
+    ("how", "said"), [("prompt", r"block 3 .*\(16, 17, 32\)"), ("flat", r"block 3 .*\(256, 32\)")]
 )
 def test_a_block_that_gives_another_thing_than_a_state_a_token_is_named(
     make_language_model, tmp_path, how, said
 ):
     model, tokenizer = make_language_model("gpt2")
     rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
-    blocks = find_blocks(model)
-    blocks[2] = Odd(blocks[2], how)
+    stacks = stacks_of(model)
+    stacks[0].blocks[2].register_forward_hook(odd(how))
     with pytest.raises(UserError, match=said):
-        capture(model.base_model, blocks, rows, CPU)
+        capture(model.base_model, stacks, rows, CPU)
 
 
-def test_a_block_that_is_called_twice_is_named(make_language_model, tmp_path):
+def test_a_state_in_a_list_is_a_state(make_language_model, tmp_path):
     model, tokenizer = make_language_model("gpt2")
     rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
-    blocks = find_blocks(model)
-    blocks[1] = blocks[2]
-    with pytest.raises(UserError, match=r"block 2 .* was called 2 times"):
-        capture(model.base_model, find_blocks(model), rows, CPU)
+    stacks = stacks_of(model)
+    before = capture(model.base_model, stacks, rows, CPU)
+    stacks[0].blocks[2].register_forward_hook(lambda *call: [call[2]], prepend=True)
+    with pytest.raises(TypeError):  # the model itself cannot go on with it
+        capture(model.base_model, stacks, rows, CPU)
+    stacks[0].blocks[2].register_forward_hook(lambda *call: call[2][0])
+    after = capture(model.base_model, stacks, rows, CPU)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_block_that_runs_twice_has_a_state_a_call(make_language_model, tmp_path):
+    model, tokenizer = make_language_model("gpt2")
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
+    model.transformer.h[1] = model.transformer.h[2]
+    stacks = stacks_of(model)
+    assert stacks[0].calls == (0, 1, 1)
+    states = capture(model.base_model, stacks, rows, CPU)
+    with torch.no_grad():
+        hidden = model.base_model.eval()(
+            input_ids=rows.input_ids, output_hidden_states=True
+        ).hidden_states
+    for layer in range(3):
+        torch.testing.assert_close(states[layer], hidden[layer][rows.sequence, rows.position])
+    assert not torch.equal(states[2], states[3])
+
+
+def test_a_block_that_runs_another_number_of_times_than_before_is_refused(
+    make_language_model, tmp_path
+):
+    model, tokenizer = make_language_model("gpt2")
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
+    stacks = stacks_of(model)
+    model.transformer.h[1] = model.transformer.h[2]
+    with pytest.raises(UserError, match=r"block 3 .* ran as call 2, in another order"):
+        capture(model.base_model, stacks, rows, CPU)

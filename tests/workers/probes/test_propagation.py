@@ -3,13 +3,14 @@
 import pytest
 import torch
 from small_run import DOCS
+from torch import nn
 
 from sweeps.reading.measurements import propagation_of
 from sweeps.sources.corpora import standin_digest
 from sweeps.spec import ModelSpec, Probe, StandinModel
 from sweeps.store.schema import NULL_METRICS
-from workers.controls.layer_groups import find_blocks
 from workers.loading import load_model
+from workers.models.pretrained import examine
 from workers.probes.propagation import RATIO, Propagation, noise_in
 
 CPU = torch.device("cpu")
@@ -40,10 +41,10 @@ def propagation(model, cache, seed=0):
 
 def test_noise_has_a_tenth_of_each_tensors_norm_and_leaves_no_trace(make_language_model, family):
     model, _ = make_language_model(family)
-    blocks = find_blocks(model)
+    blocks = examine(model).stacks[0].blocks
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with noise_in(blocks, seed=5, draw=1) as kept:
-        assert set(kept) == set(blocks.parameters())
+        assert set(kept) == set(nn.ModuleList(blocks).parameters())
         for parameter, original in kept.items():
             moved, norm = (parameter.detach() - original).norm(), original.norm()
             assert float(moved) == pytest.approx(RATIO * float(norm), rel=1e-4, abs=1e-12)
@@ -51,7 +52,7 @@ def test_noise_has_a_tenth_of_each_tensors_norm_and_leaves_no_trace(make_languag
             moved = sum(float((p.detach() - kept[p]).square().sum()) for p in block.parameters())
             norm = sum(float(kept[p].square().sum()) for p in block.parameters())
             assert (moved / norm) ** 0.5 == pytest.approx(RATIO, rel=1e-4)
-        inside = {id(parameter) for parameter in blocks.parameters()}
+        inside = {id(parameter) for parameter in nn.ModuleList(blocks).parameters()}
         for name, parameter in model.named_parameters():
             if id(parameter) not in inside:
                 assert torch.equal(parameter, before[name])
@@ -61,8 +62,8 @@ def test_noise_has_a_tenth_of_each_tensors_norm_and_leaves_no_trace(make_languag
 
 def test_noise_is_of_its_seed_and_draw_and_gone_after_an_error(make_language_model):
     model, _ = make_language_model("gpt2")
-    blocks = find_blocks(model)
-    first = next(blocks.parameters())
+    blocks = examine(model).stacks[0].blocks
+    first = next(nn.ModuleList(blocks).parameters())
     before, seen = first.detach().clone(), {}
     for seed, draw in ((0, 1), (0, 2), (1, 1), (0, 1)):
         with noise_in(blocks, seed, draw):

@@ -20,7 +20,7 @@ import torch
 from sweeps.sources.corpora import corpus_digest
 from sweeps.spec import BuiltinData, Probe
 from sweeps.store.schema import NULL_METRICS
-from workers.controls.layer_groups import find_blocks
+from workers.models.pretrained import examine
 from workers.probes.capture import capture
 from workers.probes.row_groups import changes_without, row_groups
 from workers.probes.rows import choose_rows, undominated
@@ -52,7 +52,9 @@ def slope(profile):
 
 def slopes(before, after, rows):
     """Return by metric the slope on all rows, and the slopes without each group."""
-    states = [capture(model.base_model, find_blocks(model), rows, CPU) for model in (before, after)]
+    states = [
+        capture(model.base_model, examine(model).stacks, rows, CPU) for model in (before, after)
+    ]
     kept = undominated(states[0])
     groups = row_groups(rows.only(kept))
     whole, without = [], []
