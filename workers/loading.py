@@ -162,8 +162,8 @@ def _auto_class(name: str, config: Any, pretraining: str, needs_head: bool) -> A
     heads = [kind for kind, autos in WITH_HEAD.items() if type(config) in autos[0]._model_mapping]
     other = f"it has one for {' and '.join(heads)}" if heads else "it has none for any text"
     raise Impossible(
-        f"model {name}: {config.model_type} has no head for objective {pretraining} in transformers;"
-        f" {other}: say so with `pretraining`, or use another objective"
+        f"model {name}: {config.model_type} has no head for objective {pretraining} in"
+        f" transformers; {other}: say so with `pretraining`, or use another objective"
     )
 
 

@@ -25,13 +25,15 @@ RESULTS = ("loss", "logits", "last_hidden_state")
 
 @dataclass
 class Call:
-    """One call of a module: its interval of node numbers, and the hidden state it took and gave.
+    """One call of a module: its number in the forward pass, its interval of node numbers (empty
+    where no gradient flows), and the hidden state it took and gave.
 
     ``taken`` and ``given`` are nodes of the graph, None where no gradient flows; ``entered`` and
     ``shape`` are the shapes of the two states, empty where there was none.
     """
 
     module: nn.Module
+    number: int
     began: int
     ended: int = -1
     taken: Any = None
@@ -140,7 +142,7 @@ def _followed(modules: Iterable[nn.Module], calls: list[Call]) -> Iterator[None]
 
     def began(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         state = entering(args, kwargs)
-        call = Call(module, _now())
+        call = Call(module, len(calls), _now())
         if state is not None:
             call.taken, call.entered = state.grad_fn, tuple(state.shape)
         calls.append(call)

@@ -130,10 +130,9 @@ def find_stacks(
 def stacks_of(observation: Observation) -> tuple[Stack, ...]:
     """Return the stacks of a forward pass that was observed; see ``find_stacks``."""
     names = {id(module): name for name, module in observation.model.named_modules()}
-    runs = _outermost(_runs(observation), names)
-    if not runs:
-        runs = _repeated(observation, names)
-    joined = _joined(observation, runs)
+    joined = _joined(observation, _outermost(_runs(observation), names))
+    if not joined:
+        joined = _joined(observation, _repeated(observation, names))
     stacks = [_stack(names, calls) for calls in joined]
     if len(stacks) == 1:
         return tuple(stacks)
@@ -242,7 +241,10 @@ def _declared(observation: Observation, path: str) -> Stack:
 
 
 def _runs(observation: Observation) -> dict[str, list[Call]]:
-    """Return, by path, the lists whose members feed each other, with the members' calls."""
+    """Return, by path, the lists whose members feed each other, with the members' calls.
+
+    A list of one call is among them: it can be part of a stack, though no stack by itself.
+    """
     by_module: dict[int, list[Call]] = {}
     for call in observation.calls:
         by_module.setdefault(id(call.module), []).append(call)
@@ -251,12 +253,12 @@ def _runs(observation: Observation) -> dict[str, list[Call]]:
         if isinstance(module, nn.ModuleList):
             members = dict.fromkeys(id(child) for child in module)
             calls = sorted(
-                (c for member in members for c in by_module.get(member, ())), key=lambda c: c.began
+                (c for member in members for c in by_module.get(member, ())), key=lambda c: c.number
             )
-            if len(calls) >= 2:
+            if calls:
                 runs[path] = calls
     feeds = _feeding(observation, [call for calls in runs.values() for call in calls])
-    return {path: calls for path, calls in runs.items() if _chained(calls, feeds)}
+    return {p: calls for p, calls in runs.items() if len(calls) == 1 or _chained(calls, feeds)}
 
 
 Feeds = Callable[[Call, Call], bool]
@@ -287,12 +289,12 @@ def _outermost(runs: dict[str, list[Call]], names: dict[int, str]) -> dict[str, 
     outer = {
         path: calls
         for path, calls in runs.items()
-        if not any(path.startswith(f"{other}.") for other in runs)
+        if not any(path.startswith(f"{other}.") for other in runs if len(runs[other]) > 1)
     }
     for path, calls in list(outer.items()):
         inner = {p: c for p, c in runs.items() if p.startswith(f"{path}.")}
         blocks = {id(call.module): call.module for call in calls}
-        if inner and all(_is_run(block, names, inner) for block in blocks.values()):
+        if len(calls) > 1 and inner and all(_is_run(block, names, inner) for block in blocks.values()):
             del outer[path]
             outer |= _outermost(inner, names)
     return outer
@@ -349,7 +351,7 @@ def _joined(observation: Observation, runs: dict[str, list[Call]]) -> list[list[
     """
     if not runs:
         return []
-    lists = sorted(runs.values(), key=lambda calls: calls[0].began)
+    lists = sorted(runs.values(), key=lambda calls: calls[0].number)
     feeds = _feeding(observation, [call for calls in lists for call in calls])
     streams: list[list[list[Call]]] = []
     for calls in lists:
@@ -365,8 +367,8 @@ def _joined(observation: Observation, runs: dict[str, list[Call]]) -> list[list[
         main = max(stream, key=_size)
         kinds = {type(call.module) for call in main}
         alike = [calls for calls in stream if kinds & {type(call.module) for call in calls}]
-        stacks.append(sorted((c for calls in alike for c in calls), key=lambda c: c.began))
-    return sorted(stacks, key=lambda calls: calls[0].began)
+        stacks.append(sorted((c for calls in alike for c in calls), key=lambda c: c.number))
+    return sorted((s for s in stacks if len(s) > 1), key=lambda calls: calls[0].number)
 
 
 def _enters(feeds: Feeds, one: Sequence[Call], other: Sequence[Call]) -> bool:
