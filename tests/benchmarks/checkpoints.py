@@ -111,9 +111,13 @@ def main() -> int:
     ):
         rate = f"{size / taken / 1e9:6.2f} GB/s"
         print(f"{name:<30}{taken:>7.2f} s {rate}  {taken / before:5.2f}×")
-    scale = BYTES_A_PARAMETER * PYTHIA_6_9B / size
-    print(f"6.9B, {BYTES_A_PARAMETER * PYTHIA_6_9B / 1e9:.1f} GB: training waits {copied * scale:.0f}")
-    print(f"s, and {written * scale:.0f} s later it counts; resuming reads {read * scale:.0f} s.")
+    whole = BYTES_A_PARAMETER * PYTHIA_6_9B
+    times = whole / size
+    print(
+        f"6.9B, {whole / 1e9:.1f} GB: training waits {copied * times:.0f} s, it counts after"
+        f" {written * times:.0f} s, at 5 % of a run one in {written * times / 3:.0f} min;"
+        f" resuming reads for {read * times:.0f} s"
+    )
     print(notice_in_words(PYTHIA_6_9B, size / written, 0.05, SPOT_NOTICE_SECONDS))
     return 0
 

@@ -294,7 +294,11 @@ def _outermost(runs: dict[str, list[Call]], names: dict[int, str]) -> dict[str, 
     for path, calls in list(outer.items()):
         inner = {p: c for p, c in runs.items() if p.startswith(f"{path}.")}
         blocks = {id(call.module): call.module for call in calls}
-        if len(calls) > 1 and inner and all(_is_run(block, names, inner) for block in blocks.values()):
+        if (
+            len(calls) > 1
+            and inner
+            and all(_is_run(block, names, inner) for block in blocks.values())
+        ):
             del outer[path]
             outer |= _outermost(inner, names)
     return outer

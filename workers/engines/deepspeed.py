@@ -22,9 +22,9 @@ from sweeps.errors import UserError
 from workers.controls.layer_control import LayerControl
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.bf16_weights import compute_as_under_autocast
+from workers.engines.deepspeed_weights import cut, place, share_untrained
 from workers.engines.deepspeed_zero import ownership, restore_float_buffers
 from workers.engines.engine import Engine
-from workers.engines.first_rank import cut, place, share_untrained
 from workers.engines.float32_twin import float32_twin
 from workers.engines.layer_adamw import LayerAdamW, LayerStep, no_step
 from workers.ranks.process_group import Ranks, connect

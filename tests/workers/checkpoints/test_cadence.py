@@ -1,5 +1,8 @@
 """When a checkpoint is due, and what a notice leaves time for: arithmetic."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from workers.checkpoints.cadence import (
@@ -49,3 +52,18 @@ def test_a_notice_must_leave_time_for_what_was_measured_and_a_margin():
 )
 def test_what_a_notice_leaves_time_for_is_said(parameters, share, said):
     assert said in notice_in_words(parameters, GB, share, 30)
+
+
+def test_the_seconds_of_the_readme_follow_from_the_rate_beside_them():
+    text = " ".join(Path("workers/README.md").read_text().split())
+    said = re.search(
+        r"that is ([\d.]+) GB: at (\d+) MB/s, .*? (\d+) s in the background,"
+        r" and one in (\d+) minutes.*? of 30 s would need ([\d.]+) GB/s",
+        text,
+    )
+    size, rate, seconds, minutes, needed = map(float, said.groups())
+    whole = checkpoint_bytes(6_857_302_016) / GB
+    assert size == round(whole, 1)
+    assert seconds == pytest.approx(1000 * whole / rate, abs=1)
+    assert minutes == pytest.approx(seconds / Cadence(0.05).share / 60, rel=0.01)
+    assert needed == round(whole / 30, 1)
