@@ -88,7 +88,7 @@ ROOMS = {
     "workers": (
         {"__main__", "rank_run"},
         {"train", "measurement"},
-        {"assembly", "fetching"},
+        {"assembly"},
         {"probes", "distance", "agreement"},
         {"loading"},
         {"pretraining"},

@@ -7,23 +7,24 @@ from dataclasses import dataclass
 
 import torch
 
-from sweeps.spec import RunSpec, StandinModel
+from sweeps.spec import HubData, HubModel, RunSpec, StandinModel
 from sweeps.store.store import Store
 from workers.agreement import agreed_grouping, agreed_model
 from workers.controls.layer_groups import group_layers
-from workers.data.datasets import Arrays
+from workers.data.datasets import Arrays, columns_of, hub_table
 from workers.data.token_cache import objective_arrays
 from workers.depth.stacks import Stack, in_twin
 from workers.engines.engine import Batch, Engine
 from workers.engines.registry import build_engine
 from workers.loading import load_model
 from workers.models.fit import require_fit, require_known_tokens
+from workers.models.hub import downloaded
 from workers.models.pretrained import ModelFacts, PretrainedModel
 from workers.objectives.objective import TrainingObjective
 from workers.objectives.registry import build_objective
 from workers.probes.capture import reference_states
 from workers.probes.measure import DepthProbe
-from workers.probes.rows import choose_rows
+from workers.probes.rows import ROLES, choose_rows
 from workers.ranks.process_group import Ranks
 
 
@@ -40,6 +41,21 @@ class Assembly:
     probe: DepthProbe
     facts: ModelFacts
     unreached: tuple[str, ...]
+
+
+def fetch(run: RunSpec) -> None:
+    """Have what a run needs of the hub on this node, its model and datasets; no collective.
+
+    To be called before ranks meet: one that waits for another in a collective gives up after a
+    quarter of an hour, and the hub's patience, or a large model's download, may take longer.
+    Processes of a node download once. Raises UserError for what is not there.
+    """
+    if isinstance(run.model.source, HubModel):
+        downloaded(run.model.name, run.model.source)
+    objective = build_objective(run.objective)
+    for data, roles in ((run.objective.data, objective.roles), (run.probe.data, ROLES)):
+        if isinstance(data, HubData):
+            hub_table(data, columns_of(data, roles))
 
 
 def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> Assembly:

@@ -14,12 +14,11 @@ from sweeps.files.whole_files import Place
 from sweeps.spec import RunSpec, learning_rate
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.store import Status, Store
-from workers.assembly import Assembly, assemble
+from workers.assembly import Assembly, assemble, fetch
 from workers.checkpoints.resuming import load_checkpoint
 from workers.checkpoints.saving import Checkpoints
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_adamw import LayerStep
-from workers.fetching import fetch
 from workers.probes.measure import Measured
 from workers.progress import Progress
 from workers.ranks.notice import Notice
