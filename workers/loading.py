@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMaskedLM,
+    AutoModelForMultimodalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
 )
@@ -36,14 +37,14 @@ from workers.models.pretrained import (
 from workers.pretraining import standin_folder
 
 # The classes that load a model with the head of its pretraining, in the order they are tried: a
-# decoder may be the language model of one that reads images too.
+# decoder may be the language model of one that reads images or hears sound, too.
 WITH_HEAD: dict[str, tuple[Any, ...]] = {
-    "clm": (AutoModelForCausalLM, AutoModelForImageTextToText),
+    "clm": (AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM),
     "mlm": (AutoModelForMaskedLM,),
     "span_corruption": (AutoModelForSeq2SeqLM,),
 }
-# Of an error's text so much is shown, so that a refusal is one line.
-DETAIL = 140
+# A refusal is one line of no more characters, of which at least so many are what was raised.
+LONGEST, DETAIL = 290, 60
 
 
 def load_model(
@@ -136,10 +137,11 @@ def _load(
     except Exception as error:
         # Whatever transformers trips over in a folder is the folder's: a traceback through its
         # files helps nobody.
-        detail = " ".join(f"{type(error).__name__}: {error}".split())[:DETAIL]
-        raise UserError(
-            f"model {name}: cannot be loaded from {folder}: {detail}; {_remedy(error)}"
-        ) from error
+        where = f"model {name}: cannot be loaded from {folder}: "
+        remedy = f"; {_remedy(error)}"
+        detail = " ".join(f"{type(error).__name__}: {error}".split())
+        most = max(DETAIL, LONGEST - len(where) - len(remedy))
+        raise UserError(f"{where}{detail[:most]}{remedy}") from error
     mismatched = sorted(loading["mismatched_keys"])
     if mismatched:
         key, found, wanted = mismatched[0]
@@ -189,14 +191,11 @@ def _refuse_missing(name: str, model: nn.Module, loading: Any, needs_head: bool)
     prefix = f"{model.base_model_prefix}."
     if not needs_head:
         missing = [key for key in missing if key.startswith(prefix)]
+    more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
+    lacks = f"model {name}: its checkpoint lacks {', '.join(missing[:2])}{more}"
     if any(key.startswith(prefix) for key in missing):
         raise UserError(
-            f"model {name}: its checkpoint lacks {', '.join(missing[:4])}"
-            f"{' …' if len(missing) > 4 else ''}, which config.json asks for; give the one that was"
-            " saved with the weights"
+            f"{lacks}, which config.json asks for; give the one that was saved with the weights"
         )
     if missing:
-        raise Impossible(
-            f"model {name}: its checkpoint lacks {', '.join(missing[:4])}"
-            f"{' …' if len(missing) > 4 else ''}; it was not pretrained for this objective"
-        )
+        raise Impossible(f"{lacks}; it was not pretrained for this objective")

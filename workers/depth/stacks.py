@@ -31,6 +31,14 @@ class UngroupedParameters(Impossible):
     """What of a model no rule places; one line that names it."""
 
 
+class NoStateAToken(UngroupedParameters):
+    """A block does not work on one state a token; ``works_on`` is how many it works on, if few."""
+
+    def __init__(self, message: str, works_on: int | None) -> None:
+        super().__init__(message)
+        self.works_on = works_on
+
+
 @dataclass(frozen=True, eq=False)
 class Stack:
     """Blocks in forward order, each once, and how a forward pass runs through them.
@@ -155,8 +163,8 @@ def stacks_of(observation: Observation) -> tuple[Stack, ...]:
 
 
 def _role(path: str) -> str | None:
-    """Return whether a path speaks of an encoder or a decoder, by its innermost word that does."""
-    for word in reversed(path.split(".")):
+    """Return whether a path speaks of an encoder or a decoder, by its outermost word that does."""
+    for word in path.split("."):
         for role in (DECODER, ENCODER):
             if role in word:
                 return role
@@ -192,7 +200,7 @@ def in_twin(stacks: Iterable[Stack], module: nn.Module, twin: nn.Module) -> tupl
 def _axes(stack: Stack, calls: Iterable[Call], tokens: tuple[int, int]) -> tuple[int, int]:
     """Return the axes of sequences and tokens in the states of a stack's blocks.
 
-    Raises UngroupedParameters where they are not the same in all states.
+    Raises NoStateAToken where they are not the same in all states.
     """
     found: tuple[int, int] | None = None
     numbers = {id(block): number for number, block in enumerate(stack.blocks, start=1)}
@@ -203,10 +211,11 @@ def _axes(stack: Stack, calls: Iterable[Call], tokens: tuple[int, int]) -> tuple
             axes = _axes_of(shape, tokens)
             if axes is None or axes != (found or axes):
                 block = f"block {numbers[id(call.module)]} ({type(call.module).__name__})"
-                raise UngroupedParameters(
+                raise NoStateAToken(
                     f"{block} of {stack.path} works on {shape or 'no tensor'} where"
                     f" {tokens[0]} sequences of {tokens[1]} tokens were read: what has no state a"
-                    " token cannot be compared; another stack may be named with `blocks`"
+                    " token cannot be compared; another stack may be named with `blocks`",
+                    works_on=shape[1] if len(shape) == 3 and shape[0] == tokens[0] else None,
                 )
             found = axes
     return found or (0, 1)
@@ -314,6 +323,7 @@ def _is_run(block: nn.Module, names: dict[int, str], runs: dict[str, list[Call]]
     return any(
         path.startswith(f"{prefix}.")
         and all(name.startswith(f"{path}.") for name in own)
+        and len(calls) > 1
         and len({type(call.module) for call in calls}) == 1
         for path, calls in runs.items()
     )
@@ -335,11 +345,26 @@ def _repeated(observation: Observation, names: dict[int, str]) -> dict[str, list
         if len(calls) >= 2 and _chained(calls, feeds) and names[id(calls[0].module)]:
             found[names[id(calls[0].module)]] = calls
     outer = {p: c for p, c in found.items() if not any(p.startswith(f"{o}.") for o in found)}
-    if len(outer) < 2:
-        return outer
-    # Norms and projections may feed each other too: the blocks are what has the most parameters.
+    if not outer:
+        return {}
+    # Norms and projections may feed each other too: the blocks are most of what lies between
+    # embeddings and output head.
     largest = max(outer, key=lambda path: _size(outer[path]))
-    return {largest: outer[largest]}
+    between = _between_embedding_and_head(observation)
+    return {largest: outer[largest]} if _size(outer[largest]) > between / 2 else {}
+
+
+def _between_embedding_and_head(observation: Observation) -> int:
+    """Return how many parameters the modules that ran have, but for embeddings and output head."""
+    ask = getattr(observation.model, "get_output_embeddings", None)
+    head = ask() if ask else None
+    distinct = {
+        id(parameter): parameter.numel()
+        for call in observation.calls
+        if call.module is not head and not isinstance(call.module, nn.Embedding)
+        for parameter in call.module.parameters(recurse=False)
+    }
+    return sum(distinct.values())
 
 
 def _size(calls: Sequence[Call]) -> int:
@@ -371,8 +396,26 @@ def _joined(observation: Observation, runs: dict[str, list[Call]]) -> list[list[
         main = max(stream, key=_size)
         kinds = {type(call.module) for call in main}
         alike = [calls for calls in stream if kinds & {type(call.module) for call in calls}]
+        _require_whole_blocks(observation, runs, main, [c for c in stream if c not in alike])
         stacks.append(sorted((c for calls in alike for c in calls), key=lambda c: c.number))
     return sorted((s for s in stacks if len(s) > 1), key=lambda calls: calls[0].number)
+
+
+def _require_whole_blocks(
+    observation: Observation,
+    runs: dict[str, list[Call]],
+    main: list[Call],
+    others: Sequence[list[Call]],
+) -> None:
+    """Raise UngroupedParameters where lists take turns, each with a part of every block."""
+    taking_turns = [calls for calls in others if len(calls) == len(main) > 1]
+    parts = [path for path, calls in runs.items() if calls is main or calls in taking_turns]
+    if taking_turns and all(calls[-1].number > main[0].number for calls in taking_turns):
+        raise UngroupedParameters(
+            f"{type(observation.model).__name__} has its blocks in parts"
+            f" ({', '.join(path.rpartition('.')[2] for path in parts)}) and no module is a whole"
+            " one, so that there is no state to measure between them; take another model"
+        )
 
 
 def _enters(feeds: Feeds, one: Sequence[Call], other: Sequence[Call]) -> bool:

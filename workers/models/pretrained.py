@@ -16,11 +16,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from sweeps.errors import Impossible, UserError
 from sweeps.files.whole_files import read_json
 from sweeps.sources.catalog import FAMILIES
-from workers.depth.stacks import Stack, distinct_blocks, find_stacks
+from sweeps.sources.model_folder import positions_of
+from workers.depth.stacks import NoStateAToken, Stack, distinct_blocks, find_stacks
 
 PRETRAINING_FILE = "pretraining.json"
 # Sequences and tokens of the forward pass in which a model's stacks are seen.
-SAMPLE = (3, 16)
+SEQUENCES, FEW_TOKENS, MOST_TOKENS = 3, 16, 4096
 # Of an error's text so much is shown.
 DETAIL = 140
 # What fake tensors raise where a model's code looks at values: no fault of the model.
@@ -166,15 +167,31 @@ def examine(language_model: nn.Module, blocks: str | None = None) -> Examined:
     names the list that is to be the stack. Raises UserError where no stack is found, or the model
     cannot be run on tokens alone.
     """
-    rows = input_rows(language_model)
+    positions = positions_of(language_model.config.to_dict())  # type: ignore[operator, union-attr]
+    tokens = min(FEW_TOKENS, positions or FEW_TOKENS)
+    try:
+        return _seen(language_model, tokens, blocks)
+    except NoStateAToken as error:
+        # Some fill up what they read to a multiple of their window, as Longformer does: of as many
+        # tokens each has its state.
+        longer = error.works_on or 0
+        if not tokens < longer <= (positions or MOST_TOKENS):
+            raise
+        return _seen(language_model, longer, blocks)
+
+
+def _seen(language_model: nn.Module, tokens: int, blocks: str | None) -> Examined:
+    """Return what is seen with sequences of so many tokens."""
+    sample = (SEQUENCES, tokens)
     # One token in the middle of the vocabulary: those at its ends are special to many models.
-    ids = torch.full(SAMPLE, rows // 2, device=next(language_model.parameters()).device)
+    token = input_rows(language_model) // 2
+    ids = torch.full(sample, token, device=next(language_model.parameters()).device)
     try:
         stacks = find_stacks(
             language_model,
             lambda: language_model(**inputs_of(language_model, ids)),
             blocks,
-            tokens=SAMPLE,
+            tokens=sample,
         )
         with torch.no_grad():
             output = reader_of(language_model)(input_ids=ids)
@@ -196,7 +213,8 @@ def input_rows(model: Any) -> int:
     rows = getattr(embedding, "num_embeddings", None)
     if rows is None and hasattr(embedding, "weight"):
         rows = embedding.weight.shape[0]
-    return int(rows or model.config.get_text_config().vocab_size)
+    # One that reads no text has none, and says so when it is run.
+    return int(rows or getattr(model.config.get_text_config(), "vocab_size", 2))
 
 
 def quiet_config(config: Any) -> None:

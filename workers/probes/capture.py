@@ -107,7 +107,7 @@ class _Catcher:
             raise UserError(
                 f"{self._name(s, layer)} gives {tuple(state.shape)} for {self._expected[0]}"
                 f" sequences of {self._expected[1]} tokens, where (sequences, tokens, width) is"
-                " needed"
+                " needed; a model that fills up sequences takes a probe.sequence_length it fills"
             )
         if self._picked is not None:
             self.states[self._first[s] + layer].append(state[self._picked].float().cpu())
