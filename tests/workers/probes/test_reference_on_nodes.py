@@ -1,4 +1,4 @@
-"""Reference states of a gang whose ranks are on nodes that share no cache: the first one's count."""
+"""Reference states of a gang on nodes that share no cache: those of the first one count."""
 
 from collections import deque
 
