@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from sweeps import spec
@@ -94,11 +95,22 @@ def batch_of(family, step):
     return {"input_ids": ids, "labels": torch.where(masked, ids, IGNORED)}
 
 
+def forget(model):
+    """Leave a model's modules without their content, as a rank has them that reads no weights."""
+    for parameter in model.parameters():
+        torch.utils.swap_tensors(parameter, nn.Parameter(parameter.to("meta")))
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.to("meta")
+
+
 def prepare(cell, engine_name, ranks=None, device=CPU):
     """Return the objective, the engine and the pretrained model of a cell."""
     objective, model, pretrained = build(cell.family)
     sample = batch_of(cell.family, 0)
     groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample), pretrained.stacks)
+    if engine_name != "plain" and not ranks.leads:
+        forget(model)
     control = build_control(CONTROLS[cell.control])
     clip = {"max_grad_norm": 0.3} if cell.control == "global_clip" else {}
     optimizer = OPTIMIZER.model_copy(update=clip)

@@ -62,7 +62,7 @@ def never_say_anything(job, notice):
 def refuse_a_fork(job, notice):
     """Be a run that CUDA refuses to start in a forked process."""
     del job, notice
-    if os.path.basename(sys.orig_argv[-2]) != "--alone":
+    if "--alone" not in sys.orig_argv:
         raise CudaAfterFork("Cannot re-initialize CUDA in forked subprocess")
     yield Progress(1, 1, None, "finished")
 
@@ -97,6 +97,19 @@ def take_long_over_a_step(job, notice):
         PULSE.beat()
         time.sleep(0.02)
     yield Progress(2, 2, 0.5, "finished")
+
+
+def take_long_to_stop(job, notice):
+    """Need so many seconds for what is to be done when told to stop, and say so before."""
+    file = Path(job.details["file"])
+    notice.seconds = 2 * job.details["seconds"]
+    yield Progress(1, 2, 0.5)
+    file.touch()
+    while notice.cause is None:
+        time.sleep(0.02)
+    time.sleep(job.details["seconds"])
+    file.write_text("in time")
+    yield Progress(1, 2, 0.5, notice.cause)
 
 
 def write_why_it_stops(job, notice):

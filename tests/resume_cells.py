@@ -14,8 +14,9 @@ from small_run import LoneAttempt
 
 from sweeps.attempts.attempt import OnlookersAttempt
 from sweeps.store.run_folder import RunFolder
-from workers.checkpoint import load_checkpoint, save_checkpoint
-from workers.ranks.process_group import Ranks
+from workers.checkpoints.resuming import load_checkpoint
+from workers.checkpoints.saving import Checkpoints
+from workers.ranks.process_group import ALONE, Ranks
 from workers.ranks.rank_process import end_process
 
 CELLS = [
@@ -26,7 +27,7 @@ CELLS = [
 STOP, END = 3, 5
 
 
-def go(cell, engine_name, folder, mode, ranks=None):
+def go(cell, engine_name, folder, mode, ranks=ALONE):
     """Return the weights after all steps of one cell."""
     objective, engine, _ = prepare(cell, engine_name, ranks)
     run = RunFolder(Path(folder) / cell.name)
@@ -34,10 +35,14 @@ def go(cell, engine_name, folder, mode, ranks=None):
         advance(cell, objective, engine, range(STOP))
         run.path.mkdir(parents=True, exist_ok=True)
         attempt = LoneAttempt() if engine.rank == 0 else OnlookersAttempt()
-        save_checkpoint(run, STOP, engine, attempt)
+        checkpoints = Checkpoints(run, engine, attempt, ranks=ranks)
+        checkpoints.save(STOP)
+        # Training goes on while it is written, and what is written stays that of the step.
+        advance(cell, objective, engine, range(STOP, END))
+        checkpoints.wait()
     else:
-        assert run.step_of(load_checkpoint(run, engine)) == STOP
-    advance(cell, objective, engine, range(STOP, END))
+        assert run.step_of(load_checkpoint(run, engine, ranks)) == STOP
+        advance(cell, objective, engine, range(STOP, END))
     return weights(engine)
 
 

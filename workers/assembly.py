@@ -7,22 +7,25 @@ from dataclasses import dataclass
 
 import torch
 
-from sweeps.spec import RunSpec, StandinModel
+from sweeps.spec import HubData, HubModel, RunSpec, StandinModel
 from sweeps.store.store import Store
+from workers.agreement import agreed_grouping, agreed_model
 from workers.controls.layer_groups import group_layers
 from workers.data.array_file import Arrays
+from workers.data.datasets import columns_of, hub_table
 from workers.data.token_cache import objective_arrays
 from workers.depth.stacks import Stack, in_twin
 from workers.engines.engine import Batch, Engine
 from workers.engines.registry import build_engine
 from workers.loading import load_model
 from workers.models.fit import require_fit, require_known_tokens
+from workers.models.hub import downloaded
 from workers.models.pretrained import ModelFacts, PretrainedModel
 from workers.objectives.objective import TrainingObjective
 from workers.objectives.registry import build_objective
 from workers.probes.capture import reference_states
 from workers.probes.measure import DepthProbe
-from workers.probes.rows import choose_rows
+from workers.probes.rows import ROLES, choose_rows
 from workers.ranks.process_group import Ranks
 
 
@@ -41,6 +44,21 @@ class Assembly:
     unreached: tuple[str, ...]
 
 
+def fetch(run: RunSpec) -> None:
+    """Have what a run needs of the hub on this node, its model and datasets; no collective.
+
+    To be called before ranks meet: one that waits for another in a collective gives up after a
+    quarter of an hour, and the hub's patience, or a large model's download, may take longer.
+    Processes of a node download once. Raises UserError for what is not there.
+    """
+    if isinstance(run.model.source, HubModel):
+        downloaded(run.model.name, run.model.source)
+    objective = build_objective(run.objective)
+    for data, roles in ((run.objective.data, objective.roles), (run.probe.data, ROLES)):
+        if isinstance(data, HubData):
+            hub_table(data, columns_of(data, roles))
+
+
 def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> Assembly:
     """Build what ``run`` trains with; a collective where there are several ranks.
 
@@ -50,18 +68,23 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     torch.manual_seed(run.seed)
     objective = build_objective(run.objective)
     with ranks.first_then_others():
-        pretrained = load_model(run.model, store.cache, needs_head=objective.needs_head)
+        pretrained = load_model(
+            run.model, store.cache, needs_head=objective.needs_head, weights=ranks.leads
+        )
+    pretrained = agreed_model(pretrained, ranks)
     model = objective.build_model(pretrained)
     require_fit(run, pretrained)
     arrays = objective_arrays(objective, pretrained.tokenizer, run.sequence_length, store.cache)
     highest = objective.highest_token(arrays)
     require_known_tokens(run.model.name, pretrained, highest, needs_head=objective.needs_head)
     sample = _sample(objective.batch(arrays, run, 1))
-    grouping = group_layers(
+    freeze = () if isinstance(run.model.source, StandinModel) else run.model.source.freeze
+    grouping = agreed_grouping(
+        lambda: group_layers(
+            model, lambda: objective.loss_sum(model, sample), pretrained.stacks, freeze
+        ),
         model,
-        lambda: objective.loss_sum(model, sample),
-        pretrained.stacks,
-        () if isinstance(run.model.source, StandinModel) else run.model.source.freeze,
+        ranks,
     )
     engine = build_engine(run, model, pretrained, grouping.groups, ranks, device)
     probe = _probe(run, store, pretrained, grouping.stacks, engine, device, ranks)

@@ -22,10 +22,12 @@ from transformers.utils import logging as transformers_logging
 from sweeps.errors import Impossible, UserError
 from sweeps.sources.content import folder_digest, held_to_its_digest
 from sweeps.sources.model_folder import require_whole
-from sweeps.spec import FolderModel, HubModel, ModelSource, ModelSpec, StandinModel, content_id
+from sweeps.spec import FolderModel, ModelSource, ModelSpec, StandinModel, content_id
 from workers.models.fit import require_all_blocks, require_finite_weights
-from workers.models.hub import HubUnavailable, model_folder, refusal
+from workers.models.hub import downloaded
 from workers.models.pretrained import (
+    Examined,
+    ModelFacts,
     PretrainedModel,
     examine,
     measure_facts,
@@ -45,11 +47,14 @@ WITH_HEAD: dict[str, tuple[Any, ...]] = {
 LONGEST, DETAIL = 290, 60
 
 
-def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> PretrainedModel:
+def load_model(
+    model: ModelSpec, cache: Path, *, needs_head: bool, weights: bool = True
+) -> PretrainedModel:
     """Load a model in float32 on the CPU, without dropout.
 
     ``needs_head`` says that the pretrained output head will be used: weights that the checkpoint
-    lacks are then an error, not a fresh start. Raises UserError when the model cannot be loaded.
+    lacks are then an error, not a fresh start. Without ``weights`` the model is on the meta device,
+    and nothing is found out of it. Raises UserError when the model cannot be loaded.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -57,7 +62,11 @@ def load_model(model: ModelSpec, cache: Path, *, needs_head: bool) -> Pretrained
     with held_to_its_digest(source, f"model {model.name}"):
         folder = _folder(model.name, source, cache)
         pretraining = read_pretraining(folder) if isinstance(source, StandinModel) else None
-        language_model, tokenizer, loading = _load(model.name, source, folder, needs_head)
+        language_model, tokenizer, loading = _load(model.name, source, folder, needs_head, weights)
+        if not weights:
+            unknown = ModelFacts("", "", "", 0, 0, 0)
+            content, nothing = _content(source, folder), Examined((), 0)
+            return PretrainedModel(language_model, tokenizer, unknown, content, nothing)
         _take_out_of_files(language_model)
         require_finite_weights(model.name, str(folder), language_model)
     _refuse_missing(model.name, language_model, loading, needs_head)
@@ -87,11 +96,11 @@ def _folder(name: str, source: ModelSource, cache: Path) -> Path:
         return standin_folder(source, cache)
     if isinstance(source, FolderModel):
         return Path(source.folder)
-    return _downloaded(name, source)
+    return downloaded(name, source)
 
 
 def _load(
-    name: str, source: ModelSource, folder: Path, needs_head: bool
+    name: str, source: ModelSource, folder: Path, needs_head: bool, weights: bool
 ) -> tuple[nn.Module, Any, dict[str, Any]]:
     """Return a model, its tokenizer, and what transformers says of the loading."""
     pickled = remote_code = False
@@ -106,15 +115,22 @@ def _load(
         config = AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
         quiet_config(config)
         auto = _auto_class(name, config, source.pretraining, needs_head)
-        language_model, loading = auto.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=None if pickled else True,
-            trust_remote_code=remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
+        loading: dict[str, Any] = {"mismatched_keys": []}
+        if weights:
+            language_model, loading = auto.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=None if pickled else True,
+                trust_remote_code=remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        else:
+            with torch.device("meta"):
+                language_model = auto.from_config(
+                    config, dtype=torch.float32, trust_remote_code=remote_code
+                ).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote_code)
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -168,15 +184,6 @@ def _take_out_of_files(model: nn.Module) -> None:
     would change the model that was loaded from it."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-
-
-def _downloaded(name: str, source: HubModel) -> Path:
-    try:
-        return model_folder(source)
-    except HubUnavailable:
-        raise
-    except (OSError, ValueError) as error:
-        raise refusal(error, f"model {name} ({source.hub})") from error
 
 
 def _refuse_missing(name: str, model: nn.Module, loading: Any, needs_head: bool) -> None:

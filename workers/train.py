@@ -14,8 +14,9 @@ from sweeps.files.whole_files import Place
 from sweeps.spec import RunSpec, learning_rate
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.store import Status, Store
-from workers.assembly import Assembly, assemble
-from workers.checkpoint import load_checkpoint, save_checkpoint
+from workers.assembly import Assembly, assemble, fetch
+from workers.checkpoints.resuming import load_checkpoint
+from workers.checkpoints.saving import Checkpoints
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_adamw import LayerStep
 from workers.probes.measure import Measured
@@ -41,6 +42,7 @@ def train(
     """
     folder, notice = store.run(run.run_id), notice or Notice()
     if ranks.size > 1:
+        fetch(run)
         connect(ranks, device)
     with Attempt(folder) if ranks.leads else OnlookersAttempt() as attempt:
         done = ranks.agree(folder.done())
@@ -60,34 +62,40 @@ def train(
         status: Status = "finished"
         rate = probed = None
         step, loss, stop = resumed, None, ranks.agreed_cause(notice, device)
-        while step < run.steps and not stop:
-            step += 1
-            batch = objective.batch(parts.arrays, run, step)
-            rate = learning_rate(run.optimizer, step, run.steps)
-            total = objective.accumulate(engine, batch, run.micro_batch_size)
-            # Of a batch with nothing to predict there is no loss, and 0 would be the best there is.
-            loss = float(total) if objective.targets(batch) else None
-            layers = engine.step(rate)
-            writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
-            writer.add("layers", step, _layer_rows(engine.groups, layers))
-            finite = math.isfinite(loss or 0.0) and math.isfinite(layers.total_gradient_norm)
-            if finite and step in run.probe_steps:
-                measured = probe.measure(step, jackknife=step == run.steps)
-                writer.add("profiles", step, measured.rows)
-                writer.add("jackknife", step, measured.jackknife)
-                _say_incomparable(attempt, step, measured)
-                probed = measured.summary(step) if ranks.leads else None
-                finite = ranks.agree(measured.finite)
-            if not finite:
-                status = "diverged"
-                break
-            ended_part, last = writer.end_step(step), step == run.steps
-            stop = None if last else ranks.agreed_cause(notice, device)
-            if stop or (run.execution.keep_checkpoint if last else ended_part):
-                save_checkpoint(folder, step, engine, attempt, writer)
-                attempt.log("checkpoint", step=step, loss=loss)
-            if not stop:
-                yield Progress(step, run.steps, loss, None, resumed, rate, probed)
+        share = run.execution.checkpoint_share
+        with Checkpoints(folder, engine, attempt, share, ranks, notice) as checkpoints:
+            while step < run.steps and not stop:
+                step += 1
+                batch = objective.batch(parts.arrays, run, step)
+                rate = learning_rate(run.optimizer, step, run.steps)
+                total = objective.accumulate(engine, batch, run.micro_batch_size)
+                # Of a batch with nothing to predict there is no loss, and 0 would be the best.
+                loss = float(total) if objective.targets(batch) else None
+                layers = engine.step(rate)
+                writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
+                writer.add("layers", step, _layer_rows(engine.groups, layers))
+                finite = math.isfinite(loss or 0.0) and math.isfinite(layers.total_gradient_norm)
+                if finite and step in run.probe_steps:
+                    measured = probe.measure(step, jackknife=step == run.steps)
+                    writer.add("profiles", step, measured.rows)
+                    writer.add("jackknife", step, measured.jackknife)
+                    _say_incomparable(attempt, step, measured)
+                    probed = measured.summary(step) if ranks.leads else None
+                    finite = ranks.agree(measured.finite)
+                if not finite:
+                    status = "diverged"
+                    break
+                checkpoints.check()
+                ended_part, last = writer.end_step(step), step == run.steps
+                stop = None if last else ranks.agreed_cause(notice, device)
+                if stop or (run.execution.keep_checkpoint if last else ended_part):
+                    checkpoints.save(step, writer, loss, must=bool(stop) or last)
+                if not stop:
+                    yield Progress(step, run.steps, loss, None, resumed, rate, probed)
+            if stop or (status == "finished" and run.execution.keep_checkpoint):
+                checkpoints.wait()
+            else:
+                checkpoints.drop()
         if not stop:
             writer.finish(status, step)
             if ranks.leads:

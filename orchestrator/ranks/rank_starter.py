@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from sweeps.errors import UserError
 from workers.ranks.rank_server import ENVIRONMENT, REQUEST_BYTES
@@ -24,8 +25,10 @@ from workers.ranks.rank_server import ENVIRONMENT, REQUEST_BYTES
 # How long the server may import before it counts as broken; on a cold network disk that is minutes.
 IMPORT_SECONDS = 600.0
 # How long the processes of a run whose supervisor has died may go on with their checkpoint on a GPU
-# that another run was given meanwhile; they end themselves before that.
+# that another run was given meanwhile, where they do not say by when they will have ended.
 HOLD_SECONDS = 45.0
+# So much later than it said a process is not ending by itself any more.
+LATE_SECONDS = 5.0
 POLL_SECONDS = 0.1
 # What Linux says of a socket's other side: its process, user and group.
 PEER = struct.Struct("=iii")
@@ -63,7 +66,8 @@ class RankStarter:
             if "process" in answer:
                 return answer["process"], Connection(ours.detach())
             ours.close()
-            request["kill"] = time.monotonic() > until
+            said = answer.get("until", 0.0)
+            request["kill"] = time.monotonic() > (said + LATE_SECONDS if said else until)
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
@@ -72,7 +76,7 @@ class RankStarter:
             self._control.close()
             self._control = None
 
-    def _ask(self, request: dict[str, object]) -> tuple[dict[str, int], socket.socket]:
+    def _ask(self, request: dict[str, object]) -> tuple[dict[str, Any], socket.socket]:
         """Return the server's answer, and this side of the connection that it was sent."""
         for _ in range(TRIES):
             try:
@@ -96,7 +100,7 @@ class RankStarter:
                 os.kill(PEER.unpack(said)[0], signal.SIGKILL)
         self.close()
 
-    def _asked(self, request: dict[str, object]) -> tuple[dict[str, int], socket.socket]:
+    def _asked(self, request: dict[str, object]) -> tuple[dict[str, Any], socket.socket]:
         if self._control is None:
             self._control = self._connected()
         self._control.settimeout(IMPORT_SECONDS)

@@ -234,6 +234,7 @@ class Settings(Frozen):
     precision: Literal["fp32", "bf16"] | None = None
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     part_steps: Steps | None = None
+    checkpoint_share: Annotated[float, Field(ge=0, le=1)] | None = None
     keep_checkpoint: bool | None = None
     engine: Literal["plain", "deepspeed"] | None = None
     processes: Annotated[int, Field(ge=1)] | None = None

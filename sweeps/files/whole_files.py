@@ -233,6 +233,24 @@ def file_checksum(path: Place) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sizes_of(paths: Iterable[Place]) -> dict[Place, int]:
+    """Return the size in bytes of each file; one that is not there is left out."""
+    found: dict[Place, int] = {}
+    listings: dict[Place, dict[str, Entry]] = {}
+    for path in paths:
+        if isinstance(path, Path):
+            if path.is_file():
+                found[path] = path.stat().st_size
+            continue
+        above = path.parent
+        if above not in listings:
+            listings[above] = above.entries()
+        entry = listings[above].get(path.name)
+        if entry is not None:
+            found[path] = entry.size
+    return found
+
+
 def account_of(paths: Iterable[Place]) -> dict[Place, dict[str, Any]]:
     """Return size in bytes and SHA-256 of each file; one that is not there is left out."""
     found: dict[Place, dict[str, Any]] = {}

@@ -16,7 +16,12 @@ class Execution(Frozen):
         None, description="Sequences a forward pass; the rest of the batch is accumulated."
     )
     part_steps: Steps = Field(
-        100, description="Steps of rows in one Parquet part, and between checkpoints."
+        100, description="Steps of rows in one Parquet part; a checkpoint may follow each."
+    )
+    checkpoint_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.05,
+        description="Most of a run's time that checkpoints take: parts are passed over where they"
+        " would take more. 0: only when it is told to stop. 1: after every part.",
     )
     keep_checkpoint: bool = Field(
         False, description="Keep the last checkpoint, the trained weights, when a run has ended."

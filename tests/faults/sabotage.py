@@ -11,9 +11,12 @@ from typing import Any
 
 def unchecked() -> None:
     """Whatever a checkpoint's manifest says, it is trusted."""
-    import workers.checkpoint
+    from sweeps.files.whole_files import file_checksum
+    from workers.checkpoints import layer_file, resuming
 
-    workers.checkpoint.damage = lambda *_: None
+    read = layer_file._read
+    layer_file._read = lambda path, size, _: read(path, size, file_checksum(path))
+    resuming.damage = lambda *_, **__: None
 
 
 def closed_first() -> None:

@@ -94,7 +94,11 @@ def a_run(place: Place, seed: int, **fields: Any) -> RunSpec:
     """Return a run of seconds of a tiny GPT-2."""
     steps = fields.get("steps", 150 if place.small else 300)
     probe = Probe(data=DOCS, rows=32, sequence_length=16, every=-(-steps // 4))
-    given = {"steps": steps, "probe": probe, "execution": Execution(part_steps=-(-steps // 6))}
+    given = {
+        "steps": steps,
+        "probe": probe,
+        "execution": Execution(part_steps=-(-steps // 6), checkpoint_share=1),
+    }
     return make_run(seed=seed, **(given | fields))
 
 
@@ -142,7 +146,7 @@ def resumed(place: Place, engine: str) -> Iterator[Seen]:
     """A run through SIGTERM and SIGKILL ends with the rows of one that nobody touched."""
     given = {"engine": "deepspeed", "zero_stage": 2} if engine == "deepspeed" else {}
     part = a_run(place, 4).execution.part_steps
-    run = a_run(place, 4, execution=Execution(part_steps=part, **given))
+    run = a_run(place, 4, execution=Execution(part_steps=part, checkpoint_share=1, **given))
     trial = Trial(place)
     whole, broken = a_store(place.folder / "whole"), a_store(place.folder / "broken")
     spec = run.model_dump_json()

@@ -60,7 +60,9 @@ def test_two_ranks_of_deepspeed_give_the_plain_profile(tmp_path):
 
 @pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_attempt_as_lost_and_the_run_goes_on(tmp_path):
-    command = written(tmp_path, "processes: 2, zero_stage: 2, part_steps: 5", steps=150)
+    command = written(
+        tmp_path, "processes: 2, zero_stage: 2, part_steps: 5, checkpoint_share: 1", steps=150
+    )
     running = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -23,7 +23,8 @@ models:
 objectives:
   clm: {data: {builtin: python-docs}}
 probe: {data: {builtin: python-docs}, rows: 32, sequence_length: 16, every: 4}
-defaults: {steps: 8, batch_size: 4, sequence_length: 16, learning_rate: 1e-3, part_steps: 3}
+defaults: {steps: 8, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
+  part_steps: 3, checkpoint_share: 1}
 blocks:
   - name: all
     grid: {model: [a], objective: [clm], control: [standard, equal_step], seed: [0]}
@@ -70,7 +71,7 @@ def await_checkpoint(folder, process, step):
 
 
 def long_run():
-    return make_run(steps=120, execution=Execution(part_steps=30))
+    return make_run(steps=120, execution=Execution(part_steps=30, checkpoint_share=1))
 
 
 @pytest.mark.slow
@@ -101,7 +102,7 @@ def test_a_killed_run_is_resumed_with_the_bytes_of_a_local_one(s3_url, tmp_path)
 
 @pytest.mark.slow
 def test_a_run_waits_for_a_server_that_went_away(s3_url, s3_port, tmp_path):
-    run = make_run(steps=600, execution=Execution(part_steps=30))
+    run = make_run(steps=600, execution=Execution(part_steps=30, checkpoint_share=1))
     wire = Wire(s3_port)
     through = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{wire.port}"}
     store = Store.at(s3_url)

@@ -193,7 +193,7 @@ def test_a_run_of_ten_parts(
 ) -> None:
     """As many as a run of 1,000 steps in parts of 100: it is parts that are asked for."""
     run = make_run(steps=steps)
-    execution = run.execution.model_copy(update={"part_steps": steps // 10})
+    execution = run.execution.model_copy(update={"part_steps": steps // 10, "checkpoint_share": 1})
     run = run.model_copy(update={"execution": execution})
     # How long a step takes is the machine's affair, and so how often a heart beats.
     monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "100000")

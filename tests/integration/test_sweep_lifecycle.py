@@ -24,7 +24,8 @@ models:
 objectives:
   clm: {data: {builtin: python-source}}
 probe: {data: {builtin: python-docs}, rows: 32, sequence_length: 16, every: 4}
-defaults: {steps: 8, batch_size: 4, sequence_length: 16, learning_rate: 1e-3, part_steps: 3}
+defaults: {steps: 8, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
+  part_steps: 3, checkpoint_share: 1}
 blocks:
   - name: all
     grid: {model: [a, b], objective: [clm], control: [standard, equal_step], seed: [0]}

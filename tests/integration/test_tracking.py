@@ -25,7 +25,8 @@ objectives:
 probe: {data: {builtin: python-source}, rows: 40, sequence_length: 16, every: 125}
 measurements: []
 track: {tensorboard: }
-defaults: {steps: 500, batch_size: 4, sequence_length: 16, learning_rate: 5e-4, part_steps: 20}
+defaults: {steps: 500, batch_size: 4, sequence_length: 16, learning_rate: 5e-4,
+  part_steps: 20, checkpoint_share: 1}
 blocks:
   - name: all
     grid: {model: [tiny], objective: [clm], control: [standard, equal_step], seed: [6]}

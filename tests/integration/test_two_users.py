@@ -23,7 +23,8 @@ models:
 objectives:
   clm: {data: {file: reviews.txt}}
 probe: {data: {file: probe.txt}, rows: 32, sequence_length: 16, every: 4}
-defaults: {steps: 8, batch_size: 4, sequence_length: 16, learning_rate: 1e-3, part_steps: 3}
+defaults: {steps: 8, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
+  part_steps: 3, checkpoint_share: 1}
 blocks:
   - name: all
     set: {keep_checkpoint: true}

@@ -11,7 +11,7 @@ from sweeps.files.whole_files import read_json
 from sweeps.spec import EqualStep, Execution, LayerClip, Optimizer, Standard
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store
-from workers.checkpoint import CheckpointDiffers, load_checkpoint
+from workers.checkpoints.resuming import CheckpointDiffers, load_checkpoint
 from workers.ranks.process_group import Ranks
 from workers.train import train
 
@@ -43,7 +43,7 @@ def a_run(control=CONTROLS[1]):
         control=control,
         steps=11,
         optimizer=Optimizer(learning_rate=1e-3, weight_decay=0.1, warmup_steps=2),
-        execution=Execution(part_steps=3),
+        execution=Execution(part_steps=3, checkpoint_share=1),
     )
 
 

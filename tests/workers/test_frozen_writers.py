@@ -16,19 +16,23 @@ from sweeps.spec import Execution
 from sweeps.store.store import Store
 from sweeps.upkeep.audit import audit
 
-RUN = make_run(steps=7, execution=Execution(part_steps=3))
+RUN = make_run(steps=7, execution=Execution(part_steps=3, checkpoint_share=1))
 # Freezes itself, once, just before what is named; everything else is what a worker does.
 FROZEN = """
 import os, signal, sys
 from sweeps.attempts import writer
 from sweeps.store.run_folder import RunFolder
 from workers import __main__ as worker, train
+from workers.checkpoints import saving, writing
+from workers.checkpoints.saving import Checkpoints
 
 PLACES = {
     "loading": (train, "assemble"),
     "record": (train, "write_run_record"),
     "part": (writer, "_write_table"),
-    "checkpoint": (train, "save_checkpoint"),
+    "checkpoint": (Checkpoints, "save"),
+    "layer": (writing, "write_layer"),
+    "manifest": (saving, "write_json"),
     "closing": (RunFolder, "close"),
     "removal": (RunFolder, "remove_unlisted"),
 }
@@ -84,8 +88,8 @@ def result(folder):
     return found
 
 
-PLACES = ("loading", "record", "part", "checkpoint", "closing", "removal")
-WITNESSES = {("folder", "loading"), ("s3", "closing")}
+PLACES = ("loading", "record", "part", "checkpoint", "layer", "manifest", "closing", "removal")
+WITNESSES = {("folder", "loading"), ("folder", "layer"), ("s3", "closing")}
 CASES = [
     pytest.param(kind, place, marks=() if (kind, place) in WITNESSES else pytest.mark.slow)
     for kind in ("folder", "s3")

@@ -28,7 +28,7 @@ def load_rows(
     Raises UserError when it cannot be loaded, is not what the run was declared with, lacks a
     column, or has a cell that is no text or no label.
     """
-    columns = {role: data.columns.get(role, role) for role in roles}
+    columns = columns_of(data, roles)
     with held_to_its_digest(data, f"dataset {data.label}"):
         if isinstance(data, BuiltinData):
             rows = corpus_rows(data.builtin)
@@ -58,7 +58,14 @@ def stream_texts(data: DataSource) -> Iterator[str]:
         yield from itertools.islice(texts, data.limit)
 
 
-def _hub_cells(data: HubData, columns: dict[str, str]) -> dict[str, list[Any]]:
+def columns_of(data: DataSource, roles: tuple[str, ...]) -> dict[str, str]:
+    """Return the column of each role."""
+    return {role: data.columns.get(role, role) for role in roles}
+
+
+def hub_table(data: HubData, columns: dict[str, str]) -> Any:
+    """Return the columns of a dataset of the hub, by role, from this node's disk, downloading what
+    is missing. Raises UserError where it cannot be loaded or lacks one."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -76,6 +83,11 @@ def _hub_cells(data: HubData, columns: dict[str, str]) -> dict[str, list[Any]]:
                 f"dataset {data.label} has no column {column!r} (the {role}); it has"
                 f" {', '.join(table.column_names)}. Name it with `columns: {{{role}: ...}}`"
             )
+    return table
+
+
+def _hub_cells(data: HubData, columns: dict[str, str]) -> dict[str, list[Any]]:
+    table = hub_table(data, columns)
     return {role: list(table[column]) for role, column in columns.items()}
 
 

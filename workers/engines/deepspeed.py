@@ -22,6 +22,7 @@ from sweeps.errors import UserError
 from workers.controls.layer_control import LayerControl
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.bf16_weights import compute_as_under_autocast
+from workers.engines.deepspeed_weights import cut, place, share_untrained
 from workers.engines.deepspeed_zero import ownership, restore_float_buffers
 from workers.engines.engine import Engine
 from workers.engines.float32_twin import float32_twin
@@ -36,8 +37,9 @@ class DeepSpeedEngine(Engine):
     """One rank of a run under DeepSpeed.
 
     ``model`` is taken over: with ZeRO-3 its parameters are cut, with bf16 they are cast, and the
-    float32 weights live in the optimizer, though it computes as the plain engine's. A process holds
-    one such engine in its life, since ZeRO-3 keeps every model alive.
+    float32 weights live in the optimizer, though it computes as the plain engine's. Its content is
+    the first rank's; that of the others may be on the meta device. A process holds one such engine
+    in its life, since ZeRO-3 keeps every model alive.
     """
 
     def __init__(
@@ -57,9 +59,12 @@ class DeepSpeedEngine(Engine):
         os.environ.setdefault("LOCAL_RANK", str(ranks.local))  # asked for even when one is alone
         self.rank, self.ranks = ranks.rank, ranks.size
         self._device = device
-        groups = tuple(groups)
-        # Views of today's float32 values; casting and cutting replace the parameters' data.
-        weights = [[p.detach() for p in group.parameters] for group in groups]
+        groups, dtype = tuple(groups), torch.bfloat16 if precision == "bf16" else torch.float32
+        # Views of the float32 values; casting and cutting replace the parameters' data.
+        weights: list[Any] = [[p.detach() for p in group.parameters] for group in groups]
+        if dtype == torch.float32 or not ranks.leads:
+            weights = [None for _ in groups]
+        share_untrained(model, ranks, device)
         buffers = {name: b.detach() for name, b in model.named_buffers() if b.is_floating_point()}
         self._backbone = backbone
         self._twin = float32_twin(
@@ -70,11 +75,13 @@ class DeepSpeedEngine(Engine):
         model.train()
         if precision == "bf16":
             compute_as_under_autocast(model, device)
+        config = configuration(execution, precision, device)
+        if execution.zero_stage == 3:
+            cut(model, dtype, config, ranks, device)
+        else:
+            place(model, dtype, ranks, device)
         self._engine, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=client,
-            config=configuration(execution, precision, device),
-            dist_init_required=False,
+            model=model, optimizer=client, config=config, dist_init_required=False
         )
         self.model = self._engine
         restore_float_buffers(self._engine.module, buffers)
@@ -87,8 +94,9 @@ class DeepSpeedEngine(Engine):
             publish=owned.publish,
         )
         if precision == "bf16":
-            for i, whole in enumerate(weights):
-                self.set_layer(i, "weights", whole)
+            for i in range(len(groups)):
+                self.set_layer(i, "weights", weights[i], source=0)
+                weights[i] = None
             self.publish()
 
     @property
@@ -114,6 +122,19 @@ class DeepSpeedEngine(Engine):
         out = mine.new_empty((self.ranks, *mine.shape))
         dist.all_gather(list(out.unbind()), mine)
         return out.to(tensor.device)
+
+    def gather_to(self, rank: int, tensor: Tensor) -> Tensor | None:
+        mine = tensor.to(self._device).contiguous()
+        out = mine.new_empty((self.ranks, *mine.shape)) if rank == self.rank else None
+        dist.gather(mine, None if out is None else list(out.unbind()), dst=rank)
+        return out
+
+    def spread(self, tensor: Tensor, source: int) -> Tensor:
+        if self.ranks == 1:
+            return tensor
+        shared = tensor.to(self._device, torch.float32).contiguous()
+        dist.broadcast(shared, source)
+        return shared
 
     @torch.no_grad()
     def publish(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_adamw import LayerAdamW, LayerStep
-from workers.engines.shards import assemble, fill
+from workers.engines.shards import Gather, assemble, fill
 
 Batch = dict[str, Tensor]
 # What AdamW keeps of a parameter: its float32 weights and two moments.
@@ -79,29 +80,58 @@ class Engine(ABC):
         """Return the tensors of all ranks, (R, …), where this one is; a collective."""
         return tensor[None]
 
+    def gather_to(self, rank: int, tensor: Tensor) -> Tensor | None:
+        """Return the tensors of all ranks, (R, …), on one of them, None on the others; a
+        collective."""
+        return tensor[None] if rank == self.rank else None
+
+    def spread(self, tensor: Tensor, source: int) -> Tensor:
+        """Return a rank's tensor on every rank, where ``tensor`` has its shape; a collective."""
+        del source
+        return tensor
+
     # ------------------------------------------------------------------------------------ layers
+    @property
+    def sizes(self) -> list[int]:
+        """Elements of each group."""
+        return [sum(shape.numel() for shape in shapes) for shapes in self._shapes]
+
     def layer(
         self,
         i: int,
         name: LayerTensor,
         device: torch.device,
         wanted: Collection[int] | None = None,
+        to: int | None = None,
     ) -> dict[int, Tensor]:
-        """Return one tensor of the ``wanted`` parameters (all) of group ``i``, whole and float32.
+        """Return copies of one tensor of the ``wanted`` parameters (all) of group ``i``, whole.
 
-        Keys are the parameters' numbers in the group. A collective.
+        They are float32; keys are the parameters' numbers in the group. With ``to`` that rank alone
+        gets them. A collective.
         """
         shards = self.optimizer.layers[i]
         tensors = [self.optimizer.tensor(shard, name) for shard in shards]
         if wanted is None:
             wanted = range(len(self._shapes[i]))
-        return assemble(shards, tensors, self._shapes[i], device, self.all_gather, wanted)
+        gather: Gather = self.all_gather if to is None else partial(self.gather_to, to)
+        mine = wanted if to in (None, self.rank) else ()
+        return assemble(shards, tensors, self._shapes[i], device, gather, mine)
 
     @torch.no_grad()
-    def set_layer(self, i: int, name: LayerTensor, full: Sequence[Tensor]) -> None:
-        """Write this rank's part of group ``i`` from whole tensors; then call ``publish``."""
+    def set_layer(
+        self, i: int, name: LayerTensor, full: Sequence[Tensor] | None, source: int | None = None
+    ) -> None:
+        """Write this rank's part of group ``i`` from whole tensors; then call ``publish``.
+
+        With ``source`` that rank alone has them, and gives them to all one by one: a collective.
+        """
         shards = self.optimizer.layers[i]
-        fill(shards, [self.optimizer.tensor(s, name) for s in shards], full, self.rank)
+        tensors = [self.optimizer.tensor(shard, name) for shard in shards]
+        for k, shape in enumerate(self._shapes[i]):
+            one = full[k] if full is not None else torch.empty(shape)
+            if source is not None:
+                one = self.spread(one, source)
+            fill(shards, tensors, {k: one}, self.rank)
 
     def publish(self) -> None:
         """Make the model compute with weights written by ``set_layer``; a collective."""

@@ -7,7 +7,7 @@ the checkpoints are written once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,8 +43,8 @@ class Shard:
     padding: tuple[tuple[int, int], ...] = ()
 
 
-# From this rank's flat tensor (n,) to those of all ranks, (R, n).
-AllGather = Callable[[Tensor], Tensor]
+# From this rank's flat tensor (n,) to those of all ranks, (R, n); None where another one gets them.
+Gather = Callable[[Tensor], Tensor | None]
 
 
 def whole(parameters: Sequence[Tensor]) -> tuple[Shard, ...]:
@@ -125,16 +125,18 @@ def assemble(
     tensors: Sequence[Tensor],
     shapes: Sequence[torch.Size],
     device: torch.device,
-    all_gather: AllGather,
+    gather: Gather,
     wanted: Collection[int],
 ) -> dict[int, Tensor]:
-    """Return the ``wanted`` parameters of a layer (or their moments) whole, on ``device``.
+    """Return whole copies of the ``wanted`` parameters of a layer (or their moments) on ``device``.
 
     ``tensors`` are the flat tensors of this rank, one a shard. A collective where layers are cut.
     """
     full = {k: torch.empty(shapes[k], dtype=torch.float32, device=device) for k in wanted}
     for shard, tensor in zip(shards, tensors, strict=True):
-        held = all_gather(tensor) if len(shard.pieces) > 1 else tensor[None]
+        held = gather(tensor) if len(shard.pieces) > 1 else tensor[None]
+        if held is None:
+            continue
         for rank, pieces in enumerate(shard.pieces):
             for piece in pieces:
                 if piece.parameter not in full:
@@ -147,11 +149,13 @@ def assemble(
 
 
 def fill(
-    shards: Sequence[Shard], tensors: Sequence[Tensor], full: Sequence[Tensor], rank: int
+    shards: Sequence[Shard], tensors: Sequence[Tensor], full: Mapping[int, Tensor], rank: int
 ) -> None:
-    """Write this rank's pieces of whole parameters into its flat ``tensors``."""
+    """Write this rank's pieces of the whole parameters that are given into its flat ``tensors``."""
     for shard, tensor in zip(shards, tensors, strict=True):
         for piece in shard.pieces[rank if len(shard.pieces) > 1 else 0]:
+            if piece.parameter not in full:
+                continue
             end = piece.offset + piece.end - piece.start
             source = full[piece.parameter].reshape(-1)[piece.start : piece.end]
             tensor[piece.offset : end].copy_(source)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sweeps.errors import UserError
-from sweeps.files.whole_files import whole_folder
+from sweeps.files.whole_files import read_json, whole_folder
 from sweeps.leases.made_once import made_once
 from sweeps.spec import HubData, HubModel, content_id
 
@@ -27,7 +28,7 @@ PATIENCE_SECONDS = 1800.0
 FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")
 OTHERS = ("*/*",)
 SAFE_WEIGHTS = "*.safetensors"
-PICKLED_WEIGHTS = "pytorch_model*.bin*"
+PICKLED_WEIGHTS, PICKLED_INDEX = "pytorch_model*.bin", "pytorch_model*.bin.index.json"
 
 
 class HubUnavailable(OSError):
@@ -40,13 +41,27 @@ def model_folder(source: HubModel) -> Path:
     Pickled weights are fetched only where they are accepted and no others are there. Raises
     UserError for a repository or revision that is not there, HubUnavailable after long patience.
     """
-    folder = _snapshot(source, (*FILES, SAFE_WEIGHTS))
+    taken = (SAFE_WEIGHTS, PICKLED_WEIGHTS) if source.pickled_weights else (SAFE_WEIGHTS,)
+    folder = _snapshot(source, (*FILES, SAFE_WEIGHTS), taken)
     if source.pickled_weights and not any(folder.glob(SAFE_WEIGHTS)):
-        folder = _snapshot(source, (*FILES, PICKLED_WEIGHTS))
+        folder = _snapshot(source, (*FILES, PICKLED_INDEX, PICKLED_WEIGHTS), (PICKLED_WEIGHTS,))
     return folder
 
 
-def _snapshot(source: HubModel, patterns: tuple[str, ...]) -> Path:
+def downloaded(name: str, source: HubModel) -> Path:
+    """Return ``model_folder`` of the model that errors call ``name``; what the hub says of one that
+    cannot be had is raised as UserError."""
+    try:
+        return model_folder(source)
+    except HubUnavailable:
+        raise
+    except (OSError, ValueError) as error:
+        raise refusal(error, f"model {name} ({source.hub})") from error
+
+
+def _snapshot(source: HubModel, patterns: tuple[str, ...], weights: tuple[str, ...]) -> Path:
+    """Return a snapshot of the files of ``patterns``; one of this node that has weights of one of
+    the kinds ``weights`` is taken as it is."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -63,12 +78,33 @@ def _snapshot(source: HubModel, patterns: tuple[str, ...]) -> Path:
 
     def find() -> Path | None:
         try:
-            return fetch(True)
+            folder = fetch(True)
         except LocalEntryNotFoundError:
             return None
+        return folder if _is_whole(folder, weights) else None
 
     place = Path(constants.HF_HUB_CACHE) / ".depthsweep" / content_id([source.hub, source.revision])
     return made_once(place, find, lambda: patiently(lambda: fetch(False), f"model {source.hub}"))
+
+
+def _is_whole(folder: Path, weights: tuple[str, ...]) -> bool:
+    """Return whether a snapshot of this node has a configuration, a tokenizer, weights of one of
+    these patterns, and of those every shard that an index names.
+
+    The hub's client takes any snapshot for whole that another client left, be it of a tokenizer or
+    of the files that were asked for one by one.
+    """
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    kinds = [kind for kind in weights if any(fnmatchcase(name, kind) for name in names)]
+    of_tokens = any(sign in name for name in names for sign in ("token", "vocab", ".model"))
+    shards = {
+        str(shard)
+        for name in names
+        if name.endswith(".index.json")
+        for shard in (read_json(folder / name).get("weight_map") or {}).values()
+    }
+    wanted = {shard for shard in shards if any(fnmatchcase(shard, kind) for kind in kinds)}
+    return "config.json" in names and of_tokens and bool(kinds) and wanted <= names
 
 
 def dataset_columns(data: HubData, columns: list[str]) -> Any:

@@ -19,6 +19,8 @@ from workers.data.token_cache import cached_arrays, require_declared, tokenizer_
 
 # A row with more than so many times the median energy of its layer hides all other change.
 DOMINANT = 20.0
+# The columns that a probe reads, by their roles.
+ROLES = ("text",)
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,30 @@ from types import FrameType
 from typing import Literal, get_args
 
 Cause = Literal["cancelled", "preempted"]
+# What every run may take for its last step and its checkpoint.
+LEAST_SECONDS = 30.0
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 
 class Notice:
-    """What a run looks at after every step: whether somebody wants it to stop, and why."""
+    """What a run looks at after every step: whether somebody wants it to stop, and why.
+
+    ``seconds`` is how long it must be given then, as far as the run has found out: for the step it
+    is in and the checkpoint.
+    """
 
     def __init__(self) -> None:
         self.cause: Cause | None = None
+        self.seconds = LEAST_SECONDS
 
     def give(self, cause: Cause) -> None:
         """Ask for a stop; the first cause stays."""
         if self.cause is None:
             self.cause = cause
+
+    def needs(self, seconds: float) -> None:
+        """Say how long the checkpoint of the run takes that looks at this."""
+        self.seconds = max(LEAST_SECONDS, seconds)
 
     @property
     def number(self) -> int:

@@ -5,15 +5,18 @@ As under torchrun, the environment says it: RANK, WORLD_SIZE, LOCAL_RANK, MASTER
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from workers.ranks.notice import Cause, Notice, cause_of
 
@@ -21,6 +24,8 @@ T = TypeVar("T")
 
 # A rank that waits this long for another ends with an error: longer than any step or checkpoint.
 COLLECTIVE_TIMEOUT = timedelta(minutes=15)
+# Nodes meet only when each has downloaded what the run needs, some of them much later than others.
+MEETING_TIMEOUT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,14 @@ class Ranks:
         held = [value]
         dist.broadcast_object_list(held, src=0)
         return held[0]
+
+    def all_say(self, value: T) -> list[T]:
+        """Return every rank's value, in order of rank, on every rank; a collective."""
+        if self.size == 1:
+            return [value]
+        said: list[Any] = [None] * self.size
+        dist.all_gather_object(said, value)
+        return said
 
     def agreed_cause(self, notice: Notice, device: torch.device) -> Cause | None:
         """Return why all ranks stop after this step, if any was told to; a collective."""
@@ -81,6 +94,10 @@ class Ranks:
 ALONE = Ranks()
 
 
+# Where the ranks of this process's group found each other.
+_met: list[Store] = []
+
+
 def connect(ranks: Ranks, device: torch.device, timeout: timedelta = COLLECTIVE_TIMEOUT) -> None:
     """Join the process group, gloo on CPUs and NCCL on GPUs, unless this process is in it."""
     if dist.is_initialized():
@@ -88,13 +105,39 @@ def connect(ranks: Ranks, device: torch.device, timeout: timedelta = COLLECTIVE_
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
+    store: Store
     if ranks.size == 1:
-        dist.init_process_group(
-            backend,
-            store=torch._C._distributed_c10d.HashStore(),
-            rank=0,
-            world_size=1,
-            timeout=timeout,
-        )
+        store = HashStore()
     else:
-        dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.size, timeout=timeout)
+        store, *_ = next(rendezvous("env://", ranks.rank, ranks.size, timeout=MEETING_TIMEOUT))
+        store.set_timeout(timeout)
+        _met[:] = [store]
+    dist.init_process_group(
+        backend,
+        store=PrefixStore("runs", store),
+        rank=ranks.rank,
+        world_size=ranks.size,
+        timeout=timeout,
+    )
+
+
+class Post:
+    """Words from rank to rank beside the collectives: for threads, which must not take part in
+    those. One end serves one thread."""
+
+    def __init__(self) -> None:
+        # A connection of its own: one that waits keeps all others waiting that share it.
+        met: Any = _met[0]
+        self._store = PrefixStore("post", met.clone())
+
+    def send(self, subject: str, words: Any) -> None:
+        """Leave words, as JSON data, for whoever asks for this subject."""
+        self._store.set(subject, json.dumps(words))
+
+    def receive(self, subject: str) -> Any:
+        """Return the words of a subject and take them away; None where there are none so far."""
+        if not self._store.check([subject]):
+            return None
+        words = json.loads(self._store.get(subject))
+        self._store.delete_key(subject)
+        return words

@@ -14,6 +14,7 @@ import importlib
 import os
 import queue
 import signal
+import struct
 import sys
 import threading
 import time
@@ -29,10 +30,10 @@ from workers.progress import PULSE, Progress
 from workers.ranks.notice import CAUSES, Notice
 
 PING = "ping"
+# What a deadline is on its way to whoever waits for it.
+DEADLINE = struct.Struct("=d")
 # How often a run that goes on says so.
 REPORT_SECONDS = 0.2
-# How long a process whose starter is gone may take for its checkpoint.
-ORPHAN_SECONDS = 30.0
 
 What = Literal["mistake", "store", "superseded", "memory", "fork", "port", "lost", "error"]
 
@@ -113,8 +114,9 @@ def is_out_of_memory(text: str) -> bool:
 class _Talk:
     """The process's side of the connection; two threads speak."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, deadline: int | None) -> None:
         self._connection = connection
+        self._deadline = deadline
         self._lock = threading.Lock()
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.notice = Notice()
@@ -149,18 +151,28 @@ class _Talk:
         self._alone = True
         self.notice.give("preempted")
         self.jobs.put(None)
-        timer = threading.Timer(ORPHAN_SECONDS, os._exit, [1])
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=self._end_in_time, name="end in time", daemon=True).start()
+
+    def _end_in_time(self) -> None:
+        """End the process of a run that has had as long for its checkpoint as it needs."""
+        began = now = time.monotonic()
+        while now - began < self.notice.seconds:
+            if self._deadline is not None:
+                os.pwrite(self._deadline, DEADLINE.pack(began + self.notice.seconds), 0)
+            time.sleep(REPORT_SECONDS)
+            now = time.monotonic()
+        os._exit(1)
 
 
-def serve(connection: Connection) -> None:
+def serve(connection: Connection, deadline: int | None = None) -> None:
     """Carry out jobs until the connection closes. To be called in the main thread.
 
+    ``deadline`` is a descriptor in which a process whose starter is gone says by when it will have
+    ended, in seconds of the node's monotonic clock: whoever waits for its GPU lets it.
     SIGTERM stops a run with a checkpoint, since the machine is taken away; SIGINT is left to
     whoever started the sweep.
     """
-    talk = _Talk(connection)
+    talk = _Talk(connection, deadline)
     signal.signal(signal.SIGTERM, lambda *_: talk.notice.give("preempted"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=talk.listen, name="listen", daemon=True).start()

@@ -9,9 +9,9 @@ it has had neither processes nor callers for IDLE_SECONDS.
 A request is a line of JSON with one file descriptor, the connection that the process serves:
 ``fork`` (false has it started from nothing, where CUDA refuses after a fork), ``devices`` (its
 GPUs), ``alone`` (whether they are the run's alone) and ``kill`` (end whoever still holds them). The
-answer is a line of JSON: the ``process``, or the processes that still ``hold`` the devices: those
-of a run whose supervisor has died may take a while for their checkpoint, and the run that was given
-their GPU must not meet them there.
+answer is a line of JSON: the ``process``, or the processes that still ``hold`` the devices, and
+``until`` when: those of a run whose supervisor has died may take a while for their checkpoint, and
+the run that was given their GPU must not meet them there.
 
 The fork server of ``multiprocessing`` would have each process import the main module of its parent,
 which in a Ray actor is Ray's own worker.
@@ -34,7 +34,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-from workers.ranks.rank_process import end_process, serve
+from workers.ranks.rank_process import DEADLINE, end_process, serve
 
 IMPORTED = ("torch", "transformers", "workers.rank_run")
 # A parent that has asked CUDA how many GPUs there are cannot be forked; this has torch ask NVML.
@@ -53,8 +53,9 @@ class RankServer:
         self._idle = idle
         self._ready = selectors.DefaultSelector()
         self._ready.register(listening, selectors.EVENT_READ)
-        # Of each living process: a descriptor that is readable once it has ended, its devices.
-        self._processes: dict[int, tuple[int, frozenset[str]]] = {}
+        # Of each living process: a descriptor that is readable once it has ended, another in which
+        # it leaves its deadline, and its devices.
+        self._processes: dict[int, tuple[int, int, frozenset[str]]] = {}
         self._callers = 0
         self._raylet = _raylet()
 
@@ -93,9 +94,9 @@ class RankServer:
             return
         request = json.loads(asked)
         devices = frozenset(request["devices"])
-        holding = [n for n, (_, held) in self._processes.items() if held & devices]
+        holding = [n for n, (*_, held) in self._processes.items() if held & devices]
         holding = holding if request["alone"] else []
-        reply: dict[str, Any] = {"hold": holding}
+        reply: dict[str, Any] = {"hold": holding, "until": self._ended_by(holding)}
         if holding and request["kill"]:
             for number in holding:
                 with contextlib.suppress(ProcessLookupError):
@@ -107,22 +108,30 @@ class RankServer:
         with contextlib.suppress(OSError):
             caller.sendall(json.dumps(reply).encode() + b"\n")
 
+    def _ended_by(self, processes: list[int]) -> float:
+        """Return by when the last of those will have ended that end by themselves; 0 for none."""
+        said = [os.pread(self._processes[n][1], DEADLINE.size, 0) for n in processes]
+        return max((DEADLINE.unpack(one)[0] for one in said if one), default=0.0)
+
     def _start(self, connection: int, devices: frozenset[str], fork: bool) -> int:
+        deadline = os.memfd_create("deadline")
         if fork:
             process = os.fork()
             if not process:
-                self._become_rank(connection)
+                self._become_rank(connection, deadline)
         else:
             command = [sys.executable, "-m", "workers.ranks.rank_server", "--alone"]
             process = subprocess.Popen(
-                [*command, str(connection)], pass_fds=[connection], stdin=subprocess.DEVNULL
+                [*command, str(connection), str(deadline)],
+                pass_fds=[connection, deadline],
+                stdin=subprocess.DEVNULL,
             ).pid
         ended = os.pidfd_open(process)
-        self._processes[process] = (ended, devices)
+        self._processes[process] = (ended, deadline, devices)
         self._ready.register(ended, selectors.EVENT_READ, process)
         return process
 
-    def _become_rank(self, connection: int) -> None:
+    def _become_rank(self, connection: int, deadline: int) -> None:
         """Serve the connection in a process that has just been forked, and end it."""
         for key in list(self._ready.get_map().values()):
             if isinstance(key.fileobj, socket.socket):
@@ -130,16 +139,19 @@ class RankServer:
             elif isinstance(key.fileobj, int):
                 os.close(key.fileobj)
         self._ready.close()
+        for _, others, _ in self._processes.values():
+            os.close(others)
         os.close(self._lock)
         if self._raylet is not None:
             os.close(self._raylet)
-        serve(Connection(connection))
+        serve(Connection(connection), deadline)
         end_process()
 
     def _forget(self, process: int) -> None:
-        ended, _ = self._processes.pop(process)
+        ended, deadline, _ = self._processes.pop(process)
         self._ready.unregister(ended)
         os.close(ended)
+        os.close(deadline)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(process, os.WNOHANG)
 
@@ -173,7 +185,7 @@ def listen(path: str) -> tuple[socket.socket, int] | None:
 
 def main() -> None:
     if sys.argv[1] == "--alone":
-        serve(Connection(int(sys.argv[2])))
+        serve(Connection(int(sys.argv[2])), int(sys.argv[3]))
         end_process()
     taken = listen(sys.argv[1])
     if taken is None:

@@ -33,7 +33,7 @@ PARTS = {
     "probe: reference": ("capture.py", "reference_states"),
     "probe: capture and metrics": ("measure.py", "measure"),
     "rows and parts": ("writer.py", "end_step"),
-    "checkpoints": ("checkpoint.py", "save_checkpoint"),
+    "checkpoints, copied": ("saving.py", "save"),
 }
 # A part that another one calls counts in the inner one alone.
 INNER = {"forward": ("backward",)}

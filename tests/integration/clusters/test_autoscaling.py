@@ -26,7 +26,8 @@ models:
 objectives:
   clm: {{data: {{builtin: python-source}}}}
 probe: {{data: {{builtin: python-docs}}, rows: 16, sequence_length: 16, every: 5}}
-defaults: {{steps: {steps}, batch_size: 4, sequence_length: 16, learning_rate: 1e-3, part_steps: 5}}
+defaults: {{steps: {steps}, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
+  part_steps: 5, checkpoint_share: 1}}
 blocks:
 """
 ALONE = """

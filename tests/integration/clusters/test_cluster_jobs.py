@@ -23,7 +23,8 @@ models:
 objectives:
   clm: {data: {file: rows.jsonl}}
 probe: {data: {builtin: python-docs}, rows: 32, sequence_length: 16, every: 250}
-defaults: {steps: 500, batch_size: 4, sequence_length: 16, learning_rate: 1e-3, part_steps: 40}
+defaults: {steps: 500, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
+  part_steps: 40, checkpoint_share: 1}
 blocks:
   - name: all
     grid: {model: [a], objective: [clm], control: [standard], seed: [0, 1, 2]}

@@ -159,11 +159,30 @@ def test_without_a_fork_the_process_is_started_from_nothing(started):
 def test_who_still_holds_a_gpu_of_ones_own_is_waited_for_then_killed(started, monkeypatch):
     monkeypatch.setattr(rank_starter, "HOLD_SECONDS", 0.7)
     orphan = started(RankStarter("key"), "sleep", ["0"], seconds=60)
+    os.kill(orphan.number, signal.SIGSTOP)  # it will say nothing any more
     orphan._connection.close()  # its supervisor is gone
     began = time.monotonic()
     rank = started(RankStarter("key"), "tell_about_it", ["0", "1"])
     assert 0.7 <= time.monotonic() - began < 10
     assert not is_alive(orphan.number)
+    assert outcome(rank).status.strip() == str(rank.number)
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_who_says_by_when_it_will_have_put_away_a_large_model_is_given_the_time(
+    started, monkeypatch, tmp_path, forks
+):
+    monkeypatch.setattr(rank_starter, "HOLD_SECONDS", 0.1)
+    starter = RankStarter("key")
+    starter.forks = forks
+    orphan = started(starter, "take_long_to_stop", ["0"], seconds=4, file=str(tmp_path / "away"))
+    wait_until(lambda: (tmp_path / "away").exists())
+    orphan._connection.close()
+    time.sleep(1)
+    began = time.monotonic()
+    rank = started(RankStarter("key"), "tell_about_it", ["0"])
+    assert 1.5 < time.monotonic() - began < 20
+    assert (tmp_path / "away").read_text() == "in time"
     assert outcome(rank).status.strip() == str(rank.number)
 
 

@@ -1,12 +1,17 @@
 """The hub as a real server: one download a node, patience with refusals, then no network at all."""
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sweeps.errors import UserError
 from sweeps.spec import HubModel
@@ -91,6 +96,47 @@ def test_processes_of_a_node_download_each_file_once_and_then_need_no_hub(reposi
     (facts,) = ask(LOAD, port, tmp_path / "home", 1)
     assert "layers=3" in facts
     assert counts.read_text() == before
+
+
+LEFT = """
+from huggingface_hub import snapshot_download
+print(snapshot_download("owner/tiny", revision="a" * 40, allow_patterns={patterns}))
+"""
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        ["config.json", "tokenizer*"],
+        ["config.json", "*.safetensors"],
+        ["*.json", "model-00001-of-00002.safetensors"],
+    ],
+)
+def test_a_snapshot_that_another_client_left_in_part_is_completed(repository, tmp_path, left):
+    weights = repository / "model.safetensors"
+    tensors = sorted(load_file(weights).items())
+    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for name, some in zip(names, (tensors[:3], tensors[3:]), strict=True):
+        save_file(dict(some), repository / name, metadata={"format": "pt"})
+    weights.unlink()
+    where = {key: names[i >= 3] for i, (key, _) in enumerate(tensors)}
+    index = {"metadata": {}, "weight_map": where}
+    (repository / "model.safetensors.index.json").write_text(json.dumps(index))
+    counts, home = tmp_path / "counts", tmp_path / "home"
+    command = [sys.executable, "tests/workers/models/hub_server.py", str(repository), str(counts)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            port = int(server.stdout.readline())
+            for _ in range(4):  # until it refuses no more
+                with contextlib.suppress(urllib.error.HTTPError):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/api")
+            ask(LEFT.format(patterns=left), port, home, 1)
+            (found,) = ask(FETCH, port, home, 1)
+        finally:
+            server.kill()
+    assert all(path.name in found for path in repository.iterdir() if path.suffix != ".bin")
+    (facts,) = ask(LOAD, port, home, 1)
+    assert "layers=3" in facts
 
 
 class Refused(Exception):
