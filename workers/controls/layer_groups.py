@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from sweeps.errors import UserError
+
 EMBEDDING, BLOCK, HEAD = "embedding", "block", "head"
 
 
-class UngroupedParameters(ValueError):
+class UngroupedParameters(UserError):
     """Trainable parameters that no rule places; the message names them."""
 
 
