@@ -1,7 +1,7 @@
 """The footprint of runs, for a process that does not import torch: ``python -m workers.footprint``.
 
-A line in is a run's specification with a settled execution; a line out has either ``traced``,
-``refused`` (the run cannot be carried out), or ``unknown``, each with what there is to say.
+A line in is ``{"run": specification, "only_size": false}``, a line out has one of ``traced`` (or
+``size``), ``refused`` (the run cannot be carried out) and ``unknown``, with what there is to say.
 """
 
 from __future__ import annotations
@@ -30,10 +30,14 @@ def answer(line: str) -> dict[str, Any]:
     from sweeps.errors import UserError
     from sweeps.spec import RunSpec
     from workers.footprint.skeleton import SizeUnknown
-    from workers.footprint.trace import trace
+    from workers.footprint.trace import size, trace
 
+    request = json.loads(line)
     try:
-        return {"traced": trace(RunSpec.model_validate_json(line)).as_record()}
+        run = RunSpec.model_validate_json(request["run"])
+        if request.get("only_size"):
+            return {"size": size(run)}
+        return {"traced": trace(run).as_record()}
     except UserError as error:
         return {"refused": _short(str(error))}
     except SizeUnknown as error:

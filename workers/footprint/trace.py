@@ -53,7 +53,7 @@ class Trace:
     ``first`` is the fullest moment of a step's first micro-batch, ``second`` that of each after,
     which finds gradients; ``extra`` is what a later one needs over what is there before it;
     ``step`` the fullest moment of the optimizer's step, empty where no optimizer was traced.
-    ``groups`` are the elements of each layer group. ``probe`` and ``metrics`` are bytes over the
+    ``groups`` are the elements of each parameter, group by group. ``probe`` and ``metrics`` are bytes over the
     weights and the optimizer's state. ``flops`` are of one micro-batch, ``probe_flops`` of the
     forward passes of a probe.
     """
@@ -61,7 +61,7 @@ class Trace:
     parameters: int
     layers: int
     width: int
-    groups: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
     frozen: int
     first: dict[str, int]
     second: dict[str, int]
@@ -126,8 +126,8 @@ def trace(run: RunSpec) -> Trace:
             engine = PlainEngine(model, groups, control, optimizer, run.precision, DEVICE_SLAB)
         else:
             engine = Unstepped(model, groups, run, build_control(run.control))
-        sizes = tuple(sum(p.numel() for p in group.parameters) for group in groups)
-        frozen = sum(p.numel() for p in model.parameters()) - sum(sizes)
+        sizes = tuple(tuple(p.numel() for p in group.parameters) for group in groups)
+        frozen = sum(p.numel() for p in model.parameters()) - sum(map(sum, sizes))
         stepped = _stepped(engine, objective, batch, model)
         del engine, model
         probe, probe_flops = _probe(run, objective, pretrained, narrow)
@@ -145,6 +145,13 @@ def trace(run: RunSpec) -> Trace:
         seconds=round(time.monotonic() - began, 1),
         **stepped,
     )
+
+
+def size(run: RunSpec) -> dict[str, int]:
+    """Return ``parameters``, ``layers`` and ``width`` of a run's model; raises as ``trace``."""
+    with fake_numbers():
+        facts = skeleton(run.model, torch.float32).facts
+    return {"parameters": facts.parameters, "layers": facts.layers, "width": facts.width}
 
 
 def _built(
@@ -184,8 +191,7 @@ def _stepped(
         there += optimizer.held_beside_state()
     tracker.track_external(*there)
     rows = len(next(iter(batch.values())))
-    counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
-    with tracker.watching(), counter:
+    with tracker.watching():
         objective.accumulate(engine, batch, rows)
     first = tracker.peak()
     before = sum(tracker.now().values())
@@ -197,6 +203,10 @@ def _stepped(
         with tracker.watching():
             engine.step(1.0)
         step = tracker.peak()
+    # By itself: under it tensors live longer.
+    counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
+    with counter:
+        objective.accumulate(engine, batch, rows)
     return {
         "first": first,
         "second": second,
