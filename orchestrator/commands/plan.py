@@ -19,7 +19,7 @@ from orchestrator.options import names_sweep, sweep_of
 from orchestrator.policy.priorities import weights_for
 from orchestrator.policy.simulation import Schedule
 from orchestrator.policy.simulation import simulate as simulate_runs
-from orchestrator.sizing.choice import require_feasible
+from orchestrator.sizing.choice import Host, require_feasible
 from orchestrator.sizing.cost import estimate
 from orchestrator.sizing.estimates import NOTHING_MEASURED, line_up, measure
 from orchestrator.sizing.gpu_pool import GpuPool, gpu_pool
@@ -142,7 +142,7 @@ def _simulated(
     if location is not None:
         measured = measure(Store.at(location), sweep.runs)
     size = pool.gib * GIB
-    hosts = {size: pool.host} if pool.host is not None else None
+    hosts: dict[float | None, Host] = {} if pool.host is None else {size: pool.host}
     waiting = [one.waiting for one in line_up(left, {size: pool.count}, measured, hosts=hosts)]
     known = sum(1 for run in left if measured.seconds(run) is not None)
     return simulate_runs(waiting, pool.nodes, weights_for(waiting, pool.nodes)), known

@@ -1,4 +1,4 @@
-"""How a run of a large model is cut to fit: the simplest way that the GPUs and their machines hold."""
+"""How a run is cut to fit: the simplest way that the GPUs and their machines hold."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ class Host:
         return memory.host * min(execution.processes or 1, self.gpus)
 
 
-def placed(
-    run: RunSpec, gpu_bytes: float | None, gpus: int, host: Host | None = None
-) -> RunSpec:
+def placed(run: RunSpec, gpu_bytes: float | None, gpus: int, host: Host | None = None) -> RunSpec:
     """Return a run with the execution chosen for these GPUs; as it is where there are none."""
     if not gpus or gpu_bytes is None:
         return run
@@ -46,9 +44,7 @@ class Choice:
     reason: str
 
 
-def choose(
-    run: RunSpec, gpu_bytes: float, gpus: int, host: Host | None = None
-) -> Choice | None:
+def choose(run: RunSpec, gpu_bytes: float, gpus: int, host: Host | None = None) -> Choice | None:
     """Return the simplest way to carry out a run on some GPUs; None for a model of unknown size.
 
     Simplest first: one GPU, then more with ZeRO-2, ZeRO-3, then the optimizer and at last the

@@ -24,8 +24,9 @@ WIDTH_NAMES = ("hidden_size", "n_embd", "d_model")
 class Cost:
     """An estimate: parameters, tokens trained on, FLOPs, and bytes of weights and optimizer.
 
-    FLOPs are those of a traced step where one is known. By the formula they are 6 a parameter and token of training and 2 of probing (Kaplan et al. 2020, arXiv
-    2001.08361, with the embedding counted in); attention's own products are left out.
+    FLOPs are those of a traced step where one is known. Else they are 6 a parameter and token of
+    training and 2 of probing (Kaplan et al. 2020, arXiv 2001.08361, with the embedding counted
+    in); attention's own products are left out.
     """
 
     parameters: int | None

@@ -142,8 +142,9 @@ def line_up(
     """Return runs as the policy sees them, each with the way it is carried out on these GPUs.
 
     ``pools`` has how many GPUs there are of each size in bytes; the size is None where runs train
-    on CPUs, of which it then has the number; ``hosts`` the machines they are in, where known. A run is sized for the GPUs of which it needs fewest,
-    the smallest of those: it may then go to larger ones, too. The longest run of each model opens
+    on CPUs, of which it then has the number; ``hosts`` the machines they are in, where known. A
+    run is sized for the GPUs of which it needs fewest, the smallest of those: it may then go to
+    larger ones, too. The longest run of each model opens
     for the model's others, since it makes what they share (stand-in, tokens, reference states).
     Raises UserError for a run that fits in no way.
     """

@@ -41,8 +41,8 @@ class GpuPool:
 
 
 def gpu_pool(text: str) -> GpuPool:
-    """Read ``COUNTxGIB`` (nodes of 8), ``COUNTxGIB/PER_NODE``, either with ``@NODE_GIB``, the memory
-    of a node; raise UserError for others."""
+    """Read ``COUNTxGIB`` (nodes of 8), ``COUNTxGIB/PER_NODE``, either with ``@NODE_GIB``, what a
+    node has of memory; raise UserError for others."""
     number = r"(\d+(?:\.\d+)?)"
     found = re.fullmatch(rf"(\d+)x{number}(?:/(\d+))?(?:@{number})?", text.strip())
     if found is None:

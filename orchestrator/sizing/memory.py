@@ -103,11 +103,11 @@ def traced_memory(run: RunSpec, footprint: Footprint, execution: Execution) -> M
     sizes = Sizes(tuple(tuple(group) for group in about["groups"]), float(about["frozen"]))
     host = _loaded(run, sizes.parameters, about["layers"], about["width"])
     if execution.engine == "plain":
-        passes = footprint.kinds("second" if several else "first", micro)
+        training = footprint.kinds("second" if several else "first", micro)
         step = footprint.kinds("step", micro)
         state = ("weights", "buffers", "moments", "other")
         probing = {**{kind: step.get(kind, 0.0) for kind in state}, "probe": probe}
-        return Memory(_fullest((passes, step, probing)), host)
+        return Memory(_fullest((training, step, probing)), host)
     first = footprint.kinds("first", micro)
     passes = Passes(
         training=footprint.number("extra", micro),

@@ -76,7 +76,11 @@ class Tracer:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+                env={
+                    **os.environ,
+                    **ENVIRONMENT,
+                    "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                },
             )
             self._answers = queue.Queue()
             reading = (self._process.stdout, self._answers)

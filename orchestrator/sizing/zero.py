@@ -54,7 +54,9 @@ class Sizes:
 
     def touched(self, ranks: int) -> float:
         """Return the elements of all parameters that the rank which has most has any part of."""
-        return max(sum(_touched(group, ranks, rank) for group in self.groups) for rank in range(ranks))
+        return max(
+            sum(_touched(group, ranks, rank) for group in self.groups) for rank in range(ranks)
+        )
 
 
 def _touched(group: tuple[float, ...], ranks: int, rank: int) -> float:

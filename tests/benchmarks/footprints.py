@@ -16,10 +16,10 @@ from pathlib import Path
 
 from orchestrator.sizing.choice import LARGE
 from orchestrator.sizing.cost import parameter_count
-from orchestrator.sizing.traces import FEW, SHIPPED, asked, key_of
 from orchestrator.sizing.tracer import Tracer
+from orchestrator.sizing.traces import FEW, SHIPPED, asked, key_of
 from sweeps.declaration.expand import read_sweep
-from sweeps.spec import RunSpec
+from sweeps.spec import FolderModel, RunSpec
 
 LIBRARY = Path(__file__).resolve().parents[2] / "sweeps" / "library"
 SWEEPS = ("paper", "demo", "replica", "paper-verdicts", "replica-verdicts")
@@ -30,6 +30,8 @@ def wanted() -> Iterator[RunSpec]:
     seen = set()
     for name in SWEEPS:
         for run in read_sweep(LIBRARY / f"{name}.yaml").runs:
+            if isinstance(run.model.source, FolderModel):
+                continue
             large = (parameter_count(run.model.source) or 0) >= LARGE
             ways = [("plain", run.batch_size, False)]
             if large or run.execution.settled().engine == "deepspeed":
@@ -69,7 +71,9 @@ def main() -> int:
 
 
 def save(found: dict[str, object]) -> None:
-    lines = ",\n".join(f'"{key}":{json.dumps(found[key], separators=(",", ":"))}' for key in sorted(found))
+    lines = ",\n".join(
+        f'"{key}":{json.dumps(found[key], separators=(",", ":"))}' for key in sorted(found)
+    )
     SHIPPED.write_text(f'{{"traces":{{\n{lines}\n}}}}\n', encoding="utf-8")
 
 

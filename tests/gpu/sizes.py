@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.sizing.memory import Memory, estimate_memory
 from orchestrator.sizing.choice import choose, execution_text
+from orchestrator.sizing.memory import Memory, estimate_memory
 from sweeps.errors import UserError
 from sweeps.sources.catalog import CATALOG
 from sweeps.spec import PROBE_SEQUENCES, Control, EqualStep, Execution, LayerClip, RunSpec, Standard

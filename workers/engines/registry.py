@@ -65,8 +65,7 @@ def build_engine(
 
 
 def checkpoint_activations(model: nn.Module, pretrained: PretrainedModel, name: str) -> None:
-    """Have a model compute its blocks again in the backward pass; raise UserError where it cannot.
-    """
+    """Have a model compute its blocks again in the backward pass; raise UserError if it cannot."""
     language_model: Any = pretrained.language_model
     if not language_model.supports_gradient_checkpointing:
         raise UserError(

@@ -35,11 +35,12 @@ def autocast_as_on_a_gpu() -> None:
     global _library
     if _library is not None:
         return
-    _library = torch.library.Library("aten", "IMPL")
+    _library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     for name in (*IN_FLOAT32, *BY_DTYPE):
         packet, _, overload = name.partition(".")
         operation = getattr(getattr(torch.ops.aten, packet), overload or "default")
-        _library.impl(name, _widened(operation, by_dtype=name in BY_DTYPE), "AutocastCPU")
+        cast = _widened(operation, by_dtype=name in BY_DTYPE)
+        _library.impl(name, cast, "AutocastCPU")  # type: ignore[no-untyped-call]
 
 
 def _widened(operation: Any, *, by_dtype: bool) -> Any:

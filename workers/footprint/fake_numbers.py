@@ -15,12 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class _Answers(TorchDispatchMode):
+class _Answers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Says 1 for any number that is read back, and places all over a tensor for its nonzeros."""
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         if func is torch.ops.aten._local_scalar_dense.default:
             kind = args[0].dtype
@@ -33,5 +31,5 @@ class _Answers(TorchDispatchMode):
 @contextmanager
 def fake_numbers() -> Iterator[None]:
     """Surround code that builds and runs models without memory."""
-    with FakeTensorMode(), _Answers():
+    with FakeTensorMode(), _Answers():  # type: ignore[no-untyped-call]
         yield

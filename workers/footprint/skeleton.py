@@ -77,9 +77,7 @@ def _of_the_hub(source: HubModel) -> PreTrainedConfig:
         known = published_by_hub(source.hub)
         if known is not None:
             return AutoConfig.for_model(**known)
-        found = hf_hub_download(
-            source.hub, "config.json", revision=source.revision, etag_timeout=5
-        )
+        found = hf_hub_download(source.hub, "config.json", revision=source.revision, etag_timeout=5)
     if source.trust_remote_code:
         return AutoConfig.from_pretrained(
             source.hub, revision=source.revision, trust_remote_code=True

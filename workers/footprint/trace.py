@@ -38,10 +38,12 @@ from workers.probes.similarity import Reference, compare
 CPU = torch.device("cpu")
 ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
-        lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
+        lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]
     ),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda grad, query, key, value, *_, **__: sdpa_backward_flop_count(grad, query, key, value)
+        lambda grad, query, key, value, *_, **__: sdpa_backward_flop_count(  # type: ignore[no-untyped-call]
+            grad, query, key, value
+        )
     ),
 }
 
@@ -53,9 +55,9 @@ class Trace:
     ``first`` is the fullest moment of a step's first micro-batch, ``second`` that of each after,
     which finds gradients; ``extra`` is what a later one needs over what is there before it;
     ``step`` the fullest moment of the optimizer's step, empty where no optimizer was traced.
-    ``groups`` are the elements of each parameter, group by group. ``probe`` and ``metrics`` are bytes over the
-    weights and the optimizer's state. ``flops`` are of one micro-batch, ``probe_flops`` of the
-    forward passes of a probe.
+    ``groups`` are the elements of each parameter, group by group. ``probe`` and ``metrics`` are
+    bytes over the weights and the optimizer's state. ``flops`` are of one micro-batch,
+    ``probe_flops`` of the forward passes of a probe.
     """
 
     parameters: int
@@ -93,6 +95,7 @@ class Unstepped(Engine):
         loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, learning_rate: float) -> LayerStep:
+        del learning_rate
         return no_step(len(self.groups))
 
 
@@ -128,8 +131,7 @@ def trace(run: RunSpec) -> Trace:
             engine = Unstepped(model, groups, run, build_control(run.control))
         sizes = tuple(tuple(p.numel() for p in group.parameters) for group in groups)
         frozen = sum(p.numel() for p in model.parameters()) - sum(map(sum, sizes))
-        stepped = _stepped(engine, objective, batch, model)
-        del engine, model
+        stepped = _stepped(engine, objective, batch)
         probe, probe_flops = _probe(run, objective, pretrained, narrow)
         metrics = _metrics(run, pretrained.facts.width)
     facts = pretrained.facts
@@ -179,11 +181,9 @@ def _real_batch(run: RunSpec, objective: TrainingObjective) -> Batch:
     return objective.batch(objective.tokenise(word_tokenizer(), rows, run.sequence_length), run, 1)
 
 
-def _stepped(
-    engine: Engine, objective: TrainingObjective, batch: Batch, model: nn.Module
-) -> dict[str, Any]:
+def _stepped(engine: Engine, objective: TrainingObjective, batch: Batch) -> dict[str, Any]:
     """Return what two micro-batches and a step take."""
-    tracker = Tracker(model)
+    tracker = Tracker(engine.model)
     optimizer = engine.optimizer
     there = [*batch.values()]
     if optimizer.layers:

@@ -40,6 +40,13 @@ class Tracker(MemTracker):
 
     def _post_bw_hook(self, module: nn.Module, args: Any) -> None: ...
 
+    def _update_peak_stats(self, peak_state: Any) -> None:
+        # As it is there, without copying the snapshot deeply at each of a step's operations.
+        for device, kinds in self._curr_mem_snap.items():
+            if self._peak_mem.get(device, 0) < kinds[TOTAL]:
+                self._peak_mem[device] = kinds[TOTAL]
+                self._peak_mem_snap[device] = dict(kinds)
+
     def now(self) -> dict[str, int]:
         """Return the bytes of each kind at this moment."""
         return _by_kind(self.get_tracker_snapshot())
