@@ -25,7 +25,7 @@ from pathlib import Path
 from orchestrator.sizing.activations import Kept, kept_by_config, kept_by_family
 from orchestrator.sizing.cost import parameter_count
 from orchestrator.sizing.traces import EngineName, Footprint, footprint_of
-from orchestrator.sizing.zero import Passes, Sizes, offloaded, phases
+from orchestrator.sizing.zero import Passes, Sizes, later, offloaded, phases
 from sweeps.errors import UserError
 from sweeps.sources.catalog import by_hub
 from sweeps.sources.model_folder import read_config
@@ -33,8 +33,8 @@ from sweeps.spec import PRETRAINING_OBJECTIVES, Execution, HubModel, RunSpec, St
 
 GIB = 2**30
 CONTEXT = 1.6 * GIB
-# What torch's allocator reserves of a GPU for what is allocated: measured on an H100.
-RESERVED = {"plain": 1.06, "deepspeed": 1.23}
+# What torch's allocator reserves of a GPU for a byte that is allocated: measured on an H100.
+RESERVED = 1.06
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,12 @@ class ModelShape:
 @dataclass(frozen=True)
 class Memory:
     """Bytes a GPU holds at the fullest moment, by term, and bytes each process adds to the
-    machine's memory; ``reserve`` is what an allocator takes of the GPU for a byte."""
+    machine's memory; ``later`` is what comes after that moment, and finds no room in what the
+    allocator has."""
 
     terms: dict[str, float]
     host: float
-    reserve: float = RESERVED["plain"]
+    later: float = 0.0
 
     @property
     def allocated(self) -> float:
@@ -72,7 +73,7 @@ class Memory:
     @property
     def total(self) -> float:
         """Bytes of the GPU."""
-        return self.reserve * self.allocated + CONTEXT
+        return RESERVED * (self.allocated + self.later) + CONTEXT
 
 
 def memory_of(run: RunSpec, execution: Execution) -> Memory | None:
@@ -123,7 +124,7 @@ def _under_zero(
 ) -> Memory:
     terms = _fullest(phases(sizes, passes, bf16, execution))
     host += offloaded(sizes, bf16, execution)
-    return Memory(terms, host, RESERVED["deepspeed"])
+    return Memory(terms, host, later(sizes, passes, bf16, execution))
 
 
 def _fullest(moments: tuple[Mapping[str, float], ...]) -> dict[str, float]:

@@ -140,6 +140,13 @@ def _gradients(
     return 4 * p / ranks, 4 * p / ranks
 
 
+def later(sizes: Sizes, passes: Passes, bf16: bool, execution: Execution) -> float:
+    """Return a rank's bytes that are allocated after the fullest moment of its passes, beside holes
+    that are too small for them: gradients at stage 2, which come while activations go."""
+    comes = execution.zero_stage == 2 and bf16 and not passes.several
+    return 4 * sizes.trained / (execution.processes or 1) if comes else 0.0
+
+
 def offloaded(sizes: Sizes, bf16: bool, execution: Execution) -> float:
     """Return a rank's bytes in the machine's memory of what is not on the GPU.
 
