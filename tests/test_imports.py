@@ -89,6 +89,7 @@ ROOMS = {
         {"__main__", "rank_run"},
         {"train", "measurement"},
         {"assembly"},
+        {"footprint"},
         {"probes", "distance"},
         {"loading"},
         {"pretraining"},

@@ -29,8 +29,11 @@ ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_P
 class Tracer:
     """Asks a process of its own; it is started by the first question and ends with ``close``."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, say: Callable[[str], None], patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         self._say = say
+        self._patience = patience_seconds
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.Queue[str] = queue.Queue()
 
@@ -44,7 +47,7 @@ class Tracer:
             process.stdin.flush()
         except OSError:
             return self._ended()
-        while time.monotonic() < began + PATIENCE_SECONDS:
+        while time.monotonic() < began + self._patience:
             try:
                 line = self._answers.get(timeout=SAID_AFTER_SECONDS)
             except queue.Empty:
@@ -54,7 +57,7 @@ class Tracer:
                 continue
             return dict(json.loads(line)) if line else self._ended()
         self.close()
-        return {"unknown": f"a step takes more than {PATIENCE_SECONDS:.0f} s to trace"}
+        return {"unknown": f"a step takes more than {self._patience:.0f} s to trace"}
 
     def close(self) -> None:
         """End the process."""

@@ -54,7 +54,7 @@ def main() -> int:
     kept = {} if again else json.loads(SHIPPED.read_text(encoding="utf-8"))["traces"]
     asks = {key_of(ask): ask for ask in wanted()}
     found = {key: trace for key, trace in kept.items() if key in asks}
-    tracer = Tracer(print)
+    tracer = Tracer(print, patience_seconds=3600)
     for number, (key, ask) in enumerate(asks.items(), start=1):
         if key in found:
             continue
