@@ -90,6 +90,7 @@ ROOMS = {
         {"__main__", "rank_run"},
         {"train", "measurement"},
         {"assembly"},
+        {"footprint"},
         {"probes", "distance", "agreement"},
         {"loading"},
         {"pretraining"},

@@ -19,10 +19,12 @@ from orchestrator.options import names_sweep, sweep_of
 from orchestrator.policy.priorities import weights_for
 from orchestrator.policy.simulation import Schedule
 from orchestrator.policy.simulation import simulate as simulate_runs
+from orchestrator.sizing.choice import Host, require_feasible
 from orchestrator.sizing.cost import estimate
 from orchestrator.sizing.estimates import NOTHING_MEASURED, line_up, measure
 from orchestrator.sizing.gpu_pool import GpuPool, gpu_pool
 from orchestrator.sizing.memory import GIB
+from orchestrator.sizing.tracer import tracing
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.sources.content import require_sources
@@ -36,8 +38,9 @@ from sweeps.store.store import Store
     "--gpus",
     "pool",
     type=gpu_pool,
-    metavar="COUNTxGIB[/PER_NODE]",
-    help="Place the runs on these: 8x80 is 8 GPUs of 80 GiB; nodes have 8 unless it says.",
+    metavar="COUNTxGIB[/PER_NODE][@NODE_GIB]",
+    help="Place the runs on these: 8x80 is 8 GPUs of 80 GiB; nodes have 8 unless it says, and"
+    " 8x80@1024 that they have 1024 GiB of memory.",
 )
 @click.option("--simulate", is_flag=True, help="Also say how long --gpus take for what is left.")
 @click.option("--gantt", metavar="FILE.html", help="Draw the simulated schedule (with --simulate).")
@@ -63,7 +66,9 @@ def command(
     if names_sweep(sweep) and place is not None and pool is None:
         _plan_named(found, place, as_json)
     else:
-        _plan(found, place, pool, simulate, gantt, as_json)
+        with tracing(lambda text: click.echo(text, err=True)):
+            require_feasible(found.runs)
+            _plan(found, place, pool, simulate, gantt, as_json)
     if not as_json:
         for line in decides_line(found.runs):
             click.echo(line)
@@ -103,7 +108,7 @@ def _plan(
     if as_json:
         data = _as_data(sweep, done)
         if pool is not None:
-            data["placement"] = placement_data(sweep, pool.gib, pool.count)
+            data["placement"] = placement_data(sweep, pool)
         if simulated is not None:
             data["simulation"] = simulation_data(*simulated)
         click.echo(json.dumps(data, indent=1))
@@ -117,7 +122,7 @@ def _plan(
     click.echo("\n".join(needs_lines(sweep)))
     if pool is not None:
         click.echo()
-        click.echo("\n".join(placement_lines(sweep, pool.gib, pool.count)))
+        click.echo("\n".join(placement_lines(sweep, pool)))
     if simulated is not None and pool is not None:
         click.echo()
         click.echo("\n".join(simulation_lines(simulated[0], pool, simulated[1])))
@@ -136,7 +141,9 @@ def _simulated(
     measured = NOTHING_MEASURED
     if location is not None:
         measured = measure(Store.at(location), sweep.runs)
-    waiting = [one.waiting for one in line_up(left, {pool.gib * GIB: pool.count}, measured)]
+    size = pool.gib * GIB
+    hosts: dict[float | None, Host] = {} if pool.host is None else {size: pool.host}
+    waiting = [one.waiting for one in line_up(left, {size: pool.count}, measured, hosts=hosts)]
     known = sum(1 for run in left if measured.seconds(run) is not None)
     return simulate_runs(waiting, pool.nodes, weights_for(waiting, pool.nodes)), known
 

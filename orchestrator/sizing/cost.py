@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.sizing.traces import size_of, stored_trace
 from sweeps.errors import UserError
 from sweeps.sources.catalog import by_hub
 from sweeps.sources.model_folder import read_config, stored_parameters
@@ -23,8 +24,9 @@ WIDTH_NAMES = ("hidden_size", "n_embd", "d_model")
 class Cost:
     """An estimate: parameters, tokens trained on, FLOPs, and bytes of weights and optimizer.
 
-    FLOPs are 6 a parameter and token of training and 2 of probing (Kaplan et al. 2020, arXiv
-    2001.08361, with the embedding counted in); attention's own products are left out.
+    FLOPs are those of a traced step where one is known. Else they are 6 a parameter and token of
+    training and 2 of probing (Kaplan et al. 2020, arXiv 2001.08361, with the embedding counted
+    in); attention's own products are left out.
     """
 
     parameters: int | None
@@ -34,8 +36,11 @@ class Cost:
 
 
 def estimate(run: RunSpec) -> Cost:
-    """Return the cost of one run; parameters are None for a hub model outside the catalogue."""
+    """Return the cost of one run; parameters are None where nobody knows them before loading."""
     parameters = parameter_count(run.model.source)
+    if parameters is None:
+        size = size_of(run)
+        parameters = None if size is None else int(size["parameters"])
     sequences = 2 if run.objective.kind == "contrastive" else 1
     tokens = run.steps * run.batch_size * run.sequence_length * sequences
     # One probe more is the reference.
@@ -44,9 +49,18 @@ def estimate(run: RunSpec) -> Cost:
     return Cost(
         parameters=parameters,
         tokens=tokens,
-        flops=float(assumed) * (6 * tokens + 2 * probed),
+        flops=_traced_flops(run) or float(assumed) * (6 * tokens + 2 * probed),
         state_bytes=None if parameters is None else STATE_BYTES_PER_PARAMETER * parameters,
     )
+
+
+def _traced_flops(run: RunSpec) -> float | None:
+    """Return the FLOPs of a run whose step has been traced."""
+    traced = stored_trace(run)
+    if traced is None:
+        return None
+    probes = len(run.probe_steps) + 1
+    return float(run.steps * traced["flops"] + probes * traced["probe_flops"])
 
 
 def probed_tokens(run: RunSpec) -> int:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import UNITS, Demand
+from orchestrator.sizing.choice import Host, placed
 from orchestrator.sizing.cost import (
     ASSUMED_PARAMETERS,
     estimate,
     parameter_count,
     probed_tokens,
 )
-from orchestrator.sizing.memory import estimate_memory, shape_of
-from orchestrator.sizing.placement import placed
+from orchestrator.sizing.memory import memory_of
 from sweeps.errors import UserError
 from sweeps.reading.closings import Closings
 from sweeps.spec import Measurement, RunSpec
@@ -113,11 +113,12 @@ def demand_of(
     execution = run.execution.settled()
     if execution.engine != "plain":
         return Demand(gpus=execution.processes or 1)
-    shape = shape_of(run)
-    if gpu_bytes is None or shape is None or min(most, crowd) < 2:
+    if gpu_bytes is None or min(most, crowd) < 2:
         return Demand()
-    needs = estimate_memory(run, shape, execution).total
-    sharing = int(gpu_bytes * (1 - SHARED_MARGIN) / needs)
+    memory = memory_of(run, execution)
+    if memory is None:
+        return Demand()
+    sharing = int(gpu_bytes * (1 - SHARED_MARGIN) / memory.total)
     return Demand(UNITS // max(1, min(sharing, most, crowd)))
 
 
@@ -136,12 +137,14 @@ def line_up(
     pools: Mapping[float | None, int],
     measured: Measured = NOTHING_MEASURED,
     most: int = RUNS_PER_GPU,
+    hosts: Mapping[float | None, Host] | None = None,
 ) -> list[Lined]:
     """Return runs as the policy sees them, each with the way it is carried out on these GPUs.
 
     ``pools`` has how many GPUs there are of each size in bytes; the size is None where runs train
-    on CPUs, of which it then has the number. A run is sized for the GPUs of which it needs fewest,
-    the smallest of those: it may then go to larger ones, too. The longest run of each model opens
+    on CPUs, of which it then has the number; ``hosts`` the machines they are in, where known. A
+    run is sized for the GPUs of which it needs fewest, the smallest of those: it may then go to
+    larger ones, too. The longest run of each model opens
     for the model's others, since it makes what they share (stand-in, tokens, reference states).
     Raises UserError for a run that fits in no way.
     """
@@ -153,7 +156,7 @@ def line_up(
     for run in runs:
         alike = run.model_dump_json(exclude={"seed", "control", "optimizer"})
         if alike not in seen:
-            settled, demand, size = _sized(run, pools, crowd, most)
+            settled, demand, size = _sized(run, pools, crowd, most, hosts or {})
             seen[alike] = (settled, demand, expected_seconds(run, demand, measured), size)
         settled, demand, seconds, size = seen[alike]
         waiting = Waiting(run.run_id, demand, seconds)
@@ -172,7 +175,11 @@ def line_up(
 
 
 def _sized(
-    run: RunSpec, pools: Mapping[float | None, int], crowd: int, most: int
+    run: RunSpec,
+    pools: Mapping[float | None, int],
+    crowd: int,
+    most: int,
+    hosts: Mapping[float | None, Host],
 ) -> tuple[RunSpec, Demand, float | None]:
     """Return a run placed on the pool of which it needs fewest GPUs, its demand, and their size."""
     best: tuple[RunSpec, Demand, float | None] | None = None
@@ -180,7 +187,7 @@ def _sized(
     for size in sorted(pools, key=lambda size: size or 0.0):
         as_large = sum(count for of, count in pools.items() if (of or 0.0) >= (size or 0.0))
         try:
-            settled = placed(run, size, as_large)
+            settled = placed(run, size, as_large, hosts.get(size))
         except UserError as error:
             refused = error
             continue

@@ -1,44 +1,40 @@
-"""What a run holds in the memory of each GPU, term by term: an estimate, stated as a formula.
+"""What a run holds in the memory of each GPU, term by term, and in the machine's.
 
-P parameters, R ranks, b sequences of T tokens a forward pass, L blocks of width d, V tokens in the
-vocabulary; w is 4 bytes in float32 and 2 in bf16, k what a block keeps of a token and unit of width
-(``activations.py``). "cut" divides by R from the ZeRO stage named.
+A traced step says it exactly where nothing is cut: the plan of the plain engine is the tracker's
+peak. Of a model that cannot be traced a formula says how much its passes need; P parameters, b
+sequences of T tokens a forward pass, L blocks of width d, V tokens in the vocabulary, w bytes of a
+number (4, and 2 in bf16), k what a block keeps of a token and unit of width (``activations.py``):
 
 ===============  ==========================================================================
-weights          w·P, cut from stage 3; plain bf16 keeps 4·P and casts 2·P
-gradients        4·P, cut from stage 2 (2·P for bf16 below it); in CPU memory when offloaded
-masters          4·P, cut, from stage 1 or in bf16; in CPU memory when offloaded
-moments          8·P, cut from stage 1; in CPU memory when offloaded
-gathered         stage 3: w · (two blocks and the embedding)
 activations      b·T·d·L·k; with checkpointing b·T·d·(4·L + k): between blocks all is float32
 logits           b·T·V·(w + 12) with an output head: themselves, in float32, their logarithms, the
                  gradient of those
-probe            4 · 8·n·d for one layer's comparison, 4 · one block to compute states; the
-                 states themselves, 12·n·d·(L + 1), are in CPU memory
-buckets          2 · 50 M · w for messages between ranks; of offloaded gradients too
-fixed            1.5 GiB for the CUDA context and libraries, and 6 % of all for fragmentation
+probe            4 · 8·n·d for one layer's comparison
 ===============  ==========================================================================
 
-Gradients and all activations are there together only where a step has several micro-batches. Where
-it has one, that is what ZeRO needs more: its allocator reserves a fifth more than is allocated.
+What ZeRO cuts of either is in ``zero.py``. Beside it are the CUDA context and libraries, and what
+an allocator reserves over what is allocated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.sizing.activations import Kept, kept_by_config, kept_by_family
 from orchestrator.sizing.cost import parameter_count
+from orchestrator.sizing.traces import EngineName, Footprint, footprint_of
+from orchestrator.sizing.zero import Passes, Sizes, later, offloaded, phases
 from sweeps.errors import UserError
 from sweeps.sources.catalog import by_hub
 from sweeps.sources.model_folder import read_config
 from sweeps.spec import PRETRAINING_OBJECTIVES, Execution, HubModel, RunSpec, StandinModel
 
 GIB = 2**30
-BUCKET = 50_000_000
-CONTEXT = 1.5 * GIB
-FRAGMENTATION = 1.06
+CONTEXT = 1.6 * GIB
+# What torch's allocator reserves of a GPU for a byte that is allocated: measured on an H100.
+RESERVED = 1.06
 
 
 @dataclass(frozen=True)
@@ -51,19 +47,99 @@ class ModelShape:
     vocabulary: int
     kept: Kept
 
+    @property
+    def sizes(self) -> Sizes:
+        """The embedding, and blocks of equal size: of six matrices that are alike each."""
+        embedding = min(float(self.vocabulary * self.width), 0.9 * self.parameters)
+        block = ((self.parameters - embedding) / self.layers / 6,) * 6
+        return Sizes(((embedding,), *([block] * self.layers)))
+
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes a GPU holds, by term, and bytes each process adds to the machine's CPU memory."""
+    """Bytes a GPU holds at the fullest moment, by term, and bytes each process adds to the
+    machine's memory; ``later`` is what comes after that moment, and finds no room in what the
+    allocator has."""
 
     terms: dict[str, float]
     host: float
+    later: float = 0.0
+
+    @property
+    def allocated(self) -> float:
+        """Bytes in tensors."""
+        return sum(self.terms.values())
 
     @property
     def total(self) -> float:
-        return FRAGMENTATION * sum(self.terms.values())
+        """Bytes of the GPU."""
+        return RESERVED * (self.allocated + self.later) + CONTEXT
 
 
+def memory_of(run: RunSpec, execution: Execution) -> Memory | None:
+    """Return what one rank of a run holds, traced where its step is known, by the formula where it
+    is not; None for a model of unknown size. Raises UserError where it cannot be carried out."""
+    how = execution.settled()
+    rows = how.micro_batch_size or run.batch_size // (how.processes or 1)
+    again = bool(how.checkpoint_activations)
+    footprint = footprint_of(run, engine_of(how), again, rows)
+    if footprint is not None:
+        return traced_memory(run, footprint, how)
+    shape = shape_of(run)
+    return None if shape is None else estimate_memory(run, shape, how)
+
+
+def engine_of(execution: Execution) -> EngineName:
+    return "deepspeed" if execution.engine == "deepspeed" else "plain"
+
+
+# ----------------------------------------------------------------------------------------- traced
+def traced_memory(run: RunSpec, footprint: Footprint, execution: Execution) -> Memory:
+    """Return what one rank holds by a traced step."""
+    share = run.batch_size // (execution.processes or 1)
+    micro = execution.micro_batch_size or share
+    several = micro < share
+    about = footprint.any
+    probe = max(footprint.number("probe", micro), footprint.number("metrics", micro))
+    sizes = Sizes(tuple(tuple(group) for group in about["groups"]), float(about["frozen"]))
+    host = _loaded(run, sizes.parameters, about["layers"], about["width"])
+    if execution.engine == "plain":
+        training = footprint.kinds("second" if several else "first", micro)
+        step = footprint.kinds("step", micro)
+        state = ("weights", "buffers", "moments", "other")
+        probing = {**{kind: step.get(kind, 0.0) for kind in state}, "probe": probe}
+        return Memory(_fullest((training, step, probing)), host)
+    first = footprint.kinds("first", micro)
+    passes = Passes(
+        training=footprint.number("extra", micro),
+        with_gradients=first["gradients"] + first["activations"],
+        probe=probe,
+        several=several,
+    )
+    return _under_zero(sizes, passes, run.precision == "bf16", execution, host)
+
+
+def _under_zero(
+    sizes: Sizes, passes: Passes, bf16: bool, execution: Execution, host: float
+) -> Memory:
+    terms = _fullest(phases(sizes, passes, bf16, execution))
+    host += offloaded(sizes, bf16, execution)
+    return Memory(terms, host, later(sizes, passes, bf16, execution))
+
+
+def _fullest(moments: tuple[Mapping[str, float], ...]) -> dict[str, float]:
+    """Return the moment at which most is held, without the terms that nothing is held of."""
+    most = max(moments, key=lambda terms: sum(terms.values()))
+    return {name: float(size) for name, size in most.items() if size}
+
+
+def _loaded(run: RunSpec, parameters: float, layers: int, width: int) -> float:
+    """Return the host's bytes of any run: weights as they are loaded, and the probe's states, in
+    float64 before and float32 now."""
+    return 4 * parameters + 12.0 * run.probe.rows_for(width) * width * (layers + 1)
+
+
+# ---------------------------------------------------------------------------------- by the formula
 def shape_of(run: RunSpec) -> ModelShape | None:
     """Return the shape of a run's model, or None where it is not known before loading."""
     source = run.model.source
@@ -88,51 +164,34 @@ def shape_of(run: RunSpec) -> ModelShape | None:
 
 
 def estimate_memory(run: RunSpec, shape: ModelShape, execution: Execution) -> Memory:
-    """Return what one rank of ``run`` holds when carried out by a settled ``execution``."""
-    p, ranks = float(shape.parameters), execution.processes or 1
+    """Return what one rank of ``run`` holds by the formula, under a settled ``execution``."""
     bf16 = run.precision == "bf16"
-    word = 2 if bf16 else 4
+    share = run.batch_size // (execution.processes or 1)
+    micro = execution.micro_batch_size or share
+    needs = formula(run, shape, micro, bool(execution.checkpoint_activations))
+    probe = 4 * 8.0 * run.probe.rows_for(shape.width) * shape.width
+    host = _loaded(run, shape.parameters, shape.layers, shape.width)
+    if execution.engine == "plain":
+        p = float(shape.parameters)
+        state = {"weights": (6 if bf16 else 4) * p, "gradients": 4 * p, "moments": 8 * p}
+        return Memory({**needs, **state, "probe": probe}, host)
+    most, gradients = sum(needs.values()), (2.0 if bf16 else 4.0) * shape.parameters
+    passes = Passes(most, max(most, gradients), probe, micro < share)
+    return _under_zero(shape.sizes, passes, bf16, execution, host)
+
+
+def formula(
+    run: RunSpec, shape: ModelShape, micro_batch: int, checkpointing: bool
+) -> dict[str, float]:
+    """Return what the passes of one micro-batch need, by term."""
+    bf16 = run.precision == "bf16"
     sequences = 2 if run.objective.kind == "contrastive" else 1
-    micro = execution.micro_batch_size or run.batch_size // ranks
-    tokens = micro * run.sequence_length * sequences
-    block = 12.0 * shape.width**2
-    embedding = float(shape.vocabulary * shape.width)
+    tokens = micro_batch * run.sequence_length * sequences
     full = (shape.kept.bf16 if bf16 else shape.kept.fp32) * tokens * shape.width
     again = 4.0 * tokens * shape.width * shape.layers + full
     head = run.objective.kind in PRETRAINING_OBJECTIVES
-    rows = run.probe.rows_for(shape.width)
-    terms = {
-        "activations": again if execution.checkpoint_activations else full * shape.layers,
+    word = 2 if bf16 else 4
+    return {
+        "activations": again if checkpointing else full * shape.layers,
         "logits": float(tokens * shape.vocabulary * (word + 12)) if head else 0.0,
-        "probe": 4 * 8.0 * rows * shape.width,
-        "fixed": CONTEXT,
     }
-    # Weights as they are loaded, and the probe's states: float64 before, float32 now.
-    host = 4 * p + 12.0 * rows * shape.width * (shape.layers + 1)
-    if execution.engine == "plain":
-        terms |= {"weights": (6 if bf16 else 4) * p, "gradients": 4 * p, "moments": 8 * p}
-        return Memory(terms, host)
-    stage = execution.zero_stage or 0
-
-    def cut(size: float, first_stage: int) -> float:
-        return size / ranks if stage >= first_stage else size
-
-    optimizer = {
-        "gradients": cut((2 if bf16 and stage < 2 else 4) * p, 2),
-        "masters": cut(4 * p, 1) if bf16 or stage >= 1 else 0.0,
-        "moments": cut(8 * p, 1),
-    }
-    weights = cut(word * p, 3)
-    terms["probe"] += 4 * block
-    terms["buckets"] = 2.0 * BUCKET * word if ranks > 1 or execution.offload != "none" else 0.0
-    if stage == 3:
-        terms["gathered"] = word * (2 * block + embedding)
-    if execution.offload != "none":
-        host += sum(optimizer.values())
-    else:
-        terms |= optimizer
-    if execution.offload == "parameters":
-        host += weights
-    else:
-        terms["weights"] = weights
-    return Memory(terms, host)

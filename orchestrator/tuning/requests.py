@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import UNITS, Demand
 from orchestrator.sizing.estimates import RUNS_PER_GPU, Lined, Measured, line_up, measuring_seconds
-from orchestrator.sizing.memory import GIB, estimate_memory, shape_of
+from orchestrator.sizing.memory import GIB, memory_of
 from orchestrator.sizing.placement import (
     Node,
     Placement,
+    hosts,
     place,
     pools,
     rank_processes,
@@ -78,7 +79,8 @@ class Requests:
             return None
         works = self._works
         sizes = _within(pools(nodes, placement), works.most_gpus)
-        lined = line_up(list(works.runs), sizes, works.measured, works.runs_per_gpu)
+        machines = hosts(nodes, placement)
+        lined = line_up(list(works.runs), sizes, works.measured, works.runs_per_gpu, machines)
         count = sum(sizes.values())
         taken = [self._take(one, placement, nodes, count) for one in lined]
         taken += [self._take_measurement(one, placement) for one in works.measurements]
@@ -187,8 +189,8 @@ def _shape(request: Request) -> str:
 
 
 def _host_bytes(run: RunSpec) -> float:
-    shape = shape_of(run)
-    return 0.0 if shape is None else estimate_memory(run, shape, run.execution.settled()).host
+    memory = memory_of(run, run.execution)
+    return 0.0 if memory is None else memory.host
 
 
 def _fits(node: Node, lined: Lined, memory: float, ranks: int) -> bool:

@@ -21,8 +21,8 @@ import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from orchestrator.sizing.activations import kept_by_config
+from orchestrator.sizing.choice import choose, execution_text
 from orchestrator.sizing.memory import GIB, ModelShape, estimate_memory
-from orchestrator.sizing.placement import choose, execution_text
 from sweeps.sources.catalog import CATALOG
 from sweeps.spec import (
     BuiltinData,

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
+from orchestrator.sizing import memory as sizing
+from orchestrator.sizing.choice import choose, execution_text
 from orchestrator.sizing.memory import Memory, estimate_memory
-from orchestrator.sizing.placement import choose, execution_text
 from sweeps.errors import UserError
 from sweeps.sources.catalog import CATALOG
 from sweeps.spec import PROBE_SEQUENCES, Control, EqualStep, Execution, LayerClip, RunSpec, Standard
@@ -157,7 +158,9 @@ def planned(name: str, device: torch.device) -> tuple[RunSpec, Memory]:
         assert choice is not None
         execution = choice.execution
     run = run.model_copy(update={"execution": execution})
-    return run, estimate_memory(run, shape, execution)
+    # A model that is in no catalogue has a shape here, and no configuration.
+    traced = None if name in BEYOND else sizing.memory_of(run, execution)
+    return run, traced or estimate_memory(run, shape, execution)
 
 
 def memory_of(name: str, device: torch.device) -> Seen:

@@ -101,12 +101,14 @@ class LayerAdamW(torch.optim.Optimizer):
         calls: int = 1,
         total: Callable[[Tensor], Tensor] | None = None,
         publish: Callable[[int], None] = _nothing,
+        slab: int | None = None,
     ) -> None:
         """Step the weights of ``layers`` (one entry a group) from now on, with fresh moments.
 
         ``step`` will be called ``calls`` times a step; ``total`` sums a tensor over the ranks
         that hold other parts of the layers, if there are such; ``publish(c)`` repeats what the
-        owner did after call ``c``, with weights that had not yet moved.
+        owner did after call ``c``, with weights that had not yet moved. ``slab`` is how many
+        elements one may have, where it is not what suits the device.
         """
         self.layers = list(layers)
         self._calls, self._seen = calls, 0
@@ -114,7 +116,7 @@ class LayerAdamW(torch.optim.Optimizer):
         self._publish = publish
         self._held: dict[Tensor, Tensor] = {}
         device = layers[0][0].weights.device
-        limit = CPU_SLAB if device.type == "cpu" else DEVICE_SLAB
+        limit = slab or (CPU_SLAB if device.type == "cpu" else DEVICE_SLAB)
         largest = max(sum(shard.weights.numel() for shard in layer) for layer in layers)
         self._scratch = torch.zeros(min(limit, largest), device=device)
         self._step = torch.zeros((), device=device)
@@ -135,6 +137,10 @@ class LayerAdamW(torch.optim.Optimizer):
             return shard.weights.detach()
         moment: Tensor = self.state[shard.weights][name]
         return moment
+
+    def held_beside_state(self) -> list[Tensor]:
+        """Return what is kept from step to step and is no state of a shard."""
+        return [self._scratch, self._step, self._index]
 
     @property
     def steps(self) -> int:

@@ -16,7 +16,10 @@ from workers.engines.shards import whole
 
 
 class PlainEngine(Engine):
-    """Float32 weights and moments; with bf16, matrix products run under autocast."""
+    """Float32 weights and moments; with bf16, matrix products run under autocast.
+
+    ``slab`` is as ``LayerAdamW.bind`` takes it.
+    """
 
     def __init__(
         self,
@@ -25,9 +28,10 @@ class PlainEngine(Engine):
         control: LayerControl,
         optimizer: spec.Optimizer,
         precision: str,
+        slab: int | None = None,
     ) -> None:
         super().__init__(model, groups, LayerAdamW(groups, control, optimizer), precision)
-        self.optimizer.bind([whole(group.parameters) for group in groups])
+        self.optimizer.bind([whole(group.parameters) for group in groups], slab=slab)
 
     @property
     def device(self) -> torch.device:

@@ -45,7 +45,7 @@ def build_engine(
         )
     control = build_control(run.control)
     if execution.checkpoint_activations:
-        _checkpoint_activations(model, pretrained, run.model.name)
+        checkpoint_activations(model, pretrained, run.model.name)
     if execution.engine == "plain":
         model.to(device)
         return PlainEngine(model, groups, control, run.optimizer, run.precision)
@@ -64,7 +64,8 @@ def build_engine(
     )
 
 
-def _checkpoint_activations(model: nn.Module, pretrained: PretrainedModel, name: str) -> None:
+def checkpoint_activations(model: nn.Module, pretrained: PretrainedModel, name: str) -> None:
+    """Have a model compute its blocks again in the backward pass; raise UserError if it cannot."""
     language_model: Any = pretrained.language_model
     if not language_model.supports_gradient_checkpointing:
         raise UserError(

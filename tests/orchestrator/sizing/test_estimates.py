@@ -17,7 +17,7 @@ from orchestrator.sizing.estimates import (
     line_up,
     measure,
 )
-from orchestrator.sizing.memory import GIB, estimate_memory, shape_of
+from orchestrator.sizing.memory import GIB, memory_of
 from sweeps.declaration.expand import read_sweep
 from sweeps.errors import UserError
 from sweeps.files.whole_files import write_json
@@ -41,7 +41,7 @@ def test_a_gang_shares_the_work_and_a_shared_gpu_takes_turns():
 
 def test_a_small_run_takes_a_share_by_memory_and_never_below_one_in_k():
     run = of("gpt2")
-    needs = estimate_memory(run, shape_of(run), run.execution.settled()).total
+    needs = memory_of(run, run.execution).total
     assert demand_of(run, 80 * GIB, crowd=99) == Demand(UNITS // RUNS_PER_GPU)
     assert demand_of(run, 80 * GIB, crowd=99, most=2) == Demand(UNITS // 2)
     assert demand_of(run, 2.9 * needs, crowd=99) == Demand(UNITS // 2)

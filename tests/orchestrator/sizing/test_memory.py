@@ -1,4 +1,4 @@
-"""The formula of memory against what the catalogue's models took on a GPU.
+"""Traced steps, and the formula, against what the catalogue's models took on a GPU.
 
 ``measured.json`` is the figures of ``python -m tests.gpu --only memory``: a batch of 32 × 128 in
 bf16, one forward and backward pass a step.
@@ -9,36 +9,55 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.sizing.memory import estimate_memory
+from orchestrator.sizing.memory import GIB, estimate_memory, memory_of
 from sweeps.sources.catalog import CATALOG
 from sweeps.spec import Execution
 from tests.gpu import catalogue
 
 MEASURED = json.loads(Path(__file__).with_name("measured.json").read_text())
+OF_THE_CATALOGUE = [entry for entry in MEASURED["models"] if entry["model"] in CATALOG]
 
 
-def planned(entry):
+def carried_out(entry):
     how = {"engine": "plain"}
     if entry["zero_stage"] is not None:
         how = {"engine": "deepspeed", "zero_stage": entry["zero_stage"], "processes": 1}
     run = catalogue.paper_run(entry["model"])
     assert (run.batch_size, run.sequence_length, run.precision) == (32, 128, "bf16")
-    execution = Execution(micro_batch_size=run.batch_size, offload="none", **how).settled()
+    return run, Execution(micro_batch_size=run.batch_size, offload="none", **how).settled()
+
+
+def planned(entry):
+    """The formula's memory, of a model that has not been traced."""
+    run, execution = carried_out(entry)
     return estimate_memory(run, catalogue.shape_of(entry["model"]), execution)
 
 
+@pytest.mark.parametrize("entry", OF_THE_CATALOGUE, ids=lambda entry: entry["model"])
+def test_a_traced_step_is_what_was_allocated(entry):
+    memory = memory_of(*carried_out(entry))
+    # Products on a GPU have workspaces, which no trace has: some 100 MB.
+    missing = entry["allocated"] - memory.allocated
+    assert -0.01 * entry["allocated"] < missing < 0.13e9 + 0.005 * entry["allocated"]
+    assert entry["used"] <= memory.total <= 1.15 * entry["used"]
+
+
 @pytest.mark.parametrize("entry", MEASURED["models"], ids=lambda entry: entry["model"])
-def test_a_plan_is_no_less_than_what_was_used_and_not_far_above(entry):
+def test_a_plan_by_the_formula_is_no_less_than_what_was_used_and_not_far_above(entry):
     assert entry["used"] <= planned(entry).total <= 1.35 * entry["used"]
 
 
 @pytest.mark.parametrize("entry", MEASURED["models"], ids=lambda entry: entry["model"])
-def test_the_terms_of_a_forward_pass_are_what_was_allocated(entry):
+def test_the_terms_of_the_formula_are_what_was_allocated(entry):
     terms = planned(entry).terms
-    found = sum(terms.values()) - terms["gradients"] - terms["fixed"]
-    # Under ZeRO the plan has a block of the probe and DeepSpeed's own buffers besides.
-    share = 0.05 if entry["zero_stage"] is None else 0.1
-    assert found == pytest.approx(entry["allocated"], rel=share)
+    # It has a plain run's gradients beside its activations, and under ZeRO does without.
+    found = sum(terms.values()) - terms.get("gradients", 0.0)
+    assert found == pytest.approx(entry["allocated"], rel=0.05)
+
+
+def test_a_scan_in_plain_pytorch_is_seen():
+    entry = next(entry for entry in MEASURED["models"] if entry["model"] == "mamba-130m")
+    assert memory_of(*carried_out(entry)).terms["activations"] / GIB == pytest.approx(39.3, abs=0.2)
 
 
 def test_every_model_of_the_catalogue_but_the_largest_was_measured():

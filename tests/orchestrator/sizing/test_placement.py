@@ -1,101 +1,23 @@
-"""Placement is a pure choice: simplest first, within the GPU's memory, refused with the numbers."""
+"""What runs share of machines: a GPU and the CPUs beside it, and the machine's memory."""
 
 import pytest
 from small_run import make_run
 
-from orchestrator.sizing.memory import GIB, estimate_memory, shape_of
-from orchestrator.sizing.placement import (
-    Node,
-    choose,
-    execution_text,
-    place,
-    placed,
-    pools,
-    rank_processes,
-)
+from orchestrator.sizing.choice import Host
+from orchestrator.sizing.placement import Node, hosts, place, pools, rank_processes
 from sweeps.errors import UserError
-from sweeps.sources.catalog import CATALOG
-from sweeps.spec import Execution, HubModel, ModelSpec
+from sweeps.spec import Execution
 
 
-def large(name="pythia-6.9b", **execution):
-    known = CATALOG[name]
-    source = HubModel(hub=known.hub, revision=known.revision, pretraining="clm")
-    return make_run(
-        model=ModelSpec(name=name, source=source),
-        batch_size=32,
-        sequence_length=128,
-        precision="bf16",
-        execution=Execution(**execution),
-    )
-
-
-@pytest.mark.parametrize(
-    ("gib", "gpus", "stage", "offload", "processes"),
-    [
-        (139, 1, 2, "none", 1),
-        (78, 1, 2, "optimizer", 1),
-        (78, 8, 2, "none", 2),
-        (40, 8, 2, "none", 8),
-        (8, 1, 3, "parameters", 1),
-    ],
-)
-def test_the_largest_model_is_cut_no_more_than_it_must_be(gib, gpus, stage, offload, processes):
-    chosen = choose(large(), gib * GIB, gpus)
-    how = chosen.execution
-    assert (how.zero_stage, how.offload, how.processes) == (stage, offload, processes)
-    assert chosen.memory.total <= gib * GIB
-
-
-def test_small_models_train_in_one_plain_process():
-    chosen = choose(large("pythia-160m"), 78 * GIB, 8)
-    assert execution_text(chosen.execution) == "plain, micro-batch 32"
-
-
-def test_what_a_run_says_is_kept():
-    chosen = choose(large(zero_stage=3, processes=4, micro_batch_size=2), 78 * GIB, 8)
-    assert (chosen.execution.zero_stage, chosen.execution.processes) == (3, 4)
-    assert chosen.execution.micro_batch_size == 2
-
-
-def test_nothing_fits_is_refused_with_the_numbers():
-    with pytest.raises(UserError, match=r"at least \d+\.\d GiB of a GPU's 1\.6.*GiB\)"):
-        choose(large(), 1.6 * GIB, 1)
-
-
-def test_settings_no_machine_like_this_can_meet_are_refused():
-    with pytest.raises(UserError, match="no way to carry it out on 2 GPUs"):
-        choose(large(processes=8), 78 * GIB, 2)
-
-
-def test_the_state_of_16_to_18_bytes_a_parameter_is_divided_by_stages():
-    run = large()
-    shape = shape_of(run)
-
-    def state(**how):
-        settled = Execution(engine="deepspeed", micro_batch_size=1, **how)
-        terms = estimate_memory(run, shape, settled).terms
-        names = ("weights", "gradients", "masters", "moments")
-        return sum(terms.get(name, 0) for name in names) / shape.parameters
-
-    assert state(processes=1, zero_stage=2, offload="none") == pytest.approx(18)
-    assert state(processes=8, zero_stage=2, offload="none") == pytest.approx(2 + 16 / 8)
-    assert state(processes=8, zero_stage=3, offload="none") == pytest.approx(18 / 8)
-    assert state(processes=1, zero_stage=2, offload="optimizer") == pytest.approx(2)
-
-
-def test_a_placement_changes_no_run_id_and_nothing_where_there_is_no_gpu():
-    run = large()
-    assert placed(run, 78 * GIB, 8).run_id == run.run_id
-    assert placed(run, 78 * GIB, 8).execution != run.execution
-    assert placed(run, None, 0) is run
+def run_of(processes=None):
+    return make_run(batch_size=8, execution=Execution(processes=processes))
 
 
 def test_more_processes_than_slots_are_refused():
-    assert rank_processes(large(), 1) == 0
-    assert rank_processes(large(processes=2), 2) == 2
+    assert rank_processes(run_of(), 1) == 0
+    assert rank_processes(run_of(processes=2), 2) == 2
     with pytest.raises(UserError, match="needs 4 processes and 2 can run"):
-        rank_processes(large(processes=4), 2)
+        rank_processes(run_of(processes=4), 2)
 
 
 HEAD = Node("head", cpus=4, gpus=0)
@@ -134,3 +56,11 @@ def test_a_node_has_room_for_as_many_as_its_gpus_and_its_cpus_allow(node, size, 
 def test_neither_a_gpu_nor_a_cpu_is_refused(nodes):
     with pytest.raises(UserError, match="neither a GPU nor a CPU"):
         place(nodes)
+
+
+def test_the_memory_of_a_machine_is_that_of_the_node_with_most_for_each_gpu():
+    placement = place([Node("least", cpus=4, gpus=1)])
+    small, large = Node("a", 8, 2, memory=64.0, gpu_bytes=80.0), Node("b", 32, 8, memory=512.0)
+    assert hosts([small, large], placement) == {80.0: Host(64.0, 2), None: Host(512.0, 8)}
+    assert hosts([small, Node("silent", 8, 2)], placement) == {}
+    assert hosts([small], place([Node("cpus", 4, 0)])) == {}

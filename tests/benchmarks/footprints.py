@@ -1,0 +1,81 @@
+"""Trace what the library's sweeps need, for ``orchestrator/sizing/traces.json``.
+
+    python -m tests.benchmarks.footprints [--again]
+
+What is there already is kept, unless ``--again`` says to trace all anew. A model that goes through
+DeepSpeed is traced in every way that a plan may ask for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.sizing.choice import LARGE
+from orchestrator.sizing.cost import parameter_count
+from orchestrator.sizing.tracer import Tracer
+from orchestrator.sizing.traces import FEW, SHIPPED, asked, key_of
+from sweeps.declaration.expand import read_sweep
+from sweeps.spec import FolderModel, RunSpec
+
+LIBRARY = Path(__file__).resolve().parents[2] / "sweeps" / "library"
+SWEEPS = ("paper", "demo", "replica", "paper-verdicts", "replica-verdicts")
+
+
+def wanted() -> Iterator[RunSpec]:
+    """Yield the steps that are traced, alike ones once."""
+    seen = set()
+    for name in SWEEPS:
+        for run in read_sweep(LIBRARY / f"{name}.yaml").runs:
+            if isinstance(run.model.source, FolderModel):
+                continue
+            large = (parameter_count(run.model.source) or 0) >= LARGE
+            ways = [("plain", run.batch_size, False)]
+            if large or run.execution.settled().engine == "deepspeed":
+                ways = [
+                    ("deepspeed", rows, again)
+                    for again in (False, True)
+                    for rows in (run.batch_size, FEW)
+                ]
+            for engine, rows, again in ways:
+                ask = asked(run, rows, engine, again)
+                if (key := key_of(ask)) not in seen:
+                    seen.add(key)
+                    yield ask
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--again", action="store_true")
+    again = parser.parse_args().again
+    kept = {} if again else json.loads(SHIPPED.read_text(encoding="utf-8"))["traces"]
+    asks = {key_of(ask): ask for ask in wanted()}
+    found = {key: trace for key, trace in kept.items() if key in asks}
+    tracer = Tracer(print, patience_seconds=3600)
+    for number, (key, ask) in enumerate(asks.items(), start=1):
+        if key in found:
+            continue
+        answer = tracer.ask({"run": ask.model_dump_json()}, "…")
+        if "traced" not in answer:
+            print(ask.describe(), answer)
+            continue
+        found[key] = answer["traced"]
+        save(found)
+        print(f"{number}/{len(asks)} {ask.describe()}: {answer['traced']['seconds']} s", flush=True)
+    save(found)
+    tracer.close()
+    return 0
+
+
+def save(found: dict[str, object]) -> None:
+    lines = ",\n".join(
+        f'"{key}":{json.dumps(found[key], separators=(",", ":"))}' for key in sorted(found)
+    )
+    SHIPPED.write_text(f'{{"traces":{{\n{lines}\n}}}}\n', encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""How a run is cut is a pure choice: simplest first, within the memory of GPUs and machines."""
+
+import pytest
+from small_run import make_run
+
+from orchestrator.sizing.choice import Host, choose, execution_text, placed
+from orchestrator.sizing.memory import GIB, estimate_memory, shape_of
+from sweeps.errors import UserError
+from sweeps.sources.catalog import CATALOG
+from sweeps.spec import Execution, HubModel, ModelSpec
+
+
+def large(name="pythia-6.9b", **execution):
+    known = CATALOG[name]
+    source = HubModel(hub=known.hub, revision=known.revision, pretraining="clm")
+    return make_run(
+        model=ModelSpec(name=name, source=source),
+        batch_size=32,
+        sequence_length=128,
+        precision="bf16",
+        execution=Execution(**execution),
+    )
+
+
+@pytest.mark.parametrize(
+    ("gib", "gpus", "stage", "offload", "processes"),
+    [
+        (139, 1, 2, "none", 1),
+        (78, 1, 2, "optimizer", 1),
+        (78, 8, 2, "none", 2),
+        (40, 8, 2, "none", 8),
+        (8, 1, 3, "parameters", 1),
+    ],
+)
+def test_the_largest_model_is_cut_no_more_than_it_must_be(gib, gpus, stage, offload, processes):
+    chosen = choose(large(), gib * GIB, gpus)
+    how = chosen.execution
+    assert (how.zero_stage, how.offload, how.processes) == (stage, offload, processes)
+    assert chosen.memory.total <= gib * GIB
+
+
+def test_small_models_train_in_one_plain_process():
+    chosen = choose(large("pythia-160m"), 78 * GIB, 8)
+    assert execution_text(chosen.execution) == "plain, micro-batch 32"
+
+
+def test_what_a_run_says_is_kept():
+    chosen = choose(large(zero_stage=3, processes=4, micro_batch_size=2), 78 * GIB, 8)
+    assert (chosen.execution.zero_stage, chosen.execution.processes) == (3, 4)
+    assert chosen.execution.micro_batch_size == 2
+
+
+def test_nothing_fits_is_refused_with_the_numbers():
+    with pytest.raises(UserError, match=r"at least \d+\.\d GiB of a GPU's 1\.6.*GiB\)"):
+        choose(large(), 1.6 * GIB, 1)
+
+
+def test_settings_no_machine_like_this_can_meet_are_refused():
+    with pytest.raises(UserError, match="no way to carry it out on 2 GPUs"):
+        choose(large(processes=8), 78 * GIB, 2)
+
+
+def test_the_state_of_16_to_18_bytes_a_parameter_is_divided_by_stages():
+    run = large()
+    shape = shape_of(run)
+
+    def state(**how):
+        settled = Execution(engine="deepspeed", micro_batch_size=1, **how)
+        terms = estimate_memory(run, shape, settled).terms
+        names = ("weights", "gradients", "masters", "moments")
+        return sum(terms.get(name, 0) for name in names) / shape.parameters
+
+    assert state(processes=1, zero_stage=2, offload="none") == pytest.approx(18)
+    assert state(processes=8, zero_stage=2, offload="none") == pytest.approx(2 + 16 / 8)
+    assert state(processes=8, zero_stage=3, offload="none") == pytest.approx(18 / 8)
+    # Gradients stay.
+    assert state(processes=1, zero_stage=2, offload="optimizer") == pytest.approx(2 + 4)
+
+
+def test_a_placement_changes_no_run_id_and_nothing_where_there_is_no_gpu():
+    run = large()
+    assert placed(run, 78 * GIB, 8).run_id == run.run_id
+    assert placed(run, 78 * GIB, 8).execution != run.execution
+    assert placed(run, None, 0) is run
+
+
+@pytest.mark.parametrize(("node", "offload", "processes"), [(512, "optimizer", 1), (96, "none", 2)])
+def test_offloading_needs_a_machine_that_holds_it(node, offload, processes):
+    host = Host(node * GIB, 8)
+    chosen = choose(large(zero_stage=2), 78 * GIB, 2 if offload == "none" else 1, host)
+    assert (chosen.execution.offload, chosen.execution.processes) == (offload, processes)
+    assert host.needs(chosen.memory, chosen.execution) <= host.bytes
+
+
+def test_a_machine_that_holds_no_way_is_refused_with_the_numbers():
+    told = r"needs \d+\.\d GiB of a machine's memory.*has 64\.0"
+    with pytest.raises(UserError, match=told) as refused:
+        choose(large(), 78 * GIB, 1, Host(64 * GIB, 1))
+    assert len(str(refused.value)) < 300
+
+
+def test_what_is_pinned_is_rounded_up_to_powers_of_two_layer_by_layer():
+    how = Execution(engine="deepspeed", zero_stage=2, offload="optimizer", micro_batch_size=1)
+    run = large()
+    shape = shape_of(run)
+    plain = estimate_memory(run, shape, how.model_copy(update={"offload": "none"}).settled())
+    added = estimate_memory(run, shape, how.settled()).host - plain.host
+    # Masters, gradients, moments, and a copy of the weights in bf16: 18 bytes, and the rounding.
+    assert 18 * shape.parameters < added < 1.6 * 18 * shape.parameters
+
+
+def test_gradients_stay_on_the_gpu_where_the_optimizer_is_offloaded():
+    how = Execution(engine="deepspeed", zero_stage=2, offload="optimizer", micro_batch_size=1)
+    run = large()
+    shape = shape_of(run)
+    terms = estimate_memory(run, shape, how.settled()).terms
+    assert terms["gradients"] == pytest.approx(4 * shape.parameters)
+    assert "moments" not in terms

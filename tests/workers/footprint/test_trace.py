@@ -1,0 +1,138 @@
+"""A step on fake tensors against the same step on real ones, seen by the same tracker."""
+
+import json
+
+import pytest
+import torch
+from small_run import make_run
+
+from sweeps.errors import UserError
+from sweeps.spec import EqualStep, Execution, FolderModel, ModelSpec, Objective, StandinModel
+from workers.controls.layer_groups import find_layer_groups
+from workers.controls.registry import build_control
+from workers.engines.layer_adamw import DEVICE_SLAB
+from workers.engines.plain import PlainEngine
+from workers.footprint.__main__ import answer
+from workers.footprint.skeleton import configuration, skeleton
+from workers.footprint.trace import _real_batch, trace
+from workers.footprint.tracker import Tracker
+from workers.models.pretrained import PretrainedModel
+from workers.objectives.registry import build_objective
+
+
+def run_of(family="gpt_neox", kind=None, **fields):
+    masked = family in ("bert", "roberta")
+    source = StandinModel(
+        standin=family,
+        layers=2,
+        width=48,
+        vocabulary=500,
+        pretrain_steps=1,
+        pretraining="mlm" if masked else "clm",
+        digest="0" * 64,
+    )
+    run = make_run(model=ModelSpec(name="tiny", source=source), sequence_length=12)
+    objective = Objective(
+        kind=kind or source.pretraining,
+        data=run.objective.data,
+        **({"labels": 3, "pooling": "mean"} if kind == "classification" else {}),
+        **({"temperature": 0.1, "pooling": "last"} if kind == "contrastive" else {}),
+        **({"mask_probability": 0.15} if kind is None and masked else {}),
+    )
+    return run.model_copy(update={"objective": objective, **fields})
+
+
+def real_peaks(run):
+    """Return the tracker's peaks over two micro-batches and a step that are computed."""
+    objective = build_objective(run.objective)
+    drawn = skeleton(run.model, torch.float32)
+    pretrained = PretrainedModel(drawn.language_model, None, drawn.facts)
+    model = objective.build_model(pretrained)
+    batch = _real_batch(run, objective)
+    groups = find_layer_groups(model, lambda: objective.loss_sum(model, batch))
+    control = build_control(run.control)
+    engine = PlainEngine(model, groups, control, run.optimizer, run.precision, DEVICE_SLAB)
+    tracker = Tracker(model)
+    tracker.track_external(engine.optimizer, *batch.values(), *engine.optimizer.held_beside_state())
+    found = []
+    for _ in range(2):
+        with tracker.watching():
+            objective.accumulate(engine, batch, run.batch_size)
+        found.append(sum(tracker.peak().values()))
+    with tracker.watching():
+        engine.step(1e-4)
+    return [*found, sum(tracker.peak().values())]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        run_of(),
+        run_of("mamba"),
+        run_of("bert"),
+        run_of("gpt2", "classification", control=EqualStep(target="median")),
+        run_of("opt_post_norm", "contrastive", batch_size=5),
+    ],
+    ids=lambda run: f"{run.model.source.standin}-{run.objective.kind}",
+)
+def test_a_step_without_memory_has_the_peaks_of_one_with_it(run):
+    torch.manual_seed(0)
+    traced = trace(run)
+    peaks = [sum(kinds.values()) for kinds in (traced.first, traced.second, traced.step)]
+    assert peaks == pytest.approx(real_peaks(run), rel=0.01)
+
+
+def test_activations_grow_with_the_micro_batch_on_a_line():
+    few, some, many = (trace(run_of(batch_size=rows)).extra for rows in (2, 6, 10))
+    assert some == pytest.approx((few + many) / 2, rel=0.02)
+
+
+def test_a_checkpointed_step_keeps_less_and_computes_more():
+    run = run_of(batch_size=16, sequence_length=64)
+    again = run.model_copy(
+        update={"execution": Execution(engine="plain", checkpoint_activations=True)}
+    )
+    kept, computed = trace(run), trace(again)
+    assert computed.extra < kept.extra
+    assert computed.flops > kept.flops
+
+
+def test_operations_are_six_a_parameter_and_token_where_attention_is_little():
+    run = run_of(batch_size=4, sequence_length=32)
+    traced = trace(run)
+    tokens = run.batch_size * run.sequence_length
+    # Embeddings are looked up, not multiplied.
+    multiplied = traced.parameters - run.model.source.vocabulary * run.model.source.width
+    assert traced.flops == pytest.approx(6 * multiplied * tokens, rel=0.2)
+
+
+def test_what_cannot_be_carried_out_is_refused_in_one_short_line(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    source = FolderModel(folder=str(folder), digest="0" * 64, pretraining="clm")
+    run = make_run(model=ModelSpec(name="images", source=source))
+    found = answer(json.dumps({"run": run.model_dump_json()}))
+    assert found["refused"].startswith("model images: no model can be built")
+    assert len(found["refused"]) < 300
+    assert "\n" not in found["refused"]
+    with pytest.raises(UserError, match="names no model|cannot be read"):
+        (folder / "config.json").write_text('{"model_type": "no such"}')
+        configuration(run.model)
+
+
+def test_longer_sequences_than_positions_are_refused():
+    found = answer(json.dumps({"run": run_of(sequence_length=4000).model_dump_json()}))
+    assert "beyond the 256 positions" in found["refused"]
+
+
+def test_code_that_needs_values_is_no_refusal(monkeypatch):
+    monkeypatch.setattr("workers.footprint.trace.find_layer_groups", lambda *_: 1 // 0)
+    found = answer(json.dumps({"run": run_of().model_dump_json()}))
+    assert "ZeroDivisionError" in found["unknown"]
+
+
+def test_only_the_size_is_read_where_that_is_asked():
+    run = run_of("gpt2")
+    found = answer(json.dumps({"run": run.model_dump_json(), "only_size": True}))["size"]
+    assert found == {"parameters": trace(run).parameters, "layers": 2, "width": 48}
