@@ -52,6 +52,18 @@ def seconds_for_notice(size: int, rate: float = LEAST_RATE) -> float:
     return MARGIN * size / rate
 
 
+def notice_needs_in_words(parameters: int) -> list[str]:
+    """Return a line that says from which rate on the shortest notice suffices for the largest model
+    of a sweep, before one is measured; none where every disk is fast enough."""
+    size = checkpoint_bytes(parameters)
+    if seconds_for_notice(size) <= SPOT_NOTICE_SECONDS:
+        return []
+    return [
+        f"{size / GIB:.1f} GiB of the largest: {SPOT_NOTICE_SECONDS:.0f} s of notice suffice from"
+        f" {size / SPOT_NOTICE_SECONDS / 1e6:.0f} MB/s on"
+    ]
+
+
 def notice_in_words(parameters: int, rate: float, share: float, given: float) -> str:
     """Return what a notice of ``given`` seconds leaves time for, at a measured rate in bytes/s."""
     size = checkpoint_bytes(parameters)

@@ -128,8 +128,10 @@ class Checkpoints:
         self._writing = Writing(path, self._folder.path, room, guard, then)
         try:
             self._copy_layers(self._writing)
-        finally:
-            self._writing.close()
+        except BaseException:  # some layers are not a checkpoint
+            self._writing.drop()
+            raise
+        self._writing.close()
 
     def check(self) -> None:
         """Raise what has gone wrong in the thread, if anything has."""

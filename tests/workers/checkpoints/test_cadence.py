@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.display.plan_table import needs_lines
+from sweeps.declaration.expand import read_sweep
 from workers.checkpoints.cadence import (
     MARGIN,
     Cadence,
     checkpoint_bytes,
     notice_in_words,
+    notice_needs_in_words,
     seconds_for_notice,
 )
 
@@ -67,3 +70,14 @@ def test_the_seconds_of_the_readme_follow_from_the_rate_beside_them():
     assert seconds == pytest.approx(1000 * whole / rate, abs=1)
     assert minutes == pytest.approx(seconds / Cadence(0.05).share / 60, rel=0.01)
     assert needed == round(whole / 30, 1)
+
+
+def test_a_plan_says_from_which_rate_on_a_notice_suffices():
+    assert notice_needs_in_words(100_000_000) == []
+    (words,) = notice_needs_in_words(6_857_302_016)
+    rate = 1e6 * float(re.search(r"([\d.]+) MB/s on$", words).group(1))
+    assert "76.6 GiB" in words
+    assert "suffices" in notice_in_words(6_857_302_016, rate * 1.001, 0.05, 30)
+    assert "does not suffice" in notice_in_words(6_857_302_016, rate * 0.98, 0.05, 30)
+    sweep = read_sweep("sweeps/library/paper.yaml")
+    assert f"  checkpoint {words}" in needs_lines(sweep)

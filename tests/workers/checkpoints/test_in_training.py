@@ -141,6 +141,30 @@ def test_the_process_of_a_large_model_asks_for_more_time_than_the_least(store, m
     assert notice.seconds == LEAST_SECONDS
 
 
+def test_some_layers_are_no_checkpoint(store, monkeypatch):
+    from workers.engines.plain import PlainEngine
+
+    layer, failing = PlainEngine.layer, []
+
+    def sometimes(self, i, *arguments, **options):
+        if failing and i == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return layer(self, i, *arguments, **options)
+
+    monkeypatch.setattr(PlainEngine, "layer", sometimes)
+    run = a_run(1)
+    progress = train(run, store, CPU)
+    while next(progress).step < 3:
+        pass
+    failing.append(True)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(progress)
+    folder = store.run(run.run_id)
+    assert folder.checkpoint_steps() == [2]
+    failing.clear()
+    assert list(train(run, store, CPU))[-1].resumed_from == 2
+
+
 KILLED = """
 import os, signal, sys
 from workers import __main__ as worker
