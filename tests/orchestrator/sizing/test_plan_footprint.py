@@ -1,4 +1,4 @@
-"""``plan`` of models that are in no catalogue: sized by their configuration, refused in one line."""
+"""``plan`` of models in no catalogue: sized by their configuration, or refused in one line."""
 
 import json
 
