@@ -9,7 +9,8 @@ from orchestrator.sizing.cost import parameter_count
 from orchestrator.sizing.memory import GIB, Memory, engine_of, memory_of
 from orchestrator.sizing.traces import footprint_of, size_of
 from sweeps.errors import UserError
-from sweeps.spec import Execution, RunSpec, StandinModel
+from sweeps.sources.catalog import by_hub
+from sweeps.spec import Execution, HubModel, ModelSource, RunSpec, StandinModel
 
 # From this many parameters on a run goes through DeepSpeed.
 LARGE = 1_000_000_000
@@ -93,12 +94,13 @@ def choose(run: RunSpec, gpu_bytes: float, gpus: int, host: Host | None = None) 
 def require_feasible(runs: Iterable[RunSpec]) -> None:
     """Raise UserError where the code of a run's model says that it cannot be carried out.
 
-    A step of each is traced, once for those that are alike. Stand-ins are ours, and are not asked.
+    A step of each is traced, once for those that are alike. Stand-ins are ours, and the catalogue's
+    models have been tried: they are not asked.
     """
     seen: set[str] = set()
     for run in runs:
         alike = run.model_dump_json(exclude={"seed", "control", "optimizer", "steps"})
-        if isinstance(run.model.source, StandinModel) or alike in seen:
+        if alike in seen or _tried(run.model.source):
             continue
         seen.add(alike)
         parameters = _parameters(run)
@@ -108,6 +110,12 @@ def require_feasible(runs: Iterable[RunSpec]) -> None:
             engine = "deepspeed" if large else engine_of(said)
             again = bool(said.checkpoint_activations)
             footprint_of(run, engine, again, run.execution.micro_batch_size or run.batch_size)
+
+
+def _tried(source: ModelSource) -> bool:
+    if isinstance(source, HubModel):
+        return by_hub(source.hub) is not None
+    return isinstance(source, StandinModel)
 
 
 def _parameters(run: RunSpec) -> int | None:

@@ -7,6 +7,9 @@ norms, powers and softmaxes are then as large as they will be. Products are in b
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 # https://docs.pytorch.org/docs/stable/amp.html, "CUDA Ops that can autocast to float32".
 IN_FLOAT32 = (
     *("acos", "asin", "cosh", "cosine_similarity", "erfinv", "exp", "expm1", "group_norm"),
-    *("layer_norm", "log", "log10", "log1p", "log2", "logsumexp", "mse_loss"),
+    *("layer_norm", "log", "log10", "log1p", "log2", "logsumexp"),
     *("native_layer_norm", "nll_loss", "pow.Scalar", "pow.Tensor_Scalar", "pow.Tensor_Tensor"),
     *("reciprocal", "rsqrt", "sinh", "smooth_l1_loss", "softplus", "tan"),
 )
@@ -27,20 +30,22 @@ BY_DTYPE = (
 )
 NARROW = (torch.bfloat16, torch.float16)
 
-_library: torch.library.Library | None = None
 
-
-def autocast_as_on_a_gpu() -> None:
-    """Have autocast on the CPU cast what a GPU's does, in this process from now on."""
-    global _library
-    if _library is not None:
-        return
-    _library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-    for name in (*IN_FLOAT32, *BY_DTYPE):
-        packet, _, overload = name.partition(".")
-        operation = getattr(getattr(torch.ops.aten, packet), overload or "default")
-        cast = _widened(operation, by_dtype=name in BY_DTYPE)
-        _library.impl(name, cast, "AutocastCPU")  # type: ignore[no-untyped-call]
+@contextmanager
+def autocast_as_on_a_gpu() -> Iterator[None]:
+    """Surround code for which autocast on the CPU casts what a GPU's does."""
+    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    try:
+        for name in (*IN_FLOAT32, *BY_DTYPE):
+            packet, _, overload = name.partition(".")
+            operation = getattr(getattr(torch.ops.aten, packet), overload or "default")
+            cast = _widened(operation, by_dtype=name in BY_DTYPE)
+            with warnings.catch_warnings():  # that the CPU's own cast is overridden
+                warnings.simplefilter("ignore")
+                library.impl(name, cast, "AutocastCPU")  # type: ignore[no-untyped-call]
+        yield
+    finally:
+        library._destroy()  # type: ignore[no-untyped-call]
 
 
 def _widened(operation: Any, *, by_dtype: bool) -> Any:

@@ -107,13 +107,12 @@ def trace(run: RunSpec) -> Trace:
     not at hand, and whatever a model's code trips over where tensors have no values.
     """
     began = time.monotonic()
-    autocast_as_on_a_gpu()
     execution = run.execution.settled()
     plain = execution.engine == "plain"
     narrow = run.precision == "bf16" and not plain
     objective = build_objective(run.objective)
     shapes = {name: (t.shape, t.dtype) for name, t in _real_batch(run, objective).items()}
-    with fake_numbers():
+    with autocast_as_on_a_gpu(), fake_numbers():
         pretrained, model = _built(run, objective, torch.bfloat16 if narrow else torch.float32)
         batch = {name: torch.empty(size, dtype=kind) for name, (size, kind) in shapes.items()}
         sample = {k: t[:2, :16] if t.dim() > 1 else t[:2] for k, t in batch.items()}

@@ -41,7 +41,7 @@ class Tracker(MemTracker):
     def _post_bw_hook(self, module: nn.Module, args: Any) -> None: ...
 
     def _update_peak_stats(self, peak_state: Any) -> None:
-        # As it is there, but for modules, and without copying the snapshot deeply at each of a step's operations.
+        # As it is there, but for modules, and for a deep copy at each of a step's operations.
         del peak_state
         for device, kinds in self._curr_mem_snap.items():
             if self._peak_mem.get(device, 0) < kinds[TOTAL]:

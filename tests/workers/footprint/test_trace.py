@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from small_run import make_run
+from small_run import DOCS, make_run
 
 from sweeps.errors import UserError
 from sweeps.spec import EqualStep, Execution, FolderModel, ModelSpec, Objective, StandinModel
@@ -13,6 +13,7 @@ from workers.controls.registry import build_control
 from workers.engines.layer_adamw import DEVICE_SLAB
 from workers.engines.plain import PlainEngine
 from workers.footprint.__main__ import answer
+from workers.footprint.device_autocast import autocast_as_on_a_gpu
 from workers.footprint.skeleton import configuration, skeleton
 from workers.footprint.trace import _real_batch, trace
 from workers.footprint.tracker import Tracker
@@ -31,15 +32,15 @@ def run_of(family="gpt_neox", kind=None, **fields):
         pretraining="mlm" if masked else "clm",
         digest="0" * 64,
     )
-    run = make_run(model=ModelSpec(name="tiny", source=source), sequence_length=12)
     objective = Objective(
         kind=kind or source.pretraining,
-        data=run.objective.data,
+        data=DOCS,
         **({"labels": 3, "pooling": "mean"} if kind == "classification" else {}),
         **({"temperature": 0.1, "pooling": "last"} if kind == "contrastive" else {}),
         **({"mask_probability": 0.15} if kind is None and masked else {}),
     )
-    return run.model_copy(update={"objective": objective, **fields})
+    given = {"model": ModelSpec(name="tiny", source=source), "objective": objective}
+    return make_run(**{**given, "sequence_length": 12, **fields})
 
 
 def real_peaks(run):
@@ -116,8 +117,8 @@ def test_what_cannot_be_carried_out_is_refused_in_one_short_line(tmp_path):
     assert found["refused"].startswith("model images: no model can be built")
     assert len(found["refused"]) < 300
     assert "\n" not in found["refused"]
-    with pytest.raises(UserError, match="names no model|cannot be read"):
-        (folder / "config.json").write_text('{"model_type": "no such"}')
+    (folder / "config.json").write_text('{"model_type": "no such"}')
+    with pytest.raises(UserError, match="names no model"):
         configuration(run.model)
 
 
@@ -130,6 +131,19 @@ def test_code_that_needs_values_is_no_refusal(monkeypatch):
     monkeypatch.setattr("workers.footprint.trace.find_layer_groups", lambda *_: 1 // 0)
     found = answer(json.dumps({"run": run_of().model_dump_json()}))
     assert "ZeroDivisionError" in found["unknown"]
+
+
+def test_autocast_is_a_gpu_s_while_a_step_is_traced_and_the_cpu_s_again_behind_it():
+    states, norm = torch.ones(2, 8, dtype=torch.bfloat16), torch.nn.LayerNorm(8)
+
+    def type_of_a_norm():
+        with torch.autocast("cpu", torch.bfloat16):
+            return norm(states).dtype
+
+    assert type_of_a_norm() == torch.bfloat16
+    with autocast_as_on_a_gpu():
+        assert type_of_a_norm() == torch.float32
+    assert type_of_a_norm() == torch.bfloat16
 
 
 def test_only_the_size_is_read_where_that_is_asked():
