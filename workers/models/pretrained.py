@@ -17,7 +17,8 @@ from sweeps.errors import Impossible, UserError
 from sweeps.files.whole_files import read_json
 from sweeps.sources.catalog import FAMILIES
 from sweeps.sources.model_folder import positions_of
-from workers.depth.stacks import NoStateAToken, Stack, distinct_blocks, find_stacks
+from workers.depth.finding import find_stacks
+from workers.depth.stacks import NoStateAToken, Stack, distinct_blocks
 
 PRETRAINING_FILE = "pretraining.json"
 # Sequences and tokens of the forward pass in which a model's stacks are seen.
@@ -214,7 +215,7 @@ def input_rows(model: Any) -> int:
     if rows is None and hasattr(embedding, "weight"):
         rows = embedding.weight.shape[0]
     # One that reads no text has none, and says so when it is run.
-    return int(rows or getattr(model.config.get_text_config(), "vocab_size", 2))
+    return int(rows if rows else getattr(model.config.get_text_config(), "vocab_size", 2))
 
 
 def quiet_config(config: Any) -> None:
