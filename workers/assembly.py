@@ -101,6 +101,8 @@ def _probe(
     ranks: Ranks,
 ) -> DepthProbe:
     backbone = engine.in_float32(pretrained.backbone)
+    if backbone is pretrained.backbone:
+        backbone.to(device)  # the objective may train a part of it alone, as an encoder
     stacks = in_twin(stacks, pretrained.backbone, backbone)
     rows = choose_rows(run.probe, pretrained.facts.width, pretrained.tokenizer, store.cache)
     highest = int(rows.input_ids.max())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from sweeps.reading.tables import Tables
-from sweeps.store.schema import SORT_KEYS, TABLES
+from sweeps.store.schema import ADDED, SORT_KEYS, TABLES
 
 STATUSES = "runs"
 
@@ -42,6 +42,8 @@ def digests(tables: Tables) -> Iterator[TableDigest]:
 def _digest(table: str, rows: pl.DataFrame) -> TableDigest:
     digest = hashlib.sha256()
     for name, column in zip(rows.columns, rows, strict=True):
+        if name in ADDED and column.null_count() == len(column):
+            continue
         digest.update(f"{name}:{column.dtype}:{len(column)}\n".encode())
         digest.update(column.is_null().cast(pl.UInt8).to_numpy().tobytes())
         if column.dtype == pl.String:

@@ -98,6 +98,10 @@ JACKKNIFE = pa.schema(
     ]
 )
 
+# Columns that stores of before have not: where all of them are null, they are in no digest, so that
+# such a store keeps the digests that it had.
+ADDED = frozenset(("stack", "block_class", "block_number", "iteration", "stack_layers"))
+
 TABLES: dict[str, pa.Schema] = {
     "steps": STEPS,
     "layers": LAYERS,

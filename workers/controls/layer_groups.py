@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from workers.controls.freezing import frozen_by
+from workers.depth.finding import stacks_of
 from workers.depth.observation import Observation, observe
 from workers.depth.parameter_use import (
     BLOCK,
@@ -25,7 +26,7 @@ from workers.depth.parameter_use import (
     never_called_siblings,
     owners,
 )
-from workers.depth.stacks import Stack, UngroupedParameters, stacks_of
+from workers.depth.stacks import Stack, UngroupedParameters
 
 __all__ = ["BLOCK", "EMBEDDING", "HEAD", "LayerGroup", "UngroupedParameters", "find_layer_groups"]
 

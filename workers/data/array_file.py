@@ -4,7 +4,8 @@ what a batch needs is ever in memory."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import mmap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,19 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays.values():
-            flat = np.ascontiguousarray(array).reshape(-1)
-            step = max(1, CHUNK_BYTES // flat.itemsize)
-            for start in range(0, flat.size, step):
-                file.write(flat[start : start + step].tobytes())
+            for piece in pieces(array):
+                file.write(piece.tobytes())
+
+
+def pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield an array flat, some MiB at a time; what is mapped is let go of again after each."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    step = max(1, CHUNK_BYTES // flat.itemsize)
+    for start in range(0, flat.size, step):
+        yield flat[start : start + step]
+        mapped = getattr(array, "_mmap", None)
+        if mapped is not None:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def read_arrays(path: Path, metadata: dict[str, str], *, mapped: bool = False) -> Arrays | None:
@@ -73,3 +83,13 @@ def _mapped(path: Path) -> Arrays:
             place = 8 + length + begin
             found[name] = np.memmap(path, dtype=kind, mode="r", offset=place, shape=shape)
     return found
+
+
+def highest_token(arrays: dict[str, NDArray[Any]]) -> int:
+    """Return the largest token id in arrays of tokens."""
+    return max(
+        int(piece.max())
+        for name, a in arrays.items()
+        if name.endswith("input_ids")
+        for piece in pieces(a)
+    )

@@ -59,7 +59,12 @@ def float32_twin(
     for number, group in enumerate(groups):
         if group.kind == BLOCK and id(group.block) in names:
             block = twin.get_submodule(names[id(group.block)])
-            mine = {key: slot for key, slot in rest.items() if slot.group == number}
+            parts = {id(part) for part in block.modules()}
+            mine = {
+                key: slot
+                for key, slot in rest.items()
+                if slot.group == number and id(slot.module) in parts
+            }
             _fill_for_forward(block, list(mine.values()), gather)
             rest = {key: slot for key, slot in rest.items() if key not in mine}
     # Whatever is no block's may be read anywhere in a forward pass, by whoever holds the module.

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from sweeps.errors import UserError
@@ -57,13 +55,6 @@ def require_known_tokens(
             " tokenizer was given tokens that the model was not resized for: resize it"
             " (resize_token_embeddings) and save both, or take the model's own tokenizer"
         )
-
-
-def highest_token(arrays: dict[str, NDArray[Any]]) -> int:
-    """Return the largest token id in arrays of tokens."""
-    return max(
-        int(a.max()) for name, a in arrays.items() if name.endswith("input_ids") and np.size(a)
-    )
 
 
 def require_finite_weights(name: str, path: str, model: nn.Module) -> None:

@@ -10,14 +10,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+)
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from sweeps.errors import Impossible, UserError
 from sweeps.files.whole_files import read_json
 from sweeps.sources.catalog import FAMILIES
 from sweeps.sources.model_folder import positions_of
-from workers.depth.stacks import NoStateAToken, Stack, distinct_blocks, find_stacks
+from workers.depth.finding import find_stacks
+from workers.depth.stacks import NoStateAToken, Stack, distinct_blocks
 
 PRETRAINING_FILE = "pretraining.json"
 # Sequences and tokens of the forward pass in which a model's stacks are seen.
@@ -198,12 +203,18 @@ def _seen(language_model: nn.Module, tokens: int, blocks: str | None) -> Examine
     except (UserError, MemoryError, torch.OutOfMemoryError, *WITHOUT_VALUES):
         raise
     except Exception as error:
+        if isinstance(error, RuntimeError) and _is_fake(language_model):
+            raise  # an operation that fake tensors do not know is no fault of the model
         detail = " ".join(f"{type(error).__name__}: {error}".split())[:DETAIL]
         raise Impossible(
             f"{type(language_model).__name__} cannot be run on the tokens of text alone: {detail}"
         ) from error
     state = getattr(output, "last_hidden_state", None)
     return Examined(stacks, 0 if state is None else state.shape[-1])
+
+
+def _is_fake(model: nn.Module) -> bool:
+    return any(isinstance(p, FakeTensor) or p.is_meta for p in model.parameters())
 
 
 def input_rows(model: Any) -> int:

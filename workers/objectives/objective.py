@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from sweeps.errors import Impossible
 from sweeps.spec import Objective, RunSpec
-from workers.data.array_file import Arrays
+from workers.data.array_file import Arrays, highest_token
 from workers.data.datasets import batch_indices
 from workers.engines.engine import Batch, Engine
-from workers.models.fit import highest_token
 from workers.models.pretrained import PretrainedModel
 from workers.progress import PULSE
 

@@ -50,3 +50,14 @@ def test_a_null_is_not_a_zero() -> None:
     )
     assert one.rows == other.rows
     assert one.sha256 != other.sha256
+
+
+def test_a_column_that_a_store_of_before_has_not_is_in_no_digest() -> None:
+    before = pl.DataFrame({"x": [1.0, 2.0]})
+    texts = pl.Series([None, None], dtype=pl.String)
+    added = before.with_columns(stack=texts)
+    assert _digest("t", added) == _digest("t", before)
+    told = before.with_columns(stack=pl.Series([None, "decoder"]))
+    assert _digest("t", told) != _digest("t", before)
+    other = before.with_columns(anything_else=texts)
+    assert _digest("t", other) != _digest("t", before)

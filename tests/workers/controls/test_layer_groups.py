@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sweeps.errors import UserError
 from workers.controls.layer_groups import find_layer_groups, group_layers
-from workers.depth.stacks import find_stacks
+from workers.depth.finding import find_stacks
 
 IDS = torch.arange(4)[None]
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from looped_decoders import Block, looped
 from torch import nn
 from transformers import (
     AlbertConfig,
@@ -14,14 +13,10 @@ from transformers import (
 )
 
 from sweeps.errors import UserError
+from tests.zoo.looped_decoders import Block, looped
 from workers.controls.layer_groups import group_layers
-from workers.depth.stacks import (
-    UngroupedParameters,
-    find_stacks,
-    in_twin,
-    own_parameters,
-    positions,
-)
+from workers.depth.finding import find_stacks
+from workers.depth.stacks import UngroupedParameters, in_twin, own_parameters, positions
 from workers.models.pretrained import examine, measure_facts
 
 IDS = torch.arange(12).reshape(2, 6)

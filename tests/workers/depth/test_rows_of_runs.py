@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import looped_decoders
 import polars as pl
 import pytest
 import torch
@@ -24,6 +23,7 @@ from sweeps.spec import (
     Standard,
 )
 from sweeps.store.store import Store
+from tests.zoo import looped_decoders
 from tests.zoo.trial import saved, tokenizer
 from workers.train import train
 
