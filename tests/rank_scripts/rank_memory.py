@@ -1,4 +1,6 @@
-"""What a rank under DeepSpeed allocates on the CPU: ``python tests/rank_memory.py run.json out``.
+"""What a rank under DeepSpeed allocates on the CPU.
+
+``python tests/rank_scripts/rank_memory.py run.json out``
 
 The specification is that of a run with a settled execution, of a stand-in that is drawn at random.
 Sizes that are a GPU's, of slabs and messages, are taken as ``BUCKET`` and ``SLAB`` say.

@@ -1,4 +1,6 @@
-"""Two ranks of which one cannot write for a while: ``python tests/slow_shard.py FOLDER`` in each.
+"""Two ranks of which one cannot write for a while.
+
+``python tests/rank_scripts/slow_shard.py FOLDER`` in each.
 
 Rank 1 writes nothing until FOLDER/go is there, which rank 0 makes once three more steps were taken.
 What rank 0 saw is left in FOLDER/seen.json.
