@@ -1,8 +1,8 @@
 """Two ranks that are given their parts of a model with large layers.
 
 ``python tests/rank_scripts/memory_of_ranks.py FOLDER STAGE`` in each. The first rank has the
-weights, the other a model without content. What each process held at the most on the way to its part of the weights,
-over what it held before, is left in FOLDER.
+weights, the other a model without content. What each process held at the most on the way to its
+part of the weights, over what it held before, is left in FOLDER.
 """
 
 import json
