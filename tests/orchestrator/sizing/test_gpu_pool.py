@@ -21,7 +21,9 @@ def test_gpus_are_a_count_a_size_and_how_many_a_node_has(text, pool, sizes):
     assert len({name for name, _ in pool.nodes}) == len(sizes)
 
 
-@pytest.mark.parametrize("text", ["8", "x80", "8x", "0x80", "8x0", "8x80/0", "8x80/9", "8x-1", "8x80@"])
+@pytest.mark.parametrize(
+    "text", ["8", "x80", "8x", "0x80", "8x0", "8x80/0", "8x80/9", "8x-1", "8x80@"]
+)
 def test_anything_else_is_refused_with_an_example(text):
     with pytest.raises(UserError, match=f"--gpus {text}: .*GPU"):
         gpu_pool(text)

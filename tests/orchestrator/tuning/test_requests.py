@@ -172,7 +172,7 @@ def test_a_run_keeps_off_nodes_whose_memory_does_not_suffice():
     _, request, waiting = fitted([a_run(HUGE)], *nodes)
     assert request.ranks * request.holds["memory"] > 30 * GIB
     assert waiting.barred == {"low"}
-    with pytest.raises(UserError, match="GiB of a machine.s memory"):
+    with pytest.raises(UserError, match="GiB of a machine's memory"):
         fitted([a_run(HUGE)], nodes[0])
 
 
