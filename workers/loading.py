@@ -114,7 +114,7 @@ def _load(
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
         quiet_config(config)
-        auto = _auto_class(name, config, source.pretraining, needs_head)
+        auto = auto_class(name, config, source.pretraining, needs_head)
         loading: dict[str, Any] = {"mismatched_keys": []}
         if weights:
             language_model, loading = auto.from_pretrained(
@@ -153,7 +153,7 @@ def _load(
     return language_model, tokenizer, loading
 
 
-def _auto_class(name: str, config: Any, pretraining: str, needs_head: bool) -> Any:
+def auto_class(name: str, config: Any, pretraining: str, needs_head: bool) -> Any:
     """Return the class that loads a configuration's model with the head of its pretraining, or
     without one where none is needed; raise Impossible where it has no such head."""
     choices = WITH_HEAD[pretraining]

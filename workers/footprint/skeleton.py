@@ -9,19 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    PreTrainedConfig,
-)
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from sweeps.errors import UserError
 from sweeps.spec import FolderModel, HubModel, ModelSpec, StandinModel
 from workers.footprint.published import published_by_hub
 from workers.footprint.word_tokenizer import TokenCount, word_tokenizer
-from workers.models.pretrained import PretrainedModel, measure_facts, quiet_config
+from workers.loading import auto_class
+from workers.models.pretrained import PretrainedModel, examine, measure_facts, quiet_config
 from workers.models.standins import build_config
 
 DETAIL = 120
@@ -31,23 +27,29 @@ class SizeUnknown(Exception):
     """A model whose configuration is not at hand; the message says why."""
 
 
-def skeleton(model: ModelSpec, dtype: torch.dtype) -> PretrainedModel:
+def skeleton(model: ModelSpec, dtype: torch.dtype, *, needs_head: bool = True) -> PretrainedModel:
     """Return a model whose tensors have shapes alone; call it under ``fake_numbers``.
 
-    Raises UserError for a configuration of which transformers makes no model, SizeUnknown where
-    there is none at hand.
+    Raises UserError for a configuration of which transformers makes no model, or one without the
+    head or the stack that is asked for; SizeUnknown where there is no configuration at hand.
     """
     source = model.source
     config = configuration(model)
     quiet_config(config)
-    auto = AutoModelForCausalLM if source.pretraining == "clm" else AutoModelForMaskedLM
+    auto = auto_class(model.name, config, source.pretraining, needs_head)
     trusted = not isinstance(source, StandinModel) and source.trust_remote_code
     try:
         language_model = auto.from_config(config, dtype=dtype, trust_remote_code=trusted)
     except (ValueError, ImportError, AttributeError, KeyError) as error:
         raise _refused(model.name, "no model can be built", error) from error
     language_model.eval()
-    return PretrainedModel(language_model, word_tokenizer(), measure_facts(language_model))
+    try:
+        blocks = None if isinstance(source, StandinModel) else source.blocks
+        examined = examine(language_model, blocks)
+    except UserError as error:
+        raise UserError(f"model {model.name}: {error}") from error
+    facts = measure_facts(language_model, None, examined.stacks)
+    return PretrainedModel(language_model, word_tokenizer(), facts, "", examined)
 
 
 def configuration(model: ModelSpec) -> PreTrainedConfig:

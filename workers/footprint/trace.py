@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from sweeps.spec import PROBE_SEQUENCES, RunSpec
-from workers.controls.layer_groups import LayerGroup, find_layer_groups
+from sweeps.spec import PROBE_SEQUENCES, RunSpec, StandinModel
+from workers.controls.layer_groups import LayerGroup, group_layers
 from workers.controls.registry import build_control
 from workers.engines.bf16_weights import compute_as_under_autocast
 from workers.engines.engine import Batch, Engine
@@ -116,7 +116,11 @@ def trace(run: RunSpec) -> Trace:
         pretrained, model = _built(run, objective, torch.bfloat16 if narrow else torch.float32)
         batch = {name: torch.empty(size, dtype=kind) for name, (size, kind) in shapes.items()}
         sample = {k: t[:2, :16] if t.dim() > 1 else t[:2] for k, t in batch.items()}
-        groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample))
+        freeze = () if isinstance(run.model.source, StandinModel) else run.model.source.freeze
+        grouping = group_layers(
+            model, lambda: objective.loss_sum(model, sample), pretrained.stacks, freeze
+        )
+        groups = grouping.groups
         if execution.checkpoint_activations:
             checkpoint_activations(model, pretrained, run.model.name)
         if narrow:
@@ -162,7 +166,7 @@ def _built(
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        pretrained = skeleton(run.model, dtype)
+        pretrained = skeleton(run.model, dtype, needs_head=objective.needs_head)
         require_fit(run, pretrained)
         return pretrained, objective.build_model(pretrained)
     finally:

@@ -63,8 +63,8 @@ def test_a_folder_of_seven_thousand_million_parameters_goes_through_deepspeed(tm
     found = placement(text)
     assert found["execution"]["engine"] == "deepspeed"
     assert (found["execution"]["zero_stage"], found["execution"]["processes"]) == (2, 1)
-    # 14 bytes a parameter are there at the fullest moment, before gradients come.
-    assert 14 * parameters < found["allocated"] < 15 * parameters
+    # 2 bytes a parameter of weights, 4 each of gradients and masters, 8 of moments.
+    assert 18 * parameters < found["allocated"] < 19 * parameters
 
 
 def test_a_hub_model_whose_configuration_is_at_hand_is_placed(tmp_path):

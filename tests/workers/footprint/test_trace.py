@@ -114,7 +114,7 @@ def test_what_cannot_be_carried_out_is_refused_in_one_short_line(tmp_path):
     source = FolderModel(folder=str(folder), digest="0" * 64, pretraining="clm")
     run = make_run(model=ModelSpec(name="images", source=source))
     found = answer(json.dumps({"run": run.model_dump_json()}))
-    assert found["refused"].startswith("model images: no model can be built")
+    assert found["refused"].startswith("model images: vit has no head")
     assert len(found["refused"]) < 300
     assert "\n" not in found["refused"]
     (folder / "config.json").write_text('{"model_type": "no such"}')
@@ -128,7 +128,7 @@ def test_longer_sequences_than_positions_are_refused():
 
 
 def test_code_that_needs_values_is_no_refusal(monkeypatch):
-    monkeypatch.setattr("workers.footprint.trace.find_layer_groups", lambda *_: 1 // 0)
+    monkeypatch.setattr("workers.footprint.trace.group_layers", lambda *_: 1 // 0)
     found = answer(json.dumps({"run": run_of().model_dump_json()}))
     assert "ZeroDivisionError" in found["unknown"]
 
