@@ -24,7 +24,7 @@ def command(sources: tuple[str, ...], location: str, weights: bool, as_json: boo
 
     stores = [Store.at(source) for source in sources]
     for store in stores:  # a mistake is said before anything is copied
-        store.require_there()
+        store.require_there(store.location)
     pages, code = [], 0
     for store in stores:
         pulled = pull(

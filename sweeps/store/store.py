@@ -200,17 +200,16 @@ class Store:
         return None
 
     # ------------------------------------------------------------------------------------ sweeps
-    def require_there(self) -> None:
+    def require_there(self, said: str | None = None) -> None:
         """Raise UserError unless this is a store that a command has written to: a name that was
-        mistyped is not an empty store."""
+        mistyped is not an empty store. ``said`` is how the user named it, by default --store."""
+        said = said or f"--store {self.location}"
         if not self.root.is_dir():
-            raise UserError(
-                f"--store {self.location}: no such folder; give the store that a run wrote to"
-            )
+            raise UserError(f"{said}: no such folder; give the store that a run wrote to")
         rooms = (self.root / "sweeps", self.root / "runs")
         if not any(room.is_dir() for room in rooms) and not self._is_empty() and not self.runs():
             raise UserError(
-                f"--store {self.location}: holds neither runs/ nor sweeps/, so it is no store; give"
+                f"{said}: holds neither runs/ nor sweeps/, so it is no store; give"
                 " the folder that --store named when the sweep ran"
             )
 

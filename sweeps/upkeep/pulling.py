@@ -94,7 +94,7 @@ def pull(
     Raises UserError where there is no such store or sweep, or both are one store.
     """
     _require_two(source, target)
-    source.require_there()
+    source.require_there(source.location)
     target.require_writable()
     target.identify()
     wanted = wanted_of(source.reading(), sweep)

@@ -88,8 +88,8 @@ def test_several_stores_are_merged_and_the_first_result_of_a_run_stays(tmp_path)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("pull", "none", "--store", "new"), "holds neither runs/ nor sweeps/"),
-        (("merge", "old", "none", "--into", "new"), "holds neither runs/ nor sweeps/"),
+        (("pull", "none", "--store", "new"), "none: no such folder"),
+        (("merge", "old", "none", "--into", "new"), "none: no such folder"),
         (("pull", "old", "--store", "old"), "is both stores"),
         (("pull", "old", "--store", "new", "--sweep", "stdy"), "did you mean 'study'"),
     ],
