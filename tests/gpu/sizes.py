@@ -37,6 +37,7 @@ from workers.depth.stacks import in_twin
 from workers.engines.engine import Batch, Engine
 from workers.engines.plain import PlainEngine
 from workers.engines.registry import build_engine
+from workers.footprint.fake_numbers import fake_numbers
 from workers.models.pretrained import PretrainedModel, measure_facts
 from workers.objectives.language_modelling import IGNORED
 from workers.objectives.objective import TrainingObjective
@@ -46,7 +47,6 @@ from workers.probes.rows import ProbeRows
 from workers.probes.similarity import Reference, compare
 from workers.ranks.process_group import ALONE
 
-META = torch.device("meta")
 RATE = 2e-5
 STEPS = 3
 # From so many parameters on a model is measured in a process of its own.
@@ -141,7 +141,8 @@ def memory(place: Place, which: str) -> Iterator[Seen]:
 
 def has_its_shape(name: str) -> bool:
     """Return whether the model that is measured under a name is as large as the published one."""
-    facts, shape = measure_facts(language_model(name, META)), shape_of(name)
+    with fake_numbers():
+        facts, shape = measure_facts(language_model(name, torch.device("cpu"))), shape_of(name)
     found = (facts.parameters, facts.layers, facts.width)
     return found == (shape.parameters, shape.layers, shape.width)
 
