@@ -11,6 +11,7 @@ from sweeps.spec import HubData, HubModel, RunSpec, StandinModel
 from sweeps.store.store import Store
 from workers.agreement import agreed_grouping, agreed_model
 from workers.controls.layer_groups import group_layers
+from workers.controls.registry import build_control, require_effect
 from workers.data.array_file import Arrays
 from workers.data.datasets import columns_of, hub_table
 from workers.data.token_cache import objective_arrays
@@ -86,6 +87,8 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
         model,
         ranks,
     )
+    control = build_control(run.control)
+    require_effect(control, run.control.kind, grouping.groups, pretrained.facts.layers)
     engine = build_engine(run, model, pretrained, grouping.groups, ranks, device)
     probe = _probe(run, store, pretrained, grouping.stacks, engine, device, ranks)
     return Assembly(objective, arrays, engine, probe, pretrained.facts, grouping.unreached)

@@ -115,8 +115,11 @@ class RunWriter:
             name: {"rows": entry["rows"], "sha256": entry["sha256"]}
             for name, entry in self._parts.items()
         }
-        content = {"status": status, "step": step, "loss": loss, "parts": parts}
-        closing = sealed({**content, "dose": dose_of(self._columns("layers", COLUMNS))})
+        content: dict[str, Any] = {"status": status, "step": step, "loss": loss, "parts": parts}
+        # Of which layers are frozen a reader knows more: it asks the rows.
+        if not getattr(self._run.model.source, "freeze", ()):
+            content["dose"] = dose_of(self._columns("layers", COLUMNS))
+        closing = sealed(content)
         self._attempt.require_ownership()
         if not patiently(partial(self._folder.close, closing), self._folder.path):
             self._folder.remove_of(self._attempt.label)

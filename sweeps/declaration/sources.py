@@ -313,7 +313,15 @@ def _file_data(entry: DataEntry, columns: dict[str, str], folder: Path) -> FileD
 def names_of_labels(data: DataSource, said: Sequence[str]) -> tuple[str, ...]:
     """Return the names of a dataset's labels in the order of their numbers: as the sweep says them,
     as a local file has them, or none."""
-    if said or not isinstance(data, FileData) or LABEL not in data.columns:
+    if not isinstance(data, FileData) or LABEL not in data.columns:
+        return tuple(said)
+    saved = RowFile.at(data.paths[0]).names_of(data.columns[LABEL])
+    if said and saved and list(said) != list(saved):
+        raise UserError(
+            f"the data numbers its labels as {', '.join(saved[:8])}; say them in that order, or"
+            " leave them out"
+        )
+    if said:
         return tuple(said)
     in_columns = RowFile.at(data.paths[0]).form in (".parquet", ".arrow")
     if not in_columns and _bytes(data) > READ_BYTES:

@@ -63,8 +63,12 @@ class DataEntry(Frozen):
     documents: Literal["line", "blank_line", "file"] | None = Field(
         None, description="What makes a text of a .txt file (default: a line)."
     )
-    limit: int | None = Field(None, description="Only the first so many rows.")
-    shuffle_seed: int | None = Field(None, description="Shuffle the rows first.")
+    limit: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Only the first so many rows."
+    )
+    shuffle_seed: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Shuffle the rows first."
+    )
     builtin: str | None = None
     columns: dict[str, str] = Field(
         default_factory=dict,

@@ -27,13 +27,15 @@ def known_doses(told: Mapping[str, Mapping[str, Any] | None], runs: pl.DataFrame
     schema = pl.Schema([*DOSES.items(), ("blocks", pl.Int64)])
     return (
         pl.DataFrame(rows, schema=schema, orient="row")
-        .join(runs.select("run_id", "model_layers"), on="run_id", how="inner")
-        .filter((pl.col("blocks") == pl.col("model_layers")).fill_null(value=True))
+        .join(runs.select("run_id", "model_layers", "freeze"), on="run_id", how="inner")
+        .filter(_SAID | (pl.col("blocks") == pl.col("model_layers")).fill_null(value=True))
         .select(*DOSES)
     )
 
 
 _TOLD = ("dose", "dose_slope", "blocks")
+# A study that freezes layers says which: what is left is what was controlled.
+_SAID = pl.col("freeze").is_not_null()
 
 
 def doses(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:
@@ -41,11 +43,13 @@ def doses(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:
 
     ``dose`` is max R_l / min R_l, 1 where all blocks moved alike; ``dose_slope`` the least squares
     slope of log₂ R_l on relative depth, null where there is one block. A run is missing of which a
-    block has no row, no weight or no step, and one whose model has several stacks.
+    block has no row, though it is not frozen, no weight or no step, and one whose model has several
+    stacks.
 
     Args:
         layers: the rows of the table ``layers``, of any runs.
-        runs: ``run_id`` and ``model_layers``, null where the model was never loaded.
+        runs: ``run_id``, ``model_layers``, null where the model was never loaded, and ``freeze``,
+            null where nothing is frozen.
     """
     return _doses(layers.filter(pl.col("stack").is_null()), runs, ["run_id"])
 
@@ -62,17 +66,20 @@ def _doses(layers: pl.LazyFrame, runs: pl.DataFrame, keys: list[str]) -> pl.Data
         .group_by(*keys, "layer")
         .agg(pl.when(squared.is_not_null().all()).then(squared.sum()).alias("squared"))
         .collect(engine="streaming")
-        .join(runs.select("run_id", "model_layers"), on="run_id", how="inner")
+        .join(runs.select("run_id", "model_layers", "freeze"), on="run_id", how="inner")
         .with_columns(blocks=pl.len().over("run_id"))
         .sort(*keys, "layer")
     )
     squared, layer = pl.col("squared"), pl.col("layer")
     depth, log2 = layer / layer.max(), squared.log(2) / 2
-    whole = (
-        (layer.n_unique() == pl.len())
-        & (layer.min() == 1)
+    complete = (
+        (layer.min() == 1)
         & (layer.max() == pl.len())
         & (pl.col("blocks") == pl.col("model_layers")).fill_null(value=True).all()
+    )
+    whole = (
+        (layer.n_unique() == pl.len())
+        & (_SAID.all() | complete)
         & (squared.is_finite() & (squared > 0)).fill_null(value=False).all()
     )
     return (

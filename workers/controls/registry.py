@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sweeps import spec
+from sweeps.errors import UserError
 from workers.controls.equal_step import EqualStep
 from workers.controls.layer_clip import LayerClip
 from workers.controls.layer_control import LayerControl, Standard
+from workers.controls.layer_groups import LayerGroup
+
+
+def require_effect(
+    control: LayerControl, said: str, groups: Sequence[LayerGroup], blocks: int
+) -> None:
+    """Raise UserError where a control would do nothing, since ``freeze`` leaves it no layers.
+
+    ``blocks`` is how many distinct ones the model has: of a single one, called again and again,
+    equal steps are true by construction, and such a run is what others are compared with.
+    """
+    if not (control.scales_gradients or control.scales_updates):
+        return
+    controlled = [group for group in groups if control.controls(group.kind)]
+    if not controlled:
+        raise UserError(f"control {said}: none of the layers that it controls is trained (freeze)")
+    relative = isinstance(control, EqualStep) and not isinstance(control.target, float)
+    if relative and len(controlled) == 1 < blocks:
+        raise UserError(
+            f"control {said}: does nothing where one layer alone is trained (freeze): it makes the"
+            " steps of several equal; freeze fewer, or take the standard control"
+        )
 
 
 def build_control(control: spec.Control) -> LayerControl:

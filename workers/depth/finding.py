@@ -26,6 +26,9 @@ from workers.depth.stacks import NoStateAToken, Stack, UngroupedParameters
 
 ENCODER, DECODER = "encoder", "decoder"
 
+# What holds blocks in an order.
+LISTS = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
+
 
 def find_stacks(
     model: nn.Module,
@@ -128,13 +131,14 @@ def _axes_of(shape: tuple[int, ...], tokens: tuple[int, int]) -> tuple[int, int]
 
 def _declared(observation: Observation, path: str) -> Stack:
     model = observation.model
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
+    module = dict(model.named_modules()).get(path)
+    if not isinstance(module, LISTS):
         lists = [name for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
         outer = [n for n in lists if not any(n.startswith(f"{other}.") for other in lists)]
         there = ", ".join(outer[:6]) or "no list of modules"
-        raise UserError(f"blocks: {type(model).__name__} has no {path}; it has {there}") from None
+        # The parts of one block feed each other, too, and would pass for a depth.
+        has = "has no" if module is None else "has no list of blocks at"
+        raise UserError(f"blocks: {type(model).__name__} {has} {path}; it has {there}")
     members = {id(child) for child in module.children()}
     calls = [call for call in observation.calls if id(call.module) in members]
     if not calls:

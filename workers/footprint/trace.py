@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from sweeps.spec import PROBE_SEQUENCES, RunSpec, StandinModel
 from workers.controls.layer_groups import LayerGroup, group_layers
-from workers.controls.registry import build_control
+from workers.controls.registry import build_control, require_effect
 from workers.engines.bf16_weights import compute_as_under_autocast
 from workers.engines.engine import Batch, Engine
 from workers.engines.layer_adamw import DEVICE_SLAB, LayerAdamW, LayerStep, no_step
@@ -121,6 +121,9 @@ def trace(run: RunSpec) -> Trace:
             model, lambda: objective.loss_sum(model, sample), pretrained.stacks, freeze
         )
         groups = grouping.groups
+        require_effect(
+            build_control(run.control), run.control.kind, groups, pretrained.facts.layers
+        )
         if execution.checkpoint_activations:
             checkpoint_activations(model, pretrained, run.model.name)
         if narrow:

@@ -46,7 +46,9 @@ def require_known_tokens(
     model: Any = pretrained.language_model
     rows = input_rows(model)
     head = model.get_output_embeddings()
-    if needs_head and isinstance(head, nn.Linear):
+    # Some call so what stands before the head, of the model's width (DeBERTa without `legacy`).
+    inner = isinstance(head, nn.Linear) and head.in_features == head.out_features
+    if needs_head and isinstance(head, nn.Linear) and not inner:
         rows = min(rows, head.out_features)
     if highest >= rows:
         token = pretrained.tokenizer.convert_ids_to_tokens(highest)

@@ -208,3 +208,27 @@ def test_a_run_of_two_stacks_has_no_one_dose_in_its_closing_record() -> None:
     stacks = {"stack": ["encoder", "decoder"], "layer": [1, 1], "group": ["block"] * 2}
     rows = {**stacks, "update_norm": [1.0, 2.0], "weight_norm": [1.0, 1.0]}
     assert in_closing_record([pa.table(rows)]) is None
+
+
+def test_what_a_study_freezes_is_no_part_of_the_dose(store: Store) -> None:
+    """Of three blocks the first is frozen: the ratio is of the two that are controlled."""
+    run = run_spec()
+    source = run.model.source.model_copy(update={"freeze": ("blocks 1",)})
+    frozen = run.model_copy(update={"model": run.model.model_copy(update={"source": source})})
+    for one in (run, frozen):
+        folder = write_run(store, one, PROFILE, ratios=[9e-3, 1e-3, 2e-3])
+        unsay_dose(folder)
+        for part in folder.parts("layers"):
+            pl.read_parquet(part).filter(pl.col("layer") != 1).write_parquet(part)
+    runs = open_store(store.root).runs().select("run_id", "dose").collect()
+    assert dict(runs.iter_rows()) == {run.run_id: None, frozen.run_id: pytest.approx(2)}
+
+
+def test_a_closing_record_leaves_the_dose_of_frozen_layers_to_its_readers(store: Store) -> None:
+    run = run_spec()
+    source = run.model.source.model_copy(update={"freeze": ("head",)})
+    frozen = run.model_copy(update={"model": run.model.model_copy(update={"source": source})})
+    done = write_run(store, frozen, PROFILE).done()
+    assert done is not None
+    assert "dose" not in done
+    assert None not in dose_of(store)

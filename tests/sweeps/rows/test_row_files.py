@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.declaration.sources import names_of_labels, resolve_data
+from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import UserError
 from sweeps.rows.local_rows import LABEL, checked, chosen_rows, label_names, read_rows
 from sweeps.rows.row_files import FORMATS, RowFile
@@ -197,6 +199,20 @@ def test_the_names_that_a_dataset_was_saved_with_are_kept(tmp_path: Path) -> Non
     rows = read_rows([tmp_path / "a.parquet"], BOTH)
     assert label_names(rows) == ("good", "bad")
     assert checked(rows, label_names(rows))[LABEL] == [1, 0]
+
+
+@pytest.mark.parametrize("said", [["bad", "good"], ["good", "bad", "ugly"], ["good", "evil"]])
+def test_names_in_another_order_than_the_data_numbers_them_are_refused(tmp_path, said) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"text": datasets.Value("string"), LABEL: datasets.ClassLabel(names=["good", "bad"])}
+    )
+    table = datasets.Dataset.from_dict({"text": ["a", "b"], LABEL: [1, 0]}, features=features)
+    table.to_parquet(tmp_path / "a.parquet")
+    data = resolve_data(DataEntry(file="a.parquet"), ("text", LABEL), tmp_path)
+    assert names_of_labels(data, ()) == names_of_labels(data, ["good", "bad"]) == ("good", "bad")
+    with pytest.raises(UserError, match="numbers its labels as good, bad"):
+        names_of_labels(data, said)
 
 
 # ------------------------------------------------------------------------------- parts of a dataset

@@ -6,6 +6,8 @@ from transformers import (
     AlbertForMaskedLM,
     BartConfig,
     BartForConditionalGeneration,
+    GPT2Config,
+    GPT2LMHeadModel,
     JambaConfig,
     JambaForCausalLM,
     T5Config,
@@ -321,3 +323,13 @@ def test_what_blocks_share_is_none_of_theirs():
     own = own_parameters(stacks)
     assert [len(parameters) for parameters in own] == [6, 6]
     assert not any(p is model.blocks[0].mix.weight for each in own for p in each)
+
+
+def test_one_block_is_no_list_of_blocks():
+    """Its parts feed each other, too: a slip of one character is not to make them a depth."""
+    model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=50))
+    path = "transformer.h"
+    assert [stack.path for stack in examine(model, path).stacks] == [path]
+    for wrong, said in ((f"{path}.0", "has no list of blocks at"), ("transformer.j", "has no")):
+        with pytest.raises(UserError, match=rf"blocks: .*{said} {wrong}; it has {path}"):
+            examine(model, wrong)

@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     BertConfig,
+    DebertaV2Config,
     GPT2Config,
     LlamaConfig,
     MambaConfig,
@@ -110,6 +111,17 @@ def test_a_token_without_a_row_in_the_embedding_is_named(pretrained):
     require_known_tokens("mine", model, rows - 1, needs_head=True)
     with pytest.raises(UserError, match=rf"has id {rows}, and the embedding {rows} rows"):
         require_known_tokens("mine", model, rows, needs_head=False)
+
+
+def test_what_stands_before_a_head_is_no_head(tokenizers):
+    """DeBERTa without ``legacy`` calls a square projection its output embeddings."""
+    config = DebertaV2Config(**{**WIDE, "vocab_size": 90, "legacy": False})
+    model = AutoModelForMaskedLM.from_config(config)
+    assert model.get_output_embeddings().out_features == config.hidden_size
+    found = PretrainedModel(model, tokenizers["mlm"], measure_facts(model))
+    require_known_tokens("mine", found, 89, needs_head=True)
+    with pytest.raises(UserError, match="has id 90, and the embedding 90 rows"):
+        require_known_tokens("mine", found, 90, needs_head=True)
 
 
 def test_an_embedding_whose_weights_lie_with_other_ranks_has_its_rows_all_the_same(pretrained):
