@@ -16,11 +16,14 @@ from pathlib import Path
 
 from orchestrator.sizing.choice import LARGE
 from orchestrator.sizing.cost import parameter_count
+from orchestrator.sizing.memory import GIB, estimate_memory, shape_of
 from orchestrator.sizing.tracer import Tracer
 from orchestrator.sizing.traces import FEW, SHIPPED, asked, key_of
 from sweeps.declaration.expand import read_sweep
 from sweeps.spec import FolderModel, RunSpec
 
+# What fits so many bytes is carried out with micro-batches of all its batch.
+FITS_ANYWHERE = 40 * GIB
 LIBRARY = Path(__file__).resolve().parents[2] / "sweeps" / "library"
 SWEEPS = ("paper", "demo", "replica", "paper-verdicts", "replica-verdicts")
 
@@ -34,6 +37,9 @@ def wanted() -> Iterator[RunSpec]:
                 continue
             large = (parameter_count(run.model.source) or 0) >= LARGE
             ways = [("plain", run.batch_size, False)]
+            shape = shape_of(run)
+            if shape and estimate_memory(run, shape, run.execution.settled()).total > FITS_ANYWHERE:
+                ways.append(("plain", FEW, False))  # a plan asks for smaller micro-batches
             if large or run.execution.settled().engine == "deepspeed":
                 ways = [
                     ("deepspeed", rows, again)
