@@ -16,7 +16,7 @@ def plan(*arguments):
     result = CliRunner().invoke(cli, ["plan", *arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return result.output
+    return result.stdout
 
 
 @pytest.mark.parametrize("gpus", ["8x80", "64x80", "512x80"])
