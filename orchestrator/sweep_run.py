@@ -81,10 +81,9 @@ def run_sweep(
     _save(plan, listener)
     for work_id in plan.again:
         store.work(work_id).forget_results()
-    unindexed = set(plan.unindexed)
-    finish_off(store, [run for run in plan.sweep.runs if run.run_id in unindexed])
+    finish_off(store, plan.left_open)
     result = SweepResult(sweep.name, len(plan.actions) - len(plan.to_run))
-    with IndexKeeper(store, unindexed - set(plan.again)) as index:
+    with IndexKeeper(store, set(plan.unindexed) - set(plan.again)) as index:
         if plan.to_run or plan.to_measure:
             _carry_out(plan, address, limits, listener, result, index)
     result.unsound = _unsound(plan, result)
@@ -150,7 +149,14 @@ def plan_sweep(sweep: Sweep, store: Store, choice: Choice = EVERYTHING) -> Plan:
     actions = decide(sweep.runs, standing, choice)
     measures = decide_measurements(sweep.to_measure, standing, choice)
     unindexed = standing.closings.unindexed()
-    return Plan(sweep, store, actions, changes, unreadable, measures, unindexed)
+    missing = set(unindexed)
+    left_open = [
+        run
+        for run in sweep.runs
+        if run.run_id in missing
+        and any(one["cause"] is None for one in standing.closings.attempts(run.run_id)[-1:])
+    ]
+    return Plan(sweep, store, actions, changes, unreadable, measures, unindexed, left_open)
 
 
 def _with_later_wishes(sweep: Sweep, before: Sweep) -> Sweep:

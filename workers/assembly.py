@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sweeps.spec import HubData, HubModel, RunSpec, StandinModel
+from sweeps.spec import HubData, HubModel, RunSpec
 from sweeps.store.store import Store
 from workers.agreement import agreed_grouping, agreed_model
 from workers.controls.layer_groups import group_layers
@@ -16,13 +16,13 @@ from workers.data.array_file import Arrays
 from workers.data.datasets import columns_of, hub_table
 from workers.data.token_cache import objective_arrays
 from workers.depth.stacks import Stack, in_twin
-from workers.engines.engine import Batch, Engine
+from workers.engines.engine import Engine
 from workers.engines.registry import build_engine
 from workers.loading import load_model
 from workers.models.fit import require_fit, require_known_tokens
 from workers.models.hub import downloaded
 from workers.models.pretrained import ModelFacts, PretrainedModel
-from workers.objectives.objective import TrainingObjective
+from workers.objectives.objective import TrainingObjective, few_of
 from workers.objectives.registry import build_objective
 from workers.probes.capture import reference_states
 from workers.probes.measure import DepthProbe
@@ -78,8 +78,8 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     arrays = objective_arrays(objective, pretrained.tokenizer, run.sequence_length, store.cache)
     highest = objective.highest_token(arrays)
     require_known_tokens(run.model.name, pretrained, highest, needs_head=objective.needs_head)
-    sample = _sample(objective.batch(arrays, run, 1))
-    freeze = () if isinstance(run.model.source, StandinModel) else run.model.source.freeze
+    sample = few_of(objective.batch(arrays, run, 1))
+    freeze = run.model.source.freeze
     grouping = agreed_grouping(
         lambda: group_layers(
             model, lambda: objective.loss_sum(model, sample), pretrained.stacks, freeze
@@ -114,10 +114,3 @@ def _probe(
         pretrained, run.model.name, store.cache, backbone, stacks, rows, device, ranks
     )
     return DepthProbe(run.probe, reference, backbone, stacks, device)
-
-
-def _sample(batch: Batch) -> Batch:
-    """Return enough of a batch to see in which order the model's modules run."""
-    return {
-        name: tensor[:2, :16] if tensor.dim() > 1 else tensor[:2] for name, tensor in batch.items()
-    }

@@ -70,17 +70,21 @@ def load_model(
         _take_out_of_files(language_model)
         require_finite_weights(model.name, str(folder), language_model)
     _refuse_missing(model.name, language_model, loading, needs_head)
-    blocks = None if isinstance(source, StandinModel) else source.blocks
-    try:
-        examined = examine(language_model, blocks)
-    except Impossible as error:
-        raise Impossible(f"model {model.name}: {error}") from error
-    except UserError as error:
-        raise UserError(f"model {model.name}: {error}") from error
+    examined = examined_model(model, language_model)
     unexpected = sorted(loading["unexpected_keys"])
     require_all_blocks(model.name, str(folder), language_model, examined.stacks, unexpected)
     facts = measure_facts(language_model, pretraining, examined.stacks)
     return PretrainedModel(language_model, tokenizer, facts, _content(source, folder), examined)
+
+
+def examined_model(model: ModelSpec, language_model: nn.Module) -> Examined:
+    """Return what is seen of a model; errors say which one it is."""
+    try:
+        return examine(language_model, model.source.blocks)
+    except Impossible as error:
+        raise Impossible(f"model {model.name}: {error}") from error
+    except UserError as error:
+        raise UserError(f"model {model.name}: {error}") from error
 
 
 def _content(source: ModelSource, folder: Path) -> str:

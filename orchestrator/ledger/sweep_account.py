@@ -33,6 +33,8 @@ class Plan:
     measures: list[MeasureAction] = field(default_factory=list)
     # What has a result that the store's index of results lacks.
     unindexed: list[str] = field(default_factory=list)
+    # Of those the runs whose last attempt has not ended.
+    left_open: list[RunSpec] = field(default_factory=list)
 
     @property
     def to_run(self) -> list[RunSpec]:

@@ -117,7 +117,7 @@ class RunWriter:
         }
         content: dict[str, Any] = {"status": status, "step": step, "loss": loss, "parts": parts}
         # Of which layers are frozen a reader knows more: it asks the rows.
-        if not getattr(self._run.model.source, "freeze", ()):
+        if not self._run.model.source.freeze:
             content["dose"] = dose_of(self._columns("layers", COLUMNS))
         closing = sealed(content)
         self._attempt.require_ownership()

@@ -15,13 +15,13 @@ from sweeps.rows.data_files import data_files, require_alike
 from sweeps.rows.local_rows import (
     LABEL,
     checked,
-    chosen_rows,
     columns_of,
     label_names,
+    part_of,
     read_rows,
     require_labels,
 )
-from sweeps.rows.row_files import RowFile
+from sweeps.rows.row_files import TABLES, RowFile
 from sweeps.sources.architectures import pretraining_of, require_text
 from sweeps.sources.catalog import CATALOG, FAMILIES, by_hub
 from sweeps.sources.content import data_digest, folder_digest
@@ -323,7 +323,7 @@ def names_of_labels(data: DataSource, said: Sequence[str]) -> tuple[str, ...]:
         )
     if said:
         return tuple(said)
-    in_columns = RowFile.at(data.paths[0]).form in (".parquet", ".arrow")
+    in_columns = RowFile.at(data.paths[0]).form in TABLES
     if not in_columns and _bytes(data) > READ_BYTES:
         return ()
     only = {LABEL: data.columns[LABEL]}
@@ -344,9 +344,8 @@ def check_local(data: DataSource, labels: int | None, names: Sequence[str] = ())
         return
     if _bytes(data) > READ_BYTES:
         return
-    cells = checked(read_rows(data.paths, data.columns, data.documents), names)
-    order = chosen_rows(len(next(iter(cells.values()))), data.limit, data.shuffle_seed)
-    cells = {role: [column[k] for k in order] for role, column in cells.items()}
+    read = checked(read_rows(data.paths, data.columns, data.documents), names)
+    cells = part_of(read, data.limit, data.shuffle_seed)
     if labels is not None and LABEL in cells:
         try:
             require_labels(cells[LABEL], labels)

@@ -105,6 +105,14 @@ def label_names(rows: Rows) -> tuple[str, ...]:
     return tuple(sorted(texts))
 
 
+def part_of(
+    cells: dict[str, list[Any]], limit: int | None, shuffle_seed: int | None
+) -> dict[str, list[Any]]:
+    """Return the cells of the rows that a dataset has; see ``chosen_rows``."""
+    order = chosen_rows(len(next(iter(cells.values()))), limit, shuffle_seed)
+    return {role: [column[k] for k in order] for role, column in cells.items()}
+
+
 def chosen_rows(count: int, limit: int | None, shuffle_seed: int | None) -> list[int]:
     """Return which rows, in order, a dataset of ``count`` has: shuffled if there is a seed, then
     the first ``limit``."""

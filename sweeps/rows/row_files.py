@@ -21,7 +21,8 @@ from typing import Any, BinaryIO, Literal, cast
 from sweeps.errors import UserError
 
 TABULAR = {".csv": ",", ".tsv": "\t"}
-FORMATS = (".txt", ".jsonl", ".ndjson", ".json", *TABULAR, ".parquet", ".arrow")
+TABLES = (".parquet", ".arrow")
+FORMATS = (".txt", ".jsonl", ".ndjson", ".json", *TABULAR, *TABLES)
 COMPRESSIONS = (".gz", ".zst")
 # What a clone without Git LFS has in the place of a large file.
 LFS_POINTER = b"version https://git-lfs"
@@ -55,7 +56,7 @@ class RowFile:
         suffixes = [suffix.lower() for suffix in path.suffixes]
         packed = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
         form = suffixes[-1] if suffixes else ""
-        if form not in FORMATS or (packed and form in (".parquet", ".arrow")):
+        if form not in FORMATS or (packed and form in TABLES):
             raise UserError(
                 f"{path}: a local dataset is one of {', '.join(FORMATS)}, texts also"
                 f" {' or '.join(COMPRESSIONS)}, a folder of those or one saved by `datasets`"
@@ -70,10 +71,8 @@ class RowFile:
         """Return the columns: of a file of JSON objects those of its first row."""
         if self.is_text:
             return ("text",)
-        if self.form == ".parquet":
-            return tuple(self._parquet().schema_arrow.names)
-        if self.form == ".arrow":
-            return tuple(self._arrow().schema.names)
+        if self.form in TABLES:
+            return tuple(self._table()[1].names)
         if self.form in TABULAR:
             return tuple(self._header(self._records()))
         return next((tuple(row) for _, row in self._objects()), ())
@@ -88,7 +87,7 @@ class RowFile:
             found = list(_documents(self._lines(), documents))
             texts = [text for _, text in found]
             return Cells({role: list(texts) for role in columns}, [line for line, _ in found])
-        if self.form in (".parquet", ".arrow"):
+        if self.form in TABLES:
             return self._read_table(columns)
         cells: dict[str, list[Any]] = {role: [] for role in columns}
         numbers: list[int] = []
@@ -104,7 +103,7 @@ class RowFile:
         """
         if self.is_text:
             yield from _documents(self._lines(), documents)
-        elif self.form in (".parquet", ".arrow"):
+        elif self.form in TABLES:
             yield from enumerate(self._stream_table(column), start=1)
         else:
             for number, row in self._rows():
@@ -113,9 +112,9 @@ class RowFile:
     def names_of(self, column: str) -> tuple[str, ...] | None:
         """Return what the numbers of a label column stand for, where ``datasets`` has written it
         down; None elsewhere."""
-        if self.form not in (".parquet", ".arrow"):
+        if self.form not in TABLES:
             return None
-        schema = self._parquet().schema_arrow if self.form == ".parquet" else self._arrow().schema
+        _, schema = self._table()
         try:
             info = json.loads((schema.metadata or {})[b"huggingface"])
             names = info["info"]["features"][column]["names"]
@@ -126,7 +125,7 @@ class RowFile:
 
     def where(self, number: int) -> str:
         """Return the place of a row as a person finds it: FILE:LINE, or its number in the file."""
-        if self._is_one_json or self.form in (".parquet", ".arrow"):
+        if self._is_one_json or self.form in TABLES:
             return f"{self.path}, row {number}"
         return f"{self.path}:{number}"
 
@@ -180,9 +179,9 @@ class RowFile:
         """Whether a .json file is one value; some are written as .jsonl files are."""
         if self.form != ".json":
             return False
-        first = next((text for _, text in self._lines() if text.strip()), "")
+        lines = self._two_lines()
         try:
-            return not isinstance(json.loads(first), dict) or len(self._two_lines()) < 2
+            return not isinstance(json.loads(lines[0] if lines else ""), dict) or len(lines) < 2
         except (ValueError, RecursionError):
             return True
 
@@ -274,6 +273,14 @@ class RowFile:
             yield number, dict(zip(header, record, strict=True))
 
     # ------------------------------------------------------------------------------------ tables
+    def _table(self) -> tuple[Any, Any]:
+        """Return what reads the file, and its schema."""
+        if self.form == ".parquet":
+            reader = self._parquet()
+            return reader, reader.schema_arrow
+        reader = self._arrow()
+        return reader, reader.schema
+
     def _parquet(self) -> Any:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -281,7 +288,7 @@ class RowFile:
         try:
             return pq.ParquetFile(pa.OSFile(str(self.path)))
         except (OSError, ValueError) as error:
-            raise self._unreadable("Parquet", error) from None
+            raise self._unreadable(error) from None
 
     def _arrow(self) -> Any:
         """Return a reader of an Arrow file, as a stream (what ``datasets`` saves) or a file."""
@@ -293,12 +300,10 @@ class RowFile:
             file.seek(0)
             return pa.ipc.open_file(file) if magic == b"ARROW1" else pa.ipc.open_stream(file)
         except (OSError, ValueError) as error:
-            raise self._unreadable("Arrow", error) from None
+            raise self._unreadable(error) from None
 
     def _read_table(self, columns: dict[str, str]) -> Cells:
-        kind = "Parquet" if self.form == ".parquet" else "Arrow"
-        reader = self._parquet() if self.form == ".parquet" else self._arrow()
-        schema = reader.schema_arrow if self.form == ".parquet" else reader.schema
+        reader, schema = self._table()
         names = list(schema.names)
         require_columns(str(self.path), columns, names)
         try:
@@ -306,12 +311,10 @@ class RowFile:
             # By number: a name with a dot would mean a field inside a column.
             return Cells({r: table.column(names.index(c)).to_pylist() for r, c in columns.items()})
         except (OSError, ValueError) as error:
-            raise self._unreadable(kind, error) from None
+            raise self._unreadable(error) from None
 
     def _stream_table(self, column: str) -> Iterator[Any]:
-        kind = "Parquet" if self.form == ".parquet" else "Arrow"
-        reader = self._parquet() if self.form == ".parquet" else self._arrow()
-        schema = reader.schema_arrow if self.form == ".parquet" else reader.schema
+        reader, schema = self._table()
         require_columns(str(self.path), {"text": column}, list(schema.names))
         number = list(schema.names).index(column)
         try:
@@ -324,9 +327,10 @@ class RowFile:
             for batch in batches:
                 yield from batch.column(number).to_pylist()
         except (OSError, ValueError) as error:
-            raise self._unreadable(kind, error) from None
+            raise self._unreadable(error) from None
 
-    def _unreadable(self, kind: str, error: Exception) -> UserError:
+    def _unreadable(self, error: Exception) -> UserError:
+        kind = "Parquet" if self.form == ".parquet" else "Arrow"
         detail = " ".join(str(error).split())[:200]
         return UserError(f"{self.path}: cannot be read as {kind}: {detail}")
 

@@ -105,6 +105,10 @@ RECURRENT_STANDINS = ("mamba", "rwkv")
 class StandinModel(Frozen):
     """A tiny model of a family's own class, pretrained in place on a builtin corpus."""
 
+    # What of other models is a setting: its blocks are known, and all of it is trained.
+    blocks: ClassVar[None] = None
+    freeze: ClassVar[tuple[str, ...]] = ()
+
     standin: Literal[STANDIN_FAMILIES]  # type: ignore[valid-type]
     layers: Annotated[int, Field(ge=2, le=64)] = 6
     width: Annotated[int, Field(ge=16, le=1024, multiple_of=16)] = 64

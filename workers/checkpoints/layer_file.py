@@ -19,10 +19,11 @@ from torch import Tensor
 from sweeps.files.patience import patiently
 from sweeps.files.whole_files import Place, local_file, no_guard, whole_file
 from workers.controls.layer_groups import LayerGroup
+from workers.data.array_file import header_of
 
 SUFFIX = ".safetensors"
 CHUNK = 1 << 24
-# The file's own rule: a length of eight bytes, and a header that ends at a multiple of eight.
+# In so many bytes the file says how long its header is.
 _LENGTH = 8
 
 
@@ -78,17 +79,8 @@ def _write(
 
 
 def _header(tensors: Mapping[str, Tensor]) -> memoryview:
-    entries, end = {}, 0
-    for name, tensor in tensors.items():
-        start, end = end, end + 4 * tensor.numel()
-        entries[name] = {
-            "dtype": "F32",
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _LENGTH)
-    return memoryview(len(text).to_bytes(_LENGTH, "little") + text)
+    kinds = {name: ("F32", tensor.shape, 4 * tensor.numel()) for name, tensor in tensors.items()}
+    return memoryview(header_of(kinds))
 
 
 def _view(content: Tensor) -> memoryview:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,28 @@ _TYPES = {
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[str, str]) -> None:
     """Write arrays in safetensors' format, a chunk at a time."""
-    header: dict[str, Any] = {"__metadata__": metadata}
-    end = 0
-    for name, array in arrays.items():
-        begin, end = end, end + array.nbytes
-        kind = _TYPES[array.dtype.name]
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    kinds = {n: (_TYPES[a.dtype.name], a.shape, a.nbytes) for n, a in arrays.items()}
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(header_of(kinds, metadata))
         for array in arrays.values():
             for piece in pieces(array):
                 file.write(piece.tobytes())
+
+
+def header_of(
+    tensors: Mapping[str, tuple[str, Sequence[int], int]], metadata: dict[str, str] | None = None
+) -> bytes:
+    """Return how a safetensors file begins: its length in eight bytes, and a header that ends at a
+    multiple of eight. ``tensors`` are by name the type's word, shape and bytes of each, in order.
+    """
+    entries: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
+    end = 0
+    for name, (kind, shape, size) in tensors.items():
+        begin, end = end, end + size
+        entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.errors import UserError
-from sweeps.rows.local_rows import Rows, checked, checked_text, chosen_rows, read_rows
+from sweeps.rows.local_rows import Rows, checked, checked_text, part_of, read_rows
 from sweeps.rows.row_files import RowFile
 from sweeps.sources.content import held_to_its_digest
 from sweeps.sources.corpora import corpus_rows
@@ -38,8 +38,7 @@ def load_rows(
         else:
             found = Rows(f"dataset {data.label}", columns, _hub_cells(data, columns))
         cells = checked(found, label_names)
-    order = chosen_rows(len(next(iter(cells.values()))), data.limit, data.shuffle_seed)
-    return {role: [column[k] for k in order] for role, column in cells.items()}
+    return part_of(cells, data.limit, data.shuffle_seed)
 
 
 def stream_texts(data: DataSource) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
-from types import TracebackType
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ def pack(tokenizer: Any, texts: Iterable[str], length: int, *, framed: bool) -> 
     inner = length - 2 if frame else length
     rest = np.empty(0, dtype=np.int32)
     words = _Words(tokenizer)
-    with _Stream() as stream:
+    with closing(_Stream()) as stream:
         for encoded in _tokenised(tokenizer, (text for text in texts if text.strip())):
             if separator is not None:
                 encoded = [[*ids, separator] for ids in encoded]
@@ -70,15 +70,7 @@ class _Stream:
         self._bytes = 0
         self._file: Any = None
 
-    def __enter__(self) -> _Stream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         if self._file is not None:
             self._file.close()  # what is mapped of it stays
 

@@ -16,8 +16,8 @@ from sweeps.errors import UserError
 from sweeps.spec import FolderModel, HubModel, ModelSpec, StandinModel
 from workers.footprint.published import published_by_hub
 from workers.footprint.word_tokenizer import TokenCount, word_tokenizer
-from workers.loading import auto_class
-from workers.models.pretrained import PretrainedModel, examine, measure_facts, quiet_config
+from workers.loading import auto_class, examined_model
+from workers.models.pretrained import PretrainedModel, measure_facts, quiet_config
 from workers.models.standins import build_config
 
 DETAIL = 120
@@ -43,11 +43,7 @@ def skeleton(model: ModelSpec, dtype: torch.dtype, *, needs_head: bool = True) -
     except (ValueError, ImportError, AttributeError, KeyError) as error:
         raise _refused(model.name, "no model can be built", error) from error
     language_model.eval()
-    try:
-        blocks = None if isinstance(source, StandinModel) else source.blocks
-        examined = examine(language_model, blocks)
-    except UserError as error:
-        raise UserError(f"model {model.name}: {error}") from error
+    examined = examined_model(model, language_model)
     facts = measure_facts(language_model, None, examined.stacks)
     return PretrainedModel(language_model, word_tokenizer(), facts, "", examined)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from sweeps.spec import PROBE_SEQUENCES, RunSpec, StandinModel
+from sweeps.spec import PROBE_SEQUENCES, RunSpec
 from workers.controls.layer_groups import LayerGroup, group_layers
 from workers.controls.registry import build_control, require_effect
 from workers.engines.bf16_weights import compute_as_under_autocast
@@ -30,7 +30,7 @@ from workers.footprint.tracker import Tracker
 from workers.footprint.word_tokenizer import WORD, word_tokenizer
 from workers.models.fit import require_fit
 from workers.models.pretrained import PretrainedModel
-from workers.objectives.objective import TrainingObjective
+from workers.objectives.objective import TrainingObjective, few_of
 from workers.objectives.registry import build_objective
 from workers.probes.capture import SEQUENCES_A_FORWARD
 from workers.probes.similarity import Reference, compare
@@ -115,26 +115,25 @@ def trace(run: RunSpec) -> Trace:
     with autocast_as_on_a_gpu(), fake_numbers():
         pretrained, model = _built(run, objective, torch.bfloat16 if narrow else torch.float32)
         batch = {name: torch.empty(size, dtype=kind) for name, (size, kind) in shapes.items()}
-        sample = {k: t[:2, :16] if t.dim() > 1 else t[:2] for k, t in batch.items()}
-        freeze = () if isinstance(run.model.source, StandinModel) else run.model.source.freeze
-        grouping = group_layers(
-            model, lambda: objective.loss_sum(model, sample), pretrained.stacks, freeze
-        )
-        groups = grouping.groups
-        require_effect(
-            build_control(run.control), run.control.kind, groups, pretrained.facts.layers
-        )
+        sample = few_of(batch)
+        groups = group_layers(
+            model,
+            lambda: objective.loss_sum(model, sample),
+            pretrained.stacks,
+            run.model.source.freeze,
+        ).groups
+        control = build_control(run.control)
+        require_effect(control, run.control.kind, groups, pretrained.facts.layers)
         if execution.checkpoint_activations:
             checkpoint_activations(model, pretrained, run.model.name)
         if narrow:
             compute_as_under_autocast(model, CPU)
         engine: Engine
         if plain:
-            control = build_control(run.control)
             optimizer = run.optimizer
             engine = PlainEngine(model, groups, control, optimizer, run.precision, DEVICE_SLAB)
         else:
-            engine = Unstepped(model, groups, run, build_control(run.control))
+            engine = Unstepped(model, groups, run, control)
         sizes = tuple(tuple(p.numel() for p in group.parameters) for group in groups)
         frozen = sum(p.numel() for p in model.parameters()) - sum(map(sum, sizes))
         stepped = _stepped(engine, objective, batch)

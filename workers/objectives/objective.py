@@ -77,6 +77,13 @@ def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
         yield {name: tensor[start : start + size] for name, tensor in batch.items()}
 
 
+def few_of(batch: Batch) -> Batch:
+    """Return enough of a batch to see in which order a model's modules run."""
+    return {
+        name: tensor[:2, :16] if tensor.dim() > 1 else tensor[:2] for name, tensor in batch.items()
+    }
+
+
 def _trimmed(batch: Batch) -> Batch:
     """Cut the columns that are padding in every row of the batch."""
     for name in [name for name in batch if name.endswith("attention_mask")]:
