@@ -6,7 +6,6 @@ finished run and a retry on other hardware is the same run. Paths never enter it
 data file counts by its content digest.
 """
 
-from sweeps.spec.control import CONTROLS, Control, EqualStep, LayerClip, Standard
 from sweeps.spec.data_source import BuiltinData, DataSource, FileData, HubData
 from sweeps.spec.execution import Execution
 from sweeps.spec.frozen import Frozen, Positive, Steps, content_id
@@ -40,9 +39,10 @@ from sweeps.spec.objective import (
     Objective,
     ObjectiveKind,
 )
-from sweeps.spec.optimizer import Optimizer, learning_rate
 from sweeps.spec.probe import METRICS, PROBE_SEQUENCES, Probe
 from sweeps.spec.run import RunSpec
+from sweeps.spec.training.control import CONTROLS, Control, EqualStep, LayerClip, Standard
+from sweeps.spec.training.optimizer import Optimizer, learning_rate
 
 __all__ = [
     "CONTROLS",

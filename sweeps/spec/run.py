@@ -7,13 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from sweeps.spec.control import Control
 from sweeps.spec.execution import Execution
 from sweeps.spec.frozen import Frozen, Steps, content_id
 from sweeps.spec.model_source import ModelSpec
 from sweeps.spec.objective import PRETRAINING_OBJECTIVES, Objective
-from sweeps.spec.optimizer import Optimizer
 from sweeps.spec.probe import Probe
+from sweeps.spec.training.control import Control
+from sweeps.spec.training.optimizer import Optimizer
 
 
 class RunSpec(Frozen):
