@@ -321,8 +321,11 @@ def varied(runs: Iterable[RunSpec]) -> list[Setting]:
     order: tuple[Setting, ...] = ()
     by_part: dict[str, list[Setting]] = {}
     compared: set[tuple[str, int, int]] = set()
-    runs = list(runs)  # kept: parts that are shared by many runs are known by their identity
-    for run in runs:
+    # Seeds make most of thousands of runs, and differ in nothing that is asked here.
+    distinct: dict[tuple[object, ...], RunSpec] = {}
+    for run in (runs := list(runs)):  # kept: shared parts are known by their identity
+        distinct.setdefault(run.but_for_the_seed(), run)
+    for run in distinct.values():
         if not order:
             order = condition_settings(type(run))
             heads = [one for one in order if one.name in HEADS]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cache, cached_property
+from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -89,9 +91,8 @@ class RunSpec(Frozen):
         Runs that are equal but share no parts may have other keys, so it saves work and decides
         nothing; it holds while the runs live.
         """
-        fields = type(self).model_fields
-        values = ((name, self.__dict__[name]) for name in fields if name != "seed")
-        return tuple(id(value) if isinstance(value, Frozen) else value for _, value in values)
+        values = _all_but_the_seed(type(self))(self.__dict__)
+        return tuple([value if type(value) in _PLAIN else id(value) for value in values])
 
     @property
     def micro_batch_size(self) -> int:
@@ -114,3 +115,13 @@ class RunSpec(Frozen):
     def describe(self) -> str:
         control = self.control.kind + (f"({self.control.setting})" if self.control.setting else "")
         return f"{self.model.name} {self.objective.label} {control} seed {self.seed}"
+
+
+# What is known by its value; all else of a specification by which object it is.
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+
+
+@cache
+def _all_but_the_seed(kind: type[RunSpec]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Return what takes the other fields' values: a sweep asks it of each of thousands of runs."""
+    return itemgetter(*(name for name in kind.model_fields if name != "seed"))
