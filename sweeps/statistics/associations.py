@@ -87,11 +87,9 @@ def unique_share_draws(
     values = np.broadcast_to(_less_model_means(y, models), weights.shape) if within else y - mean
     if within:
         columns = _less_model_means(columns, models)
-    outer = (columns[:, :, None] * columns[:, None, :]).reshape(len(y), -1)
-    gram = (weights @ outer).reshape(len(weights), columns.shape[1], columns.shape[1])
+    fits = _resampled_fits(columns.tobytes(), len(y), base, models.tobytes())
     along = (weights * values) @ columns
-    both = _explained(gram, along)
-    alone = _explained(gram[:, :base, :base], along[:, :base])
+    both, alone = fits[0].explained(along), fits[1].explained(along[:, :base])
     return np.where(total > 0, (both - alone) / np.where(total > 0, total, 1.0), np.nan)
 
 
@@ -109,15 +107,41 @@ def _shares_of_factors(y: Floats, factors: Codes, given: Sequence[Codes]) -> Flo
         gram = -np.matmul(shared.transpose(0, 2, 1), shared)
         levels = np.arange(columns.shape[2])
         gram[:, levels, levels] += columns.sum(axis=1)
-        found.append(_explained(gram, np.einsum("rck,c->rk", columns, residual)))
+        found.append(_fits(gram).explained(np.matmul(residual, columns)))
     return np.asarray(np.concatenate(found) / np.square(centred).sum())
 
 
-def _explained(gram: Floats, along: Floats) -> Floats:
-    """Return (R,) sums of squares that least-squares fits explain, of their (R, P, P) products of
-    columns and (R, P) products of columns and values; columns may depend on others."""
-    inverse = np.linalg.pinv(gram, rcond=RANK_TOLERANCE, hermitian=True)
-    return np.asarray(np.einsum("rp,rpq,rq->r", along, inverse, along))
+@dataclass(frozen=True)
+class _Fits:
+    """The columns of R least-squares fits, as their products' (R, P) sizes along (R, P, P) axes."""
+
+    sizes: Floats
+    axes: Floats
+
+    def explained(self, along: Floats) -> Floats:
+        """Return (R,) sums of squares that fits explain of values whose products with the columns
+        are (R, P)."""
+        squares = np.square(np.matmul(along[:, None, :], self.axes)[:, 0])
+        counts = self.sizes > RANK_TOLERANCE * self.sizes[:, -1:]
+        shares = np.divide(squares, self.sizes, out=squares, where=counts)
+        return np.asarray(shares.sum(axis=1, where=counts))
+
+
+def _fits(gram: Floats) -> _Fits:
+    """Return fits of which the products of columns, (R, P, P), are known; columns may depend on
+    others."""
+    return _Fits(*np.linalg.eigh(gram))
+
+
+@lru_cache(maxsize=8)
+def _resampled_fits(columns: bytes, conditions: int, base: int, models: bytes) -> list[_Fits]:
+    """Return the fits of (C, P) columns and of the first ``base`` of them over resampled models:
+    what is explained by them is asked of every metric."""
+    rows = np.frombuffer(columns).reshape(conditions, -1)
+    weights = _weights(np.frombuffer(models, np.int64))
+    outer = (rows[:, :, None] * rows[:, None, :]).reshape(conditions, -1)
+    gram = (weights @ outer).reshape(len(weights), rows.shape[1], rows.shape[1])
+    return [_fits(gram), _fits(gram[:, :base, :base])]
 
 
 def _less_model_means(values: Floats, models: Codes) -> Floats:

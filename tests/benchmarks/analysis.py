@@ -20,6 +20,7 @@ import polars as pl
 
 from sweeps.findings.claims import evaluate, read_claims
 from sweeps.findings.persistence import verdicts_by_metric
+from sweeps.reading.closings import add_to_index
 from sweeps.reading.tables import open_store
 from sweeps.statistics.conditions import condition_columns, everyone, layer_bands, summarise
 from sweeps.statistics.profiles import measure_each
@@ -87,6 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         small = plant_paper(Path(folder) / "small", steps=steps // 10, part_steps=steps // 40)
         large = plant_paper(Path(folder) / "large", steps=steps, part_steps=steps // 4)
+        for store in (small, large):  # as a sweep leaves it when it ends
+            add_to_index(store, [run.run_id for run in store.runs()])
         count = open_store(large.root).layers().select(pl.len()).collect().item()
         print(f"240 runs, {count / 1e6:.1f} million rows of layers, 4 parts a run and table")
         print(
