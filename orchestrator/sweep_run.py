@@ -27,6 +27,8 @@ from orchestrator.ledger.sweep_account import (
     Room,
     SweepResult,
 )
+from orchestrator.sizing.choice import require_feasible
+from orchestrator.sizing.tracer import tracing
 from sweeps.attempts.left_open import finish_off
 from sweeps.declaration.changes import compare_sweeps
 from sweeps.declaration.expand import Sweep
@@ -78,6 +80,8 @@ def run_sweep(
     plan = plan_sweep(sweep, store, choice)
     listener.planned(plan)
     require_sources([*plan.to_run, *(one.run for one in plan.to_measure)])
+    with tracing(listener.notice):
+        require_feasible(plan.to_run)
     _save(plan, listener)
     for work_id in plan.again:
         store.work(work_id).forget_results()

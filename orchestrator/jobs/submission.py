@@ -22,6 +22,8 @@ from orchestrator.jobs.job_identity import (
     submission,
     version_of,
 )
+from orchestrator.sizing.choice import require_feasible
+from orchestrator.sizing.tracer import tracing
 from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.errors import UserError
 from sweeps.store.store import Store
@@ -118,8 +120,11 @@ def jobs_api(profile: Local | Static | Aws | Gcp) -> JobsApiClient:
 def submit(request: Request, say: Callable[[str], None]) -> Submission:
     """Give a sweep to its cluster, or find it there; return which job that is.
 
-    Raises UserError with the cluster's own word where it refuses the sweep in its first moments.
+    Raises UserError where the code of a model refuses a run, which is asked here and now, and with
+    the cluster's own word where it refuses the sweep in its first moments.
     """
+    with tracing(say):
+        require_feasible(request.sweep.runs)
     version = version_of(request.sweep)
     recorded = max(_records(request), default=0)
     queue = queue_of(request.profile)

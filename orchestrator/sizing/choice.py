@@ -99,8 +99,10 @@ def require_feasible(runs: Iterable[RunSpec]) -> None:
     """
     seen: set[str] = set()
     for run in runs:
+        if _tried(run.model.source):
+            continue
         alike = run.model_dump_json(exclude={"seed", "control", "optimizer", "steps"})
-        if alike in seen or _tried(run.model.source):
+        if alike in seen:
             continue
         seen.add(alike)
         parameters = _parameters(run)

@@ -89,3 +89,15 @@ def test_a_model_that_cannot_be_trained_so_is_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"config\.json names no model") as refused:
         plan(tmp_path, hub_model(tmp_path, config))
     assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_what_the_code_of_a_model_refuses_is_refused_before_anything_starts(tmp_path, command):
+    config = {**llama_config(3, 256, 1000, 512), "model_type": "llamas-of-tomorrow"}
+    path, store = tmp_path / "sized.yaml", tmp_path / "store"
+    path.write_text(SWEEP.format(model=hub_model(tmp_path, config), batch=4))
+    where = ["--cluster", "local"] if command == "submit" else []
+    result = CliRunner().invoke(cli, [command, str(path), "--store", str(store), *where])
+    assert "config.json names no model" in str(result.exception)
+    assert isinstance(result.exception, UserError)
+    assert not list(store.glob("runs/*"))
