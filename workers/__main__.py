@@ -48,9 +48,13 @@ def _read(path: str) -> RunSpec:
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         return RunSpec.model_validate_json(json.dumps(record.get("spec", record)))
-    except (OSError, ValueError, ValidationError, AttributeError) as error:
+    except ValidationError as error:
+        first, more = error.errors()[0], error.error_count() - 1
+        where = ".".join(map(str, first["loc"]))
+        detail = f"{where}: {first['msg']}" + (f", and {more} more" if more else "")
+    except (OSError, ValueError, AttributeError) as error:
         detail = " ".join(str(error).split())
-        raise UserError(f"{path}: not a run specification: {detail}") from None
+    raise UserError(f"{path}: not a run specification: {detail[:200]}")
 
 
 def _store(location: str, known: str | None) -> Store:

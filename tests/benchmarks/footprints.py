@@ -9,21 +9,25 @@ DeepSpeed is traced in every way that a plan may ask for.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.sizing.choice import LARGE
+from orchestrator.sizing.choice import LARGE, choose
 from orchestrator.sizing.cost import parameter_count
 from orchestrator.sizing.memory import GIB, estimate_memory, shape_of
 from orchestrator.sizing.tracer import Tracer
 from orchestrator.sizing.traces import FEW, SHIPPED, asked, key_of
 from sweeps.declaration.expand import read_sweep
-from sweeps.spec import FolderModel, RunSpec
+from sweeps.errors import UserError
+from sweeps.spec import RunSpec
 
 # What fits so many bytes is carried out with micro-batches of all its batch.
 FITS_ANYWHERE = 40 * GIB
+# GiB of the GPUs that people plan for.
+USUAL_GPUS = (16, 24, 40, 48, 80, 141)
 LIBRARY = Path(__file__).resolve().parents[2] / "sweeps" / "library"
 SWEEPS = ("paper", "demo", "replica", "paper-verdicts", "replica-verdicts")
 
@@ -33,13 +37,12 @@ def wanted() -> Iterator[RunSpec]:
     seen = set()
     for name in SWEEPS:
         for run in read_sweep(LIBRARY / f"{name}.yaml").runs:
-            if isinstance(run.model.source, FolderModel):
-                continue
             large = (parameter_count(run.model.source) or 0) >= LARGE
             ways = [("plain", run.batch_size, False)]
             shape = shape_of(run)
             if shape and estimate_memory(run, shape, run.execution.settled()).total > FITS_ANYWHERE:
                 ways.append(("plain", FEW, False))  # a plan asks for smaller micro-batches
+                ways += [("plain", rows, False) for rows in _cut_for_usual_gpus(run)]
             if large or run.execution.settled().engine == "deepspeed":
                 ways = [
                     ("deepspeed", rows, again)
@@ -51,6 +54,19 @@ def wanted() -> Iterator[RunSpec]:
                 if (key := key_of(ask)) not in seen:
                     seen.add(key)
                     yield ask
+
+
+def _cut_for_usual_gpus(run: RunSpec) -> set[int]:
+    """Return the micro-batches that a run is cut to where a GPU does not hold its batch at once;
+    none before the ends are traced, so that a new model is traced in two goes."""
+    found = set()
+    for gib in USUAL_GPUS:
+        with contextlib.suppress(UserError):  # it fits on none so small
+            choice = choose(run, gib * GIB, 1)
+            rows = None if choice is None else choice.execution.micro_batch_size
+            if rows is not None and choice.execution.engine == "plain":
+                found.add(rows)
+    return found - {run.batch_size}
 
 
 def main() -> int:

@@ -60,3 +60,13 @@ def test_without_an_id_a_store_is_begun(carry_out, tmp_path):
     code, said = carry_out(tmp_path / "new")
     assert code == 0, said
     assert (tmp_path / "new" / "store.json").is_file()
+
+
+@pytest.mark.parametrize("text", ["[1]", "not JSON", '{"model": 3, "seed": "x"}'])
+def test_a_file_that_is_no_run_is_refused_in_one_short_line(carry_out, tmp_path, text):
+    (tmp_path / "spec.json").write_text(text)
+    code, said = carry_out(tmp_path / "store")
+    assert code == 2
+    assert "not a run specification" in said
+    assert said.count("\n") == 1
+    assert len(said) < 300 + len(str(tmp_path))
