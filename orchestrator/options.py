@@ -6,6 +6,7 @@ import functools
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -112,14 +113,25 @@ def names_sweep(given: str) -> bool:
 
 def sweep_of(given: str, location: str | None) -> tuple[Sweep, str | None]:
     """Return the sweep that a file or a name stands for, and the store that it is looked for in:
-    for a name ./store where none is given."""
-    from sweeps.declaration.expand import read_sweep
+    for a name ./store where none is given. A name that the store does not know may be that of a
+    sweep which comes with depthsweep."""
+    from sweeps.declaration.expand import LIBRARY, read_sweep
     from sweeps.store.store import Store
 
     if not names_sweep(given):
         return read_sweep(given), location
-    location = location or "./store"
+    place = location or "./store"
     try:
-        return Store.at(location).load_sweep(given), location
+        return Store.at(place).load_sweep(given), place
     except UserError as error:
-        raise UserError(f"{given}: no such sweep file, and {error}") from None
+        unknown = error
+    try:
+        return read_sweep(given), location
+    except UserError:
+        if Path(given).name in (file.stem for file in LIBRARY.glob("*.yaml")):
+            raise  # it comes with depthsweep, and cannot be expanded
+        shipped = sorted(file.stem for file in LIBRARY.glob("*.yaml") if "." not in file.stem)
+        raise UserError(
+            f"{given}: no such sweep file, none of those that come with depthsweep"
+            f" ({', '.join(shipped)}), and {unknown}"
+        ) from None

@@ -12,14 +12,16 @@ The commands are thin over these. In a notebook:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.display.plan_table import control_name
 from orchestrator.ledger.recovery import EVERYTHING, Choice, Ledger, works_of
+from orchestrator.ledger.run_filter import matching, parse_where, require_known
 from orchestrator.ledger.sweep_account import Limits, Listener, SweepResult
 from orchestrator.sweep_run import SILENT, carry_out
-from sweeps.declaration.expand import Sweep, read_sweep
+from sweeps.declaration.expand import Sweep, read_sweep, sweep_file_of
 from sweeps.declaration.settings import Setting, control_options, varied
 from sweeps.errors import UserError, closest
 from sweeps.spec import MEASUREMENTS, RunSpec, is_measurement
@@ -124,6 +126,23 @@ def status(name: str | None = None, store: str | Path | Store = "./store") -> pl
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
+def chosen_runs(sweep: Sweep, store: Store, only: str | None, limit: int | None) -> Choice:
+    """Return the choice of the runs for which conditions such as ``model=gpt2,seed=0`` hold, all
+    without, and of those the first ``limit`` that are left.
+
+    Raises UserError for a setting that runs have not, or a value that none of them has.
+    """
+    if only is None:
+        return replace(EVERYTHING, most=limit)
+    conditions = parse_where(only, option="--only")
+    require_known(sweep.runs, conditions, "--only")
+    standing = Ledger(store, works_of(sweep))
+    found = matching(sweep.runs, conditions, lambda run_id: standing(run_id).state)
+    if not found:
+        raise UserError(f"--only {only}: no run of {sweep.name} is all of that")
+    return Choice(runs=frozenset(run.run_id for run in found), most=limit)
+
+
 def choice_of(sweep: Sweep, only: str | None, force: bool) -> Choice:
     """Return what ``only`` and ``force`` ask for; raise UserError for what a sweep has not."""
     measured = [one.work_id for one in sweep.to_measure]
@@ -145,8 +164,8 @@ def request_for(
     from orchestrator.jobs.submission import Request, absolute_store
     from orchestrator.tracking.kinds import arguments
 
-    sweep, profile = read_sweep(str(sweep_file)), read_profile(cluster)
-    path = Path(sweep_file).absolute()
+    path = sweep_file_of(sweep_file).absolute()
+    sweep, profile = read_sweep(path), read_profile(cluster)
     options = (*limits.within(profile.most_gpus).as_words(), *arguments(sweep, tuple(track)))
     place = absolute_store(store)
     return Request(sweep, path, ["run", path.name], place, cluster, profile, options)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger.index_keeper import IndexKeeper
 from orchestrator.ledger.recovery import (
     EVERYTHING,
     RESULTS,
+    Action,
     Choice,
     decide,
     decide_measurements,
@@ -36,6 +38,7 @@ from sweeps.declaration.settings import varied
 from sweeps.errors import UserError
 from sweeps.reading.closings import Closings
 from sweeps.sources.content import require_sources
+from sweeps.spec import Measurement
 from sweeps.store.store import Store
 from sweeps.upkeep.audit import harmed_part, unsound_result
 from sweeps.versions.sweep_folder import SweepFolder
@@ -151,7 +154,8 @@ def plan_sweep(sweep: Sweep, store: Store, choice: Choice = EVERYTHING) -> Plan:
             unreadable = True
     standing = ledger_of(store, sweep)
     actions = decide(sweep.runs, standing, choice)
-    measures = decide_measurements(sweep.to_measure, standing, choice)
+    wanted = _to_measure(sweep, actions, choice)
+    measures = decide_measurements(wanted, standing, choice)
     unindexed = standing.closings.unindexed()
     missing = set(unindexed)
     left_open = [
@@ -161,6 +165,14 @@ def plan_sweep(sweep: Sweep, store: Store, choice: Choice = EVERYTHING) -> Plan:
         and any(one["cause"] is None for one in standing.closings.attempts(run.run_id)[-1:])
     ]
     return Plan(sweep, store, actions, changes, unreadable, measures, unindexed, left_open)
+
+
+def _to_measure(sweep: Sweep, actions: Sequence[Action], choice: Choice) -> list[Measurement]:
+    """Return what a sweep wants measured: where some of its runs are meant, what these share."""
+    if choice.runs is None and choice.most is None:
+        return sweep.to_measure
+    meant = [one.run for one in actions if one.kind == "run" or one.why in RESULTS]
+    return replace(sweep, runs=tuple(meant)).to_measure
 
 
 def _with_later_wishes(sweep: Sweep, before: Sweep) -> Sweep:

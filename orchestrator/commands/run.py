@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.ledger.recovery import EVERYTHING
+from orchestrator.display.actions_text import print_actions
 from orchestrator.ledger.sweep_account import Limits
 from orchestrator.options import ON_CLUSTER, TRACK, limited
-from orchestrator.sweep_run import carry_out
+from orchestrator.studies import chosen_runs
+from orchestrator.sweep_run import carry_out, plan_sweep
 from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.other_settings import read_settings
 from sweeps.store.store import Store
 
 
 @click.command("run")
 @click.argument("sweep_file")
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
+@click.option(
+    "--only",
+    metavar="NAME=VALUE,…",
+    help="Only the runs that are so: model=gpt2,seed=0; != leaves out, status=failed works too.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many that are left.")
+@click.option(
+    "--set",
+    "changed",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Another value than the file's, for all runs: a sweep of its own name; repeatable.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would happen to each run; start nothing.")
 @limited
 @ON_CLUSTER
 @TRACK
@@ -22,18 +38,35 @@ from sweeps.store.store import Store
 def command(
     sweep_file: str,
     location: str,
+    only: str | None,
+    limit: int | None,
+    changed: tuple[str, ...],
+    dry_run: bool,
     limits: Limits,
     address: str | None,
     track: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Run SWEEP_FILE. Finished runs are skipped, the rest continue from their checkpoints."""
+    """Run SWEEP_FILE. Finished runs are skipped, the rest continue from their checkpoints.
+
+    The name of a sweep that comes with depthsweep will do, too: demo, paper, replica.
+
+    \b
+    depthsweep run study.yaml --only model=gpt2,seed=0 --set steps=10 --limit 1
+    """
     from orchestrator.display.sweep_console import SweepConsole
 
-    sweep = read_sweep(sweep_file)
+    sweep = read_sweep(sweep_file, read_settings(changed))
     store = Store.at(location)
+    choice = chosen_runs(sweep, store, only, limit)
+    if dry_run:
+        plan = plan_sweep(sweep, store, choice)
+        if not as_json:
+            click.echo(f"{plan.sweep.name}: {len(plan.sweep.runs)} runs in {location}")
+        print_actions(plan.actions, plan.measures, as_json)
+        return 0
     store.require_writable()
     console = SweepConsole(as_json)
-    result = carry_out(sweep, store, EVERYTHING, address, limits, console, track)
+    result = carry_out(sweep, store, choice, address, limits, console, track)
     console.ended(result)
     return result.exit_code

@@ -34,11 +34,15 @@ class Choice:
     """What a user asked for beyond "whatever is left".
 
     ``only`` restricts to runs in a state (failed, diverged, …), to one run or measurement by its
-    id, or to the measurements of a kind; ``force`` does again what has a result.
+    id, or to the measurements of a kind; ``force`` does again what has a result. ``runs`` are the
+    ids of those that are meant (None: all), of which the first ``most`` that are left are done;
+    what is measured is then what they share.
     """
 
     only: str | None = None
     force: bool = False
+    runs: frozenset[str] | None = None
+    most: int | None = None
 
 
 EVERYTHING = Choice()
@@ -84,11 +88,24 @@ def decide(
     A finished run is skipped, and so is a diverged one: that is a result. A run that another
     process is at is run too: its attempt waits, and ends when the other has a result.
     """
-    return [_decide(run, standing(run.run_id), choice) for run in runs]
+    actions = [_decide(run, standing(run.run_id), choice) for run in runs]
+    return actions if choice.most is None else _first(actions, choice.most)
+
+
+def _first(actions: Iterable[Action], most: int) -> list[Action]:
+    """Return actions of which so many, the first, run anything."""
+    found, left = [], most
+    for action in actions:
+        left -= action.kind == "run"
+        over = action.kind == "run" and left < 0
+        found.append(Action(action.run, "skip", f"beyond the first {most}") if over else action)
+    return found
 
 
 def _decide(run: RunSpec, standing: Standing, choice: Choice) -> Action:
     state = standing.state
+    if choice.runs is not None and run.run_id not in choice.runs:
+        return Action(run, "skip", "not asked for")
     if choice.only not in (None, run.run_id, state):
         return Action(run, "skip", f"{state}, not asked for")
     if state in RESULTS:

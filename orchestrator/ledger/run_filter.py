@@ -31,24 +31,28 @@ class Condition:
     value: str
 
 
-def parse_where(said: str, spec: type[RunSpec] = RunSpec) -> list[Condition]:
+def parse_where(
+    said: str, spec: type[RunSpec] = RunSpec, option: str = "--where"
+) -> list[Condition]:
     """Return the conditions of a text; raise UserError naming the nearest setting."""
     names = [STATUS, RUN_ID, *(one.name for one in settings_of(spec))]
     found = []
     for text in _NEXT.split(said):
         match = _CONDITION.fullmatch(text)
         if match is None:
-            raise UserError(f"--where {text!r}: write name=value, as in status=failed,model=gpt2")
+            raise UserError(f"{option} {text!r}: write name=value, as in status=failed,model=gpt2")
         name, sign, value = match.groups()
         if name not in names:
-            raise UserError(f"--where {name}: no setting of a run; {closest(name, names)}")
+            raise UserError(f"{option} {name}: no setting of a run; {closest(name, names)}")
         if name == STATUS and value not in STATES:
-            raise UserError(f"--where {STATUS}={value}: no state; {closest(value, STATES)}")
+            raise UserError(f"{option} {STATUS}={value}: no state; {closest(value, STATES)}")
         found.append(Condition(name, sign == "=", value))
     return found
 
 
-def require_known(runs: Sequence[RunSpec], conditions: Sequence[Condition]) -> None:
+def require_known(
+    runs: Sequence[RunSpec], conditions: Sequence[Condition], option: str = "--where"
+) -> None:
     """Raise UserError for a value that none of the runs has: it is mistyped."""
     values = _values(runs)
     for one in (one for one in conditions if one.name != STATUS):
@@ -56,7 +60,7 @@ def require_known(runs: Sequence[RunSpec], conditions: Sequence[Condition]) -> N
         if there and not any(_equal(value, one.value) for value in there):
             valid = [text_of(value) for value in there]
             raise UserError(
-                f"--where {one.name}={one.value}: no run has that; {closest(one.value, valid)}"
+                f"{option} {one.name}={one.value}: no run has that; {closest(one.value, valid)}"
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sweeps.declaration.other_settings import with_settings
 from sweeps.declaration.sources import check_local, names_of_labels, resolve_data, resolve_model
 from sweeps.declaration.sweep_spec import Block, Settings, SweepSpec
 from sweeps.declaration.track import Track
@@ -35,6 +36,7 @@ from sweeps.spec import (
 )
 
 PRETRAINING = "pretraining"
+LIBRARY = Path(__file__).resolve().parents[1] / "library"
 _AXES = ("model", "objective", "control", "seed")
 _REQUIRED = (*_AXES, "steps", "batch_size", "sequence_length", "learning_rate")
 
@@ -72,12 +74,32 @@ class Sweep:
         return measurements_of(self.runs, self.measurements)
 
 
-def read_sweep(path: str | Path) -> Sweep:
+def read_sweep(given: str | Path, changed: Mapping[str, Any] | None = None) -> Sweep:
     """Read, validate and expand a sweep file, with the claims beside it; raise UserError naming
-    file, line and remedy."""
+    file, line and remedy. ``changed`` are settings with other values than the file's (see
+    ``with_settings``): that is another sweep, under a name that says so."""
+    path = sweep_file_of(given)
     source = YamlSource.read(str(path))
-    sweep = expand(source.validate(SweepSpec), source)
-    return replace(sweep, claims=_claims_beside(Path(path)))
+    spec = source.validate(SweepSpec)
+    sweep = expand(with_settings(spec, changed) if changed else spec, source)
+    return replace(sweep, claims=_claims_beside(path))
+
+
+def sweep_file_of(given: str | Path) -> Path:
+    """Return the file that is meant: a path, or the name of one that comes with depthsweep.
+
+    Raises UserError for a word that is neither.
+    """
+    path = Path(given)
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return path
+    shipped = {file.stem: file for file in sorted(LIBRARY.glob("*.yaml")) if "." not in file.stem}
+    if path.name not in shipped:
+        raise UserError(
+            f"{given}: no such sweep file, and none of that name comes with depthsweep;"
+            f" {closest(path.name, list(shipped))}"
+        )
+    return shipped[path.name]
 
 
 def claims_files(sweep_file: Path) -> tuple[Path, Path]:
