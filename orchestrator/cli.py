@@ -21,6 +21,7 @@ from sweeps.liveness.watch import telling
 
 # Name, file of orchestrator.commands, line of the help page: known without importing the command.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("init", "Write a first sweep file for your model and data."),
     "plan": ("plan", "Show what a sweep would run and need; start nothing."),
     "power": ("power", "Show what a sweep can decide, and the seeds it takes."),
     "run": ("run", "Run a sweep on this machine; finished runs are skipped."),
@@ -31,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ls": ("ls", "List what a store holds: sweeps, versions, runs, sizes."),
     "profile": ("profile", "Show the depth profiles of a sweep, per condition."),
     "compare": ("compare", "Compare two controls: persists, collapses or reverses."),
+    "diff": ("diff", "Show in what two sweeps differ: settings and findings."),
     "claims": ("claims", "Check the claims that a sweep brings."),
     "report": ("report", "Write one self-contained HTML report of a sweep."),
     "distance": ("distance", "Measure how far each objective is from pretraining."),

@@ -1,0 +1,134 @@
+"""Two studies side by side: what their runs differ in, and what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.options import names_sweep
+from sweeps.declaration.changes import compare_sweeps
+from sweeps.declaration.expand import Sweep, read_sweep
+from sweeps.declaration.settings import text_of
+from sweeps.errors import UserError
+from sweeps.reading.text_table import Column, text_table
+from sweeps.spec import RunSpec
+from sweeps.store.store import Store
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# What of a verdict is set side by side: the slope of the reference, what is left of it, the word.
+COMPARED = ("n", "slope_against", "retained", "verdict")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One side: a sweep, and the store that may have its results; None for a file."""
+
+    sweep: Sweep
+    store: str | None
+
+    @classmethod
+    def at(cls, said: str, store: str) -> Study:
+        """Return what a file's path, or a name (``NAME@VERSION``) in a store, stands for."""
+        if not names_sweep(said):
+            return cls(read_sweep(said), None)
+        return cls(Store.at(store).load_sweep(said), store)
+
+    def verdicts(self, name: str, control: str, against: str, metric: str) -> pl.DataFrame | None:
+        """Return the verdict of each condition; None where nothing has finished."""
+        if self.store is None:
+            return None
+        from sweeps.findings.persistence import verdicts_by_metric
+        from sweeps.reading.tables import open_store
+        from sweeps.statistics.profiles import measure_each
+
+        try:
+            profiles = measure_each(open_store(self.store, sweep=name), [metric])
+            return verdicts_by_metric(profiles, control, against, None)
+        except UserError:
+            return None
+
+
+def specifications(a: Sequence[RunSpec], b: Sequence[RunSpec]) -> dict[str, Any]:
+    """Return how many runs both have, which settings the others differ in, and what only one has:
+    as plain data."""
+    changes = compare_sweeps(a, b)
+    return {
+        "both": changes.same,
+        "differ": changes.changed,
+        "only_first": [run.run_id for run in changes.gone],
+        "only_second": changes.added,
+        "settings": [
+            {"name": one.name, "first": one.old, "second": one.new, "runs": one.runs}
+            for one in changes.fields
+        ],
+    }
+
+
+def findings(a: pl.DataFrame, b: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return a row a condition that either has: what is ``COMPARED`` of both, None for the one that
+    has it not. Conditions are told apart by the settings that both sides name."""
+    keys = [name for name in _keys(a) if name in _keys(b)]
+    sides = [{tuple(row[k] for k in keys): row for row in one.to_dicts()} for one in (a, b)]
+    found = []
+    for key in dict.fromkeys([*sides[0], *sides[1]]):
+        rows = [side.get(key) for side in sides]
+        said: dict[str, Any] = {"condition": dict(zip(keys, key, strict=True))}
+        for name in COMPARED:
+            said[name] = [None if row is None else row[name] for row in rows]
+        found.append(said)
+    return found
+
+
+def _keys(table: pl.DataFrame) -> list[str]:
+    """Return the columns that say what a condition is, less what follows from its model."""
+    columns = table.columns[: table.columns.index("n")]
+    return [name for name in columns if name not in ("family", "kind", "block", "parameters")]
+
+
+def specification_lines(names: tuple[str, str], said: dict[str, Any]) -> list[str]:
+    """Return lines of at most 80 columns on what the runs of two sweeps differ in."""
+    lines = [
+        f"{said['both']} runs in both, {said['differ']} differ in settings,"
+        f" {len(said['only_first'])} only in {names[0]}, {said['only_second']} only in {names[1]}"
+    ]
+    if said["settings"]:
+        rows = said["settings"]
+        columns = [
+            Column("  setting", [f"  {row['name']}" for row in rows], kept=True),
+            Column(names[0], [text_of(row["first"]) for row in rows], right=True, kept=True),
+            Column(names[1], [text_of(row["second"]) for row in rows], right=True, kept=True),
+            Column("runs", [str(row["runs"]) for row in rows], right=True, kept=True),
+        ]
+        lines += ["", *text_table(columns, 80)[0]]
+    return lines
+
+
+def finding_lines(names: tuple[str, str], rows: list[dict[str, Any]]) -> list[str]:
+    """Return lines of at most 80 columns: of each condition both slopes and both verdicts."""
+
+    def cells(name: str, side: int) -> list[str]:
+        return [_text(row[name][side]) for row in rows]
+
+    keys = list(rows[0]["condition"]) if rows else []
+    columns = [
+        *[Column(k, [_text(row["condition"][k]) for row in rows], kept=True) for k in keys],
+        Column("slope", cells("slope_against", 0), right=True, kept=True),
+        Column("slope", cells("slope_against", 1), right=True, kept=True),
+        Column("verdict", cells("verdict", 0), kept=True),
+        Column("verdict", cells("verdict", 1), kept=True),
+    ]
+    moved = sum(row["verdict"][0] != row["verdict"][1] for row in rows)
+    return [
+        f"first of {names[0]}, then of {names[1]}; {moved} of {len(rows)} verdicts differ",
+        "",
+        *text_table(columns, 80)[0],
+    ]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "·"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

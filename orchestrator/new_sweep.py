@@ -1,0 +1,148 @@
+"""The text of a first sweep of one's own: models, data and an objective in, commented YAML out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sweeps.errors import UserError, closest
+from sweeps.sources.catalog import CATALOG
+from sweeps.spec import DATA_ROLES, OBJECTIVES, PRETRAINING_OBJECTIVES, STANDIN_FAMILIES
+
+PRETRAINING = "pretraining"
+KINDS = (PRETRAINING, *(kind for kind in OBJECTIVES if kind not in PRETRAINING_OBJECTIVES))
+_HUB = re.compile(r"(?P<hub>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})(?::(?P<config>[\w.-]+))?")
+TEXT = """\
+# Where does {who} change when it is fine-tuned, and does that outlive equal steps?
+#   depthsweep plan {file}      what would run, and what it needs; starts nothing
+#   depthsweep run {file}       run it; again: what is left
+#   depthsweep report {name}    one page with the answer
+name: {name}
+
+models:{models}
+
+objectives:{objectives}
+
+# Fixed tokens on which hidden states are compared before and after.
+probe:
+  data: {probe}
+  every: 50             # steps; the last one always
+
+defaults:
+  steps: 200
+  batch_size: 16
+  sequence_length: 128
+  learning_rate: 2e-5   # the highest that the schedule reaches
+  warmup_steps: 20
+  # precision: bf16     # on GPUs
+  # eps: 1e-2           # large: steps as large as gradients, where a control has most to take away
+
+blocks:
+  - name: all
+    grid:               # any setting can be a list: the block is their product
+      model: [{names}]
+      objective: [{objective}]
+      control: [standard, equal_step]
+      seed: [0, 1, 2]   # a verdict needs three; see depthsweep power
+"""
+
+
+def new_sweep(
+    name: str,
+    models: Sequence[str],
+    data: str,
+    objective: str,
+    columns: Mapping[str, str],
+    labels: int | None,
+    file: Path,
+) -> str:
+    """Return the text of a sweep file, to lie at ``file``, whose place decides how other files are
+    named in it; raise UserError for a word that is no model, data or objective."""
+    if objective not in KINDS:
+        raise UserError(f"--objective {objective}: {closest(objective, KINDS)}")
+    entries = dict(_model(model, file.parent) for model in models)
+    pretraining = objective == PRETRAINING
+    roles = ("text",) if pretraining else DATA_ROLES[objective]
+    if unknown := [role for role in columns if role not in roles]:
+        raise UserError(f"--column {unknown[0]}=…: {closest(unknown[0], roles)}")
+    source = _data(data, file.parent)
+    own = {role: column for role, column in columns.items() if column != role}
+    options = [f"labels: {labels}"] if labels is not None else []
+    said = _flow(source | ({"columns": own} if own else {}))
+    kinds = ("clm", "mlm") if pretraining else (objective,)
+    text = columns.get(roles[0], roles[0])
+    probe = source | ({"columns": {"text": text}} if text != "text" else {})
+    listed = "".join(
+        f"\n  {key}: {_flow(entry)}" if entry else f"\n  # {key}: in the catalogue"
+        for key, entry in entries.items()
+    )
+    return TEXT.format(
+        who=", ".join(entries) if len(entries) < 4 else f"each of {len(entries)} models",
+        file=file.name,
+        name=name,
+        models=listed if any(entries.values()) else " {}" + listed,
+        objectives="".join(
+            f"\n  {kind}: {{{', '.join([*options, f'data: {said}'])}}}" for kind in kinds
+        ),
+        probe=_flow(probe),
+        names=", ".join(entries),
+        objective=objective,
+    )
+
+
+def _model(said: str, folder: Path) -> tuple[str, dict[str, object]]:
+    """Return the name and the entry of a model; the catalogue's need none."""
+    if said in CATALOG:
+        return said, {}
+    family = said.removeprefix("standin:")
+    if family != said and family in STANDIN_FAMILIES:
+        return f"tiny-{family.replace('_', '-')}", {"standin": family}
+    if (found := _HUB.fullmatch(said)) is not None:
+        return _name(found["hub"]), {"hub": found["hub"], "revision": found["revision"]}
+    if Path(said).is_dir():
+        return _name(Path(said).resolve().name), {"folder": _seen_from(said, folder)}
+    known = [*CATALOG, *(f"standin:{one}" for one in STANDIN_FAMILIES)]
+    raise UserError(
+        f"--model {said}: no folder here, no model of the catalogue, no org/name@COMMIT (40 hex"
+        f" digits) of the hub; {closest(said, known)}"
+    )
+
+
+def _data(said: str, folder: Path) -> dict[str, object]:
+    if said.startswith("builtin:"):
+        return {"builtin": said.removeprefix("builtin:")}
+    if (found := _HUB.fullmatch(said)) is not None:
+        return {name: value for name, value in found.groupdict().items() if value is not None}
+    if not Path(said).exists():
+        raise UserError(
+            f"--data {said}: no file or folder here, no org/name@COMMIT[:CONFIG] of the hub, no"
+            " builtin:python-docs"
+        )
+    return {"file": _seen_from(said, folder)}
+
+
+def _seen_from(path: str, folder: Path) -> str:
+    """Return a path as a sweep file in ``folder`` names it."""
+    place, start = Path(path).resolve(), folder.resolve()
+    return f"./{place.relative_to(start)}" if place.is_relative_to(start) else str(place)
+
+
+def _name(said: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", said.split("/")[-1]).strip("-._") or "model"
+
+
+def _flow(entry: Mapping[str, object]) -> str:
+    """Return a mapping as YAML on one line; strings as they are where that is what they mean."""
+    words = []
+    for key, value in entry.items():
+        if isinstance(value, Mapping):
+            words.append(f"{key}: {_flow(value)}")
+        else:
+            text = str(value)
+            plain = re.fullmatch(r"[A-Za-z_./][\w./@+-]*", text) or re.fullmatch(
+                r"[0-9a-f]{40}", text
+            )
+            words.append(f"{key}: {text if plain else json.dumps(text, ensure_ascii=False)}")
+    return "{" + ", ".join(words) + "}"

@@ -1,0 +1,64 @@
+"""Two studies side by side."""
+
+import json
+
+import polars as pl
+from click.testing import CliRunner
+
+from orchestrator.cli import cli
+from orchestrator.difference import findings
+
+FILE = """
+name: {name}
+models: {{a: {{standin: gpt2}}, b: {{standin: opt}}}}
+objectives: {{clm: {{data: {{builtin: python-docs}}}}}}
+probe: {{data: {{builtin: python-docs}}, rows: 64}}
+defaults: {{steps: {steps}, batch_size: 8, sequence_length: 32, learning_rate: 1e-3}}
+blocks:
+  - {{name: all, grid: {{model: [a, b], objective: [clm], control: [standard], seed: {seeds}}}}}
+"""
+
+
+def said(*words):
+    result = CliRunner().invoke(cli, ["diff", *map(str, words)], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_two_files_differ_in_settings_and_in_runs(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(FILE.format(name="one", steps=20, seeds="[0, 1, 2]"))
+    second.write_text(FILE.format(name="two", steps=30, seeds="[0, 1]"))
+    page = json.loads(said(first, second, "--json"))
+    assert (page["both"], page["differ"], page["only_second"]) == (0, 4, 0)
+    assert len(page["only_first"]) == 2
+    assert page["settings"] == [{"name": "steps", "first": 20, "second": 30, "runs": 4}]
+    assert page["conditions"] is None
+    text = said(first, second)
+    assert "4 differ in settings" in text
+    assert max(map(len, text.splitlines()[1:])) <= 80
+    assert json.loads(said(first, first, "--json"))["both"] == 6
+
+
+def condition(model, objective, n, slope, verdict):
+    return {
+        "model": model,
+        "objective": objective,
+        "family": "x",
+        "n": n,
+        "slope_against": slope,
+        "retained": 1.0,
+        "verdict": verdict,
+    }
+
+
+def test_findings_stand_side_by_side_and_one_that_is_missing_is_none():
+    a = [condition("m", "clm", 3, 0.5, "persists"), condition("k", "clm", 3, 0.1, "idle")]
+    b = [condition("m", "clm", 5, 0.2, "collapses"), condition("z", "mlm", 3, 0.3, "persists")]
+    rows = {row["condition"]["model"]: row for row in findings(pl.DataFrame(a), pl.DataFrame(b))}
+    assert list(rows) == ["m", "k", "z"]
+    assert rows["m"]["condition"] == {"model": "m", "objective": "clm"}
+    assert rows["m"]["verdict"] == ["persists", "collapses"]
+    assert (rows["m"]["n"], rows["m"]["slope_against"]) == ([3, 5], [0.5, 0.2])
+    assert rows["k"]["verdict"] == ["idle", None]
+    assert rows["z"]["verdict"] == [None, "persists"]
