@@ -32,6 +32,8 @@ def command(name: str, store: str, output: str, file: str | None, metric: str, a
 
     from sweeps.report.store_page import page_of
 
+    if Path(output).suffix.lower() not in (".html", ".htm", ""):
+        raise UserError(f"-o {output}: a report is one HTML page; end the name in .html")
     page = page_of(name, store, file, metric, moment(at))
     path = Path(output)
     try:

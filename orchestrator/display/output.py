@@ -29,7 +29,13 @@ def emit(frame: pl.DataFrame, form: str | None, output: str | None) -> None:
     from sweeps.reading.query import FORMATS, render, write
 
     if form is None:
-        ending = Path(output).suffix.lstrip(".") if output else ""
+        ending = Path(output).suffix.lstrip(".").lower() if output else ""
+        if ending not in ("", "txt", *FORMATS):
+            raise UserError(
+                f"-o {output}: no such form of a table; end it in"
+                f" {', '.join(f'.{one}' for one in FORMATS if one != 'table')} or .txt, or say"
+                " --format"
+            )
         form = ending if ending in FORMATS else "table"
     chosen = cast("Format", form)
     if output is not None:

@@ -44,6 +44,8 @@ def test_the_report_is_one_file_for_the_sweep(store: Store, tmp_path: Path) -> N
     [
         (["report", "tyo"], "did you mean 'toy'"),
         (["report", "toy", "-o", "/nowhere/report.html"], "-o /nowhere/report.html: cannot be"),
+        (["report", "toy", "-o", "figure.pdf"], "end the name in .html"),
+        (["query", "SELECT 1 FROM runs", "-o", "answer.xlsx"], "no such form of a table"),
         (["report", "toy", "--claims", "gone.yaml"], "gone.yaml: no such file"),
         (["watch", "tyo"], "did you mean 'toy'"),
         (["distance", "tyo"], "did you mean 'toy'"),
