@@ -83,15 +83,15 @@ def _written_messages(tokenizer: Any, messages: list[dict[str, Any]], row: int) 
         return Written(np.asarray(said["input_ids"], dtype=np.int32), answered)
     whole = _by_template(tokenizer, messages, row)
     answered = np.zeros(len(whole), dtype=bool)
-    for k, message in enumerate(messages):
-        if message[WHO] != ANSWERS:
-            continue
+    answers = [k for k, message in enumerate(messages) if message[WHO] == ANSWERS]
+    for number, k in enumerate(answers, start=1):
         asked = _by_template(tokenizer, messages[:k], row, prompt=True) if k else []
         until = _by_template(tokenizer, messages[: k + 1], row)
         start, stop = _shared(asked, whole), _shared(until, whole)
-        if stop <= start and message[WHAT].strip():
+        # What ends a conversation, and is not there where it goes on, is no part of an answer.
+        if not set(until[stop:]) <= set(tokenizer.all_special_ids):
             raise UserError(
-                f"row {row}: the model's chat template writes answer {k + 1} otherwise where more"
+                f"row {row}: the model's chat template writes answer {number} otherwise where more"
                 " follows, so that it cannot be told from the rest; give rows with one answer"
             )
         answered[start:stop] = True

@@ -124,9 +124,7 @@ def test_several_labels_are_as_many_yes_and_no(make_language_model):
 
 
 def test_scores_of_several_labels_are_those_of_scikit_learn():
-    objective = build_objective(
-        Objective(kind="multi_label", data=DATA, labels=20, pooling="mean")
-    )
+    objective = build_objective(Objective(kind="multi_label", data=DATA, labels=20, pooling="mean"))
     generator = np.random.default_rng(2)
     predicted, wanted = generator.random((2, 40, 20)) > 0.7
     predicted[:, 3] = wanted[:, 4] = False
