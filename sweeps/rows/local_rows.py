@@ -102,8 +102,8 @@ def label_names(rows: Rows, role: str) -> tuple[str, ...]:
     """Return the names of a dataset's labels in the order of their numbers: those that it was saved
     with, or, where labels are texts and not all whole numbers, each once and sorted; else none.
 
-    A cell may be a list of labels. Raises UserError for a label that is missing where others are
-    texts.
+    A cell may be a list of labels. Raises UserError for the first that is missing, or a number,
+    where most are texts, or a text where most are numbers.
     """
     saved = rows.files[0][0].names_of(rows.columns[role]) if rows.files else None
     if saved:
@@ -113,9 +113,12 @@ def label_names(rows: Rows, role: str) -> tuple[str, ...]:
     texts = {one for _, one in labels if isinstance(one, str)}
     if all(whole_number(text) is not None for text in texts):
         return ()
-    for k, one in labels:
-        if not isinstance(one, str) or not one:
-            raise rows.place(role, k).wrong(one or None, "a name, as other labels are")
+    odd = [(k, one) for k, one in labels if not isinstance(one, str) or not one]
+    if odd and 2 * len(odd) > len(labels):  # a few names among numbers
+        k, one = next((k, one) for k, one in labels if isinstance(one, str) and one)
+        raise rows.place(role, k).wrong(one, "a whole number from 0 on, as other labels are")
+    for k, one in odd:
+        raise rows.place(role, k).wrong(one or None, "a name, as other labels are")
     return tuple(sorted(texts))
 
 

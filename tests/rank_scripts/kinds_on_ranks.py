@@ -24,23 +24,8 @@ from workers.ranks.process_group import Ranks
 from workers.ranks.rank_process import end_process
 
 BATCH, LENGTH, STEPS = 4, 24, 4
-WORDS = "the value of the item is returned by function that was called first with no".split()  # noqa: SIM905
-    "the",
-    "value",
-    "of",
-    "the",
-    "item",
-    "is",
-    "returned",
-    "by",
-    "function",
-    "that",
-    "was",
-    "called",
-    "first",
-    "with",
-    "no",
-]
+SENTENCE = "the value of the item is returned by function that was called first with no"
+WORDS = SENTENCE.split()
 FAMILY = "gpt_neox"
 
 
