@@ -9,9 +9,11 @@ from pathlib import Path
 
 from sweeps.errors import UserError, closest
 from sweeps.sources.catalog import CATALOG
-from sweeps.spec import DATA_ROLES, OBJECTIVES, PRETRAINING_OBJECTIVES, STANDIN_FAMILIES
+from sweeps.spec import DATA_FORMS, OBJECTIVES, PRETRAINING_OBJECTIVES, STANDIN_FAMILIES
 
 PRETRAINING = "pretraining"
+# Cells that are texts as a probe reads them.
+PROBED = ("stream", "text", "prompt")
 KINDS = (PRETRAINING, *(kind for kind in OBJECTIVES if kind not in PRETRAINING_OBJECTIVES))
 _HUB = re.compile(r"(?P<hub>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})(?::(?P<config>[\w.-]+))?")
 TEXT = """\
@@ -56,6 +58,7 @@ def new_sweep(
     objective: str,
     columns: Mapping[str, str],
     labels: int | None,
+    probe: str | None,
     file: Path,
 ) -> str:
     """Return the text of a sweep file, to lie at ``file``, whose place decides how other files are
@@ -64,7 +67,8 @@ def new_sweep(
         raise UserError(f"--objective {objective}: {closest(objective, KINDS)}")
     entries = dict(_model(model, file.parent) for model in models)
     pretraining = objective == PRETRAINING
-    roles = ("text",) if pretraining else DATA_ROLES[objective]
+    cells = _cells("clm" if pretraining else objective)
+    roles = list(cells)
     if unknown := [role for role in columns if role not in roles]:
         raise UserError(f"--column {unknown[0]}=…: {closest(unknown[0], roles)}")
     source = _data(data, file.parent)
@@ -72,8 +76,13 @@ def new_sweep(
     options = [f"labels: {labels}"] if labels is not None else []
     said = _flow(source | ({"columns": own} if own else {}))
     kinds = ("clm", "mlm") if pretraining else (objective,)
-    text = columns.get(roles[0], roles[0])
-    probe = source | ({"columns": {"text": text}} if text != "text" else {})
+    probed = source if probe is None else _data(probe, file.parent)
+    if probe is None:
+        role = next((role for role, cell in cells.items() if cell in PROBED), None)
+        if role is None:
+            raise UserError(f"objective {objective} has no column of texts: give --probe FILE")
+        text = columns.get(role, role)
+        probed = source | ({"columns": {"text": text}} if text != "text" else {})
     listed = "".join(
         f"\n  {key}: {_flow(entry)}" if entry else f"\n  # {key}: in the catalogue"
         for key, entry in entries.items()
@@ -86,10 +95,15 @@ def new_sweep(
         objectives="".join(
             f"\n  {kind}: {{{', '.join([*options, f'data: {said}'])}}}" for kind in kinds
         ),
-        probe=_flow(probe),
+        probe=_flow(probed),
         names=", ".join(entries),
         objective=objective,
     )
+
+
+def _cells(kind: str) -> dict[str, str]:
+    """Return what each cell of a row is, by role, of all forms that the rows of a kind may have."""
+    return {role: cell for form in DATA_FORMS[kind] for role, cell in form.cells.items()}
 
 
 def _model(said: str, folder: Path) -> tuple[str, dict[str, object]]:

@@ -90,6 +90,7 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     control = build_control(run.control)
     require_effect(control, run.control.kind, grouping.groups, pretrained.facts.layers)
     engine = build_engine(run, model, pretrained, grouping.groups, ranks, device)
+    arrays = objective.completed(arrays, engine, run, pretrained, store.cache)
     probe = _probe(run, store, pretrained, grouping.stacks, engine, device, ranks)
     return Assembly(objective, arrays, engine, probe, pretrained.facts, grouping.unreached)
 

@@ -31,6 +31,7 @@ from sweeps.errors import UserError
     metavar="ROLE=COLUMN",
     help="The dataset's own name of a column: text=review; repeatable.",
 )
+@click.option("--probe", metavar="DATA", help="Texts to probe with (default: those of --data).")
 @click.option("--labels", type=click.IntRange(min=2), help="How many labels there are.")
 @click.option("--name", help="Of the sweep (default: that of the file).")
 @click.option(
@@ -41,6 +42,7 @@ def command(
     data: str | None,
     objective: str | None,
     columns: tuple[str, ...],
+    probe: str | None,
     labels: int | None,
     name: str | None,
     output: str,
@@ -72,7 +74,7 @@ def command(
             raise UserError(f"--column {one}: write role=column, as in text=review")
         roles[role] = column
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "study"
-    text = new_sweep(name, models, data, objective, roles, labels, path)
+    text = new_sweep(name, models, data, objective, roles, labels, probe, path)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

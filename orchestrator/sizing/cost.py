@@ -41,7 +41,7 @@ def estimate(run: RunSpec) -> Cost:
     if parameters is None:
         size = size_of(run)
         parameters = None if size is None else int(size["parameters"])
-    sequences = 2 if run.objective.kind == "contrastive" else 1
+    sequences = run.objective.sequences
     tokens = run.steps * run.batch_size * run.sequence_length * sequences
     # One probe more is the reference.
     probed = probed_tokens(run) * (len(run.probe_steps) + 1)

@@ -29,7 +29,7 @@ from orchestrator.sizing.zero import Passes, Sizes, later, offloaded, phases
 from sweeps.errors import UserError
 from sweeps.sources.catalog import by_hub
 from sweeps.sources.model_folder import read_config
-from sweeps.spec import PRETRAINING_OBJECTIVES, Execution, HubModel, RunSpec, StandinModel
+from sweeps.spec import WITH_HEAD, Execution, HubModel, RunSpec, StandinModel
 
 GIB = 2**30
 CONTEXT = 1.6 * GIB
@@ -185,11 +185,11 @@ def formula(
 ) -> dict[str, float]:
     """Return what the passes of one micro-batch need, by term."""
     bf16 = run.precision == "bf16"
-    sequences = 2 if run.objective.kind == "contrastive" else 1
+    sequences = run.objective.sequences
     tokens = micro_batch * run.sequence_length * sequences
     full = (shape.kept.bf16 if bf16 else shape.kept.fp32) * tokens * shape.width
     again = 4.0 * tokens * shape.width * shape.layers + full
-    head = run.objective.kind in PRETRAINING_OBJECTIVES
+    head = run.objective.kind in WITH_HEAD
     word = 2 if bf16 else 4
     return {
         "activations": again if checkpointing else full * shape.layers,

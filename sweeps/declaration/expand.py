@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,19 +12,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sweeps.declaration.data_roles import read_roles
 from sweeps.declaration.other_settings import with_settings
 from sweeps.declaration.sources import check_local, names_of_labels, resolve_data, resolve_model
 from sweeps.declaration.sweep_spec import Block, Settings, SweepSpec
 from sweeps.declaration.track import Track
 from sweeps.declaration.yaml_source import YamlSource, explain
 from sweeps.errors import UserError, closest
+from sweeps.rows.cells import Labels
+from sweeps.rows.local_rows import PLAIN_TEXT, label_role
 from sweeps.sources.ability import Ability, ability_of
 from sweeps.spec import (
-    DATA_ROLES,
+    DATA_FORMS,
     MEASUREMENTS,
     OBJECTIVE_DEFAULTS,
     OBJECTIVES,
     USUAL_MEASUREMENTS,
+    Cell,
     Execution,
     Measurement,
     MeasurementKind,
@@ -37,6 +42,8 @@ from sweeps.spec import (
 
 PRETRAINING = "pretraining"
 LIBRARY = Path(__file__).resolve().parents[1] / "library"
+# Cells in which a conversation may be.
+TALKED: tuple[Cell, ...] = ("prompt", "dialogue")
 _AXES = ("model", "objective", "control", "seed")
 _REQUIRED = (*_AXES, "steps", "batch_size", "sequence_length", "learning_rate")
 
@@ -194,18 +201,21 @@ class _Resolver:
         self._models: dict[str, ModelSpec] = {}
         self._objectives: dict[str, Objective] = {}
         self._abilities: dict[str, Ability] = {}
+        # Objectives whose rows are conversations.
+        self._chats: set[str] = set()
         probe = spec.probe
         self._probe = self._build(
             Probe,
             ("probe",),
-            data=self._data(probe.data, ("text",), "probe", "data"),
+            data=self._data(probe.data, tuple(PLAIN_TEXT), "probe", "data"),
             rows=probe.rows,
             rows_per_width=probe.rows_per_width,
             sequence_length=probe.sequence_length,
             every=probe.every,
             seed=probe.seed,
         )
-        self._check(self._probe.data, None, "probe", "data")
+        with self._at("probe", "data"):
+            check_local(self._probe.data, PLAIN_TEXT)
         for name in spec.models:
             self._model(name, "models", name)
         for name in spec.objectives:
@@ -252,6 +262,8 @@ class _Resolver:
             if name not in self._abilities:
                 self._abilities[name] = ability_of(run.model.source)
             self._abilities[name].require(name, run.objective.kind, lengths)
+            if run.objective.label in self._chats:
+                self._abilities[name].require_template(name)
         except UserError as error:
             raise UserError(f"{self._source.where(*keys)}: {error}") from None
 
@@ -281,10 +293,14 @@ class _Resolver:
             for option in options:
                 if option not in OBJECTIVE_DEFAULTS[kind]:
                     raise UserError(f"{where}: {option} does nothing with objective {kind}")
-            data = self._data(entry.data, DATA_ROLES[kind], "objectives", name, "data")
+            with self._at("objectives", name, "data"):
+                roles, cells = read_roles(entry.data, DATA_FORMS[kind], self._source.folder)
+            data = self._data(entry.data, roles, "objectives", name, "data")
             if "labels" in OBJECTIVE_DEFAULTS[kind]:
-                said = options.get("labels")
-                options |= self._labels(data, said, "objectives", name, "labels")
+                said, role = options.get("labels"), str(label_role(cells))
+                options |= self._labels(data, role, said, "objectives", name, "labels")
+            if roles != tuple(DATA_FORMS[kind][0].roles):
+                options["read_roles"] = roles
             self._objectives[name] = self._build(
                 Objective,
                 keys,
@@ -293,38 +309,44 @@ class _Resolver:
                 data=data,
                 **{**OBJECTIVE_DEFAULTS[kind], **options},
             )
-            self._check(data, self._objectives[name], "objectives", name, "data")
+            with self._at("objectives", name, "data"):
+                self._check(self._objectives[name], name)
         return self._objectives[name]
 
-    def _data(self, entry: Any, roles: tuple[str, ...], *keys: str) -> Any:
+    def _check(self, objective: Objective, name: str) -> None:
+        labels = Labels(objective.labels, objective.label_names)
+        rows = check_local(objective.data, objective.cells, labels)
+        said = [cell for role in rows if objective.cells[role] in TALKED for cell in rows[role]]
+        if "messages" in objective.roles or any(isinstance(cell, list) for cell in said):
+            self._chats.add(name)
+
+    @contextmanager
+    def _at(self, *keys: Any) -> Iterator[None]:
+        """Say with a mistake meanwhile where in the sweep file it is."""
         try:
-            return resolve_data(entry, roles, self._source.folder)
+            yield
         except UserError as error:
             raise UserError(f"{self._source.where(*keys)}: {error}") from None
 
-    def _labels(self, data: Any, said: int | list[str] | None, *keys: str) -> dict[str, Any]:
+    def _data(self, entry: Any, roles: tuple[str, ...], *keys: str) -> Any:
+        with self._at(*keys):
+            return resolve_data(entry, roles, self._source.folder)
+
+    def _labels(
+        self, data: Any, role: str, said: int | list[str] | None, *keys: str
+    ) -> dict[str, Any]:
         """Return how many labels there are, and what they are called where they have names; nothing
         where neither is known."""
-        try:
-            names = names_of_labels(data, said if isinstance(said, list) else ())
+        with self._at(*keys):
+            names = names_of_labels(data, role, said if isinstance(said, list) else ())
             if len(set(names)) < len(names):
                 raise UserError("a label is named twice")
             if isinstance(said, int) and names and len(names) != said:
                 raise UserError(
                     f"{said} are said, and the data has {len(names)}: {', '.join(names[:8])}"
                 )
-        except UserError as error:
-            raise UserError(f"{self._source.where(*keys)}: {error}") from None
         count = said if isinstance(said, int) else len(names) or None
         return {**({"labels": count} if count else {}), "label_names": names}
-
-    def _check(self, data: Any, objective: Objective | None, *keys: str) -> None:
-        labels = objective.labels if objective else None
-        names = objective.label_names if objective else ()
-        try:
-            check_local(data, labels, names)
-        except UserError as error:
-            raise UserError(f"{self._source.where(*keys)}: {error}") from None
 
     def _build(self, kind: type[Any], keys: tuple[Any, ...], /, **fields: Any) -> Any:
         try:

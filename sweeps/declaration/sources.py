@@ -5,27 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
 from sweeps.errors import UserError, closest
+from sweeps.rows.cells import Labels
 from sweeps.rows.data_files import data_files, require_alike
-from sweeps.rows.local_rows import (
-    LABEL,
-    checked,
-    columns_of,
-    label_names,
-    part_of,
-    read_rows,
-    require_labels,
-)
+from sweeps.rows.local_rows import checked, columns_of, label_names, read_rows
 from sweeps.rows.row_files import TABLES, RowFile
 from sweeps.sources.architectures import pretraining_of, require_text
 from sweeps.sources.catalog import CATALOG, FAMILIES, by_hub
 from sweeps.sources.content import data_digest, folder_digest
 from sweeps.sources.corpora import (
+    builtin_rows,
     corpus_columns,
     corpus_digest,
     corpus_names,
@@ -40,6 +34,7 @@ from sweeps.sources.model_folder import (
 )
 from sweeps.spec import (
     BuiltinData,
+    Cell,
     DataSource,
     FileData,
     FolderModel,
@@ -288,13 +283,26 @@ def _part(entry: DataEntry) -> dict[str, int | None]:
     return {"limit": entry.limit, "shuffle_seed": entry.shuffle_seed}
 
 
-def _file_data(entry: DataEntry, columns: dict[str, str], folder: Path) -> FileData:
+def columns_at_hand(entry: DataEntry, folder: Path) -> tuple[str, ...] | None:
+    """Return the columns of a dataset that is here; None of one on the hub, or that is not."""
+    if entry.builtin is not None:
+        return corpus_columns(entry.builtin) if entry.builtin in corpus_names() else None
+    return columns_of(_files(entry, folder)[1]) if entry.file is not None else None
+
+
+def _files(entry: DataEntry, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the places that an entry names, and the files that are there."""
     named = entry.file if isinstance(entry.file, list) else [str(entry.file)]
     if not named:
         raise UserError("file: names none")
     places = [place_of(name, folder) for name in named]
     files = [path.resolve() for place in places for path in data_files(place, entry.split)]
-    first = RowFile.at(require_alike(files)[0])
+    return places, list(require_alike(files))
+
+
+def _file_data(entry: DataEntry, columns: dict[str, str], folder: Path) -> FileData:
+    places, files = _files(entry, folder)
+    first = RowFile.at(files[0])
     if entry.documents is not None and not first.is_text:
         raise UserError(f"documents: does nothing with {first.form} files; it goes with .txt")
     row = f"{first.path}: its first row" if "json" in first.form else str(first.path)
@@ -310,12 +318,12 @@ def _file_data(entry: DataEntry, columns: dict[str, str], folder: Path) -> FileD
     )
 
 
-def names_of_labels(data: DataSource, said: Sequence[str]) -> tuple[str, ...]:
+def names_of_labels(data: DataSource, role: str, said: Sequence[str]) -> tuple[str, ...]:
     """Return the names of a dataset's labels in the order of their numbers: as the sweep says them,
-    as a local file has them, or none."""
-    if not isinstance(data, FileData) or LABEL not in data.columns:
+    as a local file has them, or none. ``role`` is that of the labels."""
+    if not isinstance(data, FileData) or role not in data.columns:
         return tuple(said)
-    saved = RowFile.at(data.paths[0]).names_of(data.columns[LABEL])
+    saved = RowFile.at(data.paths[0]).names_of(data.columns[role])
     if said and saved and list(said) != list(saved):
         raise UserError(
             f"the data numbers its labels as {', '.join(saved[:8])}; say them in that order, or"
@@ -326,31 +334,29 @@ def names_of_labels(data: DataSource, said: Sequence[str]) -> tuple[str, ...]:
     in_columns = RowFile.at(data.paths[0]).form in TABLES
     if not in_columns and _bytes(data) > READ_BYTES:
         return ()
-    only = {LABEL: data.columns[LABEL]}
-    return label_names(read_rows(data.paths, only))
+    return label_names(read_rows(data.paths, {role: data.columns[role]}), role)
 
 
 def _bytes(data: FileData) -> int:
     return sum(path.stat().st_size for path in data.paths)
 
 
-def check_local(data: DataSource, labels: int | None, names: Sequence[str] = ()) -> None:
-    """Read local files of moderate size as their runs will, and raise UserError where they would.
+def check_local(
+    data: DataSource,
+    cells: Mapping[str, Cell],
+    labels: Labels = Labels(),  # noqa: B008
+) -> dict[str, list[Any]]:
+    """Read what is at hand, files of moderate size, as runs will; raise UserError where they would.
 
-    ``labels`` is the number of labels of their objective, ``names`` what they are called. Larger
-    files are left to the first run.
+    ``cells`` are what the roles that are read have to be. Returns the cells by role; of what is
+    left to the first run, larger files and the hub's, none.
     """
-    if not isinstance(data, FileData):
-        return
-    if _bytes(data) > READ_BYTES:
-        return
-    read = checked(read_rows(data.paths, data.columns, data.documents), names)
-    cells = part_of(read, data.limit, data.shuffle_seed)
-    if labels is not None and LABEL in cells:
-        try:
-            require_labels(cells[LABEL], labels)
-        except UserError as error:
-            raise UserError(f"{data.file}: {error}") from None
+    if isinstance(data, BuiltinData):
+        return checked(builtin_rows(data.builtin, {role: role for role in cells}), cells, labels)
+    if not isinstance(data, FileData) or _bytes(data) > READ_BYTES:
+        return {}
+    rows = read_rows(data.paths, data.columns, data.documents)
+    return checked(rows, cells, labels, data.limit, data.shuffle_seed)
 
 
 def place_of(named: str, folder: Path) -> Path:

@@ -72,7 +72,8 @@ class DataEntry(Frozen):
     builtin: str | None = None
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="Role (text, label, anchor, positive) to the dataset's own column name.",
+        description="Role (text, text_pair, label, labels, tokens, anchor, positive, negative,"
+        " prompt, completion, messages, chosen, rejected) to the dataset's own column name.",
     )
 
     @model_validator(mode="after")
@@ -141,6 +142,15 @@ class ObjectiveEntry(Frozen):
     )
     temperature: float | None = None
     pooling: Literal["mean", "first", "last"] | None = None
+    mask_duplicates: bool | None = Field(
+        None, description="Whether what is the same as an anchor's own positive is no negative."
+    )
+    packing: Literal["none", "within", "across"] | None = Field(
+        None,
+        description="Whether examples of sft share a sequence: none (default), within (each sees"
+        " itself alone) or across.",
+    )
+    beta: float | None = Field(None, description="How far a preference may pull, DPO's β (0.1).")
 
 
 class ProbeEntry(Frozen):

@@ -1,29 +1,35 @@
-"""The rows of a local dataset, and what a cell has to be: named with its place where it is not."""
+"""The rows of a local dataset, held to what their cells have to be."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sweeps.errors import UserError
+from sweeps.rows.cells import Labels, Place, checked_cell, few, whole_number
 from sweeps.rows.row_files import Cells, Documents, RowFile
+from sweeps.spec import LABELLED, Cell
 
-LABEL = "label"
+# What text is read as that is packed.
+PLAIN_TEXT: dict[str, Cell] = {"text": "stream"}
 
 
 @dataclass(frozen=True)
 class Rows:
     """Cells by role, each role's column, and where the rows come from: of each file in order its
-    place and what was read of it. ``names`` are what the numbers of labels stand for."""
+    place and what was read of it."""
 
     label: str
     columns: dict[str, str]
     cells: dict[str, list[Any]]
-    files: tuple[tuple[RowFile, Cells], ...] = ()
-    names: tuple[str, ...] = field(default=())
+    files: tuple[tuple[RowFile, Cells], ...] = field(default=())
+
+    def place(self, role: str, row: int) -> Place:
+        """Return the place of a cell."""
+        return Place(partial(self.where, row), self.columns[role], role)
 
     def where(self, row: int) -> str:
         """Return the place of a row, from 0, as a person finds it: FILE:LINE, or its number."""
@@ -49,68 +55,75 @@ def read_rows(
     column. Raises UserError as ``RowFile.read``."""
     read = [(file, file.read(columns, documents)) for file in map(RowFile.at, files)]
     cells = {role: [cell for _, one in read for cell in one.columns[role]] for role in columns}
-    names = read[0][0].names_of(columns[LABEL]) if LABEL in columns else None
     label = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-    return Rows(label, columns, cells, tuple(read), names or ())
+    return Rows(label, columns, cells, tuple(read))
 
 
 # ----------------------------------------------------------------------------------------- cells
-def checked(rows: Rows, names: Sequence[str] = ()) -> dict[str, list[Any]]:
-    """Return the cells by role: every text a ``str``, every label an ``int`` of at least 0.
+def checked(
+    rows: Rows,
+    cells: Mapping[str, Cell],
+    labels: Labels = Labels(),  # noqa: B008
+    limit: int | None = None,
+    shuffle_seed: int | None = None,
+) -> dict[str, list[Any]]:
+    """Return the cells of the rows that a dataset has, by role, as ``checked_cell`` makes them; see
+    ``chosen_rows`` for which these are.
 
-    A label may be written as a whole float, as pandas does beside missing ones, as true and false,
-    which are 1 and 0, in digits, or by one of its ``names``, of which it is then the number. Raises
-    UserError with place and column for any other cell.
+    Raises UserError with place and column for a cell that is something else, a row whose words and
+    labels are not as many, a dataset without rows, and a label that no row has.
     """
-    found = dict(rows.cells)
-    for role, cells in rows.cells.items():
-        if not cells:
-            raise UserError(f"{rows.label}: has no rows")
-        if role == LABEL:
-            numbers = {name: number for number, name in enumerate(names)}
-            found[role] = [_label(rows, role, k, cell, numbers) for k, cell in enumerate(cells)]
-        else:
-            for k, cell in enumerate(cells):
-                _text(partial(rows.where, k), rows.columns, role, cell)
+    order = chosen_rows(len(next(iter(rows.cells.values()))), limit, shuffle_seed)
+    if not order:
+        raise UserError(f"{rows.label}: has no rows")
+    found = {
+        role: [checked_cell(cells[role], rows.place(role, k), column[k], labels) for k in order]
+        for role, column in rows.cells.items()
+    }
+    _require_a_tag_each_word(rows, cells, found, order)
+    for role in found:
+        if cells[role] == "label" and labels.count is not None:
+            _require_every_label(rows, found[role], labels.count)
     return found
 
 
 def checked_text(file: RowFile, number: int, column: str, cell: Any) -> str:
     """Return a cell of a file that has to be a text; raise UserError as ``checked``."""
-    place = partial(file.where, number)
-    return _text(place, {"text": column}, "text", cell)
+    text: str = checked_cell("stream", Place(partial(file.where, number), column, "text"), cell)
+    return text
 
 
-def label_names(rows: Rows) -> tuple[str, ...]:
+def label_role(cells: Mapping[str, Cell]) -> str | None:
+    """Return the role in which a dataset has its labels."""
+    return next((role for role, cell in cells.items() if cell in LABELLED), None)
+
+
+def label_names(rows: Rows, role: str) -> tuple[str, ...]:
     """Return the names of a dataset's labels in the order of their numbers: those that it was saved
     with, or, where labels are texts and not all whole numbers, each once and sorted; else none.
 
-    Raises UserError for a label that is missing where others are texts.
+    A cell may be a list of labels. Raises UserError for the first that is missing, or a number,
+    where most are texts, or a text where most are numbers.
     """
-    if rows.names:
-        return rows.names
-    cells = rows.cells[LABEL]
-    texts = {cell for cell in cells if isinstance(cell, str)}
-    if all(_number(text) is not None for text in texts):
+    saved = rows.files[0][0].names_of(rows.columns[role]) if rows.files else None
+    if saved:
+        return saved
+    column = rows.cells[role]
+    labels = [(k, one) for k, cell in enumerate(column) for one in _listed(cell)]
+    texts = {one for _, one in labels if isinstance(one, str)}
+    if all(whole_number(text) is not None for text in texts):
         return ()
-    for k, cell in enumerate(cells):
-        if not isinstance(cell, str) or not cell:
-            raise _wrong(
-                rows.where(k),
-                rows.columns[LABEL],
-                LABEL,
-                cell or None,
-                "a name, as other labels are",
-            )
+    odd = [(k, one) for k, one in labels if not isinstance(one, str) or not one]
+    if odd and 2 * len(odd) > len(labels):  # a few names among numbers
+        k, one = next((k, one) for k, one in labels if isinstance(one, str) and one)
+        raise rows.place(role, k).wrong(one, "a whole number from 0 on, as other labels are")
+    for k, one in odd:
+        raise rows.place(role, k).wrong(one or None, "a name, as other labels are")
     return tuple(sorted(texts))
 
 
-def part_of(
-    cells: dict[str, list[Any]], limit: int | None, shuffle_seed: int | None
-) -> dict[str, list[Any]]:
-    """Return the cells of the rows that a dataset has; see ``chosen_rows``."""
-    order = chosen_rows(len(next(iter(cells.values()))), limit, shuffle_seed)
-    return {role: [column[k] for k in order] for role, column in cells.items()}
+def _listed(cell: Any) -> list[Any]:
+    return cell if isinstance(cell, list) else [cell]
 
 
 def chosen_rows(count: int, limit: int | None, shuffle_seed: int | None) -> list[int]:
@@ -124,73 +137,25 @@ def chosen_rows(count: int, limit: int | None, shuffle_seed: int | None) -> list
     return order
 
 
-def _label(rows: Rows, role: str, k: int, cell: Any, numbers: dict[str, int]) -> int:
-    if isinstance(cell, str):
-        if cell in numbers:
-            return numbers[cell]
-        expected = "a whole number from 0 on" if not numbers else f"one of {_few(list(numbers))}"
-        number = None if numbers else _number(cell)
-        if number is None:
-            raise _wrong(rows.where(k), rows.columns[role], role, cell or None, expected)
-        return number
-    whole = isinstance(cell, int) or (isinstance(cell, float) and cell.is_integer())
-    if not whole or cell < 0:
-        raise _wrong(rows.where(k), rows.columns[role], role, cell, "a whole number from 0 on")
-    return int(cell)
-
-
-def _number(text: str) -> int | None:
-    """Return the whole number from 0 on that a text is, as a table without types has it."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return int(number) if number >= 0 and number.is_integer() else None
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (" …" if names[8:] else "")
-
-
-def _text(where: Callable[[], str], columns: dict[str, str], role: str, cell: Any) -> str:
-    if not isinstance(cell, str):
-        raise _wrong(where(), columns[role], role, cell, "a text")
-    if not cell.isascii():
-        try:
-            cell.encode("utf-8")
-        except UnicodeEncodeError:
+def _require_a_tag_each_word(
+    rows: Rows, cells: Mapping[str, Cell], found: dict[str, list[Any]], order: Sequence[int]
+) -> None:
+    words = next((role for role in found if cells[role] == "words"), None)
+    tags = next((role for role in found if cells[role] == "tags"), None)
+    if words is None or tags is None:
+        return
+    for k, said, given in zip(order, found[words], found[tags], strict=True):
+        if len(said) != len(given):
             raise UserError(
-                f"{where()}: column {columns[role]!r} (the {role}) holds half of a surrogate pair,"
-                " which is no character"
-            ) from None
-    return cell
+                f"{rows.where(k)}: has {len(said)} words in column {rows.columns[words]!r} and"
+                f" {len(given)} labels in {rows.columns[tags]!r}; give one label for each word"
+            )
 
 
-def _wrong(where: str, column: str, role: str, cell: Any, expected: str) -> UserError:
-    shown = repr(cell) if len(repr(cell)) <= 40 else f"{repr(cell)[:37]}..."
-    found = "nothing (null)" if cell is None else f"{type(cell).__name__} {shown}"
-    return UserError(
-        f"{where}: column {column!r} (the {role}) must be {expected}; found"
-        f" {found}. Mend the row, or name another column with `columns: {{{role}: ...}}`"
-    )
-
-
-def require_labels(labels: list[int], count: int) -> None:
-    """Raise UserError unless labels are exactly the numbers 0..count − 1, each at least once."""
-    present = set(labels)
-    beyond = sorted(present - set(range(count)))
-    if beyond:
-        raise UserError(
-            f"labels must be whole numbers 0..{count - 1}; found {_listed(beyond)}. Set"
-            " `labels` to their number, or count them from 0"
-        )
-    missing = sorted(set(range(count)) - present)
+def _require_every_label(rows: Rows, labels: list[int], count: int) -> None:
+    missing = sorted(set(range(count)) - set(labels))
     if missing:
         raise UserError(
-            f"no row has label {_listed(missing)}, with `labels: {count}`. Labels are"
+            f"{rows.label}: no row has label {few(missing)}, with `labels: {count}`. Labels are"
             " counted from 0; set `labels` to their number"
         )
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:8])) + (" …" if numbers[8:] else "")

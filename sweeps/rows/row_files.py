@@ -117,7 +117,9 @@ class RowFile:
         _, schema = self._table()
         try:
             info = json.loads((schema.metadata or {})[b"huggingface"])
-            names = info["info"]["features"][column]["names"]
+            feature = info["info"]["features"][column]
+            # Of a list of labels, the names are those of each.
+            names = feature.get("feature", feature)["names"]
         except (KeyError, TypeError, ValueError):
             return None
         sound = isinstance(names, list) and all(isinstance(name, str) for name in names)

@@ -18,8 +18,14 @@ from sweeps.sources.model_folder import (
     stored_shapes,
     vocabulary_of,
 )
-from sweeps.sources.tokenizer_files import has_sentinels, lacks_mask_token
+from sweeps.sources.tokenizer_files import (
+    has_sentinels,
+    lacks_chat_template,
+    lacks_mask_token,
+    no_chat_template,
+)
 from sweeps.spec import (
+    ANSWERING,
     RECURRENT_STANDINS,
     STANDIN_POSITIONS,
     FolderModel,
@@ -38,6 +44,7 @@ class Ability:
         maskless: its tokenizer has no mask token; ``sentinels``, it has those of T5.
         config: its config.json.
         headless: the class that it was saved as, where that has no output head.
+        templateless: its tokenizer has no chat template.
     """
 
     positions: int | None = None
@@ -45,6 +52,7 @@ class Ability:
     sentinels: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     headless: str | None = None
+    templateless: bool = False
 
     def require(self, name: str, objective: str, lengths: Mapping[str, int]) -> None:
         """Raise UserError where a run asks for more: an objective, or sequences of ``lengths``."""
@@ -54,14 +62,20 @@ class Ability:
             raise no_mask_token(name)
         if objective == "span_corruption" and self.maskless and not self.sentinels:
             raise no_mask_token(name, objective)
-        if objective in HEADS:
-            require_head(name, dict(self.config), objective)
+        head = "clm" if objective in ANSWERING else objective
+        if head in HEADS:
+            require_head(name, dict(self.config), head)
             if self.headless is not None:
                 raise UserError(
                     f"model {name}: was saved as {self.headless}, without the head that objective"
                     f" {objective} predicts with; give the model it was made of, or take another"
                     " objective"
                 )
+
+    def require_template(self, name: str) -> None:
+        """Raise UserError where conversations cannot be written down for the model."""
+        if self.templateless:
+            raise no_chat_template(name)
 
 
 def files_of(source: ModelSource) -> Path | None:
@@ -79,9 +93,10 @@ def ability_of(source: ModelSource) -> Ability:
     """Return what can be told of a model from here."""
     if isinstance(source, StandinModel):
         if source.standin in RECURRENT_STANDINS:
-            return Ability()
+            return Ability(templateless=True)
         # RoBERTa's first position is behind that of padding, token 0.
-        return Ability(STANDIN_POSITIONS - (source.standin == "roberta"))
+        positions = STANDIN_POSITIONS - (source.standin == "roberta")
+        return Ability(positions, templateless=True)
     folder = files_of(source)
     if folder is None:
         return Ability()
@@ -92,6 +107,7 @@ def ability_of(source: ModelSource) -> Ability:
         has_sentinels(folder),
         config,
         _headless(folder, config, source.pretraining),
+        lacks_chat_template(folder),
     )
 
 

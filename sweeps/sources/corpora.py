@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sweeps.rows.local_rows import Rows
+
 SOURCE = "transformers"
 # English: the docstrings of these folders.
 DOCUMENTED = ("generation", "pipelines", "utils")
@@ -54,6 +56,13 @@ def corpus_columns(name: str) -> tuple[str, ...]:
 def corpus_rows(name: str) -> list[dict[str, Any]]:
     """Return the rows of a corpus, in a fixed order."""
     return list(_rows(name))
+
+
+def builtin_rows(name: str, columns: dict[str, str]) -> Rows:
+    """Return columns of a corpus under their roles; ``columns`` is role to column."""
+    rows = _rows(name)
+    cells = {role: [row[column] for row in rows] for role, column in columns.items()}
+    return Rows(f"builtin {name}", columns, cells)
 
 
 @cache

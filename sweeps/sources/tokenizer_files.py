@@ -24,6 +24,26 @@ def lacks_mask_token(folder: Path) -> bool:
     return not {**_object(folder / "special_tokens_map.json"), **said}.get("mask_token")
 
 
+def lacks_chat_template(folder: Path) -> bool:
+    """Return whether a tokenizer is seen from here to have no template of conversations.
+
+    A class of its own may have one in its code; the worker asks the tokenizer.
+    """
+    said = tokenizer_config(folder)
+    if any(folder.glob("tokenization*.py")) or said.get("chat_template"):
+        return False
+    files = ("chat_template.jinja", "chat_template.json", "chat_templates")
+    return not any((folder / name).exists() for name in files)
+
+
+def no_chat_template(name: str) -> UserError:
+    """Return what is said where messages are to be written for a tokenizer without a template."""
+    return UserError(
+        f"model {name}: its tokenizer has no chat template, which messages are written by; give a"
+        " model that was tuned to chat, add chat_template.jinja to its folder, or give texts"
+    )
+
+
 def tokenizer_config(folder: Path) -> dict[str, Any]:
     """Return tokenizer_config.json; empty where there is none."""
     return _object(folder / "tokenizer_config.json")

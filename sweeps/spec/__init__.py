@@ -32,10 +32,15 @@ from sweeps.spec.model_source import (
     StandinModel,
 )
 from sweeps.spec.objective import (
-    DATA_ROLES,
+    ANSWERING,
+    DATA_FORMS,
+    LABELLED,
     OBJECTIVE_DEFAULTS,
     OBJECTIVES,
     PRETRAINING_OBJECTIVES,
+    WITH_HEAD,
+    Cell,
+    Form,
     Objective,
     ObjectiveKind,
 )
@@ -45,8 +50,10 @@ from sweeps.spec.training.control import CONTROLS, Control, EqualStep, LayerClip
 from sweeps.spec.training.optimizer import Optimizer, learning_rate
 
 __all__ = [
+    "ANSWERING",
     "CONTROLS",
-    "DATA_ROLES",
+    "DATA_FORMS",
+    "LABELLED",
     "MEASUREMENTS",
     "METRICS",
     "OBJECTIVES",
@@ -57,14 +64,17 @@ __all__ = [
     "STANDIN_FAMILIES",
     "STANDIN_POSITIONS",
     "USUAL_MEASUREMENTS",
+    "WITH_HEAD",
     "Blocks",
     "BuiltinData",
+    "Cell",
     "Control",
     "DataSource",
     "EqualStep",
     "Execution",
     "FileData",
     "FolderModel",
+    "Form",
     "Freeze",
     "Frozen",
     "HubData",

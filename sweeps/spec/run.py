@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from sweeps.spec.execution import Execution
 from sweeps.spec.frozen import Frozen, Steps, content_id
 from sweeps.spec.model_source import ModelSpec
-from sweeps.spec.objective import PRETRAINING_OBJECTIVES, Objective
+from sweeps.spec.objective import ANSWERING, PRETRAINING_OBJECTIVES, Objective
 from sweeps.spec.probe import Probe
 from sweeps.spec.training.control import Control
 from sweeps.spec.training.optimizer import Optimizer
@@ -42,6 +42,11 @@ class RunSpec(Frozen):
             raise ValueError(
                 f"objective {kind} does not fit model {self.model.name}, which was pretrained with"
                 f" {pretraining}: use objective {pretraining} or pretraining"
+            )
+        if kind in ANSWERING and pretraining != "clm":
+            raise ValueError(
+                f"objective {kind} is for decoders, and model {self.model.name} was pretrained with"
+                f" {pretraining}: use another objective, or a model pretrained with clm"
             )
         if self.control.kind == "layer_clip" and self.optimizer.max_grad_norm is not None:
             raise ValueError(

@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sweeps.declaration.sources import resolve_data
 from sweeps.declaration.sweep_spec import DataEntry
+from sweeps.rows.local_rows import PLAIN_TEXT
 from sweeps.spec import Objective
 from workers.data.datasets import load_rows
 from workers.data.token_cache import objective_arrays
@@ -96,7 +97,7 @@ def carried_out(folder: Path, how: str) -> dict[str, float]:
         tokens = arrays["input_ids"].size
     elif how == "lists":
         stream: list[int] = []
-        texts = load_rows(data, ("text",))["text"]
+        texts = load_rows(data, PLAIN_TEXT)["text"]
         for start in range(0, len(texts), 1000):
             for ids in tokenizer()(texts[start : start + 1000])["input_ids"]:
                 stream += ids

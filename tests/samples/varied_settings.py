@@ -37,6 +37,7 @@ _CONTROLS = (EqualStep(), LayerClip(max_norm=0.1))
 # What a field of any type may hold instead of what it holds.
 _OTHERS = (
     *(3, 5, 32, 512, 1024, 0.25, 0.02, [0.8, 0.99], ["procrustes", "mean_shift"], {"text": "body"}),
+    ["text", "text_pair", "label"],
     *(
         "6" * 40,
         "mlm",
@@ -49,6 +50,7 @@ _OTHERS = (
         "contrastive",
         "another",
         "blank_line",
+        "within",
         True,
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -11,41 +11,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.errors import UserError
-from sweeps.rows.local_rows import Rows, checked, checked_text, part_of, read_rows
+from sweeps.rows.cells import Labels
+from sweeps.rows.local_rows import PLAIN_TEXT, Rows, checked, checked_text, read_rows
 from sweeps.rows.row_files import RowFile
 from sweeps.sources.content import held_to_its_digest
-from sweeps.sources.corpora import corpus_rows
-from sweeps.spec import BuiltinData, DataSource, FileData, HubData
+from sweeps.sources.corpora import builtin_rows
+from sweeps.spec import BuiltinData, Cell, DataSource, FileData, HubData
 from workers.models.hub import HubUnavailable, dataset_columns
 
 
 def load_rows(
-    data: DataSource, roles: tuple[str, ...], label_names: Sequence[str] = ()
+    data: DataSource,
+    cells: Mapping[str, Cell],
+    labels: Labels = Labels(),  # noqa: B008
 ) -> dict[str, list[Any]]:
-    """Return the columns of a dataset under their roles: texts as ``str``, labels as ``int``, the
-    number of its name where labels have ``label_names``.
+    """Return the columns of a dataset under their roles, each cell as ``checked_cell`` makes it.
 
     Raises UserError when it cannot be loaded, is not what the run was declared with, lacks a
-    column, or has a cell that is no text or no label.
+    column, or has a cell that is something else.
     """
-    columns = columns_of(data, roles)
+    columns = columns_of(data, cells)
     with held_to_its_digest(data, f"dataset {data.label}"):
         if isinstance(data, BuiltinData):
-            rows = corpus_rows(data.builtin)
-            return {role: [row[role] for row in rows] for role in roles}
-        if isinstance(data, FileData):
+            found = builtin_rows(data.builtin, columns)
+        elif isinstance(data, FileData):
             found = read_rows(data.paths, columns, data.documents)
         else:
             found = Rows(f"dataset {data.label}", columns, _hub_cells(data, columns))
-        cells = checked(found, label_names)
-    return part_of(cells, data.limit, data.shuffle_seed)
+        return checked(found, cells, labels, data.limit, data.shuffle_seed)
 
 
 def stream_texts(data: DataSource) -> Iterator[str]:
     """Yield the texts of a dataset one after the other, held in memory where there is no other way;
     what ``load_rows`` raises is raised where it is met."""
     if not isinstance(data, FileData) or data.shuffle_seed is not None:
-        yield from load_rows(data, ("text",))["text"]
+        yield from load_rows(data, PLAIN_TEXT)["text"]
         return
     column = data.columns.get("text", "text")
     with held_to_its_digest(data, f"dataset {data.label}"):
@@ -57,7 +57,7 @@ def stream_texts(data: DataSource) -> Iterator[str]:
         yield from itertools.islice(texts, data.limit)
 
 
-def columns_of(data: DataSource, roles: tuple[str, ...]) -> dict[str, str]:
+def columns_of(data: DataSource, roles: Iterable[str]) -> dict[str, str]:
     """Return the column of each role."""
     return {role: data.columns.get(role, role) for role in roles}
 

@@ -97,17 +97,49 @@ class _Stream:
         self._held, self._bytes = [], 0
 
 
-def pad(tokenizer: Any, texts: list[str], length: int, prefix: str = "") -> Arrays:
-    """Return ``input_ids`` and ``attention_mask``, both (N, length) int32, one row a text.
+def pad(
+    tokenizer: Any,
+    texts: list[str],
+    length: int,
+    prefix: str = "",
+    pairs: list[str] | None = None,
+) -> Arrays:
+    """Return ``input_ids`` and ``attention_mask``, both (N, length) int32, one row a text, or a
+    text and its pair; of pairs ``token_type_ids`` too, where the tokenizer numbers them.
 
-    Longer texts are cut, shorter ones padded on the right.
+    What is longer is cut, of a pair the longer one first; what is shorter is padded on the right.
     """
+    if pairs is None:
+        encoded = _tokenised(tokenizer, texts, framed=True, length=length)
+        return {
+            f"{prefix}{name}": array
+            for name, array in padded(tokenizer, encoded, len(texts), length).items()
+        }
+    # Some put nothing between the two.
+    separated = tokenizer.num_special_tokens_to_add(
+        pair=True
+    ) > tokenizer.num_special_tokens_to_add(pair=False)
+    if not separated:
+        return padded(tokenizer, _joined(tokenizer, texts, pairs, length), len(texts), length)
+    types: list[list[int]] = []
+    encoded = _tokenised_pairs(tokenizer, texts, pairs, length, types)
+    arrays = padded(tokenizer, encoded, len(texts), length)
+    if types:
+        numbered = np.zeros_like(arrays["input_ids"])
+        for row, each in enumerate(types):
+            numbered[row, : len(each)] = each
+        arrays["token_type_ids"] = numbered
+    return arrays
+
+
+def padded(tokenizer: Any, encoded: Iterable[list[list[int]]], count: int, length: int) -> Arrays:
+    """Return ``input_ids`` and ``attention_mask``, both (count, length) int32, of batches of token
+    ids that are no longer; raise UserError for a row without a token, or where none is known."""
     filler = tokenizer.pad_token_id
     if filler is None:
         filler = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
-    ids = np.full((len(texts), length), filler, dtype=np.int32)
+    ids = np.full((count, length), filler, dtype=np.int32)
     mask = np.zeros_like(ids)
-    encoded = _tokenised(tokenizer, texts, framed=True, length=length)
     for row, tokens in enumerate(itertools.chain.from_iterable(encoded)):
         ids[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = 1
@@ -117,7 +149,45 @@ def pad(tokenizer: Any, texts: list[str], length: int, prefix: str = "") -> Arra
     words = _Words(tokenizer)
     words.look(ids[mask == 1])
     words.require()
-    return {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _tokenised_pairs(
+    tokenizer: Any, texts: list[str], pairs: list[str], length: int, types: list[list[int]]
+) -> Iterator[list[list[int]]]:
+    """Yield the token ids of pairs; ``types`` takes the number of each token's text, where the
+    tokenizer gives one."""
+    for start in range(0, len(texts), TOKENISE_BATCH):
+        PULSE.beat()
+        part = slice(start, start + TOKENISE_BATCH)
+        encoded = tokenizer(
+            texts[part],
+            pairs[part],
+            truncation="longest_first",
+            max_length=length,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        types += encoded.get("token_type_ids", [])
+        yield encoded["input_ids"]
+
+
+def _joined(
+    tokenizer: Any, texts: list[str], pairs: list[str], length: int
+) -> Iterator[list[list[int]]]:
+    """Yield the token ids of pairs with the tokenizer's end token between the two."""
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    between = [] if end is None else [end]
+    room = length - len(between)
+    firsts, seconds = _tokenised(tokenizer, texts, framed=True), _tokenised(tokenizer, pairs)
+    for some, others in zip(firsts, seconds, strict=True):
+        found = []
+        for first, second in zip(some, others, strict=True):
+            # The longer one is cut until both fit, or both have half.
+            kept = max(room - len(second), (room + 1) // 2)
+            head = first[:kept]
+            found.append([*head, *between, *second[: room - len(head)]])
+        yield found
 
 
 class _Words:

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from sweeps.errors import UserError
 from sweeps.files.whole_files import whole_file
 from sweeps.leases.made_once import made_once
+from sweeps.rows.cells import Labels
+from sweeps.rows.local_rows import PLAIN_TEXT
 from sweeps.sources.content import model_files, require_content, sha256_of
 from sweeps.spec import DataSource, FileData, Objective, content_id
 from workers.data.array_file import Arrays, read_arrays, write_arrays
@@ -69,7 +71,6 @@ class Tokeniser(Protocol):
     """What an objective tells of how it makes arrays of its dataset."""
 
     objective: Objective
-    roles: tuple[str, ...]
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
         """Return arrays whose first axis is the example."""
@@ -85,10 +86,10 @@ def objective_arrays(objective: Tokeniser, tokenizer: Any, length: int, cache: P
 
     def make() -> Arrays:
         try:
-            if objective.roles == ("text",):
+            if wanted.cells == PLAIN_TEXT:
                 texts: Any = stream_texts(wanted.data)
                 return objective.tokenise(tokenizer, {"text": texts}, length)
-            rows = load_rows(wanted.data, objective.roles, wanted.label_names)
+            rows = load_rows(wanted.data, wanted.cells, labels_of(wanted))
             return objective.tokenise(tokenizer, rows, length)
         except UserError as error:
             raise UserError(f"dataset {wanted.data.label}: {error}") from None
@@ -99,6 +100,11 @@ def objective_arrays(objective: Tokeniser, tokenizer: Any, length: int, cache: P
         "length": length,
     }
     return cached_arrays(cache, key, make)
+
+
+def labels_of(objective: Objective) -> Labels:
+    """Return what is known of the labels in an objective's dataset."""
+    return Labels(objective.labels, objective.label_names)
 
 
 def require_declared(data: DataSource) -> None:
@@ -130,6 +136,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
         "truncation_side": tokenizer.truncation_side,
         "settings": _settings(tokenizer),
         "code": _code(type(tokenizer)),
+        **({"chat_template": template} if (template := _chat_template(tokenizer)) else {}),
         "beside": _beside(tokenizer),
         "added": {
             str(number): repr(token)
@@ -166,6 +173,10 @@ def _beside(tokenizer: Any) -> dict[str, str]:
         for path in model_files(place, trusted=True)
         if path.suffix not in _WEIGHTS
     }
+
+
+def _chat_template(tokenizer: Any) -> Any:
+    return getattr(tokenizer, "chat_template", None)
 
 
 def _code(kind: type) -> dict[str, str]:

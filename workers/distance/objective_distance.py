@@ -12,7 +12,7 @@ dropout; a new head is initialised from the probe's seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,12 @@ from typing import Any
 import torch
 
 from sweeps.errors import Impossible, UserError
+from sweeps.rows.local_rows import PLAIN_TEXT
 from sweeps.sources.model_folder import no_mask_token
-from sweeps.spec import DATA_ROLES, OBJECTIVE_DEFAULTS, DataSource, Objective, RunSpec
+from sweeps.spec import LABELLED, OBJECTIVE_DEFAULTS, Cell, DataSource, Objective, RunSpec
 from workers.data.array_file import Arrays
 from workers.data.datasets import load_rows
-from workers.data.token_cache import objective_arrays, require_declared
+from workers.data.token_cache import labels_of, objective_arrays, require_declared
 from workers.depth.stacks import own_parameters
 from workers.distance.distance_estimate import Products, estimate
 from workers.distance.gradient_groups import MOST_BATCHES, GradientGroups, examples_of
@@ -45,8 +46,6 @@ from workers.objectives.registry import build_objective
 
 # Of batches on each side; so many batches are begun with, one a group.
 GROUPS = 8
-# The roles of an objective that reads text as such, packed.
-PLAIN_TEXT = ("text",)
 
 
 @dataclass(frozen=True)
@@ -66,16 +65,16 @@ class _Side:
         return self.objective.data
 
     @property
-    def roles(self) -> tuple[str, ...]:
-        """The roles whose columns it reads."""
-        return DATA_ROLES[(self.texts_of or self.objective).kind]
+    def cells(self) -> dict[str, Cell]:
+        """The roles whose columns it reads, and what their cells are."""
+        return (self.texts_of or self.objective).cells
 
 
 class _Reader:
     """Cuts what a side reads into the arrays of groups.
 
-    Plain text is packed group by group. Rows of other objectives are examples: what the runs train
-    on is cut as it is, since a part of it may lack a label.
+    What is packed is packed group by group. Where rows are examples, what the runs train on is cut
+    as it is.
     """
 
     def __init__(self, side: _Side, rows: Rows, run: RunSpec, tokenizer: Any, cache: Path) -> None:
@@ -83,7 +82,7 @@ class _Reader:
         self._tokenizer, self._length, self._batch = tokenizer, run.sequence_length, run.batch_size
         self.rows = rows
         self._arrays: Arrays | None = None
-        if self.objective.roles != PLAIN_TEXT:
+        if not self.objective.packed:
             with _of_what_is_declared(side.data.label):
                 self._arrays = objective_arrays(self.objective, tokenizer, self._length, cache)
         examples = MOST_BATCHES * run.batch_size
@@ -152,8 +151,8 @@ class ObjectiveDistance:
             _Side("common", common, "first", texts_of=run.objective),
         ]
         one = _content(run.probe.data) == _content(run.objective.data)
-        roles = DATA_ROLES[run.objective.kind]
-        if not one or _texts(run.probe.data, PLAIN_TEXT) != _texts(run.objective.data, roles):
+        cells = run.objective.cells
+        if not one or _texts(run.probe.data, PLAIN_TEXT) != _texts(run.objective.data, cells):
             # Of rows that both read, the probe's text is that of the half which is not trained on.
             self._sides.append(_Side("pretraining", pretraining, "first" if one else "all"))
         self._found: dict[str, Any] = {}
@@ -183,7 +182,7 @@ class ObjectiveDistance:
         for side in self._sides:
             # Two sides may read the same rows: they are loaded once.
             alike = (
-                one for one in readers if (one.side.data, one.side.roles) == (side.data, side.roles)
+                one for one in readers if (one.side.data, one.side.cells) == (side.data, side.cells)
             )
             rows = next((one.rows for one in alike), None) or _rows_of(side)
             readers.append(_Reader(side, rows, run, tokenizer, self._cache))
@@ -215,8 +214,7 @@ class ObjectiveDistance:
 
 def _rows_of(side: _Side) -> Rows:
     require_declared(side.data)
-    names = (side.texts_of or side.objective).label_names
-    return load_rows(side.data, side.roles, names)
+    return load_rows(side.data, side.cells, labels_of(side.texts_of or side.objective))
 
 
 class _TooFew(Exception):
@@ -251,10 +249,11 @@ def _number(value: float) -> float | None:
     return value if value == value else None
 
 
-def _texts(data: DataSource, roles: Sequence[str]) -> list[str]:
+def _texts(data: DataSource, cells: Mapping[str, Cell]) -> list[str]:
     """Return the columns in which the texts of some roles are."""
     columns = getattr(data, "columns", {})
-    return [columns.get(role, role) for role in roles if role != "label"]
+    textless = (*LABELLED, "number")
+    return [columns.get(role, role) for role, cell in cells.items() if cell not in textless]
 
 
 def _content(data: DataSource) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sweeps.rows.cells import texts_in
+
 Half = Literal["all", "first", "second"]
 Rows = dict[str, list[Any]]
 Numbers = NDArray[np.int64]
@@ -42,7 +44,7 @@ def stretches_of(rows: Rows, half: Half, seed: int, examples: int, length: int) 
         for row in zip(*taken(rows, parts[number]).values(), strict=True):
             if read >= until:
                 break
-            read += min(full, sum(len(cell) for cell in row if isinstance(cell, str)))
+            read += min(full, sum(len(text) for cell in row for text in texts_in(cell)))
             count += 1
         found.append(parts[number][:count])
     return found
@@ -74,4 +76,4 @@ def taken(rows: Rows, numbers: Numbers) -> Rows:
 def text_of(rows: Rows) -> list[str]:
     """Return all texts of rows as plain text: row by row, each role's, without labels."""
     cells = zip(*rows.values(), strict=True)
-    return [cell for row in cells for cell in row if isinstance(cell, str)]
+    return [text for row in cells for cell in row for text in texts_in(cell)]

@@ -27,7 +27,7 @@ from workers.footprint.device_autocast import autocast_as_on_a_gpu
 from workers.footprint.fake_numbers import fake_numbers
 from workers.footprint.skeleton import skeleton
 from workers.footprint.tracker import Tracker
-from workers.footprint.word_tokenizer import WORD, word_tokenizer
+from workers.footprint.word_tokenizer import word_cell, word_tokenizer
 from workers.models.fit import require_fit
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.objective import TrainingObjective, few_of
@@ -177,12 +177,11 @@ def _built(
 
 def _real_batch(run: RunSpec, objective: TrainingObjective) -> Batch:
     """Return a batch of the objective's own making, all of one word."""
-    words = " ".join([WORD] * (2 * run.sequence_length))
-    rows: dict[str, list[Any]] = {role: [words] * run.batch_size for role in objective.roles}
-    if "label" in rows:
-        count = run.objective.labels or 1
-        rows = {role: (many * count)[: max(count, run.batch_size)] for role, many in rows.items()}
-        rows["label"] = [number % count for number in range(max(count, run.batch_size))]
+    cells, count = run.objective.cells, max(run.objective.labels or 1, run.batch_size)
+    rows: dict[str, list[Any]] = {
+        role: [word_cell(cell, run.sequence_length) for _ in range(count)]
+        for role, cell in cells.items()
+    }
     return objective.batch(objective.tokenise(word_tokenizer(), rows, run.sequence_length), run, 1)
 
 

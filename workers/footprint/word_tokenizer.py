@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+
+from sweeps.rows.cells import ANSWERS, WHAT, WHO
+from sweeps.spec import Cell
 
 WORD = "word"
 SPECIAL = {
@@ -19,6 +23,8 @@ SPECIAL = {
 }
 # What T5 puts where a span was.
 SENTINELS = 100
+# As plain as a template can be.
+TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
@@ -32,9 +38,23 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{framing[0][0]} $A {framing[1][0]}", special_tokens=framing
     )
-    return PreTrainedTokenizerFast(
+    made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, additional_special_tokens=sentinels, **SPECIAL
     )
+    made.chat_template = TEMPLATE
+    return made
+
+
+def word_cell(cell: Cell, length: int) -> Any:
+    """Return a checked cell of that word whose row fills a sequence of ``length`` tokens."""
+    words = [WORD] * (2 * length)
+    text = " ".join(words)
+    messages = [{WHO: "user", WHAT: WORD}, {WHO: ANSWERS, WHAT: text}]
+    made: dict[Cell, Any] = {
+        **{"stream": text, "text": text, "prompt": WORD, "dialogue": text, "messages": messages},
+        **{"label": 0, "labels": [0], "words": words, "tags": [0] * len(words), "number": 0.5},
+    }
+    return made[cell]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
@@ -16,6 +18,8 @@ from workers.data.packing import pad
 from workers.engines.engine import Batch, Engine
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.objective import TrainingObjective, micro_batches, pool, reader_to_pool
+
+ROLES = ("anchor", "positive", "negative")
 
 
 class SentenceEncoder(nn.Module):
@@ -32,14 +36,14 @@ class SentenceEncoder(nn.Module):
 
 
 class Contrastive(TrainingObjective):
-    """Every other positive of the whole batch is a negative, whatever the micro-batch.
+    """Every other positive of the whole batch, and every row's ``negative`` where rows have one, is
+    a negative, whatever the micro-batch; with ``mask_duplicates``, but for what is as good as the
+    anchor's own positive.
 
     With several micro-batches, or ranks, the gradient is cached at the embeddings (Gao et al. 2021,
     arXiv 2101.06983): embeddings of the whole batch without a graph, the loss's gradient on them,
     then each micro-batch again with that gradient pulled back.
     """
-
-    roles = ("anchor", "positive")
 
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
         pooling = self.objective.pooling
@@ -47,22 +51,31 @@ class Contrastive(TrainingObjective):
         return SentenceEncoder(reader_to_pool("contrastive", pretrained), pooling)
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
-        return {
-            **pad(tokenizer, rows["anchor"], length, "anchor_"),
-            **pad(tokenizer, rows["positive"], length, "positive_"),
-        }
+        arrays: Arrays = {}
+        for role in self.roles:
+            arrays |= pad(tokenizer, rows[role], length, f"{role}_")
+        if self.objective.mask_duplicates:
+            arrays["texts"] = _numbered([arrays[f"{role}_input_ids"] for role in self.roles])
+        return arrays
 
     def targets(self, batch: Batch) -> int:
         return len(batch["anchor_input_ids"])
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self._info_nce(*_embed(model, batch))
+        return self._info_nce(*_embed(model, batch), texts=batch.get("texts"))
 
-    def _info_nce(self, anchors: Tensor, positives: Tensor) -> Tensor:
+    def _info_nce(
+        self, anchors: Tensor, *candidates: Tensor, texts: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of anchors (B, d) among positives and negatives, each (B, d); the numbers
+        of their texts, (B, 1 + candidates), say which are no negatives."""
         assert self.objective.temperature is not None
         # Float32 in every precision: the cached gradient is computed outside of autocast.
         with torch.autocast(anchors.device.type, enabled=False):
-            similarity = anchors @ positives.T / self.objective.temperature
+            similarity = anchors @ torch.cat(candidates).T / self.objective.temperature
+        if texts is not None:
+            alike = _alike(texts).to(anchors.device)
+            similarity = similarity.masked_fill(alike, float("-inf"))
         own = torch.arange(len(anchors), device=anchors.device)
         return cross_entropy(similarity.float(), own, reduction="sum")
 
@@ -74,10 +87,12 @@ class Contrastive(TrainingObjective):
         parts = list(micro_batches(mine, micro_batch_size))
         with torch.no_grad(), engine.forward_precision():
             embedded = [_embed(engine.model, part) for part in parts]
-        anchors = engine.gather(torch.cat([pair[0] for pair in embedded])).requires_grad_()
-        positives = engine.gather(torch.cat([pair[1] for pair in embedded])).requires_grad_()
-        loss = self._info_nce(anchors, positives) / len(anchors)
-        pulls = torch.autograd.grad(loss, [anchors, positives])
+        gathered = [
+            engine.gather(torch.cat(vectors)).requires_grad_()
+            for vectors in zip(*embedded, strict=True)
+        ]
+        loss = self._info_nce(*gathered, texts=batch.get("texts")) / len(gathered[0])
+        pulls = torch.autograd.grad(loss, gathered)
         for k, part in enumerate(parts):
             start = first + k * micro_batch_size
             rows = slice(start, start + micro_batch_size)
@@ -91,8 +106,26 @@ class Contrastive(TrainingObjective):
         return loss.detach()
 
 
-def _embed(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    return (
-        model(batch["anchor_input_ids"], batch["anchor_attention_mask"]),
-        model(batch["positive_input_ids"], batch["positive_attention_mask"]),
-    )
+def _embed(model: nn.Module, batch: Batch) -> list[Tensor]:
+    """Return the vectors, (B, d) each, of anchors, positives and, where there are, negatives."""
+    return [
+        model(batch[f"{role}_input_ids"], batch[f"{role}_attention_mask"])
+        for role in ROLES
+        if f"{role}_input_ids" in batch
+    ]
+
+
+def _numbered(sides: list[NDArray[Any]]) -> NDArray[np.int32]:
+    """Return a number for each text, (N, sides), the same for those of the same tokens (N, T)."""
+    _, numbers = np.unique(np.concatenate(sides), axis=0, return_inverse=True)
+    return numbers.reshape(len(sides), -1).T.astype(np.int32)
+
+
+def _alike(texts: Tensor) -> Tensor:
+    """Return which candidates, (B, B·(sides − 1)), are as good as the anchor's own positive, which
+    is never among them: the same text, or the positive of the same anchor."""
+    anchors, positives = texts[:, 0], texts[:, 1]
+    columns = [positives[:, None] == side[None] for side in texts[:, 1:].T]
+    columns[0] = columns[0] | (anchors[:, None] == anchors[None])
+    columns[0].fill_diagonal_(False)
+    return torch.cat(columns, dim=1)

@@ -15,9 +15,7 @@ from workers.data.array_file import Arrays
 from workers.data.packing import pack
 from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
-from workers.objectives.objective import TrainingObjective
-
-IGNORED = -100
+from workers.objectives.objective import IGNORED, TrainingObjective
 
 
 class LanguageModel(nn.Module):
@@ -41,7 +39,7 @@ class LanguageModel(nn.Module):
 class CausalLanguageModelling(TrainingObjective):
     """Cross-entropy of each token given those before it."""
 
-    roles = ("text",)
+    packed = True
     needs_head = True
     framed = False
 

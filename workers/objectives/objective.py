@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sweeps.errors import Impossible
@@ -17,6 +20,11 @@ from workers.engines.engine import Batch, Engine
 from workers.models.pretrained import PretrainedModel
 from workers.progress import PULSE
 
+# What the last words of a name say: arrays with a number for each token of a sequence.
+OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "labels")
+# The number of a token that is no target.
+IGNORED = -100
+
 
 class TrainingObjective(ABC):
     """One kind of objective.
@@ -25,11 +33,17 @@ class TrainingObjective(ABC):
     the same gradient however it is cut into micro-batches.
     """
 
-    roles: tuple[str, ...]
     needs_head = False
+    # Whether the rows of its arrays are cut from text as it comes, and are no rows of the data.
+    packed = False
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles of the columns that are read."""
+        return self.objective.roles
 
     @abstractmethod
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
@@ -55,7 +69,34 @@ class TrainingObjective(ABC):
         """Return the batch of a step: a pure function of (run, step)."""
         examples = len(next(iter(arrays.values())))
         chosen = batch_indices(run.seed, step, run.batch_size, examples)
-        return _trimmed({name: torch.from_numpy(a[chosen]).long() for name, a in arrays.items()})
+        return _trimmed({name: _tensor(a[chosen]) for name, a in arrays.items()})
+
+    def predictions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return what scores are computed of, each with what is scored on its first axis."""
+        del model, batch
+        return {}
+
+    def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
+        """Return the scores of predictions, gathered over batches and ranks, by name."""
+        del predictions, loss
+        return {}
+
+    def completed(
+        self,
+        arrays: Arrays,
+        engine: Engine,
+        run: RunSpec,
+        pretrained: PretrainedModel,
+        cache: Path,
+        chosen: NDArray[np.int64] | None = None,
+    ) -> Arrays:
+        """Return arrays with what the model, before training, has to say of the examples that
+        ``chosen`` numbers, or that the run's steps will read; as they are, for most objectives.
+
+        A collective, before any checkpoint is loaded into ``engine``.
+        """
+        del engine, run, pretrained, cache, chosen
+        return arrays
 
     def accumulate(self, engine: Engine, batch: Batch, micro_batch_size: int) -> Tensor:
         """Add the gradient of the batch's mean loss to the parameters; return it, detached."""
@@ -80,17 +121,35 @@ def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
 def few_of(batch: Batch) -> Batch:
     """Return enough of a batch to see in which order a model's modules run."""
     return {
-        name: tensor[:2, :16] if tensor.dim() > 1 else tensor[:2] for name, tensor in batch.items()
+        name: tensor[:2, :16] if tensor.dim() > 1 and name.endswith(OF_TOKENS) else tensor[:2]
+        for name, tensor in batch.items()
     }
+
+
+def _tensor(rows: NDArray[Any]) -> Tensor:
+    """Return rows of an array as a batch has them: whole numbers long, others as they are."""
+    tensor = torch.from_numpy(np.ascontiguousarray(rows))
+    return tensor if tensor.is_floating_point() else tensor.long()
 
 
 def _trimmed(batch: Batch) -> Batch:
     """Cut the columns that are padding in every row of the batch."""
-    for name in [name for name in batch if name.endswith("attention_mask")]:
-        longest = int(batch[name].sum(dim=1).max())
-        tokens = name.replace("attention_mask", "input_ids")
-        batch[name], batch[tokens] = batch[name][:, :longest], batch[tokens][:, :longest]
+    for mask in [name for name in batch if name.endswith("attention_mask")]:
+        longest = int(batch[mask].sum(dim=1).max())
+        prefix = mask.removesuffix("attention_mask")
+        for name in (prefix + kind for kind in OF_TOKENS):
+            if name in batch and batch[name].dim() > 1:
+                batch[name] = batch[name][:, :longest]
     return batch
+
+
+def macro_f1(predicted: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """Return the mean F1 of the columns of two arrays of booleans (N, L), of those that either
+    has; 0 where none has one."""
+    both = (predicted & wanted).sum(axis=0)
+    either = predicted.sum(axis=0) + wanted.sum(axis=0)
+    there = either > 0
+    return float(np.mean(2 * both[there] / either[there])) if there.any() else 0.0
 
 
 def reader_to_pool(name: str, pretrained: PretrainedModel) -> nn.Module:

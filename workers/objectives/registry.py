@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from sweeps.spec import Objective
-from workers.objectives.classification import Classification
+from workers.objectives.classification import Classification, MultiLabel
 from workers.objectives.contrastive import Contrastive
 from workers.objectives.language_modelling import CausalLanguageModelling, MaskedLanguageModelling
 from workers.objectives.objective import TrainingObjective
+from workers.objectives.preference import Preference
+from workers.objectives.regression import Regression
+from workers.objectives.sft import SupervisedFineTuning
 from workers.objectives.span_corruption import SpanCorruption
+from workers.objectives.token_classification import TokenClassification
 
 KINDS: dict[str, type[TrainingObjective]] = {
     "clm": CausalLanguageModelling,
@@ -15,6 +19,11 @@ KINDS: dict[str, type[TrainingObjective]] = {
     "mlm": MaskedLanguageModelling,
     "classification": Classification,
     "contrastive": Contrastive,
+    "regression": Regression,
+    "multi_label": MultiLabel,
+    "token_classification": TokenClassification,
+    "sft": SupervisedFineTuning,
+    "preference": Preference,
 }
 
 

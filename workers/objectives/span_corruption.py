@@ -23,9 +23,8 @@ from workers.data.array_file import Arrays
 from workers.data.packing import pack
 from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
-from workers.objectives.objective import TrainingObjective
+from workers.objectives.objective import IGNORED, TrainingObjective
 
-IGNORED = -100
 SENTINEL = re.compile("▁?<extra_id_(\\d+)>")
 
 
@@ -62,7 +61,7 @@ def decoder_start(language_model: nn.Module) -> int:
 class SpanCorruption(TrainingObjective):
     """Cross-entropy of each token the decoder writes."""
 
-    roles = ("text",)
+    packed = True
     needs_head = True
 
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:

@@ -9,10 +9,12 @@ import pytest
 
 from sweeps.declaration.expand import read_sweep
 from sweeps.errors import UserError
-from sweeps.rows.local_rows import checked, columns_of, read_rows, require_labels
+from sweeps.rows.cells import Labels
+from sweeps.rows.local_rows import PLAIN_TEXT, checked, columns_of, read_rows
 
 TEXT = {"text": "text"}
 BOTH = {"text": "text", "label": "label"}
+CELLS = {"text": "text", "label": "label"}
 
 
 def written(tmp_path, name, content):
@@ -42,7 +44,7 @@ def test_blank_lines_are_passed_over_and_lines_keep_their_numbers(tmp_path):
     rows = read_rows([path], TEXT)
     assert [rows.where(k) for k in (0, 1)] == [f"{path}:2", f"{path}:4"]
     with pytest.raises(UserError, match=r"a\.jsonl:4: column 'text' .* must be a text; found int"):
-        checked(rows)
+        checked(rows, PLAIN_TEXT)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +64,11 @@ def test_blank_lines_are_passed_over_and_lines_keep_their_numbers(tmp_path):
 )
 def test_a_file_that_is_not_whole_is_named_with_its_line(tmp_path, name, content, said):
     with pytest.raises(UserError, match=said) as refused:
-        checked(read_rows([written(tmp_path, name, content)], TEXT))
+        checked(read_rows([written(tmp_path, name, content)], TEXT), PLAIN_TEXT)
     assert "\n" not in str(refused.value)
 
 
-NO_TEXT = [None, 3, 2.5, True, ["a", "b"], {"a": 1}]
+NO_TEXT = ["", " \t\n", None, 3, 2.5, True, ["a", "b"], {"a": 1}]
 NO_LABEL = [None, "one", "-1", "1.5", "", 0.5, -1, [0], float("nan"), {"a": 0}]
 
 
@@ -80,7 +82,7 @@ def test_a_cell_that_is_no_text_or_no_label_is_named_with_row_and_column(tmp_pat
     rows[6] = {**rows[6], column: cell}
     path = written(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UserError, match=rf"a\.jsonl:7: column '{column}' "):
-        checked(read_rows([path], BOTH))
+        checked(read_rows([path], BOTH), CELLS)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_a_cell_that_is_no_text_or_no_label_is_named_with_row_and_column(tmp_pat
 def test_cells_of_parquet_are_held_to_the_same(tmp_path, cells):
     pq.write_table(pa.table({"text": cells, "label": [0, 1]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet, row [12]: column 'text'"):
-        checked(read_rows([tmp_path / "a.parquet"], BOTH))
+        checked(read_rows([tmp_path / "a.parquet"], BOTH), CELLS)
 
 
 @pytest.mark.parametrize(
@@ -114,17 +116,31 @@ def test_whole_numbers_are_labels_however_they_are_kept(tmp_path, labels):
     folder = tmp_path / "text=7"  # no column either
     folder.mkdir()
     pq.write_table(pa.table({"my.text": texts, "y": labels}), folder / "a.parquet")
-    found = checked(read_rows([folder / "a.parquet"], {"text": "my.text", "label": "y"}))
+    found = checked(read_rows([folder / "a.parquet"], {"text": "my.text", "label": "y"}), CELLS)
     assert found == {"text": ["a", "b", "a"], "label": [0, 1, 1]}
     assert all(type(label) is int for label in found["label"])
 
 
-def test_labels_are_all_of_the_numbers_from_0_and_no_others():
-    require_labels([1, 0, 2, 1], 3)
-    with pytest.raises(UserError, match=r"0\.\.1; found 2"):
-        require_labels([0, 1, 2], 2)
-    with pytest.raises(UserError, match="no row has label 0"):
-        require_labels([1, 2], 3)
+def test_labels_are_all_of_the_numbers_from_0_and_no_others(tmp_path):
+    def labelled(labels, count, limit=None):
+        text = "".join(json.dumps({"text": "t", "label": one}) + "\n" for one in labels)
+        rows = read_rows([written(tmp_path, "a.jsonl", text)], BOTH)
+        return checked(rows, CELLS, Labels(count), limit)["label"]
+
+    assert labelled([1, 0, 2, 1], 3) == [1, 0, 2, 1]
+    # What a limit leaves out is not read.
+    assert labelled([1, 0, 2, None], 2, limit=2) == [1, 0]
+    with pytest.raises(UserError, match=r"a\.jsonl:3: .*0\.\.1 .*`labels`.*found int 2"):
+        labelled([0, 1, 2], 2)
+    with pytest.raises(UserError, match=r"a\.jsonl: no row has label 0"):
+        labelled([1, 2], 3)
+
+
+def test_packed_text_may_be_empty_and_other_text_not(tmp_path):
+    path = written(tmp_path, "a.txt", "first\n\nthird\n")
+    assert checked(read_rows([path], TEXT), PLAIN_TEXT)["text"] == ["first", "", "third"]
+    with pytest.raises(UserError, match=r"a\.txt:2: column 'text' .*a text that is not empty"):
+        checked(read_rows([path], TEXT), {"text": "text"})
 
 
 SWEEP = """
@@ -142,11 +158,12 @@ blocks: [{name: all, grid: {model: [tiny], objective: [classification], control:
     ("labels", "change", "said"),
     [
         (2, {"label": None}, r"s\.yaml:4: .*rows\.jsonl:6: column 'label'"),
+        (2, {"text": " "}, r"s\.yaml:4: .*rows\.jsonl:6: column 'text' .*not empty"),
         (2, {"text": ["a"]}, r"s\.yaml:4: .*rows\.jsonl:6: column 'text'"),
         (
             2,
             {"label": 2},
-            r"s\.yaml:4: .*rows\.jsonl: labels must be whole numbers 0\.\.1; found 2",
+            r"s\.yaml:4: .*rows\.jsonl:6: column 'label' .*whole number 0\.\.1 .*found int 2",
         ),
         (3, {}, r"s\.yaml:4: .*no row has label 2"),
     ],

@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from sweeps.declaration.sources import names_of_labels, resolve_data
 from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import UserError
-from sweeps.rows.local_rows import LABEL, checked, chosen_rows, label_names, read_rows
+from sweeps.rows.cells import Labels
+from sweeps.rows.local_rows import checked, chosen_rows, label_names, read_rows
 from sweeps.rows.row_files import FORMATS, RowFile
 
 TEXTS = ["one, two", 'he said "no"', "grün\nund weiß", "a\tb", "  spaces  ", "", "ﬀ 😀"]
 BOTH = {"text": "text", "label": "label"}
+CELLS = {"text": "stream", "label": "label"}
 
 
 def as_table(separator: str) -> Callable[[list[str], list[int]], bytes]:
@@ -94,7 +96,7 @@ def test_a_form_gives_the_cells_that_went_in(tmp_path: Path, name: str, packing:
     path = tmp_path / f"{name}{packing}"
     path.write_bytes(PACKED[packing](WRITERS[name](TEXTS, labels)))
     assert set(BOTH.values()) <= set(RowFile.at(path).columns())
-    assert checked(read_rows([path], BOTH)) == {"text": TEXTS, "label": labels}
+    assert checked(read_rows([path], BOTH), CELLS) == {"text": TEXTS, "label": labels}
     streamed = list(RowFile.at(path).stream("text"))
     assert [text for _, text in streamed] == TEXTS
     rows = read_rows([path], BOTH)
@@ -138,7 +140,7 @@ def test_what_is_no_row_is_named_with_its_place(tmp_path: Path, name, content, s
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=said) as refused:
-        checked(read_rows([path], BOTH))
+        checked(read_rows([path], BOTH), CELLS)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value).replace(str(tmp_path), "")) < 300
 
@@ -165,7 +167,8 @@ def labels_of(tmp_path: Path, labels: list[object], names: tuple[str, ...] = ())
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": "t", "label": one}) + "\n" for one in labels))
     rows = read_rows([path], BOTH)
-    return checked(rows, names or label_names(rows))["label"]
+    labels = Labels(None, names or label_names(rows, "label"))
+    return checked(rows, CELLS, labels)["label"]
 
 
 def test_names_are_numbered_in_their_order(tmp_path: Path) -> None:
@@ -192,27 +195,28 @@ def test_a_label_that_is_none_of_the_names_is_named(tmp_path, labels, names, sai
 def test_the_names_that_a_dataset_was_saved_with_are_kept(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
-        {"text": datasets.Value("string"), LABEL: datasets.ClassLabel(names=["good", "bad"])}
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["good", "bad"])}
     )
-    table = datasets.Dataset.from_dict({"text": ["a", "b"], LABEL: [1, 0]}, features=features)
+    table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
     table.to_parquet(tmp_path / "a.parquet")
     rows = read_rows([tmp_path / "a.parquet"], BOTH)
-    assert label_names(rows) == ("good", "bad")
-    assert checked(rows, label_names(rows))[LABEL] == [1, 0]
+    assert label_names(rows, "label") == ("good", "bad")
+    assert checked(rows, CELLS, Labels(2, ("good", "bad")))["label"] == [1, 0]
 
 
 @pytest.mark.parametrize("said", [["bad", "good"], ["good", "bad", "ugly"], ["good", "evil"]])
 def test_names_in_another_order_than_the_data_numbers_them_are_refused(tmp_path, said) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
-        {"text": datasets.Value("string"), LABEL: datasets.ClassLabel(names=["good", "bad"])}
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["good", "bad"])}
     )
-    table = datasets.Dataset.from_dict({"text": ["a", "b"], LABEL: [1, 0]}, features=features)
+    table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
     table.to_parquet(tmp_path / "a.parquet")
-    data = resolve_data(DataEntry(file="a.parquet"), ("text", LABEL), tmp_path)
-    assert names_of_labels(data, ()) == names_of_labels(data, ["good", "bad"]) == ("good", "bad")
+    data = resolve_data(DataEntry(file="a.parquet"), ("text", "label"), tmp_path)
+    for names in ((), ["good", "bad"]):
+        assert names_of_labels(data, "label", names) == ("good", "bad")
     with pytest.raises(UserError, match="numbers its labels as good, bad"):
-        names_of_labels(data, said)
+        names_of_labels(data, "label", said)
 
 
 # ------------------------------------------------------------------------------- parts of a dataset

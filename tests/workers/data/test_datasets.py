@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sweeps.declaration.sources import resolve_data
 from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import UserError
+from sweeps.rows.local_rows import PLAIN_TEXT
 from sweeps.spec import HubData
 from workers.data.datasets import batch_indices, load_rows
 from workers.data.packing import pack, pad
@@ -72,6 +73,7 @@ def test_too_little_text_is_refused(tokenizers):
         pad(tokenizers["clm"], ["text", ""], 8)
 
 
+LABELLED = {"text": "text", "label": "label"}
 ROWS = [{"sentence": f"text {k}", "label": k % 2} for k in range(5)]
 
 
@@ -86,7 +88,7 @@ def test_local_files_load_as_they_are(tmp_path, suffix):
         path.write_text("".join(row["sentence"] + "\n" for row in ROWS))
     columns = {} if suffix == ".txt" else {"text": "sentence"}
     data = resolve_data(DataEntry(file=path.name, columns=columns), ("text",), tmp_path)
-    assert load_rows(data, ("text",)) == {"text": [row["sentence"] for row in ROWS]}
+    assert load_rows(data, PLAIN_TEXT) == {"text": [row["sentence"] for row in ROWS]}
 
 
 def test_arrays_are_made_once_for_one_key(tmp_path):
@@ -126,10 +128,10 @@ def test_a_hub_dataset_is_loaded_once_at_its_commit_and_its_columns_are_checked(
         columns={"text": "sentence"},
     )
     for _ in range(2):
-        assert load_rows(data, ("text", "label"))["label"] == [0, 1, 0, 1, 0]
+        assert load_rows(data, LABELLED)["label"] == [0, 1, 0, 1, 0]
     assert asked == [(("owner/name", "small"), {"revision": "a" * 40, "split": "validation"})]
     with pytest.raises(UserError, match=r"no column 'positive'.*it has sentence, label"):
-        load_rows(data, ("text", "positive"))
+        load_rows(data, {"text": "text", "positive": "text"})
 
 
 def test_a_hub_that_cannot_be_reached_is_said_with_the_dataset(monkeypatch, tmp_path):
@@ -146,4 +148,4 @@ def test_a_hub_that_cannot_be_reached_is_said_with_the_dataset(monkeypatch, tmp_
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     data = HubData(hub="owner/name", revision="a" * 40)
     with pytest.raises(hub.HubUnavailable, match=r"dataset owner/name: .*could not reach the hub"):
-        load_rows(data, ("text",))
+        load_rows(data, PLAIN_TEXT)

@@ -11,6 +11,7 @@ import pytest
 from sweeps.declaration.sources import resolve_data
 from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import UserError
+from sweeps.rows.local_rows import PLAIN_TEXT
 from workers.data import array_file, packing
 from workers.data.array_file import read_arrays, write_arrays
 from workers.data.datasets import load_rows, stream_texts
@@ -94,7 +95,7 @@ def test_texts_that_stream_are_those_that_are_loaded(tmp_path: Path, limit, seed
     entry = DataEntry(file=files, columns={"text": "t"}, limit=limit, shuffle_seed=seed)
     data = resolve_data(entry, ("text",), tmp_path)
     texts = list(stream_texts(data))
-    assert texts == load_rows(data, ("text",))["text"]
+    assert texts == load_rows(data, PLAIN_TEXT)["text"]
     assert len(texts) == (limit or 8)
     assert (texts[0] == "b.jsonl 0") == (seed is None)
 
