@@ -13,7 +13,7 @@ import click
 
 from orchestrator.display.output import wrapped
 from orchestrator.ledger.pace import failures_by_cause, pace
-from orchestrator.ledger.recovery import RESULTS, STATES, Ledger, works_of
+from orchestrator.ledger.recovery import STATES, Ledger, works_of
 from orchestrator.studies import last_line, runs_as_they_stand
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.settings import text_of
@@ -21,6 +21,7 @@ from sweeps.errors import UserError
 from sweeps.reading.measurements import refusal_of
 from sweeps.reading.text_table import Column, text_table
 from sweeps.spec import RunSpec
+from sweeps.store.records import RESULTS
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import job_records, strays_of
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sweeps.declaration.held_out import held_out
 from sweeps.declaration.sources import check_local, names_of_labels, resolve_data, resolve_model
 from sweeps.declaration.sweep_spec import Block, Settings, SweepSpec
 from sweeps.declaration.track import Track
@@ -23,6 +24,7 @@ from sweeps.spec import (
     OBJECTIVE_DEFAULTS,
     OBJECTIVES,
     USUAL_MEASUREMENTS,
+    Evaluation,
     Execution,
     Measurement,
     MeasurementKind,
@@ -172,6 +174,7 @@ class _Resolver:
         self._models: dict[str, ModelSpec] = {}
         self._objectives: dict[str, Objective] = {}
         self._abilities: dict[str, Ability] = {}
+        self._evaluations: dict[str, Evaluation | None] = {}
         probe = spec.probe
         self._probe = self._build(
             Probe,
@@ -214,6 +217,8 @@ class _Resolver:
             optimizer=self._build(Optimizer, keys, **_only(Optimizer, fields)),
             probe=self._probe,
             execution=self._build(Execution, keys, **_only(Execution, fields)),
+            evaluation=self._evaluation(objective),
+            stop=fields.get("stop"),
             precision=fields.get("precision", "fp32"),
         )
         self._require_fit(run, keys)
@@ -255,7 +260,7 @@ class _Resolver:
                     f"{where}: objective {name!r} is none of {', '.join(OBJECTIVES)}; say which"
                     " with `kind:`"
                 )
-            options = entry.model_dump(exclude={"kind", "data"}, exclude_none=True)
+            options = entry.model_dump(exclude={"kind", "data", "evaluation"}, exclude_none=True)
             for option in options:
                 if option not in OBJECTIVE_DEFAULTS[kind]:
                     raise UserError(f"{where}: {option} does nothing with objective {kind}")
@@ -272,7 +277,22 @@ class _Resolver:
                 **{**OBJECTIVE_DEFAULTS[kind], **options},
             )
             self._check(data, self._objectives[name], "objectives", name, "data")
+            self._evaluation(name)
         return self._objectives[name]
+
+    def _evaluation(self, name: str) -> Evaluation | None:
+        """Return what runs of an objective are scored on: its own, or else the sweep's."""
+        if name not in self._evaluations:
+            objective, entry = self._objectives[name], self._spec.objectives[name]
+            own = entry.evaluation is not None
+            said = entry.evaluation if own else self._spec.evaluation
+            keys = ("objectives", name, "evaluation") if own else ("evaluation",)
+            try:
+                found = held_out(said, entry.data, objective, self._source.folder)
+            except UserError as error:
+                raise UserError(f"{self._source.where(*keys)}: {error}") from None
+            self._evaluations[name] = found
+        return self._evaluations[name]
 
     def _data(self, entry: Any, roles: tuple[str, ...], *keys: str) -> Any:
         try:

@@ -12,6 +12,7 @@ from typing import Any
 from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
 from sweeps.errors import UserError, closest
 from sweeps.rows.data_files import data_files, require_alike
+from sweeps.rows.held_out import rows_of
 from sweeps.rows.local_rows import (
     LABEL,
     checked,
@@ -334,11 +335,19 @@ def _bytes(data: FileData) -> int:
     return sum(path.stat().st_size for path in data.paths)
 
 
-def check_local(data: DataSource, labels: int | None, names: Sequence[str] = ()) -> None:
+def check_local(
+    data: DataSource,
+    labels: int | None,
+    names: Sequence[str] = (),
+    *,
+    fraction: float | None = None,
+    held_out: bool = False,
+) -> None:
     """Read local files of moderate size as their runs will, and raise UserError where they would.
 
-    ``labels`` is the number of labels of their objective, ``names`` what they are called. Larger
-    files are left to the first run.
+    ``labels`` is the number of labels of their objective, ``names`` what they are called. With
+    ``fraction`` so many rows are not trained on. Of rows that are ``held_out`` no label need be
+    among them. Larger files are left to the first run.
     """
     if not isinstance(data, FileData):
         return
@@ -346,11 +355,16 @@ def check_local(data: DataSource, labels: int | None, names: Sequence[str] = ())
         return
     read = checked(read_rows(data.paths, data.columns, data.documents), names)
     cells = part_of(read, data.limit, data.shuffle_seed)
-    if labels is not None and LABEL in cells:
-        try:
-            require_labels(cells[LABEL], labels)
-        except UserError as error:
-            raise UserError(f"{data.file}: {error}") from None
+    try:
+        if fraction is not None:
+            cells = {
+                role: list(rows_of(column, fraction, held_out=held_out))
+                for role, column in cells.items()
+            }
+        if labels is not None and LABEL in cells:
+            require_labels(cells[LABEL], labels, each=not held_out)
+    except UserError as error:
+        raise UserError(f"{data.file}: {error}") from None
 
 
 def place_of(named: str, folder: Path) -> Path:

@@ -175,8 +175,9 @@ def _wrong(where: str, column: str, role: str, cell: Any, expected: str) -> User
     )
 
 
-def require_labels(labels: list[int], count: int) -> None:
-    """Raise UserError unless labels are exactly the numbers 0..count − 1, each at least once."""
+def require_labels(labels: list[int], count: int, *, each: bool = True) -> None:
+    """Raise UserError unless labels are exactly the numbers 0..count − 1, ``each`` at least once:
+    of what is not trained on some may be missing."""
     present = set(labels)
     beyond = sorted(present - set(range(count)))
     if beyond:
@@ -185,7 +186,7 @@ def require_labels(labels: list[int], count: int) -> None:
             " `labels` to their number, or count them from 0"
         )
     missing = sorted(set(range(count)) - present)
-    if missing:
+    if missing and each:
         raise UserError(
             f"no row has label {_listed(missing)}, with `labels: {count}`. Labels are"
             " counted from 0; set `labels` to their number"

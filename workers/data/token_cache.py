@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sweeps.errors import UserError
 from sweeps.files.whole_files import whole_file
 from sweeps.leases.made_once import made_once
+from sweeps.rows.held_out import rows_of
 from sweeps.sources.content import model_files, require_content, sha256_of
 from sweeps.spec import DataSource, FileData, Objective, content_id
 from workers.data.array_file import Arrays, read_arrays, write_arrays
@@ -70,25 +71,44 @@ class Tokeniser(Protocol):
 
     objective: Objective
     roles: tuple[str, ...]
+    held_out: bool
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
         """Return arrays whose first axis is the example."""
 
 
-def objective_arrays(objective: Tokeniser, tokenizer: Any, length: int, cache: Path) -> Arrays:
-    """Return the arrays an objective trains on, of sequences of ``length`` tokens.
+def objective_arrays(
+    objective: Tokeniser,
+    tokenizer: Any,
+    length: int,
+    cache: Path,
+    fraction: float | None = None,
+) -> Arrays:
+    """Return the arrays of an objective's data, of sequences of ``length`` tokens.
 
-    Raises UserError for a dataset that cannot be used, or is not what the run was declared with.
+    With ``fraction`` that is a part of its rows: what is trained on, or where the objective is of
+    what is held out, that. Raises UserError for a dataset that cannot be used, or is not what the
+    run was declared with.
     """
-    wanted = objective.objective
+    wanted, held_out = objective.objective, objective.held_out
     require_declared(wanted.data)
 
     def make() -> Arrays:
         try:
             if objective.roles == ("text",):
-                texts: Any = stream_texts(wanted.data)
-                return objective.tokenise(tokenizer, {"text": texts}, length)
-            rows = load_rows(wanted.data, objective.roles, wanted.label_names)
+                texts = stream_texts(wanted.data)
+                rows: dict[str, Any] = {
+                    "text": texts
+                    if fraction is None
+                    else rows_of(texts, fraction, held_out=held_out)
+                }
+            else:
+                rows = load_rows(wanted.data, objective.roles, wanted.label_names)
+                if fraction is not None:
+                    rows = {
+                        role: list(rows_of(r, fraction, held_out=held_out))
+                        for role, r in rows.items()
+                    }
             return objective.tokenise(tokenizer, rows, length)
         except UserError as error:
             raise UserError(f"dataset {wanted.data.label}: {error}") from None
@@ -97,6 +117,8 @@ def objective_arrays(objective: Tokeniser, tokenizer: Any, length: int, cache: P
         "objective": wanted.identity(),
         "tokenizer": tokenizer_digest(tokenizer),
         "length": length,
+        **({} if fraction is None else {"fraction": fraction}),
+        **({"held_out": True} if held_out else {}),
     }
     return cached_arrays(cache, key, make)
 

@@ -23,12 +23,12 @@ import torch
 from sweeps.errors import Impossible, UserError
 from sweeps.sources.model_folder import no_mask_token
 from sweeps.spec import DATA_ROLES, OBJECTIVE_DEFAULTS, DataSource, Objective, RunSpec
-from workers.data.array_file import Arrays
+from workers.data.array_file import Arrays, examples_of
 from workers.data.datasets import load_rows
 from workers.data.token_cache import objective_arrays, require_declared
 from workers.depth.stacks import own_parameters
 from workers.distance.distance_estimate import Products, estimate
-from workers.distance.gradient_groups import MOST_BATCHES, GradientGroups, examples_of
+from workers.distance.gradient_groups import MOST_BATCHES, GradientGroups
 from workers.distance.row_halves import (
     Half,
     Numbers,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -48,7 +49,7 @@ class Classification(TrainingObjective):
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
         assert self.objective.labels is not None
-        require_labels(rows["label"], self.objective.labels)
+        require_labels(rows["label"], self.objective.labels, each=not self.held_out)
         labels = np.asarray(rows["label"], dtype=np.int32)
         return {**pad(tokenizer, rows["text"], length), "labels": labels}
 
@@ -58,3 +59,25 @@ class Classification(TrainingObjective):
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         logits = model(batch["input_ids"], batch["attention_mask"])
         return cross_entropy(logits.float(), batch["labels"], reduction="sum")
+
+    def predictions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        logits = model(batch["input_ids"], batch["attention_mask"])
+        return {"predicted": logits.argmax(dim=-1), "label": batch["labels"]}
+
+    def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
+        del loss
+        predicted, label = predictions["predicted"], predictions["label"]
+        return {
+            "accuracy": float((predicted == label).mean()),
+            "macro_f1": macro_f1(predicted, label),
+        }
+
+
+def macro_f1(predicted: NDArray[Any], label: NDArray[Any]) -> float:
+    """Return the mean of F1 = 2·TP / (2·TP + FP + FN) over the classes that occur in either of two
+    arrays (N,)."""
+    found = []
+    for one in np.union1d(predicted, label):
+        here, there = predicted == one, label == one
+        found.append(2 * (here & there).sum() / (here.sum() + there.sum()))
+    return float(np.mean(found))

@@ -5,9 +5,11 @@ Of an encoder-decoder the encoder is read, and the decoder takes no part.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
@@ -40,6 +42,7 @@ class Contrastive(TrainingObjective):
     """
 
     roles = ("anchor", "positive")
+    compares_examples = True
 
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
         pooling = self.objective.pooling
@@ -89,6 +92,19 @@ class Contrastive(TrainingObjective):
             assert isinstance(surrogate, Tensor)
             engine.backward(surrogate)
         return loss.detach()
+
+    def evaluated(
+        self, model: nn.Module, parts: Sequence[Batch]
+    ) -> tuple[float, list[dict[str, Tensor]]]:
+        embedded = [_embed(model, part) for part in parts]
+        anchors, positives = (torch.cat([pair[k] for pair in embedded]) for k in (0, 1))
+        own = torch.arange(len(anchors), device=anchors.device)
+        nearest = (anchors @ positives.T).argmax(dim=1)
+        return float(self._info_nce(anchors, positives)), [{"hit": nearest == own}]
+
+    def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
+        del loss
+        return {"recall_at_1": float(predictions["hit"].mean())}
 
 
 def _embed(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

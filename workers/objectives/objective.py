@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sweeps.errors import Impossible
 from sweeps.spec import Objective, RunSpec
-from workers.data.array_file import Arrays, highest_token
+from workers.data.array_file import Arrays, examples_of, highest_token
 from workers.data.datasets import batch_indices
 from workers.engines.engine import Batch, Engine
 from workers.models.pretrained import PretrainedModel
@@ -27,9 +28,13 @@ class TrainingObjective(ABC):
 
     roles: tuple[str, ...]
     needs_head = False
+    # Whether a term of the loss depends on the other examples of the batch.
+    compares_examples = False
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, *, held_out: bool = False) -> None:
+        """``held_out``: its data is not trained on, and need not have every label."""
         self.objective = objective
+        self.held_out = held_out
 
     @abstractmethod
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
@@ -53,8 +58,12 @@ class TrainingObjective(ABC):
 
     def batch(self, arrays: Arrays, run: RunSpec, step: int) -> Batch:
         """Return the batch of a step: a pure function of (run, step)."""
-        examples = len(next(iter(arrays.values())))
-        chosen = batch_indices(run.seed, step, run.batch_size, examples)
+        chosen = batch_indices(run.seed, step, run.batch_size, examples_of(arrays))
+        return self.batch_of(arrays, chosen, (run.seed, step))
+
+    def batch_of(self, arrays: Arrays, chosen: NDArray[Any], draw: Sequence[int]) -> Batch:
+        """Return the batch of the examples ``chosen``; ``draw`` seeds whatever is random in it."""
+        del draw
         return _trimmed({name: torch.from_numpy(a[chosen]).long() for name, a in arrays.items()})
 
     def accumulate(self, engine: Engine, batch: Batch, micro_batch_size: int) -> Tensor:
@@ -68,6 +77,28 @@ class TrainingObjective(ABC):
             total += loss.detach()
             PULSE.beat()
         return engine.total(total)
+
+    # -------------------------------------------------------------------------------- evaluation
+    def predictions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return what ``scores`` needs of a batch; the first axis of each is what is scored."""
+        del model, batch
+        return {}
+
+    def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
+        """Return the scores by name from the predictions of all batches and their mean loss."""
+        del predictions, loss
+        return {}
+
+    def evaluated(
+        self, model: nn.Module, parts: Sequence[Batch]
+    ) -> tuple[float, list[dict[str, Tensor]]]:
+        """Return the sum of the loss's terms over a batch in ``parts``, and their predictions."""
+        total, found = 0.0, []
+        for part in parts:
+            total += float(self.loss_sum(model, part))
+            found.append(self.predictions(model, part))
+            PULSE.beat()
+        return total, found
 
 
 def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:

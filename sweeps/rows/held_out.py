@@ -1,0 +1,57 @@
+"""Which rows of a dataset are held out of training: one of each 1/fraction rows that follow each
+other, drawn at random.
+
+Nothing but the fraction and the row's number decides it, so that runs of any seed are scored on the
+same rows, and a dataset that is read as a stream is parted as it comes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from sweeps.errors import UserError
+
+T = TypeVar("T")
+# The draws' own: that of no run.
+SEED = 20
+DRAWN_AT_ONCE = 4096
+
+
+def rows_of(rows: Iterable[T], fraction: float, *, held_out: bool) -> Iterator[T]:
+    """Yield the rows that are held out, or else those that are trained on, in order.
+
+    Raises UserError at the end of rows of which none is on either side.
+    """
+    numbers = _numbers(fraction)
+    chosen, counts = next(numbers), [0, 0]
+    for number, row in enumerate(rows):
+        mine = number == chosen
+        if mine:
+            chosen = next(numbers)
+        counts[mine] += 1
+        if mine == held_out:
+            yield row
+    if 0 in counts:
+        what = "to train on" if counts[True] else "held out"
+        raise UserError(
+            f"evaluation: fraction {fraction:g} of {sum(counts)} rows leaves none {what}; give a"
+            " dataset with more rows, another fraction, or `data` of its own"
+        )
+
+
+def _numbers(fraction: float) -> Iterator[int]:
+    """Yield the numbers of the rows that are held out, growing without end: the k-th lies in
+    [k, k + 1) / fraction."""
+    from numpy.random import default_rng
+
+    last = -1
+    for block in itertools.count():
+        places = default_rng([SEED, block]).random(DRAWN_AT_ONCE)
+        for k, place in enumerate(places.tolist(), block * DRAWN_AT_ONCE):
+            number = int((k + place) / fraction)
+            # Where less than two rows share a draw, two draws may meet.
+            if number > last:
+                yield number
+                last = number
