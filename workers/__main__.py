@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sweeps.attempts.attempt import Superseded
 from sweeps.errors import UserError
 from sweeps.spec import RunSpec
+from sweeps.store.records import COMPLETE
 from sweeps.store.store import Store
 from workers.ranks.rank_process import end_process
 
@@ -92,7 +93,7 @@ def _train(run: RunSpec, store: Store, threads: int, begins: bool) -> int:
         say(f"run {run.run_id}: {status}, kept up to step {step}; the same command continues it")
         return STOPPED[status]
     say(f"run {run.run_id}: {status}")
-    return 0 if status == "finished" else 1
+    return 0 if status in COMPLETE else 1
 
 
 def for_processes(run: RunSpec, processes: int) -> RunSpec:

@@ -18,7 +18,8 @@ from workers.data.token_cache import objective_arrays
 from workers.depth.stacks import Stack, in_twin
 from workers.engines.engine import Engine
 from workers.engines.registry import build_engine
-from workers.evaluation import Evaluator, HeldOut
+from workers.evaluation.evaluator import Evaluator
+from workers.evaluation.held_out import HeldOut
 from workers.loading import load_model
 from workers.models.fit import require_fit, require_known_tokens
 from workers.models.hub import downloaded

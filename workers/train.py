@@ -20,7 +20,7 @@ from workers.checkpoints.resuming import load_checkpoint
 from workers.checkpoints.saving import Checkpoints
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_adamw import LayerStep
-from workers.evaluation import Evaluations
+from workers.evaluation.evaluations import Evaluations
 from workers.probes.measure import DepthProbe, Measured
 from workers.progress import Progress
 from workers.ranks.notice import Notice

@@ -19,6 +19,7 @@ from orchestrator.tracking.tracker import Outcome, StepRow
 from sweeps.reading.tables import Tables
 from sweeps.spec import RunSpec
 from sweeps.statistics.profiles import BEYOND, QUANTITIES, measure
+from sweeps.store.records import COMPLETE
 from sweeps.store.schema import SORT_KEYS, TABLES
 from sweeps.store.store import Store
 
@@ -106,7 +107,7 @@ class RunRows:
     def _numbers(self) -> Iterator[tuple[str, float]]:
         """Yield the final loss and the quantities of the final depth profile, where known."""
         row: dict[str, Any] = {"final_loss": self._done.get("loss")} if self._done else {}
-        if self.status == "finished":
+        if self.status in COMPLETE:
             runs = measure(self._tables).runs
             for of_stack in runs.select("stack", *QUANTITIES, BEYOND).to_dicts():
                 stack = of_stack.pop("stack")

@@ -49,6 +49,7 @@ from sweeps.spec.training.evaluation import (
     NoImprovement,
     Stop,
     every_score,
+    score_column,
     scores_of,
 )
 from sweeps.spec.training.optimizer import Optimizer, learning_rate
@@ -104,5 +105,6 @@ __all__ = [
     "is_measurement",
     "learning_rate",
     "measurements_of",
+    "score_column",
     "scores_of",
 ]

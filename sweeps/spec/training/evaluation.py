@@ -66,6 +66,11 @@ def scores_of(kind: str) -> tuple[str, ...]:
     return (LOSS, *SCORES.get(kind, ()))
 
 
+def score_column(score: str) -> str:
+    """Return the column of ``runs`` that a score at a run's end is in."""
+    return f"evaluation_{score}"
+
+
 def every_score() -> tuple[str, ...]:
     """Return the scores of all objectives there are, each once."""
     return tuple(dict.fromkeys((LOSS, *(name for names in SCORES.values() for name in names))))
