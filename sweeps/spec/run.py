@@ -91,8 +91,9 @@ class RunSpec(Frozen):
         found = super().identity()
         if self.probe.every == self.steps:
             found["probe"].pop("every", None)
-        if self.evaluation is not None and self._evaluated(None) == self.evaluation_steps:
-            found["evaluation"].pop("every", None)
+        every = self.evaluation.every if self.evaluation is not None else None
+        if every and every <= self.steps and self._evaluated(every) == self._evaluated(None):
+            del found["evaluation"]["every"]
         return found
 
     @cached_property
