@@ -83,12 +83,18 @@ def _train(run: RunSpec, store: Store, threads: int, begins: bool) -> int:
     if ranks.leads and begins:
         store.identify()
     say(f"run {run.run_id}: {run.describe()} on {ranks.size} × {device.type}")
-    status, step, notice = None, 0, Notice()
+    status, step, evaluated, notice = None, 0, None, Notice()
     with given_by_signals(notice):
         for progress in train(run, store, device, ranks, notice):
             status, step = progress.status, progress.step
             if progress.loss is not None and (status or step % 10 == 0):
                 say(f"step {step}/{progress.steps} loss {progress.loss:.4f}", flush=True)
+            if progress.evaluation is not None and progress.evaluation["step"] != evaluated:
+                evaluated = progress.evaluation["step"]
+                scores = {**progress.evaluation}
+                del scores["step"]
+                figures = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
+                say(f"held-out at step {evaluated}: {figures}", flush=True)
     if status in STOPPED:
         say(f"run {run.run_id}: {status}, kept up to step {step}; the same command continues it")
         return STOPPED[status]

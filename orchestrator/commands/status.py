@@ -157,10 +157,13 @@ def _text(sweep: str, specs: Sequence[RunSpec], runs: list[dict[str, Any]]) -> l
 def _table(runs: list[dict[str, Any]], shown: list[str]) -> list[str]:
     """Return lines of at most 80 columns: a row a condition, a column a state."""
     groups: dict[tuple[str, ...], Counter[str]] = {}
+    scores: dict[str, dict[tuple[str, ...], list[float]]] = {}
     for run in runs:
         said = (text_of(value) for value in run["settings"].values())
         key = (run["model"], run["objective"], run["control"], *said)
         groups.setdefault(key, Counter())[run["state"]] += 1
+        for name, value in run.get("evaluation", {}).items():
+            scores.setdefault(name, {}).setdefault(key, []).append(value)
     names = ["model", "objective", "control", *(runs[0]["settings"] if runs else ())]
     columns = [
         *[Column(name, [key[k] for key in groups], kept=True) for k, name in enumerate(names)],
@@ -168,8 +171,16 @@ def _table(runs: list[dict[str, Any]], shown: list[str]) -> list[str]:
             Column(state, [str(n[state] or "·") for n in groups.values()], right=True, kept=True)
             for state in shown
         ],
+        *[
+            Column(f"held-out {name}", [_mean(found.get(key, [])) for key in groups], right=True)
+            for name, found in scores.items()
+        ],
     ]
     return text_table(columns, 80)[0]
+
+
+def _mean(values: list[float]) -> str:
+    return f"{sum(values) / len(values):.4g}" if values else "·"
 
 
 def _strays(store: Store) -> list[str]:
