@@ -20,7 +20,7 @@ from sweeps.declaration.settings import text_of
 from sweeps.errors import UserError
 from sweeps.reading.measurements import refusal_of
 from sweeps.reading.text_table import Column, text_table
-from sweeps.spec import RunSpec
+from sweeps.spec import RunSpec, every_score
 from sweeps.store.records import RESULTS
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import job_records, strays_of
@@ -172,8 +172,11 @@ def _table(runs: list[dict[str, Any]], shown: list[str]) -> list[str]:
             for state in shown
         ],
         *[
-            Column(f"held-out {name}", [_mean(found.get(key, [])) for key in groups], right=True)
-            for name, found in scores.items()
+            Column(
+                f"held-out {name}", [_mean(scores[name].get(key, [])) for key in groups], right=True
+            )
+            for name in every_score()
+            if name in scores
         ],
     ]
     return text_table(columns, 80)[0]
