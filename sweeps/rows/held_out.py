@@ -42,16 +42,14 @@ def rows_of(rows: Iterable[T], fraction: float, *, held_out: bool) -> Iterator[T
 
 
 def _numbers(fraction: float) -> Iterator[int]:
-    """Yield the numbers of the rows that are held out, growing without end: the k-th lies in
-    [k, k + 1) / fraction."""
+    """Yield the numbers of the rows that are held out, growing without end: the k-th is one of the
+    whole numbers in [k, k + 1) / fraction."""
     from numpy.random import default_rng
 
-    last = -1
+    first = 0
     for block in itertools.count():
         places = default_rng([SEED, block]).random(DRAWN_AT_ONCE)
         for k, place in enumerate(places.tolist(), block * DRAWN_AT_ONCE):
-            number = int((k + place) / fraction)
-            # Where less than two rows share a draw, two draws may meet.
-            if number > last:
-                yield number
-                last = number
+            beyond = int((k + 1) / fraction)
+            yield first + int(place * (beyond - first))
+            first = beyond
