@@ -24,7 +24,7 @@ from orchestrator.sweep_run import SILENT, carry_out
 from sweeps.declaration.expand import Sweep, read_sweep, sweep_file_of
 from sweeps.declaration.settings import Setting, control_options, varied
 from sweeps.errors import UserError, closest
-from sweeps.spec import MEASUREMENTS, RunSpec, is_measurement
+from sweeps.spec import MEASUREMENTS, RunSpec, is_measurement, score_column
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
@@ -112,14 +112,21 @@ def submit(
 
 def status(name: str | None = None, store: str | Path | Store = "./store") -> pl.DataFrame:
     """Return a row a run of a sweep, or of every sweep of a store: its settings, state, newest
-    checkpoint, attempts, seconds in them, and what the last one said."""
+    checkpoint, attempts, seconds in them, what the last one said, and what it scored in the end."""
     import polars as pl
 
     place = _store(store).reading(())
     sweeps = {one: place.load_sweep(one) for one in ([name] if name else place.sweep_names())}
     standing = Ledger(place, [i for found in sweeps.values() for i in works_of(found)])
     rows = [
-        {"sweep": one, **{k: v for k, v in row.items() if k != "settings"}, **row["settings"]}
+        {
+            "sweep": one,
+            **{
+                name: value for name, value in row.items() if name not in ("settings", "evaluation")
+            },
+            **{score_column(name): value for name, value in row.get("evaluation", {}).items()},
+            **row["settings"],
+        }
         for one, found in sweeps.items()
         for row in runs_as_they_stand(found, standing)
     ]
@@ -207,7 +214,16 @@ def _state(run: RunSpec, standing: Ledger) -> dict[str, Any]:
         "started": attempts[0]["started"] if attempts else None,
         "ended": attempts[-1]["ended"] if attempts else None,
         "error": last_line(attempts[-1]["error"]) if attempts else None,
+        **({"evaluation": _scores(run, standing)} if run.evaluation else {}),
     }
+
+
+def _scores(run: RunSpec, standing: Ledger) -> dict[str, float]:
+    """Return what a run with a result scored at its end, by name."""
+    if standing.closings.status(run.run_id) is None:
+        return {}
+    closed = standing.closings.closed(run.run_id)
+    return closed.evaluation.get("last", {}) if closed is not None else {}
 
 
 def last_line(error: str | None) -> str | None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.ledger.index_keeper import IndexKeeper
 from orchestrator.ledger.recovery import (
     EVERYTHING,
-    RESULTS,
     Action,
     Choice,
     decide,
@@ -39,6 +38,7 @@ from sweeps.errors import UserError
 from sweeps.reading.closings import Closings
 from sweeps.sources.content import require_sources
 from sweeps.spec import Measurement
+from sweeps.store.records import RESULTS
 from sweeps.store.store import Store
 from sweeps.upkeep.audit import harmed_part, unsound_result
 from sweeps.versions.sweep_folder import SweepFolder

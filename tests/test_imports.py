@@ -91,7 +91,7 @@ ROOMS = {
         {"train", "measurement"},
         {"assembly"},
         {"footprint"},
-        {"probes", "distance", "agreement"},
+        {"probes", "distance", "agreement", "evaluation"},
         {"loading"},
         {"pretraining"},
         {"checkpoints", "objectives", "run_record"},

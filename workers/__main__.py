@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sweeps.attempts.attempt import Superseded
 from sweeps.errors import UserError
 from sweeps.spec import RunSpec
+from sweeps.store.records import COMPLETE
 from sweeps.store.store import Store
 from workers.ranks.rank_process import end_process
 
@@ -86,17 +87,23 @@ def _train(run: RunSpec, store: Store, threads: int, begins: bool) -> int:
     if ranks.leads and begins:
         store.identify()
     say(f"run {run.run_id}: {run.describe()} on {ranks.size} × {device.type}")
-    status, step, notice = None, 0, Notice()
+    status, step, evaluated, notice = None, 0, None, Notice()
     with given_by_signals(notice):
         for progress in train(run, store, device, ranks, notice):
             status, step = progress.status, progress.step
             if progress.loss is not None and (status or step % 10 == 0):
                 say(f"step {step}/{progress.steps} loss {progress.loss:.4f}", flush=True)
+            if progress.evaluation is not None and progress.evaluation["step"] != evaluated:
+                evaluated = progress.evaluation["step"]
+                scores = {**progress.evaluation}
+                del scores["step"]
+                figures = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
+                say(f"held-out at step {evaluated}: {figures}", flush=True)
     if status in STOPPED:
         say(f"run {run.run_id}: {status}, kept up to step {step}; the same command continues it")
         return STOPPED[status]
     say(f"run {run.run_id}: {status}")
-    return 0 if status == "finished" else 1
+    return 0 if status in COMPLETE else 1
 
 
 def for_processes(run: RunSpec, processes: int) -> RunSpec:

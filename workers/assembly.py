@@ -18,6 +18,8 @@ from workers.data.token_cache import objective_arrays
 from workers.depth.stacks import Stack, in_twin
 from workers.engines.engine import Engine
 from workers.engines.registry import build_engine
+from workers.evaluation.evaluator import Evaluator
+from workers.evaluation.held_out import HeldOut
 from workers.loading import load_model
 from workers.models.fit import require_fit, require_known_tokens
 from workers.models.hub import downloaded
@@ -41,6 +43,7 @@ class Assembly:
     arrays: Arrays
     engine: Engine
     probe: DepthProbe
+    evaluator: Evaluator | None
     facts: ModelFacts
     unreached: tuple[str, ...]
 
@@ -55,9 +58,9 @@ def fetch(run: RunSpec) -> None:
     if isinstance(run.model.source, HubModel):
         downloaded(run.model.name, run.model.source)
     objective = build_objective(run.objective)
-    for data, roles in ((run.objective.data, objective.roles), (run.probe.data, ROLES)):
+    for of, data in run.datasets.items():
         if isinstance(data, HubData):
-            hub_table(data, columns_of(data, roles))
+            hub_table(data, columns_of(data, ROLES if of == "probe" else objective.roles))
 
 
 def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> Assembly:
@@ -75,9 +78,13 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     pretrained = agreed_model(pretrained, ranks)
     model = objective.build_model(pretrained)
     require_fit(run, pretrained)
-    arrays = objective_arrays(objective, pretrained.tokenizer, run.sequence_length, store.cache)
-    highest = objective.highest_token(arrays)
-    require_known_tokens(run.model.name, pretrained, highest, needs_head=objective.needs_head)
+    fraction = run.evaluation.fraction if run.evaluation else None
+    length = run.sequence_length
+    arrays = objective_arrays(objective, pretrained.tokenizer, length, store.cache, fraction)
+    held_out = HeldOut(run, pretrained.tokenizer, store.cache) if run.evaluation else None
+    for each in (arrays, *([held_out.arrays] if held_out else ())):
+        highest = objective.highest_token(each)
+        require_known_tokens(run.model.name, pretrained, highest, needs_head=objective.needs_head)
     sample = few_of(objective.batch(arrays, run, 1))
     freeze = run.model.source.freeze
     grouping = agreed_grouping(
@@ -92,7 +99,12 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     engine = build_engine(run, model, pretrained, grouping.groups, ranks, device)
     arrays = objective.completed(arrays, engine, run, pretrained, store.cache)
     probe = _probe(run, store, pretrained, grouping.stacks, engine, device, ranks)
-    return Assembly(objective, arrays, engine, probe, pretrained.facts, grouping.unreached)
+    if held_out is not None:
+        held_out.complete(engine, run, pretrained, store.cache)
+    evaluator = Evaluator(run, held_out, engine, ranks) if held_out else None
+    return Assembly(
+        objective, arrays, engine, probe, evaluator, pretrained.facts, grouping.unreached
+    )
 
 
 def _probe(

@@ -13,7 +13,8 @@ class Progress:
 
     ``resumed_from`` is the step of the checkpoint it continued from; 0 is the beginning.
     ``learning_rate`` is the schedule's at this step. ``probe`` sums up the newest probe: its
-    ``step``, and the ``slope`` of the change over depth.
+    ``step``, and the ``slope`` of the change over depth; ``evaluation`` has the ``step`` of the
+    newest one with its scores.
     """
 
     step: int
@@ -23,6 +24,7 @@ class Progress:
     resumed_from: int = 0
     learning_rate: float | None = None
     probe: dict[str, Any] | None = None
+    evaluation: dict[str, Any] | None = None
 
 
 class Pulse:

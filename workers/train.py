@@ -12,6 +12,7 @@ from sweeps.attempts.attempt import Attempt, OnlookersAttempt
 from sweeps.attempts.writer import OnlookersWriter, RunWriter
 from sweeps.files.whole_files import Place
 from sweeps.spec import RunSpec, learning_rate
+from sweeps.store.records import COMPLETE
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.store import Status, Store
 from workers.assembly import Assembly, assemble, fetch
@@ -19,7 +20,8 @@ from workers.checkpoints.resuming import load_checkpoint
 from workers.checkpoints.saving import Checkpoints
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_adamw import LayerStep
-from workers.probes.measure import Measured
+from workers.evaluation.evaluations import Evaluations
+from workers.probes.measure import DepthProbe, Measured
 from workers.progress import Progress
 from workers.ranks.notice import Notice
 from workers.ranks.process_group import ALONE, Ranks, connect
@@ -55,16 +57,19 @@ def train(
         attempt.describe(**provenance(device))
         yield Progress(0, run.steps, None)
         parts = assemble(run, store, device, ranks)
-        objective, engine, probe = parts.objective, parts.engine, parts.probe
+        objective, engine = parts.objective, parts.engine
         checkpoint = load_checkpoint(folder, engine, ranks)
         resumed = folder.step_of(checkpoint) if checkpoint else 0
         writer = _writer(run, folder, attempt, parts, checkpoint, device)
-        status: Status = "finished"
-        rate = probed = None
+        scores = Evaluations(run, parts.evaluator, writer, ranks, resumed)
+        if not resumed:
+            scores.after(0)
+        status: Status = "stopped" if scores.stopped else "finished"
+        rate = probe = None
         step, loss, stop = resumed, None, ranks.agreed_cause(notice, device)
         share = run.execution.checkpoint_share
         with Checkpoints(folder, engine, attempt, share, ranks, notice) as checkpoints:
-            while step < run.steps and not stop:
+            while step < run.steps and not scores.stopped and not stop:
                 step += 1
                 batch = objective.batch(parts.arrays, run, step)
                 rate = learning_rate(run.optimizer, step, run.steps)
@@ -75,24 +80,24 @@ def train(
                 writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
                 writer.add("layers", step, _layer_rows(engine.groups, layers))
                 finite = math.isfinite(loss or 0.0) and math.isfinite(layers.total_gradient_norm)
-                if finite and step in run.probe_steps:
-                    measured = probe.measure(step, jackknife=step == run.steps)
-                    writer.add("profiles", step, measured.rows)
-                    writer.add("jackknife", step, measured.jackknife)
-                    _say_incomparable(attempt, step, measured)
-                    probed = measured.summary(step) if ranks.leads else None
+                finite = finite and scores.after(step)
+                last = step == run.steps or scores.stopped
+                if finite and (last or step in run.probe_steps):
+                    measured = _measured(parts.probe, step, last, writer, attempt)
+                    probe = measured.summary(step) if ranks.leads else None
                     finite = ranks.agree(measured.finite)
                 if not finite:
                     status = "diverged"
                     break
+                status = "stopped" if scores.stopped else "finished"
                 checkpoints.check()
-                ended_part, last = writer.end_step(step), step == run.steps
+                ended_part = writer.end_step(step, is_last=last)
                 stop = None if last else ranks.agreed_cause(notice, device)
                 if stop or (run.execution.keep_checkpoint if last else ended_part):
                     checkpoints.save(step, writer, loss, must=bool(stop) or last)
                 if not stop:
-                    yield Progress(step, run.steps, loss, None, resumed, rate, probed)
-            if stop or (status == "finished" and run.execution.keep_checkpoint):
+                    yield Progress(step, run.steps, loss, None, resumed, rate, probe, scores.newest)
+            if stop or (status in COMPLETE and run.execution.keep_checkpoint):
                 checkpoints.wait()
             else:
                 checkpoints.drop()
@@ -100,8 +105,9 @@ def train(
             writer.finish(status, step)
             if ranks.leads:
                 folder.remove_unlisted(run.execution.keep_checkpoint)
-        attempt.end(stop or status)
-        yield Progress(step, run.steps, loss, stop or status, resumed, rate, probed)
+        how = stop or status
+        attempt.end(how)
+        yield Progress(step, run.steps, loss, how, resumed, rate, probe, scores.newest)
 
 
 def _writer(
@@ -130,9 +136,20 @@ def _writer(
     return writer
 
 
-def _say_incomparable(attempt: Attempt | OnlookersAttempt, step: int, measured: Measured) -> None:
+def _measured(
+    probe: DepthProbe,
+    step: int,
+    last: bool,
+    writer: RunWriter | OnlookersWriter,
+    attempt: Attempt | OnlookersAttempt,
+) -> Measured:
+    """Take the probe of a step, put its rows away, and say what cannot be compared."""
+    measured = probe.measure(step, jackknife=last)
+    writer.add("profiles", step, measured.rows)
+    writer.add("jackknife", step, measured.jackknife)
     for reason in measured.incomparable:
         attempt.log("a layer cannot be compared", "warning", step=step, reason=reason)
+    return measured
 
 
 def _step_row(loss: float | None, rate: float, targets: int, layers: LayerStep) -> dict[str, Any]:

@@ -25,5 +25,6 @@ def command(name: str, store: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], indent=1))
         return
+    width = max(len(each.table) for each in found)
     for each in found:
-        click.echo(f"{each.table:<9} {each.rows:>10,} rows  {each.sha256[:32]}")
+        click.echo(f"{each.table:<{width}} {each.rows:>10,} rows  {each.sha256[:32]}")

@@ -31,16 +31,18 @@ def command(
     output: str | None,
     include_running: bool,
 ) -> None:
-    """Ask a sweep in SQL: tables runs, steps, layers, profiles, jackknife, attempts.
+    """Ask a sweep in SQL: tables runs, steps, layers, profiles, jackknife, evaluations,
+    attempts.
 
     Every table carries the columns of runs: each setting under the name that sweep files use
-    (model, objective, control, seed, learning_rate ...), and status, final_loss, seconds ...
+    (model, objective, control, seed, learning_rate ...), and status, last_step, final_loss,
+    evaluation_loss, seconds ...
     Rows of blocks have stack (encoder, decoder; null in a model of one) and block_class; those of
     profiles also which block they are a call of: block_number, iteration.
 
     \b
     depthsweep query "SELECT model, control, avg(procrustes)
-                      FROM profiles WHERE step = steps AND depth = 1
+                      FROM profiles WHERE step = last_step AND depth = 1
                       GROUP BY ALL"
     """
     from orchestrator.display.output import emit

@@ -13,14 +13,15 @@ import click
 
 from orchestrator.display.output import wrapped
 from orchestrator.ledger.pace import failures_by_cause, pace
-from orchestrator.ledger.recovery import RESULTS, STATES, Ledger, works_of
+from orchestrator.ledger.recovery import STATES, Ledger, works_of
 from orchestrator.studies import last_line, runs_as_they_stand
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.settings import text_of
 from sweeps.errors import UserError
 from sweeps.reading.measurements import refusal_of
 from sweeps.reading.text_table import Column, text_table
-from sweeps.spec import RunSpec
+from sweeps.spec import RunSpec, every_score
+from sweeps.store.records import RESULTS
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import job_records, strays_of
 
@@ -156,10 +157,13 @@ def _text(sweep: str, specs: Sequence[RunSpec], runs: list[dict[str, Any]]) -> l
 def _table(runs: list[dict[str, Any]], shown: list[str]) -> list[str]:
     """Return lines of at most 80 columns: a row a condition, a column a state."""
     groups: dict[tuple[str, ...], Counter[str]] = {}
+    scores: dict[str, dict[tuple[str, ...], list[float]]] = {}
     for run in runs:
         said = (text_of(value) for value in run["settings"].values())
         key = (run["model"], run["objective"], run["control"], *said)
         groups.setdefault(key, Counter())[run["state"]] += 1
+        for name, value in run.get("evaluation", {}).items():
+            scores.setdefault(name, {}).setdefault(key, []).append(value)
     names = ["model", "objective", "control", *(runs[0]["settings"] if runs else ())]
     columns = [
         *[Column(name, [key[k] for key in groups], kept=True) for k, name in enumerate(names)],
@@ -167,8 +171,19 @@ def _table(runs: list[dict[str, Any]], shown: list[str]) -> list[str]:
             Column(state, [str(n[state] or "·") for n in groups.values()], right=True, kept=True)
             for state in shown
         ],
+        *[
+            Column(
+                f"held-out {name}", [_mean(scores[name].get(key, [])) for key in groups], right=True
+            )
+            for name in every_score()
+            if name in scores
+        ],
     ]
     return text_table(columns, 80)[0]
+
+
+def _mean(values: list[float]) -> str:
+    return f"{sum(values) / len(values):.4g}" if values else "·"
 
 
 def _strays(store: Store) -> list[str]:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import click
 
-from orchestrator.ledger.recovery import RESULTS, Action, MeasureAction
+from orchestrator.ledger.recovery import Action, MeasureAction
 from orchestrator.ledger.sweep_account import Plan
 from sweeps.declaration.settings import RunLabels
 from sweeps.spec import counted
+from sweeps.store.records import RESULTS
 
 # Runs named under each line that is neither "finished" nor "new".
 NAMED = 5

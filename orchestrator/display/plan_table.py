@@ -47,7 +47,7 @@ def needs_lines(sweep: Sweep) -> list[str]:
     largest = max((parameter_count(run.model.source) or 0) for run in sweep.runs)
     rows = sum(probed_tokens(run) * len(run.probe_steps) for run in sweep.runs)
     models = {run.model.source.hub for run in sweep.runs if isinstance(run.model.source, HubModel)}
-    sources = [run.objective.data for run in sweep.runs] + [run.probe.data for run in sweep.runs]
+    sources = [data for run in sweep.runs for data in run.datasets.values()]
     datasets = {f"{data.label}" for data in sources if isinstance(data, HubData)}
     lines = [
         "needs",

@@ -29,6 +29,8 @@ class _Running:
     steps: int = 0
     step: int = 0
     loss: float | None = None
+    # The newest evaluation's step and scores.
+    evaluation: dict[str, Any] | None = None
 
     @property
     def reached(self) -> str:
@@ -67,6 +69,7 @@ class Board:
         if run_id in self.running and report.get("step") is not None:
             self.running[run_id].step = report["step"]
             self.running[run_id].loss = report.get("loss")
+            self.running[run_id].evaluation = report.get("evaluation")
             self.running[run_id].steps = report.get("steps") or self.running[run_id].steps
         if kind in ("lost", "preempted", "again"):
             self.running.pop(run_id, None)
@@ -156,6 +159,7 @@ class Display:
             seconds = now - started.since if started else 0.0
             loss = report.get("loss")
             detail = f" loss {loss:.4f}" if isinstance(loss, float) else ""
+            detail += evaluation_text(report.get("evaluation"))
             how = {**self._board.ended, **self._board.measured}[run_id]
             self._say(how, run_id, f"{detail} {seconds:.0f} s")
             self._said.set()
@@ -171,7 +175,8 @@ class Display:
         parts = [f"{len(board.ended)}/{len(board.runs)} runs", f"{len(board.running)} running"]
         if board.measurements:
             parts.insert(1, f"{len(board.measured)}/{len(board.measurements)} measured")
-        parts += [f"{board.count(s)} {s}" for s in ("failed", "diverged") if board.count(s)]
+        notable = ("failed", "diverged", "stopped")
+        parts += [f"{board.count(s)} {s}" for s in notable if board.count(s)]
         left = board.seconds_left()
         if left is not None:
             parts.append(f"about {duration(left)} left")
@@ -181,6 +186,7 @@ class Display:
         table = Table.grid(padding=(0, 2))
         for state in list(self._board.running.values()):
             loss = "" if state.loss is None else f"loss {state.loss:.4f}"
+            loss += evaluation_text(state.evaluation)
             table.add_row(
                 Text(self._board.labels[state.work_id], overflow="fold"),
                 ProgressBar(total=state.steps or None, completed=state.step, width=12),
@@ -188,6 +194,13 @@ class Display:
                 loss,
             )
         return Group(Text(self._summary(), style="bold"), table)
+
+
+def evaluation_text(evaluation: dict[str, Any] | None) -> str:
+    """Return what an evaluation came to, each score by name; nothing where there was none."""
+    scores = {name: value for name, value in (evaluation or {}).items() if name != "step"}
+    said = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scores.items())
+    return f", held-out {said}" if said else ""
 
 
 def duration(seconds: float) -> str:

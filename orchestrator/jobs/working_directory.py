@@ -27,7 +27,12 @@ def local_files(sweep_file: Path) -> list[str]:
     source = YamlSource.read(str(sweep_file))
     spec = source.validate(SweepSpec)
     named = [entry.folder for entry in spec.models.values()]
-    for data in (spec.probe.data, *(entry.data for entry in spec.objectives.values())):
+    evaluated = (spec.evaluation, *(entry.evaluation for entry in spec.objectives.values()))
+    for data in (
+        spec.probe.data,
+        *(entry.data for entry in spec.objectives.values()),
+        *(entry.data for entry in evaluated if entry is not None and entry.data is not None),
+    ):
         for name in data.file if isinstance(data.file, list) else [data.file]:
             named += [name] if name is None else _meant(name, sweep_file.parent)
     inside = []
@@ -55,7 +60,7 @@ def _meant(name: str, folder: Path) -> list[str]:
 def came_along(sweep: Sweep) -> str | None:
     """Return a file of a recorded sweep that lay in a job's working directory, gone with it."""
     for run in sweep.runs:
-        for source in (run.model.source, run.objective.data, run.probe.data):
+        for source in (run.model.source, *run.datasets.values()):
             place = getattr(source, "folder", None) or getattr(source, "file", None)
             if place is not None and IN_A_JOB in place:
                 return Path(place).name

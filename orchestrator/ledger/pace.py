@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.sizing.cost import estimate
 from sweeps.spec import RunSpec
+from sweeps.store.records import COMPLETE
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def pace(runs: Sequence[RunSpec], standing: Sequence[dict[str, Any]]) -> Pace:
     done = [
         (run, said)
         for run, said in zip(runs, standing, strict=True)
-        if said["state"] == "finished" and said["seconds"] and said["started"] and said["ended"]
+        if said["state"] in COMPLETE and said["seconds"] and said["started"] and said["ended"]
     ]
     if not done:
         return Pace(None, None)

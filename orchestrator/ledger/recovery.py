@@ -10,15 +10,22 @@ from sweeps.attempts.living import Vigil, alive_runs
 from sweeps.declaration.expand import Sweep
 from sweeps.reading.closings import Closings
 from sweeps.spec import Measurement, RunSpec
-from sweeps.store.records import Status
+from sweeps.store.records import RESULTS, Status
 from sweeps.store.store import Store
 
 # How a run stands in the store: its result, or what its newest attempt says.
 State = Literal[
-    "finished", "diverged", "running", "failed", "cancelled", "preempted", "lost", "waiting"
+    "finished",
+    "stopped",
+    "diverged",
+    "running",
+    "failed",
+    "cancelled",
+    "preempted",
+    "lost",
+    "waiting",
 ]
 STATES: tuple[State, ...] = get_args(State)
-RESULTS = ("finished", "diverged")
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,8 @@ def decide(
 ) -> list[Action]:
     """Return the action of each run, in order.
 
-    A finished run is skipped, and so is a diverged one: that is a result. A run that another
-    process is at is run too: its attempt waits, and ends when the other has a result.
+    A finished run is skipped, and so is one that stopped early or diverged: that is a result. A run
+    that another process is at is run too: its attempt waits, and ends when the other has a result.
     """
     actions = [_decide(run, standing(run.run_id), choice) for run in runs]
     return actions if choice.most is None else _first(actions, choice.most)

@@ -16,6 +16,7 @@ from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
 from orchestrator.tracking.tracker import Outcome, RunCard, StepRow
+from sweeps.store.records import COMPLETE
 
 KEY = "depthsweep.key"
 STATUS = "depthsweep.status"
@@ -25,7 +26,7 @@ FINAL = "final."
 METRICS, PARAMETERS, VALUE = 1000, 100, 6000
 PAGE = 1000
 # What an exact status is in MLflow's own words, which know no other end.
-WORDS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
+WORDS = {**dict.fromkeys(COMPLETE, "FINISHED"), "diverged": "FAILED", "failed": "FAILED"}
 # The client waits for minutes by itself, ours asks again later; and it prints where a run is, among
 # what `run --json` prints. A user's own wish stands.
 WISHES = {

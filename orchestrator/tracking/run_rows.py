@@ -17,8 +17,9 @@ import polars as pl
 from orchestrator.tracking.profile_picture import profile_picture
 from orchestrator.tracking.tracker import Outcome, StepRow
 from sweeps.reading.tables import Tables
-from sweeps.spec import RunSpec
+from sweeps.spec import RunSpec, score_column
 from sweeps.statistics.profiles import BEYOND, QUANTITIES, measure
+from sweeps.store.records import COMPLETE
 from sweeps.store.schema import SORT_KEYS, TABLES
 from sweeps.store.store import Store
 
@@ -45,7 +46,8 @@ class RunRows:
         """Return the steps after one, as far as they count, with every number of theirs.
 
         That is each numeric column of each table that has one row a step; those of ``steps`` by
-        their own name, others with the table's before it.
+        their own name, others with the table's before it; and each score of each evaluation, of
+        which the first stands at step 0.
         """
         found: dict[int, dict[str, float]] = {}
         until = self._until()
@@ -63,7 +65,16 @@ class RunRows:
                 found.setdefault(at, {}).update(
                     {f"{prefix}{name}": float(x) for name, x in row.items() if x is not None}
                 )
+        for at, name, value in self._scores(step, until):
+            found.setdefault(at, {})[f"evaluation/{name}"] = value
         return [StepRow(at, self._time(at), found[at]) for at in sorted(found)]
+
+    def _scores(self, step: int, until: int) -> Iterator[tuple[int, str, float]]:
+        """Yield step, name and value of each score after a step; at 0 nothing was said so far."""
+        at = pl.col("step")
+        rows = self._tables.evaluations().filter((at > step) if step else (at >= 0), at <= until)
+        known = rows.select("step", "score", "value").drop_nulls().sort("step", "score")
+        yield from known.collect().iter_rows()
 
     def outcome(self, otherwise: str) -> Outcome:
         """Return how the run stands; ``otherwise`` is its status where it has no result."""
@@ -104,9 +115,12 @@ class RunRows:
         return None if found.is_empty() else found
 
     def _numbers(self) -> Iterator[tuple[str, float]]:
-        """Yield the final loss and the quantities of the final depth profile, where known."""
+        """Yield the final losses and scores, and the quantities of the final depth profile, where
+        known."""
         row: dict[str, Any] = {"final_loss": self._done.get("loss")} if self._done else {}
-        if self.status == "finished":
+        scores = (self._done or {}).get("evaluation", {}).get("last", {})
+        row |= {score_column(name): value for name, value in scores.items()}
+        if self.status in COMPLETE:
             runs = measure(self._tables).runs
             for of_stack in runs.select("stack", *QUANTITIES, BEYOND).to_dicts():
                 stack = of_stack.pop("stack")

@@ -171,5 +171,7 @@ def _markdown(profiles: pl.DataFrame) -> str:
     return "\n".join(f"|{line}|" for line in lines)
 
 
-def _cell(value: float | None) -> str:
+def _cell(value: float | str | None) -> str:
+    if isinstance(value, str):  # of a block, its class
+        return value
     return "–" if value is None else f"{value:.6g}"

@@ -19,6 +19,7 @@ import wandb
 
 from orchestrator.tracking.tracker import Outcome, RunCard, StepRow
 from sweeps.files.whole_files import read_if_readable, write_json
+from sweeps.store.records import COMPLETE
 
 STATUS = "status"
 RECORD = "depthsweep.json"
@@ -180,7 +181,7 @@ def _say_end(run: Any, outcome: Outcome) -> None:
         rows = [list(row) for row in outcome.profiles.iter_rows()]
         run.summary["profiles"] = wandb.Table(columns=[*outcome.profiles.columns], data=rows)
         run.summary["profile"] = wandb.Html(outcome.picture("svg").decode(), inject=False)
-    run.finish(exit_code=0 if outcome.status == "finished" else 1)
+    run.finish(exit_code=0 if outcome.status in COMPLETE else 1)
 
 
 def _tags(card: RunCard) -> list[str]:

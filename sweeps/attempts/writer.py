@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sweeps.attempts import evaluated
 from sweeps.attempts.attempt import Attempt
 from sweeps.attempts.compaction import account, compact, names_of
 from sweeps.attempts.dose import COLUMNS, dose_of
@@ -33,6 +34,7 @@ from sweeps.store.run_folder import RunFolder, name_in
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Status
 
+EVALUATIONS = "evaluations"
 # Rows in no part yet lie in a checkpoint under this name and their table's.
 KEPT = "rows-"
 
@@ -62,18 +64,23 @@ class RunWriter:
         if table == "steps":
             self._loss = added[-1]["loss"]
 
-    def end_step(self, step: int) -> bool:
+    def end_step(self, step: int, *, is_last: bool = False) -> bool:
         """Write the parts that ``step`` completes; return whether it does.
 
-        With the last step the parts of each table become one: a checkpoint that is kept accounts
-        for what stays.
+        With the last step, which may come before the specification's, the parts of each table
+        become one: a checkpoint that is kept accounts for what stays.
         """
         first, last = self._run.part_of(step)
-        if step == last:
+        if step == last or is_last:
             self._flush(first, last)
-        if step == self._run.steps:
+        if is_last:
             self._compact()
-        return step == last
+        return step == last or is_last
+
+    def evaluation_losses(self) -> list[float]:
+        """Return the evaluation loss of each time so far, in order; see ``spec.Stop``."""
+        here = pa.Table.from_pylist(self._rows[EVALUATIONS], schema=TABLES[EVALUATIONS])
+        return evaluated.losses_of([*self._columns(EVALUATIONS, evaluated.COLUMNS), here])
 
     def parts(self) -> dict[str, dict[str, Any]]:
         """Return what the parts so far hold, for a checkpoint's manifest."""
@@ -119,6 +126,9 @@ class RunWriter:
         # Of which layers are frozen a reader knows more: it asks the rows.
         if not self._run.model.source.freeze:
             content["dose"] = dose_of(self._columns("layers", COLUMNS))
+        if self._run.evaluation is not None:
+            rows = self._columns(EVALUATIONS, evaluated.COLUMNS)
+            content["evaluation"] = evaluated.evaluation_of(rows, step)
         closing = sealed(content)
         self._attempt.require_ownership()
         if not patiently(partial(self._folder.close, closing), self._folder.path):
@@ -195,9 +205,13 @@ class OnlookersWriter:
         """Drop the rows."""
         del table, step, rows
 
-    def end_step(self, step: int) -> bool:
+    def end_step(self, step: int, *, is_last: bool = False) -> bool:
         """Return whether ``step`` completes a part, as the first rank's writer does."""
-        return step == self._run.part_of(step)[1]
+        return step == self._run.part_of(step)[1] or is_last
+
+    def evaluation_losses(self) -> list[float]:
+        """Return nothing: the first rank has them."""
+        return []
 
     def parts(self) -> dict[str, dict[str, Any]]:
         """Return that it holds no part."""

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweeps.declaration.data_roles import read_roles
+from sweeps.declaration.held_out import held_out
 from sweeps.declaration.other_settings import with_settings
 from sweeps.declaration.sources import check_local, names_of_labels, resolve_data, resolve_model
 from sweeps.declaration.sweep_spec import Block, Settings, SweepSpec
@@ -29,6 +30,7 @@ from sweeps.spec import (
     OBJECTIVES,
     USUAL_MEASUREMENTS,
     Cell,
+    Evaluation,
     Execution,
     Measurement,
     MeasurementKind,
@@ -203,6 +205,7 @@ class _Resolver:
         self._abilities: dict[str, Ability] = {}
         # Objectives whose rows are conversations.
         self._chats: set[str] = set()
+        self._evaluations: dict[str, Evaluation | None] = {}
         probe = spec.probe
         self._probe = self._build(
             Probe,
@@ -246,6 +249,8 @@ class _Resolver:
             optimizer=self._build(Optimizer, keys, **_only(Optimizer, fields)),
             probe=self._probe,
             execution=self._build(Execution, keys, **_only(Execution, fields)),
+            evaluation=self._evaluation(objective),
+            stop=fields.get("stop"),
             precision=fields.get("precision", "fp32"),
         )
         self._require_fit(run, keys)
@@ -289,7 +294,7 @@ class _Resolver:
                     f"{where}: objective {name!r} is none of {', '.join(OBJECTIVES)}; say which"
                     " with `kind:`"
                 )
-            options = entry.model_dump(exclude={"kind", "data"}, exclude_none=True)
+            options = entry.model_dump(exclude={"kind", "data", "evaluation"}, exclude_none=True)
             for option in options:
                 if option not in OBJECTIVE_DEFAULTS[kind]:
                     raise UserError(f"{where}: {option} does nothing with objective {kind}")
@@ -311,7 +316,19 @@ class _Resolver:
             )
             with self._at("objectives", name, "data"):
                 self._check(self._objectives[name], name)
+            self._evaluation(name)
         return self._objectives[name]
+
+    def _evaluation(self, name: str) -> Evaluation | None:
+        """Return what runs of an objective are scored on: its own, or else the sweep's."""
+        if name not in self._evaluations:
+            objective, entry = self._objectives[name], self._spec.objectives[name]
+            own = entry.evaluation is not None
+            said = entry.evaluation if own else self._spec.evaluation
+            with self._at(*(("objectives", name, "evaluation") if own else ("evaluation",))):
+                found = held_out(said, entry.data, objective, self._source.folder)
+            self._evaluations[name] = found
+        return self._evaluations[name]
 
     def _check(self, objective: Objective, name: str) -> None:
         labels = Labels(objective.labels, objective.label_names)

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from sweeps.declaration.sweep_spec import SweepSpec
-from sweeps.spec import RunSpec
+from sweeps.spec import RunSpec, every_score, score_column
 from sweeps.spec.frozen import number_text
 
 SEED = "seed"
@@ -54,6 +54,7 @@ TAKEN = frozenset(
         *("objective_distance_high", "objective_distance_noisy", "objective_distance_common"),
         "objective_distance_common_noisy",
         *("status", "last_step", "final_loss", "seconds", "attempts"),
+        *("score", "evaluation_loss_change", *map(score_column, every_score())),
         *("attempt", "started", "ended", "node", "pid", "cause", "error", "at", "blocks", "mean"),
         *("null", "null_low", "null_high", "value", "low", "high", "reason", "n", "seeds"),
         *("diverged", "missing", "planned", "flags", "slope", "slope_low", "slope_high"),
@@ -82,7 +83,7 @@ TAKEN = frozenset(
         *("cell", "condition", "cut_high", "cut_low", "finding", "interval", "loss_high"),
         *("loss_low", "seed_slope", "seed_steepness", "shown", "shown_high", "shown_low", "span"),
         *("verdict_said", "view_high", "view_low"),
-        *("treatment", "setting", "ratio", "relative", "spread", "start", "stop", "runs"),
+        *("treatment", "setting", "ratio", "relative", "spread", "start", "until", "runs"),
     )
 )
 

@@ -13,6 +13,7 @@ from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
 from sweeps.errors import UserError, closest
 from sweeps.rows.cells import Labels
 from sweeps.rows.data_files import data_files, require_alike
+from sweeps.rows.held_out import WHOLE, Part
 from sweeps.rows.local_rows import checked, columns_of, label_names, read_rows
 from sweeps.rows.row_files import TABLES, RowFile
 from sweeps.sources.architectures import pretraining_of, require_text
@@ -345,18 +346,20 @@ def check_local(
     data: DataSource,
     cells: Mapping[str, Cell],
     labels: Labels = Labels(),  # noqa: B008
+    part: Part = WHOLE,
 ) -> dict[str, list[Any]]:
     """Read what is at hand, files of moderate size, as runs will; raise UserError where they would.
 
-    ``cells`` are what the roles that are read have to be. Returns the cells by role; of what is
-    left to the first run, larger files and the hub's, none.
+    ``cells`` are what the roles that are read have to be. Returns the cells of a ``part`` of the
+    rows by role; of what is left to the first run, larger files and the hub's, none.
     """
     if isinstance(data, BuiltinData):
-        return checked(builtin_rows(data.builtin, {role: role for role in cells}), cells, labels)
+        rows = builtin_rows(data.builtin, {role: role for role in cells})
+        return checked(rows, cells, labels, part=part)
     if not isinstance(data, FileData) or _bytes(data) > READ_BYTES:
         return {}
     rows = read_rows(data.paths, data.columns, data.documents)
-    return checked(rows, cells, labels, data.limit, data.shuffle_seed)
+    return checked(rows, cells, labels, data.limit, data.shuffle_seed, part)
 
 
 def place_of(named: str, folder: Path) -> Path:

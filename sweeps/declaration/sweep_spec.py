@@ -23,11 +23,13 @@ from sweeps.spec import (
     Frozen,
     LayerClip,
     MeasurementKind,
+    NoImprovement,
     ObjectiveKind,
     Positive,
     Pretraining,
     Standard,
     Steps,
+    Stop,
 )
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
@@ -130,6 +132,24 @@ class ModelEntry(Frozen):
         return self
 
 
+class EvaluationEntry(Frozen):
+    """Where held-out examples come from, and when runs are scored on them, besides step 0, every
+    probe and the end; see ``sweeps.spec.Evaluation``."""
+
+    data: DataEntry | None = None
+    split: str | None = Field(None, description="Another split of the objective's own dataset.")
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Share of the rows of the objective's own data that is held out."
+    )
+    every: Steps | None = None
+    batches: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> EvaluationEntry:
+        _exactly_one(self, "data", "split", "fraction")
+        return self
+
+
 class ObjectiveEntry(Frozen):
     """An objective under a name of the user's own; the name is the kind unless ``kind`` says."""
 
@@ -151,6 +171,9 @@ class ObjectiveEntry(Frozen):
         " itself alone) or across.",
     )
     beta: float | None = Field(None, description="How far a preference may pull, DPO's β (0.1).")
+    evaluation: EvaluationEntry | None = Field(
+        None, description="Of this objective, in place of the sweep's."
+    )
 
 
 class ProbeEntry(Frozen):
@@ -228,6 +251,47 @@ ControlEntry = Annotated[
 ]
 
 
+def _stop(value: Any) -> Any:
+    """Accept ``diverged``, which is what ends every run, or ``no_improvement`` with its options."""
+    if isinstance(value, NoImprovement):
+        return value
+    if value == "diverged":
+        return None
+    if value == "no_improvement":
+        return {"kind": value}
+    if not isinstance(value, dict) or list(value) != ["no_improvement"]:
+        raise ValueError(f"{value!r} ends no run: diverged, or no_improvement: {{over: 3}}")
+    options = value["no_improvement"] or {}
+    if not isinstance(options, dict):
+        raise ValueError(f"the options of no_improvement are a mapping, not {options!r}")
+    return {"kind": "no_improvement", **options}
+
+
+StopEntry = Annotated[
+    Stop | None,
+    BeforeValidator(_stop),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"enum": ["diverged", "no_improvement"]},
+                {
+                    "type": "object",
+                    "required": ["no_improvement"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "no_improvement": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "properties": {"over": {"type": "integer", "minimum": 1}},
+                        }
+                    },
+                },
+            ]
+        }
+    ),
+]
+
+
 class Settings(Frozen):
     """Every setting of a run by one flat name; ``None`` means not said here."""
 
@@ -245,6 +309,7 @@ class Settings(Frozen):
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     schedule: Literal["linear", "constant"] | None = None
     max_grad_norm: Positive | None = None
+    stop: StopEntry | None = None
     precision: Literal["fp32", "bf16"] | None = None
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     part_steps: Steps | None = None
@@ -264,7 +329,7 @@ class Settings(Frozen):
 def _grid_fields() -> dict[str, Any]:
     fields = {}
     for name, field in Settings.model_fields.items():
-        inner = ControlEntry if name == "control" else field.annotation
+        inner = {"control": ControlEntry, "stop": StopEntry}.get(name, field.annotation)
         several = Annotated[list[inner], Field(min_length=1)]  # type: ignore[valid-type]
         fields[name] = (several | None, None)
     return fields
@@ -296,6 +361,9 @@ class SweepSpec(Frozen):
     models: dict[Name, ModelEntry] = Field(default_factory=dict)
     objectives: dict[Name, ObjectiveEntry]
     probe: ProbeEntry
+    evaluation: EvaluationEntry | None = Field(
+        None, description="What runs are scored on; an objective may have its own."
+    )
     measurements: list[MeasurementKind] = Field(
         list(USUAL_MEASUREMENTS),
         description="What is measured without training, once for all runs that share it.",

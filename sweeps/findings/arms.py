@@ -2,8 +2,8 @@
 
 A control may also change how much is learned in the same number of steps, and with that every
 slope. So two arms are compared at the same step, at equal evaluation loss, and at equal mean
-change; definition ("Profile", comparing arms). Equal loss is left ``unmatched`` until sweeps
-evaluate.
+change; definition ("Profile", comparing arms). Equal loss is the larger of the two final ones, at
+the first step that reaches it; it needs runs that are evaluated.
 
 Mean and slope are linear in a profile, so a profile interpolated between two probes has the
 interpolated slope.
@@ -11,18 +11,23 @@ interpolated slope.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from sweeps.reading.run_table import evaluated_columns
 from sweeps.reading.tables import Tables
+from sweeps.spec import LOSS
 from sweeps.statistics.intervals import Floats
 from sweeps.statistics.stacks import PROFILE
+from sweeps.store.records import COMPLETE
 
-# By run and stack (None of a single one): mean change and slope at each probe, (P, 2), after a
-# first row of zeros for step 0.
+# The two sides of a comparison, as its columns end.
+ARMS = ("control", "against")
+# By run and stack (None of a single one): mean change, slope and evaluation loss (NaN where there
+# is none) at each probe, (P, 3), after a first row for step 0, at which nothing has changed.
 Paths = dict[tuple[str, str | None], Floats]
 
 
@@ -35,7 +40,7 @@ def paths_of(tables: Tables, metric: str) -> Paths:
     layers = pl.coalesce("stack_layers", "model_layers")
     probes = (
         tables.profiles()
-        .filter((pl.col("layer") > 0) & (pl.col("status") == "finished"))
+        .filter((pl.col("layer") > 0) & pl.col("status").is_in(COMPLETE))
         .group_by(*PROFILE, "step")
         .agg(
             d.mean().alias("mean"),
@@ -46,15 +51,28 @@ def paths_of(tables: Tables, metric: str) -> Paths:
         .sort(*PROFILE, "step")
         .collect(engine="streaming")
     )
+    losses = (
+        tables.evaluations()
+        .filter(pl.col("score") == LOSS)
+        .select("run_id", "step", pl.col("value").alias("evaluation"))
+        .collect(engine="streaming")
+    )
+    first = dict(losses.filter(pl.col("step") == 0).select("run_id", "evaluation").iter_rows())
+    probes = probes.join(losses, on=["run_id", "step"], how="left", maintain_order="left")
     return {
-        (str(run_id), stack): np.vstack([np.zeros(2), own.select("mean", "slope").to_numpy()])
+        (str(run_id), stack): np.vstack(
+            [
+                [0.0, 0.0, first.get(run_id, np.nan)],
+                own.select(pl.col("mean", "slope", "evaluation").fill_null(np.nan)).to_numpy(),
+            ]
+        )
         for (run_id, stack), own in probes.group_by(PROFILE, maintain_order=True)
     }
 
 
 @dataclass(frozen=True)
 class Moved:
-    """Slopes of both arms, (n,) each, where a pair's profiles have the same mean change.
+    """Slopes of both arms, (n,) each, where the runs of a pair have come equally far.
 
     ``shares`` says, of each arm, which part that is of its final mean change, on the average: what
     the probe's rows do to a slope, they do to one so much smaller in that proportion.
@@ -69,23 +87,74 @@ def slopes_at_equal_change(
 ) -> Moved | None:
     """Return the slopes of a stack at the smaller of a pair's two final mean changes; None where a
     run has no probes or did not change."""
+
+    def reached(pair: Sequence[Floats]) -> list[Floats] | None:
+        target = min(path[-1, 0] for path in pair)
+        return [_at(path, path[:, 0], target) for path in pair]
+
+    return _moved(paths, ours, theirs, stack, reached)
+
+
+def slopes_at_equal_loss(
+    paths: Paths, ours: Sequence[str], theirs: Sequence[str], stack: str | None = None
+) -> Moved | None:
+    """Return the slopes of a stack where each run of a pair first had the larger of the pair's two
+    final evaluation losses; None where a run was not evaluated at a probe, or had it at step 0."""
+
+    def reached(pair: Sequence[Floats]) -> list[Floats] | None:
+        target = max(path[-1, 2] for path in pair)
+        if any(np.isnan(path[:, 2]).any() or not path[0, 2] > target for path in pair):
+            return None
+        return [_at(path, -path[:, 2], -target) for path in pair]
+
+    return _moved(paths, ours, theirs, stack, reached)
+
+
+def _moved(
+    paths: Paths,
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    stack: str | None,
+    reached: Callable[[Sequence[Floats]], list[Floats] | None],
+) -> Moved | None:
+    """Return the slopes of pairs of runs at the (mean, slope) of both that ``reached`` returns;
+    None where it does, or a run has no path or did not change."""
     slopes, shares = [], []
     for a, b in zip(ours, theirs, strict=True):
         pair = [paths[run_id, stack] for run_id in (a, b) if (run_id, stack) in paths]
         if len(pair) < 2 or not min(path[-1, 0] for path in pair) > 0:
             return None
-        target = min(path[-1, 0] for path in pair)
-        slopes.append([slope_at(path, target) for path in pair])
-        shares.append([target / path[-1, 0] for path in pair])
+        points = reached(pair)
+        if points is None:
+            return None
+        slopes.append([point[1] for point in points])
+        shares.append([point[0] / path[-1, 0] for point, path in zip(points, pair, strict=True)])
     found, parts = np.array(slopes), np.array(shares).mean(axis=0)
     return Moved((found[:, 0], found[:, 1]), (float(parts[0]), float(parts[1])))
 
 
 def slope_at(path: Floats, target: float) -> float:
-    """Return the slope of a path (P, 2) of mean and slope where its mean first reaches ``target``,
-    which it does."""
-    k = int(np.argmax(path[:, 0] >= target))
+    """Return the slope of a path where its mean first reaches ``target``, which it does."""
+    return float(_at(path, path[:, 0], target)[1])
+
+
+def _at(path: Floats, along: Floats, target: float) -> Floats:
+    """Return the mean and slope of a path, between its probes in proportion, where ``along`` (P,)
+    first reaches ``target``, which it does."""
+    k = int(np.argmax(along >= target))
     if k == 0:
-        return float(path[0, 1])
-    (before, low), (after, high) = path[k - 1], path[k]
-    return float(low + (high - low) * (target - before) / (after - before))
+        return path[0, :2]
+    share = (target - along[k - 1]) / (along[k] - along[k - 1])
+    here: Floats = path[k - 1, :2] + (path[k, :2] - path[k - 1, :2]) * share
+    return here
+
+
+def score_columns(runs: pl.DataFrame) -> list[str]:
+    """Return the columns of ``runs`` with what they scored in the end, those in which some run has
+    a value."""
+    return [name for name in evaluated_columns() if runs[name].is_not_null().any()]
+
+
+def of_arm(column: str, arm: str) -> str:
+    """Return what a comparison calls a column of ``runs`` that it has of both arms."""
+    return f"{column}_{arm}"

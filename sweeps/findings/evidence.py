@@ -306,7 +306,7 @@ def _compared(profiles: Profiles, control: str) -> tuple[pl.DataFrame, list[Pers
         judged = judgements(profiles, control, "standard")
     except UserError as error:
         return str(error)
-    return judged.table, [result for result, _ in judged.results]
+    return judged.table, [one.found for one in judged.results]
 
 
 def _counted(measure: Measure, counted: Counted, unit: str, notes: tuple[str, ...]) -> Estimate:

@@ -9,6 +9,8 @@ again where both have changed equally (see ``arms``). A conclusion holds where t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,22 +18,31 @@ import polars as pl
 
 from sweeps.declaration.settings import control_options
 from sweeps.errors import UserError, closest
-from sweeps.findings.arms import Paths, slopes_at_equal_change
+from sweeps.findings.arms import (
+    ARMS,
+    Paths,
+    of_arm,
+    score_columns,
+    slopes_at_equal_change,
+    slopes_at_equal_loss,
+)
 from sweeps.findings.verdicts import (
     FINDINGS,
     SENSITIVITY,
     Circumstances,
+    Judgement,
     Pair,
     Persistence,
     judge,
 )
+from sweeps.reading.run_table import LOSS_CHANGE
 from sweeps.statistics.conditions import everyone, require_one_a_seed
-from sweeps.statistics.intervals import Floats
+from sweeps.statistics.intervals import Floats, mean_of
 from sweeps.statistics.profiles import FLOOR, Profiles, varied_settings
 from sweeps.statistics.row_error import deviations, mean_deviations
 from sweeps.statistics.stacks import NEGATIVE_CONTROL, PROFILE, STACK, TIED, several_stacks
 
-# Until a sweep evaluates, no two arms can be said to have learned equally much.
+# Said where two arms cannot be compared where they have come equally far.
 UNMATCHED = "unmatched"
 _ABOUT = ("family", "kind", "block", "parameters")
 _PRETRAINED = ("pretraining_loss", "pretraining_loss_se", "unigram_entropy")
@@ -53,14 +64,15 @@ def compare(
     both along the reference's sign, and ``retained``, each with ``_low`` and ``_high``;
     ``retained_unbounded``; ``rows`` (whether intervals hold beyond these probe rows);
     ``verdict``, and under the other δ ``verdict_delta_…``; with ``paths``, ``verdict_equal_change``
-    and ``verdict_equal_loss``; ``p_persists``, ``p_collapses``, ``p_reverses``; ``flags``.
+    and ``verdict_equal_loss``; of runs that are evaluated, each score as the mean of either arm;
+    ``p_persists``, ``p_collapses``, ``p_reverses``; ``flags``.
 
     Raises:
         UserError: no run of the selection has one of the two controls, or a seed has more than
             one counterpart.
     """
     judged = judgements(profiles, control, against, paths)
-    results = [result for result, _ in judged.results]
+    results = [one.found for one in judged.results]
     table = judged.table.with_columns(
         verdict=pl.Series([result.verdict for result in results], dtype=pl.String),
         rows=pl.Series([result.along.rows for result in results], dtype=pl.Boolean),
@@ -88,24 +100,26 @@ def compare(
     )
     if paths is not None:
         table = table.with_columns(
-            verdict_equal_change=pl.Series(
-                [other.verdict if other else UNMATCHED for _, other in judged.results],
-                dtype=pl.String,
-            ),
-            verdict_equal_loss=pl.lit(UNMATCHED),
+            verdict_equal_change=_verdicts([one.equal_change for one in judged.results]),
+            verdict_equal_loss=_verdicts([one.equal_loss for one in judged.results]),
         )
-    return table.with_columns(flags=_flags(profiles.metric, paths is not None)).drop("mean")
+    elsewhere = {} if paths is None else {"equal mean change": "verdict_equal_change"}
+    if paths is not None and score_columns(profiles.runs):
+        elsewhere["equal evaluation loss"] = "verdict_equal_loss"
+    return table.with_columns(flags=_flags(profiles.metric, elsewhere)).drop("mean")
 
 
+def _verdicts(results: Sequence[Persistence | None]) -> pl.Series:
+    verdicts = [UNMATCHED if result is None else result.verdict for result in results]
+    return pl.Series(verdicts, dtype=pl.String)
+
+
+@dataclass(frozen=True, eq=False)
 class Judged:
-    """The conditions of a comparison: a row each, and what was found at the same step and, where
-    it was asked, at equal mean change."""
+    """The conditions of a comparison: a row each, and what was found."""
 
-    def __init__(
-        self, table: pl.DataFrame, results: list[tuple[Persistence, Persistence | None]]
-    ) -> None:
-        self.table = table
-        self.results = results
+    table: pl.DataFrame
+    results: list[Judgement]
 
 
 def judgements(
@@ -134,6 +148,7 @@ def judgements(
         maintain_order="left",
     )
     results = [_judge(row, paths) for row in table.to_dicts()]
+    scores = score_columns(profiles.runs)
     shown = table.with_columns(
         n=pl.col("slope").list.len().cast(pl.Int64).fill_null(0),
         slope_against=pl.col("reference").list.mean(),
@@ -143,18 +158,21 @@ def judgements(
         shown.select(
             *[*keys, *own, *_ABOUT, "n", "planned", "pairs", "diverged", "dose", "saturated"],
             *["negative_control", "slope_against", "slope_control", "mean"],
+            *[pl.col(of_arm(name, arm)).list.mean() for name in scores for arm in ARMS],
         ),
         results,
     )
 
 
-def _judge(row: dict[str, Any], paths: Paths | None) -> tuple[Persistence, Persistence | None]:
+def _judge(row: dict[str, Any], paths: Paths | None) -> Judgement:
     pretraining = tuple(row[name] for name in _PRETRAINED)
+    learned = [_array(row.get(of_arm(LOSS_CHANGE, arm))) for arm in ARMS]
     known = Circumstances(
         pairs=row["pairs"],
         diverged=row["diverged"],
         saturated=row["saturated"],
         pretraining=None if None in pretraining else pretraining,
+        loss_change=tuple(mean_of(changes) for changes in learned if len(changes)),
         dose=row["dose"],
         rounding=row["rounding"] or False,
     )
@@ -164,14 +182,15 @@ def _judge(row: dict[str, Any], paths: Paths | None) -> tuple[Persistence, Persi
     )
     result = judge(pair, known)
     if paths is None or not row["slope"]:
-        return result, None
-    moved = slopes_at_equal_change(paths, row["ours"], row["theirs"], row.get(STACK))
-    if moved is None:
-        return result, None
-    nearer = None
-    if pair.deleted is not None:
-        nearer = (pair.deleted[0] * moved.shares[0], pair.deleted[1] * moved.shares[1])
-    return result, judge(Pair(*moved.slopes, nearer), known)
+        return Judgement(result)
+    others: list[Persistence | None] = []
+    for slopes_at in (slopes_at_equal_change, slopes_at_equal_loss):
+        moved = slopes_at(paths, row["ours"], row["theirs"], row.get(STACK))
+        nearer = None
+        if moved is not None and pair.deleted is not None:
+            nearer = (pair.deleted[0] * moved.shares[0], pair.deleted[1] * moved.shares[1])
+        others.append(None if moved is None else judge(Pair(*moved.slopes, nearer), known))
+    return Judgement(result, *others)
 
 
 def comparison_columns(
@@ -229,23 +248,27 @@ def _matched(
     runs = profiles.runs
     ours = runs.filter(pl.col("control") == control)
     theirs = runs.filter(pl.col("control") == against)
-    condition = [*keys, *own]
+    condition, scores = [*keys, *own], score_columns(runs)
     reference = theirs.select(
         *[*keys, "seed", "dose"],
         pl.col("slope").alias("reference"),
         pl.col("run_id").alias("theirs"),
         pl.col("saturated").alias("saturated_reference"),
         pl.col("mean").alias("mean_reference"),
+        *[pl.col(name).alias(of_arm(name, "against")) for name in scores],
     )
     pairs = (
         ours.select(
-            *condition, "seed", "slope", "mean", "saturated", pl.col("run_id").alias("ours")
+            *[*condition, "seed", "slope", "mean", "saturated"],
+            pl.col("run_id").alias("ours"),
+            *[pl.col(name).alias(of_arm(name, "control")) for name in scores],
         )
         .join(reference, on=[*keys, "seed"], how="inner", nulls_equal=True)
         .drop_nulls(["slope", "reference"])
     )
     found = pairs.group_by(condition, maintain_order=True).agg(
         *["slope", "reference", "ours", "theirs"],
+        *[pl.col(of_arm(name, arm)).drop_nulls() for name in scores for arm in ARMS],
         pl.col("mean").mean(),
         pl.col("dose").median(),
         rounding=pl.min_horizontal(pl.col("mean").mean(), pl.col("mean_reference").mean())
@@ -307,7 +330,9 @@ def _triple(name: str, values: list[tuple[float, float, float]]) -> dict[str, pl
     }
 
 
-def _flags(metric: str, with_paths: bool) -> pl.Expr:
+def _flags(metric: str, elsewhere: dict[str, str]) -> pl.Expr:
+    """Return what is notable of a condition; ``elsewhere`` are the columns of other verdicts by
+    where the arms are compared for them."""
     n = pl.col("n")
     words = [
         pl.when(pl.col("pairs") == 0).then(
@@ -326,13 +351,11 @@ def _flags(metric: str, with_paths: bool) -> pl.Expr:
             pl.lit(f"{NEGATIVE_CONTROL}: one block is all of the depth, whatever the control")
         ),
     ]
-    if with_paths:
-        found = pl.col("verdict").is_in(FINDINGS)
-        other = pl.col("verdict_equal_change")
+    found, verdict = pl.col("verdict").is_in(FINDINGS), pl.col("verdict")
+    for where, column in elsewhere.items():
+        other = pl.col(column)
         words.append(
-            pl.when(found & (other != pl.col("verdict"))).then(
-                pl.format("{} at equal mean change", other)
-            )
+            pl.when(found & (other != verdict)).then(pl.concat_str([other, pl.lit(f" at {where}")]))
         )
     return (
         pl.concat_list([word.fill_null("") for word in words])

@@ -110,6 +110,16 @@ class Persistence:
     sensitivity: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What was found of a condition at the same step and, where it was asked and can be said, at
+    equal mean change and at equal evaluation loss."""
+
+    found: Persistence
+    equal_change: Persistence | None = None
+    equal_loss: Persistence | None = None
+
+
 _NO_MEAN = Mean(np.nan, np.nan, np.nan)
 
 

@@ -19,7 +19,7 @@ from pydantic_core import from_json
 # The one key of an object that stands for a shared value.
 REFERENCE = "="
 HEAD = ("id", "seal", "status", "step", "loss", "mark")
-REST = ("parts", "spec", "facts", "result", "dose")
+REST = ("parts", "spec", "facts", "result", "dose", "evaluation")
 _TAB = b"\t"
 
 
@@ -73,7 +73,8 @@ class ClosedWork:
     def rest(self) -> dict[str, Any]:
         """``parts`` (the names of those that count), ``spec`` (None of a measurement) and ``facts``
         of run.json, the ``result`` of a measurement (None of a run), and what the closing record of
-        a run says of its ``dose``: missing where it says nothing, as one of before it did."""
+        a run says of its ``dose`` and ``evaluation``: missing where it says nothing, as one of
+        before it did."""
         if isinstance(self._rest, bytes):
             self._rest = from_json(self._rest)
         return {name: _resolved(value, self._shared) for name, value in self._rest.items()}
@@ -113,6 +114,15 @@ class ClosedWork:
         """``dose``, ``dose_slope`` and over how many ``blocks``; None where a run has none."""
         dose: dict[str, Any] | None = self._one("dose") if self.knows_dose else None
         return dose
+
+    @property
+    def evaluation(self) -> dict[str, dict[str, float]]:
+        """Scores by name, ``first`` those before the first step and ``last`` those at the end;
+        nothing where a run was not evaluated."""
+        if isinstance(self._rest, bytes):
+            self._rest = from_json(self._rest)
+        found: dict[str, dict[str, float]] = {}
+        return self._one("evaluation") if "evaluation" in self._rest else found
 
     def said(self) -> dict[str, Any]:
         """Return all that it says, to be compared."""

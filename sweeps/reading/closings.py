@@ -164,12 +164,12 @@ def closed_work(folder: RunFolder, *, marked: bool = True) -> ClosedWork | None:
         raise ValueError(f"{folder.path}: has a result and no run.json that can be read")
     result = done.get("result")
     head = folder.run_id, seal_of(done), done["status"], done["step"], done.get("loss"), mark
-    rest = {
+    rest: dict[str, Any] = {
         "parts": sorted(done["parts"]),
         "spec": record["spec"] if record else None,
         "facts": record["facts"] if record else {},
         "result": result if isinstance(result, dict) else None,
-        **({"dose": done["dose"]} if "dose" in done else {}),
+        **{name: done[name] for name in ("dose", "evaluation") if name in done},
     }
     return ClosedWork(head, folder.attempts(), rest)
 

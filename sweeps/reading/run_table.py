@@ -20,7 +20,15 @@ from sweeps.index.closed_work import ClosedWork
 from sweeps.reading.closings import Closings
 from sweeps.reading.measurements import MeasuredOfRuns
 from sweeps.sources.catalog import CATALOG, FAMILIES
-from sweeps.spec import FolderModel, HubModel, RunSpec, StandinModel
+from sweeps.spec import (
+    LOSS,
+    FolderModel,
+    HubModel,
+    RunSpec,
+    StandinModel,
+    every_score,
+    score_column,
+)
 from sweeps.store.records import PROVENANCE
 
 _DTYPES: dict[type, type[pl.DataType]] = {
@@ -31,7 +39,7 @@ _DTYPES: dict[type, type[pl.DataType]] = {
 }
 # How a run ended: null where it has not.
 OUTCOME: dict[str, type[pl.DataType]] = {
-    # finished, diverged, failed; unfinished: no closing record; pending: never started
+    # finished, stopped, diverged, failed; unfinished: no closing record; pending: never started
     "status": pl.String,
     "last_step": pl.Int64,
     # Training loss of the last step, where it is finite.
@@ -40,6 +48,8 @@ OUTCOME: dict[str, type[pl.DataType]] = {
     # Of all attempts together.
     "seconds": pl.Float64,
 }
+# The evaluation loss at a run's end less that before its first step: below 0 is what it learned.
+LOSS_CHANGE = "evaluation_loss_change"
 # Of the outcome, what depends on the machine and its failures: no function of the specification.
 HOW_IT_WENT = ("attempts", "seconds")
 # What a model or dataset is, whatever the sweep calls it.
@@ -83,6 +93,12 @@ MADE_OF_ROWS: dict[str, type[pl.DataType]] = {
 }
 
 
+def evaluated_columns() -> dict[str, str | None]:
+    """Return the columns that say what a run scored in its end, with the score of each; None for
+    how far its evaluation loss has moved."""
+    return {**{score_column(score): score for score in every_score()}, LOSS_CHANGE: None}
+
+
 def run_schema(spec: type[RunSpec] = RunSpec) -> dict[str, type[pl.DataType]]:
     """Return the columns of ``runs`` for a specification, with their types."""
     settings = {one.name: _DTYPES[one.kind] for one in settings_of(spec)}
@@ -91,6 +107,7 @@ def run_schema(spec: type[RunSpec] = RunSpec) -> dict[str, type[pl.DataType]]:
         "run_id": pl.String,
         **{name: settings[name] for name in first},
         **OUTCOME,
+        **dict.fromkeys(evaluated_columns(), pl.Float64),
         **FACTS,
         **{name: dtype for name, dtype in settings.items() if name not in first},
         **MADE_OF_ROWS,
@@ -178,6 +195,8 @@ class RunColumns:
             return [row.run_id for row in self.rows]
         if name in MADE_OF_ROW:
             return [MADE_OF_ROW[name](row) for row in self.rows]
+        if name in (scores := evaluated_columns()):
+            return [_evaluated(row, scores[name]) for row in self.rows]
         if name in FACT_NAMES:
             return [row.facts.get(FACT_NAMES[name]) for row in self.rows]
         if name in FACTS:
@@ -200,6 +219,16 @@ def _of_part(setting: Setting, rows: Sequence[RunRow]) -> list[Any]:
             known[id(part)] = setting.value(row.spec)
         values.append(known[id(part)])
     return values
+
+
+def _evaluated(row: RunRow, score: str | None) -> float | None:
+    """Return a score at a run's end, or how far its loss has moved; None where it is not known."""
+    said = row.closed.evaluation if row.closed is not None else {}
+    last = said.get("last", {})
+    if score is not None:
+        return last.get(score)
+    first = said.get("first", {})
+    return last[LOSS] - first[LOSS] if LOSS in first and LOSS in last else None
 
 
 def _seconds(row: RunRow) -> float | None:
@@ -260,7 +289,7 @@ ATTEMPT_COLUMNS: dict[str, Any] = {
     "ended": pl.Datetime("us", "UTC"),
     "node": pl.String,
     "pid": pl.Int64,
-    # finished, diverged, failed, cancelled; null while it runs or when it was killed
+    # finished, stopped, diverged, failed, cancelled; null while it runs or when it was killed
     "cause": pl.String,
     "error": pl.String,
     "seconds": pl.Float64,

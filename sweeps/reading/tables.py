@@ -1,8 +1,8 @@
-"""A store as six Polars tables: runs, steps, layers, profiles, jackknife, attempts.
+"""A store as seven Polars tables: runs, steps, layers, profiles, jackknife, evaluations, attempts.
 
 Every table carries the columns of ``runs``, so that a question needs no join; only what is made of
 a run's rows (``MADE_OF_ROWS``) is in ``runs`` alone. Rows count when a
-closing record (DONE.json) of a finished or diverged run lists the part they are in; anything else
+closing record (DONE.json) of a run with a result lists the part they are in; anything else
 in the folder is left from an attempt that did not end, and is read only on request.
 
 Nothing is read before a frame is collected, and then only the columns and row groups it needs.
@@ -38,6 +38,7 @@ from sweeps.reading.run_table import (
     run_schema,
 )
 from sweeps.spec import RunSpec, is_measurement
+from sweeps.store.records import RESULTS
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import recorded_runs
@@ -52,9 +53,7 @@ PROPAGATION: dict[str, Any] = {
     "propagation_sd": pl.Float64,
     "without_gradient": pl.List(pl.Float64),
 }
-# How runs end whose rows count.
-RESULTS = ("finished", "diverged")
-TABLE_NAMES = ("runs", "steps", "layers", "profiles", "jackknife", "attempts")
+TABLE_NAMES = ("runs", *TABLES, "attempts")
 
 
 def open_store(
@@ -135,6 +134,10 @@ class Tables:
         """One row per run, layer and group of probe sequences: the change at the last probe step
         over the rows of all other groups."""
         return self._scan("jackknife")
+
+    def evaluations(self) -> pl.LazyFrame:
+        """One row per run, step at which it was scored on held-out examples, and score."""
+        return self._scan("evaluations")
 
     def propagation(self, metric: str) -> pl.DataFrame:
         """One row per run whose model was given noise, and of several stacks per ``stack``:

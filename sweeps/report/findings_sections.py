@@ -10,14 +10,13 @@ from typing import Any
 import polars as pl
 
 from sweeps.findings.claims import ONE_NUMBER
-from sweeps.findings.persistence import UNMATCHED
 from sweeps.findings.verdicts import DELTA, SENSITIVITY, VERDICTS
 from sweeps.report.book import Book, html_figure, html_table
 from sweeps.report.charts.associations import steepness_chart, width_chart
 from sweeps.report.charts.persistence import persistence_chart, retained_chart
 from sweeps.report.claims_text import numbers
 from sweeps.report.data import ReportData
-from sweeps.report.persistence_text import STATES, kept
+from sweeps.report.persistence_text import STATES, kept, score_columns_of
 from sweeps.report.profile_text import plain, with_interval
 from sweeps.statistics.stacks import NEGATIVE_CONTROL
 from sweeps.store.schema import NULL_METRICS
@@ -77,7 +76,7 @@ def _agreement(data: ReportData) -> str:
         lines.append(f"at equal mean change: {_beside(table, 'verdict_equal_change')}")
         lines.append(
             "at equal evaluation loss: unmatched until a sweep evaluates"
-            if (table["verdict_equal_loss"] == UNMATCHED).all()
+            if not score_columns_of(table)
             else f"at equal evaluation loss: {_beside(table, 'verdict_equal_loss')}"
         )
     lines += [

@@ -9,7 +9,9 @@ from typing import Any
 import polars as pl
 
 from sweeps.declaration.settings import text_of
+from sweeps.findings.arms import ARMS, of_arm
 from sweeps.findings.verdicts import DELTA, FINDINGS, VERDICTS
+from sweeps.reading.run_table import LOSS_CHANGE, evaluated_columns
 from sweeps.reading.text_table import Column, text_table
 from sweeps.report.profile_text import plain
 from sweeps.statistics.stacks import NEGATIVE_CONTROL
@@ -58,6 +60,9 @@ def persistence_text(
         columns.append(
             Column("equal change", [row["verdict_equal_change"] for row in rows], rigid=True)
         )
+        if score_columns_of(table):
+            cells = [row["verdict_equal_loss"] for row in rows]
+            columns.append(Column("equal loss", cells, rigid=True))
     if len(metrics) > 1:
         columns.append(
             Column(
@@ -79,6 +84,7 @@ def persistence_text(
             previous = row[lead]
             page.append(str(previous))
         page.append("  " + line)
+    page += _scores(rows, score_columns_of(table), keys, (against, control), width)
     counts = [(verdict, int((table["verdict"] == verdict).sum())) for verdict in VERDICTS]
     found = [f"{count} {verdict}" for verdict, count in counts if count or verdict in FINDINGS]
     notes = [", ".join(found)]
@@ -102,6 +108,37 @@ def persistence_text(
         notes.append(f"no room for {', '.join(left_out)}: widen, or use --export csv")
     folded = [textwrap.fill(note, width, subsequent_indent="  ") for note in notes]
     return "\n".join([*page, "", *folded]) + "\n"
+
+
+def score_columns_of(table: pl.DataFrame) -> list[str]:
+    """Return which columns of ``runs`` a comparison has of both arms."""
+    return [name for name in evaluated_columns() if of_arm(name, ARMS[0]) in table.columns]
+
+
+def _scores(
+    rows: Sequence[dict[str, Any]],
+    scores: Sequence[str],
+    keys: Sequence[str],
+    arms: tuple[str, str],
+    width: int,
+) -> list[str]:
+    """Return a table of what both arms scored on held-out examples, the reference first."""
+    scores = [name for name in scores if name != LOSS_CHANGE]
+    if not scores:
+        return []
+    columns = [Column(key, [text_of(row[key]) for row in rows], kept=True) for key in keys]
+    for name in scores:
+        pairs = [(row[of_arm(name, "against")], row[of_arm(name, "control")]) for row in rows]
+        said = [" → ".join(figure(value) for value in pair) for pair in pairs]
+        columns.append(Column(name.removeprefix("evaluation_"), said, right=True))
+    lines, left_out = text_table(columns, width - 2)
+    page = ["", f"held-out examples, {arms[0]} → {arms[1]}", *(f"  {line}" for line in lines)]
+    return [*page, f"  no room for {', '.join(left_out)}"] if left_out else page
+
+
+def figure(value: float | None) -> str:
+    """Return a score in four digits."""
+    return "–" if value is None else f"{value:.4g}"
 
 
 def _said(row: dict[str, Any]) -> str:

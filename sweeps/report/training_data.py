@@ -77,7 +77,7 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
         .agg(
             ratio.mean().alias("ratio"),
             (pl.col("step").min() - 1).alias("start"),
-            pl.col("step").max().alias("stop"),
+            pl.col("step").max().alias("until"),
         )
         .with_columns(relative=(pl.col("ratio") / pl.col("ratio").mean().over(*run, "moment")))
         .join(conditions, on="run_id")
@@ -86,7 +86,7 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
             relative.log(2).mean().alias("relative"),
             pl.col("ratio").mean(),
             pl.col("start").min(),
-            pl.col("stop").max(),
+            pl.col("until").max(),
         )
         .with_columns(
             span=pl.max_horizontal(largest, pl.lit(LEAST_SPAN)),

@@ -10,6 +10,7 @@ from typing import Any
 
 from sweeps.errors import UserError
 from sweeps.rows.cells import Labels, Place, checked_cell, few, whole_number
+from sweeps.rows.held_out import WHOLE, Part
 from sweeps.rows.row_files import Cells, Documents, RowFile
 from sweeps.spec import LABELLED, Cell
 
@@ -66,23 +67,29 @@ def checked(
     labels: Labels = Labels(),  # noqa: B008
     limit: int | None = None,
     shuffle_seed: int | None = None,
+    part: Part = WHOLE,
 ) -> dict[str, list[Any]]:
-    """Return the cells of the rows that a dataset has, by role, as ``checked_cell`` makes them; see
-    ``chosen_rows`` for which these are.
+    """Return the cells of a part of the rows that a dataset has, by role, as ``checked_cell`` makes
+    them; see ``chosen_rows`` for which rows these are.
 
     Raises UserError with place and column for a cell that is something else, a row whose words and
-    labels are not as many, a dataset without rows, and a label that no row has.
+    labels are not as many, a dataset without rows or whose part has none, and a label that no row
+    which is trained on has.
     """
     order = chosen_rows(len(next(iter(rows.cells.values()))), limit, shuffle_seed)
     if not order:
         raise UserError(f"{rows.label}: has no rows")
+    try:
+        order = list(part.of(order))
+    except UserError as error:
+        raise UserError(f"{rows.label}: {error}") from None
     found = {
         role: [checked_cell(cells[role], rows.place(role, k), column[k], labels) for k in order]
         for role, column in rows.cells.items()
     }
     _require_a_tag_each_word(rows, cells, found, order)
     for role in found:
-        if cells[role] == "label" and labels.count is not None:
+        if cells[role] == "label" and labels.count is not None and not part.held_out:
             _require_every_label(rows, found[role], labels.count)
     return found
 

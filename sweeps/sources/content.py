@@ -258,8 +258,7 @@ def sources_of(runs: Iterable[RunSpec]) -> list[tuple[str, ModelSource | DataSou
     for run in runs:
         for what, source in (
             (f"model {run.model.name}", run.model.source),
-            (f"dataset {run.objective.data.label}", run.objective.data),
-            (f"probe {run.probe.data.label}", run.probe.data),
+            *((f"{of} {data.label}", data) for of, data in run.datasets.items()),
         ):
             if not isinstance(source, (HubModel, HubData)):
                 found.setdefault((_place(source), source.digest), (what, source))

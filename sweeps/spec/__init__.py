@@ -47,6 +47,16 @@ from sweeps.spec.objective import (
 from sweeps.spec.probe import METRICS, PROBE_SEQUENCES, Probe
 from sweeps.spec.run import RunSpec
 from sweeps.spec.training.control import CONTROLS, Control, EqualStep, LayerClip, Standard
+from sweeps.spec.training.evaluation import (
+    LOSS,
+    SCORES,
+    Evaluation,
+    NoImprovement,
+    Stop,
+    every_score,
+    score_column,
+    scores_of,
+)
 from sweeps.spec.training.optimizer import Optimizer, learning_rate
 
 __all__ = [
@@ -54,6 +64,7 @@ __all__ = [
     "CONTROLS",
     "DATA_FORMS",
     "LABELLED",
+    "LOSS",
     "MEASUREMENTS",
     "METRICS",
     "OBJECTIVES",
@@ -61,6 +72,7 @@ __all__ = [
     "PRETRAINING_OBJECTIVES",
     "PROBE_SEQUENCES",
     "RECURRENT_STANDINS",
+    "SCORES",
     "STANDIN_FAMILIES",
     "STANDIN_POSITIONS",
     "USUAL_MEASUREMENTS",
@@ -71,6 +83,7 @@ __all__ = [
     "Control",
     "DataSource",
     "EqualStep",
+    "Evaluation",
     "Execution",
     "FileData",
     "FolderModel",
@@ -84,6 +97,7 @@ __all__ = [
     "MeasurementKind",
     "ModelSource",
     "ModelSpec",
+    "NoImprovement",
     "Objective",
     "ObjectiveKind",
     "Optimizer",
@@ -94,9 +108,13 @@ __all__ = [
     "Standard",
     "StandinModel",
     "Steps",
+    "Stop",
     "content_id",
     "counted",
+    "every_score",
     "is_measurement",
     "learning_rate",
     "measurements_of",
+    "score_column",
+    "scores_of",
 ]

@@ -9,12 +9,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from sweeps.spec.data_source import DataSource
 from sweeps.spec.execution import Execution
 from sweeps.spec.frozen import Frozen, Steps, content_id
 from sweeps.spec.model_source import ModelSpec
 from sweeps.spec.objective import ANSWERING, PRETRAINING_OBJECTIVES, Objective
 from sweeps.spec.probe import Probe
 from sweeps.spec.training.control import Control
+from sweeps.spec.training.evaluation import Evaluation, Stop
 from sweeps.spec.training.optimizer import Optimizer
 
 
@@ -33,6 +35,8 @@ class RunSpec(Frozen):
     optimizer: Optimizer
     precision: Literal["fp32", "bf16"] = "fp32"
     probe: Probe
+    evaluation: Evaluation | None = None
+    stop: Stop | None = None
     execution: Execution = Execution()
 
     @model_validator(mode="after")
@@ -69,14 +73,34 @@ class RunSpec(Frozen):
             )
         if self.probe.every is not None and self.probe.every > self.steps:
             raise ValueError(f"probe.every {self.probe.every} is beyond steps {self.steps}")
+        self._require_evaluation()
         return self
+
+    def _require_evaluation(self) -> None:
+        """Refuse an evaluation, or a stop by it, that never comes."""
+        every = self.evaluation.every if self.evaluation else None
+        if every is not None and every > self.steps:
+            raise ValueError(f"evaluation.every {every} is beyond steps {self.steps}")
+        if self.stop is None:
+            return
+        if self.evaluation is None:
+            raise ValueError("stop: no_improvement is of an evaluation: add one, `evaluation:`")
+        times = len(self.evaluation_steps) - 1
+        if times <= self.stop.over:
+            raise ValueError(
+                f"stop: no_improvement over {self.stop.over} never ends a run that is evaluated"
+                f" {times} times after step 0: evaluate more often (`evaluation: {{every: …}}`)"
+            )
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the result; a probe that comes at the last step only is the default,
-        however its interval says so."""
+        however its interval says so, and so is an evaluation that comes with the probes."""
         found = super().identity()
         if self.probe.every == self.steps:
             found["probe"].pop("every", None)
+        every = self.evaluation.every if self.evaluation is not None else None
+        if every and every <= self.steps and self._evaluated(every) == self._evaluated(None):
+            del found["evaluation"]["every"]
         return found
 
     @cached_property
@@ -110,6 +134,23 @@ class RunSpec(Frozen):
         """Steps after which hidden states are compared: every k-th and always the last."""
         every = self.probe.every or self.steps
         return tuple(sorted({*range(every, self.steps + 1, every), self.steps}))
+
+    @property
+    def evaluation_steps(self) -> tuple[int, ...]:
+        """Steps after which held-out examples are scored, 0 first; none without an evaluation."""
+        return () if self.evaluation is None else self._evaluated(self.evaluation.every)
+
+    def _evaluated(self, every: int | None) -> tuple[int, ...]:
+        between = range(every, self.steps + 1, every) if every else ()
+        return tuple(sorted({0, *self.probe_steps, *between}))
+
+    @property
+    def datasets(self) -> dict[str, DataSource]:
+        """All that it reads, by what it is to the run: trained, probed and evaluated on."""
+        found = {"dataset": self.objective.data, "probe": self.probe.data}
+        if self.evaluation is not None and self.evaluation.data is not None:
+            found["evaluation"] = self.evaluation.data
+        return found
 
     def part_of(self, step: int) -> tuple[int, int]:
         """Return (first − 1, last) of the part that holds ``step``; the spec alone decides it."""

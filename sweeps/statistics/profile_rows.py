@@ -15,6 +15,7 @@ import polars as pl
 from sweeps.errors import UserError, closest
 from sweeps.reading.tables import Tables
 from sweeps.statistics.stacks import PROFILE
+from sweeps.store.records import COMPLETE
 from sweeps.store.schema import NULL_METRICS
 
 At = int | Literal["final"]
@@ -55,15 +56,16 @@ def read_rows(tables: Tables, metrics: Sequence[str], at: At) -> ProfileRows:
     known = scan.collect_schema()
     rows = scan.select(
         *PROFILE,
-        *("step", "layer", "depth", "stack_layers", "block_class", "status", "steps", *metrics),
+        *("step", "layer", "depth", "stack_layers", "block_class", "status", "last_step", *metrics),
         (pl.col("rows") / pl.col("width")).alias("rows_a_feature"),
         *[
             (pl.col(null) if null in known else pl.lit(None, pl.Float64)).alias(null)
             for null in (f"{metric}_null" for metric in metrics)
         ],
     ).collect(engine="streaming")
-    moment = pl.col("step") == (pl.col("steps") if at == "final" else at)
-    here = (pl.col("status") == "finished") & moment
+    # Of a run that stopped early the last step is another than the specification's.
+    moment = pl.col("step") == (pl.col("last_step") if at == "final" else at)
+    here = pl.col("status").is_in(COMPLETE) & moment
     layers = rows.filter(here)
     if at != "final" and layers.is_empty() and not rows.is_empty():
         steps = rows["step"].unique().sort().to_list()

@@ -24,6 +24,7 @@ from sweeps.statistics.quantity_rows import (
     without_groups,
 )
 from sweeps.statistics.stacks import PROFILE, several_stacks, with_stacks
+from sweeps.store.records import COMPLETE
 
 # Quantities of a profile that have a mean and an interval over runs.
 QUANTITIES: tuple[str, ...] = (
@@ -298,7 +299,7 @@ def _left_out(
             seen, on=PROFILE, how="left", nulls_equal=True, maintain_order="left"
         )
     return without.with_columns(
-        reason=pl.when(status != "finished")
+        reason=pl.when(~status.is_in(COMPLETE))
         .then(status)
         .when("_incomplete")
         .then(pl.lit(absent[0]))

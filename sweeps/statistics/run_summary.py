@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from sweeps.reading.run_table import setting_columns
+from sweeps.reading.run_table import evaluated_columns, setting_columns
 from sweeps.statistics.profiles import BEYOND, DEFAULT_BY, DIAGNOSTICS, QUANTITIES, Profiles
 from sweeps.statistics.stacks import STACK, several_stacks
 
@@ -27,6 +27,8 @@ def run_summary(profiles: Profiles, digits: int = 6) -> pl.DataFrame:
     # How often blocks run is said where one runs several times, or some model has several stacks.
     called = (pl.col("model_depth") != pl.col("model_layers")).fill_null(value=False)
     unrolled = ["model_depth"] if stack or every.select(called.any()).item() else []
+    # What some run was scored on.
+    evaluated = [name for name in evaluated_columns() if every[name].is_not_null().any()]
     about = [
         *("model", "family", "block", "model_layers", *unrolled, "model_width", "parameters"),
         *("pretraining_loss", "pretraining_loss_se", "unigram_entropy"),
@@ -35,7 +37,7 @@ def run_summary(profiles: Profiles, digits: int = 6) -> pl.DataFrame:
         *("objective_distance", "objective_distance_low", "objective_distance_high"),
         *("objective_distance_noisy", "objective_distance_common"),
         "objective_distance_common_noisy",
-        *("status", "last_step", "final_loss", "seconds"),
+        *("status", "last_step", "final_loss", *evaluated, "seconds"),
     ]
     numbers = [name for name in (*QUANTITIES, BEYOND) if name != "steepness"]
     order = [*DEFAULT_BY, *stack, *differing, "seed", "run_id"]

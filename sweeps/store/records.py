@@ -14,7 +14,11 @@ from typing import Any, Literal, get_args
 from sweeps.files.whole_files import Place, read_if_readable
 from sweeps.index import segments
 
-Status = Literal["finished", "diverged", "failed"]
+Status = Literal["finished", "stopped", "diverged", "failed"]
+# A run whose training ended as it was to: after its last step, or once its ``stop`` said so.
+COMPLETE = ("finished", "stopped")
+# How runs end whose rows count.
+RESULTS = (*COMPLETE, "diverged")
 
 SEAL = "sha256"
 

@@ -98,6 +98,19 @@ JACKKNIFE = pa.schema(
     ]
 )
 
+# What a run scores on held-out examples: a row a score, of the loss and of what its objective has
+# besides.
+EVALUATIONS = pa.schema(
+    [
+        *_KEY,
+        # loss, perplexity, accuracy, …: see ``spec.SCORES``.
+        pa.field("score", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+        # Of the examples together: what the loss is a mean of.
+        pa.field("targets", pa.int64()),
+    ]
+)
+
 # Columns that stores of before have not: where all of them are null, they are in no digest, so that
 # such a store keeps the digests that it had.
 ADDED = frozenset(("stack", "block_class", "block_number", "iteration", "stack_layers"))
@@ -107,10 +120,12 @@ TABLES: dict[str, pa.Schema] = {
     "layers": LAYERS,
     "profiles": PROFILES,
     "jackknife": JACKKNIFE,
+    "evaluations": EVALUATIONS,
 }
 SORT_KEYS: dict[str, tuple[str, ...]] = {
     "steps": ("run_id", "step"),
     "layers": ("run_id", "step", "stack", "layer"),
     "profiles": ("run_id", "step", "stack", "layer"),
     "jackknife": ("run_id", "step", "stack", "layer", "sequence_group"),
+    "evaluations": ("run_id", "step", "score"),
 }

@@ -24,6 +24,7 @@ from sweeps.files.whole_files import Place, file_checksum, is_local, remove_fold
 from sweeps.leases.lease import Vigil
 from sweeps.sources.content import difference, sources_of
 from sweeps.spec import RunSpec, is_measurement
+from sweeps.store.records import COMPLETE
 from sweeps.store.run_folder import RunFolder, name_in
 from sweeps.store.schema import SORT_KEYS, TABLES
 from sweeps.store.store import Store
@@ -260,16 +261,21 @@ def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
         yield f"run.json is of run {run.run_id}"
     last = done["step"]
     yield from _steps(folder, done, "steps", range(1, last + 1))
-    probed = {step for step in run.probe_steps if step <= last}
+    # One that stops early is probed and evaluated where it does.
+    stopped = {last} if done["status"] == "stopped" else set[int]()
+    probed = {step for step in run.probe_steps if step <= last} | stopped
     # A run may diverge before the probe of its last step, or because of what that probe has seen.
     certain = probed - {last} if done["status"] == "diverged" else probed
     yield from _steps(folder, done, "profiles", certain, possible=probed)
     yield from _steps(folder, done, "layers", range(1, last + 1))
     # Only the last probe of a run that finished has it. A run that finished before there was this
     # table has none of its parts, and is sound.
-    final = {last} if done["status"] == "finished" else set()
+    final = {last} if done["status"] in COMPLETE else set()
     there = any(name.startswith("jackknife/") for name in done["parts"])
     yield from _steps(folder, done, "jackknife", final if there else (), possible=final)
+    scored = {step for step in run.evaluation_steps if step <= last}
+    certain = scored - {last} if done["status"] == "diverged" else scored
+    yield from _steps(folder, done, "evaluations", certain, possible=scored)
 
 
 def _steps(

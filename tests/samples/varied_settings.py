@@ -14,11 +14,13 @@ from sweeps.declaration.settings import HEADS, Setting, condition_settings
 from sweeps.spec import (
     BuiltinData,
     EqualStep,
+    Evaluation,
     FileData,
     FolderModel,
     HubData,
     HubModel,
     LayerClip,
+    NoImprovement,
     RunSpec,
     StandinModel,
 )
@@ -63,6 +65,7 @@ def bases() -> Iterator[RunSpec]:
         run = run_spec("m", kind, control, steps=4, probe_every=2, part_steps=4)
         if kind == "mlm":
             yield run
+            yield run.model_copy(update={"evaluation": Evaluation(fraction=0.5)})
             continue
         for source, data in zip(_MODELS, _DATA, strict=True):
             yield run.model_copy(
@@ -70,6 +73,8 @@ def bases() -> Iterator[RunSpec]:
                     "model": run.model.model_copy(update={"source": source}),
                     "objective": run.objective.model_copy(update={"name": "mine", "data": data}),
                     "probe": run.probe.model_copy(update={"data": data}),
+                    "evaluation": Evaluation(data=data, every=1),
+                    "stop": NoImprovement(over=1),
                 }
             )
 
@@ -105,5 +110,7 @@ def _with(content: dict[str, Any], path: tuple[str, ...], value: Any) -> RunSpec
 
 
 def varying_settings() -> list[Setting]:
-    """Return every setting that may differ between two conditions of one model and objective."""
-    return [one for one in condition_settings() if one.name not in HEADS]
+    """Return every setting that may differ, alone, between two conditions of one model and
+    objective: what ends a run early is of one kind, and comes with its options."""
+    together = (*HEADS, "stop")
+    return [one for one in condition_settings() if one.name not in together]

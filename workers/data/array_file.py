@@ -102,3 +102,8 @@ def highest_token(arrays: dict[str, NDArray[Any]]) -> int:
         if name.endswith("input_ids")
         for piece in pieces(a)
     )
+
+
+def examples_of(arrays: Arrays) -> int:
+    """Return how many examples an objective's arrays hold."""
+    return min(len(array) for name, array in arrays.items() if name.endswith("input_ids"))

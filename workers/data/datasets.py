@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sweeps.errors import UserError
 from sweeps.rows.cells import Labels
+from sweeps.rows.held_out import WHOLE, Part
 from sweeps.rows.local_rows import PLAIN_TEXT, Rows, checked, checked_text, read_rows
 from sweeps.rows.row_files import RowFile
 from sweeps.sources.content import held_to_its_digest
@@ -24,8 +25,10 @@ def load_rows(
     data: DataSource,
     cells: Mapping[str, Cell],
     labels: Labels = Labels(),  # noqa: B008
+    part: Part = WHOLE,
 ) -> dict[str, list[Any]]:
-    """Return the columns of a dataset under their roles, each cell as ``checked_cell`` makes it.
+    """Return the columns of a part of a dataset under their roles, each cell as ``checked_cell``
+    makes it.
 
     Raises UserError when it cannot be loaded, is not what the run was declared with, lacks a
     column, or has a cell that is something else.
@@ -38,7 +41,7 @@ def load_rows(
             found = read_rows(data.paths, columns, data.documents)
         else:
             found = Rows(f"dataset {data.label}", columns, _hub_cells(data, columns))
-        return checked(found, cells, labels, data.limit, data.shuffle_seed)
+        return checked(found, cells, labels, data.limit, data.shuffle_seed, part)
 
 
 def stream_texts(data: DataSource) -> Iterator[str]:

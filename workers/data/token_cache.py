@@ -23,6 +23,7 @@ from sweeps.errors import UserError
 from sweeps.files.whole_files import whole_file
 from sweeps.leases.made_once import made_once
 from sweeps.rows.cells import Labels
+from sweeps.rows.held_out import Part
 from sweeps.rows.local_rows import PLAIN_TEXT
 from sweeps.sources.content import model_files, require_content, sha256_of
 from sweeps.spec import DataSource, FileData, Objective, content_id
@@ -71,25 +72,34 @@ class Tokeniser(Protocol):
     """What an objective tells of how it makes arrays of its dataset."""
 
     objective: Objective
+    held_out: bool
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
         """Return arrays whose first axis is the example."""
 
 
-def objective_arrays(objective: Tokeniser, tokenizer: Any, length: int, cache: Path) -> Arrays:
-    """Return the arrays an objective trains on, of sequences of ``length`` tokens.
+def objective_arrays(
+    objective: Tokeniser,
+    tokenizer: Any,
+    length: int,
+    cache: Path,
+    fraction: float | None = None,
+) -> Arrays:
+    """Return the arrays of an objective's data, of sequences of ``length`` tokens.
 
-    Raises UserError for a dataset that cannot be used, or is not what the run was declared with.
+    With ``fraction`` that is a part of its rows: what is trained on, or where the objective is of
+    what is held out, that. Raises UserError for a dataset that cannot be used, or is not what the
+    run was declared with.
     """
-    wanted = objective.objective
+    wanted, part = objective.objective, Part(fraction, objective.held_out)
     require_declared(wanted.data)
 
     def make() -> Arrays:
         try:
             if wanted.cells == PLAIN_TEXT:
-                texts: Any = stream_texts(wanted.data)
+                texts: Any = part.of(stream_texts(wanted.data))
                 return objective.tokenise(tokenizer, {"text": texts}, length)
-            rows = load_rows(wanted.data, wanted.cells, labels_of(wanted))
+            rows = load_rows(wanted.data, wanted.cells, labels_of(wanted), part)
             return objective.tokenise(tokenizer, rows, length)
         except UserError as error:
             raise UserError(f"dataset {wanted.data.label}: {error}") from None
@@ -98,6 +108,8 @@ def objective_arrays(objective: Tokeniser, tokenizer: Any, length: int, cache: P
         "objective": wanted.identity(),
         "tokenizer": tokenizer_digest(tokenizer),
         "length": length,
+        **({} if fraction is None else {"fraction": fraction}),
+        **({"held_out": True} if part.held_out else {}),
     }
     return cached_arrays(cache, key, make)
 

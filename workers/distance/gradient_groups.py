@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sweeps.spec import RunSpec, content_id
-from workers.data.array_file import Arrays
+from workers.data.array_file import Arrays, examples_of
 from workers.depth.stacks import own_parameters
 from workers.distance.distance_estimate import RELIABLE, Products, reliability
 from workers.distance.gradient_sketch import BlockSketch
@@ -114,8 +114,3 @@ class GradientGroups:
             loss = self._objective.loss_sum(model, here) / targets
             loss.backward()  # type: ignore[no-untyped-call]
             PULSE.beat()
-
-
-def examples_of(arrays: Arrays) -> int:
-    """Return how many examples an objective's arrays hold."""
-    return min(len(array) for name, array in arrays.items() if name.endswith("input_ids"))

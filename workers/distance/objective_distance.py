@@ -24,12 +24,12 @@ from sweeps.errors import Impossible, UserError
 from sweeps.rows.local_rows import PLAIN_TEXT
 from sweeps.sources.model_folder import no_mask_token
 from sweeps.spec import LABELLED, OBJECTIVE_DEFAULTS, Cell, DataSource, Objective, RunSpec
-from workers.data.array_file import Arrays
+from workers.data.array_file import Arrays, examples_of
 from workers.data.datasets import load_rows
 from workers.data.token_cache import labels_of, objective_arrays, require_declared
 from workers.depth.stacks import own_parameters
 from workers.distance.distance_estimate import Products, estimate
-from workers.distance.gradient_groups import MOST_BATCHES, GradientGroups, examples_of
+from workers.distance.gradient_groups import MOST_BATCHES, GradientGroups
 from workers.distance.row_halves import (
     Half,
     Numbers,

@@ -82,6 +82,18 @@ class Classification(OfATextOrAPair):
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         return cross_entropy(self.logits(model, batch), batch["labels"], reduction="sum")
 
+    def predictions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        predicted = self.logits(model, batch).argmax(dim=-1)
+        return {"predicted": predicted, "label": batch["labels"]}
+
+    def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
+        """Return the share of right labels, and the mean F1 of the labels that occur in either."""
+        del loss
+        predicted, label = predictions["predicted"], predictions["label"]
+        classes = np.union1d(predicted, label)
+        one_hot = (of[:, None] == classes for of in (predicted, label))
+        return {"accuracy": float(np.mean(predicted == label)), "macro_f1": macro_f1(*one_hot)}
+
 
 class MultiLabel(OfATextOrAPair):
     """Binary cross-entropy of each label, whether it applies."""

@@ -5,6 +5,7 @@ Of an encoder-decoder the encoder is read, and the decoder takes no part.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ class Contrastive(TrainingObjective):
     then each micro-batch again with that gradient pulled back.
     """
 
+    compares_examples = True
+
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
         pooling = self.objective.pooling
         assert pooling is not None
@@ -67,8 +70,17 @@ class Contrastive(TrainingObjective):
     def _info_nce(
         self, anchors: Tensor, *candidates: Tensor, texts: Tensor | None = None
     ) -> Tensor:
-        """Return the loss of anchors (B, d) among positives and negatives, each (B, d); the numbers
-        of their texts, (B, 1 + candidates), say which are no negatives."""
+        """Return the loss of anchors (B, d) among positives and negatives, each (B, d)."""
+        similarity = self._similarity(anchors, *candidates, texts=texts)
+        own = torch.arange(len(anchors), device=anchors.device)
+        return cross_entropy(similarity, own, reduction="sum")
+
+    def _similarity(
+        self, anchors: Tensor, *candidates: Tensor, texts: Tensor | None = None
+    ) -> Tensor:
+        """Return how alike anchors (B, d) and candidates are, over the temperature, in float32,
+        (B, B·candidates); the numbers of their texts, (B, 1 + candidates), say which candidates are
+        no negatives: −inf."""
         assert self.objective.temperature is not None
         # Float32 in every precision: the cached gradient is computed outside of autocast.
         with torch.autocast(anchors.device.type, enabled=False):
@@ -76,8 +88,7 @@ class Contrastive(TrainingObjective):
         if texts is not None:
             alike = _alike(texts).to(anchors.device)
             similarity = similarity.masked_fill(alike, float("-inf"))
-        own = torch.arange(len(anchors), device=anchors.device)
-        return cross_entropy(similarity.float(), own, reduction="sum")
+        return similarity.float()
 
     def accumulate(self, engine: Engine, batch: Batch, micro_batch_size: int) -> Tensor:
         if micro_batch_size >= self.targets(batch):
@@ -104,6 +115,21 @@ class Contrastive(TrainingObjective):
             assert isinstance(surrogate, Tensor)
             engine.backward(surrogate)
         return loss.detach()
+
+    def evaluated(
+        self, model: nn.Module, parts: Sequence[Batch]
+    ) -> tuple[float, list[dict[str, Tensor]]]:
+        embedded = zip(*(_embed(model, part) for part in parts), strict=True)
+        vectors = [torch.cat(side) for side in embedded]
+        texts = torch.cat([part["texts"] for part in parts]) if "texts" in parts[0] else None
+        similarity = self._similarity(*vectors, texts=texts)
+        own = torch.arange(len(similarity), device=similarity.device)
+        loss = cross_entropy(similarity, own, reduction="sum")
+        return float(loss), [{"hit": similarity.argmax(dim=1) == own}]
+
+    def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
+        del loss
+        return {"recall_at_1": float(predictions["hit"].mean())}
 
 
 def _embed(model: nn.Module, batch: Batch) -> list[Tensor]:

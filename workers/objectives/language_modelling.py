@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sweeps.errors import UserError
-from sweeps.spec import RunSpec
 from workers.data.array_file import Arrays
 from workers.data.packing import pack
 from workers.engines.engine import Batch
@@ -57,6 +58,10 @@ class CausalLanguageModelling(TrainingObjective):
         logits = model(batch["input_ids"])[:, :-1]
         return _cross_entropy_sum(logits, batch["input_ids"][:, 1:])
 
+    def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
+        del predictions
+        return {"perplexity": float(np.exp(loss))}
+
 
 class MaskedLanguageModelling(CausalLanguageModelling):
     """Cross-entropy at masked positions: 80 % mask token, 10 % random token, 10 % unchanged."""
@@ -76,22 +81,22 @@ class MaskedLanguageModelling(CausalLanguageModelling):
         mask_token, vocabulary = arrays["mask_and_vocabulary"]
         return max(super().highest_token(arrays), int(mask_token), int(vocabulary) - 1)
 
-    def batch(self, arrays: Arrays, run: RunSpec, step: int) -> Batch:
-        batch = super().batch({"input_ids": arrays["input_ids"]}, run, step)
-        generator = np.random.default_rng([run.seed, step, 1])
+    def batch_of(self, arrays: Arrays, chosen: NDArray[Any], draw: Sequence[int]) -> Batch:
+        batch = super().batch_of({"input_ids": arrays["input_ids"]}, chosen, draw)
+        generator = np.random.default_rng([*draw, 1])
         ids = batch["input_ids"].numpy()
         mask_token, vocabulary = arrays["mask_and_vocabulary"]
         ordinary = ~np.isin(ids, arrays["special_ids"])
         probability = self.objective.mask_probability
         assert probability is not None
-        chosen = ordinary & (generator.random(ids.shape) < probability)
-        if not chosen.any():
-            chosen[0, np.flatnonzero(ordinary[0])[:1]] = True
+        masked = ordinary & (generator.random(ids.shape) < probability)
+        if not masked.any():
+            masked[0, np.flatnonzero(ordinary[0])[:1]] = True
         fate = generator.random(ids.shape)
-        shown = np.where(chosen & (fate < 0.8), mask_token, ids)
+        shown = np.where(masked & (fate < 0.8), mask_token, ids)
         random_ids = generator.integers(0, vocabulary, ids.shape)
-        shown = np.where(chosen & (fate >= 0.9), random_ids, shown)
-        labels = np.where(chosen, ids, IGNORED)
+        shown = np.where(masked & (fate >= 0.9), random_ids, shown)
+        labels = np.where(masked, ids, IGNORED)
         return {"input_ids": torch.from_numpy(shown), "labels": torch.from_numpy(labels)}
 
     def targets(self, batch: Batch) -> int:
@@ -99,6 +104,11 @@ class MaskedLanguageModelling(CausalLanguageModelling):
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         return _cross_entropy_sum(model(batch["input_ids"]), batch["labels"])
+
+    def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
+        # Of masked tokens alone: no perplexity of a text.
+        del predictions, loss
+        return {}
 
 
 def _cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:

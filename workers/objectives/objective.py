@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sweeps.errors import Impossible
 from sweeps.spec import Objective, RunSpec
-from workers.data.array_file import Arrays, highest_token
+from workers.data.array_file import Arrays, examples_of, highest_token
 from workers.data.datasets import batch_indices
 from workers.engines.engine import Batch, Engine
 from workers.models.pretrained import PretrainedModel
@@ -36,9 +36,13 @@ class TrainingObjective(ABC):
     needs_head = False
     # Whether the rows of its arrays are cut from text as it comes, and are no rows of the data.
     packed = False
+    # Whether a term of the loss depends on the other examples of the batch.
+    compares_examples = False
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, *, held_out: bool = False) -> None:
+        """``held_out``: its data is not trained on, and need not have every label."""
         self.objective = objective
+        self.held_out = held_out
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -67,19 +71,13 @@ class TrainingObjective(ABC):
 
     def batch(self, arrays: Arrays, run: RunSpec, step: int) -> Batch:
         """Return the batch of a step: a pure function of (run, step)."""
-        examples = len(next(iter(arrays.values())))
-        chosen = batch_indices(run.seed, step, run.batch_size, examples)
+        chosen = batch_indices(run.seed, step, run.batch_size, examples_of(arrays))
+        return self.batch_of(arrays, chosen, (run.seed, step))
+
+    def batch_of(self, arrays: Arrays, chosen: NDArray[Any], draw: Sequence[int]) -> Batch:
+        """Return the batch of the examples ``chosen``; ``draw`` seeds whatever is random in it."""
+        del draw
         return _trimmed({name: _tensor(a[chosen]) for name, a in arrays.items()})
-
-    def predictions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return what scores are computed of, each with what is scored on its first axis."""
-        del model, batch
-        return {}
-
-    def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
-        """Return the scores of predictions, gathered over batches and ranks, by name."""
-        del predictions, loss
-        return {}
 
     def completed(
         self,
@@ -109,6 +107,28 @@ class TrainingObjective(ABC):
             total += loss.detach()
             PULSE.beat()
         return engine.total(total)
+
+    # -------------------------------------------------------------------------------- evaluation
+    def predictions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return what ``scores`` needs of a batch; the first axis of each is what is scored."""
+        del model, batch
+        return {}
+
+    def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
+        """Return the scores by name from the predictions of all batches and their mean loss."""
+        del predictions, loss
+        return {}
+
+    def evaluated(
+        self, model: nn.Module, parts: Sequence[Batch]
+    ) -> tuple[float, list[dict[str, Tensor]]]:
+        """Return the sum of the loss's terms over a batch in ``parts``, and their predictions."""
+        total, found = 0.0, []
+        for part in parts:
+            total += float(self.loss_sum(model, part))
+            found.append(self.predictions(model, part))
+            PULSE.beat()
+        return total, found
 
 
 def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:

@@ -27,6 +27,6 @@ KINDS: dict[str, type[TrainingObjective]] = {
 }
 
 
-def build_objective(objective: Objective) -> TrainingObjective:
-    """Return the objective of a run."""
-    return KINDS[objective.kind](objective)
+def build_objective(objective: Objective, *, held_out: bool = False) -> TrainingObjective:
+    """Return the objective of a run, of data that is trained on or ``held_out``."""
+    return KINDS[objective.kind](objective, held_out=held_out)

@@ -9,6 +9,7 @@ infilling, Lewis et al. 2020, arXiv 1910.13461).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sweeps.errors import Impossible
-from sweeps.spec import RunSpec
 from workers.data.array_file import Arrays
 from workers.data.packing import pack
 from workers.engines.engine import Batch
@@ -94,9 +94,10 @@ class SpanCorruption(TrainingObjective):
     def highest_token(self, arrays: Arrays) -> int:
         return max(super().highest_token(arrays), int(arrays["marks"].max()))
 
-    def batch(self, arrays: Arrays, run: RunSpec, step: int) -> Batch:
-        ids = super().batch({"input_ids": arrays["input_ids"]}, run, step)["input_ids"].numpy()
-        generator = np.random.default_rng([run.seed, step, 2])
+    def batch_of(self, arrays: Arrays, chosen: NDArray[Any], draw: Sequence[int]) -> Batch:
+        plain = super().batch_of({"input_ids": arrays["input_ids"]}, chosen, draw)
+        ids = plain["input_ids"].numpy()
+        generator = np.random.default_rng([*draw, 2])
         pairs = [self._corrupted(row, arrays, generator) for row in ids]
         shown, mask = _padded([pair[0] for pair in pairs], filler=0)
         labels, _ = _padded([pair[1] for pair in pairs], filler=IGNORED)

@@ -93,7 +93,7 @@ def ratio_charts(data: ReportData) -> list[Chart]:
             .mark_rect()
             .encode(
                 x=alt.X("start:Q", title="step", axis=TICKS),
-                x2="stop:Q",
+                x2="until:Q",
                 y=alt.Y("layer:O", title="block", sort="descending"),
                 color=alt.Color(
                     "relative:Q",

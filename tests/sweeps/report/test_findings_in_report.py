@@ -169,7 +169,7 @@ def test_a_run_of_few_steps_leaves_no_gap_in_its_heat_map(data: ReportData) -> N
         & (pl.col("treatment") == "standard")
         & (pl.col("layer") == 1)
     )
-    assert one["start"].to_list() == [0, *one["stop"].to_list()[:-1]]
+    assert one["start"].to_list() == [0, *one["until"].to_list()[:-1]]
 
 
 def test_a_curve_ends_with_its_first_seed(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_a_sweep_over_steps_has_its_ratios(tmp_path: Path) -> None:
         write_run(store, run, [0.1, 0.2])
     save_sweep(store, "toy", runs)
     ratios = gather(open_store(store.root, sweep="toy"), "toy", "", "", None).tables["ratios"]
-    ends = dict(ratios.group_by("treatment").agg(pl.col("stop").max()).rows())
+    ends = dict(ratios.group_by("treatment").agg(pl.col("until").max()).rows())
     assert ends == {"standard · steps 24": 24, "standard · steps 48": 48}
 
 

@@ -148,7 +148,7 @@ class Momentum(Optimizer):
     momentum: float = 0.0
 
 
-class Evaluation(Frozen):
+class Waiting(Frozen):
     split: str = "held-out"
     patience: int = 3
 
@@ -158,10 +158,10 @@ class WiderRun(RunSpec):
 
     optimizer: Momentum
     dropout: float = 0.0
-    evaluation: Evaluation = Evaluation()
+    waiting: Waiting = Waiting()
 
     def identity(self) -> dict[str, Any]:
-        added = {"dropout": self.dropout, "evaluation": self.evaluation.model_dump()}
+        added = {"dropout": self.dropout, "waiting": self.waiting.model_dump()}
         return {**super().identity(), **added}
 
 
@@ -170,7 +170,7 @@ class WiderRun(RunSpec):
     [
         ("momentum", {"optimizer": {"momentum": 0.9}}),
         ("dropout", {"dropout": 0.1}),
-        ("patience", {"evaluation": {"patience": 5}}),
+        ("patience", {"waiting": {"patience": 5}}),
     ],
 )
 def test_a_setting_that_is_added_arrives_as_a_column_and_splits(
@@ -178,7 +178,7 @@ def test_a_setting_that_is_added_arrives_as_a_column_and_splits(
 ) -> None:
     content = run_spec(control="equal_step", steps=2, probe_every=2).model_dump()
     content["optimizer"]["momentum"] = 0.0
-    content["evaluation"] = {"split": "held-out", "patience": 3}
+    content["waiting"] = {"split": "held-out", "patience": 3}
     one = WiderRun.model_validate(content)
     for key, value in change.items():
         content[key] = {**content[key], **value} if isinstance(value, dict) else value
@@ -220,6 +220,7 @@ def test_how_a_run_is_carried_out_and_where_its_files_lie_is_no_condition() -> N
         "folder",
         *("objective_file", "objective_files"),
         *("probe_file", "probe_files"),
+        *("evaluation_file", "evaluation_files"),
         "pickled_weights",
     }
 
