@@ -18,7 +18,7 @@ from workers.assembly import Assembly, assemble, fetch
 from workers.checkpoints.resuming import load_checkpoint
 from workers.checkpoints.saving import Checkpoints
 from workers.controls.layer_groups import LayerGroup
-from workers.engines.layer_adamw import LayerStep
+from workers.engines.layer_step import LayerStep
 from workers.probes.measure import Measured
 from workers.progress import Progress
 from workers.ranks.notice import Notice

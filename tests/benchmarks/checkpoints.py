@@ -31,7 +31,6 @@ from workers.checkpoints.resuming import load_checkpoint
 from workers.checkpoints.saving import CPU, Checkpoints
 from workers.controls.layer_groups import LayerGroup
 from workers.controls.registry import build_control
-from workers.engines.engine import LAYER_TENSORS
 from workers.engines.plain import PlainEngine
 
 PYTHIA_6_9B = 6_857_302_016
@@ -69,7 +68,7 @@ def one_after_another(folder: Path, engine: PlainEngine) -> None:
     for i, group in enumerate(engine.groups):
         tensors = {
             f"{which}/{group.names[k]}": tensor
-            for which in LAYER_TENSORS
+            for which in engine.tensors
             for k, tensor in engine.layer(i, which, CPU).items()
         }
         path = folder / f"before-{i}.safetensors"

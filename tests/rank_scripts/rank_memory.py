@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from sweeps.spec import RunSpec
 from workers.controls.layer_groups import find_layer_groups
-from workers.engines import deepspeed, layer_adamw
+from workers.engines import deepspeed, layer_optimizer
 from workers.engines.registry import build_engine
 from workers.footprint.word_tokenizer import TokenCount
 from workers.models.pretrained import PretrainedModel, measure_facts
@@ -64,7 +64,7 @@ def allocated(prof):
 def main():
     torch.set_num_threads(1)
     deepspeed.BUCKET = BUCKET
-    layer_adamw.CPU_SLAB = layer_adamw.DEVICE_SLAB
+    layer_optimizer.CPU_SLAB = layer_optimizer.DEVICE_SLAB
     run = RunSpec.model_validate_json(Path(sys.argv[1]).read_text())
     ranks = Ranks.from_environment()
     marks = []

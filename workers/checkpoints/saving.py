@@ -43,7 +43,7 @@ from workers.checkpoints.cadence import (
 from workers.checkpoints.layer_file import file_name, shares
 from workers.checkpoints.spare_memory import spare_bytes
 from workers.checkpoints.writing import POLL_SECONDS, Accounts, Writing
-from workers.engines.engine import LAYER_TENSORS, Engine
+from workers.engines.engine import Engine
 from workers.progress import PULSE
 from workers.ranks.notice import Notice
 from workers.ranks.process_group import ALONE, COLLECTIVE_TIMEOUT, Post, Ranks
@@ -156,7 +156,7 @@ class Checkpoints:
     def _copy_layers(self, writing: Writing) -> None:
         for i, (group, to) in enumerate(zip(self._engine.groups, self._writers, strict=True)):
             tensors: dict[str, Tensor] = {}
-            for which in LAYER_TENSORS:
+            for which in self._engine.tensors:
                 for k, tensor in self._engine.layer(i, which, CPU, to=to).items():
                     tensors[f"{which}/{group.names[k]}"] = tensor
             if to == self._ranks.rank:
