@@ -157,7 +157,19 @@ def key_of(ask: RunSpec) -> str:
         "clips": ask.optimizer.max_grad_norm is not None,
         "probe": {k: v for k, v in ask.probe.identity().items() if k not in ("data", "seed")},
     }
+    # As in an identity: what is as it always was has no word, so no trace of before is lost.
+    if ask.dropout:
+        decides["dropout"] = True
+    if ask.optimizer.rule != "adamw" and ask.execution.engine == "plain":
+        decides["optimizer"] = [ask.optimizer.rule, ask.optimizer.kept]
     return content_id(decides, 24)
+
+
+def alike(run: RunSpec) -> str:
+    """Return what is the same of runs whose steps take the same memory and time."""
+    return run.model_copy(update={"optimizer": run.optimizer.for_memory()}).model_dump_json(
+        exclude={"seed", "control"}
+    )
 
 
 def _answer(ask: RunSpec) -> dict[str, Any]:

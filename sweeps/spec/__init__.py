@@ -41,8 +41,15 @@ from sweeps.spec.objective import (
 )
 from sweeps.spec.probe import METRICS, PROBE_SEQUENCES, Probe
 from sweeps.spec.run import RunSpec
-from sweeps.spec.training.control import CONTROLS, Control, EqualStep, LayerClip, Standard
-from sweeps.spec.training.optimizer import Optimizer, learning_rate
+from sweeps.spec.training.control import (
+    CONTROLS,
+    Control,
+    EqualStep,
+    LayerClip,
+    LayerRates,
+    Standard,
+)
+from sweeps.spec.training.optimizer import OPTIMIZERS, Optimizer, learning_rate
 
 __all__ = [
     "CONTROLS",
@@ -51,6 +58,7 @@ __all__ = [
     "METRICS",
     "OBJECTIVES",
     "OBJECTIVE_DEFAULTS",
+    "OPTIMIZERS",
     "PRETRAINING_OBJECTIVES",
     "PROBE_SEQUENCES",
     "RECURRENT_STANDINS",
@@ -70,6 +78,7 @@ __all__ = [
     "HubData",
     "HubModel",
     "LayerClip",
+    "LayerRates",
     "Measurement",
     "MeasurementKind",
     "ModelSource",

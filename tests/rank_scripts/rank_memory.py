@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from sweeps.spec import RunSpec
 from workers.controls.layer_groups import find_layer_groups
+from workers.controls.registry import build_control
 from workers.engines import deepspeed, layer_optimizer
 from workers.engines.registry import build_engine
 from workers.footprint.word_tokenizer import TokenCount
@@ -41,7 +42,7 @@ def train(run, ranks, mark):
     batch = {"input_ids": torch.randint(5, 300, (run.batch_size, run.sequence_length))}
     groups = find_layer_groups(model, lambda: objective.loss_sum(model, batch))
     mark("model")
-    engine = build_engine(run, model, pretrained, groups, ranks, CPU)
+    engine = build_engine(run, model, pretrained, groups, build_control(run.control), ranks, CPU)
     mark("engine")
     for step in range(2):
         objective.accumulate(engine, batch, run.micro_batch_size)

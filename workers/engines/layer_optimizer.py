@@ -157,7 +157,8 @@ class LayerOptimizer(torch.optim.Optimizer):
         """
         if name == "weights":
             return shard.weights.detach()
-        return self.state[shard.weights].get(name)
+        kept: Tensor | None = self.state[shard.weights].get(name)
+        return kept
 
     def held_beside_state(self) -> list[Tensor]:
         """Return what is kept from step to step and is no state of a shard."""
@@ -354,5 +355,5 @@ class LayerOptimizer(torch.optim.Optimizer):
 def _square(flat: Tensor, limit: int) -> Tensor:
     if flat.numel() <= limit:
         return torch.dot(flat, flat)
-    parts = [torch.dot(part, part) for part in flat.split(limit)]
+    parts = [torch.dot(part, part) for part in torch.split(flat, limit)]
     return torch.stack(parts).double().sum().float()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -17,13 +15,13 @@ class AdamW(UpdateRule):
     divides = True
 
     def update(
-        self, slab: Slab, gradients: Sequence[Tensor], rate: float, divisor: Tensor | None = None
+        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor | None = None
     ) -> None:
         beta1, beta2 = self.optimizer.betas
         # On weights that are zero what the kernel leaves there is −U.
         torch._fused_adamw_(
             slab.updates,
-            list(gradients),
+            gradients,
             slab.state("exp_avg"),
             slab.state("exp_avg_sq"),
             [],

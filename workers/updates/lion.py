@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -16,7 +14,7 @@ class Lion(UpdateRule):
     states = ("exp_avg",)
 
     def update(
-        self, slab: Slab, gradients: Sequence[Tensor], rate: float, divisor: Tensor | None = None
+        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor | None = None
     ) -> None:
         del divisor
         beta1, beta2 = self.optimizer.betas

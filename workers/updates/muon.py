@@ -76,4 +76,5 @@ def orthogonal(matrix: Tensor) -> Tensor:
     for _ in range(ROUNDS):
         gram = x @ x.T
         x = A * x + (B * gram + C * (gram @ gram)) @ x
-    return x.T if tall else x
+    made: Tensor = x.T if tall else x
+    return made

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -25,10 +23,10 @@ class Sgd(UpdateRule):
         self.states = (BUFFER,) if self.momentum else ()
 
     def update(
-        self, slab: Slab, gradients: Sequence[Tensor], rate: float, divisor: Tensor | None = None
+        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor | None = None
     ) -> None:
         del divisor
-        direction = list(gradients)
+        direction = gradients
         if self.momentum:
             direction = slab.state(BUFFER)
             torch._foreach_mul_(direction, self.momentum)

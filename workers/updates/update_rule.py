@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -67,7 +66,7 @@ class UpdateRule(ABC):
 
     @abstractmethod
     def update(
-        self, slab: Slab, gradients: Sequence[Tensor], rate: float, divisor: Tensor | None = None
+        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor | None = None
     ) -> None:
         """Advance what is kept and leave −U in ``slab.updates``, which are zero; ``gradients`` have
         one tensor a piece and must stay as they are."""
@@ -84,7 +83,7 @@ class MatrixRule(UpdateRule):
     whole_matrices = True
 
     def update(
-        self, slab: Slab, gradients: Sequence[Tensor], rate: float, divisor: Tensor | None = None
+        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor | None = None
     ) -> None:
         del divisor
         parts = zip(slab.weights, gradients, slab.states, slab.updates, strict=True)
@@ -102,4 +101,5 @@ class MatrixRule(UpdateRule):
 
 def root_mean_square(tensor: Tensor) -> Tensor:
     """Return √(Σx²/n), a scalar."""
-    return tensor.norm() / math.sqrt(tensor.numel())
+    size: Tensor = tensor.norm() / math.sqrt(tensor.numel())
+    return size

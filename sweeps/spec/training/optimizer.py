@@ -73,9 +73,12 @@ class Optimizer(Frozen):
     def _the_rules_own(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        own = RULES[data["rule"]].options if data.get("rule") in RULES else {}
-        usual = {"decay_share": 0.2} if data.get("schedule") == "wsd" else {}
-        return {**own, **usual, **data}
+        rule, schedule = data.get("rule"), data.get("schedule")
+        own = RULES[rule].options if isinstance(rule, str) and rule in RULES else {}
+        usual = {"decay_share": 0.2} if schedule == "wsd" else {}
+        # What comes from JSON has lists, which are no tuples any more once it has passed here.
+        said = {key: tuple(one) if isinstance(one, list) else one for key, one in data.items()}
+        return {**said, **{k: v for k, v in (own | usual).items() if said.get(k) is None}}
 
     @model_validator(mode="after")
     def _in_range(self) -> Optimizer:
@@ -101,6 +104,13 @@ class Optimizer(Frozen):
     def whole_matrices(self) -> bool:
         """Whether ranks cannot share a parameter."""
         return RULES[self.rule].whole_matrices
+
+    def for_memory(self) -> Optimizer:
+        """Return the one that stands for all whose steps take the same memory: of the same rule,
+        with a momentum or without, with clipping or without."""
+        momentum = {"momentum": 0.0} if self.momentum == 0 else {}
+        clip = None if self.max_grad_norm is None else 1.0
+        return Optimizer(rule=self.rule, learning_rate=1.0, max_grad_norm=clip, **momentum)
 
     def decay_steps(self, steps: int) -> int:
         """Return in how many of a run's steps wsd decays."""
