@@ -71,7 +71,11 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     objective = build_objective(run.objective)
     with ranks.first_then_others():
         pretrained = load_model(
-            run.model, store.cache, needs_head=objective.needs_head, weights=ranks.leads
+            run.model,
+            store.cache,
+            needs_head=objective.needs_head,
+            weights=ranks.leads,
+            dropout=run.dropout,
         )
     pretrained = agreed_model(pretrained, ranks)
     model = objective.build_model(pretrained)
@@ -114,6 +118,8 @@ def show_batches(
     seen = []
     for step in range(1, control.batches + 1):
         batch = objective.batch(arrays, run, step)
+        if run.dropout:
+            engine.draw_dropout(run.seed, step)
         objective.accumulate(engine, batch, run.micro_batch_size)
         seen.append(engine.measure())
     mine = [i for i, group in enumerate(engine.groups) if control.controls(group.kind)]

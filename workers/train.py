@@ -68,6 +68,8 @@ def train(
                 step += 1
                 batch = objective.batch(parts.arrays, run, step)
                 rate = learning_rate(run.optimizer, step, run.steps)
+                if run.dropout:
+                    engine.draw_dropout(run.seed, step)
                 total = objective.accumulate(engine, batch, run.micro_batch_size)
                 # Of a batch with nothing to predict there is no loss, and 0 would be the best.
                 loss = float(total) if objective.targets(batch) else None

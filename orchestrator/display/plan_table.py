@@ -65,7 +65,25 @@ def needs_lines(sweep: Sweep) -> list[str]:
         lines.append(f"             {', '.join(sorted(datasets))}")
     if sweep.to_measure:
         lines.append(f"  measures   {counted(sweep.to_measure)} (training-free)")
-    return [*lines, *_unequal_rows(sweep)]
+    return [*lines, *_said_of_steps(sweep), *_unequal_rows(sweep)]
+
+
+def _said_of_steps(sweep: Sweep) -> list[str]:
+    """Return what of the runs' steps is not seen in their settings."""
+    dropped = sum(run.dropout for run in sweep.runs)
+    fixed = sum(isinstance(getattr(run.control, "target", None), float) for run in sweep.runs)
+    said = []
+    if dropped:
+        said += [
+            f"  ! dropout of {dropped} runs: results depend on micro_batch_size and processes,",
+            "    which are no part of a run's id: say both to have them again",
+        ]
+    if fixed:
+        said += [
+            f"  ! equal_step to a number in {fixed} runs: how far the controlled layers move",
+            "    depends on neither learning rate nor schedule",
+        ]
+    return said
 
 
 def _unequal_rows(sweep: Sweep) -> list[str]:

@@ -101,13 +101,13 @@ def require_feasible(runs: Iterable[RunSpec]) -> None:
     """Raise UserError where the code of a run's model says that it cannot be carried out.
 
     A step of each is traced, once for those that are alike. Stand-ins are ours, and the catalogue's
-    models have been tried: they are not asked.
+    models have been tried: they are not asked, but for dropout, which not all have.
     """
     seen: set[str] = set()
     for run in runs:
         _require_rates(run)
         shape = alike(run.model_copy(update={"steps": 1}))
-        if shape in seen or _tried(run.model.source):
+        if shape in seen or (_tried(run.model.source) and not run.dropout):
             continue
         seen.add(shape)
         parameters = _parameters(run)

@@ -147,7 +147,7 @@ def key_of(ask: RunSpec) -> str:
         config = read_config(Path(ask.model.source.folder))
         code = source["digest"] if ask.model.source.trust_remote_code else ""
         source = {**source, "digest": code, "config": config}
-    decides = {
+    decides: dict[str, Any] = {
         "model": source,
         "objective": {k: v for k, v in ask.objective.identity().items() if k != "data"},
         "precision": ask.precision,
@@ -161,7 +161,7 @@ def key_of(ask: RunSpec) -> str:
     if ask.dropout:
         decides["dropout"] = True
     if ask.optimizer.rule != "adamw" and ask.execution.engine == "plain":
-        decides["optimizer"] = [ask.optimizer.rule, ask.optimizer.kept]
+        decides["optimizer"] = f"{ask.optimizer.rule} {ask.optimizer.kept}"
     return content_id(decides, 24)
 
 

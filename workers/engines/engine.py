@@ -6,6 +6,8 @@ rounding. Defaults are those of one process that holds everything.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
@@ -40,6 +42,7 @@ class Engine(ABC):
         self.groups = tuple(groups)
         self.optimizer = optimizer
         self._bf16 = precision == "bf16"
+        self._dropout: tuple[int, int] | None = None
         self._shapes = [tuple(p.shape for p in group.parameters) for group in groups]
 
     @property
@@ -61,8 +64,20 @@ class Engine(ABC):
         with self.optimizer.measuring():
             return self.step(0.0)
 
-    def forward_precision(self) -> AbstractContextManager[object]:
-        """Return the context in which losses are computed: with bf16, products under autocast."""
+    def draw_dropout(self, seed: int, step: int) -> None:
+        """Have the forward passes that follow draw their dropout for a step of a run of a seed; by
+        default there is none to draw."""
+        self._dropout = (seed, step)
+
+    def forward_precision(self, micro_batch: int | None = None) -> AbstractContextManager[object]:
+        """Return the context in which losses are computed: with bf16, products under autocast.
+
+        Dropout in it is that of a ``micro_batch`` of the step, by its number on this rank: another
+        pass of the same draws the same.
+        """
+        if self._dropout is not None and micro_batch is not None:
+            words = json.dumps([*self._dropout, micro_batch, self.rank]).encode()
+            torch.manual_seed(int.from_bytes(hashlib.sha256(words).digest()[:7], "big"))
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
 
     # ------------------------------------------------------------------------------------- ranks

@@ -47,7 +47,7 @@ def build_engine(
     if execution.checkpoint_activations:
         checkpoint_activations(model, pretrained, run.model.name)
     if execution.engine == "plain":
-        model.to(device)
+        model.to(device).train(model.training or run.dropout)
         return PlainEngine(model, groups, control, run.optimizer, run.precision)
     from workers.engines.deepspeed import DeepSpeedEngine
 

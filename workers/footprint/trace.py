@@ -129,6 +129,8 @@ def trace(run: RunSpec) -> Trace:
         require_effect(control, run.control.kind, groups, pretrained.facts.layers)
         if execution.checkpoint_activations:
             checkpoint_activations(model, pretrained, run.model.name)
+        if run.dropout:
+            model.train()
         if narrow:
             compute_as_under_autocast(model, CPU)
         engine: Engine
@@ -171,7 +173,8 @@ def _built(
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        pretrained = skeleton(run.model, dtype, needs_head=objective.needs_head)
+        head = objective.needs_head
+        pretrained = skeleton(run.model, dtype, needs_head=head, dropout=run.dropout)
         require_fit(run, pretrained)
         return pretrained, objective.build_model(pretrained)
     finally:

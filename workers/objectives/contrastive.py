@@ -72,8 +72,10 @@ class Contrastive(TrainingObjective):
         mine = engine.share(batch)
         first = engine.rank * len(mine["anchor_input_ids"])
         parts = list(micro_batches(mine, micro_batch_size))
-        with torch.no_grad(), engine.forward_precision():
-            embedded = [_embed(engine.model, part) for part in parts]
+        embedded = []
+        for k, part in enumerate(parts):
+            with torch.no_grad(), engine.forward_precision(k):
+                embedded.append(_embed(engine.model, part))
         anchors = engine.gather(torch.cat([pair[0] for pair in embedded])).requires_grad_()
         positives = engine.gather(torch.cat([pair[1] for pair in embedded])).requires_grad_()
         loss = self._info_nce(anchors, positives) / len(anchors)
@@ -81,7 +83,7 @@ class Contrastive(TrainingObjective):
         for k, part in enumerate(parts):
             start = first + k * micro_batch_size
             rows = slice(start, start + micro_batch_size)
-            with engine.forward_precision():
+            with engine.forward_precision(k):
                 pair = _embed(engine.model, part)
                 surrogate = sum(
                     (vectors * pull[rows]).sum() for vectors, pull in zip(pair, pulls, strict=True)

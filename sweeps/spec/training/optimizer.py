@@ -74,7 +74,7 @@ class Optimizer(Frozen):
         if not isinstance(data, dict):
             return data
         rule, schedule = data.get("rule"), data.get("schedule")
-        own = RULES[rule].options if isinstance(rule, str) and rule in RULES else {}
+        own = dict(RULES[rule].options) if isinstance(rule, str) and rule in RULES else {}
         usual = {"decay_share": 0.2} if schedule == "wsd" else {}
         # What comes from JSON has lists, which are no tuples any more once it has passed here.
         said = {key: tuple(one) if isinstance(one, list) else one for key, one in data.items()}
@@ -108,9 +108,9 @@ class Optimizer(Frozen):
     def for_memory(self) -> Optimizer:
         """Return the one that stands for all whose steps take the same memory: of the same rule,
         with a momentum or without, with clipping or without."""
-        momentum = {"momentum": 0.0} if self.momentum == 0 else {}
+        momentum = 0.0 if self.momentum == 0 else None
         clip = None if self.max_grad_norm is None else 1.0
-        return Optimizer(rule=self.rule, learning_rate=1.0, max_grad_norm=clip, **momentum)
+        return Optimizer(rule=self.rule, learning_rate=1.0, max_grad_norm=clip, momentum=momentum)
 
     def decay_steps(self, steps: int) -> int:
         """Return in how many of a run's steps wsd decays."""
