@@ -32,12 +32,20 @@ from workers.ranks.rank_process import end_process
 ROOT = Path(__file__).resolve().parent.parent
 # eps far above rounding: with 1e-8, near-zero gradients turn rounding into steps of full size.
 OPTIMIZER = spec.Optimizer(learning_rate=2e-3, eps=1e-6, weight_decay=0.1)
+# Rules that ranks can share; these leave biases and norms out of the decay.
+OPTIMIZERS = {
+    "adamw": OPTIMIZER,
+    "sgd": spec.Optimizer(rule="sgd", learning_rate=0.2, weight_decay=0.1, decay_all=False),
+    "lion": spec.Optimizer(rule="lion", learning_rate=1e-3, weight_decay=0.1, decay_all=False),
+}
 CONTROLS = {
     "standard": spec.Standard(),
     "layer_clip": spec.LayerClip(max_norm=0.05),
     "equal_step_mean": spec.EqualStep(),
     "equal_step_median": spec.EqualStep(target="median"),
     "equal_step_fixed": spec.EqualStep(target=0.003),
+    "equal_step_matrix": spec.EqualStep(target="budget", unit="matrix"),
+    "layer_rates": spec.LayerRates(decay=0.5),
     "global_clip": spec.Standard(),
 }
 BATCH, LENGTH, VOCABULARY = 4, 12, 400
@@ -56,6 +64,7 @@ class Cell:
     offload: str = "none"
     checkpoint: bool = False
     steps: int = 5
+    rule: str = "adamw"
 
     @property
     def name(self):
@@ -112,8 +121,9 @@ def prepare(cell, engine_name, ranks=None, device=CPU):
     if engine_name != "plain" and not ranks.leads:
         forget(model)
     control = build_control(CONTROLS[cell.control])
+    control.prepare(groups, pretrained.stacks)
     clip = {"max_grad_norm": 0.3} if cell.control == "global_clip" else {}
-    optimizer = OPTIMIZER.model_copy(update=clip)
+    optimizer = OPTIMIZERS[cell.rule].model_copy(update=clip)
     if engine_name == "plain":
         model.to(device)
         return objective, PlainEngine(model, groups, control, optimizer, cell.precision), pretrained
@@ -146,7 +156,7 @@ def advance(cell, objective, engine, steps):
     record = None
     for step in steps:
         objective.accumulate(engine, batch_of(cell.family, step), micro)
-        record = engine.step(OPTIMIZER.learning_rate * (1 - 0.1 * step))
+        record = engine.step(OPTIMIZERS[cell.rule].learning_rate * (1 - 0.1 * step))
     return record
 
 

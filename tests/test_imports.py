@@ -97,6 +97,7 @@ ROOMS = {
         {"checkpoints", "objectives", "run_record"},
         {"engines", "data"},
         {"ranks", "models"},
+        {"updates"},
         {"controls"},
         {"depth"},
         {"progress"},

@@ -10,6 +10,7 @@ import torch
 from sweeps.spec import HubData, HubModel, RunSpec
 from sweeps.store.store import Store
 from workers.agreement import agreed_grouping, agreed_model
+from workers.controls.layer_control import LayerControl
 from workers.controls.layer_groups import group_layers
 from workers.controls.registry import build_control, require_effect
 from workers.data.array_file import Arrays
@@ -73,7 +74,11 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     objective = build_objective(run.objective)
     with ranks.first_then_others():
         pretrained = load_model(
-            run.model, store.cache, needs_head=objective.needs_head, weights=ranks.leads
+            run.model,
+            store.cache,
+            needs_head=objective.needs_head,
+            weights=ranks.leads,
+            dropout=run.dropout,
         )
     pretrained = agreed_model(pretrained, ranks)
     model = objective.build_model(pretrained)
@@ -95,9 +100,11 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
         ranks,
     )
     control = build_control(run.control)
+    control.prepare(grouping.groups, pretrained.stacks)
     require_effect(control, run.control.kind, grouping.groups, pretrained.facts.layers)
-    engine = build_engine(run, model, pretrained, grouping.groups, ranks, device)
+    engine = build_engine(run, model, pretrained, grouping.groups, control, ranks, device)
     arrays = objective.completed(arrays, engine, run, pretrained, store.cache)
+    show_batches(control, run, objective, arrays, engine)
     probe = _probe(run, store, pretrained, grouping.stacks, engine, device, ranks)
     if held_out is not None:
         held_out.complete(engine, run, pretrained, store.cache)
@@ -105,6 +112,35 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     return Assembly(
         objective, arrays, engine, probe, evaluator, pretrained.facts, grouping.unreached
     )
+
+
+def show_batches(
+    control: LayerControl,
+    run: RunSpec,
+    objective: TrainingObjective,
+    arrays: Arrays,
+    engine: Engine,
+) -> None:
+    """Show a control that asks for it gradients at the weights of the start; nothing moves.
+
+    The batches are those of the first steps, so what it learns is a function of the run, and a run
+    that is resumed learns it again.
+    """
+    if not control.batches:
+        return
+    seen = []
+    for step in range(1, control.batches + 1):
+        batch = objective.batch(arrays, run, step)
+        if run.dropout:
+            engine.draw_dropout(run.seed, step)
+        objective.accumulate(engine, batch, run.micro_batch_size)
+        seen.append(engine.measure())
+    mine = [i for i, group in enumerate(engine.groups) if control.controls(group.kind)]
+    gradients, weights = (
+        torch.tensor([[norms[i] for i in mine] for norms in each], dtype=torch.float32)
+        for each in ([s.gradient_norms for s in seen], [s.weight_norms for s in seen])
+    )
+    control.learn(gradients, weights)
 
 
 def _probe(

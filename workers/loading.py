@@ -33,6 +33,7 @@ from workers.models.pretrained import (
     measure_facts,
     quiet_config,
     read_pretraining,
+    require_dropout,
 )
 from workers.pretraining import standin_folder
 
@@ -48,9 +49,15 @@ LONGEST, DETAIL = 290, 60
 
 
 def load_model(
-    model: ModelSpec, cache: Path, *, needs_head: bool, weights: bool = True
+    model: ModelSpec,
+    cache: Path,
+    *,
+    needs_head: bool,
+    weights: bool = True,
+    dropout: bool = False,
 ) -> PretrainedModel:
-    """Load a model in float32 on the CPU, without dropout.
+    """Load a model in float32 on the CPU, without dropout unless it is asked for: then the model
+    must have some of its own.
 
     ``needs_head`` says that the pretrained output head will be used: weights that the checkpoint
     lacks are then an error, not a fresh start. Without ``weights`` the model is on the meta device,
@@ -62,7 +69,9 @@ def load_model(
     with held_to_its_digest(source, f"model {model.name}"):
         folder = _folder(model.name, source, cache)
         pretraining = read_pretraining(folder) if isinstance(source, StandinModel) else None
-        language_model, tokenizer, loading = _load(model.name, source, folder, needs_head, weights)
+        language_model, tokenizer, loading = _load(
+            model.name, source, folder, needs_head, weights, dropout
+        )
         if not weights:
             unknown = ModelFacts("", "", "", 0, 0, 0)
             content, nothing = _content(source, folder), Examined((), 0)
@@ -104,7 +113,7 @@ def _folder(name: str, source: ModelSource, cache: Path) -> Path:
 
 
 def _load(
-    name: str, source: ModelSource, folder: Path, needs_head: bool, weights: bool
+    name: str, source: ModelSource, folder: Path, needs_head: bool, weights: bool, dropout: bool
 ) -> tuple[nn.Module, Any, dict[str, Any]]:
     """Return a model, its tokenizer, and what transformers says of the loading."""
     pickled = remote_code = False
@@ -117,7 +126,9 @@ def _load(
             raise UserError(f"model {name}: {error}") from None
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
-        quiet_config(config)
+        quiet_config(config, dropout=dropout)
+        if dropout:
+            require_dropout(name, config)
         auto = auto_class(name, config, source.pretraining, needs_head)
         loading: dict[str, Any] = {"mismatched_keys": []}
         if weights:

@@ -19,7 +19,7 @@ from workers.assembly import Assembly, assemble, fetch
 from workers.checkpoints.resuming import load_checkpoint
 from workers.checkpoints.saving import Checkpoints
 from workers.controls.layer_groups import LayerGroup
-from workers.engines.layer_adamw import LayerStep
+from workers.engines.layer_step import LayerStep
 from workers.evaluation.evaluations import Evaluations
 from workers.probes.measure import DepthProbe, Measured
 from workers.progress import Progress
@@ -73,6 +73,8 @@ def train(
                 step += 1
                 batch = objective.batch(parts.arrays, run, step)
                 rate = learning_rate(run.optimizer, step, run.steps)
+                if run.dropout:
+                    engine.draw_dropout(run.seed, step)
                 total = objective.accumulate(engine, batch, run.micro_batch_size)
                 # Of a batch with nothing to predict there is no loss, and 0 would be the best.
                 loss = float(total) if objective.targets(batch) else None

@@ -8,7 +8,7 @@ from orchestrator.sizing.cost import estimate, parameter_count, probed_tokens, w
 from orchestrator.sizing.estimates import ASSUMED_FLOPS
 from sweeps.declaration.expand import Sweep
 from sweeps.spec import HubData, HubModel, RunSpec, counted
-from workers.checkpoints.cadence import notice_needs_in_words
+from workers.checkpoints.cadence import checkpoint_bytes, notice_needs_in_words
 
 # Of a model so narrow that a row more or less shows.
 MINIMUM_WIDTH = 16
@@ -44,7 +44,10 @@ def needs_lines(sweep: Sweep) -> list[str]:
     costs = [estimate(run) for run in sweep.runs]
     flops = sum(cost.flops for cost in costs)
     state = max((cost.state_bytes or 0) for cost in costs)
-    largest = max((parameter_count(run.model.source) or 0) for run in sweep.runs)
+    largest = max(
+        checkpoint_bytes(parameter_count(run.model.source) or 0, run.optimizer.kept)
+        for run in sweep.runs
+    )
     rows = sum(probed_tokens(run) * len(run.probe_steps) for run in sweep.runs)
     models = {run.model.source.hub for run in sweep.runs if isinstance(run.model.source, HubModel)}
     sources = [data for run in sweep.runs for data in run.datasets.values()]
@@ -54,7 +57,7 @@ def needs_lines(sweep: Sweep) -> list[str]:
         f"  compute    {flops:.2e} FLOPs: {flops / ASSUMED_FLOPS / 3600:.1f} H100-hours at 35 %"
         " of bf16 peak",
         f"  tokens     {sum(cost.tokens for cost in costs):,} trained on, {rows:,} read by probes",
-        f"  memory     {state / 2**30:.1f} GiB for weights, gradients and moments of the largest",
+        f"  memory     {state / 2**30:.1f} GiB for weights, gradients and optimizer of the largest",
         *(f"  checkpoint {words}" for words in notice_needs_in_words(largest)),
         f"  downloads  {len(models)} models, {len(datasets)} datasets from the hub",
     ]
@@ -62,7 +65,25 @@ def needs_lines(sweep: Sweep) -> list[str]:
         lines.append(f"             {', '.join(sorted(datasets))}")
     if sweep.to_measure:
         lines.append(f"  measures   {counted(sweep.to_measure)} (training-free)")
-    return [*lines, *_unequal_rows(sweep)]
+    return [*lines, *_said_of_steps(sweep), *_unequal_rows(sweep)]
+
+
+def _said_of_steps(sweep: Sweep) -> list[str]:
+    """Return what of the runs' steps is not seen in their settings."""
+    dropped = sum(run.dropout for run in sweep.runs)
+    fixed = sum(isinstance(getattr(run.control, "target", None), float) for run in sweep.runs)
+    said = []
+    if dropped:
+        said += [
+            f"  ! dropout of {dropped} runs: results depend on micro_batch_size and processes,",
+            "    which are no part of a run's id: say both to have them again",
+        ]
+    if fixed:
+        said += [
+            f"  ! equal_step to a number in {fixed} runs: how far the controlled layers move",
+            "    depends on neither learning rate nor schedule",
+        ]
+    return said
 
 
 def _unequal_rows(sweep: Sweep) -> list[str]:

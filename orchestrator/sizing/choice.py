@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from orchestrator.sizing.cost import parameter_count
 from orchestrator.sizing.memory import GIB, Memory, engine_of, memory_of
-from orchestrator.sizing.traces import footprint_of, size_of
+from orchestrator.sizing.traces import alike, footprint_of, size_of
 from sweeps.errors import UserError
 from sweeps.sources.catalog import by_hub
-from sweeps.spec import Execution, HubModel, ModelSource, RunSpec, StandinModel
+from sweeps.spec import Execution, HubModel, LayerRates, ModelSource, RunSpec, StandinModel
 
 # From this many parameters on a run goes through DeepSpeed.
 LARGE = 1_000_000_000
@@ -71,7 +71,8 @@ def choose(run: RunSpec, gpu_bytes: float, gpus: int, host: Host | None = None) 
             if cramped is None or memory.host < cramped.memory.host:
                 cramped = Choice(execution, memory, "")
         else:
-            return Choice(execution, memory, _reason(parameters, smallest, gpu_bytes))
+            reason = _reason(run, parameters, smallest, gpu_bytes)
+            return Choice(execution, memory, reason)
     if not ways:
         raise UserError(
             f"run {run.run_id} ({run.describe()}): no way to carry it out on {gpus} GPUs agrees"
@@ -86,32 +87,51 @@ def choose(run: RunSpec, gpu_bytes: float, gpus: int, host: Host | None = None) 
     raise UserError(
         f"run {run.run_id} ({run.describe()}) does not fit: at least"
         f" {smallest.memory.total / GIB:.1f} GiB of a GPU's {gpu_bytes / GIB:.1f}, with"
-        f" {execution_text(smallest.execution)} ({listed} GiB). Lower sequence_length, use"
-        " precision: bf16, or give more or larger GPUs"
+        f" {execution_text(smallest.execution)} ({listed} GiB). {_remedy(run)}"
     )
+
+
+def _remedy(run: RunSpec) -> str:
+    if run.optimizer.whole_matrices:
+        return f"Give larger GPUs, or another optimizer than {run.optimizer.rule}, which needs one"
+    return "Lower sequence_length, use precision: bf16, or give more or larger GPUs"
 
 
 def require_feasible(runs: Iterable[RunSpec]) -> None:
     """Raise UserError where the code of a run's model says that it cannot be carried out.
 
     A step of each is traced, once for those that are alike. Stand-ins are ours, and the catalogue's
-    models have been tried: they are not asked.
+    models have been tried: they are not asked, but for dropout, which not all have.
     """
     seen: set[str] = set()
     for run in runs:
-        if _tried(run.model.source):
+        _require_rates(run)
+        if _tried(run.model.source) and not run.dropout:
             continue
-        alike = run.model_dump_json(exclude={"seed", "control", "optimizer", "steps"})
-        if alike in seen:
+        shape = alike(run.model_copy(update={"steps": 1}))
+        if shape in seen:
             continue
-        seen.add(alike)
+        seen.add(shape)
         parameters = _parameters(run)
         if parameters is not None:
             said = run.execution.settled()
             large = parameters >= LARGE and run.execution.engine != "plain"
+            large = large and not run.optimizer.whole_matrices
             engine = "deepspeed" if large else engine_of(said)
             again = bool(said.checkpoint_activations)
             footprint_of(run, engine, again, run.execution.micro_batch_size or run.batch_size)
+
+
+def _require_rates(run: RunSpec) -> None:
+    """Refuse a list of rates that is not as long as the model has layers."""
+    if not isinstance(run.control, LayerRates) or not isinstance(run.control.rates, tuple):
+        return
+    size = size_of(run)
+    if size is not None:
+        try:
+            run.control.require_blocks(int(size["layers"]))
+        except ValueError as error:
+            raise UserError(f"run {run.run_id} ({run.describe()}): {error}") from None
 
 
 def _tried(source: ModelSource) -> bool:
@@ -154,8 +174,10 @@ def _candidates(run: RunSpec, parameters: int, gpus: int) -> Iterator[Execution]
     said = run.execution
     counts = [n for n in range(1, gpus + 1) if run.batch_size % n == 0]
     ways: list[tuple[str, int, int | None, str]] = []
-    if parameters < LARGE or said.engine == "plain":
+    alone = run.optimizer.whole_matrices
+    if parameters < LARGE or said.engine == "plain" or alone:
         ways.append(("plain", 1, None, "none"))
+    counts = [] if alone else counts
     ways += [("deepspeed", n, stage, "none") for stage in (2, 3) for n in counts]
     ways += [("deepspeed", n, 2, "optimizer") for n in counts]
     ways += [
@@ -184,7 +206,9 @@ def _candidates(run: RunSpec, parameters: int, gpus: int) -> Iterator[Execution]
                     yield said.model_copy(update=update)
 
 
-def _reason(parameters: int, smallest: Choice | None, gpu_bytes: float) -> str:
+def _reason(run: RunSpec, parameters: int, smallest: Choice | None, gpu_bytes: float) -> str:
+    if run.optimizer.whole_matrices:
+        return f"{run.optimizer.rule} needs whole matrices"
     if smallest is None:
         return "from 1B parameters on" if parameters >= LARGE else "the simplest fits"
     return (

@@ -11,8 +11,8 @@ from sweeps.sources.catalog import by_hub
 from sweeps.sources.model_folder import read_config, stored_parameters
 from sweeps.spec import PROBE_SEQUENCES, FolderModel, HubModel, ModelSource, RunSpec, StandinModel
 
-# Float32 weights, gradients and two AdamW moments.
-STATE_BYTES_PER_PARAMETER = 16
+# Of a parameter: float32 weights, gradients, and what the optimizer keeps of it.
+NUMBER_BYTES = 4
 # Of a model whose parameters or width are not known before loading.
 ASSUMED_PARAMETERS = 100_000_000
 ASSUMED_WIDTH = 1024
@@ -45,12 +45,13 @@ def estimate(run: RunSpec) -> Cost:
     tokens = run.steps * run.batch_size * run.sequence_length * sequences
     # One probe more is the reference.
     probed = probed_tokens(run) * (len(run.probe_steps) + 1)
+    numbers = 2 + run.optimizer.kept
     assumed = parameters if parameters is not None else ASSUMED_PARAMETERS
     return Cost(
         parameters=parameters,
         tokens=tokens,
         flops=_traced_flops(run) or float(assumed) * (6 * tokens + 2 * probed),
-        state_bytes=None if parameters is None else STATE_BYTES_PER_PARAMETER * parameters,
+        state_bytes=None if parameters is None else NUMBER_BYTES * numbers * parameters,
     )
 
 

@@ -20,6 +20,7 @@ from orchestrator.sizing.cost import (
     probed_tokens,
 )
 from orchestrator.sizing.memory import memory_of
+from orchestrator.sizing.traces import alike
 from sweeps.errors import UserError
 from sweeps.reading.closings import Closings
 from sweeps.spec import Measurement, RunSpec
@@ -154,11 +155,11 @@ def line_up(
     found: list[Lined] = []
     longest: dict[str, Waiting] = {}
     for run in runs:
-        alike = run.model_dump_json(exclude={"seed", "control", "optimizer"})
-        if alike not in seen:
+        shape = alike(run)
+        if shape not in seen:
             settled, demand, size = _sized(run, pools, crowd, most, hosts or {})
-            seen[alike] = (settled, demand, expected_seconds(run, demand, measured), size)
-        settled, demand, seconds, size = seen[alike]
+            seen[shape] = (settled, demand, expected_seconds(run, demand, measured), size)
+        settled, demand, seconds, size = seen[shape]
         waiting = Waiting(run.run_id, demand, seconds)
         longest[run.model.name] = max(
             longest.get(run.model.name, waiting),

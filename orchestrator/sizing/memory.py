@@ -19,7 +19,7 @@ an allocator reserves over what is allocated.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.sizing.activations import Kept, kept_by_config, kept_by_family
@@ -101,7 +101,8 @@ def traced_memory(run: RunSpec, footprint: Footprint, execution: Execution) -> M
     several = micro < share
     about = footprint.any
     probe = max(footprint.number("probe", micro), footprint.number("metrics", micro))
-    sizes = Sizes(tuple(tuple(group) for group in about["groups"]), float(about["frozen"]))
+    groups = tuple(tuple(group) for group in about["groups"])
+    sizes = Sizes(groups, float(about["frozen"]), run.optimizer.kept)
     host = _loaded(run, sizes.parameters, about["layers"], about["width"])
     if execution.engine == "plain":
         training = footprint.kinds("second" if several else "first", micro)
@@ -172,12 +173,13 @@ def estimate_memory(run: RunSpec, shape: ModelShape, execution: Execution) -> Me
     probe = 4 * 8.0 * run.probe.rows_for(shape.width) * shape.width
     host = _loaded(run, shape.parameters, shape.layers, shape.width)
     if execution.engine == "plain":
-        p = float(shape.parameters)
-        state = {"weights": (6 if bf16 else 4) * p, "gradients": 4 * p, "moments": 8 * p}
+        p, kept = float(shape.parameters), run.optimizer.kept
+        state = {"weights": (6 if bf16 else 4) * p, "gradients": 4 * p, "moments": 4.0 * kept * p}
         return Memory({**needs, **state, "probe": probe}, host)
     most, gradients = sum(needs.values()), (2.0 if bf16 else 4.0) * shape.parameters
     passes = Passes(most, max(most, gradients), probe, micro < share)
-    return _under_zero(shape.sizes, passes, bf16, execution, host)
+    sizes = replace(shape.sizes, kept=run.optimizer.kept)
+    return _under_zero(sizes, passes, bf16, execution, host)
 
 
 def formula(

@@ -147,7 +147,7 @@ def key_of(ask: RunSpec) -> str:
         config = read_config(Path(ask.model.source.folder))
         code = source["digest"] if ask.model.source.trust_remote_code else ""
         source = {**source, "digest": code, "config": config}
-    decides = {
+    decides: dict[str, Any] = {
         "model": source,
         "objective": {k: v for k, v in ask.objective.identity().items() if k != "data"},
         "precision": ask.precision,
@@ -157,7 +157,19 @@ def key_of(ask: RunSpec) -> str:
         "clips": ask.optimizer.max_grad_norm is not None,
         "probe": {k: v for k, v in ask.probe.identity().items() if k not in ("data", "seed")},
     }
+    # As in an identity: what is as it always was has no word, so no trace of before is lost.
+    if ask.dropout:
+        decides["dropout"] = True
+    if ask.optimizer.rule != "adamw" and ask.execution.engine == "plain":
+        decides["optimizer"] = f"{ask.optimizer.rule} {ask.optimizer.kept}"
     return content_id(decides, 24)
+
+
+def alike(run: RunSpec) -> str:
+    """Return what is the same of runs whose steps take the same memory and time."""
+    return run.model_copy(update={"optimizer": run.optimizer.for_memory()}).model_dump_json(
+        exclude={"seed", "control"}
+    )
 
 
 def _answer(ask: RunSpec) -> dict[str, Any]:

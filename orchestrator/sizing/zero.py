@@ -7,7 +7,8 @@ ranks at every stage (``tests/orchestrator/sizing/test_zero_measured.py``).
 ===========  ================================================================================
 weights      w·P, cut from stage 3
 masters      4·P, cut, from stage 1 or in bf16; in CPU memory when offloaded
-moments      8·P, cut from stage 1; in CPU memory when offloaded
+moments      4·P for each number that the optimizer keeps of a parameter (2 for AdamW), cut from
+             stage 1; in CPU memory when offloaded
 gradients    w·P; at stage 2 in bf16 4·P, cut, on the GPU also where the optimizer is offloaded;
              in float32 whole parameters, for each of which a rank has any part, and twice where a
              step has several micro-batches; at stage 3 4·P, cut, with the optimizer when offloaded
@@ -35,10 +36,12 @@ SLAB = 1 << 26
 
 @dataclass(frozen=True)
 class Sizes:
-    """Elements of each parameter, group by group, and of those that are not trained."""
+    """Elements of each parameter, group by group, and of those that are not trained; ``kept`` is
+    how many numbers the optimizer keeps of each that is."""
 
     groups: tuple[tuple[float, ...], ...]
     frozen: float = 0.0
+    kept: int = 2
 
     @property
     def trained(self) -> float:
@@ -92,7 +95,7 @@ def phases(
     state = {
         "weights": word * ((p / ranks if stage == 3 else p) + sizes.frozen),
         "masters": 4 * cut if bf16 or stage >= 1 else 0.0,
-        "moments": 8 * cut,
+        "moments": 4 * sizes.kept * cut,
         "scratch": 4 * min(SLAB, sizes.largest / (ranks if stage >= 1 else 1)),
     }
     if ranks > 1 or execution.offload != "none":
@@ -162,7 +165,7 @@ def offloaded(sizes: Sizes, bf16: bool, execution: Execution) -> float:
         pinned += sum(_power_of_two(2 * part) for part in parts)
     if execution.offload == "parameters":
         pinned += (2 if bf16 else 4) * sizes.parameters / ranks
-    return pinned + 8 * sum(parts)
+    return pinned + 4 * sizes.kept * sum(parts)
 
 
 def _power_of_two(size: float) -> float:

@@ -19,6 +19,7 @@ from orchestrator.sizing.placement import (
     rank_processes,
     with_half_the_micro_batch,
 )
+from orchestrator.sizing.traces import alike
 from orchestrator.tuning.request import Request
 from sweeps.errors import UserError
 from sweeps.spec import Measurement, RunSpec
@@ -185,7 +186,7 @@ def _shape(request: Request) -> str:
     run = RunSpec.model_validate_json(request.spec)
     execution = run.execution.model_copy(update={"micro_batch_size": None})
     run = run.model_copy(update={"execution": execution})
-    return run.model_dump_json(exclude={"seed": True, "control": True, "optimizer": True})
+    return alike(run)
 
 
 def _host_bytes(run: RunSpec) -> float:

@@ -246,15 +246,36 @@ class _Resolver:
             steps=point["steps"],
             batch_size=point["batch_size"],
             sequence_length=point["sequence_length"],
-            optimizer=self._build(Optimizer, keys, **_only(Optimizer, fields)),
+            optimizer=self._optimizer(fields, keys),
             probe=self._probe,
             execution=self._build(Execution, keys, **_only(Execution, fields)),
             evaluation=self._evaluation(objective),
             stop=fields.get("stop"),
             precision=fields.get("precision", "fp32"),
+            dropout=fields.get("dropout", False),
         )
         self._require_fit(run, keys)
         return run
+
+    def _optimizer(self, fields: dict[str, Any], keys: tuple[Any, ...]) -> Optimizer:
+        said = _only(Optimizer, fields)
+        choice = fields.get("optimizer")
+        if choice is not None:
+            twice = sorted(said.keys() & choice.options.keys())
+            if twice:
+                raise UserError(
+                    f"{self._source.where(*keys)}: {twice[0]} is said by itself and as an option of"
+                    f" {choice.rule}; keep one"
+                )
+            said |= {"rule": choice.rule, **choice.options}
+        if said.get("decay_all") and not said.get("weight_decay"):
+            raise UserError(
+                f"{self._source.where(*keys)}: decay_all does nothing without weight_decay"
+            )
+        # Without decay both are the same, and the identity has the one that it was born with.
+        said.setdefault("decay_all", not said.get("weight_decay"))
+        optimizer: Optimizer = self._build(Optimizer, keys, **said)
+        return optimizer
 
     def _require_fit(self, run: RunSpec, keys: tuple[Any, ...]) -> None:
         """Refuse what the model's own files say that it cannot do."""

@@ -3,11 +3,12 @@
 Nothing here lists settings. The fields of ``RunSpec`` and of its parts are walked, so a setting
 that is added to the specification is a column of ``runs``, and tells conditions apart, by itself.
 
-A part that has a name (model, objective) or a kind (control) is called by the field it stands in,
-and that name is its first setting. Any other setting has the name that the sweep file uses, its
-last: ``learning_rate``, ``schedule``, ``max_norm``. The part stands before it where the sweep file
-has a block for it (``probe_rows``), and where the name is taken: by a setting nearer to the run, by
-the same in another part, or by a column of the tables (``objective_revision``, ``model_revision``).
+A part that has a name (model, objective), a kind (control) or a rule (optimizer) is called by the
+field it stands in, and that name is its first setting. Any other setting has the name that the
+sweep file uses, its last: ``learning_rate``, ``schedule``, ``max_norm``. The part stands before it
+where the sweep file has a block for it (``probe_rows``), and where the name is taken: by a setting
+nearer to the run, by the same in another part, or by a column of the tables
+(``objective_revision``, ``model_revision``).
 
 A setting *decides* when another value makes another identity, or when it is a part's name. Paths
 and ``execution`` never do. A condition is all that decides but the seed.
@@ -176,7 +177,7 @@ def _leaves(part: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[tupl
 
 def _head(part: type[BaseModel]) -> str | None:
     """Return the field by which a part is called."""
-    return next((name for name in ("name", "kind") if name in part.model_fields), None)
+    return next((name for name in ("name", "kind", "rule") if name in part.model_fields), None)
 
 
 def _members(annotation: Any) -> list[Any]:

@@ -10,24 +10,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model_validator
 
+from sweeps.declaration.step_entries import ControlEntry, OptimizerEntry
 from sweeps.declaration.track import Track, TrackEntry
-from sweeps.errors import closest
 from sweeps.spec import (
-    CONTROLS,
     STANDIN_FAMILIES,
     USUAL_MEASUREMENTS,
     Blocks,
-    Control,
-    EqualStep,
     Freeze,
     Frozen,
-    LayerClip,
     MeasurementKind,
     NoImprovement,
     ObjectiveKind,
     Positive,
     Pretraining,
-    Standard,
     Steps,
     Stop,
 )
@@ -187,70 +182,6 @@ class ProbeEntry(Frozen):
     seed: int = 0
 
 
-def _control(value: Any) -> Any:
-    """Accept ``standard``, ``equal_step`` or a mapping of one control name to its options."""
-    if isinstance(value, (Standard, LayerClip, EqualStep)):
-        return value
-    if isinstance(value, str):
-        name, options = value, dict[str, Any]()
-    elif isinstance(value, dict) and len(value) == 1:
-        ((name, options),) = value.items()
-        options = {} if options is None else options
-    else:
-        raise ValueError("a control is a name, or one name with its options")
-    if name not in CONTROLS:
-        raise ValueError(f"unknown control {name!r}; {closest(str(name), CONTROLS)}")
-    if not isinstance(options, dict):
-        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
-    return {"kind": name, **options}
-
-
-ControlEntry = Annotated[
-    Control,
-    BeforeValidator(_control),
-    WithJsonSchema(
-        {
-            "oneOf": [
-                {"enum": ["standard", "equal_step"]},
-                {
-                    "type": "object",
-                    "required": ["layer_clip"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "layer_clip": {
-                            "type": "object",
-                            "required": ["max_norm"],
-                            "additionalProperties": False,
-                            "properties": {"max_norm": {"type": "number", "exclusiveMinimum": 0}},
-                        }
-                    },
-                },
-                {
-                    "type": "object",
-                    "required": ["equal_step"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "equal_step": {
-                            "type": "object",
-                            "additionalProperties": False,
-                            "properties": {
-                                "target": {
-                                    "oneOf": [
-                                        {"enum": ["mean", "median"]},
-                                        {"type": "number", "exclusiveMinimum": 0},
-                                    ]
-                                },
-                                "scope": {"enum": ["blocks", "all"]},
-                            },
-                        }
-                    },
-                },
-            ]
-        }
-    ),
-]
-
-
 def _stop(value: Any) -> Any:
     """Accept ``diverged``, which is what ends every run, or ``no_improvement`` with its options."""
     if isinstance(value, NoImprovement):
@@ -302,14 +233,22 @@ class Settings(Frozen):
     steps: Steps | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
     sequence_length: Annotated[int, Field(ge=4)] | None = None
+    optimizer: OptimizerEntry | None = None
     learning_rate: Positive | None = None
     betas: tuple[float, float] | None = None
     eps: Positive | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
+    decay_all: bool | None = Field(
+        None, description="Weight decay moves biases and the weights of norms, too (default: no)."
+    )
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    schedule: Literal["linear", "constant"] | None = None
+    schedule: Literal["linear", "constant", "cosine", "wsd"] | None = None
+    decay_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_grad_norm: Positive | None = None
     stop: StopEntry | None = None
+    dropout: bool | None = Field(
+        None, description="Train with the model's own dropout; depends on the micro-batch."
+    )
     precision: Literal["fp32", "bf16"] | None = None
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     part_steps: Steps | None = None
@@ -328,8 +267,13 @@ class Settings(Frozen):
 
 def _grid_fields() -> dict[str, Any]:
     fields = {}
+    own: dict[str, Any] = {
+        "control": ControlEntry,
+        "optimizer": OptimizerEntry,
+        "stop": StopEntry,
+    }
     for name, field in Settings.model_fields.items():
-        inner = {"control": ControlEntry, "stop": StopEntry}.get(name, field.annotation)
+        inner = own.get(name, field.annotation)
         several = Annotated[list[inner], Field(min_length=1)]  # type: ignore[valid-type]
         fields[name] = (several | None, None)
     return fields

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sweeps.errors import UserError, closest
-from sweeps.spec import EqualStep, LayerClip
+from sweeps.spec.training.control import CONTROL_KINDS
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -130,8 +130,9 @@ def _children(node: yaml.Node) -> Iterable[tuple[tuple[Any, int], yaml.Node]]:
 
 
 _CONTROL_OPTIONS: dict[Any, list[str]] = {
-    name: [option for option in control.model_fields if option != "kind"]
-    for name, control in (("layer_clip", LayerClip), ("equal_step", EqualStep))
+    name: [option for option in kind.model_fields if option != "kind"]
+    for name, kind in CONTROL_KINDS.items()
+    if name != "standard"
 }
 
 
@@ -158,7 +159,7 @@ def explain(error: Any, model: type[BaseModel], what: str = "the sweep") -> str:
 def _is_branch(part: Any) -> bool:
     """Pydantic names the branch of a union in an error's place; a user never wrote it."""
     return isinstance(part, str) and (
-        part in ("standard", "layer_clip", "equal_step", "float", "str", "int")
+        part in (*CONTROL_KINDS, "float", "str", "int")
         or part.startswith(("literal[", "constrained-", "function-", "list[", "nullable", "tuple["))
     )
 

@@ -133,7 +133,7 @@ class Claim(Frozen):
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=20)]
     text: str
-    control: Literal["equal_step", "layer_clip"] = Field(
+    control: Literal["equal_step", "layer_clip", "layer_rates"] = Field(
         "equal_step", description="Whose persistence is meant."
     )
     tests: Annotated[list[Test], Field(min_length=1)]

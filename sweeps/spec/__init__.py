@@ -46,7 +46,14 @@ from sweeps.spec.objective import (
 )
 from sweeps.spec.probe import METRICS, PROBE_SEQUENCES, Probe
 from sweeps.spec.run import RunSpec
-from sweeps.spec.training.control import CONTROLS, Control, EqualStep, LayerClip, Standard
+from sweeps.spec.training.control import (
+    CONTROLS,
+    Control,
+    EqualStep,
+    LayerClip,
+    LayerRates,
+    Standard,
+)
 from sweeps.spec.training.evaluation import (
     LOSS,
     SCORES,
@@ -57,7 +64,7 @@ from sweeps.spec.training.evaluation import (
     score_column,
     scores_of,
 )
-from sweeps.spec.training.optimizer import Optimizer, learning_rate
+from sweeps.spec.training.optimizer import OPTIMIZERS, Optimizer, learning_rate
 
 __all__ = [
     "ANSWERING",
@@ -69,6 +76,7 @@ __all__ = [
     "METRICS",
     "OBJECTIVES",
     "OBJECTIVE_DEFAULTS",
+    "OPTIMIZERS",
     "PRETRAINING_OBJECTIVES",
     "PROBE_SEQUENCES",
     "RECURRENT_STANDINS",
@@ -93,6 +101,7 @@ __all__ = [
     "HubData",
     "HubModel",
     "LayerClip",
+    "LayerRates",
     "Measurement",
     "MeasurementKind",
     "ModelSource",

@@ -34,6 +34,11 @@ class RunSpec(Frozen):
     sequence_length: Annotated[int, Field(ge=4)]
     optimizer: Optimizer
     precision: Literal["fp32", "bf16"] = "fp32"
+    dropout: bool = Field(
+        False,
+        description="Train with the model's own dropout, drawn by (seed, step, micro-batch, rank):"
+        " the result depends on how a batch is cut, which is no part of the identity.",
+    )
     probe: Probe
     evaluation: Evaluation | None = None
     stop: Stop | None = None
@@ -56,9 +61,11 @@ class RunSpec(Frozen):
             raise ValueError(
                 "layer_clip and max_grad_norm both clip the gradient: one owner, remove one"
             )
-        if self.optimizer.warmup_steps >= self.steps:
+        self.optimizer.require_steps(self.steps)
+        if self.optimizer.whole_matrices and self.execution.settled().engine != "plain":
             raise ValueError(
-                f"warmup_steps {self.optimizer.warmup_steps} must be below steps {self.steps}"
+                f"optimizer {self.optimizer.rule} needs whole matrices, which DeepSpeed cuts: use"
+                " engine plain, without processes, zero_stage and offload; or adamw, sgd or lion"
             )
         if kind == "contrastive" and self.batch_size < 2:
             raise ValueError("contrastive needs batch_size of at least 2: negatives are in-batch")

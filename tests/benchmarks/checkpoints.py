@@ -26,12 +26,11 @@ from torch import nn
 from sweeps import spec
 from sweeps.attempts.attempt import Attempt
 from sweeps.store.run_folder import RunFolder
-from workers.checkpoints.cadence import BYTES_A_PARAMETER, SPOT_NOTICE_SECONDS, notice_in_words
+from workers.checkpoints.cadence import SPOT_NOTICE_SECONDS, checkpoint_bytes, notice_in_words
 from workers.checkpoints.resuming import load_checkpoint
 from workers.checkpoints.saving import CPU, Checkpoints
 from workers.controls.layer_groups import LayerGroup
 from workers.controls.registry import build_control
-from workers.engines.engine import LAYER_TENSORS
 from workers.engines.plain import PlainEngine
 
 PYTHIA_6_9B = 6_857_302_016
@@ -54,7 +53,7 @@ class Alone:
 
 def engine_of(gib: float) -> PlainEngine:
     """Return an engine whose state has so many GiB, in like layers."""
-    width = int((gib * 2**30 / BYTES_A_PARAMETER / LAYERS) ** 0.5) // 64 * 64
+    width = int((gib * 2**30 / checkpoint_bytes(1) / LAYERS) ** 0.5) // 64 * 64
     model = nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(LAYERS)))
     groups = [
         LayerGroup(i, "block", ("weight",), tuple(layer.parameters()))
@@ -69,7 +68,7 @@ def one_after_another(folder: Path, engine: PlainEngine) -> None:
     for i, group in enumerate(engine.groups):
         tensors = {
             f"{which}/{group.names[k]}": tensor
-            for which in LAYER_TENSORS
+            for which in engine.tensors
             for k, tensor in engine.layer(i, which, CPU).items()
         }
         path = folder / f"before-{i}.safetensors"
@@ -92,7 +91,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     engine = engine_of(arguments.gib)
-    size = BYTES_A_PARAMETER * sum(engine.sizes)
+    size = checkpoint_bytes(sum(engine.sizes))
     place = Path(tempfile.mkdtemp(prefix="checkpoints-", dir=arguments.folder))
     try:
         run = RunFolder(place)
@@ -111,14 +110,14 @@ def main() -> int:
     ):
         rate = f"{size / taken / 1e9:6.2f} GB/s"
         print(f"{name:<30}{taken:>7.2f} s {rate}  {taken / before:5.2f}×")
-    whole = BYTES_A_PARAMETER * PYTHIA_6_9B
+    whole = checkpoint_bytes(PYTHIA_6_9B)
     times = whole / size
     print(
         f"6.9B, {whole / 1e9:.1f} GB: training waits {copied * times:.0f} s, it counts after"
         f" {written * times:.0f} s, at 5 % of a run one in {written * times / 3:.0f} min;"
         f" resuming reads for {read * times:.0f} s"
     )
-    print(notice_in_words(PYTHIA_6_9B, size / written, 0.05, SPOT_NOTICE_SECONDS))
+    print(notice_in_words(whole, size / written, 0.05, SPOT_NOTICE_SECONDS))
     return 0
 
 

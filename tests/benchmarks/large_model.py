@@ -39,6 +39,7 @@ from sweeps.spec import (
     Standard,
 )
 from workers.controls.layer_groups import find_layer_groups
+from workers.controls.registry import build_control
 from workers.engines.engine import Engine
 from workers.engines.registry import build_engine
 from workers.models.pretrained import ModelFacts, PretrainedModel
@@ -141,7 +142,9 @@ def measure(control: str, small: bool, offload: str | None, steps: int) -> None:
     trained = objective.build_model(pretrained)
     sample = {"input_ids": torch.zeros((1, 4), dtype=torch.long)}
     groups = find_layer_groups(trained, lambda: objective.loss_sum(trained, sample))
-    engine = build_engine(run, trained, pretrained, groups, ALONE, device)
+    engine = build_engine(
+        run, trained, pretrained, groups, build_control(run.control), ALONE, device
+    )
     shown = (run.batch_size, run.sequence_length)
     ids = torch.randint(0, config.vocab_size, shown, generator=torch.Generator().manual_seed(0))
     taken, optimizer = [], []

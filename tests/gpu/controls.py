@@ -15,7 +15,7 @@ from tests.engine_cells import BATCH, CONTROLS, CPU, Cell, batch_of, prepare
 from tests.gpu.checks import Place, Seen, broken
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.engine import Engine
-from workers.engines.layer_adamw import LayerStep
+from workers.engines.layer_step import LayerStep
 from workers.ranks.process_group import ALONE
 
 STEPS = 3

@@ -92,7 +92,7 @@ def build(name: str, run: RunSpec, device: torch.device) -> Training:
     batch = tokens(run, architecture(name, shape).vocab_size)
     sample = {key: value[:2, :16] for key, value in batch.items()}
     groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample), pretrained.stacks)
-    engine = build_engine(run, model, pretrained, groups, ALONE, device)
+    engine = build_engine(run, model, pretrained, groups, build_control(run.control), ALONE, device)
     return Training(run, objective, pretrained, groups, engine, batch)
 
 

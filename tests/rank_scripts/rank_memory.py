@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from sweeps.spec import RunSpec
 from workers.controls.layer_groups import find_layer_groups
-from workers.engines import deepspeed, layer_adamw
+from workers.controls.registry import build_control
+from workers.engines import deepspeed, layer_optimizer
 from workers.engines.registry import build_engine
 from workers.footprint.word_tokenizer import TokenCount
 from workers.models.pretrained import PretrainedModel, measure_facts
@@ -41,7 +42,7 @@ def train(run, ranks, mark):
     batch = {"input_ids": torch.randint(5, 300, (run.batch_size, run.sequence_length))}
     groups = find_layer_groups(model, lambda: objective.loss_sum(model, batch))
     mark("model")
-    engine = build_engine(run, model, pretrained, groups, ranks, CPU)
+    engine = build_engine(run, model, pretrained, groups, build_control(run.control), ranks, CPU)
     mark("engine")
     for step in range(2):
         objective.accumulate(engine, batch, run.micro_batch_size)
@@ -64,7 +65,7 @@ def allocated(prof):
 def main():
     torch.set_num_threads(1)
     deepspeed.BUCKET = BUCKET
-    layer_adamw.CPU_SLAB = layer_adamw.DEVICE_SLAB
+    layer_optimizer.CPU_SLAB = layer_optimizer.DEVICE_SLAB
     run = RunSpec.model_validate_json(Path(sys.argv[1]).read_text())
     ranks = Ranks.from_environment()
     marks = []

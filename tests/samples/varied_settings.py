@@ -20,7 +20,9 @@ from sweeps.spec import (
     HubData,
     HubModel,
     LayerClip,
+    LayerRates,
     NoImprovement,
+    Optimizer,
     RunSpec,
     StandinModel,
 )
@@ -35,7 +37,14 @@ _DATA = (
     FileData(file="texts/mine.jsonl", digest="4" * 64),
     BuiltinData(builtin="python-docs", digest="5" * 64),
 )
-_CONTROLS = (EqualStep(), LayerClip(max_norm=0.1))
+_CONTROLS = (
+    EqualStep(),
+    LayerClip(max_norm=0.1),
+    LayerRates(rates=(0.5, 1.0, 0.0)),
+    LayerRates(decay=0.5),
+)
+# Of what no base has otherwise: a momentum, and a share of the steps.
+_OPTIMIZER = Optimizer(rule="sgd", learning_rate=1e-3, schedule="wsd")
 # What a field of any type may hold instead of what it holds.
 _OTHERS = (
     *(3, 5, 32, 512, 1024, 0.25, 0.02, [0.8, 0.99], ["procrustes", "mean_shift"], {"text": "body"}),
@@ -53,7 +62,10 @@ _OTHERS = (
         "another",
         "blank_line",
         "within",
+        "matrix",
+        "lion",
         True,
+        False,
     ),
 )
 
@@ -66,6 +78,7 @@ def bases() -> Iterator[RunSpec]:
         if kind == "mlm":
             yield run
             yield run.model_copy(update={"evaluation": Evaluation(fraction=0.5)})
+            yield run.model_copy(update={"optimizer": _OPTIMIZER})
             continue
         for source, data in zip(_MODELS, _DATA, strict=True):
             yield run.model_copy(

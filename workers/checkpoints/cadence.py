@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 GIB = 2**30
-# A parameter in a checkpoint: its weight and two moments, in float32.
-BYTES_A_PARAMETER = 12
+# A number in a checkpoint, in float32.
+BYTES_A_NUMBER = 4
 # Bytes a second that the slowest disks take; until a run has measured its own.
 LEAST_RATE = 100e6
 # What a cloud gives a machine that it takes back, at the least.
@@ -41,9 +41,10 @@ class Cadence:
         self.began, self.seconds = began, ended - began
 
 
-def checkpoint_bytes(parameters: int) -> int:
-    """Return the bytes of a checkpoint of a model."""
-    return BYTES_A_PARAMETER * parameters
+def checkpoint_bytes(parameters: int, kept: int = 2) -> int:
+    """Return the bytes of a checkpoint of a model: of each parameter its weight, and the numbers
+    that the optimizer's rule keeps of it."""
+    return BYTES_A_NUMBER * (1 + kept) * parameters
 
 
 def seconds_for_notice(size: int, rate: float = LEAST_RATE) -> float:
@@ -52,10 +53,10 @@ def seconds_for_notice(size: int, rate: float = LEAST_RATE) -> float:
     return MARGIN * size / rate
 
 
-def notice_needs_in_words(parameters: int) -> list[str]:
-    """Return a line that says from which rate on the shortest notice suffices for the largest model
-    of a sweep, before one is measured; none where every disk is fast enough."""
-    size = checkpoint_bytes(parameters)
+def notice_needs_in_words(size: int) -> list[str]:
+    """Return a line that says from which rate on the shortest notice suffices for the largest
+    checkpoint of a sweep, of ``size`` bytes, before one is measured; none where every disk is fast
+    enough."""
     if seconds_for_notice(size) <= SPOT_NOTICE_SECONDS:
         return []
     return [
@@ -64,9 +65,9 @@ def notice_needs_in_words(parameters: int) -> list[str]:
     ]
 
 
-def notice_in_words(parameters: int, rate: float, share: float, given: float) -> str:
-    """Return what a notice of ``given`` seconds leaves time for, at a measured rate in bytes/s."""
-    size = checkpoint_bytes(parameters)
+def notice_in_words(size: int, rate: float, share: float, given: float) -> str:
+    """Return what a notice of ``given`` seconds leaves time for a checkpoint of ``size`` bytes, at
+    a measured rate in bytes/s."""
     seconds = size / rate
     taken = f"a checkpoint of {size / GIB:.1f} GiB takes {seconds:.0f} s at {rate / 1e6:.0f} MB/s"
     if seconds <= given:

@@ -18,8 +18,7 @@ from sweeps.files.whole_files import Place, read_if_readable, read_json
 from sweeps.store.run_folder import RunFolder
 from workers.checkpoints.layer_file import SUFFIX, file_name, read_layer, shares
 from workers.checkpoints.spare_memory import spare_bytes
-from workers.controls.layer_groups import LayerGroup
-from workers.engines.engine import LAYER_TENSORS, Engine
+from workers.engines.engine import Engine
 from workers.progress import PULSE
 from workers.ranks.process_group import ALONE, Ranks
 
@@ -109,10 +108,11 @@ class _Share:
                 tensors = self._held.pop(i, None) or self._layer(i)
                 if tensors is None:
                     raise RuntimeError(f"{self._path}: changed while it was loaded")
-            for which in LAYER_TENSORS:
+            for which in self._engine.tensors:
                 full = None
                 if tensors is not None:
-                    full = [tensors[f"{which}/{name}"] for name in group.names]
+                    names = [group.names[k] for k in self._engine.held(i, which)]
+                    full = [tensors[f"{which}/{name}"] for name in names]
                 self._engine.set_layer(i, which, full, source=reader)
             PULSE.beat()
 
@@ -123,9 +123,13 @@ class _Share:
             return None
         tensors = read_layer(self._path / name, self._accounts[name])
         PULSE.beat()
-        return tensors if tensors is not None and _fits(group, tensors) else None
+        return tensors if tensors is not None and self._fits(i, tensors) else None
 
-
-def _fits(group: LayerGroup, tensors: dict[str, Tensor]) -> bool:
-    wanted = {f"{which}/{name}" for which in LAYER_TENSORS for name in group.names}
-    return wanted <= tensors.keys()
+    def _fits(self, i: int, tensors: dict[str, Tensor]) -> bool:
+        """Return whether a file has all that there is of the layer's parameters."""
+        names = self._engine.groups[i].names
+        return {
+            f"{which}/{names[k]}"
+            for which in self._engine.tensors
+            for k in self._engine.held(i, which)
+        } <= tensors.keys()

@@ -1,9 +1,9 @@
-"""Checkpoints: each layer's float32 weights and moments, whole, and the rows they go with.
+"""Checkpoints: each layer's float32 weights and what the optimizer keeps, and the rows beside them.
 
 A checkpoint knows nothing of ranks or of a ZeRO stage: every layer is gathered at one rank, copied,
 and written by it, so it is resumed by any engine at any world size. The data, masks and learning
-rate of a step are functions of (run, step) and dropout is off, so there is no generator, position
-or schedule to keep: weights, moments and the step are all of a run's state.
+rate of a step are functions of (run, step), and so is dropout, so there is no generator, position
+or schedule to keep: weights, what the optimizer's rule keeps and the step are all of a run's state.
 
 All ranks write at once, each its share of the layers, in a thread and from copies: training waits
 for the copying alone, and no rank for another's files. It waits longer only where memory does not
@@ -34,16 +34,16 @@ from sweeps.files.patience import patiently
 from sweeps.files.whole_files import Place, children, no_guard, remove_folder, write_json
 from sweeps.store.run_folder import RunFolder
 from workers.checkpoints.cadence import (
-    BYTES_A_PARAMETER,
     SPOT_NOTICE_SECONDS,
     Cadence,
+    checkpoint_bytes,
     notice_in_words,
     seconds_for_notice,
 )
 from workers.checkpoints.layer_file import file_name, shares
 from workers.checkpoints.spare_memory import spare_bytes
 from workers.checkpoints.writing import POLL_SECONDS, Accounts, Writing
-from workers.engines.engine import LAYER_TENSORS, Engine
+from workers.engines.engine import Engine
 from workers.progress import PULSE
 from workers.ranks.notice import Notice
 from workers.ranks.process_group import ALONE, COLLECTIVE_TIMEOUT, Post, Ranks
@@ -78,9 +78,9 @@ class Checkpoints:
         self._writers = shares(engine.sizes, ranks.size)
         self._post = Post() if ranks.size > 1 else None
         self._cadence = Cadence(share)
-        self._parameters = sum(engine.sizes)
+        self._bytes = checkpoint_bytes(sum(engine.sizes), len(engine.tensors) - 1)
         self._notice = notice or Notice()
-        self._notice.needs(seconds_for_notice(self._parameters * BYTES_A_PARAMETER // ranks.size))
+        self._notice.needs(seconds_for_notice(self._bytes // ranks.size))
         self._writing: Writing | None = None
 
     def __enter__(self) -> Self:
@@ -156,7 +156,7 @@ class Checkpoints:
     def _copy_layers(self, writing: Writing) -> None:
         for i, (group, to) in enumerate(zip(self._engine.groups, self._writers, strict=True)):
             tensors: dict[str, Tensor] = {}
-            for which in LAYER_TENSORS:
+            for which in self._engine.tensors:
                 for k, tensor in self._engine.layer(i, which, CPU, to=to).items():
                     tensors[f"{which}/{group.names[k]}"] = tensor
             if to == self._ranks.rank:
@@ -227,15 +227,13 @@ class Checkpoints:
 
     def _measure(self, seconds: float) -> None:
         """Take in what a checkpoint takes here: what a notice must leave time for."""
-        size = self._parameters * BYTES_A_PARAMETER
+        size = self._bytes
         self._notice.needs(seconds_for_notice(size, size / max(seconds, 1e-9)))
 
     def _say(self, manifest: dict[str, Any], seconds: float, loss: float | None) -> None:
         assert self._attempt is not None
         size = sum(entry["bytes"] for entry in manifest["files"].values())
-        words = notice_in_words(
-            self._parameters, size / seconds, self._cadence.share, SPOT_NOTICE_SECONDS
-        )
+        words = notice_in_words(size, size / seconds, self._cadence.share, SPOT_NOTICE_SECONDS)
         self._attempt.log(
             "checkpoint",
             step=manifest["step"],

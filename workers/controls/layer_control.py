@@ -7,22 +7,41 @@ optimizer would make. Writing a new control is writing one subclass.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+from workers.controls.layer_groups import LayerGroup
+from workers.depth.stacks import Stack
 
 
 class LayerControl:
     """A rule that scales each layer's gradient before the step, or its update before it is applied.
 
     All vectors are float32 of shape (C,), one entry per controlled layer group in forward order;
-    norms are Frobenius norms over all parameters of the group together.
+    norms are Frobenius norms over all parameters of the group together. Where ``unit`` is matrix
+    there is one entry per parameter of these groups instead: for updates, not for gradients.
 
     ``scales_gradients`` and ``scales_updates`` say which of the two methods does something. All
     layers are measured before any is applied, so a rule may read other layers' norms.
+    ``learning_rate`` is the scheduled one of the step, set before ``update_scale`` is asked.
+    ``batches`` says of how many batches before training the rule is shown gradients by ``learn``.
     """
 
     scales_gradients = False
     scales_updates = False
+    unit: Literal["block", "matrix"] = "block"
+    learning_rate = 0.0
+    batches = 0
+
+    def prepare(self, groups: Sequence[LayerGroup], stacks: Sequence[Stack]) -> None:
+        """Look at a model's layer groups and stacks, once, before it is trained; raise UserError
+        where the rule does not fit them."""
+
+    def learn(self, gradient_norms: Tensor, weight_norms: Tensor) -> None:
+        """Look at norms before training, each (B, C) of B batches, at the weights of the start."""
 
     def gradient_scale(self, gradient_norms: Tensor) -> Tensor:
         """Return the factor on each layer's fully accumulated, averaged, unscaled gradient."""

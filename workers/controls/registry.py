@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from sweeps import spec
 from sweeps.errors import UserError
-from workers.controls.equal_step import EqualStep
+from workers.controls.equal_step import RELATIVE, EqualStep
 from workers.controls.layer_clip import LayerClip
 from workers.controls.layer_control import LayerControl, Standard
 from workers.controls.layer_groups import LayerGroup
+from workers.controls.layer_rates import LayerRates
 
 
 def require_effect(
@@ -25,11 +26,18 @@ def require_effect(
     controlled = [group for group in groups if control.controls(group.kind)]
     if not controlled:
         raise UserError(f"control {said}: none of the layers that it controls is trained (freeze)")
-    relative = isinstance(control, EqualStep) and not isinstance(control.target, float)
+    relative = isinstance(control, LayerRates) and control.batches > 0
+    if isinstance(control, EqualStep) and control.unit == "block":
+        relative = control.target in RELATIVE
     if relative and len(controlled) == 1 < blocks:
         raise UserError(
-            f"control {said}: does nothing where one layer alone is trained (freeze): it makes the"
-            " steps of several equal; freeze fewer, or take the standard control"
+            f"control {said}: does nothing where one layer alone is trained (freeze): it compares"
+            " the steps of several; freeze fewer, or take the standard control"
+        )
+    if isinstance(control, LayerRates) and set(control.multipliers or ()) == {1.0}:
+        raise UserError(
+            f"control {said}: multiplies all that is trained (freeze) by 1, which does nothing;"
+            " freeze fewer, or take the standard control"
         )
 
 
@@ -38,5 +46,7 @@ def build_control(control: spec.Control) -> LayerControl:
     if isinstance(control, spec.LayerClip):
         return LayerClip(control.max_norm)
     if isinstance(control, spec.EqualStep):
-        return EqualStep(control.target, control.scope)
+        return EqualStep(control.target, control.scope, control.unit)
+    if isinstance(control, spec.LayerRates):
+        return LayerRates(control)
     return Standard()

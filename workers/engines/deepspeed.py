@@ -1,8 +1,8 @@
 """DeepSpeed: ZeRO 0 to 3, CPU offload, bf16 with float32 weights, under the same layer controls.
 
 DeepSpeed moves gradients, weights and optimizer state between ranks and devices; the step itself is
-``LayerAdamW``'s, so the controls are those of the plain engine. Clipping has one owner, the client
-optimizer: DeepSpeed's own is switched off.
+``LayerOptimizer``'s, so the controls are those of the plain engine. Clipping has one owner, the
+client optimizer: DeepSpeed's own is switched off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from workers.engines.deepspeed_weights import cut, place, share_untrained
 from workers.engines.deepspeed_zero import ownership, restore_float_buffers
 from workers.engines.engine import Engine
 from workers.engines.float32_twin import float32_twin
-from workers.engines.layer_adamw import LayerAdamW, LayerStep, no_step
+from workers.engines.layer_optimizer import LayerOptimizer
+from workers.engines.layer_step import LayerStep, no_step
 from workers.ranks.process_group import Ranks, connect
 
 # Elements that DeepSpeed moves in one message; its buffers are as large.
@@ -70,7 +71,7 @@ class DeepSpeedEngine(Engine):
         self._twin = float32_twin(
             backbone, groups, lambda i, wanted: self.layer(i, "weights", device, wanted), device
         )
-        client = LayerAdamW(groups, control, optimizer)
+        client = LayerOptimizer(groups, control, optimizer)
         super().__init__(model, groups, client, precision)
         model.train()
         if precision == "bf16":
@@ -89,6 +90,7 @@ class DeepSpeedEngine(Engine):
         self._publish_all = owned.publish_all
         client.bind(
             owned.layers,
+            rank=ranks.rank,
             calls=owned.calls,
             total=self._sum if owned.shared else None,
             publish=owned.publish,

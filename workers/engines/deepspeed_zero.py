@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from workers.controls.layer_groups import LayerGroup
-from workers.engines.shards import Shard, padding, slices, stretches, whole
+from workers.updates.shards import Shard, padding, slices, stretches, whole
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def ownership(engine: Any, groups: Sequence[LayerGroup], rank: int, ranks: int) 
     """Return what a DeepSpeed engine lets its client optimizer own."""
     optimizer = engine.optimizer
     kinds: dict[str, Callable[..., Ownership]] = {
-        "LayerAdamW": _whole_parameters,
+        "LayerOptimizer": _whole_parameters,
         "FP16_UnfusedOptimizer": _whole_copies,
         "DeepSpeedZeroOptimizer": _stretches_of_layers,
         "DeepSpeedZeroOptimizer_Stage3": _slices_of_parameters,

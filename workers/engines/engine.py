@@ -6,23 +6,23 @@ rounding. Defaults are those of one process that holds everything.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from workers.controls.layer_groups import LayerGroup
-from workers.engines.layer_adamw import LayerAdamW, LayerStep
-from workers.engines.shards import Gather, assemble, fill
+from workers.engines.layer_optimizer import LayerOptimizer
+from workers.engines.layer_step import LayerStep
+from workers.updates.shards import Gather, Shard, assemble, fill
 
 Batch = dict[str, Tensor]
-# What AdamW keeps of a parameter: its float32 weights and two moments.
-LayerTensor = Literal["weights", "exp_avg", "exp_avg_sq"]
-LAYER_TENSORS: tuple[LayerTensor, ...] = ("weights", "exp_avg", "exp_avg_sq")
+WEIGHTS = "weights"
 
 
 class Engine(ABC):
@@ -35,13 +35,14 @@ class Engine(ABC):
         self,
         model: nn.Module,
         groups: Sequence[LayerGroup],
-        optimizer: LayerAdamW,
+        optimizer: LayerOptimizer,
         precision: str,
     ) -> None:
         self.model = model
         self.groups = tuple(groups)
         self.optimizer = optimizer
         self._bf16 = precision == "bf16"
+        self._dropout: tuple[int, int] | None = None
         self._shapes = [tuple(p.shape for p in group.parameters) for group in groups]
 
     @property
@@ -57,8 +58,26 @@ class Engine(ABC):
     def step(self, learning_rate: float) -> LayerStep:
         """Apply the accumulated gradient under the control, and clear it."""
 
-    def forward_precision(self) -> AbstractContextManager[object]:
-        """Return the context in which losses are computed: with bf16, products under autocast."""
+    def measure(self) -> LayerStep:
+        """Return the norms of the accumulated gradient and of the weights, and clear the gradient;
+        nothing moves."""
+        with self.optimizer.measuring():
+            return self.step(0.0)
+
+    def draw_dropout(self, seed: int, step: int) -> None:
+        """Have the forward passes that follow draw their dropout for a step of a run of a seed; by
+        default there is none to draw."""
+        self._dropout = (seed, step)
+
+    def forward_precision(self, micro_batch: int | None = None) -> AbstractContextManager[object]:
+        """Return the context in which losses are computed: with bf16, products under autocast.
+
+        Dropout in it is that of a ``micro_batch`` of the step, by its number on this rank: another
+        pass of the same draws the same.
+        """
+        if self._dropout is not None and micro_batch is not None:
+            words = json.dumps([*self._dropout, micro_batch, self.rank]).encode()
+            torch.manual_seed(int.from_bytes(hashlib.sha256(words).digest()[:7], "big"))
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
 
     # ------------------------------------------------------------------------------------- ranks
@@ -96,42 +115,77 @@ class Engine(ABC):
         """Elements of each group."""
         return [sum(shape.numel() for shape in shapes) for shapes in self._shapes]
 
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of what there is of a parameter: its float32 ``weights``, and what the optimizer's
+        rule keeps of it, which is all of a run's state but the step."""
+        return (WEIGHTS, *self.optimizer.rule.states)
+
+    def held(self, i: int, name: str) -> list[int]:
+        """Return the numbers of the parameters of group ``i`` of which there is a tensor."""
+        if not self._apart(name):
+            return list(range(len(self._shapes[i])))
+        shards = self.optimizer.layers[i]
+        return [k for k, s in _by_parameter(shards) if self.optimizer.tensor(s, name) is not None]
+
+    def _apart(self, name: str) -> bool:
+        """Return whether a tensor is kept by parameter, in a shape of its own."""
+        return name != WEIGHTS and self.optimizer.rule.whole_matrices
+
     def layer(
         self,
         i: int,
-        name: LayerTensor,
+        name: str,
         device: torch.device,
         wanted: Collection[int] | None = None,
         to: int | None = None,
     ) -> dict[int, Tensor]:
-        """Return copies of one tensor of the ``wanted`` parameters (all) of group ``i``, whole.
+        """Return copies of one tensor of the ``wanted`` parameters (all) of group ``i``, whole, of
+        those that have it.
 
         They are float32; keys are the parameters' numbers in the group. With ``to`` that rank alone
         gets them. A collective.
         """
         shards = self.optimizer.layers[i]
         tensors = [self.optimizer.tensor(shard, name) for shard in shards]
+        if self._apart(name):
+            found = zip(_by_parameter(shards), tensors, strict=True)
+            kept = {k: tensor for (k, _), tensor in found if tensor is not None}
+            return {
+                k: tensor.to(device, copy=True)
+                for k, tensor in sorted(kept.items())
+                if wanted is None or k in wanted
+            }
         if wanted is None:
             wanted = range(len(self._shapes[i]))
         gather: Gather = self.all_gather if to is None else partial(self.gather_to, to)
         mine = wanted if to in (None, self.rank) else ()
-        return assemble(shards, tensors, self._shapes[i], device, gather, mine)
+        return assemble(shards, _all(tensors), self._shapes[i], device, gather, mine)
 
     @torch.no_grad()
     def set_layer(
-        self, i: int, name: LayerTensor, full: Sequence[Tensor] | None, source: int | None = None
+        self, i: int, name: str, full: Sequence[Tensor] | None, source: int | None = None
     ) -> None:
-        """Write this rank's part of group ``i`` from whole tensors; then call ``publish``.
+        """Write this rank's part of group ``i`` from whole tensors, those of the parameters that
+        are ``held`` under the name; then call ``publish``.
 
         With ``source`` that rank alone has them, and gives them to all one by one: a collective.
         """
         shards = self.optimizer.layers[i]
         tensors = [self.optimizer.tensor(shard, name) for shard in shards]
+        if self._apart(name):
+            assert full is not None
+            kept = {k: t for (k, _), t in zip(_by_parameter(shards), tensors, strict=True)}
+            for k, one in zip(self.held(i, name), full, strict=True):
+                held = kept[k]
+                assert held is not None
+                held.copy_(one)
+            return
         for k, shape in enumerate(self._shapes[i]):
             one = full[k] if full is not None else torch.empty(shape)
             if source is not None:
                 one = self.spread(one, source)
-            fill(shards, tensors, {k: one}, self.rank)
+            fill(shards, _all(tensors), {k: one}, self.rank)
 
     def publish(self) -> None:
         """Make the model compute with weights written by ``set_layer``; a collective."""
@@ -143,3 +197,12 @@ class Engine(ABC):
         Where ranks share the layers, a forward of it is a collective.
         """
         return backbone
+
+
+def _by_parameter(shards: Sequence[Shard]) -> list[tuple[int, Shard]]:
+    """Return the number of the parameter that each shard is, where it is one alone."""
+    return [(shard.pieces[0][0].parameter, shard) for shard in shards]
+
+
+def _all(tensors: Sequence[Tensor | None]) -> list[Tensor]:
+    return [tensor for tensor in tensors if tensor is not None]

@@ -11,14 +11,15 @@ from sweeps import spec
 from workers.controls.layer_control import LayerControl
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.engine import Engine
-from workers.engines.layer_adamw import LayerAdamW, LayerStep
-from workers.engines.shards import whole
+from workers.engines.layer_optimizer import LayerOptimizer
+from workers.engines.layer_step import LayerStep
+from workers.updates.shards import PACKED, whole
 
 
 class PlainEngine(Engine):
-    """Float32 weights and moments; with bf16, matrix products run under autocast.
+    """Float32 weights and states; with bf16, matrix products run under autocast.
 
-    ``slab`` is as ``LayerAdamW.bind`` takes it.
+    ``slab`` is as ``LayerOptimizer.bind`` takes it.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class PlainEngine(Engine):
         precision: str,
         slab: int | None = None,
     ) -> None:
-        super().__init__(model, groups, LayerAdamW(groups, control, optimizer), precision)
-        self.optimizer.bind([whole(group.parameters) for group in groups], slab=slab)
+        super().__init__(model, groups, LayerOptimizer(groups, control, optimizer), precision)
+        # A rule of whole matrices has each by itself.
+        packed = 0 if self.optimizer.rule.whole_matrices else PACKED
+        self.optimizer.bind([whole(group.parameters, packed) for group in groups], slab=slab)
 
     @property
     def device(self) -> torch.device:

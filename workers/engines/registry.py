@@ -9,8 +9,8 @@ from torch import nn
 
 from sweeps.errors import UserError
 from sweeps.spec import RunSpec
+from workers.controls.layer_control import LayerControl
 from workers.controls.layer_groups import LayerGroup
-from workers.controls.registry import build_control
 from workers.engines.engine import Engine
 from workers.engines.plain import PlainEngine
 from workers.models.pretrained import SAMPLES_IN_TRAINING, PretrainedModel
@@ -22,6 +22,7 @@ def build_engine(
     model: nn.Module,
     pretrained: PretrainedModel,
     groups: tuple[LayerGroup, ...],
+    control: LayerControl,
     ranks: Ranks,
     device: torch.device,
 ) -> Engine:
@@ -43,11 +44,10 @@ def build_engine(
             f"model {run.model.name}: {kind} routes at random in training mode, which"
             " checkpoint_activations and DeepSpeed need: carry it out with `engine: plain`"
         )
-    control = build_control(run.control)
     if execution.checkpoint_activations:
         checkpoint_activations(model, pretrained, run.model.name)
     if execution.engine == "plain":
-        model.to(device)
+        model.to(device).train(model.training or run.dropout)
         return PlainEngine(model, groups, control, run.optimizer, run.precision)
     from workers.engines.deepspeed import DeepSpeedEngine
 

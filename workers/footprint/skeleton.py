@@ -17,7 +17,12 @@ from sweeps.spec import FolderModel, HubModel, ModelSpec, StandinModel
 from workers.footprint.published import published_by_hub
 from workers.footprint.word_tokenizer import TokenCount, word_tokenizer
 from workers.loading import auto_class, examined_model
-from workers.models.pretrained import PretrainedModel, measure_facts, quiet_config
+from workers.models.pretrained import (
+    PretrainedModel,
+    measure_facts,
+    quiet_config,
+    require_dropout,
+)
 from workers.models.standins import build_config
 
 DETAIL = 120
@@ -27,7 +32,9 @@ class SizeUnknown(Exception):
     """A model whose configuration is not at hand; the message says why."""
 
 
-def skeleton(model: ModelSpec, dtype: torch.dtype, *, needs_head: bool = True) -> PretrainedModel:
+def skeleton(
+    model: ModelSpec, dtype: torch.dtype, *, needs_head: bool = True, dropout: bool = False
+) -> PretrainedModel:
     """Return a model whose tensors have shapes alone; call it under ``fake_numbers``.
 
     Raises UserError for a configuration of which transformers makes no model, or one without the
@@ -35,7 +42,9 @@ def skeleton(model: ModelSpec, dtype: torch.dtype, *, needs_head: bool = True) -
     """
     source = model.source
     config = configuration(model)
-    quiet_config(config)
+    quiet_config(config, dropout=dropout)
+    if dropout:
+        require_dropout(model.name, config)
     auto = auto_class(model.name, config, source.pretraining, needs_head)
     trusted = not isinstance(source, StandinModel) and source.trust_remote_code
     try:

@@ -20,7 +20,8 @@ from workers.controls.layer_groups import LayerGroup, group_layers
 from workers.controls.registry import build_control, require_effect
 from workers.engines.bf16_weights import compute_as_under_autocast
 from workers.engines.engine import Batch, Engine
-from workers.engines.layer_adamw import DEVICE_SLAB, LayerAdamW, LayerStep, no_step
+from workers.engines.layer_optimizer import LayerOptimizer
+from workers.engines.layer_step import LayerStep, no_step
 from workers.engines.plain import PlainEngine
 from workers.engines.registry import checkpoint_activations
 from workers.footprint.device_autocast import autocast_as_on_a_gpu
@@ -34,6 +35,7 @@ from workers.objectives.objective import TrainingObjective, few_of
 from workers.objectives.registry import build_objective
 from workers.probes.capture import SEQUENCES_A_FORWARD
 from workers.probes.similarity import Reference, compare
+from workers.updates.slabs import DEVICE_SLAB
 
 CPU = torch.device("cpu")
 ATTENTION = {
@@ -85,7 +87,8 @@ class Unstepped(Engine):
     def __init__(
         self, model: nn.Module, groups: Sequence[LayerGroup], run: RunSpec, control: Any
     ) -> None:
-        super().__init__(model, groups, LayerAdamW(groups, control, run.optimizer), run.precision)
+        optimizer = LayerOptimizer(groups, control, run.optimizer)
+        super().__init__(model, groups, optimizer, run.precision)
 
     @property
     def device(self) -> torch.device:
@@ -126,6 +129,8 @@ def trace(run: RunSpec) -> Trace:
         require_effect(control, run.control.kind, groups, pretrained.facts.layers)
         if execution.checkpoint_activations:
             checkpoint_activations(model, pretrained, run.model.name)
+        if run.dropout:
+            model.train()
         if narrow:
             compute_as_under_autocast(model, CPU)
         engine: Engine
@@ -168,7 +173,8 @@ def _built(
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        pretrained = skeleton(run.model, dtype, needs_head=objective.needs_head)
+        head = objective.needs_head
+        pretrained = skeleton(run.model, dtype, needs_head=head, dropout=run.dropout)
         require_fit(run, pretrained)
         return pretrained, objective.build_model(pretrained)
     finally:

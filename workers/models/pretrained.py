@@ -33,6 +33,8 @@ DETAIL = 140
 WITHOUT_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 # What the names of settings that add noise in training mode have in them.
 RANDOM = ("drop", "jitter", "noise")
+# The kind of dropout that leaves out whole blocks.
+LEFT_OUT = "layerdrop"
 # Architectures whose routers sample in training mode whatever they are told; what they call noise
 # decides in eval mode too, and is left as it is.
 SAMPLES_IN_TRAINING = ("phimoe",)
@@ -228,8 +230,8 @@ def input_rows(model: Any) -> int:
     return int(rows or getattr(model.config.get_text_config(), "vocab_size", None) or 2)
 
 
-def quiet_config(config: Any) -> None:
-    """Make the model a function of its input alone.
+def quiet_config(config: Any, *, dropout: bool = False) -> None:
+    """Make the model a function of its input alone, but for ``dropout`` where that is wanted.
 
     Dropout and the noise of routers would make the result depend on the micro-batch, and on whether
     activations are computed again, which is done in training mode; RWKV's ``rescale_every``
@@ -239,12 +241,14 @@ def quiet_config(config: Any) -> None:
     the sequence.
     """
     random = RANDOM if config.model_type not in SAMPLES_IN_TRAINING else RANDOM[:1]
+    if dropout:  # a block that is left out at random would have no state to compare
+        random = (LEFT_OUT, *random[1:])
     for name, value in list(vars(config).items()):
         if isinstance(value, PreTrainedConfig):  # of a tower, or of the text model among others
-            quiet_config(value)
+            quiet_config(value, dropout=dropout)
         elif isinstance(value, dict):
             for key, inner in value.items():
-                if isinstance(inner, float) and "drop" in str(key):
+                if isinstance(inner, float) and random[0] in str(key):
                     value[key] = 0.0
         elif isinstance(value, float) and any(word in name for word in random):
             setattr(config, name, 0.0)
@@ -253,6 +257,28 @@ def quiet_config(config: Any) -> None:
     if hasattr(config, "use_mambapy"):
         config.use_mambapy = True
     config.use_cache = False
+
+
+def require_dropout(name: str, config: Any) -> None:
+    """Raise UserError where a configuration has no dropout to train with."""
+    if config.model_type in SAMPLES_IN_TRAINING:
+        raise UserError(
+            f"model {name}: {config.model_type} routes at random in training mode, which dropout"
+            " needs: leave out `dropout`"
+        )
+    if not _drops(config.to_dict()):
+        raise UserError(
+            f"model {name}: has no dropout of its own: each rate of its configuration is 0 or not"
+            " there; leave out `dropout`"
+        )
+
+
+def _drops(values: dict[str, Any]) -> bool:
+    return any(
+        _drops(value) if isinstance(value, dict) else isinstance(value, float) and value > 0
+        for key, value in values.items()
+        if isinstance(value, dict) or ("drop" in str(key) and LEFT_OUT not in str(key))
+    )
 
 
 def read_pretraining(folder: Path) -> Pretraining | None:

@@ -96,8 +96,10 @@ class Contrastive(TrainingObjective):
         mine = engine.share(batch)
         first = engine.rank * len(mine["anchor_input_ids"])
         parts = list(micro_batches(mine, micro_batch_size))
-        with torch.no_grad(), engine.forward_precision():
-            embedded = [_embed(engine.model, part) for part in parts]
+        embedded = []
+        for k, part in enumerate(parts):
+            with torch.no_grad(), engine.forward_precision(k):
+                embedded.append(_embed(engine.model, part))
         gathered = [
             engine.gather(torch.cat(vectors)).requires_grad_()
             for vectors in zip(*embedded, strict=True)
@@ -107,7 +109,7 @@ class Contrastive(TrainingObjective):
         for k, part in enumerate(parts):
             start = first + k * micro_batch_size
             rows = slice(start, start + micro_batch_size)
-            with engine.forward_precision():
+            with engine.forward_precision(k):
                 pair = _embed(engine.model, part)
                 surrogate = sum(
                     (vectors * pull[rows]).sum() for vectors, pull in zip(pair, pulls, strict=True)

@@ -100,8 +100,8 @@ class TrainingObjective(ABC):
         """Add the gradient of the batch's mean loss to the parameters; return it, detached."""
         targets = max(1, self.targets(batch))
         total = torch.zeros((), device=engine.device)
-        for part in micro_batches(engine.share(batch), micro_batch_size):
-            with engine.forward_precision():
+        for k, part in enumerate(micro_batches(engine.share(batch), micro_batch_size)):
+            with engine.forward_precision(k):
                 loss = self.loss_sum(engine.model, part) / targets
             engine.backward(loss)
             total += loss.detach()

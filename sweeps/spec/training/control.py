@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sweeps.spec.frozen import Frozen, Positive, number_text
 
-CONTROLS = ("standard", "layer_clip", "equal_step")
+Scope = Literal["blocks", "all"]
 
 
 class Standard(Frozen):
@@ -33,16 +33,75 @@ class LayerClip(Frozen):
 
 
 class EqualStep(Frozen):
-    """After each step every controlled layer has moved by the same ‖ΔW‖/‖W‖."""
+    """After each step everything that is controlled has moved by the same ‖ΔW‖/‖W‖.
+
+    ``target`` is what by: the ``mean`` or ``median`` of the ratios that the optimizer's own steps
+    have, the ``budget`` that keeps the size of the whole step, the scheduled ``learning_rate``, or
+    a number, which then ignores learning rate and schedule. ``unit`` is what has one ratio.
+    """
 
     kind: Literal["equal_step"] = "equal_step"
-    target: Literal["mean", "median"] | Positive = "mean"
-    scope: Literal["blocks", "all"] = "blocks"
+    target: Literal["mean", "median", "budget", "learning_rate"] | Positive = "mean"
+    unit: Literal["block", "matrix"] = "block"
+    scope: Scope = "blocks"
 
     @property
     def setting(self) -> str:
         target = self.target if isinstance(self.target, str) else number_text(self.target)
-        return target if self.scope == "blocks" else f"{target},{self.scope}"
+        said = [target, *(["matrix"] if self.unit == "matrix" else [])]
+        return ",".join(said if self.scope == "blocks" else [*said, self.scope])
 
 
-Control = Annotated[Standard | LayerClip | EqualStep, Field(discriminator="kind")]
+class LayerRates(Frozen):
+    """Each layer's step is multiplied by a number of its own.
+
+    ``rates`` has one a block, in forward order (with scope all the embedding's before and the
+    head's after them), or is ``rgn``: relative gradient norms over five batches before training, as
+    shares of the largest (Lee et al. 2023, arXiv 2210.11466). ``decay`` to the power of L − l is
+    that of block l of L.
+    """
+
+    kind: Literal["layer_rates"] = "layer_rates"
+    rates: (
+        tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | Literal["rgn"] | None
+    ) = None
+    decay: Positive | None = None
+    scope: Scope = "blocks"
+
+    @model_validator(mode="after")
+    def _does_something(self) -> LayerRates:
+        if (self.rates is None) == (self.decay is None):
+            raise ValueError("give a list of rates, rgn, or a decay: one of them")
+        if self.decay == 1 or (isinstance(self.rates, tuple) and set(self.rates) <= {1.0}):
+            raise ValueError("multiplying every layer by 1 does nothing; use standard")
+        if isinstance(self.rates, tuple) and set(self.rates) == {0.0}:
+            raise ValueError("of a layer that is multiplied by 0 nothing is trained; use freeze")
+        return self
+
+    def require_blocks(self, blocks: int) -> None:
+        """Raise ValueError where a list has not one rate for each of a model's layers."""
+        wanted = blocks if self.scope == "blocks" else blocks + 2
+        if isinstance(self.rates, tuple) and len(self.rates) != wanted:
+            more = "" if self.scope == "blocks" else ", and embedding and head"
+            raise ValueError(
+                f"layer_rates has {len(self.rates)} rates, and the model has {blocks}"
+                f" blocks{more}: give {wanted}"
+            )
+
+    @property
+    def setting(self) -> str:
+        if self.decay is not None:
+            said = f"decay {number_text(self.decay)}"
+        elif isinstance(self.rates, tuple):
+            said = " ".join(number_text(rate) for rate in self.rates)
+        else:
+            said = str(self.rates)
+        return said if self.scope == "blocks" else f"{said},{self.scope}"
+
+
+_Any = Standard | LayerClip | EqualStep | LayerRates
+Control = Annotated[_Any, Field(discriminator="kind")]
+CONTROL_KINDS: dict[str, type[Frozen]] = {
+    one.model_fields["kind"].default: one for one in get_args(_Any)
+}
+CONTROLS = tuple(CONTROL_KINDS)

@@ -144,8 +144,8 @@ def test_models_of_one_name_that_differ_are_two_conditions(tmp_path: Path) -> No
     assert summarise(found, keys)["n"].to_list() == [3] * 4
 
 
-class Momentum(Optimizer):
-    momentum: float = 0.0
+class Averaged(Optimizer):
+    averaging: float = 0.0
 
 
 class Waiting(Frozen):
@@ -156,20 +156,20 @@ class Waiting(Frozen):
 class WiderRun(RunSpec):
     """A later version of the specification, with settings that nothing here has heard of."""
 
-    optimizer: Momentum
-    dropout: float = 0.0
+    optimizer: Averaged
+    noise: float = 0.0
     waiting: Waiting = Waiting()
 
     def identity(self) -> dict[str, Any]:
-        added = {"dropout": self.dropout, "waiting": self.waiting.model_dump()}
+        added = {"noise": self.noise, "waiting": self.waiting.model_dump()}
         return {**super().identity(), **added}
 
 
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("momentum", {"optimizer": {"momentum": 0.9}}),
-        ("dropout", {"dropout": 0.1}),
+        ("averaging", {"optimizer": {"averaging": 0.9}}),
+        ("noise", {"noise": 0.1}),
         ("patience", {"waiting": {"patience": 5}}),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_setting_that_is_added_arrives_as_a_column_and_splits(
     name: str, change: dict[str, Any], tmp_path: Path
 ) -> None:
     content = run_spec(control="equal_step", steps=2, probe_every=2).model_dump()
-    content["optimizer"]["momentum"] = 0.0
+    content["optimizer"]["averaging"] = 0.0
     content["waiting"] = {"split": "held-out", "patience": 3}
     one = WiderRun.model_validate(content)
     for key, value in change.items():

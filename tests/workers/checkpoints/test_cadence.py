@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.display.plan_table import needs_lines
 from sweeps.declaration.expand import read_sweep
+from sweeps.spec import Optimizer
 from workers.checkpoints.cadence import (
     MARGIN,
     Cadence,
@@ -43,6 +44,15 @@ def test_a_notice_must_leave_time_for_what_was_measured_and_a_margin():
     assert seconds_for_notice(82 * GB, GB) == MARGIN * 82
 
 
+def test_a_checkpoint_is_as_large_as_what_the_optimizer_keeps():
+    sizes = {
+        rule: checkpoint_bytes(1000, Optimizer(rule=rule, learning_rate=1.0).kept)
+        for rule in ("adamw", "sgd", "lion")
+    }
+    assert sizes == {"adamw": 12000, "sgd": 8000, "lion": 8000}
+    assert checkpoint_bytes(7, Optimizer(rule="sgd", learning_rate=1.0, momentum=0.0).kept) == 28
+
+
 @pytest.mark.parametrize(
     ("parameters", "share", "said"),
     [
@@ -54,7 +64,7 @@ def test_a_notice_must_leave_time_for_what_was_measured_and_a_margin():
     ],
 )
 def test_what_a_notice_leaves_time_for_is_said(parameters, share, said):
-    assert said in notice_in_words(parameters, GB, share, 30)
+    assert said in notice_in_words(checkpoint_bytes(parameters), GB, share, 30)
 
 
 def test_the_seconds_of_the_readme_follow_from_the_rate_beside_them():
@@ -73,11 +83,12 @@ def test_the_seconds_of_the_readme_follow_from_the_rate_beside_them():
 
 
 def test_a_plan_says_from_which_rate_on_a_notice_suffices():
-    assert notice_needs_in_words(100_000_000) == []
-    (words,) = notice_needs_in_words(6_857_302_016)
+    assert notice_needs_in_words(checkpoint_bytes(100_000_000)) == []
+    size = checkpoint_bytes(6_857_302_016)
+    (words,) = notice_needs_in_words(size)
     rate = 1e6 * float(re.search(r"([\d.]+) MB/s on$", words).group(1))
     assert "76.6 GiB" in words
-    assert "suffices" in notice_in_words(6_857_302_016, rate * 1.001, 0.05, 30)
-    assert "does not suffice" in notice_in_words(6_857_302_016, rate * 0.98, 0.05, 30)
+    assert "suffices" in notice_in_words(size, rate * 1.001, 0.05, 30)
+    assert "does not suffice" in notice_in_words(size, rate * 0.98, 0.05, 30)
     sweep = read_sweep("sweeps/library/paper.yaml")
     assert f"  checkpoint {words}" in needs_lines(sweep)

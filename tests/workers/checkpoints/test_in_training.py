@@ -15,7 +15,7 @@ from small_run import make_run
 from sweeps.attempts.run_log import read_events
 from sweeps.spec import Execution
 from sweeps.store.store import Store
-from workers.checkpoints import saving, writing
+from workers.checkpoints import cadence, saving, writing
 from workers.ranks.notice import LEAST_SECONDS, Notice
 from workers.train import train
 
@@ -129,7 +129,7 @@ def test_a_notice_always_has_its_checkpoint(store, share):
 
 
 def test_the_process_of_a_large_model_asks_for_more_time_than_the_least(store, monkeypatch):
-    monkeypatch.setattr(saving, "BYTES_A_PARAMETER", 10**6)
+    monkeypatch.setattr(cadence, "BYTES_A_NUMBER", 10**6 // 3)
     run, notice = a_run(0.05), Notice()
     progress = train(run, store, CPU, notice=notice)
     while next(progress).step < 1:

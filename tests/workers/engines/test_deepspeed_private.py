@@ -19,7 +19,7 @@ from workers.ranks.process_group import Ranks
 from workers.ranks.rank_process import end_process
 
 WRAPPERS = {
-    (0, "fp32"): ("LayerAdamW", ()),
+    (0, "fp32"): ("LayerOptimizer", ()),
     (0, "bf16"): ("FP16_UnfusedOptimizer", ("fp16_groups", "fp32_groups")),
     (1, "bf16"): (
         "DeepSpeedZeroOptimizer",

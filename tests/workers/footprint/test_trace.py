@@ -10,7 +10,6 @@ from sweeps.errors import UserError
 from sweeps.spec import EqualStep, Execution, FolderModel, ModelSpec, Objective, StandinModel
 from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
-from workers.engines.layer_adamw import DEVICE_SLAB
 from workers.engines.plain import PlainEngine
 from workers.footprint.__main__ import answer
 from workers.footprint.device_autocast import autocast_as_on_a_gpu
@@ -19,6 +18,7 @@ from workers.footprint.trace import _real_batch, trace
 from workers.footprint.tracker import Tracker
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.registry import build_objective
+from workers.updates.slabs import DEVICE_SLAB
 
 
 def run_of(family="gpt_neox", kind=None, **fields):

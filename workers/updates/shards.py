@@ -47,12 +47,13 @@ class Shard:
 Gather = Callable[[Tensor], Tensor | None]
 
 
-def whole(parameters: Sequence[Tensor]) -> tuple[Shard, ...]:
+def whole(parameters: Sequence[Tensor], packed: int = PACKED) -> tuple[Shard, ...]:
     """Return shards that hold whole parameters; small ones become views of one flat tensor.
 
-    Parameters whose size is no multiple of 64 bytes come last, so that the others stay aligned.
+    ``packed`` is from how many elements on a parameter has a shard of its own. Those whose size is
+    no multiple of 64 bytes come last, so that the others stay aligned.
     """
-    small = [k for k, parameter in enumerate(parameters) if parameter.numel() < PACKED]
+    small = [k for k, parameter in enumerate(parameters) if parameter.numel() < packed]
     small.sort(key=lambda k: parameters[k].numel() % ALIGNED != 0)
     shards = []
     if small:
@@ -66,7 +67,8 @@ def whole(parameters: Sequence[Tensor]) -> tuple[Shard, ...]:
             offset = end
         shards.append(Shard(flat, tuple(members), (tuple(pieces),)))
     for k, parameter in enumerate(parameters):
-        if parameter.numel() >= PACKED:
+        if parameter.numel() >= packed:
+            parameter.data = parameter.data.contiguous()
             piece = Piece(k, 0, parameter.numel(), 0)
             shards.append(Shard(parameter.detach().view(-1), (parameter,), ((piece,),)))
     return tuple(shards)

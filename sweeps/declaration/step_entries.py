@@ -1,0 +1,137 @@
+"""How a sweep file says what a step is: a name, or one name with its options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationError, WithJsonSchema
+
+from sweeps.errors import closest
+from sweeps.spec.frozen import Frozen
+from sweeps.spec.training.control import CONTROL_KINDS, CONTROLS, Control
+from sweeps.spec.training.optimizer import OPTIMIZERS, RULES, Optimizer, RuleName
+
+
+def _named(value: Any, what: str, names: Iterable[str]) -> tuple[str, Any]:
+    """Return a name and what is said of it, of a name alone or a mapping of one name."""
+    names = tuple(names)
+    if isinstance(value, str):
+        name, options = value, None
+    elif isinstance(value, Mapping) and len(value) == 1:
+        ((name, options),) = value.items()
+    else:
+        raise ValueError(f"{what} is a name, or one name with its options")
+    if name not in names:
+        raise ValueError(f"unknown {what.split()[-1]} {name!r}; {closest(str(name), names)}")
+    return name, options
+
+
+def _mapping(name: str, options: Any) -> dict[str, Any]:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
+    return dict(options)
+
+
+def _tuples(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(one) if isinstance(one, list) else one for key, one in options.items()}
+
+
+# ---------------------------------------------------------------------------------------- control
+def _control(value: Any) -> Any:
+    """Accept ``standard``, ``equal_step`` or a mapping of one control name to its options; those of
+    ``layer_rates`` may be the rates themselves."""
+    if isinstance(value, tuple(CONTROL_KINDS.values())):
+        return value
+    name, options = _named(value, "a control", CONTROLS)
+    if name == "layer_rates" and isinstance(options, list | str):
+        options = {"rates": options}
+    return {"kind": name, **_tuples(_mapping(name, options))}
+
+
+def _options_schema(kind: type[Frozen]) -> dict[str, Any]:
+    schema = kind.model_json_schema()
+    properties = {key: one for key, one in schema["properties"].items() if key != "kind"}
+    found = {"type": "object", "additionalProperties": False, "properties": properties}
+    if schema.get("required"):
+        found["required"] = schema["required"]
+    return found
+
+
+def _mapping_schema(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": [name],
+        "additionalProperties": False,
+        "properties": {name: options},
+    }
+
+
+def _control_schema() -> dict[str, Any]:
+    alone, named = [], []
+    for name, kind in CONTROL_KINDS.items():
+        options = _options_schema(kind)
+        if name == "layer_rates":
+            options = {"oneOf": [options, {"enum": ["rgn"]}, {"type": "array"}]}
+        elif "required" not in options:
+            alone.append(name)
+        if name != "standard":
+            named.append(_mapping_schema(name, options))
+    return {"oneOf": [{"enum": alone}, *named]}
+
+
+ControlEntry = Annotated[Control, BeforeValidator(_control), WithJsonSchema(_control_schema())]
+
+
+# -------------------------------------------------------------------------------------- optimizer
+class OptimizerChoice(Frozen):
+    """A rule and those of its options that are said."""
+
+    rule: RuleName
+    options: dict[str, Any]
+
+
+def _optimizer(value: Any) -> Any:
+    """Accept ``lion``, or a mapping of one rule to its options."""
+    if isinstance(value, OptimizerChoice):
+        return value
+    name, options = _named(value, "an optimizer", OPTIMIZERS)
+    said = _tuples(_mapping(name, options))
+    for key in said:
+        valid = list(RULES[name].options)
+        if key not in valid:
+            hint = closest(str(key), valid) if valid else "it has none"
+            raise ValueError(f"unknown option {key!r} of {name}; {hint}")
+    # What the options may be, the specification knows.
+    try:
+        Optimizer.model_validate({"rule": name, "learning_rate": 1.0, **said})
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in wrong["loc"][:1]) or name
+        reason = wrong["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{key}: {reason[0].lower()}{reason[1:]}") from None
+    return {"rule": name, "options": said}
+
+
+def _optimizer_schema() -> dict[str, Any]:
+    fields = Optimizer.model_json_schema()["properties"]
+    named = [
+        _mapping_schema(
+            name,
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {option: fields[option] for option in rule.options},
+            },
+        )
+        for name, rule in RULES.items()
+        if rule.options
+    ]
+    return {"oneOf": [{"enum": list(OPTIMIZERS)}, *named]}
+
+
+OptimizerEntry = Annotated[
+    OptimizerChoice, BeforeValidator(_optimizer), WithJsonSchema(_optimizer_schema())
+]

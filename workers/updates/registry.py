@@ -1,0 +1,24 @@
+"""From the optimizer a specification names to its rule."""
+
+from __future__ import annotations
+
+from sweeps import spec
+from workers.updates.adafactor import Adafactor
+from workers.updates.adamw import AdamW
+from workers.updates.lion import Lion
+from workers.updates.muon import Muon
+from workers.updates.sgd import Sgd
+from workers.updates.update_rule import UpdateRule
+
+RULES: dict[str, type[UpdateRule]] = {
+    "adamw": AdamW,
+    "sgd": Sgd,
+    "lion": Lion,
+    "adafactor": Adafactor,
+    "muon": Muon,
+}
+
+
+def build_rule(optimizer: spec.Optimizer) -> UpdateRule:
+    """Return the rule a run's specification names."""
+    return RULES[optimizer.rule](optimizer)
