@@ -95,7 +95,7 @@ ROOMS = {
         {"loading"},
         {"pretraining"},
         {"checkpoints", "objectives", "run_record"},
-        {"engines", "data"},
+        {"engines", "data", "adapters"},
         {"ranks", "models"},
         {"controls"},
         {"depth"},

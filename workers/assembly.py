@@ -9,6 +9,7 @@ import torch
 
 from sweeps.spec import HubData, HubModel, RunSpec
 from sweeps.store.store import Store
+from workers.adapters.registry import add_adapter
 from workers.agreement import agreed_grouping, agreed_model
 from workers.controls.layer_groups import group_layers
 from workers.controls.registry import build_control, require_effect
@@ -73,6 +74,7 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
             run.model, store.cache, needs_head=objective.needs_head, weights=ranks.leads
         )
     pretrained = agreed_model(pretrained, ranks)
+    add_adapter(run, pretrained, ranks)
     model = objective.build_model(pretrained)
     require_fit(run, pretrained)
     arrays = objective_arrays(objective, pretrained.tokenizer, run.sequence_length, store.cache)

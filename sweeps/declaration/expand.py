@@ -27,6 +27,7 @@ from sweeps.spec import (
     Measurement,
     MeasurementKind,
     ModelSpec,
+    NoAdapter,
     Objective,
     Optimizer,
     Probe,
@@ -214,6 +215,7 @@ class _Resolver:
             optimizer=self._build(Optimizer, keys, **_only(Optimizer, fields)),
             probe=self._probe,
             execution=self._build(Execution, keys, **_only(Execution, fields)),
+            adapter=fields.get("adapter", NoAdapter()),
             precision=fields.get("precision", "fp32"),
         )
         self._require_fit(run, keys)

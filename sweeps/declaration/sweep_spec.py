@@ -13,16 +13,20 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model
 from sweeps.declaration.track import Track, TrackEntry
 from sweeps.errors import closest
 from sweeps.spec import (
+    ADAPTERS,
     CONTROLS,
     STANDIN_FAMILIES,
     USUAL_MEASUREMENTS,
+    Adapter,
     Blocks,
     Control,
     EqualStep,
     Freeze,
     Frozen,
     LayerClip,
+    Lora,
     MeasurementKind,
+    NoAdapter,
     ObjectiveKind,
     Positive,
     Pretraining,
@@ -218,6 +222,31 @@ ControlEntry = Annotated[
 ]
 
 
+def _adapter(value: Any) -> Any:
+    """Accept ``none``, ``lora`` or a mapping of one adapter's name to its options."""
+    if isinstance(value, (NoAdapter, Lora)):
+        return value
+    named = isinstance(value, dict) and len(value) == 1
+    ((name, options),) = value.items() if named else ((value, {}),)
+    if not isinstance(name, str) or name not in ADAPTERS:
+        raise ValueError(f"no adapter {name!r}; {closest(str(name), ADAPTERS)}")
+    if not isinstance(options or {}, dict):
+        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
+    return {"kind": name, **(options or {})}
+
+
+def _adapter_schema() -> dict[str, Any]:
+    lora = Lora.model_json_schema()
+    lora["properties"].pop("kind")
+    named = {"type": "object", "required": ["lora"], "additionalProperties": False}
+    return {"oneOf": [{"enum": list(ADAPTERS)}, {**named, "properties": {"lora": lora}}]}
+
+
+AdapterEntry = Annotated[Adapter, BeforeValidator(_adapter), WithJsonSchema(_adapter_schema())]
+# Settings that are said by a name and its options.
+NAMED: dict[str, Any] = {"control": ControlEntry, "adapter": AdapterEntry}
+
+
 class Settings(Frozen):
     """Every setting of a run by one flat name; ``None`` means not said here."""
 
@@ -235,6 +264,7 @@ class Settings(Frozen):
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     schedule: Literal["linear", "constant"] | None = None
     max_grad_norm: Positive | None = None
+    adapter: AdapterEntry | None = None
     precision: Literal["fp32", "bf16"] | None = None
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     part_steps: Steps | None = None
@@ -254,7 +284,7 @@ class Settings(Frozen):
 def _grid_fields() -> dict[str, Any]:
     fields = {}
     for name, field in Settings.model_fields.items():
-        inner = ControlEntry if name == "control" else field.annotation
+        inner = NAMED.get(name, field.annotation)
         several = Annotated[list[inner], Field(min_length=1)]  # type: ignore[valid-type]
         fields[name] = (several | None, None)
     return fields

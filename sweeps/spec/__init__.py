@@ -41,10 +41,12 @@ from sweeps.spec.objective import (
 )
 from sweeps.spec.probe import METRICS, PROBE_SEQUENCES, Probe
 from sweeps.spec.run import RunSpec
+from sweeps.spec.training.adapter import ADAPTERS, Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import CONTROLS, Control, EqualStep, LayerClip, Standard
 from sweeps.spec.training.optimizer import Optimizer, learning_rate
 
 __all__ = [
+    "ADAPTERS",
     "CONTROLS",
     "DATA_ROLES",
     "MEASUREMENTS",
@@ -57,6 +59,7 @@ __all__ = [
     "STANDIN_FAMILIES",
     "STANDIN_POSITIONS",
     "USUAL_MEASUREMENTS",
+    "Adapter",
     "Blocks",
     "BuiltinData",
     "Control",
@@ -70,10 +73,12 @@ __all__ = [
     "HubData",
     "HubModel",
     "LayerClip",
+    "Lora",
     "Measurement",
     "MeasurementKind",
     "ModelSource",
     "ModelSpec",
+    "NoAdapter",
     "Objective",
     "ObjectiveKind",
     "Optimizer",

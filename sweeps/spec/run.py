@@ -12,6 +12,7 @@ from sweeps.spec.frozen import Frozen, Steps, content_id
 from sweeps.spec.model_source import ModelSpec
 from sweeps.spec.objective import PRETRAINING_OBJECTIVES, Objective
 from sweeps.spec.probe import Probe
+from sweeps.spec.training.adapter import Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import Control
 from sweeps.spec.training.optimizer import Optimizer
 
@@ -29,6 +30,7 @@ class RunSpec(Frozen):
     batch_size: Annotated[int, Field(ge=1)]
     sequence_length: Annotated[int, Field(ge=4)]
     optimizer: Optimizer
+    adapter: Adapter = NoAdapter()
     precision: Literal["fp32", "bf16"] = "fp32"
     probe: Probe
     execution: Execution = Execution()
@@ -44,6 +46,11 @@ class RunSpec(Frozen):
         if self.control.kind == "layer_clip" and self.optimizer.max_grad_norm is not None:
             raise ValueError(
                 "layer_clip and max_grad_norm both clip the gradient: one owner, remove one"
+            )
+        if isinstance(self.adapter, Lora) and self.model.source.freeze:
+            raise ValueError(
+                f"an adapter and freeze of model {self.model.name} both say what is trained: name"
+                " the adapter's layers, and leave out freeze"
             )
         if self.optimizer.warmup_steps >= self.steps:
             raise ValueError(
@@ -92,6 +99,13 @@ class RunSpec(Frozen):
         fields = type(self).model_fields
         values = ((name, self.__dict__[name]) for name in fields if name != "seed")
         return tuple(id(value) if isinstance(value, Frozen) else value for _, value in values)
+
+    @property
+    def says_what_is_trained(self) -> bool:
+        """Whether the settings name layers or matrices that alone are trained, or are not."""
+        adapter = self.adapter
+        named = isinstance(adapter, Lora) and (adapter.blocks or adapter.targets)
+        return bool(self.model.source.freeze or named)
 
     @property
     def micro_batch_size(self) -> int:

@@ -19,6 +19,7 @@ from sweeps.spec import (
     HubData,
     HubModel,
     LayerClip,
+    Lora,
     RunSpec,
     StandinModel,
 )
@@ -49,18 +50,21 @@ _OTHERS = (
         "contrastive",
         "another",
         "blank_line",
+        "lora",
+        ["blocks 1"],
         True,
     ),
 )
 
 
 def bases() -> Iterator[RunSpec]:
-    """Yield runs that among them have every kind of model, data, objective and control."""
+    """Yield runs that among them have every kind of model, data, objective, control and adapter."""
     kinds = ("classification", "contrastive", "clm", "mlm")
     for kind, control in itertools.product(kinds, _CONTROLS):
         run = run_spec("m", kind, control, steps=4, probe_every=2, part_steps=4)
         if kind == "mlm":
             yield run
+            yield run.model_copy(update={"adapter": Lora()})
             continue
         for source, data in zip(_MODELS, _DATA, strict=True):
             yield run.model_copy(
