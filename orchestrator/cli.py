@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "distance": ("distance", "Measure how far each objective is from pretraining."),
     "watch": ("watch", "Serve the report on this machine while the sweep runs."),
     "digest": ("digest", "Print a checksum of a sweep's rows, to compare two stores."),
-    "export": ("export", "Show a sweep's runs in W&B, MLflow or TensorBoard, afterwards."),
+    "export": ("export", "Show a sweep in a tracker, or write a run's model to a folder."),
     "query": ("query", "Ask the store's tables in SQL."),
     "logs": ("logs", "Show what a sweep's job or a run said."),
     "forget": ("forget", "Throw away what the store holds of one run."),

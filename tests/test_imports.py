@@ -89,7 +89,7 @@ ROOMS = {
     "workers": (
         {"__main__", "rank_run"},
         {"train", "measurement"},
-        {"assembly"},
+        {"assembly", "weights"},
         {"footprint"},
         {"probes", "distance", "agreement"},
         {"loading"},

@@ -41,6 +41,7 @@ def train(
     generator (cancelled) or an exception leaves it (failed).
     """
     folder, notice = store.run(run.run_id), notice or Notice()
+    keep = run.execution.keep
     if ranks.size > 1:
         fetch(run)
         connect(ranks, device)
@@ -48,7 +49,7 @@ def train(
         done = ranks.agree(folder.done())
         if done is not None:  # the attempt that was waited out has finished the run
             if ranks.leads:  # it may have been lost before it had put all away
-                folder.remove_unlisted(run.execution.keep_checkpoint)
+                folder.remove_unlisted(keep)
             attempt.end("not needed")
             yield Progress(done["step"], run.steps, None, done["status"])
             return
@@ -63,7 +64,7 @@ def train(
         rate = probed = None
         step, loss, stop = resumed, None, ranks.agreed_cause(notice, device)
         share = run.execution.checkpoint_share
-        with Checkpoints(folder, engine, attempt, share, ranks, notice) as checkpoints:
+        with Checkpoints(folder, engine, attempt, share, ranks, notice, keep) as checkpoints:
             while step < run.steps and not stop:
                 step += 1
                 batch = objective.batch(parts.arrays, run, step)
@@ -88,18 +89,18 @@ def train(
                 checkpoints.check()
                 ended_part, last = writer.end_step(step), step == run.steps
                 stop = None if last else ranks.agreed_cause(notice, device)
-                if stop or (run.execution.keep_checkpoint if last else ended_part):
+                if stop or (keep == "final" if last else ended_part):
                     checkpoints.save(step, writer, loss, must=bool(stop) or last)
                 if not stop:
                     yield Progress(step, run.steps, loss, None, resumed, rate, probed)
-            if stop or (status == "finished" and run.execution.keep_checkpoint):
+            if stop or (status == "finished" and keep != "none"):
                 checkpoints.wait()
             else:
                 checkpoints.drop()
         if not stop:
             writer.finish(status, step)
             if ranks.leads:
-                folder.remove_unlisted(run.execution.keep_checkpoint)
+                folder.remove_unlisted(keep)
         attempt.end(stop or status)
         yield Progress(step, run.steps, loss, stop or status, resumed, rate, probed)
 

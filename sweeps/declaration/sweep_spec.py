@@ -23,6 +23,7 @@ from sweeps.spec import (
     EqualStep,
     Freeze,
     Frozen,
+    Keep,
     LayerClip,
     Lora,
     MeasurementKind,
@@ -269,7 +270,7 @@ class Settings(Frozen):
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     part_steps: Steps | None = None
     checkpoint_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    keep_checkpoint: bool | None = None
+    keep: Keep | None = None
     engine: Literal["plain", "deepspeed"] | None = None
     processes: Annotated[int, Field(ge=1)] | None = None
     zero_stage: Literal[0, 1, 2, 3] | None = None

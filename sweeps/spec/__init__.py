@@ -7,7 +7,7 @@ data file counts by its content digest.
 """
 
 from sweeps.spec.data_source import BuiltinData, DataSource, FileData, HubData
-from sweeps.spec.execution import Execution
+from sweeps.spec.execution import Execution, Keep
 from sweeps.spec.frozen import Frozen, Positive, Steps, content_id
 from sweeps.spec.measurement import (
     MEASUREMENTS,
@@ -72,6 +72,7 @@ __all__ = [
     "Frozen",
     "HubData",
     "HubModel",
+    "Keep",
     "LayerClip",
     "Lora",
     "Measurement",

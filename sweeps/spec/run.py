@@ -67,6 +67,10 @@ class RunSpec(Frozen):
                 f"{ranks} processes must divide batch_size {self.batch_size}"
                 + (f" into shares of whole micro-batches of {micro}" if micro else "")
             )
+        if self.execution.keep == "best":
+            raise ValueError(
+                "keep: best keeps the weights of the lowest evaluation loss: add `evaluation`"
+            )
         if self.probe.every is not None and self.probe.every > self.steps:
             raise ValueError(f"probe.every {self.probe.every} is beyond steps {self.steps}")
         return self

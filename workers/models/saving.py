@@ -1,0 +1,14 @@
+"""Models written the way transformers reads them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write a model's configuration and weights, as safetensors, to a folder."""
+    # To look for a wrapped model transformers imports DeepSpeed where that is installed.
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+    model.save_pretrained(folder, safe_serialization=True)
