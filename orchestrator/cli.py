@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "claims": ("claims", "Check the claims that a sweep brings."),
     "report": ("report", "Write one self-contained HTML report of a sweep."),
     "distance": ("distance", "Measure how far each objective is from pretraining."),
+    "measure": ("measure", "Probe weights that were kept on another text, without training."),
     "watch": ("watch", "Serve the report on this machine while the sweep runs."),
     "digest": ("digest", "Print a checksum of a sweep's rows, to compare two stores."),
     "export": ("export", "Show a sweep in a tracker, or write a run's model to a folder."),

@@ -233,7 +233,8 @@ def _adapter(value: Any) -> Any:
         raise ValueError(f"no adapter {name!r}; {closest(str(name), ADAPTERS)}")
     if not isinstance(options or {}, dict):
         raise ValueError(f"the options of {name} are a mapping, not {options!r}")
-    return {"kind": name, **(options or {})}
+    lists = {key: tuple(value) for key, value in (options or {}).items() if isinstance(value, list)}
+    return {"kind": name, **(options or {}), **lists}
 
 
 def _adapter_schema() -> dict[str, Any]:

@@ -69,15 +69,23 @@ def kept_model(run: RunSpec, store: Store) -> Trained:
 
     Raises UserError where it kept none, they are damaged, or the base model is not there any more.
     """
-    folder = store.run(run.run_id)
-    checkpoint = kept_checkpoint(folder, run)
+    checkpoint = kept_checkpoint(store.run(run.run_id), run)
+    return with_kept(run, base_of(run, store), checkpoint)
+
+
+def base_of(run: RunSpec, store: Store) -> PretrainedModel:
+    """Return the model that a run began with; raises as ``load_model``."""
+    needs_head = build_objective(run.objective).needs_head
+    return load_model(run.model, store.cache, needs_head=needs_head)
+
+
+def with_kept(run: RunSpec, pretrained: PretrainedModel, checkpoint: Place) -> Trained:
+    """Give the model that a run began with, in place, the weights of one of its checkpoints."""
     torch.manual_seed(run.seed)
-    objective = build_objective(run.objective)
-    pretrained = load_model(run.model, store.cache, needs_head=objective.needs_head)
     add_adapter(run, pretrained)
-    model = objective.build_model(pretrained)
+    model = build_objective(run.objective).build_model(pretrained)
     _fill(model, _weights(checkpoint), checkpoint)
-    return Trained(run, pretrained, model.eval(), folder.step_of(checkpoint))
+    return Trained(run, pretrained, model.eval(), RunFolder.step_of(checkpoint))
 
 
 def _weights(checkpoint: Place) -> dict[str, Tensor]:

@@ -22,14 +22,18 @@ TOLERANCE = 3e-6
 
 
 @cache
-def plain(control, family="gpt_neox", steps=5):
-    return run_cell(Cell(control, family=family, steps=steps), "plain")["weights"]
+def plain(control, family="gpt_neox", steps=5, lora_rank=0):
+    cell = Cell(control, family=family, steps=steps, lora_rank=lora_rank)
+    return run_cell(cell, "plain")["weights"]
 
 
 def differences(cells, ranks):
     found = deepspeed_cells(cells, ranks)
     return {
-        cell.name: (found[cell.name]["weights"] - plain(cell.control, cell.family, cell.steps))
+        cell.name: (
+            found[cell.name]["weights"]
+            - plain(cell.control, cell.family, cell.steps, cell.lora_rank)
+        )
         .abs()
         .max()
         .item()
@@ -71,6 +75,19 @@ def test_offload_tied_embeddings_and_checkpointing_give_the_plain_weights(ranks,
     tied = [Cell(c, s, family="bert") for s in range(4) for c in controls]
     again = [Cell(c, s, checkpoint=True) for s in (0, 2, 3) for c in controls]
     assert beyond(differences([*offloaded, *without_weights, *tied, *again], ranks)) == {}
+
+
+@pytest.mark.parametrize(
+    "stages", [(2,), pytest.param((0, 1, 3), marks=SLOW)], ids=lambda stages: str(stages)
+)
+def test_adapters_alone_are_trained_to_the_plain_ones(stages):
+    cells = [
+        Cell(control, stage, 2, family, lora_rank=3)
+        for stage in stages
+        for control in ("standard", "equal_step_mean")
+        for family in ("gpt2", "bert")
+    ]
+    assert beyond(differences(cells, 2)) == {}
 
 
 @pytest.mark.parametrize("control", [name for name in CONTROLS if name != "standard"])
