@@ -105,7 +105,7 @@ ROOMS = {
         {"__main__"},
         {"cli"},
         {"commands"},
-        {"studies"},
+        {"studies", "measuring"},
         {"options", "sweep_run", "sweep_submit"},
         {"tuning"},
         {"display", "jobs", "ranks", "tracking"},

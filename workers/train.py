@@ -10,6 +10,7 @@ import torch
 
 from sweeps.attempts.attempt import Attempt, OnlookersAttempt
 from sweeps.attempts.writer import OnlookersWriter, RunWriter
+from sweeps.errors import UserError
 from sweeps.files.whole_files import Place
 from sweeps.spec import RunSpec, learning_rate
 from sweeps.store.run_folder import RunFolder
@@ -40,6 +41,11 @@ def train(
     notice's cause. The attempt's record says how it ended, also when the caller closes the
     generator (cancelled) or an exception leaves it (failed).
     """
+    if run.tuned is not None:
+        raise UserError(
+            f"run {run.run_id}: {run.tuned.name} was not trained here; `depthsweep measure --base"
+            f" … --tuned {run.tuned.place}` measures it again"
+        )
     folder, notice = store.run(run.run_id), notice or Notice()
     keep = run.execution.keep
     if ranks.size > 1:

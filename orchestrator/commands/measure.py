@@ -1,96 +1,52 @@
-"""``depthsweep measure``: weights that runs kept, on another probe text, without training."""
+"""``depthsweep measure``: weights that are there already, on a text, without training."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from pathlib import Path
-
 import click
 
-from sweeps.declaration.expand import Sweep
+from orchestrator.measuring import (
+    measure_checkpoints,
+    measure_weights,
+    probe_on,
+    recorded_as,
+)
 from sweeps.errors import UserError
-from sweeps.spec import Probe, RunSpec
 from sweeps.store.store import Store
 
 
 @click.command("measure")
-@click.argument("what", nargs=-1, required=True, metavar="SWEEP|RUN_ID...")
-@click.option("--probe", "file", required=True, help="The text to probe on: a file of texts.")
+@click.argument("what", nargs=-1, metavar="[SWEEP|RUN_ID]...")
+@click.option("--base", help="In place of runs: the checkpoint that --tuned was trained from.")
+@click.option("--tuned", help="A folder, or owner/name@commit of the hub.")
+@click.option("--probe", "file", required=True, help="The file of texts to probe on.")
 @click.option("--name", help="What the sweep of these measurements is called.")
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
-def command(what: tuple[str, ...], file: str, name: str | None, location: str) -> int:
-    """Compare the weights that runs kept with what they began with, on another text.
+def command(
+    what: tuple[str, ...],
+    base: str | None,
+    tuned: str | None,
+    file: str,
+    name: str | None,
+    location: str,
+) -> int:
+    """Compare the weights that runs kept (`keep: final`) with what they began with, on another
+    text; or any two checkpoints of one architecture (--base, --tuned).
 
-    Runs that kept none (`keep: final`) are passed over where a whole sweep is asked for. What comes
-    out has the ids of the runs with that probe, and is a sweep of its own in the store, for
-    `profile`, `compare`, `report` and `query`.
+    What comes out is a sweep of its own in the store, for `profile`, `compare`, `report` and
+    `query`. Its runs have ids of their own: those that they would have had with that probe.
     """
-    from workers.ranks.process_group import ALONE
-    from workers.weights.another_probe import measure_kept, on_another_probe
-    from workers.weights.kept import kept_checkpoint
-
-    store = Store.at(location)
+    two = base is not None and tuned is not None
+    if bool(what) == two or (base is None) != (tuned is None):
+        raise UserError("measure takes sweeps or ids of runs, or both --base and --tuned")
+    store, probe = Store.at(location), probe_on(file)
     store.require_writable()
-    probe = _probe(file)
-    runs, of, single = _asked(what, store)
-    found: dict[str, RunSpec] = {}
-    for run in runs:
-        other = on_another_probe(run, probe)
-        if other.run_id == run.run_id:
-            click.echo(f"{run.run_id} {run.describe()}: was probed on {file} already")
-            continue
-        try:
-            kept_checkpoint(store.run(run.run_id), run)
-        except UserError as error:
-            if run.run_id in single:
-                raise
-            click.echo(f"passed over: {error}", err=True)
-            continue
-        measure_kept(run, other, store, ALONE.device())
-        click.echo(f"{run.run_id} {run.describe()}: {other.run_id}")
-        found[other.run_id] = other
-    if not found:
-        raise UserError(f"nothing to measure: no run of {', '.join(what)} has kept its weights")
-    sweep = name or _called(of, file)
-    store.save_sweep(_sweep(sweep, f"{', '.join(what)} on {file}", found.values(), store))
-    click.echo(f"{len(found)} measured: `depthsweep profile {sweep}` shows them")
+    store.identify()
+    if base is not None and tuned is not None:
+        run = measure_checkpoints(base, tuned, probe, store, click.echo)
+        runs, of = [run], f"{run.model.name}-to-{run.objective.label}"
+    else:
+        runs = measure_weights(what, probe, store, click.echo)
+        of = what[0].partition("@")[0] if len(what) == 1 else "weights"
+    sweep = recorded_as(name, of, file, runs, store)
+    click.echo(f"{len(runs)} measured: `depthsweep profile {sweep}` shows them")
     return 0
-
-
-def _probe(file: str) -> Probe:
-    from sweeps.declaration.sources import check_local, resolve_data
-    from sweeps.declaration.sweep_spec import DataEntry
-
-    data = resolve_data(DataEntry(file=file), ("text",), Path())
-    check_local(data, None)
-    return Probe(data=data)
-
-
-def _asked(what: Iterable[str], store: Store) -> tuple[list[RunSpec], str, set[str]]:
-    """Return the runs that are meant, each once, what they are of, and those named by their id."""
-    from workers.weights.kept import recorded_run
-
-    names, found, single, of = store.sweep_names(), dict[str, RunSpec](), set[str](), []
-    for one in what:
-        if one.partition("@")[0] in names:
-            runs = list(store.load_sweep(one).runs)
-            of.append(one.partition("@")[0])
-        else:
-            runs = [recorded_run(store.known(one))]
-            single.add(one)
-        found |= {run.run_id: run for run in runs}
-    return list(found.values()), of[0] if len(of) == 1 and not single else "weights", single
-
-
-def _called(of: str, file: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(file).name.split(".")[0]).strip("-.")
-    return f"{of}-on-{stem or 'text'}"[:80]
-
-
-def _sweep(name: str, description: str, runs: Iterable[RunSpec], store: Store) -> Sweep:
-    """Return the sweep of some measurements, with those that it had before."""
-    there = list(store.load_sweep(name).runs) if name in store.sweep_names() else []
-    every = {run.run_id: run for run in (*there, *runs)}
-    text = f"# Weights that were kept, measured by `depthsweep measure`: {description}\n"
-    return Sweep(name, description, text, tuple(every.values()), measurements=())

@@ -44,6 +44,7 @@ from sweeps.spec.run import RunSpec
 from sweeps.spec.training.adapter import ADAPTERS, Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import CONTROLS, Control, EqualStep, LayerClip, Standard
 from sweeps.spec.training.optimizer import Optimizer, learning_rate
+from sweeps.spec.training.tuned import Tuned
 
 __all__ = [
     "ADAPTERS",
@@ -90,6 +91,7 @@ __all__ = [
     "Standard",
     "StandinModel",
     "Steps",
+    "Tuned",
     "content_id",
     "counted",
     "is_measurement",

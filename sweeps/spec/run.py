@@ -15,6 +15,7 @@ from sweeps.spec.probe import Probe
 from sweeps.spec.training.adapter import Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import Control
 from sweeps.spec.training.optimizer import Optimizer
+from sweeps.spec.training.tuned import Tuned
 
 
 class RunSpec(Frozen):
@@ -33,6 +34,7 @@ class RunSpec(Frozen):
     adapter: Adapter = NoAdapter()
     precision: Literal["fp32", "bf16"] = "fp32"
     probe: Probe
+    tuned: Tuned | None = None
     execution: Execution = Execution()
 
     @model_validator(mode="after")

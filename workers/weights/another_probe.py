@@ -111,4 +111,3 @@ def _measured(
     backbone.to(device)
     probe = DepthProbe(other.probe, reference, backbone, stacks, device)
     return probe.measure(trained.step, jackknife=True), pretrained.facts
-
