@@ -19,6 +19,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from sweeps import spec
+from workers.adapters.lora import add_lora
 from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.engines.plain import PlainEngine
@@ -65,13 +66,15 @@ class Cell:
     checkpoint: bool = False
     steps: int = 5
     rule: str = "adamw"
+    # Of an adapter, which is trained then in place of the model.
+    lora_rank: int = 0
 
     @property
     def name(self):
         return "-".join(str(value) for value in asdict(self).values())
 
 
-def build(family):
+def build(family, lora_rank=0):
     """Return the objective and the model of a cell, the same in every process."""
     masked = family in ("bert", "roberta")
     source = spec.StandinModel(
@@ -92,6 +95,8 @@ def build(family):
     objective = build_objective(spec.Objective(kind=source.pretraining, data=data, **mask))
     facts = ModelFacts(family, "", "", 3, 32, 0)
     pretrained = PretrainedModel(language_model, tokenizer, facts)
+    if lora_rank:
+        add_lora(spec.Lora(rank=lora_rank), 0, family, pretrained)
     return objective, objective.build_model(pretrained), pretrained
 
 
@@ -107,7 +112,8 @@ def batch_of(family, step):
 def forget(model):
     """Leave a model's modules without their content, as a rank has them that reads no weights."""
     for parameter in model.parameters():
-        torch.utils.swap_tensors(parameter, nn.Parameter(parameter.to("meta")))
+        empty = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        torch.utils.swap_tensors(parameter, empty)
     for module in model.modules():
         for name, buffer in module._buffers.items():
             module._buffers[name] = None if buffer is None else buffer.to("meta")
@@ -115,7 +121,7 @@ def forget(model):
 
 def prepare(cell, engine_name, ranks=None, device=CPU):
     """Return the objective, the engine and the pretrained model of a cell."""
-    objective, model, pretrained = build(cell.family)
+    objective, model, pretrained = build(cell.family, cell.lora_rank)
     sample = batch_of(cell.family, 0)
     groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample), pretrained.stacks)
     if engine_name != "plain" and not ranks.leads:

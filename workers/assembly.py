@@ -9,6 +9,7 @@ import torch
 
 from sweeps.spec import HubData, HubModel, RunSpec
 from sweeps.store.store import Store
+from workers.adapters.registry import add_adapter
 from workers.agreement import agreed_grouping, agreed_model
 from workers.controls.layer_control import LayerControl
 from workers.controls.layer_groups import group_layers
@@ -81,6 +82,7 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
             dropout=run.dropout,
         )
     pretrained = agreed_model(pretrained, ranks)
+    add_adapter(run, pretrained, ranks)
     model = objective.build_model(pretrained)
     require_fit(run, pretrained)
     fraction = run.evaluation.fraction if run.evaluation else None

@@ -67,7 +67,7 @@ def load_model(
     transformers_logging.disable_progress_bar()
     source = model.source
     with held_to_its_digest(source, f"model {model.name}"):
-        folder = _folder(model.name, source, cache)
+        folder = folder_of(model.name, source, cache)
         pretraining = read_pretraining(folder) if isinstance(source, StandinModel) else None
         language_model, tokenizer, loading = _load(
             model.name, source, folder, needs_head, weights, dropout
@@ -104,7 +104,9 @@ def _content(source: ModelSource, folder: Path) -> str:
     return content_id(source.identity(), 64)
 
 
-def _folder(name: str, source: ModelSource, cache: Path) -> Path:
+def folder_of(name: str, source: ModelSource, cache: Path) -> Path:
+    """Return the folder of a model on this node, made or downloaded where it is not there; errors
+    call it ``name``."""
     if isinstance(source, StandinModel):
         return standin_folder(source, cache)
     if isinstance(source, FolderModel):

@@ -49,6 +49,7 @@ from workers.models.pretrained import (
     PretrainedModel,
     Pretraining,
 )
+from workers.models.saving import save_model
 from workers.models.standins import (
     build_config,
     build_tokenizer,
@@ -125,7 +126,7 @@ def _make(source: StandinModel, folder: Path) -> None:
     if source.pretraining == "mlm":
         order_positions(model)
     pretraining = pretrain(source, model, tokenizer)
-    model.save_pretrained(folder, safe_serialization=True)
+    save_model(model, folder)
     tokenizer.save_pretrained(folder)
     write_json(folder / PRETRAINING_FILE, asdict(pretraining))
     torch.set_rng_state(random_state)

@@ -10,6 +10,7 @@ import torch
 
 from sweeps.attempts.attempt import Attempt, OnlookersAttempt
 from sweeps.attempts.writer import OnlookersWriter, RunWriter
+from sweeps.errors import UserError
 from sweeps.files.whole_files import Place
 from sweeps.spec import RunSpec, learning_rate
 from sweeps.store.records import COMPLETE
@@ -42,7 +43,13 @@ def train(
     notice's cause. The attempt's record says how it ended, also when the caller closes the
     generator (cancelled) or an exception leaves it (failed).
     """
+    if run.tuned is not None:
+        raise UserError(
+            f"run {run.run_id}: {run.tuned.name} was not trained here; `depthsweep measure --base"
+            f" … --tuned {run.tuned.place}` measures it again"
+        )
     folder, notice = store.run(run.run_id), notice or Notice()
+    keep = run.execution.keep
     if ranks.size > 1:
         fetch(run)
         connect(ranks, device)
@@ -50,7 +57,7 @@ def train(
         done = ranks.agree(folder.done())
         if done is not None:  # the attempt that was waited out has finished the run
             if ranks.leads:  # it may have been lost before it had put all away
-                folder.remove_unlisted(run.execution.keep_checkpoint)
+                folder.remove_unlisted(keep)
             attempt.end("not needed")
             yield Progress(done["step"], run.steps, None, done["status"])
             return
@@ -68,7 +75,7 @@ def train(
         rate = probe = None
         step, loss, stop = resumed, None, ranks.agreed_cause(notice, device)
         share = run.execution.checkpoint_share
-        with Checkpoints(folder, engine, attempt, share, ranks, notice) as checkpoints:
+        with Checkpoints(folder, engine, attempt, share, ranks, notice, keep) as checkpoints:
             while step < run.steps and not scores.stopped and not stop:
                 step += 1
                 batch = objective.batch(parts.arrays, run, step)
@@ -95,18 +102,20 @@ def train(
                 checkpoints.check()
                 ended_part = writer.end_step(step, is_last=last)
                 stop = None if last else ranks.agreed_cause(notice, device)
-                if stop or (run.execution.keep_checkpoint if last else ended_part):
-                    checkpoints.save(step, writer, loss, must=bool(stop) or last)
+                scored = scores.loss_at(step)
+                must = bool(stop) or checkpoints.is_best(scored) or (last and keep == "final")
+                if must or (ended_part and not last):
+                    checkpoints.save(step, writer, loss, must=must, evaluation_loss=scored)
                 if not stop:
                     yield Progress(step, run.steps, loss, None, resumed, rate, probe, scores.newest)
-            if stop or (status in COMPLETE and run.execution.keep_checkpoint):
+            if stop or (status in COMPLETE and keep != "none"):
                 checkpoints.wait()
             else:
                 checkpoints.drop()
         if not stop:
             writer.finish(status, step)
             if ranks.leads:
-                folder.remove_unlisted(run.execution.keep_checkpoint)
+                folder.remove_unlisted(keep)
         how = stop or status
         attempt.end(how)
         yield Progress(step, run.steps, loss, how, resumed, rate, probe, scores.newest)

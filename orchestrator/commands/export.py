@@ -1,30 +1,55 @@
-"""``depthsweep export``: what a store has of a sweep, to trackers."""
+"""``depthsweep export``: a sweep to trackers, or a trained model to a folder."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
 from orchestrator.options import sweep_of
 from sweeps.declaration.track import TRACKERS
+from sweeps.errors import UserError
 
 
 @click.command("export")
-@click.argument("sweep_file_or_name")
+@click.argument("what", metavar="SWEEP|RUN_ID")
 @click.option(
     "--to",
     "kinds",
     multiple=True,
-    required=True,
     type=click.Choice(TRACKERS),
-    help="Where to; repeatable.",
+    help="Of a sweep: the tracker to show its runs in; repeatable.",
+)
+@click.option(
+    "-o", "--output", "folder", type=click.Path(path_type=Path), help="Of a run: a new folder."
+)
+@click.option(
+    "--merge", is_flag=True, help="With -o: add the adapter to the weights it stands beside."
 )
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
-def command(sweep_file_or_name: str, kinds: tuple[str, ...], location: str) -> None:
-    """Show the runs of a sweep in a tracker, from the store: all that has begun, each once.
+def command(
+    what: str, kinds: tuple[str, ...], folder: Path | None, merge: bool, location: str
+) -> None:
+    """Show the runs of a sweep in a tracker (--to), or write the model that a run ended with to a
+    folder that transformers reads (-o).
 
-    Where tracking stopped half-way, or an export did, this adds what is missing. Options come from
-    the sweep's `track:` section.
+    To a tracker goes all that has begun, each run once: where tracking stopped half-way, or an
+    export did, this adds what is missing. Options come from the sweep's `track:` section.
+
+    A model can be written of a run that kept its weights (`keep: final` or `keep: best` in the
+    sweep file). An adapter is written in peft's layout, or merged into the model with --merge.
     """
+    if (folder is None) == (not kinds):
+        raise UserError("export takes --to and a sweep, or -o and the id of a run")
+    if folder is not None:
+        _to_folder(what, folder, merge, location)
+        return
+    if merge:
+        raise UserError("--merge goes with -o and the id of a run")
+    _to_trackers(what, kinds, location)
+
+
+def _to_trackers(sweep_file_or_name: str, kinds: tuple[str, ...], location: str) -> None:
     from orchestrator.tracking.feed import export
     from orchestrator.tracking.kinds import make_trackers
     from sweeps.store.store import Store
@@ -34,3 +59,15 @@ def command(sweep_file_or_name: str, kinds: tuple[str, ...], location: str) -> N
     for tracker in make_trackers(sweep.track.only(dict.fromkeys(kinds)), sweep, store):
         done = export(tracker, sweep, store)
         click.echo(f"{sweep.name}: {done} to {tracker.kind}")
+
+
+def _to_folder(run_id: str, folder: Path, merge: bool, location: str) -> None:
+    from sweeps.store.store import Store
+    from workers.weights.kept import kept_model, recorded_run
+    from workers.weights.model_folder import write_model_folder
+
+    store = Store.at(location)
+    run = recorded_run(store.known(run_id))
+    trained = kept_model(run, store)
+    files = write_model_folder(trained, store.cache, folder, merge=merge)
+    click.echo(f"{run.describe()}, after step {trained.step}: {', '.join(files)} in {folder}")

@@ -154,6 +154,8 @@ def key_of(ask: RunSpec) -> str:
         "batch": [ask.batch_size, ask.sequence_length],
         "engine": ask.execution.engine,
         "checkpointing": ask.execution.checkpoint_activations,
+        # A step of before there were adapters is known without a word of them.
+        **({"adapter": adapter} if (adapter := ask.identity().get("adapter")) else {}),
         "clips": ask.optimizer.max_grad_norm is not None,
         "probe": {k: v for k, v in ask.probe.identity().items() if k not in ("data", "seed")},
     }

@@ -25,5 +25,5 @@ def finish_off(store: Store, runs: Iterable[RunSpec]) -> list[str]:
         folder = store.run(run_id)
         newest = folder.newest_attempt()
         if newest is not None and end_for(folder, newest, "lost"):
-            folder.remove_unlisted(waiting[run_id].execution.keep_checkpoint)
+            folder.remove_unlisted(waiting[run_id].execution.keep)
     return left

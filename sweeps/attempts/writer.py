@@ -123,8 +123,8 @@ class RunWriter:
             for name, entry in self._parts.items()
         }
         content: dict[str, Any] = {"status": status, "step": step, "loss": loss, "parts": parts}
-        # Of which layers are frozen a reader knows more: it asks the rows.
-        if not self._run.model.source.freeze:
+        # Of which layers are not trained a reader knows more: it asks the rows.
+        if not self._run.says_what_is_trained:
             content["dose"] = dose_of(self._columns("layers", COLUMNS))
         if self._run.evaluation is not None:
             rows = self._columns(EVALUATIONS, evaluated.COLUMNS)

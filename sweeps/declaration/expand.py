@@ -35,6 +35,7 @@ from sweeps.spec import (
     Measurement,
     MeasurementKind,
     ModelSpec,
+    NoAdapter,
     Objective,
     Optimizer,
     Probe,
@@ -251,6 +252,7 @@ class _Resolver:
             execution=self._build(Execution, keys, **_only(Execution, fields)),
             evaluation=self._evaluation(objective),
             stop=fields.get("stop"),
+            adapter=fields.get("adapter", NoAdapter()),
             precision=fields.get("precision", "fp32"),
             dropout=fields.get("dropout", False),
         )

@@ -78,7 +78,14 @@ TAKEN = frozenset(
         # Of attempts: what they were made with.
         *("depthsweep_version", "git_commit", "code_digest", "python_version", "torch_version"),
         *("deepspeed_version", "transformers_version", "datasets_version", "tokenizers_version"),
-        *("numpy_version", "pyarrow_version", "ray_version", "cuda_version", "driver_version"),
+        *(
+            "numpy_version",
+            "pyarrow_version",
+            "ray_version",
+            "peft_version",
+            "cuda_version",
+            "driver_version",
+        ),
         *("device", "hardware"),
         # Of the tables that a report draws.
         *("cell", "condition", "cut_high", "cut_low", "finding", "interval", "loss_high"),

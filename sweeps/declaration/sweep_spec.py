@@ -12,13 +12,19 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model
 
 from sweeps.declaration.step_entries import ControlEntry, OptimizerEntry
 from sweeps.declaration.track import Track, TrackEntry
+from sweeps.errors import closest
 from sweeps.spec import (
+    ADAPTERS,
     STANDIN_FAMILIES,
     USUAL_MEASUREMENTS,
+    Adapter,
     Blocks,
     Freeze,
     Frozen,
+    Keep,
+    Lora,
     MeasurementKind,
+    NoAdapter,
     NoImprovement,
     ObjectiveKind,
     Positive,
@@ -223,6 +229,37 @@ StopEntry = Annotated[
 ]
 
 
+def _adapter(value: Any) -> Any:
+    """Accept ``none``, ``lora`` or a mapping of one adapter's name to its options."""
+    if isinstance(value, (NoAdapter, Lora)):
+        return value
+    named = isinstance(value, dict) and len(value) == 1
+    ((name, options),) = value.items() if named else ((value, {}),)
+    if not isinstance(name, str) or name not in ADAPTERS:
+        raise ValueError(f"no adapter {name!r}; {closest(str(name), ADAPTERS)}")
+    if not isinstance(options or {}, dict):
+        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
+    lists = {key: tuple(value) for key, value in (options or {}).items() if isinstance(value, list)}
+    return {"kind": name, **(options or {}), **lists}
+
+
+def _adapter_schema() -> dict[str, Any]:
+    lora = Lora.model_json_schema()
+    lora["properties"].pop("kind")
+    named = {"type": "object", "required": ["lora"], "additionalProperties": False}
+    return {"oneOf": [{"enum": list(ADAPTERS)}, {**named, "properties": {"lora": lora}}]}
+
+
+AdapterEntry = Annotated[Adapter, BeforeValidator(_adapter), WithJsonSchema(_adapter_schema())]
+# Settings that are said by a name and its options.
+NAMED: dict[str, Any] = {
+    "control": ControlEntry,
+    "optimizer": OptimizerEntry,
+    "stop": StopEntry,
+    "adapter": AdapterEntry,
+}
+
+
 class Settings(Frozen):
     """Every setting of a run by one flat name; ``None`` means not said here."""
 
@@ -249,11 +286,12 @@ class Settings(Frozen):
     dropout: bool | None = Field(
         None, description="Train with the model's own dropout; depends on the micro-batch."
     )
+    adapter: AdapterEntry | None = None
     precision: Literal["fp32", "bf16"] | None = None
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     part_steps: Steps | None = None
     checkpoint_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    keep_checkpoint: bool | None = None
+    keep: Keep | None = None
     engine: Literal["plain", "deepspeed"] | None = None
     processes: Annotated[int, Field(ge=1)] | None = None
     zero_stage: Literal[0, 1, 2, 3] | None = None
@@ -267,13 +305,8 @@ class Settings(Frozen):
 
 def _grid_fields() -> dict[str, Any]:
     fields = {}
-    own: dict[str, Any] = {
-        "control": ControlEntry,
-        "optimizer": OptimizerEntry,
-        "stop": StopEntry,
-    }
     for name, field in Settings.model_fields.items():
-        inner = own.get(name, field.annotation)
+        inner = NAMED.get(name, field.annotation)
         several = Annotated[list[inner], Field(min_length=1)]  # type: ignore[valid-type]
         fields[name] = (several | None, None)
     return fields

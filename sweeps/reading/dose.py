@@ -27,15 +27,16 @@ def known_doses(told: Mapping[str, Mapping[str, Any] | None], runs: pl.DataFrame
     schema = pl.Schema([*DOSES.items(), ("blocks", pl.Int64)])
     return (
         pl.DataFrame(rows, schema=schema, orient="row")
-        .join(runs.select("run_id", "model_layers", "freeze"), on="run_id", how="inner")
+        .join(runs.select("run_id", "model_layers", *SAYS), on="run_id", how="inner")
         .filter(_SAID | (pl.col("blocks") == pl.col("model_layers")).fill_null(value=True))
         .select(*DOSES)
     )
 
 
 _TOLD = ("dose", "dose_slope", "blocks")
-# A study that freezes layers says which: what is left is what was controlled.
-_SAID = pl.col("freeze").is_not_null()
+# A study that trains some layers alone says which: what is left is what was controlled.
+SAYS = ("freeze", "adapter_blocks", "adapter_targets")
+_SAID = pl.any_horizontal(pl.col(name).is_not_null() for name in SAYS)
 
 
 def doses(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:
@@ -48,8 +49,8 @@ def doses(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:
 
     Args:
         layers: the rows of the table ``layers``, of any runs.
-        runs: ``run_id``, ``model_layers``, null where the model was never loaded, and ``freeze``,
-            null where nothing is frozen.
+        runs: ``run_id``, ``model_layers``, null where the model was never loaded, and ``SAYS``,
+            null where all blocks are trained.
     """
     return _doses(layers.filter(pl.col("stack").is_null()), runs, ["run_id"])
 
@@ -66,7 +67,7 @@ def _doses(layers: pl.LazyFrame, runs: pl.DataFrame, keys: list[str]) -> pl.Data
         .group_by(*keys, "layer")
         .agg(pl.when(squared.is_not_null().all()).then(squared.sum()).alias("squared"))
         .collect(engine="streaming")
-        .join(runs.select("run_id", "model_layers", "freeze"), on="run_id", how="inner")
+        .join(runs.select("run_id", "model_layers", *SAYS), on="run_id", how="inner")
         .with_columns(blocks=pl.len().over("run_id"))
         .sort(*keys, "layer")
     )

@@ -26,7 +26,7 @@ from sweeps.declaration.recorded_runs import RecordedRuns, RecordedSpecs
 from sweeps.errors import UserError
 from sweeps.index.closed_work import ClosedWork
 from sweeps.reading.closings import Closings
-from sweeps.reading.dose import doses, doses_of_stacks, known_doses
+from sweeps.reading.dose import SAYS, doses, doses_of_stacks, known_doses
 from sweeps.reading.measurements import MeasuredOfRuns
 from sweeps.reading.run_table import (
     ATTEMPT_COLUMNS,
@@ -150,7 +150,7 @@ class Tables:
     def doses_of_stacks(self) -> pl.DataFrame:
         """One row per ``run_id`` and ``stack`` of the runs whose model has several: ``dose`` and
         ``dose_slope`` of the stack, which ``runs`` has of single stacks only."""
-        runs = self._contents.columns.frame(["run_id", "model_layers", "model_stacks", "freeze"])
+        runs = self._contents.columns.frame(["run_id", "model_layers", "model_stacks", *SAYS])
         several = set(runs.drop_nulls("model_stacks")["run_id"])
         layers = self._contents.parts["layers"]
         parts = [path for path in layers if _run_of(path) in several]
@@ -202,7 +202,7 @@ class Tables:
 
     @cached_property
     def _doses(self) -> pl.DataFrame:
-        runs = self._contents.columns.frame(["run_id", "model_layers", "freeze"])
+        runs = self._contents.columns.frame(["run_id", "model_layers", *SAYS])
         known = self._contents.doses
         told = known_doses(known, runs)
         rest = [path for path in self._contents.parts["layers"] if _run_of(path) not in known]

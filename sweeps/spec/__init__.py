@@ -7,7 +7,7 @@ data file counts by its content digest.
 """
 
 from sweeps.spec.data_source import BuiltinData, DataSource, FileData, HubData
-from sweeps.spec.execution import Execution
+from sweeps.spec.execution import Execution, Keep
 from sweeps.spec.frozen import Frozen, Positive, Steps, content_id
 from sweeps.spec.measurement import (
     MEASUREMENTS,
@@ -46,6 +46,7 @@ from sweeps.spec.objective import (
 )
 from sweeps.spec.probe import METRICS, PROBE_SEQUENCES, Probe
 from sweeps.spec.run import RunSpec
+from sweeps.spec.training.adapter import ADAPTERS, Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import (
     CONTROLS,
     Control,
@@ -65,8 +66,10 @@ from sweeps.spec.training.evaluation import (
     scores_of,
 )
 from sweeps.spec.training.optimizer import OPTIMIZERS, Optimizer, learning_rate
+from sweeps.spec.training.tuned import Tuned
 
 __all__ = [
+    "ADAPTERS",
     "ANSWERING",
     "CONTROLS",
     "DATA_FORMS",
@@ -85,6 +88,7 @@ __all__ = [
     "STANDIN_POSITIONS",
     "USUAL_MEASUREMENTS",
     "WITH_HEAD",
+    "Adapter",
     "Blocks",
     "BuiltinData",
     "Cell",
@@ -100,12 +104,15 @@ __all__ = [
     "Frozen",
     "HubData",
     "HubModel",
+    "Keep",
     "LayerClip",
     "LayerRates",
+    "Lora",
     "Measurement",
     "MeasurementKind",
     "ModelSource",
     "ModelSpec",
+    "NoAdapter",
     "NoImprovement",
     "Objective",
     "ObjectiveKind",
@@ -118,6 +125,7 @@ __all__ = [
     "StandinModel",
     "Steps",
     "Stop",
+    "Tuned",
     "content_id",
     "counted",
     "every_score",

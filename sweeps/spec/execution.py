@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from sweeps.spec.frozen import Frozen, Steps
+
+# Which trained weights are kept when a run has ended.
+Keep = Literal["none", "final", "best"]
 
 
 class Execution(Frozen):
@@ -23,8 +26,10 @@ class Execution(Frozen):
         description="Most of a run's time that checkpoints take: parts are passed over where they"
         " would take more. 0: only when it is told to stop. 1: after every part.",
     )
-    keep_checkpoint: bool = Field(
-        False, description="Keep the last checkpoint, the trained weights, when a run has ended."
+    keep: Keep = Field(
+        "none",
+        description="Which weights stay when a run has ended: those of the last step (final), those"
+        " of the lowest evaluation loss (best), or none.",
     )
     engine: Literal["plain", "deepspeed"] | None = Field(
         None, description="What trains: chosen from the model's size and the machine if not said."
@@ -41,6 +46,15 @@ class Execution(Frozen):
     checkpoint_activations: bool | None = Field(
         None, description="Compute each block again in the backward pass instead of keeping it."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recorded_before_keep(cls, said: Any) -> Any:
+        """Read records of stores that were written when there was only one choice to make."""
+        if isinstance(said, dict) and "keep_checkpoint" in said:
+            kept = "final" if said["keep_checkpoint"] else "none"
+            return {**{k: v for k, v in said.items() if k != "keep_checkpoint"}, "keep": kept}
+        return said
 
     @model_validator(mode="after")
     def _engine_has_its_settings(self) -> Execution:

@@ -15,9 +15,11 @@ from sweeps.spec.frozen import Frozen, Steps, content_id
 from sweeps.spec.model_source import ModelSpec
 from sweeps.spec.objective import ANSWERING, PRETRAINING_OBJECTIVES, Objective
 from sweeps.spec.probe import Probe
+from sweeps.spec.training.adapter import Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import Control
 from sweeps.spec.training.evaluation import Evaluation, Stop
 from sweeps.spec.training.optimizer import Optimizer
+from sweeps.spec.training.tuned import Tuned
 
 
 class RunSpec(Frozen):
@@ -33,6 +35,7 @@ class RunSpec(Frozen):
     batch_size: Annotated[int, Field(ge=1)]
     sequence_length: Annotated[int, Field(ge=4)]
     optimizer: Optimizer
+    adapter: Adapter = NoAdapter()
     precision: Literal["fp32", "bf16"] = "fp32"
     dropout: bool = Field(
         False,
@@ -42,6 +45,7 @@ class RunSpec(Frozen):
     probe: Probe
     evaluation: Evaluation | None = None
     stop: Stop | None = None
+    tuned: Tuned | None = None
     execution: Execution = Execution()
 
     @model_validator(mode="after")
@@ -61,6 +65,11 @@ class RunSpec(Frozen):
             raise ValueError(
                 "layer_clip and max_grad_norm both clip the gradient: one owner, remove one"
             )
+        if isinstance(self.adapter, Lora) and self.model.source.freeze:
+            raise ValueError(
+                f"an adapter and freeze of model {self.model.name} both say what is trained: name"
+                " the adapter's layers, and leave out freeze"
+            )
         self.optimizer.require_steps(self.steps)
         if self.optimizer.whole_matrices and self.execution.settled().engine != "plain":
             raise ValueError(
@@ -77,6 +86,10 @@ class RunSpec(Frozen):
             raise ValueError(
                 f"{ranks} processes must divide batch_size {self.batch_size}"
                 + (f" into shares of whole micro-batches of {micro}" if micro else "")
+            )
+        if self.execution.keep == "best" and self.evaluation is None:
+            raise ValueError(
+                "keep: best keeps the weights of the lowest evaluation loss: add `evaluation`"
             )
         if self.probe.every is not None and self.probe.every > self.steps:
             raise ValueError(f"probe.every {self.probe.every} is beyond steps {self.steps}")
@@ -129,6 +142,13 @@ class RunSpec(Frozen):
         """
         values = _all_but_the_seed(type(self))(self.__dict__)
         return tuple([value if type(value) in _PLAIN else id(value) for value in values])
+
+    @property
+    def says_what_is_trained(self) -> bool:
+        """Whether the settings name layers or matrices that alone are trained, or are not."""
+        adapter = self.adapter
+        named = isinstance(adapter, Lora) and (adapter.blocks or adapter.targets)
+        return bool(self.model.source.freeze or named)
 
     @property
     def micro_batch_size(self) -> int:

@@ -28,7 +28,7 @@ PROVENANCE = (
     *("depthsweep_version", "git_commit", "code_digest"),
     *("python_version", "torch_version", "deepspeed_version", "transformers_version"),
     *("datasets_version", "tokenizers_version", "numpy_version", "pyarrow_version"),
-    *("ray_version", "cuda_version", "driver_version", "device", "hardware"),
+    *("ray_version", "peft_version", "cuda_version", "driver_version", "device", "hardware"),
 )
 VERSION = "_version"
 

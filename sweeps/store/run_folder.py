@@ -14,6 +14,7 @@ from sweeps.files.whole_files import (
     read_if_readable,
     remove_folder,
 )
+from sweeps.spec import Keep
 from sweeps.store.records import attempt_record, bury_result, closing_record, is_whole
 from sweeps.store.schema import TABLES
 
@@ -137,22 +138,50 @@ class RunFolder:
             path.unlink(missing_ok=True)
         return True
 
-    def unlisted(self, keep_checkpoint: bool) -> list[Place]:
+    def keeps(self) -> Keep:
+        """Return which weights the run's record says are kept after its end; the last ones where
+        there is none, so that nothing is lost that somebody may have wanted."""
+        record = self.record()
+        said: Any = record["spec"].get("execution", {}) if record else {"keep": "final"}
+        if "keep_checkpoint" in said:  # as it was said before ``keep``
+            return "final" if said["keep_checkpoint"] else "none"
+        found: Keep = said.get("keep", "none")
+        return found
+
+    def kept(self, keep: Keep) -> Place | None:
+        """Return the checkpoint that stays after the end: of ``best`` the one of the lowest
+        evaluation loss, the earliest of equals; the last one where none was evaluated."""
+        whole = self.checkpoints() if keep != "none" else []
+        if keep == "best":
+            losses = [(self.evaluation_loss(path), k) for k, path in enumerate(whole)]
+            known = [(loss, k) for loss, k in losses if loss is not None]
+            if known:
+                return whole[min(known)[1]]
+        return whole[-1] if whole else None
+
+    @staticmethod
+    def evaluation_loss(checkpoint: Place) -> float | None:
+        """Return what the weights of a checkpoint lose on held-out examples, if that was asked."""
+        manifest = read_if_readable(checkpoint / "manifest.json") or {}
+        found: float | None = manifest.get("evaluation_loss")
+        return found
+
+    def unlisted(self, keep: Keep) -> list[Place]:
         """Return what a closed run does not need any more: parts that its record does not list,
-        checkpoints but the last one where that is kept, what crashes left beside its records."""
+        checkpoints but the one that is kept, what crashes left beside its records."""
         listed = (self.done() or {}).get("parts", {})
         parts = [path for table in TABLES for path in children(self.path / table)]
-        kept = self.checkpoints()[-1:] if keep_checkpoint else []
+        kept = self.kept(keep)
         return [
             *(path for path in parts if name_in(self, path) not in listed),
-            *(path for path in children(self.path / "checkpoints") if path not in kept),
+            *(path for path in children(self.path / "checkpoints") if path != kept),
             *left_beside(self.path),
             *left_beside(self.path / "attempts"),
         ]
 
-    def remove_unlisted(self, keep_checkpoint: bool) -> None:
+    def remove_unlisted(self, keep: Keep) -> None:
         """Remove what a closed run does not need any more; see ``unlisted``."""
-        for path in self.unlisted(keep_checkpoint):
+        for path in self.unlisted(keep):
             if path.parent.name == "checkpoints":
                 remove_folder(path)
             else:

@@ -220,8 +220,7 @@ def _run(folder: RunFolder, real: RunFolder) -> Iterator[Finding]:
     if wrong is not None:
         yield _again(real, wrong)
         return
-    keep = bool((folder.record() or {})["spec"]["execution"].get("keep_checkpoint"))
-    for left in real.unlisted(keep):
+    for left in real.unlisted(folder.keeps()):
         what = f"{name_in(real, left)} is accounted for by no record"
         remedy = "removed: no reader counts it"
         yield Finding(folder.run_id, what, remedy, partial(_removed, left))

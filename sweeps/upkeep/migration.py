@@ -80,7 +80,7 @@ def _migrated(folder: RunFolder) -> Migrated:
     closing = {name: value for name, value in done.items() if name != SEAL}
     bury_result(folder.path)
     write_json(folder.path / "DONE.json", sealed({**closing, "parts": parts}), within=folder.path)
-    folder.remove_unlisted(keep_checkpoint=bool(folder.checkpoints()))
+    folder.remove_unlisted("final")
     return Migrated(folder.run_id, changed=True)
 
 

@@ -115,9 +115,9 @@ def _of_run(folder: RunFolder, files: dict[str, Seen]) -> Iterator[Rubbish]:
         room = name.split("/")[0]
         if room in TABLES and name not in done["parts"]:
             yield _item(folder, PARTS, name, files, same)
-    kept = _kept_checkpoint(folder, checkpoints)
+    kept = folder.kept(folder.keeps()) if checkpoints else None
     for name in checkpoints:
-        if name != kept:
+        if folder.path / name != kept:
             yield _item(folder, CHECKPOINTS, name, files, same)
 
 
@@ -155,23 +155,6 @@ def _checkpoints(files: dict[str, Seen]) -> dict[str, set[str]]:
         if parts[0] == "checkpoints" and len(parts) > 2:
             found.setdefault("/".join(parts[:2]), set()).add(name)
     return found
-
-
-def _kept_checkpoint(folder: RunFolder, checkpoints: dict[str, set[str]]) -> str | None:
-    """Return the checkpoint that a run keeps after its end: its last whole one, where its record
-    asks for that or does not say."""
-    record = folder.record()
-    execution: Any = record["spec"].get("execution", {}) if record else {}
-    if record is not None and not execution.get("keep_checkpoint", False):
-        return None
-    whole = [name for name, inside in checkpoints.items() if f"{name}/manifest.json" in inside]
-    return max(whole, key=_step_of, default=None)
-
-
-def _step_of(checkpoint: str) -> int:
-    """Return the step of a checkpoint by its name: checkpoints/step-000100, and what may follow."""
-    said = checkpoint.split("/")[1].removeprefix("step-").split(".")[0]
-    return int(said) if said.isdecimal() else -1
 
 
 def _temporary(

@@ -27,7 +27,7 @@ defaults: {steps: 8, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
   part_steps: 3, checkpoint_share: 1}
 blocks:
   - name: all
-    set: {keep_checkpoint: true}
+    set: {keep: final}
     grid: {model: [a], objective: [pretraining], control: [standard, equal_step], seed: [SEEDS]}
 """
 # Carries out a run without Ray up to a step after its first checkpoint, and fails.

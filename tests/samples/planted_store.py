@@ -151,7 +151,7 @@ def write_run(
         writer.end_step(step)
     if status is not None:
         writer.finish(status, last)  # type: ignore[arg-type]
-        folder.remove_unlisted(keep_checkpoint=False)
+        folder.remove_unlisted("none")
     return folder
 
 

@@ -21,6 +21,7 @@ from sweeps.spec import (
     HubModel,
     LayerClip,
     LayerRates,
+    Lora,
     NoImprovement,
     Optimizer,
     RunSpec,
@@ -64,6 +65,8 @@ _OTHERS = (
         "within",
         "matrix",
         "lion",
+        "lora",
+        ["blocks 1"],
         True,
         False,
     ),
@@ -71,7 +74,7 @@ _OTHERS = (
 
 
 def bases() -> Iterator[RunSpec]:
-    """Yield runs that among them have every kind of model, data, objective and control."""
+    """Yield runs that among them have every kind of model, data, objective, control and adapter."""
     kinds = ("classification", "contrastive", "clm", "mlm")
     for kind, control in itertools.product(kinds, _CONTROLS):
         run = run_spec("m", kind, control, steps=4, probe_every=2, part_steps=4)
@@ -79,6 +82,7 @@ def bases() -> Iterator[RunSpec]:
             yield run
             yield run.model_copy(update={"evaluation": Evaluation(fraction=0.5)})
             yield run.model_copy(update={"optimizer": _OPTIMIZER})
+            yield run.model_copy(update={"adapter": Lora()})
             continue
         for source, data in zip(_MODELS, _DATA, strict=True):
             yield run.model_copy(

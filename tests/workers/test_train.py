@@ -258,9 +258,9 @@ def test_what_an_attempt_left_that_was_lost_after_closing_the_run_the_next_one_p
             list(train(run, store, CPU))
     folder = store.run(run.run_id)
     assert folder.done() is not None
-    assert folder.unlisted(keep_checkpoint=False)
+    assert folder.unlisted("none")
     list(train(run, store, CPU))
-    assert folder.unlisted(keep_checkpoint=False) == []
+    assert folder.unlisted("none") == []
     assert [finding.what for finding in audit(store)] == []
 
 

@@ -32,6 +32,7 @@ from sweeps.attempts.attempt import Attempt, OnlookersAttempt, Superseded
 from sweeps.attempts.writer import OnlookersWriter, RunWriter
 from sweeps.files.patience import patiently
 from sweeps.files.whole_files import Place, children, no_guard, remove_folder, write_json
+from sweeps.spec import Keep
 from sweeps.store.run_folder import RunFolder
 from workers.checkpoints.cadence import (
     SPOT_NOTICE_SECONDS,
@@ -71,7 +72,13 @@ class Checkpoints:
         share: float = 1.0,
         ranks: Ranks = ALONE,
         notice: Notice | None = None,
+        keep: Keep = "none",
     ) -> None:
+        self._keep = keep
+        self._lowest: float | None = None
+        if keep == "best":
+            best = ranks.agree(folder.kept(keep) if ranks.leads else None)
+            self._lowest = None if best is None else folder.evaluation_loss(best)
         self._folder, self._engine, self._ranks = folder, engine, ranks
         self._attempt = None if isinstance(attempt, OnlookersAttempt) else attempt
         self._label = ranks.agree(self._attempt.label if self._attempt else "")
@@ -105,12 +112,14 @@ class Checkpoints:
         loss: float | None = None,
         *,
         must: bool = True,
+        evaluation_loss: float | None = None,
     ) -> None:
         """Begin to write the state after ``step``, if it is time for it or it ``must`` be.
 
         Returns once it is copied. The parts up to ``step`` must have been written before by
         ``writer``, whose rows since the last part go into the checkpoint. A collective. Raises what
         has gone wrong with the one before: Superseded where the run is another attempt's by then.
+        ``evaluation_loss`` is what the weights lose on held-out examples, where that is known.
         """
         if not must and not self._ranks.agree(self._may_begin()):
             return
@@ -120,6 +129,8 @@ class Checkpoints:
         then, guard = partial(self._tell, path, began), no_guard
         if self._attempt is not None:
             manifest = {"step": step, "files": {}, "parts": {}}
+            if evaluation_loss is not None:
+                manifest["evaluation_loss"] = evaluation_loss
             if writer is not None:
                 manifest |= {"parts": writer.parts(), "files": writer.keep(path)}
             then = partial(self._complete, path, began, manifest, loss)
@@ -132,6 +143,16 @@ class Checkpoints:
             self._writing.drop()
             raise
         self._writing.close()
+
+    def is_best(self, evaluation_loss: float | None) -> bool:
+        """Return whether the weights of now are to be kept for the lowest loss on held-out examples
+        so far, where that is asked for; the next question is about lower ones."""
+        if self._keep != "best" or evaluation_loss is None:
+            return False
+        if self._lowest is not None and not evaluation_loss < self._lowest:
+            return False
+        self._lowest = evaluation_loss
+        return True
 
     def check(self) -> None:
         """Raise what has gone wrong in the thread, if anything has."""
@@ -197,6 +218,8 @@ class Checkpoints:
         self._say(manifest, ended - began, loss)
         attempt.require_ownership()
         kept = self._folder.checkpoints()[-KEPT_CHECKPOINTS:]
+        if self._keep == "best":
+            kept.append(self._folder.kept(self._keep) or path)
         for older in children(self._folder.path / "checkpoints"):
             if older not in kept:
                 remove_folder(older)

@@ -44,6 +44,11 @@ class Evaluations:
         self.stopped = self._is_over(step)
         return math.isfinite(self._losses[-1])
 
+    def loss_at(self, step: int) -> float | None:
+        """Return the loss on held-out examples after a step; None where it was not evaluated."""
+        known = self.newest is not None and self.newest["step"] == step
+        return self.newest[LOSS] if known and self.newest is not None else None
+
     def _is_over(self, step: int) -> bool:
         stop = self._run.stop
         return stop is not None and step < self._run.steps and stop.holds(self._losses)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from sweeps.spec import PROBE_SEQUENCES, RunSpec
+from workers.adapters.registry import add_adapter
 from workers.controls.layer_groups import LayerGroup, group_layers
 from workers.controls.registry import build_control, require_effect
 from workers.engines.bf16_weights import compute_as_under_autocast
@@ -176,6 +177,7 @@ def _built(
         head = objective.needs_head
         pretrained = skeleton(run.model, dtype, needs_head=head, dropout=run.dropout)
         require_fit(run, pretrained)
+        add_adapter(run, pretrained)
         return pretrained, objective.build_model(pretrained)
     finally:
         torch.set_default_dtype(before)

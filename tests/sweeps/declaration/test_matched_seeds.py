@@ -58,7 +58,10 @@ def test_any_setting_keeps_a_standard_run_from_being_a_counterpart(setting):
     standard = [run.model_copy(update={"control": Standard()}) for run in (other, ours)]
     (apart,) = matched_seeds([ours, standard[0]]).conditions
     assert apart.matched == []
-    assert apart.differs == (setting.name,)
+    assert setting.name in apart.differs
+    # Of another kind of a part its options are said, too.
+    parts = {one.name: one.path[0] for one in SHARED}
+    assert {parts[name] for name in apart.differs} == {setting.path[0]}
     (alike,) = matched_seeds([ours, *standard]).conditions
     assert (alike.matched, alike.differs) == ([ours.seed], ())
 

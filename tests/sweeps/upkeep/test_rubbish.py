@@ -61,7 +61,7 @@ def test_an_ended_run_keeps_its_records_logs_and_what_done_lists(store):
 
 def test_the_weights_that_a_run_was_to_keep_stay(store):
     run = run_spec("opt", "mlm", seed=8)
-    keeps = run.execution.model_copy(update={"keep_checkpoint": True})
+    keeps = run.execution.model_copy(update={"keep": "final"})
     folder = write_run(store, run.model_copy(update={"execution": keeps}), [0.3, 0.1])
     for name in ("step-000999", "step-001000.a2-00000000"):
         checkpoint(folder, name)

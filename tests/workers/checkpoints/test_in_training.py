@@ -69,7 +69,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(store, slow):
     resumed = list(train(run, store, CPU))
     assert folder.attempts()[-1]["resumed_from"] == 2
     assert resumed[-1].status == "finished"
-    assert folder.unlisted(keep_checkpoint=False) == []
+    assert folder.unlisted("none") == []
 
 
 def test_a_run_does_not_wait_for_a_checkpoint_that_its_end_makes_needless(store, slow):
@@ -77,7 +77,7 @@ def test_a_run_does_not_wait_for_a_checkpoint_that_its_end_makes_needless(store,
     assert list(train(run, store, CPU))[-1].status == "finished"
     folder = store.run(run.run_id)
     assert slow.began.is_set()
-    assert folder.unlisted(keep_checkpoint=False) == []
+    assert folder.unlisted("none") == []
     assert not (folder.path / "checkpoints").exists() or not os.listdir(folder.path / "checkpoints")
 
 

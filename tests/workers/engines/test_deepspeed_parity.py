@@ -22,12 +22,13 @@ TOLERANCE = 3e-6
 
 
 @cache
-def plain(control, family="gpt_neox", steps=5, rule="adamw"):
-    return run_cell(Cell(control, family=family, steps=steps, rule=rule), "plain")["weights"]
+def plain(control, family="gpt_neox", steps=5, rule="adamw", lora_rank=0):
+    cell = Cell(control, family=family, steps=steps, rule=rule, lora_rank=lora_rank)
+    return run_cell(cell, "plain")["weights"]
 
 
 def expected(cell):
-    return plain(cell.control, cell.family, cell.steps, cell.rule)
+    return plain(cell.control, cell.family, cell.steps, cell.rule, cell.lora_rank)
 
 
 def differences(cells, ranks):
@@ -95,6 +96,19 @@ def test_every_rule_that_ranks_can_share_gives_the_plain_weights(ranks):
         assert (ratios.max() / ratios.min() - 1 < 1e-5) == (cell.control != "standard"), cell.name
     assert beyond({name: share for name, share in off.items() if "lion" not in name}, 0) == {}
     assert beyond(off, 2e-2) == {}
+
+
+@pytest.mark.parametrize(
+    "stages", [(2,), pytest.param((0, 1, 3), marks=SLOW)], ids=lambda stages: str(stages)
+)
+def test_adapters_alone_are_trained_to_the_plain_ones(stages):
+    cells = [
+        Cell(control, stage, 2, family, lora_rank=3)
+        for stage in stages
+        for control in ("standard", "equal_step_mean")
+        for family in ("gpt2", "bert")
+    ]
+    assert beyond(differences(cells, 2)) == {}
 
 
 @pytest.mark.parametrize("control", [name for name in CONTROLS if name != "standard"])

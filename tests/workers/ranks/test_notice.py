@@ -150,7 +150,7 @@ def test_a_worker_that_gets_sigterm_says_what_it_kept(store):
 
 
 def test_the_last_checkpoint_is_kept_when_asked_for_and_is_sound(store, whole):
-    run = a_run(execution=Execution(part_steps=4, checkpoint_share=1, keep_checkpoint=True))
+    run = a_run(execution=Execution(part_steps=4, checkpoint_share=1, keep="final"))
     list(train(run, store, CPU))
     folder = store.run(run.run_id)
     assert folder.checkpoint_steps() == [11]
@@ -159,7 +159,7 @@ def test_the_last_checkpoint_is_kept_when_asked_for_and_is_sound(store, whole):
 
 
 def test_a_run_that_crashed_between_its_last_checkpoint_and_its_end_only_ends(store, whole):
-    run = a_run(execution=Execution(part_steps=4, checkpoint_share=1, keep_checkpoint=True))
+    run = a_run(execution=Execution(part_steps=4, checkpoint_share=1, keep="final"))
     list(train(run, store, CPU))
     folder = store.run(run.run_id)
     (folder.path / "DONE.json").unlink()

@@ -1,0 +1,185 @@
+"""`export -o` and `measure`, on stores whose runs were carried out in this process."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from click.testing import CliRunner
+from small_run import DOCS, make_run
+
+from orchestrator.cli import cli
+from sweeps.declaration.expand import Sweep
+from sweeps.errors import UserError
+from sweeps.reading.tables import open_store
+from sweeps.sources.corpora import corpus_rows
+from sweeps.spec import Execution, Lora, Objective, Probe
+from sweeps.store.store import Store
+from workers.train import train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a store of three runs, of which two kept their weights, and another text."""
+    folder = tmp_path_factory.mktemp("study")
+    texts = [row["text"] for row in corpus_rows("python-docs")]
+    (folder / "other.txt").write_text(
+        "\n".join(" ".join(text.split()) for text in texts[40:160]), encoding="utf-8"
+    )
+    store = Store(folder / "store")
+    store.identify()
+    kept = Execution(keep="final", part_steps=3, checkpoint_share=1)
+    runs = (
+        make_run(execution=kept),
+        make_run(execution=kept, adapter=Lora(rank=2)),
+        make_run(seed=3),
+    )
+    store.save_sweep(Sweep("mine", "", "name: mine\n", runs, measurements=()))
+    for run in runs:
+        list(train(run, store, CPU))
+    return folder
+
+
+def called(place, *arguments):
+    result = CliRunner().invoke(cli, [*arguments, "--store", str(place / "store")])
+    if isinstance(result.exception, UserError):
+        raise result.exception
+    assert result.exception is None or result.exit_code == 0, result.output
+    return result.output
+
+
+def tables(place, name):
+    return open_store(place / "store", sweep=name)
+
+
+def test_what_is_measured_of_kept_weights_is_what_the_run_would_have_measured(place, tmp_path):
+    from orchestrator.measuring import probe_on
+    from workers.weights.another_probe import on_another_probe
+
+    file = str(place / "other.txt")
+    said = called(place, "measure", "mine", "--probe", file)
+    assert "2 measured" in said
+    assert "kept no weights" in said
+    there = tables(place, "mine-on-other").by_name()
+    (tmp_path / "s").mkdir()
+    again = Store(tmp_path / "s")
+    for run in Store(place / "store").load_sweep("mine").runs[:2]:
+        other = on_another_probe(run, probe_on(file))
+        assert other.run_id != run.run_id
+        list(train(other, again, CPU))
+        own = open_store(again.root).by_name()
+        for table in ("steps", "layers", "profiles", "jackknife"):
+            mine = there[table].filter(pl.col("run_id") == other.run_id).collect()
+            wanted = own[table].filter(pl.col("run_id") == other.run_id).collect()
+            assert len(mine) == len(wanted) > 0
+            numbers = [name for name, kind in wanted.schema.items() if kind == pl.Float64]
+            for name in numbers:
+                assert mine[name].to_list() == pytest.approx(wanted[name].to_list(), rel=1e-9)
+
+
+def test_a_run_that_kept_nothing_is_refused_by_its_id_and_what_was_measured_stays(place):
+    file = str(place / "other.txt")
+    runs = Store(place / "store").load_sweep("mine").runs
+    with pytest.raises(UserError, match="kept no weights"):
+        called(place, "measure", runs[2].run_id, "--probe", file)
+    first = called(place, "measure", runs[0].run_id, "--probe", file, "--name", "one")
+    assert called(place, "measure", runs[0].run_id, "--probe", file, "--name", "one") == first
+    called(place, "measure", runs[1].run_id, "--probe", file, "--name", "one")
+    assert len(Store(place / "store").load_sweep("one").runs) == 2
+
+
+def test_two_checkpoints_are_compared_as_the_runs_own_end_was(place, tmp_path):
+    """A run's folder, measured against the base it was trained from, has the run's own profile."""
+    from workers.loading import folder_of
+
+    store = Store(place / "store")
+    run = store.load_sweep("mine").runs[0]
+    called(place, "export", run.run_id, "-o", str(tmp_path / "tuned"))
+    base = folder_of("tiny", run.model.source, store.cache)
+    file = str(place / "other.txt")
+    said = called(
+        place,
+        "measure",
+        "--base",
+        str(base),
+        "--tuned",
+        str(tmp_path / "tuned"),
+        "--probe",
+        file,
+        "--name",
+        "two",
+    )
+    assert "1 measured" in said
+    (two,) = store.load_sweep("two").runs
+    assert two.tuned.name == "tuned"
+    found = tables(place, "two")
+    layers = found.by_name()["layers"].collect().sort("layer")
+    assert layers["group"].to_list() == ["embedding", "block", "block", "block", "head"]
+    assert (layers["update_norm"] > 0).all()
+    assert layers["grad_norm"].null_count() == len(layers)
+    profile = found.by_name()["profiles"].collect().sort("layer")
+    assert profile["step"].to_list() == [1] * 4
+    changes = profile["procrustes"].to_list()
+    assert all(change > 1e-4 for change in changes[1:])
+    # A second model of the same content is the same checkpoint.
+    called(
+        place,
+        "measure",
+        "--base",
+        str(base),
+        "--tuned",
+        str(base),
+        "--probe",
+        file,
+        "--name",
+        "none",
+    )
+    same = tables(place, "none").by_name()["profiles"].collect()
+    assert same["procrustes"].to_list() == pytest.approx([0.0] * 4, abs=1e-7)
+
+
+def test_checkpoints_of_two_shapes_and_wrong_questions_are_refused(place, tmp_path):
+    from workers.loading import folder_of
+
+    store = Store(place / "store")
+    run = store.load_sweep("mine").runs[0]
+    base = str(folder_of("tiny", run.model.source, store.cache))
+    wide = run.model.source.model_copy(update={"layers": 2})
+    other = str(folder_of("wide", wide, store.cache))
+    file = str(place / "other.txt")
+    with pytest.raises(UserError, match=r"3 blocks of width 32, and .* 2 blocks of width 32"):
+        called(place, "measure", "--base", base, "--tuned", other, "--probe", file)
+    with pytest.raises(UserError, match="both --base and --tuned"):
+        called(place, "measure", "--base", base, "--probe", file)
+    with pytest.raises(UserError, match="takes sweeps or ids"):
+        called(place, "measure", "mine", "--base", base, "--tuned", other, "--probe", file)
+    with pytest.raises(UserError, match="--probe"):
+        called(place, "measure", "mine", "--probe", str(tmp_path / "no.txt"))
+    with pytest.raises(UserError, match="--tuned"):
+        called(place, "measure", "--base", base, "--tuned", "nowhere", "--probe", file)
+    assert len(store.sweep_names()) >= 1
+
+
+def test_what_was_not_trained_here_is_not_trained(place):
+    from orchestrator.measuring import probe_on
+    from sweeps.spec import Tuned
+
+    run = make_run(
+        tuned=Tuned(name="released", digest="0" * 64, place="m"),
+        probe=Probe(data=probe_on(str(place / "other.txt")).data),
+        objective=Objective(kind="clm", data=DOCS, name="released"),
+    )
+    with pytest.raises(UserError, match="was not trained here"):
+        next(train(run, Store(place / "store"), CPU))
+
+
+def test_export_takes_one_of_its_two_uses(place):
+    for arguments in (("mine",), ("mine", "--to", "wandb", "-o", "m"), ("x", "--merge")):
+        with pytest.raises(UserError, match="--to and a sweep, or -o and the id of a run"):
+            called(place, "export", *arguments)
+    with pytest.raises(UserError, match="goes with -o"):
+        called(place, "export", "mine", "--to", "wandb", "--merge")
+    with pytest.raises(UserError, match="no run 'nope'"):
+        called(place, "export", "nope", "-o", str(Path("m")))
