@@ -68,8 +68,8 @@ KINDS = {
 }
 
 
-def trained(name, folder, ranks=None):
-    """Return every weight after a few steps, and the losses on the way."""
+def built(name):
+    """Return an objective, its arrays, the model that it trains and the pretrained one."""
     kind, rows, options = KINDS[name]
     source = StandinModel(
         standin=FAMILY,
@@ -88,18 +88,24 @@ def trained(name, folder, ranks=None):
     facts = ModelFacts(FAMILY, "", "", 3, 32, 0)
     pretrained = PretrainedModel(language_model, tokenizer, facts, content=name)
     model = objective.build_model(pretrained)
+    arrays = objective.tokenise(tokenizer, rows, LENGTH)
+    return objective, arrays, model, pretrained, ModelSpec(name="tiny", source=source)
+
+
+def trained(name, folder, ranks=None):
+    """Return every weight after a few steps, and the losses on the way."""
+    objective, arrays, model, pretrained, spec = built(name)
     execution = Execution(
         micro_batch_size=1, **({} if ranks is None else {"engine": "deepspeed", "processes": 2})
     )
     run = make_run(
-        model=ModelSpec(name="tiny", source=source),
+        model=spec,
         objective=objective.objective,
         batch_size=BATCH,
         steps=STEPS,
         sequence_length=LENGTH,
         execution=execution,
     )
-    arrays = objective.tokenise(tokenizer, rows, LENGTH)
     sample = few_of(objective.batch(arrays, run, 1))
     groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample), pretrained.stacks)
     engine = engine_of(model, pretrained, groups, run, ranks)

@@ -377,7 +377,7 @@ def test_plan_and_run_refuse_alike(tmp_path, command):
 
 def test_a_chat_template_is_seen_wherever_it_lies(folder):
     assert lacks_chat_template(folder)
-    with pytest.raises(UserError, match="mine: its tokenizer has no chat template.*add chat_temp"):
+    with pytest.raises(UserError, match=r"mine: its tokenizer has no chat template.*add chat_temp"):
         ability_of(resolve(folder)).require_template("mine")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     ability_of(resolve(folder)).require_template("mine")
