@@ -256,10 +256,10 @@ def resolve_data(entry: DataEntry, roles: Iterable[str], folder: Path) -> DataSo
     Columns of a hub dataset are not known before it is downloaded; ``workers.data`` checks them.
     """
     roles = tuple(roles)
-    unknown = [role for role in entry.columns if role not in roles]
+    unknown = [role for role, column in entry.columns.items() if column and role not in roles]
     if unknown:
         raise UserError(f"columns: unknown role {unknown[0]!r}; {closest(unknown[0], roles)}")
-    columns = {role: entry.columns.get(role, role) for role in roles}
+    columns = {role: entry.columns.get(role) or role for role in roles}
     if entry.builtin is not None:
         if entry.builtin not in corpus_names():
             hint = closest(entry.builtin, corpus_names())

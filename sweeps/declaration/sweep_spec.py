@@ -73,10 +73,11 @@ class DataEntry(Frozen):
         None, description="Shuffle the rows first."
     )
     builtin: str | None = None
-    columns: dict[str, str] = Field(
+    columns: dict[str, str | None] = Field(
         default_factory=dict,
         description="Role (text, text_pair, label, labels, tokens, anchor, positive, negative,"
-        " prompt, completion, messages, chosen, rejected) to the dataset's own column name.",
+        " prompt, completion, messages, chosen, rejected) to the dataset's own column name; null"
+        " for one that may be read and is not to be.",
     )
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ def lacks_chat_template(folder: Path) -> bool:
     said = tokenizer_config(folder)
     if any(folder.glob("tokenization*.py")) or said.get("chat_template"):
         return False
-    files = ("chat_template.jinja", "chat_template.json", "chat_templates")
+    files = ("chat_template.jinja", "chat_template.json", "chat_templates", "tekken.json")
     return not any((folder / name).exists() for name in files)
 
 

@@ -25,6 +25,7 @@ from tests.engine_cells import (
     prepare,
 )
 from tests.gpu.checks import Place, Seen, broken
+from tests.rank_scripts.kinds_on_ranks import KINDS, trained
 from workers.depth.stacks import in_twin
 from workers.probes.capture import capture
 from workers.probes.rows import ProbeRows
@@ -129,6 +130,32 @@ def verdict(precision: str, found: dict[str, Trace], reference: Trace) -> Iterat
         f" furthest {worst}",
         max(loss, between) <= LOSS[precision] and change <= CHANGE[precision],
         {"precision": precision, "off": off, "between": between},
+    )
+
+
+def kinds(place: Place) -> Iterator[Seen]:
+    """A few steps of every kind of objective on the device, against the CPU; in bf16 losses are
+    asked to be finite: a temperature of 0.05 makes twenty of one rounding."""
+    off: dict[str, float] = {}
+    infinite: list[str] = []
+    for name in list(KINDS)[:: 4 if place.small else 1]:
+        try:
+            alone = trained(name, place.folder / "cpu")[f"{name}/losses"]
+            here = trained(name, place.folder / "here", device=place.device)[f"{name}/losses"]
+            half = trained(name, place.folder / "bf16", None, place.device, "bf16")
+        except Exception as error:
+            yield broken(name, error)
+            continue
+        off[name] = float((alone - here).abs().max()) * (0.05 if name == "negatives" else 1.0)
+        if not half[f"{name}/losses"].isfinite().all():
+            infinite.append(name)
+    worst = max(off, key=lambda name: off[name], default="none")
+    largest = max(off.values(), default=0.0)
+    yield Seen(
+        f"{len(off)} kinds of objective in float32: losses within {largest:.1e}, furthest {worst};"
+        f" not finite in bf16: {', '.join(infinite) or 'none'}",
+        largest <= LOSS["fp32"] and not infinite,
+        {"off": off},
     )
 
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import torch
-from engine_cells import CPU, OPTIMIZER, forget
 from safetensors.torch import save_file
-from small_run import DOCS, make_run
 from transformers import AutoModelForCausalLM
 
 from sweeps.spec import OBJECTIVE_DEFAULTS, Execution, ModelSpec, Objective, StandinModel
+from tests.engine_cells import CPU, OPTIMIZER, forget
+from tests.samples.small_run import DOCS, make_run
 from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.engines.plain import PlainEngine
@@ -68,8 +68,8 @@ KINDS = {
 }
 
 
-def trained(name, folder, ranks=None):
-    """Return every weight after a few steps, and the losses on the way."""
+def built(name):
+    """Return an objective, its arrays, the model that it trains and the pretrained one."""
     kind, rows, options = KINDS[name]
     source = StandinModel(
         standin=FAMILY,
@@ -88,21 +88,28 @@ def trained(name, folder, ranks=None):
     facts = ModelFacts(FAMILY, "", "", 3, 32, 0)
     pretrained = PretrainedModel(language_model, tokenizer, facts, content=name)
     model = objective.build_model(pretrained)
+    arrays = objective.tokenise(tokenizer, rows, LENGTH)
+    return objective, arrays, model, pretrained, ModelSpec(name="tiny", source=source)
+
+
+def trained(name, folder, ranks=None, device=CPU, precision="fp32"):
+    """Return every weight after a few steps, and the losses on the way, on the CPU."""
+    objective, arrays, model, pretrained, spec = built(name)
     execution = Execution(
         micro_batch_size=1, **({} if ranks is None else {"engine": "deepspeed", "processes": 2})
     )
     run = make_run(
-        model=ModelSpec(name="tiny", source=source),
+        model=spec,
         objective=objective.objective,
         batch_size=BATCH,
         steps=STEPS,
         sequence_length=LENGTH,
         execution=execution,
+        precision=precision,
     )
-    arrays = objective.tokenise(tokenizer, rows, LENGTH)
     sample = few_of(objective.batch(arrays, run, 1))
     groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample), pretrained.stacks)
-    engine = engine_of(model, pretrained, groups, run, ranks)
+    engine = engine_of(model, pretrained, groups, run, ranks, device)
     arrays = objective.completed(arrays, engine, run, pretrained, Path(folder))
     losses = []
     for step in range(1, STEPS + 1):
@@ -111,13 +118,14 @@ def trained(name, folder, ranks=None):
         engine.step(OPTIMIZER.learning_rate)
     layers = [engine.layer(i, "weights", CPU) for i in range(len(engine.groups))]
     weights = torch.cat([layer[k].flatten() for layer in layers for k in sorted(layer)])
-    return {f"{name}/weights": weights, f"{name}/losses": torch.stack(losses).detach()}
+    return {f"{name}/weights": weights, f"{name}/losses": torch.stack(losses).detach().cpu()}
 
 
-def engine_of(model, pretrained, groups, run, ranks):
+def engine_of(model, pretrained, groups, run, ranks, device):
     control = build_control(run.control)
     if ranks is None:
-        return PlainEngine(model, groups, control, OPTIMIZER, "fp32")
+        model.to(device)
+        return PlainEngine(model, groups, control, OPTIMIZER, run.precision)
     from workers.engines.deepspeed import DeepSpeedEngine
 
     if not ranks.leads:

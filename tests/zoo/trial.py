@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,9 @@ from transformers.models.auto import modeling_auto
 from sweeps.errors import UserError
 from sweeps.sources.content import folder_digest
 from sweeps.spec import (
+    ANSWERING,
     OBJECTIVE_DEFAULTS,
+    OBJECTIVES,
     PRETRAINING_OBJECTIVES,
     EqualStep,
     FolderModel,
@@ -39,6 +41,7 @@ from workers.controls.layer_groups import Grouping, group_layers
 from workers.controls.registry import build_control
 from workers.depth.stacks import Stack
 from workers.engines.plain import PlainEngine
+from workers.footprint.word_tokenizer import word_cell, word_tokenizer
 from workers.models.pretrained import (
     Examined,
     PretrainedModel,
@@ -48,6 +51,7 @@ from workers.models.pretrained import (
     quiet_config,
 )
 from workers.models.standins import build_tokenizer
+from workers.objectives.objective import IGNORED
 from workers.objectives.registry import build_objective
 from workers.probes.capture import capture
 from workers.probes.rows import ProbeRows
@@ -92,8 +96,12 @@ def architectures(kind: str) -> list[str]:
 
 
 def objectives(kind: str) -> tuple[str, ...]:
+    """Return the objectives that models of a kind can be trained with."""
     pretraining = KINDS[kind][2]
-    return (*((pretraining,) if pretraining else ()), "classification", "contrastive")
+    others = [one for one in OBJECTIVES if one not in PRETRAINING_OBJECTIVES]
+    if pretraining != "clm":
+        others = [one for one in others if one not in ANSWERING]
+    return (*((pretraining,) if pretraining else ()), *others)
 
 
 # ------------------------------------------------------------------------------------------ making
@@ -206,6 +214,8 @@ def _arrays(objective: str) -> dict[str, np.ndarray]:
             "positive_input_ids": ids(),
             "positive_attention_mask": whole,
         }
+    if objective not in PRETRAINING_OBJECTIVES:
+        return _of_words(objective, ids)
     return {
         "input_ids": ids(),
         "special_ids": special,
@@ -213,6 +223,20 @@ def _arrays(objective: str) -> dict[str, np.ndarray]:
         "marks": np.asarray([5, 6, 7, 8], dtype=np.int32),
         "end": np.asarray([1], dtype=np.int32),
     }
+
+
+def _of_words(objective: str, ids: Callable[[], np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what an objective itself makes of rows of one word, with other tokens in its place."""
+    training = build_objective(run_of(objective, "standard").objective)
+    cells = training.objective.cells
+    rows = {role: [word_cell(cell, TOKENS)] * (2 * ROWS) for role, cell in cells.items()}
+    arrays = training.tokenise(word_tokenizer(), rows, TOKENS)
+    for name in [name for name in arrays if name.endswith("input_ids")]:
+        arrays[name] = ids()
+        labels = name.replace("input_ids", "labels")
+        if objective in ANSWERING:
+            arrays[labels] = np.where(arrays[labels] == IGNORED, IGNORED, arrays[name])
+    return arrays
 
 
 def captured(model: torch.nn.Module, stacks: tuple[Stack, ...]) -> str:

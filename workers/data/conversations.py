@@ -91,8 +91,9 @@ def _written_messages(tokenizer: Any, messages: list[dict[str, Any]], row: int) 
         # What ends a conversation, and is not there where it goes on, is no part of an answer.
         if not set(until[stop:]) <= set(tokenizer.all_special_ids):
             raise UserError(
-                f"row {row}: the model's chat template writes answer {number} otherwise where more"
-                " follows, so that it cannot be told from the rest; give rows with one answer"
+                f"example {row + 1}: the model's chat template writes answer {number} otherwise"
+                " where more follows, so that it cannot be told from the rest; give rows with one"
+                " answer"
             )
         answered[start:stop] = True
     return Written(np.asarray(whole, dtype=np.int32), answered)
@@ -151,7 +152,7 @@ class _refusals:
         if isinstance(error, (TemplateError, TypeError, KeyError, ValueError)):
             said = " ".join(str(error).split())[:160]
             raise UserError(
-                f"row {self._row}: the model's chat template refuses the messages: {said}"
+                f"example {self._row + 1}: the model's chat template refuses the messages: {said}"
             ) from error
 
 

@@ -114,7 +114,7 @@ def answers_padded(written: Sequence[Written], length: int, filler: int) -> Arra
     for row, one in enumerate(written):
         kept = one.ids[:length]
         if not len(kept):
-            raise UserError(f"row {row} of the dataset has no token; remove empty texts")
+            raise UserError(f"example {row + 1} has no token; remove empty texts")
         ids[row, : len(kept)] = kept
         mask[row, : len(kept)] = 1
         labels[row, : len(kept)] = _labels(one)[:length]

@@ -71,6 +71,11 @@ def test_an_optional_role_is_read_where_it_is_named_or_there(kind, role, tmp_pat
     assert set(there.objective.roles) == {*GOOD[kind], role}
     assert there.objective.data.columns[role] == role
     assert named.objective.data.columns[role] == "other"
+    # One that is there may be left alone, and a usual one may not.
+    left = run_of(tmp_path, kind, rows, f"{role}: null")
+    assert left.objective.roles == plain.objective.roles
+    with pytest.raises(UserError, match="cannot be left out"):
+        run_of(tmp_path, kind, rows, f"{next(iter(GOOD[kind]))}: null")
     # The same file read as pairs and as texts is two runs.
     texts = there.objective.model_copy(update={"read_roles": ()})
     assert len({run.run_id for run in (plain, there, named)}) == 3

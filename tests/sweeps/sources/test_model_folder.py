@@ -14,7 +14,7 @@ from sweeps.declaration.sweep_spec import ModelEntry
 from sweeps.errors import UserError
 from sweeps.sources.ability import ability_of
 from sweeps.sources.model_folder import positions_of
-from sweeps.sources.tokenizer_files import lacks_mask_token
+from sweeps.sources.tokenizer_files import lacks_chat_template, lacks_mask_token
 from sweeps.spec import STANDIN_FAMILIES, StandinModel
 
 
@@ -373,3 +373,26 @@ def test_plan_and_run_refuse_alike(tmp_path, command):
     assert "sequence_length 41 is beyond the 40 positions of model mine" in answer.stderr
     assert answer.stderr.count("\n") == 1
     assert not (tmp_path / "store").exists()
+
+
+def test_a_chat_template_is_seen_wherever_it_lies(folder):
+    assert lacks_chat_template(folder)
+    with pytest.raises(UserError, match=r"mine: its tokenizer has no chat template.*add chat_temp"):
+        ability_of(resolve(folder)).require_template("mine")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    ability_of(resolve(folder)).require_template("mine")
+    (folder / "chat_template.jinja").unlink()
+    write(folder / "tokenizer_config.json", {"chat_template": "{{ messages }}"})
+    assert not lacks_chat_template(folder)
+
+
+@pytest.mark.parametrize("objective", ["sft", "preference"])
+def test_answers_ask_for_the_head_of_a_decoder(folder, objective):
+    shape = {"n_positions": 40, "vocab_size": 9, "tie_word_embeddings": False}
+    bare = {"model_type": "gpt2", "architectures": ["GPT2Model"], **shape}
+    write(folder / "config.json", bare)
+    save_file({"wte.weight": np.ones((9, 4), np.float32)}, folder / "model.safetensors")
+    ability = ability_of(resolve(folder, pretraining="clm"))
+    with pytest.raises(UserError, match=f"saved as GPT2Model, without the head.*{objective}"):
+        ability.require("mine", objective, {})
+    ability.require("mine", "regression", {})

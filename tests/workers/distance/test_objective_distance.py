@@ -14,7 +14,10 @@ from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import Impossible
 from sweeps.sources.corpora import corpus_digest, standin_digest
 from sweeps.spec import (
+    DATA_FORMS,
     OBJECTIVE_DEFAULTS,
+    OBJECTIVES,
+    PRETRAINING_OBJECTIVES,
     BuiltinData,
     ModelSpec,
     Objective,
@@ -106,6 +109,38 @@ def test_another_objective_has_a_distance_and_one_on_a_common_text(cache, family
         assert abs(common["distance"]) < 2 * (common["high"] - common["distance"])
     else:
         assert result["low"] > 0.2
+
+
+KINDS = [kind for kind in OBJECTIVES if kind not in (*PRETRAINING_OBJECTIVES, *DATA)]
+FORMS = [*((kind, {}) for kind in KINDS), ("sft", {"packing": "within"})]
+
+
+@pytest.mark.parametrize(("kind", "options"), FORMS, ids=str)
+def test_rows_of_every_kind_have_a_distance(cache, tmp_path, kind, options):
+    sentence = "value item returned function called first without any argument"
+    words = sentence.split()
+
+    def cell(of, k, n):
+        # What is rejected has something of its own: else no gradient is left of many pairs.
+        text = n // 2 * "nothing " + " ".join(
+            words[(3 * k + j * (1 + k % 3) + 5 * n) % len(words)] for j in range(6)
+        )
+        made = {"words": text.split(), "tags": [(k + j) % 2 for j in range(6)]}
+        made |= {"label": k % 2, "labels": [k % 2], "number": k % 5 / 3}
+        return made.get(of, text)
+
+    cells = DATA_FORMS[kind][0].roles
+    rows = [
+        {role: cell(of, k, n) for n, (role, of) in enumerate(cells.items())} for k in range(150)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = resolve_data(DataEntry(file=path.name), tuple(cells), tmp_path)
+    run = run_of(kind, data=data, sequence_length=36)
+    objective = run.objective.model_copy(update=options)
+    result, _ = measured(run.model_copy(update={"objective": objective}), cache)
+    assert result["groups"] >= 2
+    assert np.isfinite([result["distance"], result["common"]["distance"]]).all()
 
 
 def test_batches_double_until_the_halves_agree(cache, monkeypatch):

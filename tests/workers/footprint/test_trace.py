@@ -7,7 +7,17 @@ import torch
 from small_run import DOCS, make_run
 
 from sweeps.errors import UserError
-from sweeps.spec import EqualStep, Execution, FolderModel, ModelSpec, Objective, StandinModel
+from sweeps.spec import (
+    OBJECTIVE_DEFAULTS,
+    OBJECTIVES,
+    PRETRAINING_OBJECTIVES,
+    EqualStep,
+    Execution,
+    FolderModel,
+    ModelSpec,
+    Objective,
+    StandinModel,
+)
 from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.engines.plain import PlainEngine
@@ -35,9 +45,7 @@ def run_of(family="gpt_neox", kind=None, **fields):
     objective = Objective(
         kind=kind or source.pretraining,
         data=DOCS,
-        **({"labels": 3, "pooling": "mean"} if kind == "classification" else {}),
-        **({"temperature": 0.1, "pooling": "last"} if kind == "contrastive" else {}),
-        **({"mask_probability": 0.15} if kind is None and masked else {}),
+        **OBJECTIVE_DEFAULTS[kind or source.pretraining],
     )
     given = {"model": ModelSpec(name="tiny", source=source), "objective": objective}
     return make_run(**{**given, "sequence_length": 12, **fields})
@@ -71,8 +79,9 @@ def real_peaks(run):
         run_of(),
         run_of("mamba"),
         run_of("bert"),
-        run_of("gpt2", "classification", control=EqualStep(target="median")),
+        run_of("bert", "classification", control=EqualStep(target="median")),
         run_of("opt_post_norm", "contrastive", batch_size=5),
+        *(run_of("gpt2", kind) for kind in OBJECTIVES if kind not in PRETRAINING_OBJECTIVES),
     ],
     ids=lambda run: f"{run.model.source.standin}-{run.objective.kind}",
 )
@@ -81,6 +90,13 @@ def test_a_step_without_memory_has_the_peaks_of_one_with_it(run):
     traced = trace(run)
     peaks = [sum(kinds.values()) for kinds in (traced.first, traced.second, traced.step)]
     assert peaks == pytest.approx(real_peaks(run), rel=0.01)
+
+
+@pytest.mark.parametrize("packing", ["within", "across"])
+def test_answers_that_share_a_sequence_are_traced_too(packing):
+    run = run_of("gpt2", "sft")
+    objective = run.objective.model_copy(update={"packing": packing})
+    assert trace(run.model_copy(update={"objective": objective})).flops > 0
 
 
 def test_activations_grow_with_the_micro_batch_on_a_line():

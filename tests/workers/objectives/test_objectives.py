@@ -5,9 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from kinds_on_ranks import KINDS, built
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from sweeps.spec import OBJECTIVE_DEFAULTS, BuiltinData, Objective
+from sweeps.spec import OBJECTIVE_DEFAULTS, OBJECTIVES, BuiltinData, Objective
 from workers.models.pretrained import ModelFacts, PretrainedModel
 from workers.objectives.objective import pool
 from workers.objectives.registry import build_objective
@@ -88,6 +89,24 @@ def test_a_micro_batch_changes_nothing_but_rounding(kind, micro, prepared):
     atol = 4e-5 if kind == "contrastive" else 2e-6
     for name in whole:
         torch.testing.assert_close(grads[name], whole[name], rtol=1e-4, atol=atol)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_micro_batch_changes_nothing_whatever_the_rows(name):
+    objective, arrays, model, *_ = built(name)
+    batch = objective.batch(arrays, Run, 1)
+    whole_loss, whole = gradients(objective, model, batch, 8)
+    for micro in (1, 2):
+        loss, grads = gradients(objective, model, batch, micro)
+        torch.testing.assert_close(loss, whole_loss, rtol=1e-5, atol=1e-6)
+        atol = 4e-5 if name == "negatives" else 2e-6
+        for parameter in whole:
+            torch.testing.assert_close(grads[parameter], whole[parameter], rtol=1e-4, atol=atol)
+
+
+def test_every_kind_of_objective_is_tried_in_micro_batches():
+    tried = {kind for kind, *_ in KINDS.values()}
+    assert set(OBJECTIVES) == {"clm", "mlm", "span_corruption", *tried}
 
 
 def test_info_nce_is_float32_in_bf16_too_as_it_is_for_micro_batches(prepared):

@@ -101,7 +101,7 @@ def test_messages_without_a_template_and_those_that_it_refuses_are_named(make_la
         "{{ raise_exception('no system role') }}{% endif %}{{ m['content'] }}{% endfor %}"
     )
     refused = [{"role": "system", "content": "x"}, *talk]
-    with pytest.raises(UserError, match=r"row 1: .*refuses the messages: no system role"):
+    with pytest.raises(UserError, match=r"example 2: .*refuses the messages: no system role"):
         list(written_messages(tokenizer, [talk, refused]))
 
 
@@ -117,5 +117,5 @@ def test_a_template_that_writes_earlier_answers_otherwise_is_refused(make_langua
     one = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "so it is"}]
     (written,) = written_messages(tokenizer, [one])
     assert tokenizer.decode(written.ids[written.answered]) == "(thinks)so it is"
-    with pytest.raises(UserError, match=r"row 0: .*answer 1 otherwise where more follows"):
+    with pytest.raises(UserError, match=r"example 1: .*answer 1 otherwise where more"):
         list(written_messages(tokenizer, [[*one, *one]]))
