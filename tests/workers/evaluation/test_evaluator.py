@@ -15,7 +15,7 @@ from sweeps.declaration.sources import resolve_data
 from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import UserError
 from sweeps.spec import (
-    DATA_ROLES,
+    DATA_FORMS,
     LOSS,
     OBJECTIVE_DEFAULTS,
     SCORES,
@@ -30,7 +30,6 @@ from workers import __main__ as worker
 from workers.assembly import assemble
 from workers.evaluation.evaluator import scoring
 from workers.evaluation.held_out import batches_of
-from workers.objectives.classification import macro_f1
 from workers.objectives.registry import KINDS, build_objective
 from workers.ranks.process_group import ALONE
 from workers.train import train
@@ -62,16 +61,6 @@ def test_modules_are_left_in_the_mode_in_which_they_were():
     assert not all(before)
 
 
-def test_macro_f1_is_that_of_scikit_learn():
-    sklearn = pytest.importorskip("sklearn.metrics")
-    generator = np.random.default_rng(4)
-    for classes in (2, 5):
-        label = generator.integers(0, classes, 40)
-        predicted = np.where(generator.random(40) < 0.6, label, generator.integers(0, 6, 40))
-        expected = sklearn.f1_score(label, predicted, average="macro", zero_division=0)
-        assert macro_f1(predicted, label) == pytest.approx(expected)
-
-
 def write_rows(folder):
     words = ["red", "blue", "green", "small", "large", "item", "list", "value"]
     for name, count in (("train", 40), ("test", 22)):
@@ -84,7 +73,9 @@ def write_rows(folder):
 
 def run_of(folder, kind, **fields):
     def data(name):
-        return resolve_data(DataEntry(file=f"{name}.jsonl"), DATA_ROLES[kind], folder)
+        return resolve_data(
+            DataEntry(file=f"{name}.jsonl"), tuple(DATA_FORMS[kind][0].roles), folder
+        )
 
     objective = Objective(kind=kind, data=data("train"), **OBJECTIVE_DEFAULTS[kind])
     return make_run(

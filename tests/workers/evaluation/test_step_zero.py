@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, 
 
 from sweeps.declaration.sources import resolve_data, resolve_model
 from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
-from sweeps.spec import DATA_ROLES, OBJECTIVE_DEFAULTS, Evaluation, ModelSpec, Objective
+from sweeps.spec import DATA_FORMS, OBJECTIVE_DEFAULTS, Evaluation, ModelSpec, Objective
 from sweeps.store.store import Store
 from workers.assembly import assemble
 from workers.evaluation.held_out import HeldOut
@@ -50,7 +50,9 @@ def folder(make_language_model, tmp_path):
 
 def run_on(folder, family, kind):
     def data(name):
-        return resolve_data(DataEntry(file=f"{name}.jsonl"), DATA_ROLES[kind], folder)
+        return resolve_data(
+            DataEntry(file=f"{name}.jsonl"), tuple(DATA_FORMS[kind][0].roles), folder
+        )
 
     options = {**OBJECTIVE_DEFAULTS[kind], **({"labels": 3} if kind == "classification" else {})}
     source = resolve_model("mine", {"mine": ModelEntry(folder=family)}, folder)

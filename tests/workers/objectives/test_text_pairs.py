@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, mean_squared_error
+from sklearn.metrics import accuracy_score, f1_score, mean_squared_error
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -133,6 +133,20 @@ def test_scores_of_several_labels_are_those_of_scikit_learn():
     assert found["macro_f1"] == pytest.approx(
         f1_score(wanted, predicted, average="macro", zero_division=0)
     )
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_scores_of_one_label_are_those_of_scikit_learn(classes):
+    objective = build_objective(
+        Objective(kind="classification", data=DATA, labels=6, pooling="mean")
+    )
+    generator = np.random.default_rng(4)
+    label = generator.integers(0, classes, 40)
+    predicted = np.where(generator.random(40) < 0.6, label, generator.integers(0, 6, 40))
+    found = objective.scores({"predicted": predicted, "label": label}, 0.0)
+    assert found["accuracy"] == pytest.approx(accuracy_score(label, predicted))
+    expected = f1_score(label, predicted, average="macro", zero_division=0)
+    assert found["macro_f1"] == pytest.approx(expected)
 
 
 def test_a_sample_of_a_batch_keeps_all_of_many_labels(make_language_model):
