@@ -11,6 +11,7 @@ from orchestrator.tracking.run_cards import run_cards, sweep_identity
 from orchestrator.tracking.run_rows import RunRows
 from sweeps.files.whole_files import write_json
 from sweeps.reading.tables import Tables
+from sweeps.spec import Evaluation
 from sweeps.store import schema
 from sweeps.store.store import Store
 
@@ -40,6 +41,19 @@ def test_a_table_of_one_row_a_step_that_is_added_later_is_told_too(store, monkey
     monkeypatch.setattr(Tables, "by_name", lambda self: {**known(self), "held_out": frame})
     rows = RunRows(store, run).steps_after(0)
     assert [row.numbers.get("held_out/loss") for row in rows] == [None, 0.5, None, 0.25]
+
+
+def test_scores_are_told_from_step_0_on_and_those_of_the_end_again(store):
+    run = run_spec(steps=4, probe_every=2, part_steps=2)
+    run = run.model_copy(update={"evaluation": Evaluation(fraction=0.1)})
+    write_run(store, run, [0.1, 0.2], scores=lambda step: {"loss": 3.0 - step, "accuracy": 0.5})
+    rows = RunRows(store, run).steps_after(0)
+    told = {row.step: row.numbers.get("evaluation/loss") for row in rows}
+    assert told == {0: 3.0, 1: None, 2: 1.0, 3: None, 4: -1.0}
+    assert [row.step for row in RunRows(store, run).steps_after(2)] == [3, 4]
+    outcome = RunRows(store, run).outcome("unfinished")
+    assert outcome.numbers["evaluation_loss"] == -1.0
+    assert outcome.numbers["evaluation_accuracy"] == 0.5
 
 
 def test_a_failed_or_diverged_run_has_its_status_and_no_slope(store):
