@@ -13,6 +13,7 @@ from sweeps.files.whole_files import write_json
 from sweeps.spec import (
     BuiltinData,
     EqualStep,
+    Evaluation,
     Execution,
     HubModel,
     LayerClip,
@@ -109,7 +110,7 @@ def write_run(
     ``profile`` is a list of L values, or a function of relative depth. At earlier probe steps the
     change is in proportion to the step. ``stop`` ends the run early; ``status`` None never ends it.
     ``metrics`` replaces the values of other metrics, ``ratios`` gives ‖ΔW‖/‖W‖ of blocks 1..L,
-    ``scores`` gives those of a step of a run that is evaluated,
+    ``scores`` gives those of a step of a run that is evaluated (a loss that falls from 3 to 2),
     ``deleted`` the change of a finished run over blocks 1..L without each group of probe sequences.
     """
     facts = {**FACTS, **(facts or {})}
@@ -160,11 +161,17 @@ def write_run(
     return folder
 
 
+def evaluated(run: RunSpec) -> RunSpec:
+    """Return a run that is scored on held-out examples."""
+    return run.model_copy(update={"evaluation": Evaluation(fraction=0.1)})
+
+
 def _add_scores(
     writer: RunWriter, run: RunSpec, step: int, scores: Callable[[int], dict[str, float]] | None
 ) -> None:
-    if scores is not None and step in run.evaluation_steps:
-        rows = [{"score": k, "value": value, "targets": 64} for k, value in scores(step).items()]
+    if step in run.evaluation_steps:
+        found = {"loss": 3.0 - step / run.steps} if scores is None else scores(step)
+        rows = [{"score": k, "value": value, "targets": 64} for k, value in found.items()]
         writer.add("evaluations", step, rows)
 
 

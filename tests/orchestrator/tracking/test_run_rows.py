@@ -3,7 +3,7 @@
 import polars as pl
 import pyarrow as pa
 import pytest
-from planted_store import run_spec, save_sweep, write_run
+from planted_store import evaluated, run_spec, save_sweep, write_run
 from varied_settings import two_values, varying_settings
 
 from orchestrator.tracking.profile_picture import profile_picture
@@ -11,7 +11,6 @@ from orchestrator.tracking.run_cards import run_cards, sweep_identity
 from orchestrator.tracking.run_rows import RunRows
 from sweeps.files.whole_files import write_json
 from sweeps.reading.tables import Tables
-from sweeps.spec import Evaluation
 from sweeps.store import schema
 from sweeps.store.store import Store
 
@@ -44,8 +43,7 @@ def test_a_table_of_one_row_a_step_that_is_added_later_is_told_too(store, monkey
 
 
 def test_scores_are_told_from_step_0_on_and_those_of_the_end_again(store):
-    run = run_spec(steps=4, probe_every=2, part_steps=2)
-    run = run.model_copy(update={"evaluation": Evaluation(fraction=0.1)})
+    run = evaluated(run_spec(steps=4, probe_every=2, part_steps=2))
     write_run(store, run, [0.1, 0.2], scores=lambda step: {"loss": 3.0 - step, "accuracy": 0.5})
     rows = RunRows(store, run).steps_after(0)
     told = {row.step: row.numbers.get("evaluation/loss") for row in rows}

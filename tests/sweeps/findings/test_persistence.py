@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from planted_store import run_spec, write_run
+from planted_store import evaluated, run_spec, write_run
 
 from sweeps.errors import UserError
 from sweeps.findings.arms import (
@@ -22,7 +22,7 @@ from sweeps.findings.arms import (
 from sweeps.findings.persistence import compare, verdicts_by_metric
 from sweeps.reading.tables import Tables, open_store
 from sweeps.report.persistence_text import persistence_text
-from sweeps.spec import Evaluation
+from sweeps.spec import RunSpec
 from sweeps.statistics.profiles import Profiles, measure
 from sweeps.store.store import Store
 
@@ -174,8 +174,7 @@ def evaluated_study(root: Path, ends: dict[str, float], changes: dict[str, float
     store = Store.at(str(root / "store"))
     for seed in range(3):
         for control, end in ends.items():
-            run = run_spec(control=control, seed=seed)
-            run = run.model_copy(update={"evaluation": Evaluation(fraction=0.1)})
+            run = evaluated(run_spec(control=control, seed=seed))
 
             def scores(step: int, end: float = end, run: RunSpec = run) -> dict[str, float]:
                 loss = 4 - (4 - end) * step / run.steps
