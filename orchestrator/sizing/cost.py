@@ -25,8 +25,8 @@ class Cost:
     """An estimate: parameters, tokens trained on, FLOPs, and bytes of weights and optimizer.
 
     FLOPs are those of a traced step where one is known. Else they are 6 a parameter and token of
-    training and 2 of probing and evaluating (Kaplan et al. 2020, arXiv 2001.08361, with the embedding counted
-    in); attention's own products are left out.
+    training and 2 of probing and evaluating (Kaplan et al. 2020, arXiv 2001.08361, with the
+    embedding counted in); attention's own products are left out.
     """
 
     parameters: int | None

@@ -73,8 +73,8 @@ class ReportData:
     row per condition, with its seeds as lists), ``persistence``, ``retained`` (the rows of
     ``persistence`` that have a share, laid out on its scale), ``steepness`` (the slopes under
     standard training), ``curves`` (training loss), ``evaluation_curves`` and ``scores`` (of
-    held-out examples; empty where there are none), ``ratios`` (update ratio of each block relative to the
-    mean over blocks), ``spread`` (how far ratios differ between blocks within a step, and
+    held-out examples; empty where there are none), ``ratios`` (update ratio of each block relative
+    to the mean over blocks), ``spread`` (how far ratios differ between blocks within a step, and
     ``dose``). Each has ``model``, ``objective`` and ``treatment``: the control with every other
     setting that tells conditions apart, and the stack. A row of ``persistence`` is a comparison of
     controls, and has ``setting``: the model with those settings. Of fewer than 3 seeds no table has
