@@ -20,7 +20,7 @@ from sweeps.declaration.settings import text_of
 from sweeps.errors import UserError
 from sweeps.reading.measurements import refusal_of
 from sweeps.reading.text_table import Column, text_table
-from sweeps.spec import RunSpec, every_score
+from sweeps.spec import LOSS, RunSpec, every_score
 from sweeps.store.records import RESULTS
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import job_records, strays_of
@@ -173,7 +173,9 @@ def _table(runs: list[dict[str, Any]], shown: list[str]) -> list[str]:
         ],
         *[
             Column(
-                f"held-out {name}", [_mean(scores[name].get(key, [])) for key in groups], right=True
+                f"held-out {name}" if name == LOSS else name,
+                [_mean(scores[name].get(key, [])) for key in groups],
+                right=True,
             )
             for name in every_score()
             if name in scores

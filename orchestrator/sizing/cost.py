@@ -25,8 +25,8 @@ class Cost:
     """An estimate: parameters, tokens trained on, FLOPs, and bytes of weights and optimizer.
 
     FLOPs are those of a traced step where one is known. Else they are 6 a parameter and token of
-    training and 2 of probing (Kaplan et al. 2020, arXiv 2001.08361, with the embedding counted
-    in); attention's own products are left out.
+    training and 2 of probing and evaluating (Kaplan et al. 2020, arXiv 2001.08361, with the
+    embedding counted in); attention's own products are left out.
     """
 
     parameters: int | None
@@ -46,6 +46,7 @@ def estimate(run: RunSpec) -> Cost:
     # One probe more is the reference.
     probed = probed_tokens(run) * (len(run.probe_steps) + 1)
     numbers = 2 + run.optimizer.kept
+    probed += evaluated_tokens(run)
     assumed = parameters if parameters is not None else ASSUMED_PARAMETERS
     return Cost(
         parameters=parameters,
@@ -61,7 +62,20 @@ def _traced_flops(run: RunSpec) -> float | None:
     if traced is None:
         return None
     probes = len(run.probe_steps) + 1
-    return float(run.steps * traced["flops"] + probes * traced["probe_flops"])
+    # Forward alone is a third of a step.
+    evaluations = len(run.evaluation_steps) * ((run.evaluation and run.evaluation.batches) or 0)
+    steps = run.steps + evaluations / 3
+    return float(steps * traced["flops"] + probes * traced["probe_flops"])
+
+
+def evaluated_tokens(run: RunSpec) -> int:
+    """Return how many tokens all evaluations of a run read, where it says how many batches each
+    takes; 0 where that is as many as there are examples, which is known once they are read."""
+    if run.evaluation is None or run.evaluation.batches is None:
+        return 0
+    sequences = 2 if run.objective.kind == "contrastive" else 1
+    each = run.evaluation.batches * run.batch_size * run.sequence_length * sequences
+    return each * len(run.evaluation_steps)
 
 
 def probed_tokens(run: RunSpec) -> int:

@@ -17,7 +17,7 @@ from sweeps.findings.evidence import Evidence
 from sweeps.findings.persistence import verdicts_by_metric
 from sweeps.findings.verdicts import FINDINGS
 from sweeps.reading.tables import Tables
-from sweeps.report.training_data import curves, ratios
+from sweeps.report.training_data import curves, evaluation_curves, ratios, scores
 from sweeps.statistics.conditions import condition_columns, everyone, layer_bands, summarise
 from sweeps.statistics.profile_rows import At
 from sweeps.statistics.profiles import DEFAULT_BY, Profiles, measure_each
@@ -72,8 +72,9 @@ class ReportData:
     ``bands`` (change per condition and block; layer 0 is the embedding's output), ``slopes`` (one
     row per condition, with its seeds as lists), ``persistence``, ``retained`` (the rows of
     ``persistence`` that have a share, laid out on its scale), ``steepness`` (the slopes under
-    standard training), ``curves`` (loss), ``ratios`` (update ratio of each block relative to the
-    mean over blocks), ``spread`` (how far ratios differ between blocks within a step, and
+    standard training), ``curves`` (training loss), ``evaluation_curves`` and ``scores`` (of
+    held-out examples; empty where there are none), ``ratios`` (update ratio of each block relative
+    to the mean over blocks), ``spread`` (how far ratios differ between blocks within a step, and
     ``dose``). Each has ``model``, ``objective`` and ``treatment``: the control with every other
     setting that tells conditions apart, and the stack. A row of ``persistence`` is a comparison of
     controls, and has ``setting``: the model with those settings. Of fewer than 3 seeds no table has
@@ -136,6 +137,8 @@ def gather(
         "persistence": persistence,
         "retained": _retained(persistence),
         "curves": _labelled(curves(tables, of_runs), extra_of_runs),
+        "evaluation_curves": _labelled(evaluation_curves(tables, of_runs), extra_of_runs),
+        "scores": _scores(runs, of_runs, extra_of_runs),
         **{name: _labelled(table, extra) for name, table in of_blocks.items()},
     }
     shown["steepness"] = shown["slopes"].filter(pl.col("control") == STANDARD)
@@ -158,6 +161,11 @@ def gather(
         _labelled(errors, extra_of_runs),
         _made_with(tables, attempts, runs["run_id"]),
     )
+
+
+def _scores(runs: pl.DataFrame, keys: Sequence[str], extra: Sequence[str]) -> pl.DataFrame:
+    table = scores(runs, keys)
+    return table if table.is_empty() else _labelled(table, extra)
 
 
 def _labelled(

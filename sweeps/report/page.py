@@ -17,6 +17,7 @@ from sweeps.report.data import ReportData
 from sweeps.report.findings_sections import associations_section, persistence_section
 from sweeps.report.sections import (
     claim_cards,
+    evaluation_section,
     header_section,
     left_out_section,
     model_buttons,
@@ -50,6 +51,7 @@ def render(data: ReportData, made: datetime, live: str | None = None) -> str:
             persistence_section(data, book),
             associations_section(data, book),
             training_section(data, book),
+            evaluation_section(data, book),
             left_out_section(data),
             provenance_section(data),
         ]

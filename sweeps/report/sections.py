@@ -11,6 +11,7 @@ import polars as pl
 
 from sweeps.findings.claims import CONTRADICTED, SUPPORTED, ClaimResult
 from sweeps.findings.verdicts import LEAST_DOSE, MOST_SATURATED
+from sweeps.reading.run_table import evaluated_columns
 from sweeps.report.book import (
     Book,
     html_empty,
@@ -24,6 +25,7 @@ from sweeps.report.charts.profiles import profile_charts, run_chart, slope_chart
 from sweeps.report.charts.training import curve_charts, ratio_charts
 from sweeps.report.claims_text import SIGNS, numbers
 from sweeps.report.data import STANDARD, ReportData
+from sweeps.report.persistence_text import figure
 from sweeps.report.profile_text import over_propagation, plain, with_interval
 
 
@@ -60,7 +62,7 @@ def overview_section(data: ReportData, book: Book) -> str:
         (str(sum(by_status.values())), "runs"),
         *[
             (str(by_status[status]), status)
-            for status in ("finished", "diverged", "failed", "unfinished", "pending")
+            for status in ("finished", "stopped", "diverged", "failed", "unfinished", "pending")
             if status in by_status
         ],
         (str(len(model_names(data))), "models"),
@@ -241,7 +243,7 @@ def training_section(data: ReportData, book: Book) -> str:
             f'<figure class="wide">{html_panel(book.place(chart), chart.title)}</figure>'
             for chart in charts
         )
-        for charts in (curve_charts(data), ratio_charts(data))
+        for charts in (curve_charts(data, "curves", "training loss"), ratio_charts(data))
     )
     rows = [
         [
@@ -263,6 +265,35 @@ def training_section(data: ReportData, book: Book) -> str:
         f" an objective. {escape(_of_doses(data))}</p>"
         f'<div class="grid">{heat}</div><details><summary>Dose, and the largest (max/min − 1) of'
         f" the ratio over blocks in any step</summary>{spread}</details></section>"
+    )
+
+
+def evaluation_section(data: ReportData, book: Book) -> str:
+    """Return what runs scored on held-out examples; nothing where none was evaluated."""
+    table = data.tables["scores"]
+    if table.is_empty():
+        return ""
+    charts = curve_charts(data, "evaluation_curves", "evaluation loss")
+    curves = "".join(
+        f'<figure class="wide">{html_panel(book.place(chart), chart.title)}</figure>'
+        for chart in charts
+    )
+    names = [name for name in evaluated_columns() if name in table.columns]
+    rows = [
+        [
+            *(row["model"], row["objective"], row["treatment"], str(row["n"])),
+            *(figure(row[name]) for name in names),
+        ]
+        for row in table.to_dicts()
+    ]
+    said = [name.removeprefix("evaluation_").replace("_", " ") for name in names]
+    heads = ["model", "objective", "control", "n", *said]
+    return (
+        "<section><h2>Held-out examples</h2><p>What runs scored on examples that none was trained"
+        " on, from before the first step on: a control under which less was learned has less of"
+        " everything else to show, too. The table has the means over seeds at the end; loss change"
+        " is against step 0.</p>"
+        f'<div class="grid">{curves}</div>{html_table(heads, rows, range(3, len(heads)))}</section>'
     )
 
 

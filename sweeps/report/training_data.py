@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from sweeps.reading.run_table import evaluated_columns
 from sweeps.reading.tables import Tables
+from sweeps.spec import LOSS
 from sweeps.statistics.stacks import STACK
 
 # Points of a training curve and columns of a heat map: what a page can show, whatever was run.
@@ -45,6 +47,44 @@ def curves(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
         )
         .sort(*keys, "moment", nulls_last=True)
         .drop("moment")
+    )
+
+
+def evaluation_curves(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
+    """Return the loss on held-out examples per condition and step at which all of its seeds were
+    evaluated, with the columns of ``curves``."""
+    by_run = (
+        tables.evaluations()
+        .filter(pl.col("score") == LOSS)
+        .select(*keys, "run_id", "step", pl.col("value").alias("loss"))
+        .collect(engine="streaming")
+    )
+    loss = pl.col("loss")
+    return (
+        by_run.with_columns(n=pl.col("run_id").n_unique().over(keys))
+        .filter(pl.len().over(*keys, "step") == pl.col("n"))
+        .group_by(*keys, "step")
+        .agg(
+            pl.col("n").first(),
+            loss.mean(),
+            loss.min().alias("loss_low"),
+            loss.max().alias("loss_high"),
+        )
+        .sort(*keys, "step", nulls_last=True)
+    )
+
+
+def scores(runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """Return what runs scored in the end, per condition: ``n`` of them and the mean of each column
+    that any run has a value in; empty where none was evaluated."""
+    known = [name for name in evaluated_columns() if runs[name].is_not_null().any()]
+    if not known:
+        return pl.DataFrame()
+    scored = runs.filter(pl.any_horizontal(pl.col(known).is_not_null()))
+    return (
+        scored.group_by(keys, maintain_order=True)
+        .agg(pl.len().alias("n"), pl.col(known).mean())
+        .sort(keys, nulls_last=True)
     )
 
 

@@ -13,6 +13,7 @@ from sweeps.files.whole_files import write_json
 from sweeps.spec import (
     BuiltinData,
     EqualStep,
+    Evaluation,
     Execution,
     HubModel,
     LayerClip,
@@ -98,6 +99,7 @@ def write_run(
     deleted: Sequence[Sequence[float]] | dict[str, Sequence[Sequence[float]]] | None = None,
     calls: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
+    scores: Callable[[int], dict[str, float]] | None = None,
 ) -> RunFolder:
     """Write one run; its change at the last step is ``profile`` over blocks 1..L.
 
@@ -108,6 +110,7 @@ def write_run(
     ``profile`` is a list of L values, or a function of relative depth. At earlier probe steps the
     change is in proportion to the step. ``stop`` ends the run early; ``status`` None never ends it.
     ``metrics`` replaces the values of other metrics, ``ratios`` gives ‖ΔW‖/‖W‖ of blocks 1..L,
+    ``scores`` gives those of a step of a run that is evaluated (a loss that falls from 3 to 2),
     ``deleted`` the change of a finished run over blocks 1..L without each group of probe sequences.
     """
     facts = {**FACTS, **(facts or {})}
@@ -135,24 +138,41 @@ def write_run(
     last = stop or run.steps
     planned = {stack: [1e-3 * (1 + i) for i in range(max(own))] for stack, own in blocks.items()}
     planned |= _by_stack(ratios)
+    _add_scores(writer, run, 0, scores)
     for step in range(1, last + 1):
+        _add_scores(writer, run, step, scores)
         writer.add("steps", step, [_step_row(step, run)])
         writer.add("layers", step, _layer_rows(planned, classes))
-        if step in run.probe_steps:
+        ends = step == run.steps or (status == "stopped" and step == last)
+        if ends or step in run.probe_steps:
             share = step / run.steps
             for stack, of_stack in values.items():
                 places = _places(stack, blocks[stack], classes)
                 rows = _profile_rows(of_stack, share, places, facts["width"])
                 writer.add("profiles", step, rows)
-        if step == run.steps:
+        if ends:
             for stack, groups in _by_stack(deleted).items():
                 places = _places(stack, blocks[stack], classes)
                 writer.add("jackknife", step, _jackknife_rows(groups, places))
-        writer.end_step(step)
+        writer.end_step(step, is_last=ends)
     if status is not None:
         writer.finish(status, last)  # type: ignore[arg-type]
         folder.remove_unlisted("none")
     return folder
+
+
+def evaluated(run: RunSpec) -> RunSpec:
+    """Return a run that is scored on held-out examples."""
+    return run.model_copy(update={"evaluation": Evaluation(fraction=0.1)})
+
+
+def _add_scores(
+    writer: RunWriter, run: RunSpec, step: int, scores: Callable[[int], dict[str, float]] | None
+) -> None:
+    if step in run.evaluation_steps:
+        found = {"loss": 3.0 - step / run.steps} if scores is None else scores(step)
+        rows = [{"score": k, "value": value, "targets": 64} for k, value in found.items()]
+        writer.add("evaluations", step, rows)
 
 
 def unsay_dose(folder: RunFolder) -> None:

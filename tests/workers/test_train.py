@@ -12,6 +12,7 @@ from sweeps.sources.corpora import corpus_digest
 from sweeps.spec import (
     BuiltinData,
     EqualStep,
+    Evaluation,
     Execution,
     Objective,
     Optimizer,
@@ -26,6 +27,7 @@ from workers import assembly
 from workers.train import train
 
 CPU = torch.device("cpu")
+EVALUATION = Evaluation(fraction=0.3, batches=2)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,7 @@ def test_fine_tuning_moves_states_and_leaves_the_null_far_away(store):
 
 
 def test_the_rows_are_a_function_of_the_run(store, tmp_path_factory, cache):
-    run = make_run(control=EqualStep())
+    run = make_run(control=EqualStep(), evaluation=EVALUATION)
     again = tmp_path_factory.mktemp("again")
     (again / "cache").symlink_to(cache / "cache")
     list(train(run, store, CPU))
@@ -222,7 +224,7 @@ def test_an_error_is_a_failed_attempt_with_its_traceback(store, monkeypatch):
 
 
 def test_starting_over_leaves_no_row_of_the_attempt_before(store):
-    run = make_run()
+    run = make_run(evaluation=EVALUATION)
     list(train(run, store, CPU))
     first = {table: rows(store, run, table) for table in TABLES}
     (store.run(run.run_id).path / "DONE.json").unlink()

@@ -26,7 +26,7 @@ from sweeps.report.data import ReportData
 
 
 def run_chart(data: ReportData) -> Chart:
-    statuses = ["finished", "diverged", "failed", "unfinished", "pending"]
+    statuses = ["finished", "diverged", "failed", "unfinished", "pending", "stopped"]
     chart = (
         alt.Chart(named("runs"))
         .add_params(chosen())

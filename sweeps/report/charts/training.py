@@ -25,16 +25,17 @@ def dashes(count: int) -> list[list[int]]:
     return [*_DASHES, *([16 + 4 * k, 4] for k in range(count))][:count]
 
 
-def curve_charts(data: ReportData) -> list[Chart]:
-    """Return one chart of training loss per objective: a hue for each model, a dash a treatment."""
-    curves = data.tables["curves"]
+def curve_charts(data: ReportData, table: str, said: str) -> list[Chart]:
+    """Return one chart of a loss, ``said`` of which, per objective: a hue for each model, a dash a
+    treatment. ``table`` is ``curves`` or ``evaluation_curves``."""
+    curves = data.tables[table]
     models = data.tables["runs"]["model"].unique(maintain_order=True).to_list()
     charts = []
     for (objective,), own in curves.sort("objective", maintain_order=True).group_by(
         "objective", maintain_order=True
     ):
         order = treatments(own)
-        base = alt.Chart(named("curves")).encode(
+        base = alt.Chart(named(table)).encode(
             x=alt.X("step:Q", title="step", axis=TICKS),
             color=alt.Color(
                 "model:N",
@@ -44,7 +45,7 @@ def curve_charts(data: ReportData) -> list[Chart]:
             ),
             detail=["model:N", "treatment:N"],
         )
-        y = alt.Y("loss:Q", title="training loss", scale=alt.Scale(zero=False))
+        y = alt.Y("loss:Q", title=said, scale=alt.Scale(zero=False))
         dash = alt.StrokeDash(
             "treatment:N",
             scale=alt.Scale(domain=order, range=dashes(len(order))),
@@ -52,7 +53,7 @@ def curve_charts(data: ReportData) -> list[Chart]:
         )
         layers = alt.layer(
             base.mark_area().encode(
-                y=alt.Y("loss_low:Q", scale=alt.Scale(zero=False), title="training loss"),
+                y=alt.Y("loss_low:Q", scale=alt.Scale(zero=False), title=said),
                 y2="loss_high:Q",
                 opacity=faded(0.1),
             ),
@@ -64,11 +65,11 @@ def curve_charts(data: ReportData) -> list[Chart]:
                 tooltip=["model:N", "treatment:N", "n:Q"],
             ),
         ).properties(height=220)
-        label = f"Training loss, {objective}, mean over seeds"
+        label = f"{said.capitalize()}, {objective}, mean over seeds"
         charts.append(
             Chart(
                 spec_of(layers.add_params(chosen())),
-                "curves",
+                table,
                 label,
                 {"objective": str(objective)},
                 title=str(objective),

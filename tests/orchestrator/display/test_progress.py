@@ -41,6 +41,18 @@ def test_a_log_gets_one_line_for_each_end_with_its_error():
     assert third.strip() == "[red]OSError[/red]"
 
 
+def test_what_a_run_scored_on_held_out_examples_is_said_where_it_ends():
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=False, width=200)
+    scored = {"step": 8, "loss": 0.4321, "macro_f1": 0.75}
+    with Display(Board(RUNS, run_labels(list(RUNS.values()))), console) as display:
+        display.event(FIRST, "ended", {"status": "stopped", "loss": 1.25, "evaluation": scored})
+        display.event(SECOND, "ended", {"status": "finished", "evaluation": None})
+    first, second = output.getvalue().splitlines()
+    assert "loss 1.2500, held-out loss 0.4321, macro f1 0.75" in first
+    assert "held-out" not in second
+
+
 def test_a_terminal_shows_the_running_runs():
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=80, height=20)

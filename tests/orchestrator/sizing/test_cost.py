@@ -6,6 +6,7 @@ from orchestrator.sizing.cost import estimate, parameter_count
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.sources import resolve_model
 from sweeps.declaration.sweep_spec import ModelEntry
+from sweeps.spec import Evaluation
 
 PAPER = list(read_sweep("sweeps/library/paper.yaml").runs)
 
@@ -22,6 +23,19 @@ def test_a_runs_flops_are_six_a_parameter_and_token():
 def test_pairs_count_both_sentences():
     costs = {run.objective.kind: estimate(run).tokens for run in PAPER if run.model.name == "gpt2"}
     assert costs["contrastive"] == 2 * costs["classification"]
+
+
+def test_an_evaluation_of_so_many_batches_costs_two_a_parameter_and_token():
+    run = next(run for run in PAPER if run.model.name == "gpt2" and run.objective.kind == "clm")
+    cost = estimate(run)
+    said = Evaluation(fraction=0.1, every=100, batches=5)
+    scored = run.model_copy(update={"evaluation": said})
+    times = len(scored.evaluation_steps)
+    assert times >= 11
+    more = estimate(scored).flops - cost.flops
+    assert more == pytest.approx(2 * cost.parameters * times * 5 * 32 * 128, rel=0.03)
+    whole = run.model_copy(update={"evaluation": Evaluation(fraction=0.1)})
+    assert estimate(whole).flops == cost.flops  # how many examples there are is not known
 
 
 @pytest.mark.parametrize(("dtype", "bytes_each"), [("F32", 4), ("BF16", 2)])

@@ -3,7 +3,7 @@
 import polars as pl
 import pyarrow as pa
 import pytest
-from planted_store import run_spec, save_sweep, write_run
+from planted_store import evaluated, run_spec, save_sweep, write_run
 from varied_settings import two_values, varying_settings
 
 from orchestrator.tracking.profile_picture import profile_picture
@@ -40,6 +40,18 @@ def test_a_table_of_one_row_a_step_that_is_added_later_is_told_too(store, monkey
     monkeypatch.setattr(Tables, "by_name", lambda self: {**known(self), "held_out": frame})
     rows = RunRows(store, run).steps_after(0)
     assert [row.numbers.get("held_out/loss") for row in rows] == [None, 0.5, None, 0.25]
+
+
+def test_scores_are_told_from_step_0_on_and_those_of_the_end_again(store):
+    run = evaluated(run_spec(steps=4, probe_every=2, part_steps=2))
+    write_run(store, run, [0.1, 0.2], scores=lambda step: {"loss": 3.0 - step, "accuracy": 0.5})
+    rows = RunRows(store, run).steps_after(0)
+    told = {row.step: row.numbers.get("evaluation/loss") for row in rows}
+    assert told == {0: 3.0, 1: None, 2: 1.0, 3: None, 4: -1.0}
+    assert [row.step for row in RunRows(store, run).steps_after(2)] == [3, 4]
+    outcome = RunRows(store, run).outcome("unfinished")
+    assert outcome.numbers["evaluation_loss"] == -1.0
+    assert outcome.numbers["evaluation_accuracy"] == 0.5
 
 
 def test_a_failed_or_diverged_run_has_its_status_and_no_slope(store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from planted_store import run_spec, write_run
+from planted_store import evaluated, run_spec, write_run
 
 from sweeps.errors import UserError
-from sweeps.findings.arms import paths_of, slope_at, slopes_at_equal_change
+from sweeps.findings.arms import (
+    paths_of,
+    slope_at,
+    slopes_at_equal_change,
+    slopes_at_equal_loss,
+)
 from sweeps.findings.persistence import compare, verdicts_by_metric
-from sweeps.reading.tables import open_store
+from sweeps.reading.tables import Tables, open_store
 from sweeps.report.persistence_text import persistence_text
+from sweeps.spec import RunSpec
 from sweeps.statistics.profiles import Profiles, measure
 from sweeps.store.store import Store
 
@@ -159,6 +166,79 @@ def test_equal_change_is_the_smaller_of_the_two_final_ones() -> None:
     assert [float(each[0]) for each in found.slopes] == [pytest.approx(0.2), pytest.approx(0.3)]
     assert found.shares == (pytest.approx(0.75), 1.0)
     assert slopes_at_equal_change(paths, ["a"], ["gone"]) is None
+
+
+def evaluated_study(root: Path, ends: dict[str, float], changes: dict[str, float]) -> Tables:
+    """Write arms that begin at a loss of 4 and fall in proportion to the step to ``ends``, with
+    slopes ``changes``, over three seeds."""
+    store = Store.at(str(root / "store"))
+    for seed in range(3):
+        for control, end in ends.items():
+            run = evaluated(run_spec(control=control, seed=seed))
+
+            def scores(step: int, end: float = end, run: RunSpec = run) -> dict[str, float]:
+                loss = 4 - (4 - end) * step / run.steps
+                return {"loss": loss, "perplexity": math.exp(loss)}
+
+            slope = changes[control] + 0.003 * seed
+            write_run(store, run, line(slope), scores=scores)
+    return open_store(store.root)
+
+
+def test_a_control_under_which_nothing_was_learned_is_untrained(tmp_path: Path) -> None:
+    tables = evaluated_study(
+        tmp_path, {"standard": 3.0, "equal_step": 4.0}, {"standard": 0.3, "equal_step": 0.01}
+    )
+    row = compare(measure(tables)).row(0, named=True)
+    assert row["verdict"] == "untrained"
+    assert (row["evaluation_loss_against"], row["evaluation_loss_control"]) == (3.0, 4.0)
+    assert row["evaluation_perplexity_against"] == pytest.approx(math.exp(3.0))
+    assert row["evaluation_loss_change_control"] == 0.0
+    assert "evaluation_accuracy_control" not in row
+
+
+def test_arms_that_learned_unequally_are_judged_again_where_they_had_learned_as_much(
+    tmp_path: Path,
+) -> None:
+    """A control that learned a quarter has a seventh of the slope; where the reference had learned
+    that much, its own slope was a quarter, and more than half of that is left."""
+    tables = evaluated_study(
+        tmp_path, {"standard": 2.0, "equal_step": 3.5}, {"standard": 0.42, "equal_step": 0.06}
+    )
+    row = compare(measure(tables), paths=paths_of(tables, "procrustes")).row(0, named=True)
+    assert row["verdict"] == "collapses"
+    assert row["verdict_equal_loss"] == "persists"
+    assert "persists at equal evaluation loss" in row["flags"]
+
+
+def test_equal_loss_is_the_larger_of_the_two_final_ones() -> None:
+    paths = {
+        ("a", None): np.array([[0.0, 0.0, 4.0], [0.2, 0.1, 3.0], [0.4, 0.3, 2.0]]),
+        ("b", None): np.array([[0.0, 0.0, 4.0], [0.3, 0.3, 2.5]]),
+        ("never lower", None): np.array([[0.0, 0.0, 4.0], [0.3, 0.3, 4.0]]),
+        ("not evaluated", None): np.array([[0.0, 0.0, np.nan], [0.3, 0.3, np.nan]]),
+    }
+    found = slopes_at_equal_loss(paths, ["a"], ["b"])
+    assert found is not None
+    assert [float(each[0]) for each in found.slopes] == [pytest.approx(0.2), pytest.approx(0.3)]
+    assert found.shares == (pytest.approx(0.75), 1.0)
+    for other in ("never lower", "not evaluated", "gone"):
+        assert slopes_at_equal_loss(paths, ["a"], [other]) is None
+
+
+def test_a_run_that_stopped_early_counts_by_its_last_step(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        for control, stop in (("standard", None), ("equal_step", 13)):
+            early = {} if stop is None else {"status": "stopped", "stop": stop}
+            run = run_spec(control=control, seed=seed, steps=20)
+            write_run(store, run, line(0.3 + 0.003 * seed), **early)
+    profiles = measure(open_store(store.root))
+    assert profiles.left_out.is_empty()
+    assert set(profiles.runs["at"]) == {20, 13}
+    row = compare(profiles).row(0, named=True)
+    assert (row["n"], row["verdict"]) == (3, "persists")
+    assert row["retained"] == pytest.approx(13 / 20)
 
 
 def test_metrics_that_disagree_are_flagged(tmp_path: Path) -> None:

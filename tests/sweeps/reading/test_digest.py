@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from planted_store import run_spec, save_sweep, write_run
+from planted_store import evaluated, run_spec, save_sweep, write_run
 
 from sweeps.reading.digest import _digest, digests
 from sweeps.reading.tables import open_store
 from sweeps.store.store import Store
 
-RUNS = [run_spec("gpt2", seed=seed) for seed in (0, 1)]
+RUNS = [evaluated(run_spec("gpt2", seed=seed)) for seed in (0, 1)]
 
 
 def made(place: Path, runs: list = RUNS, profile: float = 0.3) -> dict[str, str]:

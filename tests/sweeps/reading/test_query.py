@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from planted_store import run_spec, write_run
+from planted_store import evaluated, run_spec, write_run
 
 from sweeps.errors import UserError
 from sweeps.reading.query import QueryError, query, render, write
@@ -22,10 +22,11 @@ from sweeps.store.store import Store
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     store = Store.at(str(tmp_path_factory.mktemp("query") / "store"))
     for seed in (0, 1):
-        write_run(store, run_spec("gpt2", seed=seed), [0.1, 0.3], deleted=[[0.1, 0.2]] * 2)
+        run = evaluated(run_spec("gpt2", seed=seed))
+        write_run(store, run, [0.1, 0.3], deleted=[[0.1, 0.2]] * 2)
         write_run(
             store,
-            run_spec("opt", control="equal_step", seed=seed),
+            evaluated(run_spec("opt", control="equal_step", seed=seed)),
             [0.2, 0.2],
             deleted=[[0.2, 0.2]],
         )
@@ -58,7 +59,7 @@ def test_every_table_answers(tables: Tables, table: str) -> None:
         ("SELECT r.lerning_rate FROM runs r", "did you mean 'learning_rate'"),
         (
             "SELECT * FROM profile",
-            "the tables are runs, steps, layers, profiles, jackknife, attempts",
+            "the tables are runs, steps, layers, profiles, jackknife, evaluations, attempts",
         ),
         ("SELEC 1", "sql parser error"),
         ("SELECT isnan(seed) FROM runs", "isnan"),
