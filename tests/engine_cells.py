@@ -45,7 +45,7 @@ CONTROLS = {
     "equal_step_median": spec.EqualStep(target="median"),
     "equal_step_fixed": spec.EqualStep(target=0.003),
     "equal_step_matrix": spec.EqualStep(target="budget", unit="matrix"),
-    "layer_rates": spec.LayerRates(decay=0.5),
+    "layer_rates": spec.LayerRates(rates=(0.3, 0.2, 0.6, 0.4, 0.1), scope="all"),
     "global_clip": spec.Standard(),
 }
 BATCH, LENGTH, VOCABULARY = 4, 12, 400
