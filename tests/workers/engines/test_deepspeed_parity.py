@@ -97,6 +97,12 @@ def test_every_rule_that_ranks_can_share_gives_the_plain_weights(ranks):
     assert beyond(off, 2e-2) == {}
 
 
+def test_what_is_learned_before_the_first_step_is_the_same_under_every_stage():
+    cells = [Cell("layer_rates_rgn", stage, 2) for stage in range(4)]
+    assert beyond(differences(cells, 2)) == {}
+    assert (plain("layer_rates_rgn") - plain("standard")).abs().max() > 50 * TOLERANCE
+
+
 @pytest.mark.parametrize("control", [name for name in CONTROLS if name != "standard"])
 def test_each_control_changes_the_weights_far_beyond_the_tolerance(control):
     assert (plain(control) - plain("standard")).abs().max() > 50 * TOLERANCE
