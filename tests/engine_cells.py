@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from sweeps import spec
 from workers.adapters.lora import add_lora
+from workers.assembly import show_batches
 from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.engines.plain import PlainEngine
@@ -46,9 +47,11 @@ CONTROLS = {
     "equal_step_median": spec.EqualStep(target="median"),
     "equal_step_fixed": spec.EqualStep(target=0.003),
     "equal_step_matrix": spec.EqualStep(target="budget", unit="matrix"),
-    "layer_rates": spec.LayerRates(decay=0.5),
+    "layer_rates": spec.LayerRates(rates=(0.3, 0.2, 0.6, 0.4, 0.1), scope="all"),
     "global_clip": spec.Standard(),
 }
+# What is learned of gradients before the first step.
+LEARNED = {"layer_rates_rgn": spec.LayerRates(rates="rgn")}
 BATCH, LENGTH, VOCABULARY = 4, 12, 400
 CPU = torch.device("cpu")
 
@@ -126,7 +129,7 @@ def prepare(cell, engine_name, ranks=None, device=CPU):
     groups = find_layer_groups(model, lambda: objective.loss_sum(model, sample), pretrained.stacks)
     if engine_name != "plain" and not ranks.leads:
         forget(model)
-    control = build_control(CONTROLS[cell.control])
+    control = build_control((CONTROLS | LEARNED)[cell.control])
     control.prepare(groups, pretrained.stacks)
     clip = {"max_grad_norm": 0.3} if cell.control == "global_clip" else {}
     optimizer = OPTIMIZERS[cell.rule].model_copy(update=clip)
@@ -175,6 +178,12 @@ def weights(engine):
 def run_cell(cell, engine_name, ranks=None):
     """Return the weights after the cell's steps, and the update ratio of each block."""
     objective, engine, _ = prepare(cell, engine_name, ranks)
+    micro = BATCH // engine.ranks // cell.accumulation
+
+    def accumulate(step):
+        objective.accumulate(engine, batch_of(cell.family, step), micro)
+
+    show_batches(engine.optimizer.control, engine, accumulate)
     record = advance(cell, objective, engine, range(cell.steps))
     ratios = [
         update / weight

@@ -23,6 +23,8 @@ CELLS = [
     *(Cell("equal_step_mean", stage) for stage in range(4)),
     Cell("layer_clip", 2, family="bert"),
     Cell("standard", 3, offload="parameters"),
+    Cell("equal_step_matrix", 1, rule="sgd"),
+    Cell("layer_rates", 3, rule="sgd"),
 ]
 STOP, END = 3, 5
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from sweeps.spec import HubData, HubModel, RunSpec
 from sweeps.store.store import Store
@@ -18,7 +19,7 @@ from workers.data.array_file import Arrays
 from workers.data.datasets import columns_of, hub_table
 from workers.data.token_cache import objective_arrays
 from workers.depth.stacks import Stack, in_twin
-from workers.engines.engine import Engine
+from workers.engines.engine import Batch, Engine
 from workers.engines.registry import build_engine
 from workers.evaluation.evaluator import Evaluator
 from workers.evaluation.held_out import HeldOut
@@ -106,7 +107,7 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     require_effect(control, run.control.kind, grouping.groups, pretrained.facts.layers)
     engine = build_engine(run, model, pretrained, grouping.groups, control, ranks, device)
     arrays = objective.completed(arrays, engine, run, pretrained, store.cache)
-    show_batches(control, run, objective, arrays, engine)
+    show_batches(control, engine, lambda step: accumulate(run, objective, arrays, engine, step))
     probe = _probe(run, store, pretrained, grouping.stacks, engine, device, ranks)
     if held_out is not None:
         held_out.complete(engine, run, pretrained, store.cache)
@@ -116,33 +117,35 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     )
 
 
+def accumulate(
+    run: RunSpec, objective: TrainingObjective, arrays: Arrays, engine: Engine, step: int
+) -> tuple[Batch, Tensor]:
+    """Add the gradient of a step's batch to the engine; return the batch and its mean loss."""
+    if run.dropout:
+        engine.draw_dropout(run.seed, step)
+    batch = objective.batch(arrays, run, step)
+    return batch, objective.accumulate(engine, batch, run.micro_batch_size)
+
+
 def show_batches(
-    control: LayerControl,
-    run: RunSpec,
-    objective: TrainingObjective,
-    arrays: Arrays,
-    engine: Engine,
+    control: LayerControl, engine: Engine, accumulate: Callable[[int], object]
 ) -> None:
     """Show a control that asks for it gradients at the weights of the start; nothing moves.
 
-    The batches are those of the first steps, so what it learns is a function of the run, and a run
-    that is resumed learns it again.
+    ``accumulate`` adds the gradient of a step's batch to the engine. The batches are those of the
+    first steps, so what it learns is a function of the run: one that is resumed learns it again.
     """
-    if not control.batches:
-        return
     seen = []
     for step in range(1, control.batches + 1):
-        batch = objective.batch(arrays, run, step)
-        if run.dropout:
-            engine.draw_dropout(run.seed, step)
-        objective.accumulate(engine, batch, run.micro_batch_size)
+        accumulate(step)
         seen.append(engine.measure())
-    mine = [i for i, group in enumerate(engine.groups) if control.controls(group.kind)]
-    gradients, weights = (
-        torch.tensor([[norms[i] for i in mine] for norms in each], dtype=torch.float32)
-        for each in ([s.gradient_norms for s in seen], [s.weight_norms for s in seen])
-    )
-    control.learn(gradients, weights)
+    if seen:
+        mine = [i for i, group in enumerate(engine.groups) if control.controls(group.kind)]
+        gradients, weights = (
+            torch.tensor([[norms[i] for i in mine] for norms in each])
+            for each in ([s.gradient_norms for s in seen], [s.weight_norms for s in seen])
+        )
+        control.learn(gradients, weights)
 
 
 def _probe(

@@ -16,7 +16,7 @@ from sweeps.spec import RunSpec, learning_rate
 from sweeps.store.records import COMPLETE
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.store import Status, Store
-from workers.assembly import Assembly, assemble, fetch
+from workers.assembly import Assembly, accumulate, assemble, fetch
 from workers.checkpoints.resuming import load_checkpoint
 from workers.checkpoints.saving import Checkpoints
 from workers.controls.layer_groups import LayerGroup
@@ -78,11 +78,8 @@ def train(
         with Checkpoints(folder, engine, attempt, share, ranks, notice, keep) as checkpoints:
             while step < run.steps and not scores.stopped and not stop:
                 step += 1
-                batch = objective.batch(parts.arrays, run, step)
                 rate = learning_rate(run.optimizer, step, run.steps)
-                if run.dropout:
-                    engine.draw_dropout(run.seed, step)
-                total = objective.accumulate(engine, batch, run.micro_batch_size)
+                batch, total = accumulate(run, objective, parts.arrays, engine, step)
                 # Of a batch with nothing to predict there is no loss, and 0 would be the best.
                 loss = float(total) if objective.targets(batch) else None
                 layers = engine.step(rate)

@@ -270,12 +270,12 @@ class _Resolver:
                     f" {choice.rule}; keep one"
                 )
             said |= {"rule": choice.rule, **choice.options}
-        if said.get("decay_all") and not said.get("weight_decay"):
+        if said.get("decay_all") and "weight_decay" not in said:
             raise UserError(
                 f"{self._source.where(*keys)}: decay_all does nothing without weight_decay"
             )
         # Without decay both are the same, and the identity has the one that it was born with.
-        said.setdefault("decay_all", not said.get("weight_decay"))
+        said["decay_all"] = said.get("decay_all", False) or not said.get("weight_decay")
         optimizer: Optimizer = self._build(Optimizer, keys, **said)
         return optimizer
 

@@ -72,7 +72,18 @@ def _equal_step(
     off = max(own) / min(own) - 1
     if not isinstance(control.target, str):
         off = max(off, *(abs(ratio / control.target - 1) for ratio in own))
-    return off / RATIO
+    # Of single parameters those that begin at zero, as biases do, keep their first step.
+    return off / (RATIO if control.unit == "block" else 10 * RATIO)
+
+
+def _layer_rates(
+    control: Any, step: LayerStep, groups: Sequence[LayerGroup], ratios: list[float]
+) -> float:
+    """Each group's factor is its rate, and it has moved by what is recorded."""
+    del groups
+    off = max(abs(a - b) for a, b in zip(step.coefficients, control.rates, strict=True))
+    said = [u / w for u, w in zip(step.update_norms, step.weight_norms, strict=True)]
+    return max(off, *(abs(a / b - 1) for a, b in zip(ratios, said, strict=True))) / RATIO
 
 
 # By kind, so that a control that is added has none until it is written here.
@@ -80,6 +91,7 @@ LAWS: dict[str, Callable[[Any, LayerStep, Sequence[LayerGroup], list[float]], fl
     "standard": _standard,
     "layer_clip": _layer_clip,
     "equal_step": _equal_step,
+    "layer_rates": _layer_rates,
 }
 
 

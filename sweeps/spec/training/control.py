@@ -6,9 +6,11 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from sweeps.spec.frozen import Frozen, Positive, number_text
+from sweeps.spec.frozen import Frozen, Positive, content_id, number_text
 
 Scope = Literal["blocks", "all"]
+# Of longer lists a line shows what tells them apart.
+SHOWN = 6
 
 
 class Standard(Frozen):
@@ -94,6 +96,8 @@ class LayerRates(Frozen):
             said = f"decay {number_text(self.decay)}"
         elif isinstance(self.rates, tuple):
             said = " ".join(number_text(rate) for rate in self.rates)
+            if len(self.rates) > SHOWN:
+                said = f"{len(self.rates)} rates {content_id(self.rates, 6)}"
         else:
             said = str(self.rates)
         return said if self.scope == "blocks" else f"{said},{self.scope}"

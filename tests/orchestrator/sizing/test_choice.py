@@ -7,7 +7,7 @@ from orchestrator.sizing.choice import Host, choose, execution_text, placed
 from orchestrator.sizing.memory import GIB, estimate_memory, shape_of
 from sweeps.errors import UserError
 from sweeps.sources.catalog import CATALOG
-from sweeps.spec import Execution, HubModel, ModelSpec
+from sweeps.spec import Execution, HubModel, ModelSpec, Optimizer
 
 
 def large(name="pythia-6.9b", **execution):
@@ -116,3 +116,38 @@ def test_gradients_stay_on_the_gpu_where_the_optimizer_is_offloaded():
     terms = estimate_memory(run, shape, how.settled()).terms
     assert terms["gradients"] == pytest.approx(4 * shape.parameters)
     assert "moments" not in terms
+
+
+def with_rule(run, rule, **options):
+    optimizer = Optimizer(rule=rule, learning_rate=1e-3, **options)
+    return run.model_copy(update={"optimizer": optimizer})
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "numbers"),
+    [("adamw", {}, 2), ("sgd", {}, 1), ("sgd", {"momentum": 0.0}, 0), ("lion", {}, 1)],
+)
+def test_what_an_optimizer_keeps_is_what_its_rule_says(rule, options, numbers):
+    run = with_rule(large(), rule, **options)
+    parameters = shape_of(run).parameters
+    for how in ({"zero_stage": 2, "processes": 4}, {"zero_stage": 3, "offload": "optimizer"}):
+        settled = Execution(engine="deepspeed", micro_batch_size=1, **how).settled()
+        memory = estimate_memory(run, shape_of(run), settled)
+        adamw = estimate_memory(large(), shape_of(run), settled)
+        less = 4 * (2 - numbers) * parameters / how.get("processes", 1)
+        saved = adamw.allocated - memory.allocated + adamw.host - memory.host
+        assert saved == pytest.approx(less, rel=1e-6)
+        assert memory.terms.get("moments", 0) == pytest.approx(
+            0 if "offload" in how else 4 * numbers * parameters / 4, rel=1e-6
+        )
+
+
+@pytest.mark.parametrize("rule", ["muon", "adafactor"])
+def test_a_rule_of_whole_matrices_is_never_cut_over_gpus(rule):
+    run = with_rule(large(), rule)
+    chosen = choose(run, 400 * GIB, 8)
+    assert execution_text(chosen.execution).startswith("plain")
+    assert chosen.reason == f"{rule} needs whole matrices"
+    with pytest.raises(UserError, match=f"another optimizer than {rule}") as raised:
+        choose(run, 40 * GIB, 8)
+    assert len(str(raised.value)) < 300

@@ -37,12 +37,34 @@ def test_equal_steps_are_equal_and_keep_the_mean(values, data):
         np.testing.assert_allclose((update * scale / weights).numpy(), rho, rtol=1e-9)
 
 
-@pytest.mark.parametrize("target", ["mean", "median", 0.01])
+@given(norms, st.data())
+def test_a_budget_keeps_the_size_of_the_whole_step(values, data):
+    update = torch.tensor(values, dtype=torch.float64)
+    weights = torch.tensor(
+        data.draw(st.lists(st.floats(1e-3, 1e3), min_size=len(values), max_size=len(values))),
+        dtype=torch.float64,
+    )
+    scaled = update * EqualStep("budget", "blocks").update_scale(update, weights)
+    assert scaled.norm().item() == pytest.approx(update.norm().item(), rel=1e-9)
+    ratios = scaled / weights
+    assert (ratios.max() / ratios.min()).item() == pytest.approx(1, rel=1e-9)
+
+
+def test_a_learning_rate_as_target_is_that_of_the_step():
+    control = EqualStep("learning_rate", "blocks")
+    for rate in (0.5, 0.01):
+        control.learning_rate = rate
+        scale = control.update_scale(torch.tensor([1.0, 3.0]), torch.tensor([10.0, 5.0]))
+        assert scale.tolist() == pytest.approx([rate / 0.1, rate / 0.6])
+
+
+@pytest.mark.parametrize("target", ["mean", "median", "budget", 0.01])
 def test_a_layer_without_a_ratio_keeps_its_step_and_does_not_count(target):
     update = torch.tensor([1.0, 3.0, 0.0, 5.0])
     weights = torch.tensor([10.0, 10.0, 10.0, 0.0])
     scale = EqualStep(target, "blocks").update_scale(update, weights)
-    rho = {"mean": 0.2, "median": 0.2, 0.01: 0.01}[target]
+    budget = ((1 + 9) / (100 + 100)) ** 0.5
+    rho = {"mean": 0.2, "median": 0.2, "budget": budget, 0.01: 0.01}[target]
     assert scale.tolist() == pytest.approx([rho / 0.1, rho / 0.3, 1.0, 1.0])
 
 

@@ -10,12 +10,14 @@ from sweeps.errors import UserError
 from sweeps.spec import (
     OBJECTIVE_DEFAULTS,
     OBJECTIVES,
+    OPTIMIZERS,
     PRETRAINING_OBJECTIVES,
     EqualStep,
     Execution,
     FolderModel,
     ModelSpec,
     Objective,
+    Optimizer,
     StandinModel,
 )
 from workers.controls.layer_groups import find_layer_groups
@@ -82,8 +84,11 @@ def real_peaks(run):
         run_of("bert", "classification", control=EqualStep(target="median")),
         run_of("opt_post_norm", "contrastive", batch_size=5),
         *(run_of("gpt2", kind) for kind in OBJECTIVES if kind not in PRETRAINING_OBJECTIVES),
+        run_of("opt", optimizer=Optimizer(rule="lion", learning_rate=1e-4, weight_decay=0.1)),
+        run_of("gpt2", optimizer=Optimizer(rule="adafactor", learning_rate=1e-2)),
+        run_of("bert", optimizer=Optimizer(rule="muon", learning_rate=1e-3)),
     ],
-    ids=lambda run: f"{run.model.source.standin}-{run.objective.kind}",
+    ids=lambda run: f"{run.model.source.standin}-{run.objective.kind}-{run.optimizer.rule}",
 )
 def test_a_step_without_memory_has_the_peaks_of_one_with_it(run):
     torch.manual_seed(0)
@@ -166,3 +171,17 @@ def test_only_the_size_is_read_where_that_is_asked():
     run = run_of("gpt2")
     found = answer(json.dumps({"run": run.model_dump_json(), "only_size": True}))["size"]
     assert found == {"parameters": trace(run).parameters, "layers": 2, "width": 48}
+
+
+def test_a_step_keeps_as_much_of_a_parameter_as_its_rule():
+    """Muon keeps one number of the matrices of blocks and two of the rest; Adafactor one a row and
+    a column."""
+    kept = {}
+    for rule in OPTIMIZERS:
+        traced = trace(run_of("gpt2", optimizer=Optimizer(rule=rule, learning_rate=1e-3)))
+        kept[rule] = traced.step["moments"] / 4 / sum(map(sum, traced.groups))
+    whole = {rule: Optimizer(rule=rule, learning_rate=1.0).kept for rule in OPTIMIZERS}
+    for rule in ("adamw", "sgd", "lion"):
+        assert kept[rule] == pytest.approx(whole[rule], rel=1e-3)
+    assert whole["muon"] - 1 < kept["muon"] < whole["muon"]
+    assert kept["adafactor"] < 0.2

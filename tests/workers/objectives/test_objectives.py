@@ -37,7 +37,8 @@ class DirectEngine:
     def __init__(self, model, bf16=False):
         self.model, self.device, self.bf16 = model, torch.device("cpu"), bf16
 
-    def forward_precision(self):
+    def forward_precision(self, micro_batch=None):
+        del micro_batch  # nothing is drawn
         return torch.autocast("cpu", torch.bfloat16, enabled=self.bf16)
 
     def backward(self, loss):
