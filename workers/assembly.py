@@ -19,13 +19,14 @@ from workers.data.token_cache import objective_arrays
 from workers.depth.stacks import Stack, in_twin
 from workers.engines.engine import Engine
 from workers.engines.registry import build_engine
-from workers.loading import load_model
+from workers.loading import folder_of, load_model
 from workers.models.fit import require_fit, require_known_tokens
 from workers.models.hub import downloaded
 from workers.models.pretrained import ModelFacts, PretrainedModel
 from workers.objectives.objective import TrainingObjective, few_of
 from workers.objectives.registry import build_objective
 from workers.probes.capture import reference_states
+from workers.probes.displacement import Displacement
 from workers.probes.measure import DepthProbe
 from workers.probes.rows import ROLES, choose_rows
 from workers.ranks.process_group import Ranks
@@ -42,6 +43,7 @@ class Assembly:
     arrays: Arrays
     engine: Engine
     probe: DepthProbe
+    displacement: Displacement
     facts: ModelFacts
     unreached: tuple[str, ...]
 
@@ -91,9 +93,13 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     )
     control = build_control(run.control)
     require_effect(control, run.control.kind, grouping.groups, pretrained.facts.layers)
+    folder = folder_of(run.model.name, run.model.source, store.cache)
+    displacement = Displacement(folder, model, grouping.groups, ranks)
     engine = build_engine(run, model, pretrained, grouping.groups, ranks, device)
     probe = _probe(run, store, pretrained, grouping.stacks, engine, device, ranks)
-    return Assembly(objective, arrays, engine, probe, pretrained.facts, grouping.unreached)
+    return Assembly(
+        objective, arrays, engine, probe, displacement, pretrained.facts, grouping.unreached
+    )
 
 
 def _probe(

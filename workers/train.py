@@ -20,6 +20,7 @@ from workers.checkpoints.resuming import load_checkpoint
 from workers.checkpoints.saving import Checkpoints
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_adamw import LayerStep
+from workers.probes.displacement import UNKNOWN, Displaced
 from workers.probes.measure import Measured
 from workers.progress import Progress
 from workers.ranks.notice import Notice
@@ -80,9 +81,11 @@ def train(
                 loss = float(total) if objective.targets(batch) else None
                 layers = engine.step(rate)
                 writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
-                writer.add("layers", step, _layer_rows(engine.groups, layers))
+                probed_now = step in run.probe_steps
+                moved = parts.displacement.measure(engine) if probed_now else None
+                writer.add("layers", step, _layer_rows(engine.groups, layers, moved))
                 finite = math.isfinite(loss or 0.0) and math.isfinite(layers.total_gradient_norm)
-                if finite and step in run.probe_steps:
+                if finite and probed_now:
                     measured = probe.measure(step, jackknife=step == run.steps)
                     writer.add("profiles", step, measured.rows)
                     writer.add("jackknife", step, measured.jackknife)
@@ -152,8 +155,11 @@ def _step_row(loss: float | None, rate: float, targets: int, layers: LayerStep) 
     }
 
 
-def _layer_rows(groups: Sequence[LayerGroup], layers: LayerStep) -> Iterator[dict[str, Any]]:
+def _layer_rows(
+    groups: Sequence[LayerGroup], layers: LayerStep, moved: Sequence[Displaced] | None
+) -> Iterator[dict[str, Any]]:
     for k, group in enumerate(groups):
+        displacement, cosine = moved[k] if moved else UNKNOWN
         yield {
             "layer": group.layer,
             "stack": group.stack,
@@ -163,4 +169,6 @@ def _layer_rows(groups: Sequence[LayerGroup], layers: LayerStep) -> Iterator[dic
             "weight_norm": layers.weight_norms[k],
             "update_norm": layers.update_norms[k],
             "coefficient": layers.coefficients[k],
+            "displacement": displacement,
+            "displacement_cosine": cosine,
         }
