@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger.index_keeper import IndexKeeper
+from orchestrator.ledger.kept_weights import without_weights
 from orchestrator.ledger.recovery import (
     EVERYTHING,
     RESULTS,
@@ -79,6 +80,9 @@ def run_sweep(
     listener.planned(plan)
     require_sources([*plan.to_run, *(one.run for one in plan.to_measure)])
     _save(plan, listener)
+    unkept = without_weights(sweep.name, plan.actions, store)
+    if unkept is not None:
+        listener.notice(unkept)
     for work_id in plan.again:
         store.work(work_id).forget_results()
     finish_off(store, plan.left_open)
