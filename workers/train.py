@@ -44,8 +44,8 @@ def train(
     """
     if run.tuned is not None:
         raise UserError(
-            f"run {run.run_id}: {run.tuned.name} was not trained here; `depthsweep measure --base"
-            f" … --tuned {run.tuned.place}` measures it again"
+            f"run {run.run_id}: {run.objective.label} was not trained here; `depthsweep measure"
+            f" --base … --tuned {run.tuned.place}` measures it again"
         )
     folder, notice = store.run(run.run_id), notice or Notice()
     keep = run.execution.keep

@@ -22,6 +22,7 @@ from sweeps.spec import (
     Lora,
     RunSpec,
     StandinModel,
+    Tuned,
 )
 
 _MODELS = (
@@ -65,6 +66,7 @@ def bases() -> Iterator[RunSpec]:
         if kind == "mlm":
             yield run
             yield run.model_copy(update={"adapter": Lora()})
+            yield run.model_copy(update={"tuned": Tuned(digest="7" * 64, place="models/a")})
             continue
         for source, data in zip(_MODELS, _DATA, strict=True):
             yield run.model_copy(

@@ -115,7 +115,7 @@ def test_two_checkpoints_are_compared_as_the_runs_own_end_was(place, tmp_path):
     )
     assert "1 measured" in said
     (two,) = store.load_sweep("two").runs
-    assert two.tuned.name == "tuned"
+    assert two.objective.label == "tuned"
     found = tables(place, "two")
     layers = found.by_name()["layers"].collect().sort("layer")
     assert layers["group"].to_list() == ["embedding", "block", "block", "block", "head"]
@@ -169,7 +169,7 @@ def test_what_was_not_trained_here_is_not_trained(place):
     from sweeps.spec import Tuned
 
     run = make_run(
-        tuned=Tuned(name="released", digest="0" * 64, place="m"),
+        tuned=Tuned(digest="0" * 64, place="m"),
         probe=Probe(data=probe_on(str(place / "other.txt")).data),
         objective=Objective(kind="clm", data=DOCS, name="released"),
     )
