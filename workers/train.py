@@ -42,11 +42,7 @@ def train(
     notice's cause. The attempt's record says how it ended, also when the caller closes the
     generator (cancelled) or an exception leaves it (failed).
     """
-    if run.tuned is not None:
-        raise UserError(
-            f"run {run.run_id}: {run.objective.label} was not trained here; `depthsweep measure"
-            f" --base … --tuned {run.tuned.place}` measures it again"
-        )
+    _require_training(run)
     folder, notice = store.run(run.run_id), notice or Notice()
     keep = run.execution.keep
     if ranks.size > 1:
@@ -81,11 +77,10 @@ def train(
                 loss = float(total) if objective.targets(batch) else None
                 layers = engine.step(rate)
                 writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
-                probed_now = step in run.probe_steps
-                moved = parts.displacement.measure(engine) if probed_now else None
+                moved = parts.displacement.measure(engine) if step in run.probe_steps else None
                 writer.add("layers", step, _layer_rows(engine.groups, layers, moved))
                 finite = math.isfinite(loss or 0.0) and math.isfinite(layers.total_gradient_norm)
-                if finite and probed_now:
+                if finite and step in run.probe_steps:
                     measured = probe.measure(step, jackknife=step == run.steps)
                     writer.add("profiles", step, measured.rows)
                     writer.add("jackknife", step, measured.jackknife)
@@ -112,6 +107,15 @@ def train(
                 folder.remove_unlisted(keep)
         attempt.end(stop or status)
         yield Progress(step, run.steps, loss, stop or status, resumed, rate, probed)
+
+
+def _require_training(run: RunSpec) -> None:
+    """Raise UserError for a run whose weights were trained elsewhere."""
+    if run.tuned is not None:
+        raise UserError(
+            f"run {run.run_id}: {run.objective.label} was not trained here; `depthsweep measure"
+            f" --base … --tuned {run.tuned.place}` measures it again"
+        )
 
 
 def _writer(

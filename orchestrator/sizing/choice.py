@@ -95,12 +95,12 @@ def require_feasible(runs: Iterable[RunSpec]) -> None:
     """Raise UserError where the code of a run's model says that it cannot be carried out.
 
     A step of each is traced, once for those that are alike. Stand-ins are ours, and the catalogue's
-    models have been tried: they are not asked.
+    models have been tried: they are not asked, but for what of them a run names.
     """
     seen: set[str] = set()
     for run in runs:
         alike = run.model_dump_json(exclude={"seed", "control", "optimizer", "steps"})
-        if alike in seen or _tried(run.model.source):
+        if alike in seen or (_tried(run.model.source) and not run.says_what_is_trained):
             continue
         seen.add(alike)
         parameters = _parameters(run)
