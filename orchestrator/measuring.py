@@ -101,7 +101,7 @@ def measure_checkpoints(base: str, tuned: str, probe: Probe, store: Store, say: 
         sequence_length=probe.sequence_length,
         optimizer=Optimizer(learning_rate=1.0),
         probe=probe,
-        tuned=Tuned(name=became.name, digest=content, place=place),
+        tuned=Tuned(digest=content, place=place),
     )
     measure_two(run, became, store, ALONE.device())
     say(f"{model.name} to {became.name}: {run.run_id}")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger.index_keeper import IndexKeeper
+from orchestrator.ledger.kept_weights import without_weights
 from orchestrator.ledger.recovery import (
     EVERYTHING,
     Action,
@@ -86,6 +87,9 @@ def run_sweep(
     with tracing(listener.notice):
         require_feasible(plan.to_run)
     _save(plan, listener)
+    unkept = without_weights(sweep.name, plan.actions, store)
+    if unkept is not None:
+        listener.notice(unkept)
     for work_id in plan.again:
         store.work(work_id).forget_results()
     finish_off(store, plan.left_open)

@@ -23,13 +23,14 @@ from workers.engines.engine import Batch, Engine
 from workers.engines.registry import build_engine
 from workers.evaluation.evaluator import Evaluator
 from workers.evaluation.held_out import HeldOut
-from workers.loading import load_model
+from workers.loading import folder_of, load_model
 from workers.models.fit import require_fit, require_known_tokens
 from workers.models.hub import downloaded
 from workers.models.pretrained import ModelFacts, PretrainedModel
 from workers.objectives.objective import TrainingObjective, few_of
 from workers.objectives.registry import build_objective
 from workers.probes.capture import reference_states
+from workers.probes.displacement import Displacement
 from workers.probes.measure import DepthProbe
 from workers.probes.rows import ROLES, choose_rows
 from workers.ranks.process_group import Ranks
@@ -47,6 +48,7 @@ class Assembly:
     engine: Engine
     probe: DepthProbe
     evaluator: Evaluator | None
+    displacement: Displacement
     facts: ModelFacts
     unreached: tuple[str, ...]
 
@@ -105,6 +107,8 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     control = build_control(run.control)
     control.prepare(grouping.groups, pretrained.stacks)
     require_effect(control, run.control.kind, grouping.groups, pretrained.facts.layers)
+    folder = folder_of(run.model.name, run.model.source, store.cache)
+    displacement = Displacement(folder, model, grouping.groups, ranks)
     engine = build_engine(run, model, pretrained, grouping.groups, control, ranks, device)
     arrays = objective.completed(arrays, engine, run, pretrained, store.cache)
     show_batches(control, engine, lambda step: accumulate(run, objective, arrays, engine, step))
@@ -113,7 +117,14 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
         held_out.complete(engine, run, pretrained, store.cache)
     evaluator = Evaluator(run, held_out, engine, ranks) if held_out else None
     return Assembly(
-        objective, arrays, engine, probe, evaluator, pretrained.facts, grouping.unreached
+        objective,
+        arrays,
+        engine,
+        probe,
+        evaluator,
+        displacement,
+        pretrained.facts,
+        grouping.unreached,
     )
 
 

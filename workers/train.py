@@ -22,6 +22,7 @@ from workers.checkpoints.saving import Checkpoints
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_step import LayerStep
 from workers.evaluation.evaluations import Evaluations
+from workers.probes.displacement import UNKNOWN, Displaced
 from workers.probes.measure import DepthProbe, Measured
 from workers.progress import Progress
 from workers.ranks.notice import Notice
@@ -43,11 +44,7 @@ def train(
     notice's cause. The attempt's record says how it ended, also when the caller closes the
     generator (cancelled) or an exception leaves it (failed).
     """
-    if run.tuned is not None:
-        raise UserError(
-            f"run {run.run_id}: {run.tuned.name} was not trained here; `depthsweep measure --base"
-            f" … --tuned {run.tuned.place}` measures it again"
-        )
+    _require_training(run)
     folder, notice = store.run(run.run_id), notice or Notice()
     keep = run.execution.keep
     if ranks.size > 1:
@@ -83,12 +80,14 @@ def train(
                 # Of a batch with nothing to predict there is no loss, and 0 would be the best.
                 loss = float(total) if objective.targets(batch) else None
                 layers = engine.step(rate)
-                writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
-                writer.add("layers", step, _layer_rows(engine.groups, layers))
                 finite = math.isfinite(loss or 0.0) and math.isfinite(layers.total_gradient_norm)
                 finite = finite and scores.after(step)
                 last = step == run.steps or scores.stopped
-                if finite and (last or step in run.probe_steps):
+                probes = finite and (last or step in run.probe_steps)
+                moved = parts.displacement.measure(engine) if probes else None
+                writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
+                writer.add("layers", step, _layer_rows(engine.groups, layers, moved))
+                if probes:
                     measured = _measured(parts.probe, step, last, writer, attempt)
                     probe = measured.summary(step) if ranks.leads else None
                     finite = ranks.agree(measured.finite)
@@ -116,6 +115,15 @@ def train(
         how = stop or status
         attempt.end(how)
         yield Progress(step, run.steps, loss, how, resumed, rate, probe, scores.newest)
+
+
+def _require_training(run: RunSpec) -> None:
+    """Raise UserError for a run whose weights were trained elsewhere."""
+    if run.tuned is not None:
+        raise UserError(
+            f"run {run.run_id}: {run.objective.label} was not trained here; `depthsweep measure"
+            f" --base … --tuned {run.tuned.place}` measures it again"
+        )
 
 
 def _writer(
@@ -170,8 +178,11 @@ def _step_row(loss: float | None, rate: float, targets: int, layers: LayerStep) 
     }
 
 
-def _layer_rows(groups: Sequence[LayerGroup], layers: LayerStep) -> Iterator[dict[str, Any]]:
+def _layer_rows(
+    groups: Sequence[LayerGroup], layers: LayerStep, moved: Sequence[Displaced] | None
+) -> Iterator[dict[str, Any]]:
     for k, group in enumerate(groups):
+        displacement, cosine = moved[k] if moved else UNKNOWN
         yield {
             "layer": group.layer,
             "stack": group.stack,
@@ -181,4 +192,6 @@ def _layer_rows(groups: Sequence[LayerGroup], layers: LayerStep) -> Iterator[dic
             "weight_norm": layers.weight_norms[k],
             "update_norm": layers.update_norms[k],
             "coefficient": layers.coefficients[k],
+            "displacement": displacement,
+            "displacement_cosine": cosine,
         }

@@ -14,6 +14,7 @@ from orchestrator.display.placement_table import placement_data, placement_lines
 from orchestrator.display.plan_table import needs_lines, plan_table
 from orchestrator.display.power_text import decides_data, decides_line
 from orchestrator.display.simulation_text import simulation_data, simulation_lines
+from orchestrator.ledger.kept_weights import without_weights
 from orchestrator.ledger.recovery import decide, decide_measurements, ledger_of
 from orchestrator.options import names_sweep, sweep_of
 from orchestrator.policy.priorities import weights_for
@@ -82,6 +83,9 @@ def _plan_named(sweep: Sweep, location: str, as_json: bool) -> None:
     actions = decide(sweep.runs, standing)
     measures = decide_measurements(sweep.to_measure, standing)
     print_actions(actions, measures, as_json)
+    unkept = without_weights(sweep.name, actions, Store.at(location))
+    if unkept is not None:
+        click.echo(textwrap.fill(f"! {unkept}", 80, subsequent_indent="  "), err=True)
     starting = [action.run for action in actions if action.kind == "run"]
     starting += [one.measurement.run for one in measures if one.kind == "measure"]
     try:

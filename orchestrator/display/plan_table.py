@@ -7,7 +7,7 @@ from collections import Counter
 from orchestrator.sizing.cost import estimate, parameter_count, probed_tokens, width_of
 from orchestrator.sizing.estimates import ASSUMED_FLOPS
 from sweeps.declaration.expand import Sweep
-from sweeps.spec import HubData, HubModel, RunSpec, counted
+from sweeps.spec import HubData, HubModel, Lora, RunSpec, counted
 from workers.checkpoints.cadence import checkpoint_bytes, notice_needs_in_words
 
 # Of a model so narrow that a row more or less shows.
@@ -44,9 +44,14 @@ def needs_lines(sweep: Sweep) -> list[str]:
     costs = [estimate(run) for run in sweep.runs]
     flops = sum(cost.flops for cost in costs)
     state = max((cost.state_bytes or 0) for cost in costs)
+    # A checkpoint has what is trained: next to a model an adapter is nothing.
+    whole = [run for run in sweep.runs if not isinstance(run.adapter, Lora)]
     largest = max(
-        checkpoint_bytes(parameter_count(run.model.source) or 0, run.optimizer.kept)
-        for run in sweep.runs
+        (
+            checkpoint_bytes(parameter_count(run.model.source) or 0, run.optimizer.kept)
+            for run in whole
+        ),
+        default=0,
     )
     rows = sum(probed_tokens(run) * len(run.probe_steps) for run in sweep.runs)
     models = {run.model.source.hub for run in sweep.runs if isinstance(run.model.source, HubModel)}

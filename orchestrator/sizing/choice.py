@@ -101,12 +101,13 @@ def require_feasible(runs: Iterable[RunSpec]) -> None:
     """Raise UserError where the code of a run's model says that it cannot be carried out.
 
     A step of each is traced, once for those that are alike. Stand-ins are ours, and the catalogue's
-    models have been tried: they are not asked, but for dropout, which not all have.
+    models have been tried: they are not asked, but for dropout, which not all have, and for what of
+    them a run names.
     """
     seen: set[str] = set()
     for run in runs:
         _require_rates(run)
-        if _tried(run.model.source) and not run.dropout:
+        if _tried(run.model.source) and not (run.dropout or run.says_what_is_trained):
             continue
         shape = alike(run.model_copy(update={"steps": 1}))
         if shape in seen:

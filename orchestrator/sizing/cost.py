@@ -9,10 +9,21 @@ from orchestrator.sizing.traces import size_of, stored_trace
 from sweeps.errors import UserError
 from sweeps.sources.catalog import by_hub
 from sweeps.sources.model_folder import read_config, stored_parameters
-from sweeps.spec import PROBE_SEQUENCES, FolderModel, HubModel, ModelSource, RunSpec, StandinModel
+from sweeps.spec import (
+    PROBE_SEQUENCES,
+    FolderModel,
+    HubModel,
+    Lora,
+    ModelSource,
+    RunSpec,
+    StandinModel,
+)
 
-# Of a parameter: float32 weights, gradients, and what the optimizer keeps of it.
+# Of a parameter: float32 weights, gradients, and what the optimizer keeps of it; of a model beside
+# which an adapter is trained the weights alone, next to which the adapter's own is little.
 NUMBER_BYTES = 4
+# Operations a parameter and token: forward, back through it, and for its own gradient.
+TRAINED_FLOPS, BASE_FLOPS = 6, 4
 # Of a model whose parameters or width are not known before loading.
 ASSUMED_PARAMETERS = 100_000_000
 ASSUMED_WIDTH = 1024
@@ -26,7 +37,8 @@ class Cost:
 
     FLOPs are those of a traced step where one is known. Else they are 6 a parameter and token of
     training and 2 of probing and evaluating (Kaplan et al. 2020, arXiv 2001.08361, with the
-    embedding counted in); attention's own products are left out.
+    embedding counted in), 4 where an adapter is trained in place of the model; attention's own
+    products are left out.
     """
 
     parameters: int | None
@@ -45,13 +57,15 @@ def estimate(run: RunSpec) -> Cost:
     tokens = run.steps * run.batch_size * run.sequence_length * sequences
     # One probe more is the reference.
     probed = probed_tokens(run) * (len(run.probe_steps) + 1)
-    numbers = 2 + run.optimizer.kept
+    adapted = isinstance(run.adapter, Lora)
+    operations = BASE_FLOPS if adapted else TRAINED_FLOPS
+    numbers = 1 if adapted else 2 + run.optimizer.kept
     probed += evaluated_tokens(run)
     assumed = parameters if parameters is not None else ASSUMED_PARAMETERS
     return Cost(
         parameters=parameters,
         tokens=tokens,
-        flops=_traced_flops(run) or float(assumed) * (6 * tokens + 2 * probed),
+        flops=_traced_flops(run) or float(assumed) * (operations * tokens + 2 * probed),
         state_bytes=None if parameters is None else NUMBER_BYTES * numbers * parameters,
     )
 

@@ -29,7 +29,7 @@ from orchestrator.sizing.zero import Passes, Sizes, later, offloaded, phases
 from sweeps.errors import UserError
 from sweeps.sources.catalog import by_hub
 from sweeps.sources.model_folder import read_config
-from sweeps.spec import WITH_HEAD, Execution, HubModel, RunSpec, StandinModel
+from sweeps.spec import WITH_HEAD, Adapter, Execution, HubModel, Lora, RunSpec, StandinModel
 
 GIB = 2**30
 CONTEXT = 1.6 * GIB
@@ -47,9 +47,12 @@ class ModelShape:
     vocabulary: int
     kept: Kept
 
-    @property
-    def sizes(self) -> Sizes:
-        """The embedding, and blocks of equal size: of six matrices that are alike each."""
+    def sizes(self, adapter: Adapter) -> Sizes:
+        """The embedding, and blocks of equal size: of six matrices that are alike each. Of an
+        adapter the two of each such matrix, four of them d wide at both ends and two 4·d at one."""
+        if isinstance(adapter, Lora):
+            one = tuple(adapter.rank * self.width * ends for ends in (2.0, 2.0, 2.0, 2.0, 5.0, 5.0))
+            return Sizes((one,) * self.layers, float(self.parameters))
         embedding = min(float(self.vocabulary * self.width), 0.9 * self.parameters)
         block = ((self.parameters - embedding) / self.layers / 6,) * 6
         return Sizes(((embedding,), *([block] * self.layers)))
@@ -172,13 +175,14 @@ def estimate_memory(run: RunSpec, shape: ModelShape, execution: Execution) -> Me
     needs = formula(run, shape, micro, bool(execution.checkpoint_activations))
     probe = 4 * 8.0 * run.probe.rows_for(shape.width) * shape.width
     host = _loaded(run, shape.parameters, shape.layers, shape.width)
+    sizes = replace(shape.sizes(run.adapter), kept=run.optimizer.kept)
     if execution.engine == "plain":
-        p, kept = float(shape.parameters), run.optimizer.kept
-        state = {"weights": (6 if bf16 else 4) * p, "gradients": 4 * p, "moments": 4.0 * kept * p}
+        weights = (6 if bf16 else 4) * sizes.parameters
+        moments = 4.0 * sizes.kept * sizes.trained
+        state = {"weights": weights, "gradients": 4 * sizes.trained, "moments": moments}
         return Memory({**needs, **state, "probe": probe}, host)
-    most, gradients = sum(needs.values()), (2.0 if bf16 else 4.0) * shape.parameters
+    most, gradients = sum(needs.values()), (2.0 if bf16 else 4.0) * sizes.trained
     passes = Passes(most, max(most, gradients), probe, micro < share)
-    sizes = replace(shape.sizes, kept=run.optimizer.kept)
     return _under_zero(sizes, passes, bf16, execution, host)
 
 

@@ -38,6 +38,7 @@ TAKEN = frozenset(
     (
         *("run_id", "step", "layer", "group", "depth", "rows", "width", "loss", "grad_norm"),
         *("scheduled_learning_rate", "clip_coefficient", "targets", "weight_norm", "update_norm"),
+        *("displacement", "displacement_cosine"),
         *("coefficient", "procrustes", "cka_distance", "cka_distance_debiased", "mean_shift"),
         *("scale_log_ratio", "effective_rank", "procrustes_null", "cka_distance_null"),
         *("cka_distance_debiased_null", "model_source", "family", "kind", "block", "model_layers"),

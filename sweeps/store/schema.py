@@ -47,6 +47,10 @@ LAYERS = pa.schema(
         pa.field("update_norm", pa.float64()),
         # What the control multiplied by: the gradient (layer_clip) or the update (equal_step).
         pa.field("coefficient", pa.float64()),
+        # At probe steps: ‖W − W₀‖/‖W₀‖ and cos(W, W₀) of the weights that the model computes with,
+        # an adapter's and its base's together, W₀ those that were loaded. Null otherwise.
+        pa.field("displacement", pa.float64()),
+        pa.field("displacement_cosine", pa.float64()),
     ]
 )
 
@@ -113,7 +117,17 @@ EVALUATIONS = pa.schema(
 
 # Columns that stores of before have not: where all of them are null, they are in no digest, so that
 # such a store keeps the digests that it had.
-ADDED = frozenset(("stack", "block_class", "block_number", "iteration", "stack_layers"))
+ADDED = frozenset(
+    (
+        "stack",
+        "block_class",
+        "block_number",
+        "iteration",
+        "stack_layers",
+        "displacement",
+        "displacement_cosine",
+    )
+)
 
 TABLES: dict[str, pa.Schema] = {
     "steps": STEPS,

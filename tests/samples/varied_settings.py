@@ -26,6 +26,7 @@ from sweeps.spec import (
     Optimizer,
     RunSpec,
     StandinModel,
+    Tuned,
 )
 
 _MODELS = (
@@ -83,6 +84,7 @@ def bases() -> Iterator[RunSpec]:
             yield run.model_copy(update={"evaluation": Evaluation(fraction=0.5)})
             yield run.model_copy(update={"optimizer": _OPTIMIZER})
             yield run.model_copy(update={"adapter": Lora()})
+            yield run.model_copy(update={"tuned": Tuned(digest="7" * 64, place="models/a")})
             continue
         for source, data in zip(_MODELS, _DATA, strict=True):
             yield run.model_copy(

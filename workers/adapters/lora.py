@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer, _check_lora_target_modules_mamba
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers.pytorch_utils import Conv1D
 
 from sweeps.errors import UserError
@@ -43,9 +45,25 @@ def add_lora(
     names = ranks.agree(target_names(adapter, pretrained, where) if ranks.leads else [])
     model = pretrained.language_model
     transposed = any(isinstance(model.get_submodule(one), Conv1D) for one in names)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _where_they_are_made(model):
         torch.manual_seed(seed)
         inject_adapter_in_model(lora_config(adapter, names, transposed), model)
+
+
+@contextmanager
+def _where_they_are_made(model: nn.Module) -> Iterator[None]:
+    """Surround the making of adapters beside fake tensors, which cannot be moved: they are of the
+    type and on the device of the base already."""
+    if not any(isinstance(parameter, FakeTensor) for parameter in model.parameters()):
+        yield
+        return
+    modules: Any = nn.Module
+    move = modules._apply
+    modules._apply = lambda module, *_, **__: module
+    try:
+        yield
+    finally:
+        modules._apply = move
 
 
 def lora_config(adapter: Lora, names: list[str], transposed: bool) -> LoraConfig:

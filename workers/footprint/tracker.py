@@ -60,8 +60,17 @@ class Tracker(MemTracker):
     def watching(self) -> Iterator[None]:
         """Surround what the next ``peak`` is of."""
         with self:
+            for parameter in self._model.parameters():
+                if not parameter.requires_grad:  # it would hook its gradient, which never comes
+                    self._param_to_grad_hook_handles[parameter] = (_Unhooked(), _Unhooked())
             self._track_module_params_and_buffers(self._model)
             yield
+
+
+class _Unhooked:
+    """Stands for the handle of a hook where there is none."""
+
+    def remove(self) -> None: ...
 
 
 def _by_kind(snapshot: Any) -> dict[str, int]:

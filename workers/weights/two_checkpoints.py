@@ -22,6 +22,7 @@ from workers.loading import load_model
 from workers.models.fit import require_fit, require_known_tokens
 from workers.models.pretrained import FEW_TOKENS, PretrainedModel, input_rows, inputs_of
 from workers.probes.capture import reference_states
+from workers.probes.displacement import displaced
 from workers.probes.measure import DepthProbe
 from workers.probes.rows import choose_rows
 from workers.run_record import provenance, write_run_record
@@ -60,7 +61,7 @@ def measure_two(run: RunSpec, tuned: ModelSpec, store: Store, device: torch.devi
         measured = probe.measure(STEP, jackknife=True)
         attempt.require_ownership()
         write_run_record(folder, run, before.facts, device)
-        attempt.resumed_from(0)
+        attempt.resumed_from(STEP)  # its seconds are not those of a training
         writer = RunWriter(run, folder, attempt)
         writer.add("steps", STEP, [{"loss": None, "targets": 0}])
         writer.add("layers", STEP, layers)
@@ -103,7 +104,7 @@ def _layer_rows(before: PretrainedModel, after: PretrainedModel) -> Iterator[dic
         if not pairs:
             continue
         weight = sum(float(one.double().square().sum()) for one, _ in pairs) ** 0.5
-        update = sum(float((two - one).double().square().sum()) for one, two in pairs) ** 0.5
+        moved, cosine = displaced(pairs)
         yield {
             "layer": group.layer,
             "stack": group.stack,
@@ -111,6 +112,8 @@ def _layer_rows(before: PretrainedModel, after: PretrainedModel) -> Iterator[dic
             "block_class": group.block_class,
             "grad_norm": None,
             "weight_norm": weight,
-            "update_norm": update,
+            "update_norm": None if moved is None else moved * weight,
             "coefficient": None,
+            "displacement": moved,
+            "displacement_cosine": cosine,
         }

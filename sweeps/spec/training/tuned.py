@@ -11,10 +11,10 @@ from sweeps.spec.frozen import Frozen
 
 class Tuned(Frozen):
     """A checkpoint that somebody else has trained of the run's model: the run measures how it
-    differs, and trains nothing. Its objective, seed and steps say nothing of how it came about."""
+    differs, and trains nothing. The run's objective is called after it; seed, steps and optimizer
+    say nothing of how it came about."""
 
-    not_in_identity: ClassVar[frozenset[str]] = frozenset({"name", "place"})
+    not_in_identity: ClassVar[frozenset[str]] = frozenset({"place"})
 
-    name: str
     digest: str = Field(description="What it holds: digest of a folder, or the hub's commit.")
     place: str = Field(description="Folder, or repository of the hub.")

@@ -15,11 +15,13 @@ from sweeps.spec import (
     EqualStep,
     Execution,
     FolderModel,
+    Lora,
     ModelSpec,
     Objective,
     Optimizer,
     StandinModel,
 )
+from workers.adapters.registry import add_adapter
 from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.engines.plain import PlainEngine
@@ -58,6 +60,7 @@ def real_peaks(run):
     objective = build_objective(run.objective)
     drawn = skeleton(run.model, torch.float32)
     pretrained = PretrainedModel(drawn.language_model, None, drawn.facts)
+    add_adapter(run, pretrained)
     model = objective.build_model(pretrained)
     batch = _real_batch(run, objective)
     groups = find_layer_groups(model, lambda: objective.loss_sum(model, batch))
@@ -102,6 +105,21 @@ def test_answers_that_share_a_sequence_are_traced_too(packing):
     run = run_of("gpt2", "sft")
     objective = run.objective.model_copy(update={"packing": packing})
     assert trace(run.model_copy(update={"objective": objective})).flops > 0
+
+
+def test_a_frozen_base_has_neither_gradients_nor_moments():
+    whole, run = run_of("gpt2"), run_of("gpt2", adapter=Lora(rank=2))
+    torch.manual_seed(0)
+    full, traced = trace(whole), trace(run)
+    trained = sum(map(sum, traced.groups))
+    # Of each block four matrices of 48: to 144, to 48, to 192 and back.
+    assert trained == 2 * 2 * (48 + 144 + 48 + 48 + 48 + 192 + 192 + 48)
+    assert traced.frozen == sum(map(sum, full.groups))
+    assert 8 * trained <= traced.step["moments"] < 16 * trained
+    assert traced.step["gradients"] < 0.1 * full.step["gradients"]
+    peaks = [sum(kinds.values()) for kinds in (traced.first, traced.second, traced.step)]
+    assert peaks == pytest.approx(real_peaks(run), rel=0.01)
+    assert traced.flops < 0.85 * full.flops
 
 
 def test_activations_grow_with_the_micro_batch_on_a_line():

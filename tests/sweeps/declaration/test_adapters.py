@@ -1,0 +1,112 @@
+"""Adapters and kept weights as a sweep file says them."""
+
+import json
+
+import jsonschema
+import pytest
+
+from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.settings import run_labels
+from sweeps.declaration.sweep_spec import json_schema
+from sweeps.errors import UserError
+from sweeps.spec import Execution, Lora, NoAdapter, RunSpec
+
+SWEEP = """
+name: adapted
+models: {tiny: {standin: opt, layers: 3}}
+objectives: {clm: {data: {builtin: python-docs}}}
+probe: {data: {builtin: python-docs}}
+defaults: {steps: 9, batch_size: 4, sequence_length: 8, learning_rate: 1e-3}
+blocks:
+  - name: all
+    set: {SET}
+    grid: {model: [tiny], objective: [clm], control: [standard], seed: [0], adapter: GRID}
+"""
+
+
+def read(tmp_path, grid="[none]", settings="precision: fp32"):
+    path = tmp_path / "adapted.yaml"
+    path.write_text(SWEEP.replace("GRID", grid).replace("SET", settings), encoding="utf-8")
+    return read_sweep(path)
+
+
+def test_an_adapter_is_an_axis_of_a_grid_and_part_of_a_runs_id(tmp_path):
+    grid = (
+        "[none, lora, {lora: {rank: 4, alpha: 2, targets: [v_proj, q_proj], layers: [blocks 2-3]}}]"
+    )
+    runs = read(tmp_path, grid).runs
+    assert [run.adapter for run in runs] == [
+        NoAdapter(),
+        Lora(),
+        Lora(rank=4, alpha=2.0, targets=("q_proj", "v_proj"), layers=("blocks 2-3",)),
+    ]
+    assert len({run.run_id for run in runs}) == 3
+    assert "adapter" not in runs[0].identity()
+    assert runs[1].identity()["adapter"] == {"kind": "lora"}
+    assert "rank 4" in run_labels(runs)[runs[2].run_id]
+    again = RunSpec.model_validate_json(json.dumps(runs[2].model_dump(mode="json")))
+    assert again == runs[2]
+    assert again.run_id == runs[2].run_id
+    assert [run.says_what_is_trained for run in runs] == [False, False, True]
+
+
+def test_the_order_of_targets_makes_no_other_run():
+    first, second = Lora(targets=("a", "b")), Lora(targets=("b", "a", "b"))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        ("[lra]", "no adapter 'lra'; did you mean 'lora'?"),
+        ("[{lora: {rnk: 3}}]", "rnk"),
+        ("[{lora: {rank: 0}}]", "rank"),
+        ("[{lora: {layers: [3]}}]", "layers"),
+        ("[{lora: {layers: [blocks 0-2]}}]", "counted from 1"),
+        ("[{lora: {layers: [blocks 3-2]}}]", "the lower number first"),
+        ("[{lora: {layers: [embedding]}}]", "no range of blocks"),
+        ("[{lora: 3}]", "are a mapping"),
+    ],
+)
+def test_what_is_no_adapter_is_refused_with_its_line(tmp_path, grid, said):
+    with pytest.raises(UserError, match=r"adapted\.yaml:\d+") as refused:
+        read(tmp_path, grid)
+    assert said in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+def test_freezing_and_adapters_have_one_owner(tmp_path):
+    (run,) = read(tmp_path, "[lora]").runs
+    source = {
+        "folder": "m",
+        "digest": "0" * 64,
+        "pretraining": "clm",
+        "freeze": ["head"],
+    }
+    content = run.model_dump(mode="json")
+    content["model"]["source"] = source
+    with pytest.raises(ValueError, match="both say what is trained"):
+        RunSpec.model_validate_json(json.dumps(content))
+
+
+def test_the_schema_for_editors_knows_adapters():
+    schema = json_schema()
+    adapter = {"$defs": schema["$defs"], **schema["$defs"]["Settings"]}
+    for good in ("lora", "none", {"lora": {"rank": 2, "layers": ["blocks 1"]}}):
+        jsonschema.validate({"adapter": good}, adapter)
+    for bad in ("lra", {"lora": {"rnk": 2}}, {"none": {}, "lora": {}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"adapter": bad}, adapter)
+
+
+def test_which_weights_are_kept_decides_no_result_and_old_records_are_read(tmp_path):
+    (bare,) = read(tmp_path).runs
+    (kept,) = read(tmp_path, settings="keep: final").runs
+    assert (bare.execution.keep, kept.execution.keep) == ("none", "final")
+    assert bare.run_id == kept.run_id
+    for before, now in ((True, "final"), (False, "none")):
+        assert Execution.model_validate({"keep_checkpoint": before}).keep == now
+    with pytest.raises(UserError, match="keep_checkpoint"):
+        read(tmp_path, settings="keep_checkpoint: true")
+    with pytest.raises(UserError, match="add `evaluation`"):
+        read(tmp_path, settings="keep: best")
