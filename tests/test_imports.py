@@ -82,7 +82,7 @@ ROOMS = {
         {"files", "liveness"},
         {"declaration"},
         {"sources"},
-        {"rows"},
+        {"plugins", "rows"},
         {"spec"},
         {"errors", "node_cache"},
     ),

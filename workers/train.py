@@ -42,7 +42,7 @@ def train(
     """
     folder, notice = store.run(run.run_id), notice or Notice()
     if ranks.size > 1:
-        fetch(run)
+        fetch(run, store)
         connect(ranks, device)
     with Attempt(folder) if ranks.leads else OnlookersAttempt() as attempt:
         done = ranks.agree(folder.done())
@@ -79,6 +79,7 @@ def train(
                     measured = probe.measure(step, jackknife=step == run.steps)
                     writer.add("profiles", step, measured.rows)
                     writer.add("jackknife", step, measured.jackknife)
+                    writer.add("metrics", step, measured.own)
                     _say_incomparable(attempt, step, measured)
                     probed = measured.summary(step) if ranks.leads else None
                     finite = ranks.agree(measured.finite)

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 
 from sweeps.declaration.track import Track, TrackEntry
-from sweeps.errors import closest
+from sweeps.plugins.entries import ObjectiveName, OwnMetric, name_and_options, own_control
 from sweeps.spec import (
     CONTROLS,
     STANDIN_FAMILIES,
@@ -23,7 +30,7 @@ from sweeps.spec import (
     Frozen,
     LayerClip,
     MeasurementKind,
-    ObjectiveKind,
+    PluginControl,
     Positive,
     Pretraining,
     Standard,
@@ -111,11 +118,15 @@ class ModelEntry(Frozen):
     trust_remote_code: bool = False
     blocks: Blocks | None = None
     freeze: Freeze = ()
+    family: str | None = Field(
+        None, description="The model_type, where a plugin has it and config.json is not here yet."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelEntry:
         kind = _exactly_one(self, "hub", "folder", "package", "standin")
-        loaded = ("pretraining", "pickled_weights", "trust_remote_code", "blocks", "freeze")
+        trusted = ("pickled_weights", "trust_remote_code")
+        loaded = ("pretraining", *trusted, "blocks", "freeze", "family")
         _belongs(
             self,
             kind,
@@ -132,7 +143,7 @@ class ModelEntry(Frozen):
 class ObjectiveEntry(Frozen):
     """An objective under a name of the user's own; the name is the kind unless ``kind`` says."""
 
-    kind: ObjectiveKind | None = None
+    kind: ObjectiveName = None
     data: DataEntry
     mask_probability: float | None = None
     mean_span: float | None = None
@@ -141,6 +152,9 @@ class ObjectiveEntry(Frozen):
     )
     temperature: float | None = None
     pooling: Literal["mean", "first", "last"] | None = None
+    options: dict[str, Any] | None = Field(
+        None, description="Of a kind of a plugin; they may also stand beside `data`."
+    )
 
 
 class ProbeEntry(Frozen):
@@ -152,23 +166,26 @@ class ProbeEntry(Frozen):
     sequence_length: int = 64
     every: int | None = None
     seed: int = 0
+    metrics: list[OwnMetric] = Field(
+        default_factory=list,
+        description="Metrics of plugins, beside those that are always computed.",
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> ProbeEntry:
+        names = [one.name for one in self.metrics]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"metrics: {twice[0]} stands there twice; keep one")
+        return self
 
 
-def _control(value: Any) -> Any:
+def _control(value: Any, info: ValidationInfo) -> Any:
     """Accept ``standard``, ``equal_step`` or a mapping of one control name to its options."""
-    if isinstance(value, (Standard, LayerClip, EqualStep)):
+    if isinstance(value, (Standard, LayerClip, EqualStep, PluginControl)):
         return value
-    if isinstance(value, str):
-        name, options = value, dict[str, Any]()
-    elif isinstance(value, dict) and len(value) == 1:
-        ((name, options),) = value.items()
-        options = {} if options is None else options
-    else:
-        raise ValueError("a control is a name, or one name with its options")
+    name, options = name_and_options(value, "control")
     if name not in CONTROLS:
-        raise ValueError(f"unknown control {name!r}; {closest(str(name), CONTROLS)}")
-    if not isinstance(options, dict):
-        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
+        return own_control(name, options, info)
     return {"kind": name, **options}
 
 
@@ -283,6 +300,10 @@ class SweepSpec(Frozen):
 
     name: Name
     description: str = ""
+    plugins: list[str] = Field(
+        default_factory=list,
+        description="Files of your own code: controls, objectives, metrics, model families.",
+    )
     models: dict[Name, ModelEntry] = Field(default_factory=dict)
     objectives: dict[Name, ObjectiveEntry]
     probe: ProbeEntry

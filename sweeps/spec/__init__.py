@@ -39,9 +39,17 @@ from sweeps.spec.objective import (
     Objective,
     ObjectiveKind,
 )
+from sweeps.spec.plugin import Options, PluginCode, PluginMetric
 from sweeps.spec.probe import METRICS, PROBE_SEQUENCES, Probe
 from sweeps.spec.run import RunSpec
-from sweeps.spec.training.control import CONTROLS, Control, EqualStep, LayerClip, Standard
+from sweeps.spec.training.control import (
+    CONTROLS,
+    Control,
+    EqualStep,
+    LayerClip,
+    PluginControl,
+    Standard,
+)
 from sweeps.spec.training.optimizer import Optimizer, learning_rate
 
 __all__ = [
@@ -77,6 +85,10 @@ __all__ = [
     "Objective",
     "ObjectiveKind",
     "Optimizer",
+    "Options",
+    "PluginCode",
+    "PluginControl",
+    "PluginMetric",
     "Positive",
     "Pretraining",
     "Probe",

@@ -98,6 +98,17 @@ JACKKNIFE = pa.schema(
     ]
 )
 
+# Metrics of the user's own, one row a layer and metric: which there are, a run's plugins say.
+METRIC_ROWS = pa.schema(
+    [
+        *_KEY,
+        *_PLACE,
+        pa.field("depth", pa.float64()),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+    ]
+)
+
 # Columns that stores of before have not: where all of them are null, they are in no digest, so that
 # such a store keeps the digests that it had.
 ADDED = frozenset(("stack", "block_class", "block_number", "iteration", "stack_layers"))
@@ -107,10 +118,12 @@ TABLES: dict[str, pa.Schema] = {
     "layers": LAYERS,
     "profiles": PROFILES,
     "jackknife": JACKKNIFE,
+    "metrics": METRIC_ROWS,
 }
 SORT_KEYS: dict[str, tuple[str, ...]] = {
     "steps": ("run_id", "step"),
     "layers": ("run_id", "step", "stack", "layer"),
     "profiles": ("run_id", "step", "stack", "layer"),
     "jackknife": ("run_id", "step", "stack", "layer", "sequence_group"),
+    "metrics": ("run_id", "step", "metric", "stack", "layer"),
 }

@@ -28,7 +28,10 @@ from sweeps.declaration.recorded_runs import RecordedRuns, sweep_record, wanted_
 from sweeps.declaration.track import Track
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place, read_if_readable, write_json, write_text
+from sweeps.plugins.bundle import Bundle
+from sweeps.plugins.opened import remember
 from sweeps.spec import content_id
+from sweeps.versions.plugin_code import kept_code
 from sweeps.versions.version_id import SweepName, chosen, version_id
 
 RESOLVED, SPEC, CLAIMS, HEADER = "resolved.json", "spec.yaml", "claims.yaml", "version.json"
@@ -97,13 +100,25 @@ class Version:
             track = Track.model_validate_json(json.dumps(resolved.get("track", {})))
             wanted = wanted_measurements(resolved)
             said = resolved["description"]
-            return Sweep(self.sweep, said, text, runs, wanted, track=track, claims=claims)
+            found = [self._code(digest) for digest in resolved.get("plugins", ())]
+            plugins = tuple(one for one in found if one is not None)
+            remember(plugins)
+            return Sweep(
+                *(self.sweep, said, text, runs, wanted),
+                track=track,
+                claims=claims,
+                plugins=plugins,
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             detail = " ".join(str(error).split())[:200]
             raise UserError(
                 f"{self.folder}: the record of sweep {self.sweep} cannot be read ({detail}); give"
                 " the sweep file to `depthsweep run` again, which writes it anew"
             ) from None
+
+    def _code(self, digest: str) -> Bundle | None:
+        sweep = self.folder if self.named is None else self.folder.parent.parent
+        return kept_code(sweep.parent.parent, digest)
 
     def record(self) -> dict[str, Any]:
         """Return what is recorded of it, tens of MB where runs are thousands; raise ValueError or
@@ -199,7 +214,9 @@ def sweep_folders(root: Place) -> Iterator[SweepFolder]:
 
 
 def _record(sweep: Sweep) -> dict[str, Any]:
+    code = {"plugins": [one.digest for one in sweep.plugins]} if sweep.plugins else {}
     return {
+        **code,
         "name": sweep.name,
         "description": sweep.description,
         "measurements": list(sweep.measurements),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sweeps.plugins.opened import opened
 from sweeps.spec import Objective
 from workers.objectives.classification import Classification
 from workers.objectives.contrastive import Contrastive
@@ -19,5 +20,9 @@ KINDS: dict[str, type[TrainingObjective]] = {
 
 
 def build_objective(objective: Objective) -> TrainingObjective:
-    """Return the objective of a run."""
+    """Return the objective of a run; a kind of the user's own has been opened."""
+    if objective.code is not None:
+        own = opened(objective.code, "objective", objective.kind)
+        built: TrainingObjective = own.build(objective, options=objective.options)
+        return built
     return KINDS[objective.kind](objective)

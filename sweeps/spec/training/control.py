@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from sweeps.spec.frozen import Frozen, Positive, number_text
+from sweeps.spec.plugin import Options, PluginCode, options_text
 
 CONTROLS = ("standard", "layer_clip", "equal_step")
 
@@ -45,4 +46,31 @@ class EqualStep(Frozen):
         return target if self.scope == "blocks" else f"{target},{self.scope}"
 
 
-Control = Annotated[Standard | LayerClip | EqualStep, Field(discriminator="kind")]
+class PluginControl(Frozen):
+    """A control of a user's own, with all of its options."""
+
+    kind: str
+    options: Options = Field(default_factory=dict)
+    code: PluginCode
+
+    @property
+    def setting(self) -> str:
+        return options_text(self.options)
+
+
+# What pydantic calls the branch of a control that is none of depthsweep's own.
+PLUGIN_CONTROL = "plugin control"
+
+
+def _branch(value: Any) -> str | None:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return kind if kind in CONTROLS or kind is None else PLUGIN_CONTROL
+
+
+Control = Annotated[
+    Annotated[Standard, Tag("standard")]
+    | Annotated[LayerClip, Tag("layer_clip")]
+    | Annotated[EqualStep, Tag("equal_step")]
+    | Annotated[PluginControl, Tag(PLUGIN_CONTROL)],
+    Discriminator(_branch),
+]
