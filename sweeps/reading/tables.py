@@ -54,7 +54,7 @@ PROPAGATION: dict[str, Any] = {
 }
 # How runs end whose rows count.
 RESULTS = ("finished", "diverged")
-TABLE_NAMES = ("runs", "steps", "layers", "profiles", "jackknife", "attempts")
+TABLE_NAMES = ("runs", "steps", "layers", "profiles", "jackknife", "metrics", "attempts")
 
 
 def open_store(
@@ -135,6 +135,15 @@ class Tables:
         """One row per run, layer and group of probe sequences: the change at the last probe step
         over the rows of all other groups."""
         return self._scan("jackknife")
+
+    def metrics(self) -> pl.LazyFrame:
+        """One row per run, probe step, layer and metric of the user's own."""
+        return self._scan("metrics")
+
+    def own_metrics(self) -> list[str]:
+        """Return the metrics of users' own that there are rows of, in order of their names."""
+        rows = self._rows("metrics", self._contents.parts["metrics"]).select("metric").unique()
+        return sorted(rows.collect()["metric"].to_list())
 
     def propagation(self, metric: str) -> pl.DataFrame:
         """One row per run whose model was given noise, and of several stacks per ``stack``:
