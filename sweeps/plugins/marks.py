@@ -66,12 +66,29 @@ class Mark:
                 annotation = self._types.get(name)
                 if annotation is None:
                     raise self.mistake(f"has an option without a type: write `{name}: float`")
-                needed = parameter.default is parameter.empty
-                fields[name] = (annotation, ... if needed else parameter.default)
+                default = ... if parameter.default is parameter.empty else parameter.default
+                fields[name] = (annotation, default)
+                self._require_default(name, fields[name])
         try:
             return create_model(f"Options_{self.name}", __base__=_Options, **fields)
         except Exception as error:
             raise self.mistake(f"has options of no use here: {on_one_line(error)}") from None
+
+    def _require_default(self, name: str, field: tuple[Any, Any]) -> None:
+        if field[1] is ...:
+            return
+        alone: Any = {name: field}
+        try:
+            create_model("Option", __base__=_Options, **alone)()
+        except ValidationError as error:
+            said = error.errors(include_url=False)[0]["msg"]
+            raise self.mistake(
+                f"has a default of {name} that is not of its type: {said[0].lower()}{said[1:]}"
+            ) from None
+        except Exception as error:
+            raise self.mistake(
+                f"has option {name} of a type that is of no use here: {on_one_line(error)}"
+            ) from None
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:

@@ -112,6 +112,8 @@ METRIC_ROWS = pa.schema(
 # Columns that stores of before have not: where all of them are null, they are in no digest, so that
 # such a store keeps the digests that it had.
 ADDED = frozenset(("stack", "block_class", "block_number", "iteration", "stack_layers"))
+# Tables that they have not: without a row, they are in no digest either.
+ADDED_TABLES = frozenset(("metrics",))
 
 TABLES: dict[str, pa.Schema] = {
     "steps": STEPS,

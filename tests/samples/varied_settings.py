@@ -19,13 +19,19 @@ from sweeps.spec import (
     HubData,
     HubModel,
     LayerClip,
+    PluginCode,
+    PluginControl,
+    PluginMetric,
     RunSpec,
     StandinModel,
 )
 
+_CODE = PluginCode(plugin="/code/mine.py", plugin_digest="7" * 64)
 _MODELS = (
     HubModel(hub="a/b", revision="0" * 40, pretraining="clm"),
-    FolderModel(folder="models/mine", digest="1" * 64, pretraining="clm"),
+    FolderModel(
+        folder="models/mine", digest="1" * 64, pretraining="clm", family="mine", code=_CODE
+    ),
     StandinModel(standin="gpt2", pretraining="clm", digest="2" * 64),
 )
 _DATA = (
@@ -33,7 +39,7 @@ _DATA = (
     FileData(file="texts/mine.jsonl", digest="4" * 64),
     BuiltinData(builtin="python-docs", digest="5" * 64),
 )
-_CONTROLS = (EqualStep(), LayerClip(max_norm=0.1))
+_CONTROLS = (EqualStep(), LayerClip(max_norm=0.1), PluginControl(kind="soft", code=_CODE))
 # What a field of any type may hold instead of what it holds.
 _OTHERS = (
     *(3, 5, 32, 512, 1024, 0.25, 0.02, [0.8, 0.99], ["procrustes", "mean_shift"], {"text": "body"}),
@@ -49,8 +55,10 @@ _OTHERS = (
         "contrastive",
         "another",
         "blank_line",
+        "8" * 64,
         True,
     ),
+    [PluginMetric(name="near", code=_CODE).model_dump()],
 )
 
 
@@ -62,6 +70,9 @@ def bases() -> Iterator[RunSpec]:
         if kind == "mlm":
             yield run
             continue
+        if kind == "clm":
+            own = {"kind": "own", "name": "mine", "code": _CODE}
+            yield run.model_copy(update={"objective": run.objective.model_copy(update=own)})
         for source, data in zip(_MODELS, _DATA, strict=True):
             yield run.model_copy(
                 update={
