@@ -22,7 +22,7 @@ import torch
 
 from sweeps.errors import Impossible, UserError
 from sweeps.sources.model_folder import no_mask_token
-from sweeps.spec import DATA_ROLES, OBJECTIVE_DEFAULTS, DataSource, Objective, RunSpec
+from sweeps.spec import OBJECTIVE_DEFAULTS, DataSource, Objective, RunSpec
 from workers.data.array_file import Arrays
 from workers.data.datasets import load_rows
 from workers.data.token_cache import objective_arrays, require_declared
@@ -68,7 +68,7 @@ class _Side:
     @property
     def roles(self) -> tuple[str, ...]:
         """The roles whose columns it reads."""
-        return DATA_ROLES[(self.texts_of or self.objective).kind]
+        return build_objective(self.texts_of or self.objective).roles
 
 
 class _Reader:
@@ -152,7 +152,7 @@ class ObjectiveDistance:
             _Side("common", common, "first", texts_of=run.objective),
         ]
         one = _content(run.probe.data) == _content(run.objective.data)
-        roles = DATA_ROLES[run.objective.kind]
+        roles = build_objective(run.objective).roles
         if not one or _texts(run.probe.data, PLAIN_TEXT) != _texts(run.objective.data, roles):
             # Of rows that both read, the probe's text is that of the half which is not trained on.
             self._sides.append(_Side("pretraining", pretraining, "first" if one else "all"))
