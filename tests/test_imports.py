@@ -87,7 +87,7 @@ ROOMS = {
         {"errors", "node_cache"},
     ),
     "workers": (
-        {"__main__", "rank_run"},
+        {"__main__", "rank_run", "contract"},
         {"train", "measurement"},
         {"assembly"},
         {"footprint"},

@@ -20,7 +20,7 @@ class CosineMargin(TrainingObjective):
     roles = ("anchor", "positive")
 
     def __init__(
-        self, spec, *, margin: float = 0.9, pooling: Literal["mean", "first", "last"] = "mean"
+        self, spec, *, margin: float = 1.2, pooling: Literal["mean", "first", "last"] = "mean"
     ) -> None:
         super().__init__(spec)
         self.margin, self.pooling = margin, pooling
