@@ -44,6 +44,13 @@ def local_files(sweep_file: Path) -> list[str]:
     return sorted(set(inside))
 
 
+def local_plugins(sweep_file: Path) -> list[str]:
+    """Return the files of the user's own code that a sweep names relative to itself. Their text
+    goes along to a cluster of the Jobs API, wherever they lie."""
+    spec, _ = read_spec(YamlSource.read(str(sweep_file)))
+    return [name for name in spec.plugins if not Path(name).expanduser().is_absolute()]
+
+
 def _meant(name: str, folder: Path) -> list[str]:
     """Return the files that a name stands for: itself, or those that match it as a pattern."""
     if Path(name).expanduser().is_absolute() or (folder / name).exists():

@@ -97,8 +97,11 @@ def _with_options(value: dict[str, Any], plugins: Plugins) -> dict[str, Any]:
         kind = entry.get("kind", name) if isinstance(entry, dict) else None
         own = isinstance(kind, str) and kind not in OBJECTIVES and plugins.find("objective", kind)
         if own:
-            options = {key: one for key, one in entry.items() if key not in _OF_ANY_KIND}
-            rest = {key: one for key, one in entry.items() if key in _OF_ANY_KIND}
-            entry = {**rest, "options": options} if options else rest
+            known = {*_OF_ANY_KIND, "options"}
+            rest = {key: one for key, one in entry.items() if key in known}
+            beside = {key: one for key, one in entry.items() if key not in known}
+            if beside and isinstance(apart := rest.get("options") or {}, dict):
+                rest["options"] = {**apart, **beside}
+            entry = rest
         found[name] = entry
     return {**value, "objectives": found}

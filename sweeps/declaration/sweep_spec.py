@@ -196,6 +196,13 @@ ControlEntry = Annotated[
         {
             "oneOf": [
                 {"enum": ["standard", "equal_step"]},
+                # Of plugins, which no schema knows.
+                {"type": "string", "not": {"enum": [*CONTROLS]}},
+                {
+                    "type": "object",
+                    "maxProperties": 1,
+                    "propertyNames": {"not": {"enum": [*CONTROLS]}},
+                },
                 {
                     "type": "object",
                     "required": ["layer_clip"],

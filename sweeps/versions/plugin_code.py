@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sweeps.errors import UserError
 from sweeps.files.whole_files import Place, write_text
 from sweeps.plugins.bundle import Bundle
 
@@ -31,17 +30,6 @@ def kept_code(root: Place, digest: str) -> Bundle | None:
     except (FileNotFoundError, ValueError, KeyError):
         return None
     return bundle if bundle.digest == digest else None
-
-
-def require_code(root: Place, digest: str, plugin: str) -> Bundle:
-    """Return a bundle of a store; raise UserError where it has not got it, whole."""
-    found = kept_code(root, digest)
-    if found is None:
-        raise UserError(
-            f"{_place(root, digest)}: the code of {plugin} is not there as it was when the sweep"
-            " was run; give the sweep file to `depthsweep run` again, which puts it there"
-        )
-    return found
 
 
 def kept_digests(root: Place) -> list[str]:

@@ -28,7 +28,6 @@ from sweeps.declaration.recorded_runs import RecordedRuns, sweep_record, wanted_
 from sweeps.declaration.track import Track
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place, read_if_readable, write_json, write_text
-from sweeps.plugins.bundle import Bundle
 from sweeps.plugins.opened import remember
 from sweeps.spec import content_id
 from sweeps.versions.plugin_code import kept_code
@@ -100,8 +99,8 @@ class Version:
             track = Track.model_validate_json(json.dumps(resolved.get("track", {})))
             wanted = wanted_measurements(resolved)
             said = resolved["description"]
-            found = [self._code(digest) for digest in resolved.get("plugins", ())]
-            plugins = tuple(one for one in found if one is not None)
+            digests = resolved.get("plugins", ())
+            plugins = tuple(one for d in digests if (one := kept_code(self._root, d)) is not None)
             remember(plugins)
             return Sweep(
                 *(self.sweep, said, text, runs, wanted),
@@ -116,9 +115,21 @@ class Version:
                 " the sweep file to `depthsweep run` again, which writes it anew"
             ) from None
 
-    def _code(self, digest: str) -> Bundle | None:
+    @property
+    def plugin_digests(self) -> tuple[str, ...]:
+        """The digests of the users' code that its runs use; none where that cannot be read."""
+        said = self._resolved.get("plugins", ())
+        return tuple(one for one in said if isinstance(one, str))
+
+    @property
+    def lost_code(self) -> tuple[str, ...]:
+        """The digests of code that the store has not got any more, or not whole."""
+        return tuple(d for d in self.plugin_digests if kept_code(self._root, d) is None)
+
+    @property
+    def _root(self) -> Place:
         sweep = self.folder if self.named is None else self.folder.parent.parent
-        return kept_code(sweep.parent.parent, digest)
+        return sweep.parent.parent
 
     def record(self) -> dict[str, Any]:
         """Return what is recorded of it, tens of MB where runs are thousands; raise ValueError or

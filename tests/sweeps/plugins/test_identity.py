@@ -123,3 +123,17 @@ def test_code_is_found_in_its_bundle_alone(tmp_path):
     (tmp_path / "near.py").write_text("")
     with pytest.raises(Exception, match=r"mine.py:2: ModuleNotFoundError: No module named 'near'"):
         read_sweep(own_sweep(tmp_path, "mine.py"))
+
+
+def test_options_of_an_objective_stand_beside_its_data_or_apart(tmp_path, code):
+    (code / "pairs.jsonl").write_text(json.dumps({"anchor": "a b", "positive": "c"}))
+    said = ("margin: 0.5", "options: {margin: 0.5}", "pooling: mean, options: {margin: 0.5}")
+    ids = {
+        the_run(
+            tmp_path,
+            "code/cosine_margin.py",
+            objective=f"cosine_margin: {{data: {{file: code/pairs.jsonl}}, {one}}}",
+        ).run_id
+        for one in said
+    }
+    assert len(ids) == 1
