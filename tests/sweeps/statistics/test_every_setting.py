@@ -220,6 +220,7 @@ def test_how_a_run_is_carried_out_and_where_its_files_lie_is_no_condition() -> N
         "folder",
         *("objective_file", "objective_files"),
         *("probe_file", "probe_files"),
+        *("model_plugin", "objective_plugin", "control_plugin"),
         "pickled_weights",
     }
 
