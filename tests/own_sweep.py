@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sweeps.declaration.expand import Sweep, read_sweep
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "own_code"
+EXAMPLES = Path(__file__).resolve().parent / "own_code"
 SWEEP = """
 name: own
 plugins: {plugins}
