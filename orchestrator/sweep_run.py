@@ -36,6 +36,7 @@ from sweeps.declaration.changes import compare_sweeps
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.settings import varied
 from sweeps.errors import UserError
+from sweeps.plugins.opened import require_at_hand
 from sweeps.reading.closings import Closings
 from sweeps.sources.content import require_sources
 from sweeps.spec import Measurement
@@ -83,7 +84,9 @@ def run_sweep(
     """
     plan = plan_sweep(sweep, store, choice)
     listener.planned(plan)
-    require_sources([*plan.to_run, *(one.run for one in plan.to_measure)])
+    starting = [*plan.to_run, *(one.run for one in plan.to_measure)]
+    require_sources(starting)
+    require_at_hand(starting)
     with tracing(listener.notice):
         require_feasible(plan.to_run)
     _save(plan, listener)

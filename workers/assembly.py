@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from sweeps.plugins.opened import open_plugins
 from sweeps.spec import HubData, HubModel, RunSpec
 from sweeps.store.store import Store
+from sweeps.versions.plugin_code import kept_code
 from workers.adapters.registry import add_adapter
 from workers.agreement import agreed_grouping, agreed_model
 from workers.controls.layer_control import LayerControl
@@ -53,13 +56,15 @@ class Assembly:
     unreached: tuple[str, ...]
 
 
-def fetch(run: RunSpec) -> None:
-    """Have what a run needs of the hub on this node, its model and datasets; no collective.
+def fetch(run: RunSpec, store: Store) -> None:
+    """Have what a run needs on this node, its own code, and model and datasets of the hub; no
+    collective.
 
     To be called before ranks meet: one that waits for another in a collective gives up after a
     quarter of an hour, and the hub's patience, or a large model's download, may take longer.
     Processes of a node download once. Raises UserError for what is not there.
     """
+    open_plugins(run, partial(kept_code, store.root))
     if isinstance(run.model.source, HubModel):
         downloaded(run.model.name, run.model.source)
     objective = build_objective(run.objective)
@@ -74,6 +79,7 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     torch's generator is seeded here: new parameters, as of a classifier, depend on the run's seed
     alone. Raises UserError when the model or the data cannot be loaded or do not fit the run.
     """
+    open_plugins(run, partial(kept_code, store.root))
     torch.manual_seed(run.seed)
     objective = build_objective(run.objective)
     with ranks.first_then_others():

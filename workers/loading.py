@@ -20,6 +20,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from sweeps.errors import Impossible, UserError
+from sweeps.plugins.opened import opened
 from sweeps.sources.content import folder_digest, held_to_its_digest
 from sweeps.sources.model_folder import require_whole
 from sweeps.spec import FolderModel, ModelSource, ModelSpec, StandinModel, content_id
@@ -126,6 +127,7 @@ def _load(
             require_whole(folder, trusted=remote_code)
         except UserError as error:
             raise UserError(f"model {name}: {error}") from None
+    register_family(source)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
         quiet_config(config, dropout=dropout)
@@ -168,6 +170,17 @@ def _load(
             f" {tuple(wanted)}{more}; give the configuration that was saved with the weights"
         )
     return language_model, tokenizer, loading
+
+
+def register_family(source: ModelSource) -> None:
+    """Have transformers know the family of a model where it is the user's own, whose code has been
+    opened; what it knew under that name before, as of another version of the code, is replaced."""
+    if source.code is None or source.family is None:
+        return
+    mark = opened(source.code, "family", source.family)
+    config = mark.target.config_class
+    AutoConfig.register(source.family, config, exist_ok=True)
+    WITH_HEAD[mark.details["pretraining"]][0].register(config, mark.target, exist_ok=True)
 
 
 def auto_class(name: str, config: Any, pretraining: str, needs_head: bool) -> Any:

@@ -11,10 +11,12 @@ import torch
 from sweeps.attempts.attempt import Attempt
 from sweeps.errors import Impossible
 from sweeps.files.patience import patiently
+from sweeps.plugins.opened import open_plugins
 from sweeps.spec import Measurement, MeasurementKind
 from sweeps.store.records import sealed
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.store import Store
+from sweeps.versions.plugin_code import kept_code
 from workers.distance.objective_distance import ObjectiveDistance
 from workers.loading import load_model
 from workers.probes.propagation import DRAWS, Propagation
@@ -47,6 +49,7 @@ def measure(
         attempt.describe(**provenance(device))
         yield Progress(0, 0, None)
         attempt.resumed_from(0)
+        open_plugins(measurement.run, partial(kept_code, store.root))
         result: dict[str, Any] = {}
         step = steps = 0
         try:

@@ -48,7 +48,7 @@ def train(
     folder, notice = store.run(run.run_id), notice or Notice()
     keep = run.execution.keep
     if ranks.size > 1:
-        fetch(run)
+        fetch(run, store)
         connect(ranks, device)
     with Attempt(folder) if ranks.leads else OnlookersAttempt() as attempt:
         done = ranks.agree(folder.done())
@@ -163,6 +163,7 @@ def _measured(
     measured = probe.measure(step, jackknife=last)
     writer.add("profiles", step, measured.rows)
     writer.add("jackknife", step, measured.jackknife)
+    writer.add("metrics", step, measured.own)
     for reason in measured.incomparable:
         attempt.log("a layer cannot be compared", "warning", step=step, reason=reason)
     return measured

@@ -28,6 +28,7 @@ from orchestrator.sizing.memory import GIB
 from orchestrator.sizing.tracer import tracing
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
+from sweeps.plugins.opened import require_at_hand
 from sweeps.sources.content import require_sources
 from sweeps.store.store import Store
 
@@ -90,6 +91,7 @@ def _plan_named(sweep: Sweep, location: str, as_json: bool) -> None:
     starting += [one.measurement.run for one in measures if one.kind == "measure"]
     try:
         require_sources(starting)
+        require_at_hand(starting)
     except UserError as error:
         said = f"! resume refuses to start: {error}"
         click.echo(textwrap.fill(said, 80, subsequent_indent="  "), err=True)

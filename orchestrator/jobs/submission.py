@@ -141,7 +141,11 @@ def _start(
     from orchestrator.jobs.kubernetes_jobs import KubernetesJobs
     from orchestrator.jobs.ray_jobs import JobsApiClient
     from orchestrator.jobs.slurm_jobs import SlurmJobs
-    from orchestrator.jobs.working_directory import local_files, working_directory
+    from orchestrator.jobs.working_directory import (
+        local_files,
+        local_plugins,
+        working_directory,
+    )
 
     if isinstance(queue, (KubernetesJobs, SlurmJobs)):
         if request.sweep_file is None:
@@ -149,10 +153,12 @@ def _start(
                 f"a {request.profile.kind} cluster is made for a sweep file: submit the file again,"
                 " which goes on with what is left"
             )
-        if isinstance(queue, KubernetesJobs) and local_files(request.sweep_file):
+        if isinstance(queue, KubernetesJobs) and (
+            local_files(request.sweep_file) or local_plugins(request.sweep_file)
+        ):
             raise UserError(
-                f"{request.sweep_file}: local files do not go along to Kubernetes; put models and"
-                " data into the image or on a volume, and give absolute paths"
+                f"{request.sweep_file}: local files do not go along to Kubernetes; put models, data"
+                " and plugins into the image or on a volume, and give absolute paths"
             )
         file, options = str(request.sweep_file), request.options
         queue.start(job_of(file, request.store, chosen.attempt, options), say)

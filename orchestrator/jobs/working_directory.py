@@ -1,4 +1,4 @@
-"""What goes along with a job: the sweep file, the local files it names, and this code."""
+"""What goes along with a job: the sweep file, what it names here, the user's code and this one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweeps.declaration.expand import Sweep, claims_files
-from sweeps.declaration.sweep_spec import SweepSpec
+from sweeps.declaration.plugged import CARRIED, carried_text, read_spec
 from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError
 
@@ -25,7 +25,7 @@ def local_files(sweep_file: Path) -> list[str]:
     Raises UserError for one outside the sweep file's folder: it would not be found on a cluster.
     """
     source = YamlSource.read(str(sweep_file))
-    spec = source.validate(SweepSpec)
+    spec, _ = read_spec(source)
     named = [entry.folder for entry in spec.models.values()]
     evaluated = (spec.evaluation, *(entry.evaluation for entry in spec.objectives.values()))
     for data in (
@@ -47,6 +47,13 @@ def local_files(sweep_file: Path) -> list[str]:
             )
         inside.append(name)
     return sorted(set(inside))
+
+
+def local_plugins(sweep_file: Path) -> list[str]:
+    """Return the files of the user's own code that a sweep names relative to itself. Their text
+    goes along to a cluster of the Jobs API, wherever they lie."""
+    spec, _ = read_spec(YamlSource.read(str(sweep_file)))
+    return [name for name in spec.plugins if not Path(name).expanduser().is_absolute()]
 
 
 def _meant(name: str, folder: Path) -> list[str]:
@@ -77,6 +84,9 @@ def working_directory(sweep_file: Path | None, with_code: bool) -> Iterator[Path
             for path in claims_files(sweep_file):
                 if path.is_file():
                     shutil.copy2(path, folder)
+            code = carried_text(YamlSource.read(str(sweep_file)))
+            if code is not None:
+                (folder / CARRIED).write_text(code, encoding="utf-8")
             for named in local_files(sweep_file):
                 # Whole but for what no digest counts: it is looked at again over there.
                 _copy(sweep_file.parent / named, folder / named, "__pycache__", ".*")

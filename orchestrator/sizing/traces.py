@@ -17,6 +17,7 @@ from orchestrator.sizing.tracer import ROOT, active_tracer
 from sweeps.errors import UserError
 from sweeps.files.whole_files import read_if_readable, write_json
 from sweeps.node_cache import node_cache
+from sweeps.plugins.opened import bundles_of
 from sweeps.sources.model_folder import read_config
 from sweeps.spec import Execution, FolderModel, RunSpec, Standard, content_id
 
@@ -105,7 +106,7 @@ def size_of(run: RunSpec) -> dict[str, Any] | None:
     key = f"size {key_of(ask)}"
     tracer = active_tracer()
     if key not in _known and tracer is not None:
-        request = {"run": ask.model_dump_json(), "only_size": True}
+        request = _request(ask, only_size=True)
         _known[key] = tracer.ask(request, f"reading the configuration of {run.model.name} …")
     answer = _known.get(key, {})
     if "refused" in answer:
@@ -131,13 +132,21 @@ def asked(run: RunSpec, rows: int, engine: EngineName, checkpointing: bool) -> R
         checkpoint_activations=checkpointing,
         zero_stage=2 if engine == "deepspeed" else None,
     )
-    update = {
+    update: dict[str, Any] = {
         "batch_size": rows,
         "control": Standard(),
         "seed": 0,
         "execution": execution.settled(),
     }
+    if run.probe.metrics:
+        update["probe"] = run.probe.model_copy(update={"metrics": ()})
     return run.model_copy(update=update)
+
+
+def _request(ask: RunSpec, **more: Any) -> dict[str, Any]:
+    """Return what a tracer is asked of a run, with the user's own code that it needs."""
+    code = [bundle.as_text() for bundle in bundles_of(ask)]
+    return {"run": ask.model_dump_json(), **more, **({"code": code} if code else {})}
 
 
 def key_of(ask: RunSpec) -> str:
@@ -187,7 +196,7 @@ def _answer(ask: RunSpec) -> dict[str, Any]:
             f"tracing a step of {ask.model.name}: {ask.objective.label}, {ask.batch_size} ×"
             f" {ask.sequence_length} tokens, {how}{again} …"
         )
-        answer = tracer.ask({"run": ask.model_dump_json()}, what)
+        answer = tracer.ask(_request(ask), what)
         _known[key] = answer
         if "traced" in answer:
             _keep(key, answer["traced"])

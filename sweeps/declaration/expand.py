@@ -15,11 +15,15 @@ from pydantic import ValidationError
 from sweeps.declaration.data_roles import read_roles
 from sweeps.declaration.held_out import held_out
 from sweeps.declaration.other_settings import with_settings
+from sweeps.declaration.plugged import read_spec
 from sweeps.declaration.sources import check_local, names_of_labels, resolve_data, resolve_model
-from sweeps.declaration.sweep_spec import Block, Settings, SweepSpec
+from sweeps.declaration.sweep_spec import Block, ObjectiveEntry, Settings, SweepSpec
 from sweeps.declaration.track import Track
 from sweeps.declaration.yaml_source import YamlSource, explain
 from sweeps.errors import UserError, closest
+from sweeps.plugins.bundle import Bundle
+from sweeps.plugins.catalogue import Plugin, Plugins
+from sweeps.plugins.opened import codes_of, remember
 from sweeps.rows.cells import Labels
 from sweeps.rows.local_rows import PLAIN_TEXT, label_role
 from sweeps.sources.ability import Ability, ability_of
@@ -58,7 +62,7 @@ class Sweep:
     ``measurements`` are the kinds of training-free measurement that it wants of its models;
     ``usual`` says that its file left that open, so that what was asked of it later stands.
     ``track`` says where its runs are shown besides the store. ``claims`` is the text of the claims
-    file that came with it, None where none did.
+    file that came with it, None where none did. ``plugins`` is the user's own code that runs use.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Sweep:
     usual: bool = False
     track: Track = field(default_factory=Track)
     claims: str | None = None
+    plugins: tuple[Bundle, ...] = ()
 
     @cached_property
     def by_id(self) -> dict[str, RunSpec]:
@@ -90,8 +95,8 @@ def read_sweep(given: str | Path, changed: Mapping[str, Any] | None = None) -> S
     ``with_settings``): that is another sweep, under a name that says so."""
     path = sweep_file_of(given)
     source = YamlSource.read(str(path))
-    spec = source.validate(SweepSpec)
-    sweep = expand(with_settings(spec, changed) if changed else spec, source)
+    spec, plugins = read_spec(source)
+    sweep = expand(with_settings(spec, changed) if changed else spec, source, plugins)
     return replace(sweep, claims=_claims_beside(path))
 
 
@@ -128,12 +133,14 @@ def _claims_beside(sweep_file: Path) -> str | None:
     return None
 
 
-def expand(spec: SweepSpec, source: YamlSource) -> Sweep:
+def expand(spec: SweepSpec, source: YamlSource, plugins: Plugins | None = None) -> Sweep:
     """Return the runs of ``spec``: each block's grid, less its excludes, plus its includes.
 
-    Raises UserError for an empty block, a point that is not a valid run, or two equal runs.
+    ``plugins`` is what the spec was validated with. Raises UserError for an empty block, a point
+    that is not a valid run, or two equal runs.
     """
-    resolver = _Resolver(spec, source)
+    plugins = plugins or Plugins()
+    resolver = _Resolver(spec, source, plugins)
     runs: list[RunSpec] = []
     first_seen: dict[str, tuple[str, RunSpec]] = {}
     for index, block in enumerate(spec.blocks):
@@ -160,7 +167,10 @@ def expand(spec: SweepSpec, source: YamlSource) -> Sweep:
     sweep = Sweep(
         spec.name, spec.description, source.text, tuple(runs), usual=usual, track=spec.track
     )
-    return sweep.wanting(spec.measurements)
+    remember(plugins.bundles)
+    used = {code.plugin_digest for run in runs for code in codes_of(run)}
+    own = tuple(one for one in plugins.bundles if one.digest in used)
+    return replace(sweep, plugins=own).wanting(spec.measurements)
 
 
 def _points(spec: SweepSpec, block: Block, where: str) -> Iterator[dict[str, Any]]:
@@ -198,9 +208,10 @@ def _matches(entry: Settings, point: dict[str, Any]) -> bool:
 class _Resolver:
     """Turns points into runs, looking at each model, dataset and objective once."""
 
-    def __init__(self, spec: SweepSpec, source: YamlSource) -> None:
+    def __init__(self, spec: SweepSpec, source: YamlSource, plugins: Plugins) -> None:
         self._spec = spec
         self._source = source
+        self._plugins = plugins
         self._models: dict[str, ModelSpec] = {}
         self._objectives: dict[str, Objective] = {}
         self._abilities: dict[str, Ability] = {}
@@ -217,6 +228,7 @@ class _Resolver:
             sequence_length=probe.sequence_length,
             every=probe.every,
             seed=probe.seed,
+            metrics=tuple(probe.metrics),
         )
         with self._at("probe", "data"):
             check_local(self._probe.data, PLAIN_TEXT)
@@ -298,7 +310,7 @@ class _Resolver:
     def _model(self, name: str, *keys: Any) -> ModelSpec:
         if name not in self._models:
             try:
-                source = resolve_model(name, self._spec.models, self._source.folder)
+                source = resolve_model(name, self._spec.models, self._source.folder, self._plugins)
             except UserError as error:
                 raise UserError(f"{self._source.where(*keys)}: {error}") from None
             self._models[name] = ModelSpec(name=name, source=source)
@@ -312,6 +324,10 @@ class _Resolver:
                 valid = [*self._spec.objectives, PRETRAINING]
                 raise UserError(f"{where}: unknown objective {name!r}; {closest(name, valid)}")
             kind = entry.kind or name
+            own = None if kind in OBJECTIVES else self._plugins.find("objective", kind)
+            if own is not None:
+                self._objectives[name] = self._plugged(own, name, entry, keys)
+                return self._objectives[name]
             if kind not in OBJECTIVES:
                 raise UserError(
                     f"{where}: objective {name!r} is none of {', '.join(OBJECTIVES)}; say which"
@@ -341,6 +357,27 @@ class _Resolver:
                 self._check(self._objectives[name], name)
             self._evaluation(name)
         return self._objectives[name]
+
+    def _plugged(
+        self, own: Plugin, name: str, entry: ObjectiveEntry, keys: tuple[Any, ...]
+    ) -> Objective:
+        """Return an objective of a user's own kind."""
+        kind, roles = own.mark.name, tuple(own.mark.target.roles)
+        with self._at("objectives", name):
+            options = own.mark.checked(entry.options or {})
+        objective: Objective = self._build(
+            Objective,
+            keys,
+            name=None if name == kind else name,
+            kind=kind,
+            data=self._data(entry.data, roles, "objectives", name, "data"),
+            read_roles=roles,
+            options=options,
+            code=own.code,
+        )
+        with self._at("objectives", name, "data"):
+            self._check(objective, name)
+        return objective
 
     def _evaluation(self, name: str) -> Evaluation | None:
         """Return what runs of an objective are scored on: its own, or else the sweep's."""

@@ -92,6 +92,7 @@ TAKEN = frozenset(
         *("cell", "condition", "cut_high", "cut_low", "finding", "interval", "loss_high"),
         *("loss_low", "seed_slope", "seed_steepness", "shown", "shown_high", "shown_low", "span"),
         *("verdict_said", "view_high", "view_low"),
+        "metric",
         *("treatment", "setting", "ratio", "relative", "spread", "start", "until", "runs"),
     )
 )

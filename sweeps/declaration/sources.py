@@ -11,6 +11,7 @@ from typing import Any
 
 from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
 from sweeps.errors import UserError, closest
+from sweeps.plugins.catalogue import Plugins
 from sweeps.rows.cells import Labels
 from sweeps.rows.data_files import data_files, require_alike
 from sweeps.rows.held_out import WHOLE, Part
@@ -33,6 +34,7 @@ from sweeps.sources.model_folder import (
     require_trainable,
     require_whole,
 )
+from sweeps.sources.own_families import OwnFamilies
 from sweeps.spec import (
     BuiltinData,
     Cell,
@@ -54,13 +56,16 @@ READ_BYTES = 64 * 2**20
 
 
 # ---------------------------------------------------------------------------------------- models
-def resolve_model(name: str, entries: dict[str, ModelEntry], folder: Path) -> ModelSource:
+def resolve_model(
+    name: str, entries: dict[str, ModelEntry], folder: Path, plugins: Plugins | None = None
+) -> ModelSource:
     """Return the model a sweep means by ``name``: one of its own ``entries``, or of the catalogue.
+    ``plugins`` may have families of the user's own.
 
     Raises UserError for an unknown name, an unpinned revision, or a folder that lacks config,
     weights or tokenizer.
     """
-    entry = entries.get(name)
+    entry, own = entries.get(name), OwnFamilies(plugins or Plugins())
     if entry is None:
         if name not in CATALOG:
             hint = closest(name, [*entries, *CATALOG])
@@ -68,19 +73,19 @@ def resolve_model(name: str, entries: dict[str, ModelEntry], folder: Path) -> Mo
                 f"unknown model {name!r}; {hint} A hub id or a folder is given a name under"
                 " `models` first"
             )
-        return _hub_model(name, ModelEntry(hub=CATALOG[name].hub))
+        return _hub_model(name, ModelEntry(hub=CATALOG[name].hub), own)
     if entry.hub is not None:
-        return _hub_model(name, entry)
+        return _hub_model(name, entry, own)
     if entry.standin is not None:
         return _standin(name, entry)
     if entry.package is not None:
         path = _package_folder(entry.package)
     else:
         path = place_of(str(entry.folder), folder)
-    return _folder_model(name, entry, path)
+    return _folder_model(name, entry, path, own)
 
 
-def _hub_model(name: str, entry: ModelEntry) -> HubModel:
+def _hub_model(name: str, entry: ModelEntry, own: OwnFamilies) -> HubModel:
     known = by_hub(str(entry.hub))
     revision = entry.revision or (known.revision if known else None)
     pinned = revision is not None and REVISION.fullmatch(revision)
@@ -88,7 +93,8 @@ def _hub_model(name: str, entry: ModelEntry) -> HubModel:
     pretraining = entry.pretraining
     if pretraining is None and known is not None:
         pretraining = FAMILIES[known.family].pretraining
-    pretraining = pretraining or pretraining_of(config)
+    family = own.of(name, entry.family, config)
+    pretraining = pretraining or family.pretraining or pretraining_of(config)
     if pretraining is None:
         raise UserError(
             f"model {name!r}: say how it was pretrained: `pretraining: clm` (decoder), `mlm`"
@@ -108,6 +114,7 @@ def _hub_model(name: str, entry: ModelEntry) -> HubModel:
         trust_remote_code=entry.trust_remote_code,
         blocks=entry.blocks,
         freeze=entry.freeze,
+        **family.fields,
     )
 
 
@@ -175,14 +182,14 @@ def _package_folder(package: str) -> Path:
     return Path(str(configs[0].locate())).parent
 
 
-def _folder_model(name: str, entry: ModelEntry, path: Path) -> FolderModel:
+def _folder_model(name: str, entry: ModelEntry, path: Path, own: OwnFamilies) -> FolderModel:
     where = f"model {name!r}: {path}"
     if not path.is_dir():
         raise UserError(f"{where} is not a folder; give one with config, weights and tokenizer")
     if not (path / "config.json").is_file():
         inside = _sentence_transformer(path)
         if inside is not None:
-            return _folder_model(name, entry, inside)
+            return _folder_model(name, entry, inside, own)
         if (path / ADAPTER).is_file():
             raise UserError(f"model {name!r}: {_only_adapter(path)}")
         quantized = next(path.glob("*.gguf"), None)
@@ -206,7 +213,8 @@ def _folder_model(name: str, entry: ModelEntry, path: Path) -> FolderModel:
     try:
         config = require_whole(path, trusted=entry.trust_remote_code)
         require_text(config)
-        pretraining = entry.pretraining or pretraining_of(config)
+        family = own.of(name, entry.family, config)
+        pretraining = entry.pretraining or family.pretraining or pretraining_of(config)
         if pretraining is None:
             raise UserError(
                 f"{path / 'config.json'} does not tell how it was pretrained; add"
@@ -221,6 +229,7 @@ def _folder_model(name: str, entry: ModelEntry, path: Path) -> FolderModel:
             trust_remote_code=entry.trust_remote_code,
             blocks=entry.blocks,
             freeze=entry.freeze,
+            **family.fields,
         )
     except UserError as error:
         # By the name that the sweep file has for it: two long paths are no line any more.

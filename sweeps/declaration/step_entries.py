@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ValidationError, WithJsonSchema
+from pydantic import BeforeValidator, ValidationError, ValidationInfo, WithJsonSchema
 
 from sweeps.errors import closest
+from sweeps.plugins.entries import own_control
 from sweeps.spec.frozen import Frozen
-from sweeps.spec.training.control import CONTROL_KINDS, CONTROLS, Control
+from sweeps.spec.training.control import CONTROL_KINDS, CONTROLS, Control, PluginControl
 from sweeps.spec.training.optimizer import OPTIMIZERS, RULES, Optimizer, RuleName
 
 
-def _named(value: Any, what: str, names: Iterable[str]) -> tuple[str, Any]:
+def _said(value: Any, what: str) -> tuple[str, Any]:
     """Return a name and what is said of it, of a name alone or a mapping of one name."""
-    names = tuple(names)
     if isinstance(value, str):
-        name, options = value, None
-    elif isinstance(value, Mapping) and len(value) == 1:
+        return value, None
+    if isinstance(value, Mapping) and len(value) == 1:
         ((name, options),) = value.items()
-    else:
-        raise ValueError(f"{what} is a name, or one name with its options")
+        return str(name), options
+    raise ValueError(f"{what} is a name, or one name with its options")
+
+
+def _named(value: Any, what: str, names: Iterable[str]) -> tuple[str, Any]:
+    """Return the same, of a name that has to be among some."""
+    names = tuple(names)
+    name, options = _said(value, what)
     if name not in names:
         raise ValueError(f"unknown {what.split()[-1]} {name!r}; {closest(str(name), names)}")
     return name, options
@@ -40,12 +46,14 @@ def _tuples(options: dict[str, Any]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------------------------- control
-def _control(value: Any) -> Any:
+def _control(value: Any, info: ValidationInfo) -> Any:
     """Accept ``standard``, ``equal_step`` or a mapping of one control name to its options; those of
-    ``layer_rates`` may be the rates themselves."""
-    if isinstance(value, tuple(CONTROL_KINDS.values())):
+    ``layer_rates`` may be the rates themselves. Another name is of a control of the user's own."""
+    if isinstance(value, (*CONTROL_KINDS.values(), PluginControl)):
         return value
-    name, options = _named(value, "a control", CONTROLS)
+    name, options = _said(value, "a control")
+    if name not in CONTROLS:
+        return own_control(name, _mapping(name, options), info)
     if name == "layer_rates" and isinstance(options, list | str):
         options = {"rates": options}
     return {"kind": name, **_tuples(_mapping(name, options))}
@@ -79,7 +87,16 @@ def _control_schema() -> dict[str, Any]:
             alone.append(name)
         if name != "standard":
             named.append(_mapping_schema(name, options))
-    return {"oneOf": [{"enum": alone}, *named]}
+    # Of plugins, which no schema knows.
+    own = {"propertyNames": {"not": {"enum": [*CONTROLS]}}}
+    return {
+        "oneOf": [
+            {"enum": alone},
+            *named,
+            {"type": "string", "not": {"enum": [*CONTROLS]}},
+            {"type": "object", "maxProperties": 1, **own},
+        ]
+    }
 
 
 ControlEntry = Annotated[Control, BeforeValidator(_control), WithJsonSchema(_control_schema())]

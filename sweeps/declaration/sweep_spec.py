@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 
 from sweeps.declaration.step_entries import ControlEntry, OptimizerEntry
 from sweeps.declaration.track import Track, TrackEntry
 from sweeps.errors import closest
+from sweeps.plugins.entries import ObjectiveName, OwnMetric
 from sweeps.spec import (
     ADAPTERS,
     STANDIN_FAMILIES,
@@ -26,7 +33,6 @@ from sweeps.spec import (
     MeasurementKind,
     NoAdapter,
     NoImprovement,
-    ObjectiveKind,
     Positive,
     Pretraining,
     Steps,
@@ -116,11 +122,15 @@ class ModelEntry(Frozen):
     trust_remote_code: bool = False
     blocks: Blocks | None = None
     freeze: Freeze = ()
+    family: str | None = Field(
+        None, description="The model_type, where a plugin has it and config.json is not here yet."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelEntry:
         kind = _exactly_one(self, "hub", "folder", "package", "standin")
-        loaded = ("pretraining", "pickled_weights", "trust_remote_code", "blocks", "freeze")
+        trusted = ("pickled_weights", "trust_remote_code")
+        loaded = ("pretraining", *trusted, "blocks", "freeze", "family")
         _belongs(
             self,
             kind,
@@ -155,7 +165,7 @@ class EvaluationEntry(Frozen):
 class ObjectiveEntry(Frozen):
     """An objective under a name of the user's own; the name is the kind unless ``kind`` says."""
 
-    kind: ObjectiveKind | None = None
+    kind: ObjectiveName = None
     data: DataEntry
     mask_probability: float | None = None
     mean_span: float | None = None
@@ -176,6 +186,9 @@ class ObjectiveEntry(Frozen):
     evaluation: EvaluationEntry | None = Field(
         None, description="Of this objective, in place of the sweep's."
     )
+    options: dict[str, Any] | None = Field(
+        None, description="Of a kind of a plugin; they may also stand beside `data`."
+    )
 
 
 class ProbeEntry(Frozen):
@@ -187,6 +200,17 @@ class ProbeEntry(Frozen):
     sequence_length: int = 64
     every: int | None = None
     seed: int = 0
+    metrics: list[OwnMetric] = Field(
+        default_factory=list,
+        description="Metrics of plugins, beside those that are always computed.",
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> ProbeEntry:
+        names = [one.name for one in self.metrics]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"metrics: {twice[0]} stands there twice; keep one")
+        return self
 
 
 def _stop(value: Any) -> Any:
@@ -336,6 +360,10 @@ class SweepSpec(Frozen):
 
     name: Name
     description: str = ""
+    plugins: list[str] = Field(
+        default_factory=list,
+        description="Files of your own code: controls, objectives, metrics, model families.",
+    )
     models: dict[Name, ModelEntry] = Field(default_factory=dict)
     objectives: dict[Name, ObjectiveEntry]
     probe: ProbeEntry

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sweeps.errors import UserError, closest
-from sweeps.spec.training.control import CONTROL_KINDS
+from sweeps.spec.training.control import CONTROL_KINDS, PLUGIN_CONTROL
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -94,13 +94,16 @@ class YamlSource:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise UserError(f"{self.path}:{line}: {error.problem}") from None
 
-    def validate(self, model: type[Model]) -> Model:
-        """Return the document as ``model``; raise UserError for the first thing wrong with it."""
-        value = self.value()
+    def validate(self, model: type[Model], *, value: Any = None, context: Any = None) -> Model:
+        """Return the document as ``model``; raise UserError for the first thing wrong with it.
+
+        ``value`` is the document where something of it was moved; validators are given ``context``.
+        """
+        value = self.value() if value is None else value
         if not isinstance(value, dict):
             raise UserError(f"{self.where()}: expected a mapping of keys, found {value!r}")
         try:
-            return model.model_validate_json(json.dumps(value, default=str))
+            return model.model_validate_json(json.dumps(value, default=str), context=context)
         except ValidationError as error:
             # A misspelt key is also a missing one; the misspelling says more.
             errors = error.errors(include_url=False)
@@ -159,7 +162,7 @@ def explain(error: Any, model: type[BaseModel], what: str = "the sweep") -> str:
 def _is_branch(part: Any) -> bool:
     """Pydantic names the branch of a union in an error's place; a user never wrote it."""
     return isinstance(part, str) and (
-        part in (*CONTROL_KINDS, "float", "str", "int")
+        part in (*CONTROL_KINDS, PLUGIN_CONTROL, "float", "str", "int")
         or part.startswith(("literal[", "constrained-", "function-", "list[", "nullable", "tuple["))
     )
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sweeps.errors import closest
 from sweeps.findings.verdicts import FINDINGS
@@ -128,13 +128,19 @@ class Test(Frozen):
     than: Number | Measure
 
 
+def _other_than_standard(control: str) -> str:
+    if control == "standard":
+        raise ValueError("persistence is of another control than standard, beside which it stands")
+    return control
+
+
 class Claim(Frozen):
     """A statement, and the tests that must all hold."""
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=20)]
     text: str
-    control: Literal["equal_step", "layer_clip", "layer_rates"] = Field(
-        "equal_step", description="Whose persistence is meant."
+    control: Annotated[str, AfterValidator(_other_than_standard)] = Field(
+        "equal_step", description="Whose persistence is meant: any control but the standard one."
     )
     tests: Annotated[list[Test], Field(min_length=1)]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from sweeps.reading.tables import Tables
-from sweeps.store.schema import ADDED, SORT_KEYS, TABLES
+from sweeps.store.schema import ADDED, ADDED_TABLES, SORT_KEYS, TABLES
 
 STATUSES = "runs"
 
@@ -36,7 +36,9 @@ def digests(tables: Tables) -> Iterator[TableDigest]:
     yield _digest(STATUSES, runs)
     for table, schema in TABLES.items():
         scan = tables.by_name()[table].select(schema.names).sort(SORT_KEYS[table])
-        yield _digest(table, scan.collect(engine="streaming"))
+        rows = scan.collect(engine="streaming")
+        if rows.height or table not in ADDED_TABLES:
+            yield _digest(table, rows)
 
 
 def _digest(table: str, rows: pl.DataFrame) -> TableDigest:

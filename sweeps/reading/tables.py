@@ -139,6 +139,15 @@ class Tables:
         """One row per run, step at which it was scored on held-out examples, and score."""
         return self._scan("evaluations")
 
+    def metrics(self) -> pl.LazyFrame:
+        """One row per run, probe step, layer and metric of the user's own."""
+        return self._scan("metrics")
+
+    def own_metrics(self) -> list[str]:
+        """Return the metrics of users' own that there are rows of, in order of their names."""
+        rows = self._rows("metrics", self._contents.parts["metrics"]).select("metric").unique()
+        return sorted(rows.collect()["metric"].to_list())
+
     def propagation(self, metric: str) -> pl.DataFrame:
         """One row per run whose model was given noise, and of several stacks per ``stack``:
         ``propagation`` and ``propagation_sd`` as in ``runs``, under this metric, and

@@ -133,3 +133,8 @@ def saved_without_head(config: dict[str, Any]) -> str | None:
     if not saved_as or any(_WITH_HEAD.search(one) for one in saved_as):
         return None
     return saved_as[0]
+
+
+def is_known(model_type: str) -> bool:
+    """Return whether transformers has classes of a model type."""
+    return bool(_classes(model_type))

@@ -44,6 +44,7 @@ from sweeps.spec.objective import (
     Objective,
     ObjectiveKind,
 )
+from sweeps.spec.plugin import Options, PluginCode, PluginMetric
 from sweeps.spec.probe import METRICS, PROBE_SEQUENCES, Probe
 from sweeps.spec.run import RunSpec
 from sweeps.spec.training.adapter import ADAPTERS, Adapter, Lora, NoAdapter
@@ -53,6 +54,7 @@ from sweeps.spec.training.control import (
     EqualStep,
     LayerClip,
     LayerRates,
+    PluginControl,
     Standard,
 )
 from sweeps.spec.training.evaluation import (
@@ -117,6 +119,10 @@ __all__ = [
     "Objective",
     "ObjectiveKind",
     "Optimizer",
+    "Options",
+    "PluginCode",
+    "PluginControl",
+    "PluginMetric",
     "Positive",
     "Pretraining",
     "Probe",

@@ -39,10 +39,12 @@ class Measurement(Frozen):
     run: RunSpec
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the result; when the probe comes decides nothing."""
+        """Return what decides the result; when the probe comes decides nothing, and neither do
+        metrics of the user's own, which no measurement has."""
         run = self.run
         probe = run.probe.identity()
-        probe.pop("every", None)
+        for of_runs in ("every", "metrics"):
+            probe.pop(of_runs, None)
         found: dict[str, Any] = {
             "kind": self.kind,
             "version": _VERSIONS[self.kind],

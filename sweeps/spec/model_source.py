@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from sweeps.spec.frozen import Frozen, Revision, Steps
+from sweeps.spec.plugin import PluginCode
 
 Pretraining = Literal["clm", "mlm", "span_corruption"]
 # What no rule can know of a model's code.
@@ -69,6 +70,8 @@ class HubModel(Frozen):
     trust_remote_code: bool = Field(False, description="Run the model code of the repository.")
     blocks: Blocks | None = None
     freeze: Freeze = ()
+    family: str | None = None
+    code: PluginCode | None = None
 
 
 class FolderModel(Frozen):
@@ -83,6 +86,8 @@ class FolderModel(Frozen):
     trust_remote_code: bool = False
     blocks: Blocks | None = None
     freeze: Freeze = ()
+    family: str | None = None
+    code: PluginCode | None = None
 
 
 STANDIN_FAMILIES = (
@@ -107,6 +112,8 @@ class StandinModel(Frozen):
 
     # What of other models is a setting: its blocks are known, and all of it is trained.
     blocks: ClassVar[None] = None
+    family: ClassVar[None] = None
+    code: ClassVar[None] = None
     freeze: ClassVar[tuple[str, ...]] = ()
 
     standin: Literal[STANDIN_FAMILIES]  # type: ignore[valid-type]

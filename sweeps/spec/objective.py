@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from sweeps.spec.data_source import DataSource
 from sweeps.spec.frozen import Frozen, Positive
 from sweeps.spec.model_source import Pretraining
+from sweeps.spec.plugin import Options, PluginCode
 
 ObjectiveKind = Literal[
     "clm",
@@ -83,6 +84,13 @@ ANSWERING: tuple[str, ...] = ("sft", "preference")
 WITH_HEAD: tuple[str, ...] = (*PRETRAINING_OBJECTIVES, *ANSWERING)
 
 
+# What a cell of a role is in an objective of the user's own: what it is where first met above.
+_USUAL: dict[str, Cell] = {}
+for _form in (form for forms in DATA_FORMS.values() for form in forms if forms is not _PACKED):
+    for _role, _cell in _form.cells.items():
+        _USUAL.setdefault(_role, _cell)
+
+
 class Objective(Frozen):
     """What the loss is and the data it is taken on."""
 
@@ -91,7 +99,7 @@ class Objective(Frozen):
     name: str | None = Field(
         None, description="What the sweep calls it, where that is not its kind; no identity."
     )
-    kind: ObjectiveKind
+    kind: str
     data: DataSource
     mask_probability: Annotated[float, Field(gt=0, lt=1)] | None = None
     mean_span: Annotated[float, Field(ge=1, le=64)] | None = Field(
@@ -115,10 +123,22 @@ class Objective(Frozen):
     read_roles: tuple[str, ...] = Field(
         (), description="What is read of the data, where that is not what its kind reads as a rule."
     )
+    options: Options = Field(
+        default_factory=dict, description="Those of a kind of the user's own, all of them."
+    )
+    code: PluginCode | None = Field(None, description="What a kind of the user's own is made by.")
+
+    @model_validator(mode="after")
+    def _kind_is_known(self) -> Objective:
+        if (self.kind in OBJECTIVES) == (self.code is not None):
+            own = "has no code" if self.code is None else "is depthsweep's own, and no plugin's"
+            raise ValueError(f"objective {self.kind} {own}")
+        return self
 
     @model_validator(mode="after")
     def _of_one_form(self) -> Objective:
-        if self.read_roles and form_of(self.kind, self.read_roles) is None:
+        form = form_of(self.kind, self.read_roles) if self.code is None else True
+        if self.read_roles and form is None:
             raise ValueError(f"{self.kind} reads no rows of {', '.join(self.read_roles)}")
         return self
 
@@ -129,6 +149,8 @@ class Objective(Frozen):
     @property
     def cells(self) -> dict[str, Cell]:
         """What each cell is that is read of a row, by role."""
+        if self.code is not None:
+            return {role: _USUAL.get(role, "text") for role in self.roles}
         form = form_of(self.kind, self.roles)
         assert form is not None
         return {role: form.cells[role] for role in self.roles}
@@ -148,7 +170,7 @@ class Objective(Frozen):
         """Return the default of the objective's kind, which is what ``None`` stands for."""
         if getattr(self, name) is None:
             return None
-        return OBJECTIVE_DEFAULTS[self.kind].get(name, super().left_out(name))
+        return OBJECTIVE_DEFAULTS.get(self.kind, {}).get(name, super().left_out(name))
 
 
 # Roles whose texts are sequences of their own, not parts of one.

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from sweeps.spec.data_source import DataSource
 from sweeps.spec.frozen import Frozen, Steps
+from sweeps.spec.plugin import PluginMetric
 
 # Every one is computed, from one factorisation, so none of them is a choice of a sweep.
 METRICS = (
@@ -45,6 +46,9 @@ class Probe(Frozen):
         None, description="Probe every this many steps; always at the last step."
     )
     seed: int = 0
+    metrics: tuple[PluginMetric, ...] = Field(
+        (), description="Metrics of the user's own, beside those that are always computed."
+    )
 
     @model_validator(mode="after")
     def _one_owner(self) -> Probe:

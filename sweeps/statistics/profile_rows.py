@@ -14,6 +14,7 @@ import polars as pl
 
 from sweeps.errors import UserError, closest
 from sweeps.reading.tables import Tables
+from sweeps.spec import METRICS
 from sweeps.statistics.stacks import PROFILE
 from sweeps.store.records import COMPLETE
 from sweeps.store.schema import NULL_METRICS
@@ -53,6 +54,8 @@ class ProfileRows:
 def read_rows(tables: Tables, metrics: Sequence[str], at: At) -> ProfileRows:
     """Return the rows of every finished run at a moment; UserError for a step without a probe."""
     scan = tables.last_profiles() if at == "final" else tables.profiles()
+    for own in (metric for metric in metrics if metric not in METRICS):
+        scan = _with_own(scan, tables, own)
     known = scan.collect_schema()
     rows = scan.select(
         *PROFILE,
@@ -81,6 +84,21 @@ def read_rows(tables: Tables, metrics: Sequence[str], at: At) -> ProfileRows:
         .collect(engine="streaming")
     )
     return ProfileRows(layers, deleted)
+
+
+def require_metrics(tables: Tables, metrics: Sequence[str]) -> None:
+    """Raise UserError for a metric that neither every run has, nor any by a user's own code."""
+    for metric in metrics:
+        if metric not in METRICS and metric not in (own := tables.own_metrics()):
+            raise UserError(f"--metric {metric}: unknown; {closest(metric, [*METRICS, *own])}")
+
+
+def _with_own(scan: pl.LazyFrame, tables: Tables, metric: str) -> pl.LazyFrame:
+    """Return rows of profiles with a metric of a user's own, null where a run has not got it."""
+    keys = [*PROFILE, "step", "layer"]
+    own = tables.metrics().filter(pl.col("metric") == metric)
+    own = own.select(*keys, pl.col("value").alias(metric))
+    return scan.join(own, on=keys, how="left", nulls_equal=True)
 
 
 def require_class(rows: ProfileRows, block_class: str) -> None:

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from sweeps.errors import UserError, closest
 from sweeps.reading.run_table import setting_columns
 from sweeps.reading.tables import PROPAGATION, Tables
-from sweeps.spec import METRICS
-from sweeps.statistics.profile_rows import At, of_class, read_rows, require_class
+from sweeps.statistics.profile_rows import (
+    At,
+    of_class,
+    read_rows,
+    require_class,
+    require_metrics,
+)
 from sweeps.statistics.quantity_rows import (
     DELETED_KEYS,
     STEEPNESS,
@@ -109,7 +113,7 @@ def measure_each(
     """Return the profiles of every finished run under each metric, read from the store once.
 
     Args:
-        metrics: of ``METRICS``.
+        metrics: of ``METRICS``, or of users' own.
         at: ``final``, or a probe step.
         block_class: only blocks of this class, of which the k-th of n is at depth k / n. What noise
             in the weights does is known of all blocks together, and not of these.
@@ -118,9 +122,7 @@ def measure_each(
         UserError: an unknown metric, a class that no block has, or a step at which no run was
             probed.
     """
-    for metric in metrics:
-        if metric not in METRICS:
-            raise UserError(f"--metric {metric}: unknown; {closest(metric, METRICS)}")
+    require_metrics(tables, metrics)
     runs = tables.runs().collect()
     every_run = with_stacks(runs)
     if several_stacks(every_run):

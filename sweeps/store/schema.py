@@ -115,6 +115,17 @@ EVALUATIONS = pa.schema(
     ]
 )
 
+# Metrics of the user's own, one row a layer and metric: which there are, a run's plugins say.
+METRIC_ROWS = pa.schema(
+    [
+        *_KEY,
+        *_PLACE,
+        pa.field("depth", pa.float64()),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+    ]
+)
+
 # Columns that stores of before have not: where all of them are null, they are in no digest, so that
 # such a store keeps the digests that it had.
 ADDED = frozenset(
@@ -128,6 +139,8 @@ ADDED = frozenset(
         "displacement_cosine",
     )
 )
+# Tables that they have not: without a row, they are in no digest either.
+ADDED_TABLES = frozenset(("evaluations", "metrics"))
 
 TABLES: dict[str, pa.Schema] = {
     "steps": STEPS,
@@ -135,6 +148,7 @@ TABLES: dict[str, pa.Schema] = {
     "profiles": PROFILES,
     "jackknife": JACKKNIFE,
     "evaluations": EVALUATIONS,
+    "metrics": METRIC_ROWS,
 }
 SORT_KEYS: dict[str, tuple[str, ...]] = {
     "steps": ("run_id", "step"),
@@ -142,4 +156,5 @@ SORT_KEYS: dict[str, tuple[str, ...]] = {
     "profiles": ("run_id", "step", "stack", "layer"),
     "jackknife": ("run_id", "step", "stack", "layer", "sequence_group"),
     "evaluations": ("run_id", "step", "score"),
+    "metrics": ("run_id", "step", "metric", "stack", "layer"),
 }

@@ -8,6 +8,7 @@ runs/<run_id>/checkpoints/step-<step>.<attempt>/       complete when its manifes
 runs/<run_id>/<table>/part-<first>-<last>.<attempt>.parquet
 runs/<run_id>/DONE.json               created last and once: status, rows and checksums of the parts
 measurements/<work_id>/               the same of a measurement, whose DONE.json has its ``result``
+plugins/<digest>.json                 the user's own code that runs use: see ``sweeps.versions``
 index/                                what is closed, made of the records: see ``sweeps.index``
 cache/                                tokens, reference states, stand-ins, by content
 
@@ -44,6 +45,7 @@ from sweeps.node_cache import node_cache
 from sweeps.spec import is_measurement
 from sweeps.store.records import Status as Status
 from sweeps.store.run_folder import RunFolder
+from sweeps.versions.plugin_code import keep_code
 from sweeps.versions.sweep_folder import SweepFolder, Version, sweep_folders
 from sweeps.versions.version_id import SweepName
 
@@ -231,7 +233,9 @@ class Store:
             yield from folder.versions()
 
     def save_sweep(self, sweep: Sweep) -> None:
-        """Record the sweep as written and as resolved, as the current version of its name."""
+        """Record the sweep as written and as resolved, as the current version of its name, once
+        the code that its runs use is there."""
+        keep_code(self.root, sweep.plugins)
         SweepFolder(self.sweep_folder(sweep.name)).save(sweep)
 
     def version(self, name: str) -> Version:

@@ -160,6 +160,10 @@ def unreadable_records(store: Store) -> Iterator[Finding]:
             what = f"{version.folder}: its record cannot be read"
             remedy = "give the sweep file to `depthsweep run` again, which writes it anew"
             yield Finding(f"sweep {version.sweep}", what, remedy, None)
+        for digest in version.lost_code:
+            what = f"plugins/{digest}.json: its runs' own code is not there, or not whole"
+            remedy = "give the sweep file to `depthsweep run` again, with the code as it was"
+            yield Finding(f"sweep {version.sweep}", what, remedy, None)
     wrong = store.wrong_identity()
     if wrong is not None:
 

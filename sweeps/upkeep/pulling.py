@@ -13,7 +13,7 @@ from sweeps.reading.closings import add_to_index
 from sweeps.store.store import Store
 from sweeps.upkeep.sizes import said
 from sweeps.upkeep.transfer import Moved, Outcome, transfer
-from sweeps.upkeep.versions_moved import record_versions, wanted_of
+from sweeps.upkeep.versions_moved import bring_code, record_versions, wanted_of
 from sweeps.versions.sweep_folder import Version
 
 # Runs that are named one by one.
@@ -100,6 +100,7 @@ def pull(
     wanted = wanted_of(source.reading(), sweep)
     for version in wanted.versions:
         version.require_its_runs()
+    bring_code(source, target, None if sweep is None else wanted.versions)
     pulled = Pulled(source.location, record_versions(source.reading(), target, wanted.versions))
     moved = transfer(source, target, wanted.work_ids, weights=weights)
     pulled.moved = list(watch(moved, len(wanted.work_ids)))

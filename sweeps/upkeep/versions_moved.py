@@ -9,6 +9,7 @@ from sweeps.files.records import put_new
 from sweeps.files.trees import copy_file
 from sweeps.spec import MEASUREMENTS, measurements_of
 from sweeps.store.store import Store
+from sweeps.versions.plugin_code import keep_code, kept_code, kept_digests
 from sweeps.versions.sweep_folder import (
     CLAIMS,
     CURRENT,
@@ -79,6 +80,17 @@ def record_versions(source: Store, target: Store, versions: Iterable[Version]) -
             if (old.path / file).is_file():
                 put_new(folder.path / file, (old.path / file).read_bytes())
     return brought
+
+
+def bring_code(source: Store, target: Store, versions: Iterable[Version] | None) -> None:
+    """Have a store keep the users' code that runs of versions are made by; all of the source's
+    where ``versions`` is None. What is damaged there is left."""
+    if versions is None:
+        wanted = set(kept_digests(source.root))
+    else:
+        wanted = {digest for version in versions for digest in version.plugin_digests}
+    found = [kept_code(source.root, digest) for digest in sorted(wanted)]
+    keep_code(target.root, [bundle for bundle in found if bundle is not None])
 
 
 def _names_one_of(folder: SweepFolder, versions: Sequence[Version]) -> bool:

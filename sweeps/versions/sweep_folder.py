@@ -28,7 +28,9 @@ from sweeps.declaration.recorded_runs import RecordedRuns, sweep_record, wanted_
 from sweeps.declaration.track import Track
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place, read_if_readable, write_json, write_text
+from sweeps.plugins.opened import remember
 from sweeps.spec import content_id
+from sweeps.versions.plugin_code import kept_code
 from sweeps.versions.version_id import SweepName, chosen, version_id
 
 RESOLVED, SPEC, CLAIMS, HEADER = "resolved.json", "spec.yaml", "claims.yaml", "version.json"
@@ -97,13 +99,37 @@ class Version:
             track = Track.model_validate_json(json.dumps(resolved.get("track", {})))
             wanted = wanted_measurements(resolved)
             said = resolved["description"]
-            return Sweep(self.sweep, said, text, runs, wanted, track=track, claims=claims)
+            digests = resolved.get("plugins", ())
+            plugins = tuple(one for d in digests if (one := kept_code(self._root, d)) is not None)
+            remember(plugins)
+            return Sweep(
+                *(self.sweep, said, text, runs, wanted),
+                track=track,
+                claims=claims,
+                plugins=plugins,
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             detail = " ".join(str(error).split())[:200]
             raise UserError(
                 f"{self.folder}: the record of sweep {self.sweep} cannot be read ({detail}); give"
                 " the sweep file to `depthsweep run` again, which writes it anew"
             ) from None
+
+    @property
+    def plugin_digests(self) -> tuple[str, ...]:
+        """The digests of the users' code that its runs use; none where that cannot be read."""
+        said = self._resolved.get("plugins", ())
+        return tuple(one for one in said if isinstance(one, str))
+
+    @property
+    def lost_code(self) -> tuple[str, ...]:
+        """The digests of code that the store has not got any more, or not whole."""
+        return tuple(d for d in self.plugin_digests if kept_code(self._root, d) is None)
+
+    @property
+    def _root(self) -> Place:
+        sweep = self.folder if self.named is None else self.folder.parent.parent
+        return sweep.parent.parent
 
     def record(self) -> dict[str, Any]:
         """Return what is recorded of it, tens of MB where runs are thousands; raise ValueError or
@@ -199,7 +225,9 @@ def sweep_folders(root: Place) -> Iterator[SweepFolder]:
 
 
 def _record(sweep: Sweep) -> dict[str, Any]:
+    code = {"plugins": [one.digest for one in sweep.plugins]} if sweep.plugins else {}
     return {
+        **code,
         "name": sweep.name,
         "description": sweep.description,
         "measurements": list(sweep.measurements),

@@ -24,14 +24,20 @@ from sweeps.spec import (
     Lora,
     NoImprovement,
     Optimizer,
+    PluginCode,
+    PluginControl,
+    PluginMetric,
     RunSpec,
     StandinModel,
     Tuned,
 )
 
+_CODE = PluginCode(plugin="/code/mine.py", plugin_digest="7" * 64)
 _MODELS = (
     HubModel(hub="a/b", revision="0" * 40, pretraining="clm"),
-    FolderModel(folder="models/mine", digest="1" * 64, pretraining="clm"),
+    FolderModel(
+        folder="models/mine", digest="1" * 64, pretraining="clm", family="mine", code=_CODE
+    ),
     StandinModel(standin="gpt2", pretraining="clm", digest="2" * 64),
 )
 _DATA = (
@@ -44,6 +50,7 @@ _CONTROLS = (
     LayerClip(max_norm=0.1),
     LayerRates(rates=(0.5, 1.0, 0.0)),
     LayerRates(decay=0.5),
+    PluginControl(kind="soft", code=_CODE),
 )
 # Of what no base has otherwise: a momentum, and a share of the steps.
 _OPTIMIZER = Optimizer(rule="sgd", learning_rate=1e-3, schedule="wsd")
@@ -68,9 +75,11 @@ _OTHERS = (
         "lion",
         "lora",
         ["blocks 1"],
+        "8" * 64,
         True,
         False,
     ),
+    [PluginMetric(name="near", code=_CODE).model_dump()],
 )
 
 
@@ -86,6 +95,9 @@ def bases() -> Iterator[RunSpec]:
             yield run.model_copy(update={"adapter": Lora()})
             yield run.model_copy(update={"tuned": Tuned(digest="7" * 64, place="models/a")})
             continue
+        if kind == "clm":
+            own = {"kind": "own", "name": "mine", "code": _CODE}
+            yield run.model_copy(update={"objective": run.objective.model_copy(update=own)})
         for source, data in zip(_MODELS, _DATA, strict=True):
             yield run.model_copy(
                 update={

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sweeps import spec
 from sweeps.errors import UserError
+from sweeps.plugins.opened import opened
 from workers.controls.equal_step import RELATIVE, EqualStep
 from workers.controls.layer_clip import LayerClip
 from workers.controls.layer_control import LayerControl, Standard
@@ -42,7 +43,11 @@ def require_effect(
 
 
 def build_control(control: spec.Control) -> LayerControl:
-    """Return the rule a run's specification names."""
+    """Return the rule a run's specification names; a user's own has been opened."""
+    if isinstance(control, spec.PluginControl):
+        own = opened(control.code, "control", control.kind)
+        built: LayerControl = own.build(options=control.options)
+        return built
     if isinstance(control, spec.LayerClip):
         return LayerClip(control.max_norm)
     if isinstance(control, spec.EqualStep):

@@ -1,6 +1,7 @@
 """The footprint of runs, for a process that does not import torch: ``python -m workers.footprint``.
 
-A line in is ``{"run": specification, "only_size": false}``, a line out has one of ``traced`` (or
+A line in is ``{"run": specification, "only_size": false}``, with the texts of the user's own code
+under ``code`` where it needs some; a line out has one of ``traced`` (or
 ``size``), ``refused`` (the run cannot be carried out) and ``unknown``, with what there is to say.
 """
 
@@ -28,6 +29,8 @@ def main() -> int:
 def answer(line: str) -> dict[str, Any]:
     """Return the answer to one line."""
     from sweeps.errors import UserError
+    from sweeps.plugins.bundle import Bundle
+    from sweeps.plugins.opened import open_plugins, remember
     from sweeps.spec import RunSpec
     from workers.footprint.skeleton import SizeUnknown
     from workers.footprint.trace import size, trace
@@ -35,6 +38,8 @@ def answer(line: str) -> dict[str, Any]:
     request = json.loads(line)
     try:
         run = RunSpec.model_validate_json(request["run"])
+        remember(map(Bundle.of_text, request.get("code", ())))
+        open_plugins(run, lambda _: None)
         if request.get("only_size"):
             return {"size": size(run)}
         return {"traced": trace(run).as_record()}

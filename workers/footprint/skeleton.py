@@ -16,7 +16,7 @@ from sweeps.errors import UserError
 from sweeps.spec import FolderModel, HubModel, ModelSpec, StandinModel
 from workers.footprint.published import published_by_hub
 from workers.footprint.word_tokenizer import TokenCount, word_tokenizer
-from workers.loading import auto_class, examined_model
+from workers.loading import auto_class, examined_model, register_family
 from workers.models.pretrained import (
     PretrainedModel,
     measure_facts,
@@ -63,6 +63,7 @@ def configuration(model: ModelSpec) -> PreTrainedConfig:
     source = model.source
     if isinstance(source, StandinModel):
         return build_config(source, TokenCount(source.vocabulary))
+    register_family(source)
     try:
         if isinstance(source, FolderModel):
             folder, trusted = Path(source.folder), source.trust_remote_code

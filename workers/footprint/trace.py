@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from sweeps.errors import UserError
 from sweeps.spec import PROBE_SEQUENCES, RunSpec
 from workers.adapters.registry import add_adapter
 from workers.controls.layer_groups import LayerGroup, group_layers
@@ -27,7 +28,7 @@ from workers.engines.plain import PlainEngine
 from workers.engines.registry import checkpoint_activations
 from workers.footprint.device_autocast import autocast_as_on_a_gpu
 from workers.footprint.fake_numbers import fake_numbers
-from workers.footprint.skeleton import skeleton
+from workers.footprint.skeleton import SizeUnknown, skeleton
 from workers.footprint.tracker import Tracker
 from workers.footprint.word_tokenizer import word_cell, word_tokenizer
 from workers.models.fit import require_fit
@@ -190,7 +191,13 @@ def _real_batch(run: RunSpec, objective: TrainingObjective) -> Batch:
         role: [word_cell(cell, run.sequence_length) for _ in range(count)]
         for role, cell in cells.items()
     }
-    return objective.batch(objective.tokenise(word_tokenizer(), rows, run.sequence_length), run, 1)
+    try:
+        arrays = objective.tokenise(word_tokenizer(), rows, run.sequence_length)
+    except UserError as error:
+        if run.objective.code is None:
+            raise
+        raise SizeUnknown(f"objective {run.objective.kind} reads no words: {error}") from error
+    return objective.batch(arrays, run, 1)
 
 
 def _stepped(engine: Engine, objective: TrainingObjective, batch: Batch) -> dict[str, Any]:

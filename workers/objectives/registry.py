@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sweeps.plugins.opened import opened
 from sweeps.spec import Objective
 from workers.objectives.classification import Classification, MultiLabel
 from workers.objectives.contrastive import Contrastive
@@ -28,5 +29,11 @@ KINDS: dict[str, type[TrainingObjective]] = {
 
 
 def build_objective(objective: Objective, *, held_out: bool = False) -> TrainingObjective:
-    """Return the objective of a run, of data that is trained on or ``held_out``."""
+    """Return the objective of a run, of data that is trained on or ``held_out``; a kind of the
+    user's own has been opened."""
+    if objective.code is not None:
+        own = opened(objective.code, "objective", objective.kind)
+        built: TrainingObjective = own.build(objective, options=objective.options)
+        built.held_out = held_out
+        return built
     return KINDS[objective.kind](objective, held_out=held_out)

@@ -16,6 +16,7 @@ from sweeps.statistics.quantities import quantities
 from sweeps.store.schema import NULL_METRICS
 from workers.depth.stacks import Position, Stack, positions
 from workers.probes.capture import ReferenceStates, capture
+from workers.probes.own_metrics import OwnMetrics
 from workers.probes.row_groups import changes_without, row_groups
 from workers.probes.rows import largest_share
 from workers.probes.similarity import Incomparable, Reference, compare_with_null
@@ -31,13 +32,15 @@ class Measured:
 
     A layer that cannot be compared has a row all the same, with NaN for every metric. ``rows`` is
     empty on a rank that compares nothing. ``jackknife`` has a row a layer and group of probe
-    sequences, over the rows of the other groups, where that was asked for and all is finite.
+    sequences, over the rows of the other groups, where that was asked for and all is finite;
+    ``own`` a row a layer and metric of the user's own.
     """
 
     rows: list[dict[str, Any]]
     finite: bool
     incomparable: list[str] = field(default_factory=list)
     jackknife: list[dict[str, Any]] = field(default_factory=list)
+    own: list[dict[str, Any]] = field(default_factory=list)
 
     def summary(self, step: int) -> dict[str, Any]:
         """Return what a watcher is told of a probe: its step, and the slope of the Procrustes
@@ -67,6 +70,7 @@ class DepthProbe:
         self._stacks = tuple(stacks)
         self._positions = positions(stacks)
         self._device = device
+        self._own = OwnMetrics(probe.metrics, reference.states)
         self._shares = [largest_share(state) for state in reference.states]
         self._references = [
             self._prepared(state, f"{position.label} before fine-tuning")
@@ -113,7 +117,12 @@ class DepthProbe:
             )
         finite = all(bool(state.isfinite().all()) for state in states)
         without = self._without_groups(states) if jackknife and finite else []
-        return Measured(rows, finite, reasons, without)
+        own = [
+            {**_place(position), "depth": position.depth, **row}
+            for k, (position, state) in enumerate(zip(self._positions, states, strict=False))
+            for row in self._own.of_layer(k, state, position.label)
+        ]
+        return Measured(rows, finite, reasons, without, own)
 
     def _without_groups(self, states: list[Tensor]) -> list[dict[str, Any]]:
         """Return a row a layer and group: the change over the rows of all other groups."""

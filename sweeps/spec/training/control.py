@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from sweeps.spec.frozen import Frozen, Positive, content_id, number_text
+from sweeps.spec.plugin import Options, PluginCode, options_text
 
 Scope = Literal["blocks", "all"]
 # Of longer lists a line shows what tells them apart.
@@ -103,9 +104,39 @@ class LayerRates(Frozen):
         return said if self.scope == "blocks" else f"{said},{self.scope}"
 
 
-_Any = Standard | LayerClip | EqualStep | LayerRates
-Control = Annotated[_Any, Field(discriminator="kind")]
 CONTROL_KINDS: dict[str, type[Frozen]] = {
-    one.model_fields["kind"].default: one for one in get_args(_Any)
+    one.model_fields["kind"].default: one
+    for one in get_args(Standard | LayerClip | EqualStep | LayerRates)
 }
 CONTROLS = tuple(CONTROL_KINDS)
+
+
+class PluginControl(Frozen):
+    """A control of a user's own, with all of its options."""
+
+    kind: str
+    options: Options = Field(default_factory=dict)
+    code: PluginCode
+
+    @property
+    def setting(self) -> str:
+        return options_text(self.options)
+
+
+# What pydantic calls the branch of a control that is none of depthsweep's own.
+PLUGIN_CONTROL = "plugin control"
+
+
+def _branch(value: Any) -> str | None:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return kind if kind in CONTROLS or kind is None else PLUGIN_CONTROL
+
+
+Control = Annotated[
+    Annotated[Standard, Tag("standard")]
+    | Annotated[LayerClip, Tag("layer_clip")]
+    | Annotated[EqualStep, Tag("equal_step")]
+    | Annotated[LayerRates, Tag("layer_rates")]
+    | Annotated[PluginControl, Tag(PLUGIN_CONTROL)],
+    Discriminator(_branch),
+]

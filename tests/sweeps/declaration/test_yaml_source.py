@@ -23,7 +23,7 @@ def line_of(text: str, part: str) -> int:
         ("blocks:", "block:", "unknown key 'block' .* mean 'blocks'"),
         ("model: [minilm]", "model: [minlm]", "unknown model 'minlm'; did you mean 'minilm'"),
         ("objective: [contrastive]", "objective: [contrast]", "unknown objective 'contrast'"),
-        ("every: 20", "metrics: [cka]", "unknown key 'metrics' in probe; valid: data"),
+        ("every: 20", "metrics: [cka]", "unknown metric 'cka'; a file that has it is listed"),
         ("steps: 60", "steps: sixty", "valid integer; found 'sixty'"),
         ("steps: 60", "steps: '60'", "valid integer; found '60'"),
         ("every: 20", "rows: 1", "rows: .* greater than or equal to 4; found 1"),

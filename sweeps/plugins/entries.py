@@ -1,0 +1,72 @@
+"""What a sweep file says of a user's own kinds, checked against the code that it lists.
+
+These are validators of ``sweeps.declaration.sweep_spec``, whose context is the sweep's ``Plugins``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSchema
+
+from sweeps.errors import UserError
+from sweeps.plugins.catalogue import Plugin, Plugins
+from sweeps.spec import CONTROLS, METRICS, OBJECTIVES, Options, PluginControl, PluginMetric
+
+
+def name_and_options(value: Any, what: str) -> tuple[str, dict[str, Any]]:
+    """Return what ``name`` or ``{name: options}`` says; raise ValueError for anything else."""
+    if isinstance(value, str):
+        return value, {}
+    if not isinstance(value, dict) or len(value) != 1:
+        raise ValueError(f"a {what} is a name, or one name with its options")
+    ((name, options),) = value.items()
+    if not isinstance(options, dict | None):
+        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
+    return str(name), options or {}
+
+
+def own_control(name: str, options: dict[str, Any], info: ValidationInfo) -> PluginControl:
+    """Return a control of the user's own; raise ValueError where there is none, or its options are
+    wrong."""
+    plugin = _own(info, "control", name, CONTROLS)
+    return PluginControl(kind=name, options=_options(plugin, options), code=plugin.code)
+
+
+def _metric(value: Any, info: ValidationInfo) -> PluginMetric:
+    if isinstance(value, PluginMetric):
+        return value
+    name, options = name_and_options(value, "metric")
+    if name in METRICS:
+        raise ValueError(f"{name} is always computed: leave it out")
+    plugin = _own(info, "metric", name, ())
+    return PluginMetric(name=name, options=_options(plugin, options), code=plugin.code)
+
+
+def _objective_kind(kind: str | None, info: ValidationInfo) -> str | None:
+    if kind is not None and kind not in OBJECTIVES:
+        _own(info, "objective", kind, OBJECTIVES)
+    return kind
+
+
+def _own(info: ValidationInfo, kind: str, name: str, known: tuple[str, ...]) -> Plugin:
+    plugins = info.context if isinstance(info.context, Plugins) else Plugins()
+    try:
+        return plugins.require(kind, name, known)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def _options(plugin: Plugin, said: dict[str, Any]) -> Options:
+    try:
+        return plugin.mark.checked(said)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+OwnMetric = Annotated[
+    PluginMetric,
+    BeforeValidator(_metric),
+    WithJsonSchema({"oneOf": [{"type": "string"}, {"type": "object", "maxProperties": 1}]}),
+]
+ObjectiveName = Annotated[str | None, AfterValidator(_objective_kind)]

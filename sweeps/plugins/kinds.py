@@ -1,0 +1,126 @@
+"""What can be a user's own, kind by kind: what it has to be, and which names are taken.
+
+A kind is one entry of ``KINDS``, a decorator in ``marks``, and the registry of workers that asks
+for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.plugins.marks import Mark
+from sweeps.spec import CONTROLS, METRICS, OBJECTIVES, PRETRAINING_OBJECTIVES
+
+CONTROL_BASE = "workers.controls.layer_control:LayerControl"
+OBJECTIVE_BASE = "workers.objectives.objective:TrainingObjective"
+FAMILY_BASE = "transformers.modeling_utils:PreTrainedModel"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What something of a kind has to be.
+
+    Attributes:
+        base: the class that it inherits from, as ``module:name``; None for a function.
+        given: what it is called with before its options, in words; None where depthsweep does not
+            call it.
+        taken: names that are depthsweep's own.
+        wrong: says what else is wrong with one, or None.
+    """
+
+    base: str | None
+    given: tuple[str, ...] | None
+    taken: tuple[str, ...] = ()
+    wrong: Callable[[Mark], str | None] = lambda _: None
+
+    def require(self, mark: Mark) -> None:
+        """Raise PluginMistake, with its file and line, for what cannot be one."""
+        if mark.name in self.taken:
+            raise mark.mistake("is depthsweep's own name: choose another")
+        for complaint in (self._wrong_base, self._lacking, self._wrong_call, self.wrong):
+            said = complaint(mark)
+            if said is not None:
+                raise mark.mistake(said)
+        if self.given is not None:
+            _ = mark.options  # what is wrong with one is said with its line
+
+    def _wrong_base(self, mark: Mark) -> str | None:
+        if self.base is None:
+            return (
+                None
+                if callable(mark.target) and not isinstance(mark.target, type)
+                else ("is a class, and has to be a function")
+            )
+        module, _, name = self.base.partition(":")
+        if not isinstance(mark.target, type):
+            return f"is a function, and has to be a class over {name} of {module}"
+        bases = {f"{one.__module__}:{one.__qualname__}" for one in mark.target.__mro__[1:]}
+        return None if self.base in bases else f"has to inherit from {name} of {module}"
+
+    @staticmethod
+    def _lacking(mark: Mark) -> str | None:
+        lacking = sorted(getattr(mark.target, "__abstractmethods__", ()))
+        return f"lacks {' and '.join(lacking)}" if lacking else None
+
+    def _wrong_call(self, mark: Mark) -> str | None:
+        if self.given is None:
+            return None
+        free = [
+            name
+            for name, one in mark.parameters.items()
+            if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        ]
+        if len(free) == len(self.given):
+            return None
+        wanted = ", ".join(self.given) or "nothing"
+        return (
+            f"takes {', '.join(free) or 'nothing'} and is given {wanted}: options stand after a *"
+        )
+
+
+def _wrong_control(mark: Mark) -> str | None:
+    """A control scales something, by a method of its own."""
+    base = next(
+        c for c in mark.target.__mro__ if f"{c.__module__}:{c.__qualname__}" == CONTROL_BASE
+    )
+    does_something = False
+    for flag, method in (
+        ("scales_gradients", "gradient_scale"),
+        ("scales_updates", "update_scale"),
+    ):
+        said = bool(getattr(mark.target, flag))
+        written = getattr(mark.target, method) is not getattr(base, method)
+        if said and not written:
+            return f"says {flag} and lacks {method}"
+        if written and not said:
+            return f"has {method}, which is never called: write `{flag} = True`"
+        does_something |= said
+    return None if does_something else "lacks gradient_scale and update_scale: it would do nothing"
+
+
+def _wrong_objective(mark: Mark) -> str | None:
+    roles: Any = getattr(mark.target, "roles", None)
+    if not isinstance(roles, tuple) or not roles or not all(isinstance(r, str) for r in roles):
+        return 'lacks roles, what it reads of a dataset: `roles = ("text", "label")`'
+    return None
+
+
+def _wrong_family(mark: Mark) -> str | None:
+    pretraining = mark.details.get("pretraining")
+    if pretraining not in PRETRAINING_OBJECTIVES:
+        return f"has pretraining {pretraining!r}: one of {', '.join(PRETRAINING_OBJECTIVES)}"
+    config: Any = getattr(mark.target, "config_class", None)
+    said = getattr(config, "model_type", None)
+    if said != mark.name:
+        return f"has a config_class whose model_type is {said!r}: it has to be {mark.name!r}"
+    return None
+
+
+KINDS: dict[str, Kind] = {
+    "control": Kind(CONTROL_BASE, (), CONTROLS, _wrong_control),
+    "objective": Kind(OBJECTIVE_BASE, ("its specification",), OBJECTIVES, _wrong_objective),
+    "metric": Kind(None, ("the reference", "the current state"), METRICS),
+    "family": Kind(FAMILY_BASE, None, (), _wrong_family),
+}

@@ -1,0 +1,109 @@
+"""The contract tests, as a user runs them: what is right passes, and what is not fails there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+from own_sweep import EXAMPLES
+
+# Installed, pytest loads the plugin by itself.
+REGISTERED = any(
+    entry.value == "workers.contract.pytest_plugin"
+    for entry in importlib.metadata.entry_points(group="pytest11")
+)
+CONTROL = """from sweeps.plugins import control
+from workers.controls.layer_control import LayerControl
+
+@control("mine")
+class Mine(LayerControl):
+    scales_gradients = True
+    def __init__(self, *, power: float): self.power, self.calls = power, 0
+    def gradient_scale(self, gradient_norms):
+        self.calls += 1
+        return {returned}
+"""
+METRIC = """from sweeps.plugins import metric
+
+@metric("mine")
+def mine(reference, current):
+    return {returned}
+"""
+# What trains runs takes a minute; the examples are trained with by other tests.
+QUICK = ("-k", "not twice")
+
+
+def contract(*arguments, cwd):
+    plugin = [] if REGISTERED else ["-p", "workers.contract.pytest_plugin"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=500)
+
+
+def tried(folder, text, *more):
+    (folder / "mine.py").write_text(text)
+    return contract("--depthsweep-plugin", "mine.py", *QUICK, *more, cwd=folder)
+
+
+def test_the_worked_examples_keep_the_contract(tmp_path):
+    (tmp_path / "test_of_the_user.py").write_text("def test_nothing(): assert False\n")
+    names = ("soft_clip", "cosine_margin", "neighbours", "causal_mean")
+    files = [f"--depthsweep-plugin={EXAMPLES / name}.py" for name in names]
+    shown = contract(*files, *QUICK, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stdout
+    assert "26 passed" in shown.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["soft_clip", "cosine_margin", "neighbours"])
+def test_the_worked_examples_train_twice_to_the_same_rows(tmp_path, name):
+    shown = contract(f"--depthsweep-plugin={EXAMPLES / name}.py", "-k", "twice", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("returned", "failed"),
+    [
+        ("1 / gradient_norms", "test_a_layer_without_gradient_or_weight_gets_a_number"),
+        ("-gradient_norms", "test_there_is_a_factor_a_layer_whatever_the_size_of_norms"),
+        pytest.param(
+            "gradient_norms.sum()",
+            "test_there_is_a_factor_a_layer_whatever_the_size_of_norms",
+            marks=pytest.mark.slow,
+        ),
+        ("gradient_norms * self.calls", "test_the_same_norms_give_the_same_factors_and_are_left"),
+        pytest.param(
+            "gradient_norms.mul_(0.5)",
+            "test_the_same_norms_give_the_same_factors_and_are_left",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_control_that_breaks_it_fails_where_it_does(tmp_path, returned, failed):
+    options = ("--depthsweep-options", '{"mine": {"power": 2}}')
+    shown = tried(tmp_path, CONTROL.format(returned=returned), *options)
+    assert shown.returncode == 1
+    assert f"{failed}" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("returned", "failed"),
+    [
+        ("(reference[0] - current[1]).norm()", "test_the_order_of_the_probe_tokens_is_of_no_mat"),
+        ("current.sub_(reference).norm()", "test_the_same_states_give_the_same_value_and_are_le"),
+        ("1 / (current - reference).norm()", "test_states_that_did_not_change_have_a_value"),
+    ],
+)
+def test_a_metric_that_breaks_it_fails_where_it_does(tmp_path, returned, failed):
+    shown = tried(tmp_path, METRIC.format(returned=returned))
+    assert shown.returncode == 1
+    assert f"{failed}" in shown.stdout
+
+
+def test_a_mistake_is_one_line_and_a_missing_option_is_named(tmp_path):
+    shown = tried(tmp_path, "1 / 0\n")
+    assert shown.returncode == 4
+    assert f"ERROR: {tmp_path}/mine.py:1: ZeroDivisionError: division by zero\n" in shown.stderr
+    shown = tried(tmp_path, CONTROL.format(returned="gradient_norms"))
+    assert "control mine: option power is required" in shown.stdout
