@@ -28,6 +28,8 @@ from workers.weights.kept import base_of, kept_checkpoint, with_kept
 
 # The tables that a probe fills; the others are the run's, whatever it is probed on.
 PROBED = ("profiles", "jackknife")
+# Columns of those others that are filled at probe steps alone.
+AT_PROBES = ("displacement", "displacement_cosine")
 
 Rows = dict[int, list[dict[str, Any]]]
 
@@ -65,15 +67,22 @@ def measure_kept(run: RunSpec, other: RunSpec, store: Store, device: torch.devic
         attempt.resumed_from(done["step"])
         writer = RunWriter(other, folder, attempt)
         for step in range(1, done["step"] + 1):
+            unsaid = {} if step in other.probe_steps else dict.fromkeys(AT_PROBES)
             for table in tables:
                 if table not in PROBED:
-                    writer.add(table, step, tables[table].get(step, ()))
+                    rows = tables[table].get(step, ())
+                    writer.add(table, step, [_with(row, unsaid) for row in rows])
             if step == done["step"]:
                 writer.add("profiles", step, measured.rows)
                 writer.add("jackknife", step, measured.jackknife)
             writer.end_step(step)
         writer.finish(done["status"], done["step"])
         attempt.end(done["status"])
+
+
+def _with(row: dict[str, Any], values: dict[str, None]) -> dict[str, Any]:
+    """Return a row with other values in those of its columns that are given."""
+    return {name: values.get(name, value) for name, value in row.items()}
 
 
 def _tables(folder: RunFolder, done: dict[str, Any]) -> dict[str, Rows]:
