@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from sweeps.declaration.entries.sweep_spec import DataEntry, ModelEntry
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.sources import check_local, resolve_data, resolve_model
-from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
 from sweeps.errors import UserError
 from sweeps.rows.local_rows import PLAIN_TEXT
 from sweeps.spec import (

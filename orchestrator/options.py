@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.ledger.sweep_account import Limits
-from sweeps.declaration.track import TRACKERS
+from sweeps.declaration.entries.track import TRACKERS
 from sweeps.errors import UserError
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def sweep_of(given: str, location: str | None) -> tuple[Sweep, str | None]:
     """Return the sweep that a file or a name stands for, and the store that it is looked for in:
     for a name ./store where none is given. A name that the store does not know may be that of a
     sweep which comes with depthsweep."""
-    from sweeps.declaration.expand import LIBRARY, read_sweep
+    from sweeps.declaration.expand import read_sweep
+    from sweeps.declaration.sweep_files import LIBRARY
     from sweeps.store.store import Store
 
     if not names_sweep(given):

@@ -21,8 +21,9 @@ from orchestrator.ledger.recovery import EVERYTHING, Choice, Ledger, works_of
 from orchestrator.ledger.run_filter import matching, parse_where, require_known
 from orchestrator.ledger.sweep_account import Limits, Listener, SweepResult
 from orchestrator.sweep_run import SILENT, carry_out
-from sweeps.declaration.expand import Sweep, read_sweep, sweep_file_of
+from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.declaration.settings import Setting, control_options, varied
+from sweeps.declaration.sweep_files import sweep_file_of
 from sweeps.errors import UserError, closest
 from sweeps.spec import MEASUREMENTS, RunSpec, is_measurement, score_column
 from sweeps.store.store import Store

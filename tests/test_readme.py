@@ -14,8 +14,8 @@ import yaml
 
 from orchestrator.cli import COMMANDS, cli
 from sweeps import open_store
+from sweeps.declaration.entries.sweep_spec import SweepSpec
 from sweeps.declaration.expand import read_sweep
-from sweeps.declaration.sweep_spec import SweepSpec
 from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError
 from tests.readme.__main__ import PICTURE, pages, workplace

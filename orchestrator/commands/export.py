@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from orchestrator.options import sweep_of
-from sweeps.declaration.track import TRACKERS
+from sweeps.declaration.entries.track import TRACKERS
 from sweeps.errors import UserError
 
 

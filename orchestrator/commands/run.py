@@ -9,8 +9,8 @@ from orchestrator.ledger.sweep_account import Limits
 from orchestrator.options import ON_CLUSTER, TRACK, limited
 from orchestrator.studies import chosen_runs
 from orchestrator.sweep_run import carry_out, plan_sweep
+from sweeps.declaration.entries.other_settings import read_settings
 from sweeps.declaration.expand import read_sweep
-from sweeps.declaration.other_settings import read_settings
 from sweeps.store.store import Store
 
 

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from sweeps.declaration.sweep_spec import json_schema
+from sweeps.declaration.entries.sweep_spec import json_schema
 
 
 @click.command("schema")

@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweeps.declaration.expand import Sweep, claims_files
-from sweeps.declaration.plugged import CARRIED, carried_text, read_spec
+from sweeps.declaration.entries.plugged import CARRIED, carried_text, read_spec
+from sweeps.declaration.expand import Sweep
+from sweeps.declaration.sweep_files import claims_files
 from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.declaration.expand import Sweep
-from sweeps.declaration.track import (
+from sweeps.declaration.entries.track import (
     TRACKERS,
     MlflowOptions,
     TensorboardOptions,
     Track,
     WandbOptions,
 )
+from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError, closest
 from sweeps.files.whole_files import is_local
 from sweeps.store.store import Store

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,13 +11,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweeps.declaration.data_roles import read_roles
-from sweeps.declaration.held_out import held_out
-from sweeps.declaration.other_settings import with_settings
-from sweeps.declaration.plugged import read_spec
+from sweeps.declaration.entries.data_roles import read_roles
+from sweeps.declaration.entries.held_out import held_out
+from sweeps.declaration.entries.other_settings import with_settings
+from sweeps.declaration.entries.plugged import read_spec
+from sweeps.declaration.entries.sweep_spec import ObjectiveEntry, SweepSpec
+from sweeps.declaration.entries.track import Track
+from sweeps.declaration.grid import points_of
 from sweeps.declaration.sources import check_local, names_of_labels, resolve_data, resolve_model
-from sweeps.declaration.sweep_spec import Block, ObjectiveEntry, Settings, SweepSpec
-from sweeps.declaration.track import Track
+from sweeps.declaration.sweep_files import claims_beside, sweep_file_of
 from sweeps.declaration.yaml_source import YamlSource, explain
 from sweeps.errors import UserError, closest
 from sweeps.plugins.bundle import Bundle
@@ -48,7 +49,6 @@ from sweeps.spec import (
 )
 
 PRETRAINING = "pretraining"
-LIBRARY = Path(__file__).resolve().parents[1] / "library"
 # Cells in which a conversation may be.
 TALKED: tuple[Cell, ...] = ("prompt", "dialogue")
 _AXES = ("model", "objective", "control", "seed")
@@ -97,40 +97,7 @@ def read_sweep(given: str | Path, changed: Mapping[str, Any] | None = None) -> S
     source = YamlSource.read(str(path))
     spec, plugins = read_spec(source)
     sweep = expand(with_settings(spec, changed) if changed else spec, source, plugins)
-    return replace(sweep, claims=_claims_beside(path))
-
-
-def sweep_file_of(given: str | Path) -> Path:
-    """Return the file that is meant: a path, or the name of one that comes with depthsweep.
-
-    Raises UserError for a word that is neither.
-    """
-    path = Path(given)
-    if path.exists() or path.suffix or len(path.parts) != 1:
-        return path
-    shipped = {file.stem: file for file in sorted(LIBRARY.glob("*.yaml")) if "." not in file.stem}
-    if path.name not in shipped:
-        raise UserError(
-            f"{given}: no such sweep file, and none of that name comes with depthsweep;"
-            f" {closest(path.name, list(shipped))}"
-        )
-    return shipped[path.name]
-
-
-def claims_files(sweep_file: Path) -> tuple[Path, Path]:
-    """Return where claims about a sweep may stand, the first that is there counts: of its own in
-    ``study.claims.yaml`` beside ``study.yaml``, or in ``claims.yaml`` for all of the folder."""
-    return sweep_file.with_suffix(".claims.yaml"), sweep_file.with_name("claims.yaml")
-
-
-def _claims_beside(sweep_file: Path) -> str | None:
-    for path in claims_files(sweep_file):
-        if path.is_file():
-            try:
-                return path.read_text(encoding="utf-8")
-            except (OSError, ValueError) as error:
-                raise UserError(f"{path}: cannot be read as text ({error})") from None
-    return None
+    return replace(sweep, claims=claims_beside(path))
 
 
 def expand(spec: SweepSpec, source: YamlSource, plugins: Plugins | None = None) -> Sweep:
@@ -146,7 +113,7 @@ def expand(spec: SweepSpec, source: YamlSource, plugins: Plugins | None = None) 
     for index, block in enumerate(spec.blocks):
         keys = ("blocks", index)
         where = source.where(*keys)
-        points = list(_points(spec, block, where))
+        points = list(points_of(spec, block, where))
         if not points:
             raise UserError(f"{where}: block {block.name!r} is empty: nothing in its grid is left")
         for point in points:
@@ -171,38 +138,6 @@ def expand(spec: SweepSpec, source: YamlSource, plugins: Plugins | None = None) 
     used = {code.plugin_digest for run in runs for code in codes_of(run)}
     own = tuple(one for one in plugins.bundles if one.digest in used)
     return replace(sweep, plugins=own).wanting(spec.measurements)
-
-
-def _points(spec: SweepSpec, block: Block, where: str) -> Iterator[dict[str, Any]]:
-    """Yield each point of a block as settings by name, defaults and block settings included."""
-    shared = {**spec.defaults.said(), **block.set.said()}
-    lists = {name: getattr(block.grid, name) for name in Settings.model_fields}
-    axes = {name: values for name, values in lists.items() if values is not None}
-    doubled = sorted(set(axes) & set(block.set.said()))
-    if doubled:
-        raise UserError(
-            f"{where}: block {block.name!r} sets {doubled[0]!r} in both grid and set; keep one"
-        )
-    excluded = [0] * len(block.exclude)
-    for values in itertools.product(*axes.values()) if axes else ():
-        point = {**shared, **dict(zip(axes, values, strict=True))}
-        hits = [k for k, entry in enumerate(block.exclude) if _matches(entry, point)]
-        for k in hits:
-            excluded[k] += 1
-        if not hits:
-            yield point
-    for k, count in enumerate(excluded):
-        if not count:
-            said = ", ".join(f"{name}: {value}" for name, value in block.exclude[k].said().items())
-            raise UserError(
-                f"{where}: exclude {{{said}}} of block {block.name!r} matches no point of its grid"
-            )
-    for entry in block.include:
-        yield {**shared, **entry.said()}
-
-
-def _matches(entry: Settings, point: dict[str, Any]) -> bool:
-    return all(point.get(name) == value for name, value in entry.said().items())
 
 
 class _Resolver:

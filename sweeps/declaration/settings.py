@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from sweeps.declaration.sweep_spec import SweepSpec
+from sweeps.declaration.entries.sweep_spec import SweepSpec
 from sweeps.spec import RunSpec, every_score, score_column
 from sweeps.spec.frozen import number_text
 

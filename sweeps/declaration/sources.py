@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
+from sweeps.declaration.entries.sweep_spec import DataEntry, ModelEntry
 from sweeps.errors import UserError, closest
 from sweeps.plugins.catalogue import Plugins
 from sweeps.rows.cells import Labels

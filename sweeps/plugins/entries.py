@@ -1,6 +1,7 @@
 """What a sweep file says of a user's own kinds, checked against the code that it lists.
 
-These are validators of ``sweeps.declaration.sweep_spec``, whose context is the sweep's ``Plugins``.
+These are validators of ``sweeps.declaration.entries.sweep_spec``, whose context is the sweep's
+``Plugins``.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from sweeps.declaration.entries.track import Track
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.recorded_runs import RecordedRuns, sweep_record, wanted_measurements
-from sweeps.declaration.track import Track
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place, read_if_readable, write_json, write_text
 from sweeps.plugins.opened import remember

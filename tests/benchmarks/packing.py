@@ -23,8 +23,8 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from sweeps.declaration.entries.sweep_spec import DataEntry
 from sweeps.declaration.sources import resolve_data
-from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.rows.local_rows import PLAIN_TEXT
 from sweeps.spec import Objective
 from workers.data.datasets import load_rows

@@ -7,8 +7,8 @@ from safetensors.torch import load_file, save_file
 from small_run import make_run
 from transformers import AutoModelForCausalLM
 
+from sweeps.declaration.entries.sweep_spec import ModelEntry
 from sweeps.declaration.sources import resolve_model
-from sweeps.declaration.sweep_spec import ModelEntry
 from sweeps.errors import UserError
 from sweeps.spec import HubModel, ModelSpec
 from workers.loading import load_model

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from orchestrator.sizing.cost import estimate, parameter_count
+from sweeps.declaration.entries.sweep_spec import ModelEntry
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.sources import resolve_model
-from sweeps.declaration.sweep_spec import ModelEntry
 from sweeps.spec import Evaluation
 
 PAPER = list(read_sweep("sweeps/library/paper.yaml").runs)

@@ -13,8 +13,8 @@ from shown_runs import by_run, in_mlflow, in_tensorboard, in_wandb
 
 from orchestrator.tracking.feed import export
 from orchestrator.tracking.kinds import make_trackers
+from sweeps.declaration.entries.track import TRACKERS, Track
 from sweeps.declaration.settings import settings_of
-from sweeps.declaration.track import TRACKERS, Track
 from sweeps.files.whole_files import remove_folder, write_json
 from sweeps.store.store import Store
 

@@ -6,7 +6,7 @@ import pytest
 from planted_store import run_spec, save_sweep
 
 from orchestrator.tracking.kinds import arguments, chosen, make_trackers
-from sweeps.declaration.track import TRACKERS, Track
+from sweeps.declaration.entries.track import TRACKERS, Track
 from sweeps.errors import UserError
 from sweeps.store.store import Store
 

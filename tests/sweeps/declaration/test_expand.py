@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.declaration.entries.sweep_spec import SweepSpec
 from sweeps.declaration.expand import expand, read_sweep
-from sweeps.declaration.sweep_spec import SweepSpec
 from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError
 from sweeps.sources.catalog import CATALOG, FAMILIES

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from planted_store import run_spec
 
+from sweeps.declaration.entries.sweep_spec import Settings
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.settings import run_labels, settings_of, text_of, varied
-from sweeps.declaration.sweep_spec import Settings
 from sweeps.errors import UserError
 from sweeps.spec import LayerClip
 

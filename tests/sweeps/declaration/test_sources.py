@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
+from sweeps.declaration.entries.sweep_spec import DataEntry, ModelEntry
 from sweeps.declaration.sources import resolve_data, resolve_model
-from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
 from sweeps.errors import UserError
 
 

@@ -4,8 +4,8 @@ import jsonschema
 import pytest
 import yaml
 
+from sweeps.declaration.entries.sweep_spec import SweepSpec, json_schema
 from sweeps.declaration.expand import read_sweep
-from sweeps.declaration.sweep_spec import SweepSpec, json_schema
 from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.declaration.entries.sweep_spec import DataEntry
 from sweeps.declaration.sources import names_of_labels, resolve_data
-from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import UserError
 from sweeps.rows.cells import Labels
 from sweeps.rows.local_rows import checked, chosen_rows, label_names, read_rows

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from sweeps.declaration.entries.sweep_spec import ModelEntry
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.sources import resolve_model
-from sweeps.declaration.sweep_spec import ModelEntry
 from sweeps.errors import UserError
 from sweeps.sources.ability import ability_of
 from sweeps.sources.model_folder import positions_of

@@ -10,8 +10,8 @@ import torch
 from kinds_on_ranks import KINDS
 from small_run import make_run
 
+from sweeps.declaration.entries.sweep_spec import DataEntry
 from sweeps.declaration.sources import resolve_data
-from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.spec import OBJECTIVE_DEFAULTS, Objective
 from sweeps.store.store import Store
 from workers.train import train

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.declaration.entries.sweep_spec import DataEntry
 from sweeps.declaration.sources import resolve_data
-from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import UserError
 from sweeps.rows.local_rows import PLAIN_TEXT
 from sweeps.spec import HubData

@@ -10,8 +10,8 @@ from small_run import DOCS, make_run
 from transformers import AlbertConfig, AlbertForMaskedLM, EsmConfig, EsmForMaskedLM, T5Config
 from transformers import T5ForConditionalGeneration as T5
 
+from sweeps.declaration.entries.sweep_spec import ModelEntry
 from sweeps.declaration.sources import resolve_model
-from sweeps.declaration.sweep_spec import ModelEntry
 from sweeps.sources.corpora import corpus_digest
 from sweeps.spec import (
     OBJECTIVE_DEFAULTS,

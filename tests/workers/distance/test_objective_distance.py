@@ -9,8 +9,8 @@ import pytest
 import torch
 from small_run import make_run
 
+from sweeps.declaration.entries.sweep_spec import DataEntry
 from sweeps.declaration.sources import resolve_data
-from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import Impossible
 from sweeps.sources.corpora import corpus_digest, standin_digest
 from sweeps.spec import (

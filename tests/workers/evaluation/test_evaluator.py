@@ -11,8 +11,8 @@ from engine_cells import in_ranks
 from small_run import DOCS, make_run
 from torch import nn
 
+from sweeps.declaration.entries.sweep_spec import DataEntry
 from sweeps.declaration.sources import resolve_data
-from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import UserError
 from sweeps.spec import (
     DATA_FORMS,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_run import make_run
 
+from sweeps.declaration.entries.sweep_spec import DataEntry
 from sweeps.declaration.sources import resolve_data
-from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.reading.digest import digests
 from sweeps.reading.tables import Tables
 from sweeps.spec import Evaluation, Execution, NoImprovement, Objective, Optimizer

@@ -8,8 +8,8 @@ import torch
 from small_run import make_run
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
+from sweeps.declaration.entries.sweep_spec import DataEntry, ModelEntry
 from sweeps.declaration.sources import resolve_data, resolve_model
-from sweeps.declaration.sweep_spec import DataEntry, ModelEntry
 from sweeps.spec import DATA_FORMS, OBJECTIVE_DEFAULTS, Evaluation, ModelSpec, Objective
 from sweeps.store.store import Store
 from workers.assembly import assemble

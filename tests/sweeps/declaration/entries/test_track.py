@@ -2,8 +2,8 @@
 
 import pytest
 
+from sweeps.declaration.entries.track import TRACKERS, Track
 from sweeps.declaration.expand import read_sweep
-from sweeps.declaration.track import TRACKERS, Track
 from sweeps.errors import UserError
 from sweeps.store.store import Store
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweeps.declaration.entries.sweep_spec import DataEntry
 from sweeps.declaration.sources import columns_at_hand
-from sweeps.declaration.sweep_spec import DataEntry
 from sweeps.errors import UserError, closest
 from sweeps.spec import Cell, Form
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from sweeps.declaration.expand import read_sweep, sweep_file_of
-from sweeps.declaration.other_settings import read_settings
+from sweeps.declaration.entries.other_settings import read_settings
+from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.sweep_files import sweep_file_of
 from sweeps.errors import UserError
 
 FILE = """

@@ -1,4 +1,5 @@
-"""How a sweep file says what a step is: a name, or one name with its options."""
+"""How a sweep file says what is trained, what a step is and what ends it: a name, or one name with
+its options."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from pydantic import BeforeValidator, ValidationError, ValidationInfo, WithJsonS
 from sweeps.errors import closest
 from sweeps.plugins.entries import own_control
 from sweeps.spec.frozen import Frozen
+from sweeps.spec.training.adapter import ADAPTERS, Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import CONTROL_KINDS, CONTROLS, Control, PluginControl
+from sweeps.spec.training.evaluation import NoImprovement, Stop
 from sweeps.spec.training.optimizer import OPTIMIZERS, RULES, Optimizer, RuleName
 
 
@@ -152,3 +155,69 @@ def _optimizer_schema() -> dict[str, Any]:
 OptimizerEntry = Annotated[
     OptimizerChoice, BeforeValidator(_optimizer), WithJsonSchema(_optimizer_schema())
 ]
+
+
+# -------------------------------------------------------------------------------- stop and adapter
+def _stop(value: Any) -> Any:
+    """Accept ``diverged``, which is what ends every run, or ``no_improvement`` with its options."""
+    if isinstance(value, NoImprovement):
+        return value
+    if value == "diverged":
+        return None
+    if value == "no_improvement":
+        return {"kind": value}
+    if not isinstance(value, dict) or list(value) != ["no_improvement"]:
+        raise ValueError(f"{value!r} ends no run: diverged, or no_improvement: {{over: 3}}")
+    options = value["no_improvement"] or {}
+    if not isinstance(options, dict):
+        raise ValueError(f"the options of no_improvement are a mapping, not {options!r}")
+    return {"kind": "no_improvement", **options}
+
+
+StopEntry = Annotated[
+    Stop | None,
+    BeforeValidator(_stop),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"enum": ["diverged", "no_improvement"]},
+                {
+                    "type": "object",
+                    "required": ["no_improvement"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "no_improvement": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "properties": {"over": {"type": "integer", "minimum": 1}},
+                        }
+                    },
+                },
+            ]
+        }
+    ),
+]
+
+
+def _adapter(value: Any) -> Any:
+    """Accept ``none``, ``lora`` or a mapping of one adapter's name to its options."""
+    if isinstance(value, (NoAdapter, Lora)):
+        return value
+    named = isinstance(value, dict) and len(value) == 1
+    ((name, options),) = value.items() if named else ((value, {}),)
+    if not isinstance(name, str) or name not in ADAPTERS:
+        raise ValueError(f"no adapter {name!r}; {closest(str(name), ADAPTERS)}")
+    if not isinstance(options or {}, dict):
+        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
+    lists = {key: tuple(value) for key, value in (options or {}).items() if isinstance(value, list)}
+    return {"kind": name, **(options or {}), **lists}
+
+
+def _adapter_schema() -> dict[str, Any]:
+    lora = Lora.model_json_schema()
+    lora["properties"].pop("kind")
+    named = {"type": "object", "required": ["lora"], "additionalProperties": False}
+    return {"oneOf": [{"enum": list(ADAPTERS)}, {**named, "properties": {"lora": lora}}]}
+
+
+AdapterEntry = Annotated[Adapter, BeforeValidator(_adapter), WithJsonSchema(_adapter_schema())]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from sweeps.declaration.entries.sweep_spec import DataEntry, EvaluationEntry
 from sweeps.declaration.sources import check_local, resolve_data
-from sweeps.declaration.sweep_spec import DataEntry, EvaluationEntry
 from sweeps.errors import UserError
 from sweeps.rows.cells import Labels
 from sweeps.rows.held_out import Part

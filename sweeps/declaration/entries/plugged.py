@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sweeps.declaration.entries.sweep_spec import ObjectiveEntry, SweepSpec
 from sweeps.declaration.sources import place_of
-from sweeps.declaration.sweep_spec import ObjectiveEntry, SweepSpec
 from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError
 from sweeps.plugins.bundle import Bundle, bundle_of

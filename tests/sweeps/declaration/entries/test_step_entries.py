@@ -5,8 +5,8 @@ import json
 import jsonschema
 import pytest
 
+from sweeps.declaration.entries.sweep_spec import SweepSpec, json_schema
 from sweeps.declaration.expand import expand
-from sweeps.declaration.sweep_spec import SweepSpec, json_schema
 from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError
 from sweeps.spec import EqualStep, LayerRates

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from sweeps.declaration.sweep_spec import Block, ProbeEntry, Settings, SweepSpec
+from sweeps.declaration.entries.sweep_spec import Block, ProbeEntry, Settings, SweepSpec
 from sweeps.declaration.yaml_source import YamlSource, explain
 from sweeps.errors import UserError, closest
 from sweeps.spec import Frozen

@@ -5,9 +5,9 @@ import json
 import jsonschema
 import pytest
 
+from sweeps.declaration.entries.sweep_spec import json_schema
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.settings import run_labels
-from sweeps.declaration.sweep_spec import json_schema
 from sweeps.errors import UserError
 from sweeps.spec import Execution, Lora, NoAdapter, RunSpec
 

@@ -9,34 +9,30 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
-    WithJsonSchema,
     create_model,
     model_validator,
 )
 
-from sweeps.declaration.step_entries import ControlEntry, OptimizerEntry
-from sweeps.declaration.track import Track, TrackEntry
-from sweeps.errors import closest
+from sweeps.declaration.entries.step_entries import (
+    AdapterEntry,
+    ControlEntry,
+    OptimizerEntry,
+    StopEntry,
+)
+from sweeps.declaration.entries.track import Track, TrackEntry
 from sweeps.plugins.entries import ObjectiveName, OwnMetric
 from sweeps.spec import (
-    ADAPTERS,
     STANDIN_FAMILIES,
     USUAL_MEASUREMENTS,
-    Adapter,
     Blocks,
     Freeze,
     Frozen,
     Keep,
-    Lora,
     MeasurementKind,
-    NoAdapter,
-    NoImprovement,
     Positive,
     Pretraining,
     Steps,
-    Stop,
 )
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
@@ -213,69 +209,6 @@ class ProbeEntry(Frozen):
         return self
 
 
-def _stop(value: Any) -> Any:
-    """Accept ``diverged``, which is what ends every run, or ``no_improvement`` with its options."""
-    if isinstance(value, NoImprovement):
-        return value
-    if value == "diverged":
-        return None
-    if value == "no_improvement":
-        return {"kind": value}
-    if not isinstance(value, dict) or list(value) != ["no_improvement"]:
-        raise ValueError(f"{value!r} ends no run: diverged, or no_improvement: {{over: 3}}")
-    options = value["no_improvement"] or {}
-    if not isinstance(options, dict):
-        raise ValueError(f"the options of no_improvement are a mapping, not {options!r}")
-    return {"kind": "no_improvement", **options}
-
-
-StopEntry = Annotated[
-    Stop | None,
-    BeforeValidator(_stop),
-    WithJsonSchema(
-        {
-            "oneOf": [
-                {"enum": ["diverged", "no_improvement"]},
-                {
-                    "type": "object",
-                    "required": ["no_improvement"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "no_improvement": {
-                            "type": "object",
-                            "additionalProperties": False,
-                            "properties": {"over": {"type": "integer", "minimum": 1}},
-                        }
-                    },
-                },
-            ]
-        }
-    ),
-]
-
-
-def _adapter(value: Any) -> Any:
-    """Accept ``none``, ``lora`` or a mapping of one adapter's name to its options."""
-    if isinstance(value, (NoAdapter, Lora)):
-        return value
-    named = isinstance(value, dict) and len(value) == 1
-    ((name, options),) = value.items() if named else ((value, {}),)
-    if not isinstance(name, str) or name not in ADAPTERS:
-        raise ValueError(f"no adapter {name!r}; {closest(str(name), ADAPTERS)}")
-    if not isinstance(options or {}, dict):
-        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
-    lists = {key: tuple(value) for key, value in (options or {}).items() if isinstance(value, list)}
-    return {"kind": name, **(options or {}), **lists}
-
-
-def _adapter_schema() -> dict[str, Any]:
-    lora = Lora.model_json_schema()
-    lora["properties"].pop("kind")
-    named = {"type": "object", "required": ["lora"], "additionalProperties": False}
-    return {"oneOf": [{"enum": list(ADAPTERS)}, {**named, "properties": {"lora": lora}}]}
-
-
-AdapterEntry = Annotated[Adapter, BeforeValidator(_adapter), WithJsonSchema(_adapter_schema())]
 # Settings that are said by a name and its options.
 NAMED: dict[str, Any] = {
     "control": ControlEntry,

@@ -1,0 +1,43 @@
+"""Where sweep files are, those that come with depthsweep too, and the claims beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sweeps.errors import UserError, closest
+
+LIBRARY = Path(__file__).resolve().parents[1] / "library"
+
+
+def sweep_file_of(given: str | Path) -> Path:
+    """Return the file that is meant: a path, or the name of one that comes with depthsweep.
+
+    Raises UserError for a word that is neither.
+    """
+    path = Path(given)
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return path
+    shipped = {file.stem: file for file in sorted(LIBRARY.glob("*.yaml")) if "." not in file.stem}
+    if path.name not in shipped:
+        raise UserError(
+            f"{given}: no such sweep file, and none of that name comes with depthsweep;"
+            f" {closest(path.name, list(shipped))}"
+        )
+    return shipped[path.name]
+
+
+def claims_files(sweep_file: Path) -> tuple[Path, Path]:
+    """Return where claims about a sweep may stand, the first that is there counts: of its own in
+    ``study.claims.yaml`` beside ``study.yaml``, or in ``claims.yaml`` for all of the folder."""
+    return sweep_file.with_suffix(".claims.yaml"), sweep_file.with_name("claims.yaml")
+
+
+def claims_beside(sweep_file: Path) -> str | None:
+    """Return the text of the claims about a sweep; None where there are none."""
+    for path in claims_files(sweep_file):
+        if path.is_file():
+            try:
+                return path.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise UserError(f"{path}: cannot be read as text ({error})") from None
+    return None
