@@ -12,13 +12,13 @@ from sweeps.attempts.attempt import Attempt, OnlookersAttempt
 from sweeps.attempts.writer import OnlookersWriter, RunWriter
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place
-from sweeps.spec import RunSpec, learning_rate
+from sweeps.spec import Keep, RunSpec, learning_rate
 from sweeps.store.records import COMPLETE
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.store import Status, Store
 from workers.assembly import Assembly, accumulate, assemble, fetch
 from workers.checkpoints.resuming import load_checkpoint
-from workers.checkpoints.saving import Checkpoints
+from workers.checkpoints.saving import Checkpoints, Due
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_step import LayerStep
 from workers.evaluation.evaluations import Evaluations
@@ -51,10 +51,8 @@ def train(
         fetch(run, store)
         connect(ranks, device)
     with Attempt(folder) if ranks.leads else OnlookersAttempt() as attempt:
-        done = ranks.agree(folder.done())
-        if done is not None:  # the attempt that was waited out has finished the run
-            if ranks.leads:  # it may have been lost before it had put all away
-                folder.remove_unlisted(keep)
+        done = _ended_meanwhile(folder, ranks, keep)
+        if done is not None:
             attempt.end("not needed")
             yield Progress(done["step"], run.steps, None, done["status"])
             return
@@ -66,8 +64,7 @@ def train(
         resumed = folder.step_of(checkpoint) if checkpoint else 0
         writer = _writer(run, folder, attempt, parts, checkpoint, device)
         scores = Evaluations(run, parts.evaluator, writer, ranks, resumed)
-        if not resumed:
-            scores.after(0)
+        scores.begin()
         status: Status = "stopped" if scores.stopped else "finished"
         rate = probe = None
         step, loss, stop = resumed, None, ranks.agreed_cause(notice, device)
@@ -98,10 +95,8 @@ def train(
                 checkpoints.check()
                 ended_part = writer.end_step(step, is_last=last)
                 stop = None if last else ranks.agreed_cause(notice, device)
-                scored = scores.loss_at(step)
-                must = bool(stop) or checkpoints.is_best(scored) or (last and keep == "final")
-                if must or (ended_part and not last):
-                    checkpoints.save(step, writer, loss, must=must, evaluation_loss=scored)
+                due = _due(stop is not None, last, ended_part)
+                checkpoints.after(step, writer, loss, due, scores.loss_at(step))
                 if not stop:
                     yield Progress(step, run.steps, loss, None, resumed, rate, probe, scores.newest)
             if stop or (status in COMPLETE and keep != "none"):
@@ -115,6 +110,24 @@ def train(
         how = stop or status
         attempt.end(how)
         yield Progress(step, run.steps, loss, how, resumed, rate, probe, scores.newest)
+
+
+def _ended_meanwhile(folder: RunFolder, ranks: Ranks, keep: Keep) -> dict[str, Any] | None:
+    """Return the closing record where the attempt that was waited out has finished the run; a
+    collective."""
+    done: dict[str, Any] | None = ranks.agree(folder.done())
+    if done is not None and ranks.leads:  # it may have been lost before it had put all away
+        folder.remove_unlisted(keep)
+    return done
+
+
+def _due(stopped: bool, last: bool, ended_part: bool) -> Due | None:
+    """Return why a state may be saved after a step."""
+    if stopped:
+        return "stopped"
+    if last:
+        return "last"
+    return "part" if ended_part else None
 
 
 def _require_training(run: RunSpec) -> None:

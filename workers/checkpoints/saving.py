@@ -23,7 +23,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -54,6 +54,10 @@ CPU = torch.device("cpu")
 KEPT_CHECKPOINTS = 2
 # How long the first rank waits for others to stop writing what nobody wants.
 DROPPED_SECONDS = 10.0
+
+
+# Why a state may be saved after a step.
+Due = Literal["stopped", "last", "part"]
 
 
 class Checkpoints:
@@ -143,6 +147,24 @@ class Checkpoints:
             self._writing.drop()
             raise
         self._writing.close()
+
+    def after(
+        self,
+        step: int,
+        writer: RunWriter | OnlookersWriter,
+        loss: float | None,
+        due: Due | None,
+        evaluation_loss: float | None,
+    ) -> None:
+        """Save the state after a step where that is due, or it is the best so far; a collective.
+
+        ``due`` says that the run is told to stop there, that it is its last step, or that a part of
+        its rows ends with it. See ``save`` and ``is_best``.
+        """
+        best = self.is_best(evaluation_loss)
+        must = due == "stopped" or best or (due == "last" and self._keep == "final")
+        if must or due == "part":
+            self.save(step, writer, loss, must=must, evaluation_loss=evaluation_loss)
 
     def is_best(self, evaluation_loss: float | None) -> bool:
         """Return whether the weights of now are to be kept for the lowest loss on held-out examples

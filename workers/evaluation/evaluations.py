@@ -28,10 +28,16 @@ class Evaluations:
     ) -> None:
         """``step`` is the one that the attempt goes on after, whose rows ``writer`` has."""
         self._run, self._evaluator, self._writer = run, evaluator, writer
+        self._begins_after = step
         self._losses: list[float] = [] if evaluator is None else writer.evaluation_losses()
         self._losses = ranks.agree(self._losses)
         self.newest: dict[str, Any] | None = None
         self.stopped = self._is_over(step)
+
+    def begin(self) -> None:
+        """Evaluate before the first step, where the attempt begins with it; a collective."""
+        if not self._begins_after:
+            self.after(0)
 
     def after(self, step: int) -> bool:
         """Evaluate if it is time to; return whether the loss is a number, if so. A collective."""

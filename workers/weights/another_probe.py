@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from sweeps.attempts.attempt import Attempt
-from sweeps.attempts.writer import RunWriter
+from sweeps.attempts.writer import EVALUATIONS, RunWriter
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place, local_file
 from sweeps.spec import Probe, RunSpec
@@ -27,7 +27,7 @@ from workers.run_record import provenance, write_run_record
 from workers.weights.kept import base_of, kept_checkpoint, with_kept
 
 # The tables that a probe fills; the others are the run's, whatever it is probed on.
-PROBED = ("profiles", "jackknife")
+PROBED = ("profiles", "jackknife", "metrics")
 # Columns of those others that are filled at probe steps alone.
 AT_PROBES = ("displacement", "displacement_cosine")
 
@@ -66,16 +66,20 @@ def measure_kept(run: RunSpec, other: RunSpec, store: Store, device: torch.devic
         write_run_record(folder, other, facts, device)
         attempt.resumed_from(done["step"])
         writer = RunWriter(other, folder, attempt)
-        for step in range(1, done["step"] + 1):
-            unsaid = {} if step in other.probe_steps else dict.fromkeys(AT_PROBES)
+        for step in range(done["step"] + 1):
+            last = step == done["step"]
+            unsaid = {} if last or step in other.probe_steps else dict.fromkeys(AT_PROBES)
+            scored = last or step in other.evaluation_steps
             for table in tables:
-                if table not in PROBED:
+                if table not in PROBED and (scored or table != EVALUATIONS):
                     rows = tables[table].get(step, ())
                     writer.add(table, step, [_with(row, unsaid) for row in rows])
-            if step == done["step"]:
+            if last:
                 writer.add("profiles", step, measured.rows)
                 writer.add("jackknife", step, measured.jackknife)
-            writer.end_step(step)
+                writer.add("metrics", step, measured.own)
+            if step:
+                writer.end_step(step, is_last=last)
         writer.finish(done["status"], done["step"])
         attempt.end(done["status"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place, read_json
+from sweeps.plugins.opened import open_plugins
 from sweeps.spec import RunSpec
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.store import Store
+from sweeps.versions.plugin_code import kept_code
 from workers.adapters.registry import add_adapter
 from workers.checkpoints.layer_file import SUFFIX, read_layer
 from workers.loading import load_model
@@ -75,6 +78,7 @@ def kept_model(run: RunSpec, store: Store) -> Trained:
 
 def base_of(run: RunSpec, store: Store) -> PretrainedModel:
     """Return the model that a run began with; raises as ``load_model``."""
+    open_plugins(run, partial(kept_code, store.root))
     needs_head = build_objective(run.objective).needs_head
     return load_model(run.model, store.cache, needs_head=needs_head)
 
