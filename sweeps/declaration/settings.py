@@ -32,6 +32,8 @@ from sweeps.spec.frozen import number_text
 SEED = "seed"
 HEADS = ("model", "objective", "control")
 
+# Of an evaluation: its scores at a run's end, and how far the loss went.
+_SCORED = ("evaluation_loss_change", *map(score_column, every_score()))
 # Columns of the tables and of what is made of them, whose names a setting cannot take; a test
 # compares them with what the tables have.
 TAKEN = frozenset(
@@ -56,7 +58,8 @@ TAKEN = frozenset(
         *("objective_distance_high", "objective_distance_noisy", "objective_distance_common"),
         "objective_distance_common_noisy",
         *("status", "last_step", "final_loss", "seconds", "attempts"),
-        *("score", "evaluation_loss_change", *map(score_column, every_score())),
+        *("score", *_SCORED),
+        *(f"{name}_{arm}" for name in _SCORED for arm in ("against", "control")),
         *("attempt", "started", "ended", "node", "pid", "cause", "error", "at", "blocks", "mean"),
         *("null", "null_low", "null_high", "value", "low", "high", "reason", "n", "seeds"),
         *("diverged", "missing", "planned", "flags", "slope", "slope_low", "slope_high"),
