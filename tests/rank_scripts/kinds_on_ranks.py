@@ -1,8 +1,10 @@
-"""A few steps of every kind of objective, by the engine of two ranks or of this process.
+"""A few steps of every kind of objective, of the model or of an adapter beside it, by the engine of
+two ranks or of this process.
 
 ``python tests/rank_scripts/kinds_on_ranks.py RESULT`` in each rank, under DeepSpeed with ZeRO 2.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -10,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from sweeps.spec import OBJECTIVE_DEFAULTS, Execution, ModelSpec, Objective, StandinModel
+from sweeps.spec import OBJECTIVE_DEFAULTS, Execution, Lora, ModelSpec, Objective, StandinModel
 from tests.engine_cells import CPU, OPTIMIZER, forget
 from tests.samples.small_run import DOCS, make_run
+from workers.adapters.lora import add_lora
 from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.engines.plain import PlainEngine
@@ -68,7 +71,11 @@ KINDS = {
 }
 
 
-def built(name):
+# What may be trained, by what it is called.
+ADAPTERS = {"full": None, "lora": Lora(rank=2)}
+
+
+def built(name, adapter=None):
     """Return an objective, its arrays, the model that it trains and the pretrained one."""
     kind, rows, options = KINDS[name]
     source = StandinModel(
@@ -87,14 +94,17 @@ def built(name):
     objective = build_objective(Objective(kind=kind, data=DOCS, read_roles=tuple(rows), **options))
     facts = ModelFacts(FAMILY, "", "", 3, 32, 0)
     pretrained = PretrainedModel(language_model, tokenizer, facts, content=name)
+    if adapter is not None:
+        add_lora(adapter, 0, "tiny", pretrained)
     model = objective.build_model(pretrained)
     arrays = objective.tokenise(tokenizer, rows, LENGTH)
     return objective, arrays, model, pretrained, ModelSpec(name="tiny", source=source)
 
 
-def trained(name, folder, ranks=None, device=CPU, precision="fp32"):
-    """Return every weight after a few steps, and the losses on the way, on the CPU."""
-    objective, arrays, model, pretrained, spec = built(name)
+def trained(name, folder, ranks=None, device=CPU, precision="fp32", what="full"):
+    """Return every weight that is trained after a few steps, and the losses on the way, on the
+    CPU."""
+    objective, arrays, model, pretrained, spec = built(name, ADAPTERS[what])
     execution = Execution(
         micro_batch_size=1, **({} if ranks is None else {"engine": "deepspeed", "processes": 2})
     )
@@ -118,7 +128,8 @@ def trained(name, folder, ranks=None, device=CPU, precision="fp32"):
         engine.step(OPTIMIZER.learning_rate)
     layers = [engine.layer(i, "weights", CPU) for i in range(len(engine.groups))]
     weights = torch.cat([layer[k].flatten() for layer in layers for k in sorted(layer)])
-    return {f"{name}/weights": weights, f"{name}/losses": torch.stack(losses).detach().cpu()}
+    key = name if what == "full" else f"{name} {what}"
+    return {f"{key}/weights": weights, f"{key}/losses": torch.stack(losses).detach().cpu()}
 
 
 def engine_of(model, pretrained, groups, run, ranks, device):
@@ -141,8 +152,8 @@ def main():
     ranks = Ranks.from_environment()
     result = Path(sys.argv[1])
     found = {}
-    for name in KINDS:
-        found |= trained(name, result.parent / "cache", ranks)
+    for name, what in itertools.product(KINDS, ADAPTERS):
+        found |= trained(name, result.parent / "cache", ranks, what=what)
     if ranks.leads:
         save_file({name: t.contiguous() for name, t in found.items()}, result)
 

@@ -12,6 +12,7 @@ from sweeps.sources.corpora import corpus_digest, standin_digest
 from sweeps.spec import (
     BuiltinData,
     EqualStep,
+    Evaluation,
     Execution,
     Lora,
     ModelSpec,
@@ -61,15 +62,20 @@ def a_run(family, adapter=None, objective=None, **execution):
 
 
 def carried_out(run, store):
-    """Return the model as the training loop left it, in eval mode."""
+    """Return the model as the training loop left it, in eval mode; what it was scored on, and the
+    last scores, are its ``examples`` and ``scores``."""
     from workers import train as loop
 
     seen = []
     whole = loop.assemble
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(loop, "assemble", lambda *a: seen.append(whole(*a)) or seen[-1])
-        assert list(train(run, store, CPU))[-1].status == "finished"
-    return seen[0].engine.model.eval()
+        last = list(train(run, store, CPU))[-1]
+    assert last.status == "finished"
+    model = seen[0].engine.model.eval()
+    if run.evaluation is not None:
+        model.examples, model.scores = seen[0].evaluator._held_out, last.evaluation
+    return model
 
 
 @torch.no_grad()
@@ -96,6 +102,26 @@ def test_a_folder_gives_the_logits_the_run_ended_with(store, tmp_path, family):
         wanted = objective.loss_sum(ended, batch) / objective.targets(batch)
         told = home(input_ids=IDS, labels=labels if family == "bert" else IDS).loss
     torch.testing.assert_close(told, wanted)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_reproduces_the_last_evaluation_in_transformers_alone(store, tmp_path, family):
+    held_out = Evaluation(fraction=0.2, batches=3)
+    run = a_run(family).model_copy(update={"evaluation": held_out})
+    ended = carried_out(run, store)
+    write_model_folder(kept_model(run, store), store.cache, tmp_path / "m", merge=False)
+    auto = AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
+    home = auto.from_pretrained(tmp_path / "m").eval()
+    total = targets = 0.0
+    for index in range(len(ended.examples)):
+        batch = ended.examples.batch(index)
+        labels = batch.get("labels", batch["input_ids"])
+        counted = int((labels[:, 0 if family == "bert" else 1 :] != -100).sum())
+        with torch.no_grad():
+            total += float(home(input_ids=batch["input_ids"], labels=labels).loss) * counted
+        targets += counted
+    assert ended.scores["step"] == run.steps
+    assert total / targets == pytest.approx(ended.scores["loss"], rel=2e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
