@@ -184,7 +184,9 @@ def test_a_mistaken_option_is_refused(arguments, said):
 
 
 def test_a_name_that_the_store_does_not_know_is_refused(store):
-    with pytest.raises(UserError, match=r"no such sweep file, and store .*did you mean 'spread'"):
+    with pytest.raises(
+        UserError, match=r"no such sweep file, .* and store .*did you mean 'spread'"
+    ):
         invoke("power", "spreat", "--store", store)
 
 

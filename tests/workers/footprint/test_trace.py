@@ -200,6 +200,7 @@ def test_a_step_keeps_as_much_of_a_parameter_as_its_rule():
         kept[rule] = traced.step["moments"] / 4 / sum(map(sum, traced.groups))
     whole = {rule: Optimizer(rule=rule, learning_rate=1.0).kept for rule in OPTIMIZERS}
     for rule in ("adamw", "sgd", "lion"):
-        assert kept[rule] == pytest.approx(whole[rule], rel=1e-3)
+        # Parameters as small as these are packed: their gradients are copied for it.
+        assert kept[rule] == pytest.approx(whole[rule] + 1, rel=1e-3)
     assert whole["muon"] - 1 < kept["muon"] < whole["muon"]
     assert kept["adafactor"] < 0.2
