@@ -67,7 +67,7 @@ def made(
     pretrained = load_model(run.model, tmp_path, needs_head=objective.needs_head)
     torch.manual_seed(0)
     model = objective.build_model(pretrained)
-    rows = load_rows(run.objective.data, objective.roles)
+    rows = load_rows(run.objective.data, run.objective.cells)
     return objective, model, objective.tokenise(pretrained.tokenizer, rows, run.sequence_length)
 
 
