@@ -44,7 +44,11 @@ def run(subject: Subject, tmp_path: Path) -> RunSpec:
     )
     mark = subject.plugin.mark
     objective = Objective(
-        kind=mark.name, data=data, options=subject.options, code=subject.plugin.code
+        kind=mark.name,
+        data=data,
+        read_roles=tuple(mark.target.roles),
+        options=subject.options,
+        code=subject.plugin.code,
     )
     return small_run(objective=objective)
 
