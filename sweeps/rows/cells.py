@@ -36,10 +36,16 @@ class Place:
 @dataclass(frozen=True)
 class Labels:
     """The labels of a dataset: how many there are, and what their numbers stand for; both may be
-    unknown."""
+    unknown.
+
+    ``saved`` is what the numbers of one file stand for, where it says so itself; ``numbered`` is
+    False where labels are known by name alone, so that a number without a name says nothing.
+    """
 
     count: int | None = None
     names: tuple[str, ...] = ()
+    saved: tuple[str, ...] = ()
+    numbered: bool = True
 
     @property
     def expected(self) -> str:
@@ -52,11 +58,15 @@ class Labels:
     def number(self, place: Place, cell: Any) -> int:
         """Return the number of a label: a whole one, as float, in digits, or by its name."""
         number: int | None = None
+        if self.names and self.saved and not isinstance(cell, str):
+            cell = self.saved[Labels(names=self.saved).number(place, cell)]
         if isinstance(cell, str):
             if self.names:
                 number = self.names.index(cell) if cell in self.names else None
             else:
                 number = whole_number(cell)
+        elif not self.numbered:
+            number = None
         elif isinstance(cell, int) or (isinstance(cell, float) and cell.is_integer()):
             number = int(cell)
         count = self.count or len(self.names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,10 +83,12 @@ def checked(
         order = list(part.of(order))
     except UserError as error:
         raise UserError(f"{rows.label}: {error}") from None
-    found = {
-        role: [checked_cell(cells[role], rows.place(role, k), column[k], labels) for k in order]
-        for role, column in rows.cells.items()
-    }
+    found: dict[str, list[Any]] = {}
+    for role, column in rows.cells.items():
+        kind, known = cells[role], [labels] * len(column)
+        if kind in LABELLED:
+            known = _labels_of_rows(rows, role, labels)
+        found[role] = [checked_cell(kind, rows.place(role, k), column[k], known[k]) for k in order]
     _require_a_tag_each_word(rows, cells, found, order)
     for role in found:
         if cells[role] == "label" and labels.count is not None and not part.held_out:
@@ -127,6 +129,35 @@ def label_names(rows: Rows, role: str) -> tuple[str, ...]:
     for k, one in odd:
         raise rows.place(role, k).wrong(one or None, "a name, as other labels are")
     return tuple(sorted(texts))
+
+
+def _labels_of_rows(rows: Rows, role: str, labels: Labels) -> list[Labels]:
+    """Return the labels of each row: numbers stand for what its own file says that they do.
+
+    Raises UserError for files that number labels otherwise, where no names tell how to read both.
+    """
+    each: list[Labels] = []
+    for file, cells in rows.files:
+        saved = file.names_of(rows.columns[role]) or ()
+        each += [replace(labels, saved=saved)] * len(cells.columns[role])
+    if not labels.names:
+        require_one_numbering([(file, rows.columns[role]) for file, _ in rows.files])
+    return each or [labels] * len(rows.cells[role])
+
+
+def require_one_numbering(places: Sequence[tuple[RowFile, str]]) -> None:
+    """Raise UserError unless numbers of labels, of files each with its column, stand for the same
+    in all; of a file without names its numbers are all that is known."""
+    known = [file.names_of(column) or () for file, column in places]
+    for (file, column), names in zip(places[1:], known[1:], strict=True):
+        plain = all(one == tuple(map(str, range(len(one)))) for one in (known[0], names))
+        if names != known[0] and not plain:
+            first, other = (", ".join(one[:4]) or "no names" for one in (known[0], names))
+            raise UserError(
+                f"{file.path}: column {column!r} numbers its labels by {other}, and"
+                f" {places[0][0].path.name} by {first}; say what the numbers stand for with"
+                " `labels:`, or save both alike"
+            )
 
 
 def _listed(cell: Any) -> list[Any]:

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.sources import check_local
 from sweeps.errors import UserError
+from sweeps.rows.cells import Labels
 from sweeps.spec import Evaluation, NoImprovement
 
 SWEEP = """
@@ -115,4 +117,96 @@ def test_what_cannot_be_is_refused_in_one_line(top, topic, defaults, said, runs)
     assert said in str(refused.value)
     assert "scored.yaml:" in str(refused.value)
     assert len(str(refused.value)) < 300 + len("/tmp/pytest" * 20)
+    assert "\n" not in str(refused.value)
+
+
+# ---------------------------------------------------------------------------- what labels stand for
+CLASSES = """
+name: named
+models: {{tiny: {{standin: gpt2}}}}
+objectives:
+  topic:
+    kind: classification
+    data: {{file: {trained}}}
+    evaluation: {{data: {{file: {held_out}}}}}
+probe: {{data: {{builtin: python-source}}, every: 4}}
+defaults: {{steps: 8, batch_size: 2, sequence_length: 8, learning_rate: 1e-3}}
+blocks: [{{name: all, grid: {{model: [tiny], objective: [topic], control: [standard], seed: [3]}}}}]
+"""
+
+
+def saved(path, names, labels):
+    """Write rows as ``datasets`` does: numbers, and what they stand for."""
+    datasets = pytest.importorskip("datasets")
+    label = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
+    features = datasets.Features({"text": datasets.Value("string"), "label": label})
+    numbers = [names.index(one) if names else one for one in labels]
+    rows = {"text": [f"{path.stem} {k}" for k in range(len(labels))], "label": numbers}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+
+
+def written(path, labels):
+    rows = [{"text": f"{path.stem} {k}", "label": one} for k, one in enumerate(labels)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """Return ``classes(trained, held_out)``: the one run; files of labels lie beside it."""
+    saved(tmp_path / "cold_warm.parquet", ["cold", "warm"], ["cold", "warm"] * 4)
+    saved(tmp_path / "warm_cold.parquet", ["warm", "cold"], ["cold", "cold", "warm"])
+    saved(tmp_path / "cool_warm.parquet", ["cool", "warm"], ["cool", "warm"])
+    saved(tmp_path / "plain.parquet", [], [0, 1, 0])
+    saved(tmp_path / "counted.parquet", ["0", "1"], ["1", "0", "0"])
+    written(tmp_path / "numbers.jsonl", [1, 0, 1])
+    written(tmp_path / "words.jsonl", ["warm", "cold", "warm"])
+
+    def read(trained, held_out):
+        (tmp_path / "s.yaml").write_text(CLASSES.format(trained=trained, held_out=held_out))
+        (run,) = read_sweep(tmp_path / "s.yaml").runs
+        return run
+
+    return read
+
+
+def read_labels(run, data):
+    objective = run.objective
+    rows = check_local(data, objective.cells, Labels(objective.labels, objective.label_names))
+    return [objective.label_names[number] for number in rows["label"]]
+
+
+def test_numbers_of_labels_stand_for_what_their_own_file_says(classes):
+    run = classes("cold_warm.parquet", "warm_cold.parquet")
+    assert read_labels(run, run.evaluation.data) == ["cold", "cold", "warm"]
+    run = classes("[cold_warm.parquet, warm_cold.parquet]", "words.jsonl")
+    assert read_labels(run, run.objective.data) == ["cold", "warm"] * 4 + ["cold", "cold", "warm"]
+    run = classes("words.jsonl", "warm_cold.parquet")
+    assert read_labels(run, run.evaluation.data) == ["cold", "cold", "warm"]
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out"),
+    [
+        ("cold_warm.parquet", "numbers.jsonl"),
+        ("numbers.jsonl", "plain.parquet"),
+        ("plain.parquet", "counted.parquet"),
+    ],
+)
+def test_numbers_without_names_are_those_that_are_trained_on(trained, held_out, classes):
+    assert classes(trained, held_out).evaluation.data.label == held_out
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out", "said"),
+    [
+        ("cold_warm.parquet", "cool_warm.parquet", "cool_warm.parquet, row 1"),
+        ("[cold_warm.parquet, cool_warm.parquet]", "words.jsonl", "cool_warm.parquet, row 1"),
+        ("words.jsonl", "numbers.jsonl", "numbers.jsonl:1: column 'label' .* one of cold, warm"),
+        ("numbers.jsonl", "cold_warm.parquet", "cold_warm.parquet: .* by cold, warm, and"),
+        ("[plain.parquet, cold_warm.parquet]", "numbers.jsonl", "by cold, warm, and plain"),
+    ],
+)
+def test_numbers_that_stand_for_something_else_are_refused(trained, held_out, said, classes):
+    with pytest.raises(UserError, match=said) as refused:
+        classes(trained, held_out)
     assert "\n" not in str(refused.value)
