@@ -120,6 +120,65 @@ def test_what_cannot_be_is_refused_in_one_line(top, topic, defaults, said, runs)
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("trained", "held_out"),
+    [
+        ("{file: train.csv, columns: {label: topic}, limit: 30}", "{file: ./train.csv"),
+        ("{file: train.csv, columns: {label: topic}}", "{file: train.csv, limit: 5"),
+        ("{file: train.csv, columns: {label: topic}}", "{file: train.csv, shuffle_seed: 1"),
+        ("{file: train.csv, columns: {label: topic}}", "{file: copy.csv"),
+        ("{file: train.csv, columns: {label: topic}}", "{file: [test.csv, train.csv]"),
+        ("{file: '*.csv', columns: {label: topic}}", "{file: test.csv"),
+        ("{file: folder, columns: {label: topic}}", "{file: [train.csv]"),
+    ],
+)
+def test_no_file_that_is_trained_on_is_held_out(trained, held_out, runs, tmp_path):
+    runs()
+    (tmp_path / "folder").mkdir()
+    for copy in ("copy.csv", "folder/part.csv"):
+        (tmp_path / copy).write_bytes((tmp_path / "train.csv").read_bytes())
+    own = f"evaluation: {{data: {held_out}, columns: {{label: topic}}}}}}"
+    text = SWEEP.format(top="", topic="    " + own, defaults="")
+    text = text.replace("{file: train.csv, columns: {label: topic}, limit: 30}", trained)
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(UserError, match="the very data that is trained on"):
+        read_sweep(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out", "refused"),
+    [
+        ("{hub: a/b, revision: REV, limit: 9}", "{hub: a/b, revision: REV, shuffle_seed: 2}", True),
+        ("{hub: a/b, revision: REV}", "{hub: a/b, revision: REV, split: test}", False),
+        ("{hub: a/b, revision: REV}", "{hub: a/b, revision: REV, split: 'train[:9%]'}", True),
+        (
+            "{hub: a/b, revision: REV, split: test+train}",
+            "{hub: a/b, revision: REV, split: test}",
+            True,
+        ),
+        (
+            "{hub: a/b, revision: REV, split: 'train[9%:]'}",
+            "{hub: a/b, revision: REV, split: 'train[:9%]'}",
+            False,
+        ),
+        ("{hub: a/b, revision: REV}", "{hub: a/b, revision: REV, config: large}", False),
+        ("{builtin: python-docs}", "{builtin: python-docs}", True),
+        ("{builtin: python-docs}", "{builtin: python-source}", False),
+    ],
+)
+def test_nor_is_a_split_or_a_corpus(trained, held_out, refused, tmp_path):
+    text = SWEEP.format(top=f"evaluation: {{data: {held_out}}}", topic="", defaults="")
+    text = text.replace("data: {builtin: python-docs}", f"data: {trained}", 1)
+    topic = text[text.index("  topic:") : text.index("evaluation:")]
+    text = text.replace(topic, "").replace("[clm, topic]", "[clm]").replace("REV", "abcdef0123" * 4)
+    (tmp_path / "s.yaml").write_text(text)
+    if refused:
+        with pytest.raises(UserError, match="the very data that is trained on"):
+            read_sweep(tmp_path / "s.yaml")
+    else:
+        assert len(read_sweep(tmp_path / "s.yaml").runs) == 1
+
+
 # ---------------------------------------------------------------------------- what labels stand for
 CLASSES = """
 name: named
