@@ -111,8 +111,8 @@ def label_names(rows: Rows, role: str) -> tuple[str, ...]:
     """Return the names of a dataset's labels in the order of their numbers: those that it was saved
     with, or, where labels are texts and not all whole numbers, each once and sorted; else none.
 
-    A cell may be a list of labels. Raises UserError for the first that is missing, or a number,
-    where most are texts, or a text where most are numbers.
+    A cell may be a list of labels. Where most are numbers, also as texts, all have to be whole;
+    else all have to be names. Raises UserError for the first that is not, or is missing.
     """
     saved = rows.files[0][0].names_of(rows.columns[role]) if rows.files else None
     if saved:
@@ -122,13 +122,29 @@ def label_names(rows: Rows, role: str) -> tuple[str, ...]:
     texts = {one for _, one in labels if isinstance(one, str)}
     if all(whole_number(text) is not None for text in texts):
         return ()
-    odd = [(k, one) for k, one in labels if not isinstance(one, str) or not one]
-    if odd and 2 * len(odd) > len(labels):  # a few names among numbers
-        k, one = next((k, one) for k, one in labels if isinstance(one, str) and one)
-        raise rows.place(role, k).wrong(one, "a whole number from 0 on, as other labels are")
-    for k, one in odd:
-        raise rows.place(role, k).wrong(one or None, "a name, as other labels are")
+    there = [one for _, one in labels if one not in (None, "")]
+    if 2 * sum(map(_is_number, there)) > len(there):
+        whole = sum(map(_is_whole, there))
+        why = "as other labels are" if 2 * whole > len(there) else "since labels are no measure"
+        k, one = next((k, one) for k, one in labels if not _is_whole(one))
+        odd = None if one == "" else one
+        raise rows.place(role, k).wrong(odd, f"a whole number from 0 on, {why}")
+    for k, one in labels:
+        if not isinstance(one, str) or not one:
+            raise rows.place(role, k).wrong(one or None, "a name, as other labels are")
     return tuple(sorted(texts))
+
+
+def _is_number(label: Any) -> bool:
+    try:
+        float(label)
+    except (TypeError, ValueError, OverflowError):
+        return isinstance(label, int)
+    return True
+
+
+def _is_whole(label: Any) -> bool:
+    return isinstance(label, bool) or (_is_number(label) and whole_number(str(label)) is not None)
 
 
 def _labels_of_rows(rows: Rows, role: str, labels: Labels) -> list[Labels]:
