@@ -13,6 +13,8 @@ from sweeps.spec import Cell
 # What a message of a conversation may have beside these two is the chat template's own affair.
 WHO, WHAT = "role", "content"
 ANSWERS = "assistant"
+# The largest number of 32 bits.
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Labels:
         if self.names and self.saved and not isinstance(cell, str):
             cell = self.saved[Labels(names=self.saved).number(place, cell)]
         if isinstance(cell, str):
+            _stream(place, cell)
             if self.names:
                 number = self.names.index(cell) if cell in self.names else None
             else:
@@ -180,8 +183,9 @@ def _number(place: Place, cell: Any) -> float:
             number = float(cell)
         except (ValueError, OverflowError):
             number = math.nan
-    if not math.isfinite(number):
-        raise place.wrong(None if cell == "" else cell, "a finite number")
+    # It is trained on in float32.
+    if math.isnan(number) or abs(number) > FLOAT32_MAX:
+        raise place.wrong(None if cell == "" else cell, "a finite number (in float32)")
     return number
 
 

@@ -132,6 +132,7 @@ def label_names(rows: Rows, role: str) -> tuple[str, ...]:
     for k, one in labels:
         if not isinstance(one, str) or not one:
             raise rows.place(role, k).wrong(one or None, "a name, as other labels are")
+        checked_cell("stream", rows.place(role, k), one)
     return tuple(sorted(texts))
 
 

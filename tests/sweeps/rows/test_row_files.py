@@ -202,6 +202,8 @@ def test_names_are_numbered_in_their_order(tmp_path: Path) -> None:
         (["0.5", "0.25", "", "NA"], (), r"a\.jsonl:1: .*no measure; found str '0.5'"),
         (["1", "-1", "-1"], (), r"a\.jsonl:2: .*whole number from 0 on.*found str '-1'"),
         (["pos", "", "neg", "7"], (), r"a\.jsonl:2: column 'label' .*must be a name.*nothing"),
+        (["pos", "neg", "\ud83d"], (), r"a\.jsonl:3: column 'label' .*half of a surrogate pair"),
+        (["\udc00", "neg"], ("neg", "\udc00"), r"a\.jsonl:1: column 'label' .*surrogate pair"),
         (["pos", "new"], ("neg", "pos"), r"a\.jsonl:2: .*one of neg, pos; found str 'new'"),
     ],
 )
