@@ -94,6 +94,13 @@ def _in_words(file: RowFile, column: str) -> bool:
     return isinstance(next((one for labels in listed for one in labels), None), str)
 
 
+def held_out_rows(objective: Objective, evaluation: Evaluation) -> int | None:
+    """Return how many rows are held out; None of data that is not at hand or too large to read."""
+    part = Part(evaluation.fraction, held_out=True)
+    found = check_local(evaluation.data or objective.data, objective.cells, part=part)
+    return len(next(iter(found.values()))) if found else None
+
+
 def _other_split(trained_on: DataEntry, split: str) -> DataEntry:
     """Return the whole of another split of a dataset, under the same columns."""
     said = {name: getattr(trained_on, name) for name in trained_on.model_fields_set}

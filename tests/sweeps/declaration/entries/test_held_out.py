@@ -179,6 +179,45 @@ def test_nor_is_a_split_or_a_corpus(trained, held_out, refused, tmp_path):
         assert len(read_sweep(tmp_path / "s.yaml").runs) == 1
 
 
+PAIRS = """
+name: pairs
+models: {{tiny: {{standin: gpt2}}}}
+objectives:
+  contrastive:
+    data: {{file: train.csv, columns: {{anchor: text, positive: topic}}}}
+    {own}
+{top}
+probe: {{data: {{builtin: python-source}}, every: 4}}
+defaults: {{steps: 8, batch_size: {size}, sequence_length: 8, learning_rate: 1e-3}}
+blocks: [{{name: all, grid: {{model: [tiny], objective: [contrastive], control: [standard],
+  seed: [3]}}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "rows"),
+    [
+        ("{data: {file: test.csv, columns: {anchor: text, positive: topic}}}", 12),
+        ("{data: {file: test.csv, columns: {anchor: text, positive: topic}, limit: 7}}", 7),
+        ("{fraction: 0.25}", 10),
+    ],
+)
+def test_what_is_compared_within_a_batch_is_held_out_by_whole_ones(
+    evaluation, rows, runs, tmp_path
+):
+    runs()
+
+    def read(size, own="", top=""):
+        (tmp_path / "s.yaml").write_text(PAIRS.format(size=size, own=own, top=top))
+        return read_sweep(tmp_path / "s.yaml").runs
+
+    assert len(read(rows, f"evaluation: {evaluation}")) == 1
+    for place, line in (("own", 7), ("top", 8)):
+        with pytest.raises(UserError, match=rf"{rows} rows .* one batch of {rows + 1}") as refused:
+            read(rows + 1, **{place: f"evaluation: {evaluation}"})
+        assert f"s.yaml:{line}: " in str(refused.value)
+
+
 # ---------------------------------------------------------------------------- what labels stand for
 CLASSES = """
 name: named
