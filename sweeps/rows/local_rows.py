@@ -44,9 +44,10 @@ class Rows:
         return f"{self.label}, row {row + 1}"
 
 
-def columns_of(files: Sequence[Path]) -> tuple[str, ...]:
-    """Return the columns that the first of some files has."""
-    return RowFile.at(files[0]).columns()
+def columns_of(files: Sequence[Path], rows: int | None = None) -> tuple[str, ...]:
+    """Return the columns that any of some files has, each seen as by ``RowFile.columns``."""
+    found = (RowFile.at(file).columns(rows) for file in files)
+    return tuple(dict.fromkeys(column for columns in found for column in columns))
 
 
 def read_rows(
