@@ -260,7 +260,7 @@ class _Resolver:
                 )
 
     def _place_of_evaluation(self, name: str) -> tuple[str, ...]:
-        own = self._spec.objectives[name].evaluation is not None
+        own = "evaluation" in self._spec.objectives[name].model_fields_set
         return ("objectives", name, "evaluation") if own else ("evaluation",)
 
     def _model(self, name: str, *keys: Any) -> ModelSpec:
@@ -339,7 +339,7 @@ class _Resolver:
         """Return what runs of an objective are scored on: its own, or else the sweep's."""
         if name not in self._evaluations:
             objective, entry = self._objectives[name], self._spec.objectives[name]
-            own = entry.evaluation is not None
+            own = "evaluation" in entry.model_fields_set
             said = entry.evaluation if own else self._spec.evaluation
             with self._at(*self._place_of_evaluation(name)):
                 found = held_out(said, entry.data, objective, self._source.folder)

@@ -93,7 +93,7 @@ def checked(
     _require_a_tag_each_word(rows, cells, found, order)
     for role in found:
         if cells[role] == "label" and labels.count is not None and not part.held_out:
-            _require_every_label(rows, found[role], labels.count)
+            _require_every_label(rows, found[role], labels.count, part)
     return found
 
 
@@ -208,8 +208,14 @@ def _require_a_tag_each_word(
             )
 
 
-def _require_every_label(rows: Rows, labels: list[int], count: int) -> None:
+def _require_every_label(rows: Rows, labels: list[int], count: int, part: Part) -> None:
     missing = sorted(set(range(count)) - set(labels))
+    if missing and part.fraction is not None:
+        raise UserError(
+            f"{rows.label}: fraction {part.fraction:g} leaves no row with label {few(missing)} to"
+            " train on: it holds out those that there are; give another fraction, or `data` of its"
+            " own"
+        )
     if missing:
         raise UserError(
             f"{rows.label}: no row has label {few(missing)}, with `labels: {count}`. Labels are"

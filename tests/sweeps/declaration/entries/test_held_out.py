@@ -63,6 +63,13 @@ def test_an_objective_may_have_its_own(runs):
     assert topic.datasets["evaluation"] is topic.evaluation.data
 
 
+def test_an_objective_may_go_without_the_one_of_the_sweep(runs):
+    plain, scored = runs(), runs("evaluation: {fraction: 0.1}", "evaluation: null")
+    assert scored[0].evaluation == Evaluation(fraction=0.1)
+    assert scored[1].evaluation is None
+    assert scored[1].run_id == plain[1].run_id
+
+
 def test_without_it_nothing_is_evaluated_and_runs_are_what_they_were(runs):
     plain, scored = runs(), runs("evaluation: {fraction: 0.1}")
     assert [run.evaluation for run in plain] == [None, None]
@@ -177,6 +184,22 @@ def test_nor_is_a_split_or_a_corpus(trained, held_out, refused, tmp_path):
             read_sweep(tmp_path / "s.yaml")
     else:
         assert len(read_sweep(tmp_path / "s.yaml").runs) == 1
+
+
+def test_a_fraction_that_takes_all_rows_of_a_label_says_so(runs, tmp_path):
+    runs()
+    rows = [f"text {k},{k % 2}" for k in range(40)]
+    said = []
+    for alone in range(20):
+        # One row of a third label: with some of these it is held out.
+        here = [f"text {alone},2" if k == alone else row for k, row in enumerate(rows)]
+        (tmp_path / "train.csv").write_text("\n".join(["text,topic", *here]))
+        try:
+            runs(topic="labels: 3\n    evaluation: {fraction: 0.25}")
+        except UserError as error:
+            said.append(str(error))
+    assert len(said) == 5
+    assert all("fraction 0.25 leaves no row with label 2 to train on" in one for one in said)
 
 
 PAIRS = """
