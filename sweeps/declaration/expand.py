@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweeps.declaration.entries.data_roles import read_roles
-from sweeps.declaration.entries.held_out import held_out
+from sweeps.declaration.entries.held_out import held_out, held_out_rows
 from sweeps.declaration.entries.other_settings import with_settings
 from sweeps.declaration.entries.plugged import read_spec
 from sweeps.declaration.entries.sweep_spec import ObjectiveEntry, SweepSpec
@@ -29,6 +29,7 @@ from sweeps.rows.cells import Labels
 from sweeps.rows.local_rows import PLAIN_TEXT, label_role
 from sweeps.sources.ability import Ability, ability_of
 from sweeps.spec import (
+    COMPARING,
     DATA_FORMS,
     MEASUREMENTS,
     OBJECTIVE_DEFAULTS,
@@ -153,6 +154,7 @@ class _Resolver:
         # Objectives whose rows are conversations.
         self._chats: set[str] = set()
         self._evaluations: dict[str, Evaluation | None] = {}
+        self._held_out_rows: dict[str, int | None] = {}
         probe = spec.probe
         self._probe = self._build(
             Probe,
@@ -204,6 +206,7 @@ class _Resolver:
             dropout=fields.get("dropout", False),
         )
         self._require_fit(run, keys)
+        self._require_a_batch(run, objective)
         return run
 
     def _optimizer(self, fields: dict[str, Any], keys: tuple[Any, ...]) -> Optimizer:
@@ -241,6 +244,24 @@ class _Resolver:
                 self._abilities[name].require_template(name)
         except UserError as error:
             raise UserError(f"{self._source.where(*keys)}: {error}") from None
+
+    def _require_a_batch(self, run: RunSpec, name: str) -> None:
+        """Refuse fewer held-out rows than are compared with each other."""
+        if run.evaluation is None or run.objective.kind not in COMPARING:
+            return
+        if name not in self._held_out_rows:
+            self._held_out_rows[name] = held_out_rows(run.objective, run.evaluation)
+        rows = self._held_out_rows[name]
+        if rows is not None and rows < run.batch_size:
+            with self._at(*self._place_of_evaluation(name)):
+                raise UserError(
+                    f"{rows} rows are held out, fewer than one batch of {run.batch_size}, in which"
+                    f" {run.objective.kind} compares them; hold out more, or lower batch_size"
+                )
+
+    def _place_of_evaluation(self, name: str) -> tuple[str, ...]:
+        own = "evaluation" in self._spec.objectives[name].model_fields_set
+        return ("objectives", name, "evaluation") if own else ("evaluation",)
 
     def _model(self, name: str, *keys: Any) -> ModelSpec:
         if name not in self._models:
@@ -318,9 +339,9 @@ class _Resolver:
         """Return what runs of an objective are scored on: its own, or else the sweep's."""
         if name not in self._evaluations:
             objective, entry = self._objectives[name], self._spec.objectives[name]
-            own = entry.evaluation is not None
+            own = "evaluation" in entry.model_fields_set
             said = entry.evaluation if own else self._spec.evaluation
-            with self._at(*(("objectives", name, "evaluation") if own else ("evaluation",))):
+            with self._at(*self._place_of_evaluation(name)):
                 found = held_out(said, entry.data, objective, self._source.folder)
             self._evaluations[name] = found
         return self._evaluations[name]

@@ -53,6 +53,8 @@ ADAPTER = "adapter_config.json"
 TOKENIZERS = ("tokenizer*.json", "vocab*", "*.model", "*.spm", "tokenization*.py", "*.tiktoken")
 # Local data up to this size is read through when the sweep is: a second or two.
 READ_BYTES = 64 * 2**20
+# Of larger ones, the rows of each file that are asked which columns there are.
+ROWS_LOOKED_AT = 10_000
 
 
 # ---------------------------------------------------------------------------------------- models
@@ -294,10 +296,16 @@ def _part(entry: DataEntry) -> dict[str, int | None]:
 
 
 def columns_at_hand(entry: DataEntry, folder: Path) -> tuple[str, ...] | None:
-    """Return the columns of a dataset that is here; None of one on the hub, or that is not."""
+    """Return the columns that any row of a dataset that is here has, of a large one any of the
+    first of each file; None of one on the hub, or that is not."""
     if entry.builtin is not None:
         return corpus_columns(entry.builtin) if entry.builtin in corpus_names() else None
-    return columns_of(_files(entry, folder)[1]) if entry.file is not None else None
+    return _columns(_files(entry, folder)[1]) if entry.file is not None else None
+
+
+def _columns(files: Sequence[Path]) -> tuple[str, ...]:
+    small = sum(path.stat().st_size for path in files) <= READ_BYTES
+    return columns_of(files, None if small else ROWS_LOOKED_AT)
 
 
 def _files(entry: DataEntry, folder: Path) -> tuple[list[Path], list[Path]]:
@@ -315,8 +323,7 @@ def _file_data(entry: DataEntry, columns: dict[str, str], folder: Path) -> FileD
     first = RowFile.at(files[0])
     if entry.documents is not None and not first.is_text:
         raise UserError(f"documents: does nothing with {first.form} files; it goes with .txt")
-    row = f"{first.path}: its first row" if "json" in first.form else str(first.path)
-    _check_columns(row, columns, columns_of(files))
+    _check_columns(str(first.path), columns, _columns(files[:1]))
     alone = len(files) == 1 and len(places) == 1 and places[0].is_file()
     return FileData(
         file=str(files[0]) if alone else ", ".join(str(place.absolute()) for place in places),

@@ -21,8 +21,8 @@ from sweeps.reading.run_table import evaluated_columns
 from sweeps.reading.tables import Tables
 from sweeps.spec import LOSS
 from sweeps.statistics.intervals import Floats
-from sweeps.statistics.stacks import PROFILE
-from sweeps.store.records import COMPLETE
+from sweeps.statistics.profile_rows import slopes_by_step
+from sweeps.statistics.stacks import PROFILE, STACK
 
 # The two sides of a comparison, as its columns end.
 ARMS = ("control", "against")
@@ -36,21 +36,7 @@ def paths_of(tables: Tables, metric: str) -> Paths:
 
     Blocks are those of the last probe: a run with an incomplete probe has no path beyond it.
     """
-    x, d = pl.col("depth"), pl.col(metric)
-    layers = pl.coalesce("stack_layers", "model_layers")
-    probes = (
-        tables.profiles()
-        .filter((pl.col("layer") > 0) & pl.col("status").is_in(COMPLETE))
-        .group_by(*PROFILE, "step")
-        .agg(
-            d.mean().alias("mean"),
-            (pl.cov(x, d) / x.var()).alias("slope"),
-            (d.is_finite().all() & (pl.len() == layers.first())).alias("whole"),
-        )
-        .filter("whole")
-        .sort(*PROFILE, "step")
-        .collect(engine="streaming")
-    )
+    probes = slopes_by_step(tables, metric)
     losses = (
         tables.evaluations()
         .filter(pl.col("score") == LOSS)
@@ -80,6 +66,41 @@ class Moved:
 
     slopes: tuple[Floats, Floats]
     shares: tuple[float, float]
+
+
+def at_the_same_step(pairs: pl.DataFrame, by_step: pl.DataFrame | None) -> pl.DataFrame:
+    """Return pairs of runs, each at the last step at which both were probed.
+
+    Where one of a pair stopped earlier (``earlier``) that is not the last step of the other:
+    slopes and means there take the place of the final ones, null where no probe is shared.
+    """
+    pairs = pairs.with_row_index("pair").with_columns(
+        earlier=(pl.col("at") != pl.col("at_reference"))
+    )
+    uneven = pairs.filter("earlier")
+    if by_step is None or uneven.is_empty():
+        return pairs
+    stack = [STACK] if STACK in pairs.columns else []
+    sides = [
+        uneven.select("pair", *stack, pl.col(run).alias("run_id"))
+        .join(by_step, on=["run_id", *stack], nulls_equal=True)
+        .select("pair", "step", "slope", "mean")
+        for run in ("ours", "theirs")
+    ]
+    shared = (
+        sides[0]
+        .join(sides[1], on=["pair", "step"], suffix="_reference")
+        .sort("pair", "step")
+        .group_by("pair", maintain_order=True)
+        .last()
+        .rename({"slope_reference": "reference"})
+    )
+    moved = ("slope", "mean", "reference", "mean_reference")
+    return pairs.join(
+        shared.select("pair", *moved), on="pair", how="left", suffix="_there", maintain_order="left"
+    ).with_columns(
+        pl.when("earlier").then(f"{name}_there").otherwise(name).alias(name) for name in moved
+    )
 
 
 def slopes_at_equal_change(

@@ -21,6 +21,7 @@ from sweeps.errors import UserError, closest
 from sweeps.findings.arms import (
     ARMS,
     Paths,
+    at_the_same_step,
     of_arm,
     score_columns,
     slopes_at_equal_change,
@@ -106,7 +107,7 @@ def compare(
     elsewhere = {} if paths is None else {"equal mean change": "verdict_equal_change"}
     if paths is not None and score_columns(profiles.runs):
         elsewhere["equal evaluation loss"] = "verdict_equal_loss"
-    return table.with_columns(flags=_flags(profiles.metric, elsewhere)).drop("mean")
+    return table.with_columns(flags=_flags(profiles.metric, elsewhere)).drop("mean", "earlier")
 
 
 def _verdicts(results: Sequence[Persistence | None]) -> pl.Series:
@@ -157,7 +158,7 @@ def judgements(
     return Judged(
         shown.select(
             *[*keys, *own, *_ABOUT, "n", "planned", "pairs", "diverged", "dose", "saturated"],
-            *["negative_control", "slope_against", "slope_control", "mean"],
+            *["negative_control", "slope_against", "slope_control", "mean", "earlier"],
             *[pl.col(of_arm(name, arm)).list.mean() for name in scores for arm in ARMS],
         ),
         results,
@@ -253,23 +254,24 @@ def _matched(
         *[*keys, "seed", "dose"],
         pl.col("slope").alias("reference"),
         pl.col("run_id").alias("theirs"),
-        pl.col("saturated").alias("saturated_reference"),
-        pl.col("mean").alias("mean_reference"),
+        pl.col("at", "saturated", "mean").name.suffix("_reference"),
         *[pl.col(name).alias(of_arm(name, "against")) for name in scores],
     )
     pairs = (
         ours.select(
-            *[*condition, "seed", "slope", "mean", "saturated"],
+            *[*condition, "seed", "at", "slope", "mean", "saturated"],
             pl.col("run_id").alias("ours"),
             *[pl.col(name).alias(of_arm(name, "control")) for name in scores],
         )
         .join(reference, on=[*keys, "seed"], how="inner", nulls_equal=True)
+        .pipe(at_the_same_step, profiles.by_step)
         .drop_nulls(["slope", "reference"])
     )
     found = pairs.group_by(condition, maintain_order=True).agg(
         *["slope", "reference", "ours", "theirs"],
         *[pl.col(of_arm(name, arm)).drop_nulls() for name in scores for arm in ARMS],
         pl.col("mean").mean(),
+        pl.col("earlier").sum().cast(pl.Int64),
         pl.col("dose").median(),
         rounding=pl.min_horizontal(pl.col("mean").mean(), pl.col("mean_reference").mean())
         < FLOOR.get(profiles.metric, 0.0),
@@ -285,7 +287,8 @@ def _moved_by_rows(profiles: Profiles, pairs: pl.DataFrame, condition: list[str]
     """Return, per condition, how its mean slopes move without each group of probe sequences, as
     lists: under the control, and under the reference with the same group left out.
 
-    Where the two sides were cut into different groups there is nothing to compare.
+    Where the two sides were cut into different groups there is nothing to compare, nor where some
+    pair is taken before the last probe, which alone has groups.
     """
     slopes = deviations(profiles, ["slope"]).drop_nulls("slope")
     slopes = slopes.with_columns(groups=pl.len().over(PROFILE))
@@ -293,7 +296,8 @@ def _moved_by_rows(profiles: Profiles, pairs: pl.DataFrame, condition: list[str]
     slopes = slopes.select("run_id", *stack, "sequence_group", "groups", "slope")
     sides = ("deleted_slope", "deleted_reference")
     joined = (
-        pairs.select(*condition, "ours", "theirs")
+        pairs.filter(~pl.col("earlier").any().over(condition))
+        .select(*condition, "ours", "theirs")
         .join(
             slopes.rename({"slope": sides[0]}),
             left_on=["ours", *stack],
@@ -340,6 +344,9 @@ def _flags(metric: str, elsewhere: dict[str, str]) -> pl.Expr:
         ),
         pl.when((pl.col("pairs") > 0) & (n < pl.col("planned"))).then(
             pl.format("{} of {} seeds matched with a slope", n, pl.col("planned"))
+        ),
+        pl.when(pl.col("earlier") > 0).then(
+            pl.format("{} at the last step that both of a pair have: one stopped early", "earlier")
         ),
         pl.when(pl.col("diverged") > 0).then(pl.format("{} diverged", "diverged")),
         pl.when((n > 0) & (pl.col("slope_against") <= 0)).then(

@@ -13,6 +13,8 @@ from sweeps.spec import Cell
 # What a message of a conversation may have beside these two is the chat template's own affair.
 WHO, WHAT = "role", "content"
 ANSWERS = "assistant"
+# The largest number of 32 bits.
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,16 @@ class Place:
 @dataclass(frozen=True)
 class Labels:
     """The labels of a dataset: how many there are, and what their numbers stand for; both may be
-    unknown."""
+    unknown.
+
+    ``saved`` is what the numbers of one file stand for, where it says so itself; ``numbered`` is
+    False where labels are known by name alone, so that a number without a name says nothing.
+    """
 
     count: int | None = None
     names: tuple[str, ...] = ()
+    saved: tuple[str, ...] = ()
+    numbered: bool = True
 
     @property
     def expected(self) -> str:
@@ -52,11 +60,16 @@ class Labels:
     def number(self, place: Place, cell: Any) -> int:
         """Return the number of a label: a whole one, as float, in digits, or by its name."""
         number: int | None = None
+        if self.names and self.saved and not isinstance(cell, str):
+            cell = self.saved[Labels(names=self.saved).number(place, cell)]
         if isinstance(cell, str):
+            _stream(place, cell)
             if self.names:
                 number = self.names.index(cell) if cell in self.names else None
             else:
                 number = whole_number(cell)
+        elif not self.numbered:
+            number = None
         elif isinstance(cell, int) or (isinstance(cell, float) and cell.is_integer()):
             number = int(cell)
         count = self.count or len(self.names)
@@ -170,8 +183,9 @@ def _number(place: Place, cell: Any) -> float:
             number = float(cell)
         except (ValueError, OverflowError):
             number = math.nan
-    if not math.isfinite(number):
-        raise place.wrong(None if cell == "" else cell, "a finite number")
+    # It is trained on in float32.
+    if math.isnan(number) or abs(number) > FLOAT32_MAX:
+        raise place.wrong(None if cell == "" else cell, "a finite number (in float32)")
     return number
 
 

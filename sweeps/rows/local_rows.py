@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,10 @@ class Rows:
         return f"{self.label}, row {row + 1}"
 
 
-def columns_of(files: Sequence[Path]) -> tuple[str, ...]:
-    """Return the columns that the first of some files has."""
-    return RowFile.at(files[0]).columns()
+def columns_of(files: Sequence[Path], rows: int | None = None) -> tuple[str, ...]:
+    """Return the columns that any of some files has, each seen as by ``RowFile.columns``."""
+    found = (RowFile.at(file).columns(rows) for file in files)
+    return tuple(dict.fromkeys(column for columns in found for column in columns))
 
 
 def read_rows(
@@ -83,14 +84,16 @@ def checked(
         order = list(part.of(order))
     except UserError as error:
         raise UserError(f"{rows.label}: {error}") from None
-    found = {
-        role: [checked_cell(cells[role], rows.place(role, k), column[k], labels) for k in order]
-        for role, column in rows.cells.items()
-    }
+    found: dict[str, list[Any]] = {}
+    for role, column in rows.cells.items():
+        kind, known = cells[role], [labels] * len(column)
+        if kind in LABELLED:
+            known = _labels_of_rows(rows, role, labels)
+        found[role] = [checked_cell(kind, rows.place(role, k), column[k], known[k]) for k in order]
     _require_a_tag_each_word(rows, cells, found, order)
     for role in found:
         if cells[role] == "label" and labels.count is not None and not part.held_out:
-            _require_every_label(rows, found[role], labels.count)
+            _require_every_label(rows, found[role], labels.count, part)
     return found
 
 
@@ -109,8 +112,8 @@ def label_names(rows: Rows, role: str) -> tuple[str, ...]:
     """Return the names of a dataset's labels in the order of their numbers: those that it was saved
     with, or, where labels are texts and not all whole numbers, each once and sorted; else none.
 
-    A cell may be a list of labels. Raises UserError for the first that is missing, or a number,
-    where most are texts, or a text where most are numbers.
+    A cell may be a list of labels. Where most are numbers, also as texts, all have to be whole;
+    else all have to be names. Raises UserError for the first that is not, or is missing.
     """
     saved = rows.files[0][0].names_of(rows.columns[role]) if rows.files else None
     if saved:
@@ -120,13 +123,59 @@ def label_names(rows: Rows, role: str) -> tuple[str, ...]:
     texts = {one for _, one in labels if isinstance(one, str)}
     if all(whole_number(text) is not None for text in texts):
         return ()
-    odd = [(k, one) for k, one in labels if not isinstance(one, str) or not one]
-    if odd and 2 * len(odd) > len(labels):  # a few names among numbers
-        k, one = next((k, one) for k, one in labels if isinstance(one, str) and one)
-        raise rows.place(role, k).wrong(one, "a whole number from 0 on, as other labels are")
-    for k, one in odd:
-        raise rows.place(role, k).wrong(one or None, "a name, as other labels are")
+    there = [one for _, one in labels if one not in (None, "")]
+    if 2 * sum(map(_is_number, there)) > len(there):
+        whole = sum(map(_is_whole, there))
+        why = "as other labels are" if 2 * whole > len(there) else "since labels are no measure"
+        k, one = next((k, one) for k, one in labels if not _is_whole(one))
+        odd = None if one == "" else one
+        raise rows.place(role, k).wrong(odd, f"a whole number from 0 on, {why}")
+    for k, one in labels:
+        if not isinstance(one, str) or not one:
+            raise rows.place(role, k).wrong(one or None, "a name, as other labels are")
+        checked_cell("stream", rows.place(role, k), one)
     return tuple(sorted(texts))
+
+
+def _is_number(label: Any) -> bool:
+    try:
+        float(label)
+    except (TypeError, ValueError, OverflowError):
+        return isinstance(label, int)
+    return True
+
+
+def _is_whole(label: Any) -> bool:
+    return isinstance(label, bool) or (_is_number(label) and whole_number(str(label)) is not None)
+
+
+def _labels_of_rows(rows: Rows, role: str, labels: Labels) -> list[Labels]:
+    """Return the labels of each row: numbers stand for what its own file says that they do.
+
+    Raises UserError for files that number labels otherwise, where no names tell how to read both.
+    """
+    each: list[Labels] = []
+    for file, cells in rows.files:
+        saved = file.names_of(rows.columns[role]) or ()
+        each += [replace(labels, saved=saved)] * len(cells.columns[role])
+    if not labels.names:
+        require_one_numbering([(file, rows.columns[role]) for file, _ in rows.files])
+    return each or [labels] * len(rows.cells[role])
+
+
+def require_one_numbering(places: Sequence[tuple[RowFile, str]]) -> None:
+    """Raise UserError unless numbers of labels, of files each with its column, stand for the same
+    in all; of a file without names its numbers are all that is known."""
+    known = [file.names_of(column) or () for file, column in places]
+    for (file, column), names in zip(places[1:], known[1:], strict=True):
+        plain = all(one == tuple(map(str, range(len(one)))) for one in (known[0], names))
+        if names != known[0] and not plain:
+            first, other = (", ".join(one[:4]) or "no names" for one in (known[0], names))
+            raise UserError(
+                f"{file.path}: column {column!r} numbers its labels by {other}, and"
+                f" {places[0][0].path.name} by {first}; say what the numbers stand for with"
+                " `labels:`, or save both alike"
+            )
 
 
 def _listed(cell: Any) -> list[Any]:
@@ -159,8 +208,14 @@ def _require_a_tag_each_word(
             )
 
 
-def _require_every_label(rows: Rows, labels: list[int], count: int) -> None:
+def _require_every_label(rows: Rows, labels: list[int], count: int, part: Part) -> None:
     missing = sorted(set(range(count)) - set(labels))
+    if missing and part.fraction is not None:
+        raise UserError(
+            f"{rows.label}: fraction {part.fraction:g} leaves no row with label {few(missing)} to"
+            " train on: it holds out those that there are; give another fraction, or `data` of its"
+            " own"
+        )
     if missing:
         raise UserError(
             f"{rows.label}: no row has label {few(missing)}, with `labels: {count}`. Labels are"

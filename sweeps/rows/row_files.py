@@ -67,15 +67,19 @@ class RowFile:
     def is_text(self) -> bool:
         return self.form == ".txt"
 
-    def columns(self) -> tuple[str, ...]:
-        """Return the columns: of a file of JSON objects those of its first row."""
+    def columns(self, rows: int | None = None) -> tuple[str, ...]:
+        """Return the columns: of a file of JSON objects those that any of its first ``rows`` has,
+        which are all of them where that is None."""
         if self.is_text:
             return ("text",)
         if self.form in TABLES:
             return tuple(self._table()[1].names)
         if self.form in TABULAR:
             return tuple(self._header(self._records()))
-        return next((tuple(row) for _, row in self._objects()), ())
+        found: dict[str, None] = {}
+        for _, row in itertools.islice(self._objects(), rows):
+            found.update(dict.fromkeys(row))
+        return tuple(found)
 
     def read(self, columns: dict[str, str], documents: Documents = "line") -> Cells:
         """Return columns under their roles; ``columns`` is role to column.

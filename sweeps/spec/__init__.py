@@ -33,6 +33,7 @@ from sweeps.spec.model_source import (
 )
 from sweeps.spec.objective import (
     ANSWERING,
+    COMPARING,
     DATA_FORMS,
     LABELLED,
     OBJECTIVE_DEFAULTS,
@@ -73,6 +74,7 @@ from sweeps.spec.training.tuned import Tuned
 __all__ = [
     "ADAPTERS",
     "ANSWERING",
+    "COMPARING",
     "CONTROLS",
     "DATA_FORMS",
     "LABELLED",

@@ -78,6 +78,8 @@ DATA_FORMS: dict[str, tuple[Form, ...]] = {
     ),
     "preference": (Form({"prompt": "prompt", "chosen": "dialogue", "rejected": "dialogue"}),),
 }
+# Those that compare the examples of a batch with each other, so that a part of one is no batch.
+COMPARING: tuple[str, ...] = ("contrastive",)
 # Those that predict the tokens of text, with the head that a model was pretrained with; those
 # beside the pretraining objectives are for decoders.
 ANSWERING: tuple[str, ...] = ("sft", "preference")

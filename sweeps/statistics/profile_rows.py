@@ -86,6 +86,29 @@ def read_rows(tables: Tables, metrics: Sequence[str], at: At) -> ProfileRows:
     return ProfileRows(layers, deleted)
 
 
+def slopes_by_step(tables: Tables, metric: str) -> pl.DataFrame:
+    """Return ``mean`` and ``slope`` of each stack of each finished run at each of its probes, whole
+    ones alone, by run, stack and step."""
+    scan = tables.profiles()
+    if metric not in METRICS:
+        scan = _with_own(scan, tables, metric)
+    x, d = pl.col("depth"), pl.col(metric)
+    layers = pl.coalesce("stack_layers", "model_layers")
+    return (
+        scan.filter((pl.col("layer") > 0) & pl.col("status").is_in(COMPLETE))
+        .group_by(*PROFILE, "step")
+        .agg(
+            d.mean().alias("mean"),
+            (pl.cov(x, d) / x.var()).alias("slope"),
+            (d.is_finite().all() & (pl.len() == layers.first())).alias("whole"),
+        )
+        .filter("whole")
+        .drop("whole")
+        .sort(*PROFILE, "step")
+        .collect(engine="streaming")
+    )
+
+
 def require_metrics(tables: Tables, metrics: Sequence[str]) -> None:
     """Raise UserError for a metric that neither every run has, nor any by a user's own code."""
     for metric in metrics:

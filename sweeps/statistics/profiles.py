@@ -8,7 +8,7 @@ change stands beside it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -20,6 +20,7 @@ from sweeps.statistics.profile_rows import (
     read_rows,
     require_class,
     require_metrics,
+    slopes_by_step,
 )
 from sweeps.statistics.quantity_rows import (
     DELETED_KEYS,
@@ -85,6 +86,8 @@ class Profiles:
             rows of that group of probe sequences. Empty before the last probe, for metrics that do
             not compare row with row, and for runs of which some group has no profile.
         block_class: of which class the blocks are; None for all of them.
+        by_step: of final profiles of which some run stopped early, ``mean`` and ``slope`` at each
+            probe of every run and stack, by ``step``; else None.
     """
 
     metric: str
@@ -94,6 +97,7 @@ class Profiles:
     left_out: pl.DataFrame
     deleted: pl.DataFrame
     block_class: str | None = None
+    by_step: pl.DataFrame | None = None
 
 
 # What noise in the weights does, of no run.
@@ -130,7 +134,7 @@ def measure_each(
     rows = read_rows(tables, metrics, at)
     if block_class is not None:
         require_class(rows, block_class)
-    return {
+    found = {
         metric: _profiles(
             every_run,
             *rows.under(metric),
@@ -141,6 +145,12 @@ def measure_each(
         )
         for metric in metrics
     }
+    if at == "final" and block_class is None and (runs["status"] == "stopped").any():
+        return {
+            metric: replace(one, by_step=slopes_by_step(tables, metric))
+            for metric, one in found.items()
+        }
+    return found
 
 
 def _profiles(

@@ -31,7 +31,7 @@ from workers.data.array_file import Arrays, read_arrays, write_arrays
 from workers.data.datasets import load_rows, stream_texts
 
 # Raise it with any change to what ``pack``, ``pad`` or an objective's ``tokenise`` returns.
-TOKENS_VERSION = 3
+TOKENS_VERSION = 4
 
 
 class CachedArrays:

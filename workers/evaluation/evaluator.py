@@ -55,7 +55,7 @@ class Evaluator:
         said = self._ranks.all_say(mine)
         found = [said[i % len(said)][i // len(said)] for i in range(len(self._held_out))]
         targets = sum(one.targets for one in found)
-        loss = sum(one.loss for one in found) / max(1, targets)
+        loss = sum(one.loss for one in found) / targets
         names = found[0].predictions
         whole = {name: np.concatenate([one.predictions[name] for one in found]) for name in names}
         scores = {LOSS: loss, **self._held_out.objective.scores(whole, loss)}

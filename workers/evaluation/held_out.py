@@ -40,6 +40,13 @@ class HeldOut:
                 f" fewer than one batch of {run.batch_size}, in which {run.objective.kind} compares"
                 " them; give more, or a smaller batch_size"
             )
+        # The mean of no term at all would be a loss of 0, the best there is.
+        if not any(self.objective.targets(self.batch(index)) for index in range(len(self))):
+            raise UserError(
+                f"evaluation: {data.label} gives {run.objective.kind} nothing to predict in its"
+                f" first {run.sequence_length} tokens; raise sequence_length, or give rows of which"
+                " more fits"
+            )
 
     def complete(
         self, engine: Engine, run: RunSpec, pretrained: PretrainedModel, cache: Path

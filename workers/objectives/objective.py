@@ -164,12 +164,11 @@ def _trimmed(batch: Batch) -> Batch:
 
 
 def macro_f1(predicted: NDArray[Any], wanted: NDArray[Any]) -> float:
-    """Return the mean F1 of the columns of two arrays of booleans (N, L), of those that either
-    has; 0 where none has one."""
+    """Return the mean F1 of the columns of two arrays of booleans (N, L); that of a column which
+    neither has is 0, as scikit-learn's with ``zero_division=0``."""
     both = (predicted & wanted).sum(axis=0)
     either = predicted.sum(axis=0) + wanted.sum(axis=0)
-    there = either > 0
-    return float(np.mean(2 * both[there] / either[there])) if there.any() else 0.0
+    return float(np.mean(2 * both / np.maximum(1, either)))
 
 
 def reader_to_pool(name: str, pretrained: PretrainedModel) -> nn.Module:

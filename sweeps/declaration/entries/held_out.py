@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,7 +12,10 @@ from sweeps.declaration.sources import check_local, resolve_data
 from sweeps.errors import UserError
 from sweeps.rows.cells import Labels
 from sweeps.rows.held_out import Part
-from sweeps.spec import Evaluation, Objective
+from sweeps.rows.local_rows import label_role, require_one_numbering
+from sweeps.rows.row_files import RowFile
+from sweeps.sources.content import sha256_of
+from sweeps.spec import BuiltinData, DataSource, Evaluation, FileData, HubData, Objective
 
 
 def held_out(
@@ -31,13 +35,70 @@ def held_out(
         check_local(objective.data, objective.cells, labels, Part(said.fraction))
         return Evaluation(fraction=said.fraction, every=said.every, batches=said.batches)
     data = resolve_data(entry, objective.roles, folder)
-    if data.identity() == objective.data.identity():
-        raise UserError(
-            "this is the very data that is trained on; give another split or file, or hold rows"
-            " out with `fraction`"
-        )
-    check_local(data, objective.cells, labels, Part(held_out=True))
+    _require_other_rows(data, objective.data)
+    check_local(data, objective.cells, _read_alike(labels, objective, data), Part(held_out=True))
     return Evaluation(data=data, every=said.every, batches=said.batches)
+
+
+def _require_other_rows(data: DataSource, trained: DataSource) -> None:
+    """Raise UserError where held-out data may have rows that are trained on: a file of the same
+    content, the same corpus, or the same split on the hub, whichever part is read of either."""
+    shared: str | None = None
+    if isinstance(data, FileData) and isinstance(trained, FileData):
+        known = {sha256_of(path) for path in trained.paths}
+        shared = next((path.name for path in data.paths if sha256_of(path) in known), None)
+    elif isinstance(data, BuiltinData) and isinstance(trained, BuiltinData):
+        shared = data.builtin if data.builtin == trained.builtin else None
+    elif isinstance(data, HubData) and isinstance(trained, HubData):
+        same = [(one.hub, one.config, one.revision) for one in (data, trained)]
+        if same[0] == same[1] and _overlap(data.split, trained.split):
+            shared = f"split {data.split}"
+    if shared is not None:
+        raise UserError(
+            f"{shared} is the very data that is trained on, whatever part or columns are read; give"
+            " another split or file, or hold rows out with `fraction`"
+        )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether two splits share rows for sure: ``a+b`` is both, ``a[:10%]`` a part of a."""
+    parts = [split.replace(" ", "").split("+") for split in (one, other)]
+    bases = [[part.partition("[")[0] for part in each] for each in parts]
+    return any(
+        set(mine) & set(others)
+        for mine, others in (parts, (parts[0], bases[1]), (bases[0], parts[1]))
+    )
+
+
+def _read_alike(labels: Labels, objective: Objective, data: DataSource) -> Labels:
+    """Return how the labels of held-out rows are read: as those that are trained on are.
+
+    Raises UserError where numbers would stand for something else in the one than in the other.
+    """
+    role, trained = label_role(objective.cells), objective.data
+    if role is None or not isinstance(trained, FileData):
+        return labels
+    files = [(RowFile.at(path), trained.columns[role]) for path in trained.paths]
+    if labels.names:
+        return replace(labels, numbered=not _in_words(*files[0]))
+    if isinstance(data, FileData):
+        files += [(RowFile.at(path), data.columns[role]) for path in data.paths]
+        require_one_numbering(files)
+    return labels
+
+
+def _in_words(file: RowFile, column: str) -> bool:
+    """Return whether the first label of a file is a text."""
+    cells = (cell for _, cell in file.stream(column))
+    listed = (cell if isinstance(cell, list) else [cell] for cell in cells)
+    return isinstance(next((one for labels in listed for one in labels), None), str)
+
+
+def held_out_rows(objective: Objective, evaluation: Evaluation) -> int | None:
+    """Return how many rows are held out; None of data that is not at hand or too large to read."""
+    part = Part(evaluation.fraction, held_out=True)
+    found = check_local(evaluation.data or objective.data, objective.cells, part=part)
+    return len(next(iter(found.values()))) if found else None
 
 
 def _other_split(trained_on: DataEntry, split: str) -> DataEntry:

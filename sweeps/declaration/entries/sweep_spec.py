@@ -180,7 +180,7 @@ class ObjectiveEntry(Frozen):
     )
     beta: float | None = Field(None, description="How far a preference may pull, DPO's β (0.1).")
     evaluation: EvaluationEntry | None = Field(
-        None, description="Of this objective, in place of the sweep's."
+        None, description="Of this objective, in place of the sweep's; null for none."
     )
     options: dict[str, Any] | None = Field(
         None, description="Of a kind of a plugin; they may also stand beside `data`."

@@ -226,21 +226,6 @@ def test_equal_loss_is_the_larger_of_the_two_final_ones() -> None:
         assert slopes_at_equal_loss(paths, ["a"], [other]) is None
 
 
-def test_a_run_that_stopped_early_counts_by_its_last_step(tmp_path: Path) -> None:
-    store = Store.at(str(tmp_path / "store"))
-    for seed in range(3):
-        for control, stop in (("standard", None), ("equal_step", 13)):
-            early = {} if stop is None else {"status": "stopped", "stop": stop}
-            run = run_spec(control=control, seed=seed, steps=20)
-            write_run(store, run, line(0.3 + 0.003 * seed), **early)
-    profiles = measure(open_store(store.root))
-    assert profiles.left_out.is_empty()
-    assert set(profiles.runs["at"]) == {20, 13}
-    row = compare(profiles).row(0, named=True)
-    assert (row["n"], row["verdict"]) == (3, "persists")
-    assert row["retained"] == pytest.approx(13 / 20)
-
-
 def test_metrics_that_disagree_are_flagged(tmp_path: Path) -> None:
     store = Store.at(str(tmp_path / "store"))
     for seed in range(3):

@@ -85,6 +85,18 @@ def test_a_cell_that_is_no_text_or_no_label_is_named_with_row_and_column(tmp_pat
         checked(read_rows([path], BOTH), CELLS)
 
 
+@pytest.mark.parametrize("cell", [1e39, -1e39, "3.5e38", 10**400, float("nan")], ids=str)
+def test_a_number_is_one_of_32_bits(tmp_path, cell):
+    cells = [0.5, -1.5, 3.4028234e38, cell]
+    lines = [json.dumps({"text": "t", "label": one}) for one in cells]
+    numbers = {"text": "text", "label": "number"}
+    path = written(tmp_path, "a.jsonl", "\n".join(lines))
+    with pytest.raises(UserError, match=r"a\.jsonl:4: column 'label' .* a finite number"):
+        checked(read_rows([path], BOTH), numbers)
+    path = written(tmp_path, "a.jsonl", "\n".join(lines[:3]))
+    assert checked(read_rows([path], BOTH), numbers)["label"] == cells[:3]
+
+
 @pytest.mark.parametrize(
     "cells",
     [

@@ -177,6 +177,8 @@ def test_names_are_numbered_in_their_order(tmp_path: Path) -> None:
     assert labels_of(tmp_path, [True, False]) == [1, 0]
     assert labels_of(tmp_path, ["0", "2", "10"]) == [0, 2, 10]
     assert labels_of(tmp_path, ["1.0", "0.0"]) == [1, 0]
+    assert labels_of(tmp_path, ["-1", "1", "1"], ("-1", "1")) == [0, 1, 1]
+    assert labels_of(tmp_path, ["7", "pos", "neg"]) == [0, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +186,24 @@ def test_names_are_numbered_in_their_order(tmp_path: Path) -> None:
     [
         (["pos", None, "neg"], (), r"a\.jsonl:2: column 'label' .*must be a name"),
         (["pos", 1], (), r"a\.jsonl:2: .*must be a name.*found int 1"),
+        *[
+            (["0", "1", "0", odd, "1"], (), rf"a\.jsonl:4: .*must be a whole number .*{said}")
+            for odd, said in [
+                *[(odd, f"as other labels are; found str '{odd}'") for odd in ("1.5", "NA", "-1")],
+                ("inf", "found str 'inf'"),
+                ("nan", "found str 'nan'"),
+                ("", "as other labels are; found nothing"),
+                ("x" * 99, "found str 'xx"),
+            ]
+        ],
+        ([True, False, True, "NA"], (), r"a\.jsonl:4: .*must be a whole number.*found str 'NA'"),
+        ([0, 1, 0, "NA"], (), r"a\.jsonl:4: .*must be a whole number.*found str 'NA'"),
+        (["0.5", "0.25", "0.75", "1.0"], (), r"a\.jsonl:1: .*no measure; found str '0.5'"),
+        (["0.5", "0.25", "", "NA"], (), r"a\.jsonl:1: .*no measure; found str '0.5'"),
+        (["1", "-1", "-1"], (), r"a\.jsonl:2: .*whole number from 0 on.*found str '-1'"),
+        (["pos", "", "neg", "7"], (), r"a\.jsonl:2: column 'label' .*must be a name.*nothing"),
+        (["pos", "neg", "\ud83d"], (), r"a\.jsonl:3: column 'label' .*half of a surrogate pair"),
+        (["\udc00", "neg"], ("neg", "\udc00"), r"a\.jsonl:1: column 'label' .*surrogate pair"),
         (["pos", "new"], ("neg", "pos"), r"a\.jsonl:2: .*one of neg, pos; found str 'new'"),
     ],
 )

@@ -151,6 +151,24 @@ def test_whole_batches_alone_are_compared_within(tmp_path):
         assemble(large, Store(tmp_path / "store"), CPU, ALONE)
 
 
+@pytest.mark.parametrize(("batches", "refused"), [(1, True), (None, False)])
+def test_batches_in_which_there_is_nothing_to_predict_are_refused(batches, refused, tmp_path):
+    long = "one two three four five six seven eight nine ten"
+    for name in ("train", "test"):
+        rows = [{"prompt": prompt, "completion": " yes"} for prompt in [long] * 4 + ["a"]]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run = run_of(tmp_path, "sft")
+    said = run.evaluation.model_copy(update={"batches": batches})
+    run = run.model_copy(update={"evaluation": said})
+    if refused:
+        with pytest.raises(UserError, match=r"test\.jsonl gives sft nothing to predict in its"):
+            assemble(run, Store(tmp_path / "store"), CPU, ALONE)
+    else:
+        rows = assemble(run, Store(tmp_path / "store"), CPU, ALONE).evaluator.evaluate()
+        assert rows[0]["targets"] > 0
+        assert rows[0]["value"] > 0
+
+
 def test_a_label_may_be_missing_among_what_is_held_out(tmp_path):
     write_rows(tmp_path)
     rows = (tmp_path / "test.jsonl").read_text().splitlines()

@@ -128,11 +128,15 @@ def test_scores_of_several_labels_are_those_of_scikit_learn():
     generator = np.random.default_rng(2)
     predicted, wanted = generator.random((2, 40, 20)) > 0.7
     predicted[:, 3] = wanted[:, 4] = False
+    predicted[:, 5:7] = wanted[:, 5:7] = False
     found = objective.scores({"predicted": predicted, "wanted": wanted}, 0.0)
     assert found["micro_f1"] == pytest.approx(f1_score(wanted, predicted, average="micro"))
     assert found["macro_f1"] == pytest.approx(
         f1_score(wanted, predicted, average="macro", zero_division=0)
     )
+    nothing = np.zeros((4, 20), bool)
+    found = objective.scores({"predicted": nothing, "wanted": nothing}, 0.0)
+    assert found == {"micro_f1": 0.0, "macro_f1": 0.0}
 
 
 @pytest.mark.parametrize("classes", [2, 5])

@@ -82,6 +82,40 @@ def test_an_optional_role_is_read_where_it_is_named_or_there(kind, role, tmp_pat
     assert there.model_copy(update={"objective": texts}).run_id != there.run_id
 
 
+@pytest.mark.parametrize(("kind", "role"), OPTIONAL.items())
+def test_an_optional_role_that_some_rows_lack_is_not_dropped(kind, role, tmp_path):
+    rows = rows_of(kind)
+    for having in (slice(1, None), slice(3, 4)):
+        some = [dict(row) for row in rows]
+        for row in some[having]:
+            row[role] = "more"
+        with pytest.raises(UserError, match=rf"rows\.jsonl:1: has no '{role}'"):
+            run_of(tmp_path, kind, some)
+        left = run_of(tmp_path, kind, some, f"{role}: null")
+        assert set(left.objective.roles) == set(GOOD[kind])
+    # Nor one that a file lacks, of several.
+    lines = ["\t".join(row) for row in (GOOD[kind], map(str, GOOD[kind].values()))]
+    folder = tmp_path / "parts.tsv"
+    folder.mkdir()
+    (folder / "1.tsv").write_text("\n".join(lines))
+    (folder / "2.tsv").write_text("\n".join([f"{lines[0]}\t{role}", f"{lines[1]}\tmore"]))
+    (tmp_path / "s.yaml").write_text(
+        SWEEP.format(standin="gpt2", options=f"kind: {kind}", file="parts.tsv", columns="")
+    )
+    with pytest.raises(UserError, match=rf"1\.tsv has no column '{role}'"):
+        read_sweep(tmp_path / "s.yaml")
+
+
+def test_of_a_large_file_the_first_rows_say_which_columns_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeps.declaration.sources.READ_BYTES", 10)
+    monkeypatch.setattr("sweeps.declaration.sources.ROWS_LOOKED_AT", 2)
+    rows = rows_of("contrastive")
+    rows[1]["negative"] = "c"
+    assert "negative" in run_of(tmp_path, "contrastive", rows).objective.roles
+    rows[2]["negative"] = rows[1].pop("negative")
+    assert "negative" not in run_of(tmp_path, "contrastive", rows).objective.roles
+
+
 def test_conversations_are_another_form_of_the_same_objective(tmp_path):
     rows = [{"messages": [ASKED, ANSWERED]}] * 3
     with pytest.raises(UserError, match="tiny: its tokenizer has no chat template"):

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.sources import check_local
 from sweeps.errors import UserError
+from sweeps.rows.cells import Labels
 from sweeps.spec import Evaluation, NoImprovement
 
 SWEEP = """
@@ -59,6 +61,13 @@ def test_an_objective_may_have_its_own(runs):
     assert (topic.evaluation.data.label, topic.evaluation.batches) == ("test.csv", 2)
     assert topic.evaluation_steps == (0, 4, 8)
     assert topic.datasets["evaluation"] is topic.evaluation.data
+
+
+def test_an_objective_may_go_without_the_one_of_the_sweep(runs):
+    plain, scored = runs(), runs("evaluation: {fraction: 0.1}", "evaluation: null")
+    assert scored[0].evaluation == Evaluation(fraction=0.1)
+    assert scored[1].evaluation is None
+    assert scored[1].run_id == plain[1].run_id
 
 
 def test_without_it_nothing_is_evaluated_and_runs_are_what_they_were(runs):
@@ -115,4 +124,210 @@ def test_what_cannot_be_is_refused_in_one_line(top, topic, defaults, said, runs)
     assert said in str(refused.value)
     assert "scored.yaml:" in str(refused.value)
     assert len(str(refused.value)) < 300 + len("/tmp/pytest" * 20)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out"),
+    [
+        ("{file: train.csv, columns: {label: topic}, limit: 30}", "{file: ./train.csv"),
+        ("{file: train.csv, columns: {label: topic}}", "{file: train.csv, limit: 5"),
+        ("{file: train.csv, columns: {label: topic}}", "{file: train.csv, shuffle_seed: 1"),
+        ("{file: train.csv, columns: {label: topic}}", "{file: copy.csv"),
+        ("{file: train.csv, columns: {label: topic}}", "{file: [test.csv, train.csv]"),
+        ("{file: '*.csv', columns: {label: topic}}", "{file: test.csv"),
+        ("{file: folder, columns: {label: topic}}", "{file: [train.csv]"),
+    ],
+)
+def test_no_file_that_is_trained_on_is_held_out(trained, held_out, runs, tmp_path):
+    runs()
+    (tmp_path / "folder").mkdir()
+    for copy in ("copy.csv", "folder/part.csv"):
+        (tmp_path / copy).write_bytes((tmp_path / "train.csv").read_bytes())
+    own = f"evaluation: {{data: {held_out}, columns: {{label: topic}}}}}}"
+    text = SWEEP.format(top="", topic="    " + own, defaults="")
+    text = text.replace("{file: train.csv, columns: {label: topic}, limit: 30}", trained)
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(UserError, match="the very data that is trained on"):
+        read_sweep(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out", "refused"),
+    [
+        ("{hub: a/b, revision: REV, limit: 9}", "{hub: a/b, revision: REV, shuffle_seed: 2}", True),
+        ("{hub: a/b, revision: REV}", "{hub: a/b, revision: REV, split: test}", False),
+        ("{hub: a/b, revision: REV}", "{hub: a/b, revision: REV, split: 'train[:9%]'}", True),
+        (
+            "{hub: a/b, revision: REV, split: test+train}",
+            "{hub: a/b, revision: REV, split: test}",
+            True,
+        ),
+        (
+            "{hub: a/b, revision: REV, split: 'train[9%:]'}",
+            "{hub: a/b, revision: REV, split: 'train[:9%]'}",
+            False,
+        ),
+        ("{hub: a/b, revision: REV}", "{hub: a/b, revision: REV, config: large}", False),
+        ("{builtin: python-docs}", "{builtin: python-docs}", True),
+        ("{builtin: python-docs}", "{builtin: python-source}", False),
+    ],
+)
+def test_nor_is_a_split_or_a_corpus(trained, held_out, refused, tmp_path):
+    text = SWEEP.format(top=f"evaluation: {{data: {held_out}}}", topic="", defaults="")
+    text = text.replace("data: {builtin: python-docs}", f"data: {trained}", 1)
+    topic = text[text.index("  topic:") : text.index("evaluation:")]
+    text = text.replace(topic, "").replace("[clm, topic]", "[clm]").replace("REV", "abcdef0123" * 4)
+    (tmp_path / "s.yaml").write_text(text)
+    if refused:
+        with pytest.raises(UserError, match="the very data that is trained on"):
+            read_sweep(tmp_path / "s.yaml")
+    else:
+        assert len(read_sweep(tmp_path / "s.yaml").runs) == 1
+
+
+def test_a_fraction_that_takes_all_rows_of_a_label_says_so(runs, tmp_path):
+    runs()
+    rows = [f"text {k},{k % 2}" for k in range(40)]
+    said = []
+    for alone in range(20):
+        # One row of a third label: with some of these it is held out.
+        here = [f"text {alone},2" if k == alone else row for k, row in enumerate(rows)]
+        (tmp_path / "train.csv").write_text("\n".join(["text,topic", *here]))
+        try:
+            runs(topic="labels: 3\n    evaluation: {fraction: 0.25}")
+        except UserError as error:
+            said.append(str(error))
+    assert len(said) == 5
+    assert all("fraction 0.25 leaves no row with label 2 to train on" in one for one in said)
+
+
+PAIRS = """
+name: pairs
+models: {{tiny: {{standin: gpt2}}}}
+objectives:
+  contrastive:
+    data: {{file: train.csv, columns: {{anchor: text, positive: topic}}}}
+    {own}
+{top}
+probe: {{data: {{builtin: python-source}}, every: 4}}
+defaults: {{steps: 8, batch_size: {size}, sequence_length: 8, learning_rate: 1e-3}}
+blocks: [{{name: all, grid: {{model: [tiny], objective: [contrastive], control: [standard],
+  seed: [3]}}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "rows"),
+    [
+        ("{data: {file: test.csv, columns: {anchor: text, positive: topic}}}", 12),
+        ("{data: {file: test.csv, columns: {anchor: text, positive: topic}, limit: 7}}", 7),
+        ("{fraction: 0.25}", 10),
+    ],
+)
+def test_what_is_compared_within_a_batch_is_held_out_by_whole_ones(
+    evaluation, rows, runs, tmp_path
+):
+    runs()
+
+    def read(size, own="", top=""):
+        (tmp_path / "s.yaml").write_text(PAIRS.format(size=size, own=own, top=top))
+        return read_sweep(tmp_path / "s.yaml").runs
+
+    assert len(read(rows, f"evaluation: {evaluation}")) == 1
+    for place, line in (("own", 7), ("top", 8)):
+        with pytest.raises(UserError, match=rf"{rows} rows .* one batch of {rows + 1}") as refused:
+            read(rows + 1, **{place: f"evaluation: {evaluation}"})
+        assert f"s.yaml:{line}: " in str(refused.value)
+
+
+# ---------------------------------------------------------------------------- what labels stand for
+CLASSES = """
+name: named
+models: {{tiny: {{standin: gpt2}}}}
+objectives:
+  topic:
+    kind: classification
+    data: {{file: {trained}}}
+    evaluation: {{data: {{file: {held_out}}}}}
+probe: {{data: {{builtin: python-source}}, every: 4}}
+defaults: {{steps: 8, batch_size: 2, sequence_length: 8, learning_rate: 1e-3}}
+blocks: [{{name: all, grid: {{model: [tiny], objective: [topic], control: [standard], seed: [3]}}}}]
+"""
+
+
+def saved(path, names, labels):
+    """Write rows as ``datasets`` does: numbers, and what they stand for."""
+    datasets = pytest.importorskip("datasets")
+    label = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
+    features = datasets.Features({"text": datasets.Value("string"), "label": label})
+    numbers = [names.index(one) if names else one for one in labels]
+    rows = {"text": [f"{path.stem} {k}" for k in range(len(labels))], "label": numbers}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+
+
+def written(path, labels):
+    rows = [{"text": f"{path.stem} {k}", "label": one} for k, one in enumerate(labels)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """Return ``classes(trained, held_out)``: the one run; files of labels lie beside it."""
+    saved(tmp_path / "cold_warm.parquet", ["cold", "warm"], ["cold", "warm"] * 4)
+    saved(tmp_path / "warm_cold.parquet", ["warm", "cold"], ["cold", "cold", "warm"])
+    saved(tmp_path / "cool_warm.parquet", ["cool", "warm"], ["cool", "warm"])
+    saved(tmp_path / "plain.parquet", [], [0, 1, 0])
+    saved(tmp_path / "counted.parquet", ["0", "1"], ["1", "0", "0"])
+    written(tmp_path / "numbers.jsonl", [1, 0, 1])
+    written(tmp_path / "words.jsonl", ["warm", "cold", "warm"])
+
+    def read(trained, held_out):
+        (tmp_path / "s.yaml").write_text(CLASSES.format(trained=trained, held_out=held_out))
+        (run,) = read_sweep(tmp_path / "s.yaml").runs
+        return run
+
+    return read
+
+
+def read_labels(run, data):
+    objective = run.objective
+    rows = check_local(data, objective.cells, Labels(objective.labels, objective.label_names))
+    return [objective.label_names[number] for number in rows["label"]]
+
+
+def test_numbers_of_labels_stand_for_what_their_own_file_says(classes):
+    run = classes("cold_warm.parquet", "warm_cold.parquet")
+    assert read_labels(run, run.evaluation.data) == ["cold", "cold", "warm"]
+    run = classes("[cold_warm.parquet, warm_cold.parquet]", "words.jsonl")
+    assert read_labels(run, run.objective.data) == ["cold", "warm"] * 4 + ["cold", "cold", "warm"]
+    run = classes("words.jsonl", "warm_cold.parquet")
+    assert read_labels(run, run.evaluation.data) == ["cold", "cold", "warm"]
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out"),
+    [
+        ("cold_warm.parquet", "numbers.jsonl"),
+        ("numbers.jsonl", "plain.parquet"),
+        ("plain.parquet", "counted.parquet"),
+    ],
+)
+def test_numbers_without_names_are_those_that_are_trained_on(trained, held_out, classes):
+    assert classes(trained, held_out).evaluation.data.label == held_out
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out", "said"),
+    [
+        ("cold_warm.parquet", "cool_warm.parquet", "cool_warm.parquet, row 1"),
+        ("[cold_warm.parquet, cool_warm.parquet]", "words.jsonl", "cool_warm.parquet, row 1"),
+        ("words.jsonl", "numbers.jsonl", "numbers.jsonl:1: column 'label' .* one of cold, warm"),
+        ("numbers.jsonl", "cold_warm.parquet", "cold_warm.parquet: .* by cold, warm, and"),
+        ("[plain.parquet, cold_warm.parquet]", "numbers.jsonl", "by cold, warm, and plain"),
+    ],
+)
+def test_numbers_that_stand_for_something_else_are_refused(trained, held_out, said, classes):
+    with pytest.raises(UserError, match=said) as refused:
+        classes(trained, held_out)
     assert "\n" not in str(refused.value)
