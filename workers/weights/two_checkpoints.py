@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from sweeps.attempts.attempt import Attempt
 from sweeps.attempts.writer import RunWriter
 from sweeps.errors import UserError
 from sweeps.spec import ModelSpec, RunSpec
@@ -26,6 +25,7 @@ from workers.probes.displacement import displaced
 from workers.probes.measure import DepthProbe
 from workers.probes.rows import choose_rows
 from workers.run_record import provenance, write_run_record
+from workers.weights.measuring import measuring
 
 STEP = 1
 
@@ -37,7 +37,7 @@ def measure_two(run: RunSpec, tuned: ModelSpec, store: Store, device: torch.devi
     What is there already is left as it is.
     """
     folder = store.run(run.run_id)
-    with Attempt(folder) as attempt:
+    with measuring(run, store) as attempt:
         if folder.done() is not None:
             attempt.end("not needed")
             return
