@@ -1,5 +1,7 @@
 """`export -o` and `measure`, on stores whose runs were carried out in this process."""
 
+import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -182,6 +184,41 @@ def test_checkpoints_of_two_shapes_and_wrong_questions_are_refused(place, tmp_pa
     with pytest.raises(UserError, match="--tuned"):
         called(place, "measure", "--base", base, "--tuned", "nowhere", "--probe", file)
     assert len(store.sweep_names()) >= 1
+
+
+def test_checkpoints_of_two_makings_are_refused_by_what_differs(place, tmp_path):
+    from workers.loading import folder_of
+
+    store = Store(place / "store")
+    source = store.load_sweep("mine").runs[0].model.source
+    base = folder_of("tiny", source, store.cache)
+
+    def refusal(name, tuned):
+        runs = [folder.run_id for folder in store.runs()]
+        with pytest.raises(UserError) as caught:
+            called(
+                place,
+                "measure",
+                *("--base", str(base), "--tuned", str(tuned)),
+                *("--probe", str(place / "other.txt"), "--name", name),
+            )
+        assert [folder.run_id for folder in store.runs()] == runs
+        assert name not in store.sweep_names()
+        return str(caught.value)
+
+    other = folder_of("neox", source.model_copy(update={"standin": "gpt_neox"}), store.cache)
+    assert "the architecture gpt2 (GPT2Model), and" in (said := refusal("made", other))
+    assert "the architecture gpt_neox (GPTNeoXModel)" in said
+    fewer = folder_of("few", source.model_copy(update={"vocabulary": 390}), store.cache)
+    assert "wte.weight of shape (400, 32), and" in refusal("fewer", fewer)
+    shuffled = tmp_path / "shuffled"
+    shutil.copytree(base, shuffled)
+    written = json.loads((shuffled / "tokenizer.json").read_text())
+    words = written["model"]["vocab"]
+    one, two = list(words)[50:52]
+    words[one], words[two] = words[two], words[one]
+    (shuffled / "tokenizer.json").write_text(json.dumps(written))
+    assert f"the token {min(one, two, key=words.get)!r} as" in refusal("words", shuffled)
 
 
 def test_what_was_not_trained_here_is_not_trained(place):
