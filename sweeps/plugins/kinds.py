@@ -109,7 +109,8 @@ class Kind:
 
 
 def _base_of(mark: Mark, base: str) -> type:
-    return next(c for c in mark.target.__mro__ if f"{c.__module__}:{c.__qualname__}" == base)
+    classes: tuple[type, ...] = mark.target.__mro__
+    return next(c for c in classes if f"{c.__module__}:{c.__qualname__}" == base)
 
 
 def _without_self(static: Any, method: Callable[..., Any]) -> inspect.Signature | None:

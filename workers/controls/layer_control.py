@@ -61,7 +61,7 @@ class LayerControl:
         return True
 
 
-def checked_factors(control: LayerControl, method: str, factors: Tensor, norms: Tensor) -> Tensor:
+def checked_factors(control: LayerControl, method: str, factors: object, norms: Tensor) -> Tensor:
     """Return the factors that a method of a control gave for ``norms``, (C,).
 
     Raises UserError, naming the control, for what would be broadcast, cut or no number: any tensor

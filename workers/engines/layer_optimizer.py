@@ -333,9 +333,9 @@ class LayerOptimizer(torch.optim.Optimizer):
         """Scale the updates kept in the gradients' memory and apply them."""
         norms = squares[self._index].sqrt().float()
         self.control.learning_rate = self.settings[0]["lr"]
-        factors = self.control.update_scale(norms[:, UPDATE], norms[:, WEIGHT])
+        said = self.control.update_scale(norms[:, UPDATE], norms[:, WEIGHT])
         coefficients[self._index] = checked_factors(
-            self.control, "update_scale", factors, norms[:, UPDATE]
+            self.control, "update_scale", said, norms[:, UPDATE]
         )
         factors = coefficients.tolist()
         for i in self._controlled:
