@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sweeps.declaration.entries.sweep_spec import ModelEntry
+from sweeps.declaration.sources import resolve_model
+from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError, closest
+from sweeps.sources.ability import ability_of
 from sweeps.sources.catalog import CATALOG
-from sweeps.spec import DATA_FORMS, OBJECTIVES, PRETRAINING_OBJECTIVES, STANDIN_FAMILIES
+from sweeps.spec import DATA_FORMS, OBJECTIVES, PRETRAINING_OBJECTIVES, STANDIN_FAMILIES, Probe
 
 PRETRAINING = "pretraining"
+# Tokens of a sequence, in training and on the probe, where every model reads as many.
+LENGTH, PROBE_LENGTH = 128, int(Probe.model_fields["sequence_length"].default)
 # Cells that are texts as a probe reads them.
 PROBED = ("stream", "text", "prompt")
 KINDS = (PRETRAINING, *(kind for kind in OBJECTIVES if kind not in PRETRAINING_OBJECTIVES))
@@ -20,7 +28,7 @@ TEXT = """\
 # Where does {who} change when it is fine-tuned, and does that outlive equal steps?
 #   depthsweep plan {file}      what would run, and what it needs; starts nothing
 #   depthsweep run {file}       run it; again: what is left
-#   depthsweep report {name}    one page with the answer
+#   depthsweep report {called}    one page with the answer
 name: {name}
 
 models:{models}
@@ -29,13 +37,13 @@ objectives:{objectives}
 
 # Fixed tokens on which hidden states are compared before and after.
 probe:
-  data: {probe}
+  data: {probe}{probe_length}
   every: 50             # steps; the last one always
 
 defaults:
   steps: 200
   batch_size: 16
-  sequence_length: 128
+  sequence_length: {length}
   learning_rate: 2e-5   # the highest that the schedule reaches
   warmup_steps: 20
   # precision: bf16     # on GPUs
@@ -84,21 +92,36 @@ def new_sweep(
         text = columns.get(role, role)
         probed = source | ({"columns": {"text": text}} if text != "text" else {})
     listed = "".join(
-        f"\n  {key}: {_flow(entry)}" if entry else f"\n  # {key}: in the catalogue"
+        f"\n  {_word(key)}: {_flow(entry)}" if entry else f"\n  # {key}: in the catalogue"
         for key, entry in entries.items()
     )
+    most = _positions(entries, file.parent)
     return TEXT.format(
         who=", ".join(entries) if len(entries) < 4 else f"each of {len(entries)} models",
-        file=file.name,
-        name=name,
+        file=shlex.quote(file.name),
+        name=_word(name),
+        called=shlex.quote(name),
         models=listed if any(entries.values()) else " {}" + listed,
         objectives="".join(
             f"\n  {kind}: {{{', '.join([*options, f'data: {said}'])}}}" for kind in kinds
         ),
         probe=_flow(probed),
-        names=", ".join(entries),
+        probe_length=f"\n  sequence_length: {most}" if most < PROBE_LENGTH else "",
+        length=min(LENGTH, most),
+        names=", ".join(map(_word, entries)),
         objective=objective,
     )
+
+
+def _positions(entries: Mapping[str, dict[str, object]], folder: Path) -> int:
+    """Return how many tokens each of the models reads, LENGTH where none is known to read fewer.
+    What is wrong with a model is said where the whole sweep is read."""
+    most = LENGTH
+    for name, entry in entries.items():
+        known = {name: ModelEntry.model_validate(entry)} if entry else {}
+        with contextlib.suppress(UserError):
+            most = min(most, ability_of(resolve_model(name, known, folder)).positions or most)
+    return most
 
 
 def _cells(kind: str) -> dict[str, str]:
@@ -148,15 +171,19 @@ def _name(said: str) -> str:
 
 
 def _flow(entry: Mapping[str, object]) -> str:
-    """Return a mapping as YAML on one line; strings as they are where that is what they mean."""
-    words = []
-    for key, value in entry.items():
-        if isinstance(value, Mapping):
-            words.append(f"{key}: {_flow(value)}")
-        else:
-            text = str(value)
-            plain = re.fullmatch(r"[A-Za-z_./][\w./@+-]*", text) or re.fullmatch(
-                r"[0-9a-f]{40}", text
-            )
-            words.append(f"{key}: {text if plain else json.dumps(text, ensure_ascii=False)}")
+    """Return a mapping as YAML on one line."""
+    words = (
+        f"{key}: {_flow(value) if isinstance(value, Mapping) else _word(str(value))}"
+        for key, value in entry.items()
+    )
     return "{" + ", ".join(words) + "}"
+
+
+def _word(text: str) -> str:
+    """Return a string as YAML, as it is where a sweep file reads that as the same string: `true`
+    and `1e3` would be something else, and so would what has a comma or a bracket."""
+    if re.fullmatch(r"[\w./][\w./@+-]*", text):
+        with contextlib.suppress(UserError):
+            if YamlSource.parse(f"[{text}]", "").value() == [text]:
+                return text
+    return json.dumps(text, ensure_ascii=False)

@@ -18,8 +18,8 @@ from workers.agreement import agreed_grouping, agreed_model
 from workers.controls.layer_control import LayerControl
 from workers.controls.layer_groups import group_layers
 from workers.controls.registry import build_control, require_effect
-from workers.data.array_file import Arrays
-from workers.data.datasets import columns_of, hub_table
+from workers.data.array_file import Arrays, examples_of
+from workers.data.datasets import columns_of, examples_read, hub_table
 from workers.data.token_cache import objective_arrays
 from workers.depth.stacks import Stack, in_twin
 from workers.engines.engine import Batch, Engine
@@ -116,7 +116,10 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     folder = folder_of(run.model.name, run.model.source, store.cache)
     displacement = Displacement(folder, model, grouping.groups, ranks)
     engine = build_engine(run, model, pretrained, grouping.groups, control, ranks, device)
-    arrays = objective.completed(arrays, engine, run, pretrained, store.cache)
+    read = None
+    if control.batches > run.steps:  # what a control is shown may be more than the steps read
+        read = examples_read(run, control.batches, examples_of(arrays))
+    arrays = objective.completed(arrays, engine, run, pretrained, store.cache, read)
     show_batches(control, engine, lambda step: accumulate(run, objective, arrays, engine, step))
     probe = _probe(run, store, pretrained, grouping.stacks, engine, device, ranks)
     if held_out is not None:

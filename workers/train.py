@@ -12,6 +12,7 @@ from sweeps.attempts.attempt import Attempt, OnlookersAttempt
 from sweeps.attempts.writer import OnlookersWriter, RunWriter
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place
+from sweeps.plugins.opened import naming_own_code
 from sweeps.spec import Keep, RunSpec, learning_rate
 from sweeps.store.records import COMPLETE
 from sweeps.store.run_folder import RunFolder
@@ -50,7 +51,8 @@ def train(
     if ranks.size > 1:
         fetch(run, store)
         connect(ranks, device)
-    with Attempt(folder) if ranks.leads else OnlookersAttempt() as attempt:
+    claimed = Attempt(folder) if ranks.leads else OnlookersAttempt()
+    with claimed as attempt, naming_own_code(run):
         done = _ended_meanwhile(folder, ranks, keep)
         if done is not None:
             attempt.end("not needed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -85,8 +86,8 @@ def command(
         path.unlink()
         raise UserError(f"{error}; nothing was written") from None
     click.echo(f"{path}: {len(sweep.runs)} runs of sweep {sweep.name}")
-    click.echo(f"  depthsweep plan {path}")
-    click.echo(f"  depthsweep run {path}")
+    click.echo(f"  depthsweep plan {shlex.quote(str(path))}")
+    click.echo(f"  depthsweep run {shlex.quote(str(path))}")
 
 
 def _ask(what: str, option: str, asked: bool) -> str:

@@ -331,6 +331,8 @@ class _Resolver:
             options=options,
             code=own.code,
         )
+        with self._at("objectives", name):
+            own.mark.try_out(objective, options=options)
         with self._at("objectives", name, "data"):
             self._check(objective, name)
         return objective

@@ -31,7 +31,12 @@ def own_control(name: str, options: dict[str, Any], info: ValidationInfo) -> Plu
     """Return a control of the user's own; raise ValueError where there is none, or its options are
     wrong."""
     plugin = _own(info, "control", name, CONTROLS)
-    return PluginControl(kind=name, options=_options(plugin, options), code=plugin.code)
+    said = _options(plugin, options)
+    try:
+        plugin.mark.try_out(options=said)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return PluginControl(kind=name, options=said, code=plugin.code)
 
 
 def _metric(value: Any, info: ValidationInfo) -> PluginMetric:

@@ -6,7 +6,8 @@ for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,14 @@ class Kind:
         """Raise PluginMistake, with its file and line, for what cannot be one."""
         if mark.name in self.taken:
             raise mark.mistake("is depthsweep's own name: choose another")
-        for complaint in (self._wrong_base, self._lacking, self._wrong_call, self.wrong):
+        complaints = (
+            self._wrong_base,
+            self._lacking,
+            self._wrong_call,
+            self._wrong_methods,
+            self.wrong,
+        )
+        for complaint in complaints:
             said = complaint(mark)
             if said is not None:
                 raise mark.mistake(said)
@@ -79,12 +87,61 @@ class Kind:
             f"takes {', '.join(free) or 'nothing'} and is given {wanted}: options stand after a *"
         )
 
+    def _wrong_methods(self, mark: Mark) -> str | None:
+        """A method in place of one of the base is called as that one is."""
+        if self.base is None or self.given is None:
+            return None
+        base = _base_of(mark, self.base)
+        for name in dir(base):
+            like, own = (inspect.getattr_static(one, name) for one in (base, mark.target))
+            if name.startswith("__") or own is like or not inspect.isfunction(like):
+                continue
+            wanted = list(inspect.signature(like).parameters.values())[1:]
+            if not callable(getattr(mark.target, name)):
+                return f"has {name}, which has to be a method"
+            taken = _without_self(own, getattr(mark.target, name))
+            if taken is not None and not _takes(taken, wanted):
+                return (
+                    f"has {name}({', '.join(taken.parameters)}), which is called with"
+                    f" ({', '.join(one.name for one in wanted)})"
+                )
+        return None
+
+
+def _base_of(mark: Mark, base: str) -> type:
+    classes: tuple[type, ...] = mark.target.__mro__
+    return next(c for c in classes if f"{c.__module__}:{c.__qualname__}" == base)
+
+
+def _without_self(static: Any, method: Callable[..., Any]) -> inspect.Signature | None:
+    """Return what a method is called with; None where it does not say."""
+    try:
+        found = inspect.signature(method)
+    except (TypeError, ValueError):
+        return None
+    if isinstance(static, (staticmethod, classmethod)):
+        return found
+    rest = list(found.parameters.values())
+    takes_any = bool(rest) and rest[0].kind is rest[0].VAR_POSITIONAL
+    return found.replace(parameters=rest if takes_any else rest[1:])
+
+
+def _takes(taken: inspect.Signature, wanted: Sequence[inspect.Parameter]) -> bool:
+    """Return whether something can be called with all that is wanted, and without what may be left
+    out."""
+    for left_out in (False, True):
+        given = [one for one in wanted if not (left_out and one.default is not one.empty)]
+        by_name = {one.name: None for one in given if one.kind is one.KEYWORD_ONLY}
+        try:
+            taken.bind(*[None] * (len(given) - len(by_name)), **by_name)
+        except TypeError:
+            return False
+    return True
+
 
 def _wrong_control(mark: Mark) -> str | None:
     """A control scales something, by a method of its own."""
-    base = next(
-        c for c in mark.target.__mro__ if f"{c.__module__}:{c.__qualname__}" == CONTROL_BASE
-    )
+    base = _base_of(mark, CONTROL_BASE)
     does_something = False
     for flag, method in (
         ("scales_gradients", "gradient_scale"),

@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -151,6 +152,20 @@ class Mark:
         """Call it: what it is given by its kind, and its options as their types have them."""
         values = self.model(options)
         return self.target(*given, **{name: getattr(values, name) for name in self._types})
+
+    def try_out(self, *given: Any, options: Mapping[str, Any]) -> None:
+        """Build it once; raise PluginMistake, with its file and line, for what that raises."""
+        try:
+            self.build(*given, options=options)
+        except UserError:
+            raise
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if frame.filename == self.file]
+            raise PluginMistake(
+                f"{self.file}:{lines[-1] if lines else self.line}: {self.kind} {self.name!r} cannot"
+                f" be made with its options: {on_one_line(error)}"
+            ) from error
 
 
 class _Options(BaseModel):

@@ -6,7 +6,9 @@ where it is kept; it is looked at again before it is used.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from pydantic import BaseModel
 from sweeps.errors import UserError
 from sweeps.plugins.bundle import Bundle, bundle_of
 from sweeps.plugins.catalogue import checked_marks
-from sweeps.plugins.marks import Mark
+from sweeps.plugins.marks import Mark, PluginMistake, on_one_line
 from sweeps.plugins.packages import marks_of_code, require_installed
 from sweeps.spec import PluginCode, RunSpec
 
@@ -113,3 +115,27 @@ def opened(code: PluginCode, kind: str, name: str) -> Mark:
         _marks[code.plugin_digest] = checked_marks(_bundles[code.plugin_digest])
         return opened(code, kind, name)
     raise UserError(f"{code.plugin}: has no {kind} {name!r}")
+
+
+@contextmanager
+def naming_own_code(run: RunSpec) -> Iterator[None]:
+    """Surround what uses the code of a run: an exception that arose in it says in which file and
+    line. What only the machine is to blame for, as memory that is full, stays what it was."""
+    try:
+        yield
+    except (UserError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        place = _place_in(run, error)
+        if place is None or type(error).__name__ == "OutOfMemoryError":
+            raise
+        raise PluginMistake(f"{place}: {on_one_line(error)}") from error
+
+
+def _place_in(run: RunSpec, error: Exception) -> str | None:
+    """Return the innermost file and line of a run's own code that an error passed through."""
+    own = {mark.file for code in codes_of(run) for mark in _marks.get(code.plugin_digest, ())}
+    for bundle in bundles_of(run):
+        own |= {bundle.path_of(name) for name in bundle.files}
+    inside = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in own]
+    return f"{inside[-1].filename}:{inside[-1].lineno}" if inside else None

@@ -16,7 +16,7 @@ from sweeps.spec.model_source import ModelSpec
 from sweeps.spec.objective import ANSWERING, PRETRAINING_OBJECTIVES, Objective
 from sweeps.spec.probe import Probe
 from sweeps.spec.training.adapter import Adapter, Lora, NoAdapter
-from sweeps.spec.training.control import Control
+from sweeps.spec.training.control import Control, EqualStep
 from sweeps.spec.training.evaluation import Evaluation, Stop
 from sweeps.spec.training.optimizer import Optimizer
 from sweeps.spec.training.tuned import Tuned
@@ -69,6 +69,14 @@ class RunSpec(Frozen):
             raise ValueError(
                 f"an adapter and freeze of model {self.model.name} both say what is trained: name"
                 " the adapter's layers, and leave out freeze"
+            )
+        control = self.control
+        if isinstance(self.adapter, Lora) and isinstance(control, EqualStep) and control.relative:
+            raise ValueError(
+                f"equal_step with unit matrix and target {control.target} does not go with an"
+                " adapter, half of whose matrices begin at zero: their first steps are as large as"
+                " they are, and set the pace of all; use target learning_rate or a number, or unit"
+                " block"
             )
         self.optimizer.require_steps(self.steps)
         if self.optimizer.whole_matrices and self.execution.settled().engine != "plain":

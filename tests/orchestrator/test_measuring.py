@@ -1,5 +1,7 @@
 """`export -o` and `measure`, on stores whose runs were carried out in this process."""
 
+import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +16,7 @@ from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 from sweeps.reading.tables import open_store
 from sweeps.sources.corpora import corpus_rows
-from sweeps.spec import Execution, Lora, Objective, Probe
+from sweeps.spec import Evaluation, Execution, Lora, Objective, Probe
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store
 from workers.train import train
@@ -24,7 +26,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a store of three runs, of which two kept their weights, and another text."""
+    """A folder with a store of four runs, of which three kept their weights, and another text."""
     folder = tmp_path_factory.mktemp("study")
     texts = [row["text"] for row in corpus_rows("python-docs")]
     (folder / "other.txt").write_text(
@@ -37,6 +39,7 @@ def place(tmp_path_factory):
         make_run(execution=kept),
         make_run(execution=kept, adapter=Lora(rank=2)),
         make_run(seed=3),
+        make_run(execution=kept, evaluation=Evaluation(fraction=0.2, every=2, batches=2)),
     )
     store.save_sweep(Sweep("mine", "", "name: mine\n", runs, measurements=()))
     for run in runs:
@@ -48,7 +51,7 @@ def called(place, *arguments):
     result = CliRunner().invoke(cli, [*arguments, "--store", str(place / "store")])
     if isinstance(result.exception, UserError):
         raise result.exception
-    assert result.exception is None or result.exit_code == 0, result.output
+    assert result.exception is None or result.exit_code == 0, repr(result.exception)
     return result.output
 
 
@@ -62,22 +65,42 @@ def test_what_is_measured_of_kept_weights_is_what_the_run_would_have_measured(pl
 
     file = str(place / "other.txt")
     said = called(place, "measure", "mine", "--probe", file)
-    assert "2 measured" in said
+    assert "3 measured" in said
     assert "kept no weights" in said
     there = tables(place, "mine-on-other").by_name()
     (tmp_path / "s").mkdir()
     again = Store(tmp_path / "s")
-    for run in Store(place / "store").load_sweep("mine").runs[:2]:
+    runs = [run for run in Store(place / "store").load_sweep("mine").runs if run.seed != 3]
+    assert len(runs) == 3
+    for run in runs:
         other = on_another_probe(run, probe_on(file))
         assert other.run_id != run.run_id
         list(train(other, again, CPU))
         own = open_store(again.root).by_name()
-        for table in ("steps", "layers", "profiles", "jackknife"):
+        scores = ("evaluations",) if run.evaluation else ()
+        for table in ("steps", "layers", "profiles", "jackknife", *scores):
             mine = there[table].filter(pl.col("run_id") == other.run_id).collect()
             wanted = own[table].filter(pl.col("run_id") == other.run_id).collect()
             assert len(mine) == len(wanted) > 0
             columns = [name for name in TABLES[table].names if name != "run_id"]
             assert_frame_equal(mine.select(columns), wanted.select(columns), rel_tol=1e-9)
+
+
+def test_a_measurement_that_fails_leaves_no_run_that_no_sweep_names(place, monkeypatch):
+    from workers.weights import another_probe, two_checkpoints
+
+    def fails(*_, **__):
+        raise RuntimeError("the device is full")
+
+    store = Store(place / "store")
+    run = store.load_sweep("mine").runs[0]
+    (place / "third.txt").write_text("a text of its own, read by nobody\n" * 200)
+    before = [folder.run_id for folder in store.runs()]
+    for module in (another_probe, two_checkpoints):
+        monkeypatch.setattr(module, "reference_states", fails)
+    with pytest.raises(AssertionError, match="device is full"):
+        called(place, "measure", run.run_id, "--probe", str(place / "third.txt"))
+    assert [folder.run_id for folder in store.runs()] == before
 
 
 def test_a_run_that_kept_nothing_is_refused_by_its_id_and_what_was_measured_stays(place):
@@ -161,6 +184,41 @@ def test_checkpoints_of_two_shapes_and_wrong_questions_are_refused(place, tmp_pa
     with pytest.raises(UserError, match="--tuned"):
         called(place, "measure", "--base", base, "--tuned", "nowhere", "--probe", file)
     assert len(store.sweep_names()) >= 1
+
+
+def test_checkpoints_of_two_makings_are_refused_by_what_differs(place, tmp_path):
+    from workers.loading import folder_of
+
+    store = Store(place / "store")
+    source = store.load_sweep("mine").runs[0].model.source
+    base = folder_of("tiny", source, store.cache)
+
+    def refusal(name, tuned):
+        runs = [folder.run_id for folder in store.runs()]
+        with pytest.raises(UserError) as caught:
+            called(
+                place,
+                "measure",
+                *("--base", str(base), "--tuned", str(tuned)),
+                *("--probe", str(place / "other.txt"), "--name", name),
+            )
+        assert [folder.run_id for folder in store.runs()] == runs
+        assert name not in store.sweep_names()
+        return str(caught.value)
+
+    other = folder_of("neox", source.model_copy(update={"standin": "gpt_neox"}), store.cache)
+    assert "the architecture gpt2 (GPT2Model), and" in (said := refusal("made", other))
+    assert "the architecture gpt_neox (GPTNeoXModel)" in said
+    fewer = folder_of("few", source.model_copy(update={"vocabulary": 390}), store.cache)
+    assert "wte.weight of shape (400, 32), and" in refusal("fewer", fewer)
+    shuffled = tmp_path / "shuffled"
+    shutil.copytree(base, shuffled)
+    written = json.loads((shuffled / "tokenizer.json").read_text())
+    words = written["model"]["vocab"]
+    one, two = list(words)[50:52]
+    words[one], words[two] = words[two], words[one]
+    (shuffled / "tokenizer.json").write_text(json.dumps(written))
+    assert f"the token {min(one, two, key=words.get)!r} as" in refusal("words", shuffled)
 
 
 def test_what_was_not_trained_here_is_not_trained(place):

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sweeps.errors import UserError
 from workers.controls.layer_groups import LayerGroup
 from workers.depth.stacks import Stack
 
@@ -35,6 +36,8 @@ class LayerControl:
     unit: Literal["block", "matrix"] = "block"
     learning_rate = 0.0
     batches = 0
+    # Of a user's own: how it is called, and the file and line where it is marked.
+    plugin_place = ""
 
     def prepare(self, groups: Sequence[LayerGroup], stacks: Sequence[Stack]) -> None:
         """Look at a model's layer groups and stacks, once, before it is trained; raise UserError
@@ -56,6 +59,31 @@ class LayerControl:
         """Return whether groups of this kind (embedding, block, head) are controlled."""
         del kind
         return True
+
+
+def checked_factors(control: LayerControl, method: str, factors: object, norms: Tensor) -> Tensor:
+    """Return the factors that a method of a control gave for ``norms``, (C,).
+
+    Raises UserError, naming the control, for what would be broadcast, cut or no number: any tensor
+    but a float one of shape (C,), and of a user's own one that is not finite where the norms are.
+    """
+    said = control.plugin_place or type(control).__name__
+    if not isinstance(factors, Tensor):
+        wrong = f"returns a {type(factors).__name__}"
+    elif factors.shape != norms.shape or not factors.is_floating_point():
+        kind = str(factors.dtype).removeprefix("torch.")
+        wrong = f"returns a tensor of shape {tuple(factors.shape)} and type {kind}"
+    elif (
+        control.plugin_place and not bool(factors.isfinite().all()) and bool(norms.isfinite().all())
+    ):
+        wrong = "returns a factor that is not finite"
+    else:
+        return factors
+    raise UserError(
+        f"{said}: {method} {wrong}: it has to return a finite factor for each of"
+        f" {len(norms)} {'layers' if control.unit == 'block' else 'matrices'}, floats of shape"
+        f" ({len(norms)},)"
+    )
 
 
 class Standard(LayerControl):

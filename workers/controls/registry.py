@@ -47,6 +47,7 @@ def build_control(control: spec.Control) -> LayerControl:
     if isinstance(control, spec.PluginControl):
         own = opened(control.code, "control", control.kind)
         built: LayerControl = own.build(options=control.options)
+        built.plugin_place = f"{own.where}: control {own.name!r}"
         return built
     if isinstance(control, spec.LayerClip):
         return LayerClip(control.max_norm)

@@ -17,7 +17,7 @@ from sweeps.rows.local_rows import PLAIN_TEXT, Rows, checked, checked_text, read
 from sweeps.rows.row_files import RowFile
 from sweeps.sources.content import held_to_its_digest
 from sweeps.sources.corpora import builtin_rows
-from sweeps.spec import BuiltinData, Cell, DataSource, FileData, HubData
+from sweeps.spec import BuiltinData, Cell, DataSource, FileData, HubData, RunSpec
 from workers.models.hub import HubUnavailable, dataset_columns
 
 
@@ -114,3 +114,17 @@ def _permutation(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
     permutation = np.random.default_rng([seed, epoch]).permutation(examples)
     permutation.setflags(write=False)
     return permutation
+
+
+def examples_read(run: RunSpec, steps: int, examples: int) -> NDArray[np.int64]:
+    """Return the examples that the first ``steps`` of a run's batches read, in order."""
+    if steps * run.batch_size >= examples:
+        return np.arange(examples)
+    return np.unique(
+        np.concatenate(
+            [
+                batch_indices(run.seed, step, run.batch_size, examples)
+                for step in range(1, steps + 1)
+            ]
+        )
+    )

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sweeps import spec
-from workers.controls.layer_control import LayerControl
+from workers.controls.layer_control import LayerControl, checked_factors
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_step import GRADIENT, UPDATE, WEIGHT, LayerStep, record_of
 from workers.updates.decay import decaying
@@ -300,7 +300,11 @@ class LayerOptimizer(torch.optim.Optimizer):
     def _gradient_factors(self, norms: Tensor, coefficients: Tensor) -> Tensor:
         """Set the control's gradient factors; return that of the global clipping."""
         if self.control.scales_gradients:
-            coefficients[self._index] = self.control.gradient_scale(norms[self._index])
+            mine = norms[self._index]
+            factors = self.control.gradient_scale(mine)
+            coefficients[self._index] = checked_factors(
+                self.control, "gradient_scale", factors, mine
+            )
         if self._max_grad_norm is None:
             return torch.ones((), device=norms.device)
         factor: Tensor = self._max_grad_norm / (norms.norm() + 1e-6)
@@ -329,7 +333,10 @@ class LayerOptimizer(torch.optim.Optimizer):
         """Scale the updates kept in the gradients' memory and apply them."""
         norms = squares[self._index].sqrt().float()
         self.control.learning_rate = self.settings[0]["lr"]
-        coefficients[self._index] = self.control.update_scale(norms[:, UPDATE], norms[:, WEIGHT])
+        said = self.control.update_scale(norms[:, UPDATE], norms[:, WEIGHT])
+        coefficients[self._index] = checked_factors(
+            self.control, "update_scale", said, norms[:, UPDATE]
+        )
         factors = coefficients.tolist()
         for i in self._controlled:
             for slab, update in zip(self._slabs[i], gradients[i], strict=True):

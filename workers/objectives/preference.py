@@ -21,7 +21,7 @@ from sweeps.errors import UserError
 from sweeps.spec import RunSpec
 from workers.data.array_file import Arrays
 from workers.data.conversations import written_pairs
-from workers.data.datasets import batch_indices
+from workers.data.datasets import examples_read
 from workers.data.token_cache import CachedArrays, arrays_digest
 from workers.engines.engine import Batch, Engine
 from workers.models.pretrained import PretrainedModel
@@ -71,7 +71,7 @@ class Preference(TrainingObjective):
         examples that ``chosen`` numbers, or that the run's steps will read; others are NaN."""
         examples = len(arrays["chosen_input_ids"])
         if chosen is None:
-            chosen = _read_by(run, examples)
+            chosen = examples_read(run, run.steps, examples)
         tokens = {name: arrays[name][chosen] for name in sorted(arrays)}
         key = {
             "model": pretrained.content,
@@ -152,13 +152,3 @@ def _log_probability(model: nn.Module, batch: Batch, side: str) -> Tensor:
     every = logits[:, :-1].float().log_softmax(-1)
     each = every.gather(-1, labels.masked_fill(~there, 0).unsqueeze(-1)).squeeze(-1)
     return torch.where(there, each, 0.0).sum(dim=1)
-
-
-def _read_by(run: RunSpec, examples: int) -> NDArray[np.int64]:
-    """Return the examples that a run's steps read, in order."""
-    if run.steps * run.batch_size >= examples:
-        return np.arange(examples)
-    steps = range(1, run.steps + 1)
-    return np.unique(
-        np.concatenate([batch_indices(run.seed, step, run.batch_size, examples) for step in steps])
-    )

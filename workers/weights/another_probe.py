@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from sweeps.attempts.attempt import Attempt
 from sweeps.attempts.writer import EVALUATIONS, RunWriter
 from sweeps.errors import UserError
 from sweeps.files.whole_files import Place, local_file
@@ -25,6 +24,7 @@ from workers.probes.measure import DepthProbe, Measured
 from workers.probes.rows import choose_rows
 from workers.run_record import provenance, write_run_record
 from workers.weights.kept import base_of, kept_checkpoint, with_kept
+from workers.weights.measuring import measuring
 
 # The tables that a probe fills; the others are the run's, whatever it is probed on.
 PROBED = ("profiles", "jackknife", "metrics")
@@ -55,7 +55,7 @@ def measure_kept(run: RunSpec, other: RunSpec, store: Store, device: torch.devic
             f"run {run.run_id} kept the weights of step {source.step_of(checkpoint)} and ended at"
             f" {done['step']}: what is measured at a run's end needs `keep: final`"
         )
-    with Attempt(folder) as attempt:
+    with measuring(other, store) as attempt:
         if folder.done() is not None:
             attempt.end("not needed")
             return
@@ -71,8 +71,8 @@ def measure_kept(run: RunSpec, other: RunSpec, store: Store, device: torch.devic
             unsaid = {} if last or step in other.probe_steps else dict.fromkeys(AT_PROBES)
             scored = last or step in other.evaluation_steps
             for table in tables:
-                if table not in PROBED and (scored or table != EVALUATIONS):
-                    rows = tables[table].get(step, ())
+                rows = tables[table].get(step)  # of step 0 there are evaluations alone
+                if rows and table not in PROBED and (scored or table != EVALUATIONS):
                     writer.add(table, step, [_with(row, unsaid) for row in rows])
             if last:
                 writer.add("profiles", step, measured.rows)

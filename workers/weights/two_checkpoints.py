@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from sweeps.attempts.attempt import Attempt
 from sweeps.attempts.writer import RunWriter
 from sweeps.errors import UserError
 from sweeps.spec import ModelSpec, RunSpec
@@ -26,6 +25,7 @@ from workers.probes.displacement import displaced
 from workers.probes.measure import DepthProbe
 from workers.probes.rows import choose_rows
 from workers.run_record import provenance, write_run_record
+from workers.weights.measuring import measuring
 
 STEP = 1
 
@@ -37,7 +37,7 @@ def measure_two(run: RunSpec, tuned: ModelSpec, store: Store, device: torch.devi
     What is there already is left as it is.
     """
     folder = store.run(run.run_id)
-    with Attempt(folder) as attempt:
+    with measuring(run, store) as attempt:
         if folder.done() is not None:
             attempt.end("not needed")
             return
@@ -72,20 +72,82 @@ def measure_two(run: RunSpec, tuned: ModelSpec, store: Store, device: torch.devi
 
 
 def _require_alike(name: str, before: PretrainedModel, other: str, after: PretrainedModel) -> None:
-    """Raise UserError unless each state of one model has its like in the other."""
+    """Raise UserError unless each state, parameter and token of one model has its like in the
+    other: what differs between models of two makings is no change that a training made."""
+    differs = (
+        _differing_kind(before, after)
+        or _differing_stacks(before, after)
+        or _differing_parameters(before, after)
+        or _differing_tokens(before, after)
+    )
+    if differs:
+        here, there = differs
+        raise UserError(
+            f"{name} has {here}, and {other} {there}: give a checkpoint that was trained from the"
+            " other one"
+        )
+
+
+def _differing_kind(before: PretrainedModel, after: PretrainedModel) -> tuple[str, str] | None:
+    kinds = [
+        (model.facts.family, type(model.backbone).__name__)  # what transformers builds from it
+        for model in (before, after)
+    ]
+    if kinds[0] == kinds[1]:
+        return None
+    here, there = (f"the architecture {family} ({made})" for family, made in kinds)
+    return here, there
+
+
+def _differing_stacks(before: PretrainedModel, after: PretrainedModel) -> tuple[str, str] | None:
     one, two = (
         [(stack.name, stack.calls, stack.width) for stack in model.stacks]
         for model in (before, after)
     )
-    if one != two:
-        said = [
-            " and ".join(f"{len(calls)} blocks of width {width}" for _, calls, width in shape)
-            for shape in (one, two)
-        ]
-        raise UserError(
-            f"{name} has {said[0]}, and {other} {said[1]}: give a checkpoint that was trained from"
-            " the other one"
-        )
+    if one == two:
+        return None
+    here, there = (
+        " and ".join(f"{len(calls)} blocks of width {width}" for _, calls, width in shape)
+        for shape in (one, two)
+    )
+    return here, there
+
+
+def _differing_parameters(
+    before: PretrainedModel, after: PretrainedModel
+) -> tuple[str, str] | None:
+    """Compare the backbones alone: a fine-tuned model may have another head, or none."""
+    one, two = (
+        {name: tuple(p.shape) for name, p in model.backbone.named_parameters()}
+        for model in (before, after)
+    )
+    for name in (*one, *two):
+        if one.get(name) != two.get(name):
+            here, there = (
+                f"{name} of shape {shapes[name]}" if name in shapes else f"no {name}"
+                for shapes in (one, two)
+            )
+            return here, there
+    return None
+
+
+def _differing_tokens(before: PretrainedModel, after: PretrainedModel) -> tuple[str, str] | None:
+    """Compare what the numbers stand for that both tokenizers have; tokens that were added to one,
+    as those of a chat, may be new, or take a place that was free."""
+    if before.tokenizer is None or after.tokenizer is None:
+        return None
+    added = {
+        number for model in (before, after) for number in model.tokenizer.get_added_vocab().values()
+    }
+    one, two = (
+        {number: token for token, number in model.tokenizer.get_vocab().items()}
+        for model in (before, after)
+    )
+    for number in sorted(one.keys() & two.keys() - added):
+        if one[number] != two[number]:
+            here, there = (f"the token {words[number]!r} as {number}" for words in (one, two))
+            return here, there
+    return None
 
 
 @torch.no_grad()

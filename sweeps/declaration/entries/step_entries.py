@@ -207,7 +207,7 @@ def _adapter(value: Any) -> Any:
     ((name, options),) = value.items() if named else ((value, {}),)
     if not isinstance(name, str) or name not in ADAPTERS:
         raise ValueError(f"no adapter {name!r}; {closest(str(name), ADAPTERS)}")
-    if not isinstance(options or {}, dict):
+    if not isinstance(options, dict | None):
         raise ValueError(f"the options of {name} are a mapping, not {options!r}")
     lists = {key: tuple(value) for key, value in (options or {}).items() if isinstance(value, list)}
     return {"kind": name, **(options or {}), **lists}

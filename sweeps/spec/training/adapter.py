@@ -31,7 +31,26 @@ def _in_order(entries: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(entries)))
 
 
-_RANGE = re.compile(r"(?:\w+ )?blocks (?P<first>\d+)(?:-(?P<last>\d+))?")
+def _merged(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ranges so that saying the same blocks in other words makes no other run: of each stack
+    as few as there can be."""
+    blocks: dict[str, set[int]] = {}
+    for entry in entries:
+        found = _RANGE.fullmatch(entry)
+        assert found is not None
+        first, last = int(found["first"]), int(found["last"] or found["first"])
+        blocks.setdefault(found["stack"], set()).update(range(first, last + 1))
+    said = []
+    for stack, numbers in blocks.items():
+        for first in sorted(numbers - {number + 1 for number in numbers}):
+            last = first
+            while last + 1 in numbers:
+                last += 1
+            said.append(f"{stack}blocks {first}" + (f"-{last}" if last > first else ""))
+    return _in_order(tuple(said))
+
+
+_RANGE = re.compile(r"(?P<stack>(?:\w+ )?)blocks (?P<first>\d{1,6})(?:-(?P<last>\d{1,6}))?")
 
 
 class NoAdapter(Frozen):
@@ -62,7 +81,7 @@ class Lora(Frozen):
     )
     # Said as `layers`; by that name a column of stand-ins is known.
     blocks: Annotated[
-        tuple[Annotated[str, AfterValidator(_of_blocks)], ...], AfterValidator(_in_order)
+        tuple[Annotated[str, AfterValidator(_of_blocks)], ...], AfterValidator(_merged)
     ] = Field(
         (),
         validation_alias="layers",

@@ -49,6 +49,11 @@ class EqualStep(Frozen):
     scope: Scope = "blocks"
 
     @property
+    def relative(self) -> bool:
+        """Whether the ratios of single matrices decide by what the others move."""
+        return self.unit == "matrix" and self.target in ("mean", "median", "budget")
+
+    @property
     def setting(self) -> str:
         target = self.target if isinstance(self.target, str) else number_text(self.target)
         said = [target, *(["matrix"] if self.unit == "matrix" else [])]

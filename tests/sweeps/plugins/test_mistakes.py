@@ -84,6 +84,25 @@ def refused(path) -> str:
         ),
         (CONTROL, "*, share", "share", ":4: control 'half' takes share and is given nothing"),
         (CONTROL, "0.5", '"half"', ":4: control 'half' has a default of share that is not of"),
+        (
+            CONTROL,
+            "(self, update_norms, weight_norms)",
+            "(self, update_norms)",
+            ":4: control 'half' has update_scale(update_norms), which is called with (upd",
+        ),
+        (
+            OBJECTIVE,
+            "def targets(self, batch)",
+            "def targets(self)",
+            ":4: objective 'mine' has targets(), which is called with (batch)",
+        ),
+        (
+            OBJECTIVE,
+            "    def targets",
+            "    def batch_of(self, arrays, chosen): ...\n    def targets",
+            ":4: objective 'mine' has batch_of(arrays, chosen), which is called with (arrays, cho",
+        ),
+        (OBJECTIVE, "roles = ", "accumulate = 3\n    roles = ", ":4: objective 'mine' has accumul"),
         (CONTROL, "@control", "1 / 0\n@control", ":4: ZeroDivisionError: division by zero"),
         (CONTROL, "@control", "import absent\n@control", ":4: ModuleNotFoundError: No module nam"),
         (CONTROL, "@control", "raise SystemExit(3)\n@control", ":4: SystemExit: 3"),
@@ -101,6 +120,30 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(tmp_path, text, old, n
     assert old in text
     (tmp_path / "mine.py").write_text(text.replace(old, new), encoding="utf-8")
     assert f"{tmp_path}/mine.py{said}" in refused(own_sweep(tmp_path, "mine.py"))
+
+
+@pytest.mark.parametrize("kind", ["control", "objective"])
+def test_what_cannot_be_made_with_the_options_of_the_file_is_refused(tmp_path, kind):
+    """Options of the right type may be of no use all the same: another value is."""
+    from sweeps.declaration.expand import read_sweep
+
+    if kind == "control":
+        text = CONTROL.replace("self.share = share", "self.share = 1 / (share - 0.25)")
+        good, bad = ({"control": f"half: {{share: {share}}}"} for share in (0.5, 0.25))
+        line = 9
+    else:
+        made = "\n    def __init__(self, said, *, share: float):\n        1 / (share - 0.25)"
+        text = OBJECTIVE.replace('("text",)', f'("text",){made}')
+        good, bad = (
+            {"objective": f"m: {{kind: mine, data: {{builtin: python-docs}}, share: {share}}}"}
+            for share in (0.5, 0.25)
+        )
+        line = 8
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    read_sweep(own_sweep(tmp_path, "mine.py", **good))
+    said = refused(own_sweep(tmp_path, "mine.py", **bad))
+    name = "half" if kind == "control" else "mine"
+    assert f"mine.py:{line}: {kind} {name!r} cannot be made with its options: ZeroDiv" in said
 
 
 def test_the_command_line_ends_with_code_2(tmp_path):

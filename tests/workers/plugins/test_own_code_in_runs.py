@@ -62,6 +62,51 @@ def test_the_control_scales_what_it_says(tmp_path, store):
     assert layers["coefficient"].max() < 0.999
 
 
+RETURNING = """from sweeps.plugins import control
+from workers.controls.layer_control import LayerControl
+
+@control("odd")
+class Odd(LayerControl):
+    {flag} = True
+
+    def {method}(self, *norms):
+        return {value}
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "flag"),
+    [("gradient_scale", "scales_gradients"), ("update_scale", "scales_updates")],
+)
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("0.5", "returns a float"),
+        ("norms[0].mean()", "returns a tensor of shape () and type float32"),
+        ("norms[0][:1]", "returns a tensor of shape (1,) and type float32"),
+        ("norms[0].long()", "returns a tensor of shape (4,) and type int64"),
+        ("norms[0] * float('nan')", "returns a factor that is not finite"),
+        ("norms[0] / 0", "returns a factor that is not finite"),
+        ("norms[0] + {}['none']", "mine.py:9: KeyError: 'none'"),
+    ],
+)
+def test_what_a_control_returns_is_one_factor_a_layer_or_an_error_that_names_it(
+    tmp_path, store, method, flag, value, said
+):
+    text = RETURNING.format(method=method, flag=flag, value=value)
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    run = the_run(tmp_path, "mine.py", control="odd")
+    with pytest.raises(UserError) as error:
+        trained(run, store)
+    assert said in str(error.value)
+    assert f"{tmp_path}/mine.py:" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+    (attempt,) = store.run(run.run_id).attempts()
+    assert attempt["cause"] == "failed"
+    assert attempt["error"].strip().endswith(str(error.value))
+
+
 def test_the_objective_is_trained_and_the_metric_measured_at_every_layer(tmp_path, store):
     pairs = [{"anchor": f"one {n} two", "positive": f"{n} three"} for n in range(40)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))

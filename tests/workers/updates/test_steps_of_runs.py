@@ -6,6 +6,8 @@ import pytest
 import torch
 from small_run import make_run
 
+from sweeps.declaration.entries.sweep_spec import DataEntry
+from sweeps.declaration.sources import resolve_data
 from sweeps.errors import UserError
 from sweeps.reading.tables import open_store
 from sweeps.sources.content import folder_digest
@@ -15,6 +17,7 @@ from sweeps.spec import (
     FolderModel,
     LayerRates,
     ModelSpec,
+    Objective,
     Optimizer,
 )
 from sweeps.store.schema import TABLES
@@ -174,3 +177,26 @@ def test_a_learning_rate_as_target_is_the_scheduled_one(stores):
     moved = (blocks["update_norm"] / blocks["weight_norm"]).to_list()
     rates = [rate for rate in steps["scheduled_learning_rate"] for _ in range(3)]
     assert moved == pytest.approx(rates, rel=1e-5)
+
+
+def test_a_control_that_is_shown_more_batches_than_a_preference_run_reads_sees_numbers(
+    stores, tmp_path
+):
+    """What an answer's likelihood was before is asked of those batches' examples too."""
+    rows = [
+        {"prompt": f"what is {k} ", "chosen": f"it is {k}", "rejected": f"nobody knows {k} at all"}
+        for k in range(60)
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    roles = ("prompt", "chosen", "rejected")
+    data = resolve_data(DataEntry(file=str(file)), roles, tmp_path)
+    run = make_run(
+        steps=2,
+        control=LayerRates(rates="rgn"),
+        objective=Objective(kind="preference", data=data, beta=0.1),
+        probe=make_run().probe.model_copy(update={"every": 2}),
+    )
+    assert list(train(run, stores[0], CPU))[-1].status == "finished"
+    found = layers(stores[0], run).filter(step=1, group="block")["coefficient"].to_list()
+    assert max(found) == 1.0

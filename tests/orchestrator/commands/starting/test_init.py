@@ -1,9 +1,12 @@
 """``init``: a first sweep file that plans as it stands."""
 
+import json
 import os
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import save_file
 
 from orchestrator.cli import cli
 from sweeps.declaration.expand import read_sweep
@@ -47,6 +50,44 @@ def test_a_file_of_ones_own_is_named_as_it_lies_seen_from_the_sweep(here):
     assert run.objective.labels == 2
     init(*words, *columns, "-o", "beside.yaml")
     assert "file: ./ratings.csv" in (here / "beside.yaml").read_text()
+
+
+def saved(folder, positions):
+    """Make a folder that plans as a GPT-2 of so many positions, whose weights nobody loads."""
+    os.mkdir(folder)
+    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 8}
+    config |= {"n_embd": 4, "n_layer": 2, "n_head": 1, "n_positions": positions}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    save_file({"wte.weight": np.zeros((8, 4), np.float32)}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("positions", "length", "probed"), [((40, 100), 40, 40), ((96, 512), 96, 64)]
+)
+def test_sequences_are_as_long_as_the_shortest_model_reads(here, positions, length, probed):
+    saved(here / "one", positions[0])
+    saved(here / "two", positions[1])
+    init("--model", "./one", "--model", "./two", "--data", "builtin:python-docs")
+    run = read_sweep(here / "study.yaml").runs[0]
+    assert (run.sequence_length, run.probe.sequence_length) == (length, probed)
+
+
+@pytest.mark.parametrize("word", ["1e3", "true", "on", "123", "0x1f", "2026-11-26", "null"])
+def test_names_that_yaml_would_take_for_something_else_are_names(here, word):
+    saved(here / word, 64)
+    init("--model", f"./{word}", "--model", "standin:gpt2", "--data", "builtin:python-docs")
+    runs = read_sweep(here / "study.yaml").runs
+    assert {run.model.name for run in runs} == {word, "tiny-gpt2"}
+    init("--model", "standin:gpt2", "--data", "builtin:python-docs", "-o", f"{word}.yaml")
+    assert read_sweep(here / f"{word}.yaml").name == word
+
+
+def test_the_commands_that_are_printed_can_be_pasted(here):
+    text = init("--model", "standin:gpt2", "--data", "builtin:python-docs", "-o", "my first.yaml")
+    assert "depthsweep plan 'my first.yaml'" in text
+    assert "depthsweep run 'my first.yaml'" in text
+    assert "depthsweep plan 'my first.yaml'" in (here / "my first.yaml").read_text()
 
 
 @pytest.mark.parametrize(

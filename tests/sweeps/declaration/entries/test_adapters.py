@@ -4,12 +4,13 @@ import json
 
 import jsonschema
 import pytest
+from small_run import make_run
 
 from sweeps.declaration.entries.sweep_spec import json_schema
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.settings import run_labels
 from sweeps.errors import UserError
-from sweeps.spec import Execution, Lora, NoAdapter, RunSpec
+from sweeps.spec import EqualStep, Execution, Lora, NoAdapter, RunSpec
 
 SWEEP = """
 name: adapted
@@ -66,6 +67,9 @@ def test_the_order_of_targets_makes_no_other_run():
         ("[{lora: {layers: [blocks 3-2]}}]", "the lower number first"),
         ("[{lora: {layers: [embedding]}}]", "no range of blocks"),
         ("[{lora: 3}]", "are a mapping"),
+        ("[{lora: []}]", "are a mapping"),
+        ("[{lora: false}]", "are a mapping"),
+        ('[{lora: ""}]', "are a mapping"),
     ],
 )
 def test_what_is_no_adapter_is_refused_with_its_line(tmp_path, grid, said):
@@ -110,3 +114,41 @@ def test_which_weights_are_kept_decides_no_result_and_old_records_are_read(tmp_p
         read(tmp_path, settings="keep_checkpoint: true")
     with pytest.raises(UserError, match="add `evaluation`"):
         read(tmp_path, settings="keep: best")
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (("blocks 1",), ("blocks 1-1",)),
+        (("blocks 1-2",), ("blocks 1", "blocks 2")),
+        (("blocks 1-2",), ("blocks 02", "blocks 1")),
+        (("blocks 2-7",), ("blocks 5-7", "blocks 2-5", "blocks 3")),
+        (("blocks 9-10", "blocks 3"), ("blocks 3", "blocks 10", "blocks 9")),
+        (
+            ("encoder blocks 1-3", "decoder blocks 2"),
+            ("decoder blocks 2-2", "encoder blocks 1-2", "encoder blocks 3"),
+        ),
+    ],
+)
+def test_the_same_blocks_in_other_words_are_the_same_adapter(said, meant):
+    assert Lora(layers=said) == Lora(layers=meant)
+    assert Lora(layers=meant).blocks == tuple(sorted(said))
+
+
+def test_other_blocks_are_another_adapter():
+    assert Lora(layers=("blocks 1-2",)) != Lora(layers=("blocks 1", "blocks 3"))
+    assert Lora(layers=("encoder blocks 1",)) != Lora(layers=("decoder blocks 1",))
+
+
+@pytest.mark.parametrize("target", ["mean", "median", "budget", "learning_rate", 1e-3])
+@pytest.mark.parametrize("unit", ["block", "matrix"])
+def test_equal_steps_of_matrices_that_begin_at_zero_are_refused_where_they_set_the_pace(
+    target, unit
+):
+    made = {"adapter": Lora(rank=2), "control": EqualStep(target=target, unit=unit)}
+    if unit == "block" or target in ("learning_rate", 1e-3):
+        assert make_run(**made).adapter.kind == "lora"
+        return
+    with pytest.raises(ValueError, match="use target learning_rate or a number, or unit block"):
+        make_run(**made)
+    assert make_run(control=made["control"]).control.relative
