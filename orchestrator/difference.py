@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.options import names_sweep
+from orchestrator.options import names_sweep, sweep_of
 from sweeps.declaration.changes import compare_sweeps
 from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.declaration.settings import text_of
 from sweeps.errors import UserError
 from sweeps.reading.text_table import Column, text_table
 from sweeps.spec import RunSpec
-from sweeps.store.store import Store
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,10 +30,11 @@ class Study:
 
     @classmethod
     def at(cls, said: str, store: str) -> Study:
-        """Return what a file's path, or a name (``NAME@VERSION``) in a store, stands for."""
+        """Return what a file's path, or a name (``NAME@VERSION``) in a store, stands for; or that
+        of a sweep which comes with depthsweep, where the store has none of that name."""
         if not names_sweep(said):
             return cls(read_sweep(said), None)
-        return cls(Store.at(store).load_sweep(said), store)
+        return cls(sweep_of(said, store)[0], store)
 
     def verdicts(self, name: str, control: str, against: str, metric: str) -> pl.DataFrame | None:
         """Return the verdict of each condition; None where nothing has finished."""

@@ -9,8 +9,9 @@ from pathlib import Path
 from sweeps.declaration.entries.sweep_spec import DataEntry, ModelEntry
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.sources import check_local, resolve_data, resolve_model
-from sweeps.errors import UserError
+from sweeps.errors import UserError, closest
 from sweeps.rows.local_rows import PLAIN_TEXT
+from sweeps.sources.catalog import CATALOG, by_hub
 from sweeps.spec import (
     OBJECTIVE_DEFAULTS,
     HubModel,
@@ -24,11 +25,15 @@ from sweeps.spec import (
 )
 from sweeps.store.store import Store
 
+# A model of the hub, which is no path that begins at this folder, the one above, or the root.
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[^@/]*")
 Say = Callable[[str], None]
 
 
 def probe_on(file: str) -> Probe:
     """Return the probe on a file of texts; raise UserError where it is none."""
+    if not Path(file).expanduser().exists():
+        raise UserError(f"--probe {file}: no such file; give one of texts, such as a line each")
     try:
         data = resolve_data(DataEntry(file=file), ("text",), Path())
         check_local(data, PLAIN_TEXT)
@@ -45,6 +50,7 @@ def measure_weights(what: Iterable[str], probe: Probe, store: Store, say: Say) -
     from workers.weights.kept import kept_checkpoint
 
     found: dict[str, RunSpec] = {}
+    store.identify()
     for run, single in _asked(what, store):
         other = on_another_probe(run, probe)
         if other.run_id == run.run_id:
@@ -103,6 +109,7 @@ def measure_checkpoints(base: str, tuned: str, probe: Probe, store: Store, say: 
         probe=probe,
         tuned=Tuned(digest=content, place=place),
     )
+    store.identify()
     measure_two(run, became, store, ALONE.device())
     say(f"{model.name} to {became.name}: {run.run_id}")
     return run
@@ -112,11 +119,17 @@ def _model(option: str, said: str) -> ModelSpec:
     """Return the model that is a folder, ``owner/name@commit`` of the hub, or of the catalogue."""
     if Path(said).expanduser().is_dir():
         name, entry = Path(said).expanduser().resolve().name, ModelEntry(folder=said)
-    elif "/" in said:
+    elif _HUB.fullmatch(said) or by_hub(said):
         hub, _, revision = said.partition("@")
         name, entry = hub.rpartition("/")[2], ModelEntry(hub=hub, revision=revision or None)
-    else:
+    elif said in CATALOG:
         name, entry = said, None
+    else:
+        hint = closest(said, list(CATALOG)) if re.fullmatch(r"[\w.-]+", said) else ""
+        raise UserError(
+            f"{option} {said}: no such folder, no model of the catalogue, no owner/name@commit of"
+            f" the hub{hint and f'; {hint}'}"
+        )
     try:
         known = {name: entry} if entry else {}
         return ModelSpec(name=name, source=resolve_model(name, known, Path()))

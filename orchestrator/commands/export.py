@@ -67,6 +67,11 @@ def _to_folder(run_id: str, folder: Path, merge: bool, location: str) -> None:
     from workers.weights.model_folder import write_model_folder
 
     store = Store.at(location)
+    if run_id.partition("@")[0] in store.sweep_names():
+        raise UserError(
+            f"-o takes the id of a run, and {run_id} is a sweep: `depthsweep query {run_id}` shows"
+            " the ids of its runs"
+        )
     run = recorded_run(store.known(run_id))
     trained = kept_model(run, store)
     files = write_model_folder(trained, store.cache, folder, merge=merge)

@@ -39,8 +39,9 @@ def command(
     if bool(what) == two or (base is None) != (tuned is None):
         raise UserError("measure takes sweeps or ids of runs, or both --base and --tuned")
     store, probe = Store.at(location), probe_on(file)
+    if what:
+        store.require_there()
     store.require_writable()
-    store.identify()
     if base is not None and tuned is not None:
         run = measure_checkpoints(base, tuned, probe, store, click.echo)
         runs, of = [run], f"{run.model.name}-to-{run.objective.label}"

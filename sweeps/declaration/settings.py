@@ -131,6 +131,18 @@ class Setting:
             return label
         return _scalar(found, self.kind)
 
+    def means_something(self, run: RunSpec) -> bool:
+        """Return whether a run has such a setting: not of a part that is another kind, as the rank
+        of an adapter where there is none, nor what its own part does not use."""
+        found: Any = run
+        for field in self.path:
+            if field not in type(found).model_fields or field in getattr(found, "unused", ()):
+                return False
+            found = getattr(found, field)
+            if found is None:
+                break
+        return True
+
 
 def _scalar(value: Any, kind: type) -> Scalar:
     """Return a value as what its column holds; lists and mappings as text, in full."""
@@ -368,7 +380,11 @@ class RunLabels:
 
     def __call__(self, run: RunSpec) -> str:
         name, _, seed = run.describe().rpartition(" seed ")
-        said = [f"{one.name} {text_of(one.value(run))}" for one in self._shown]
+        said = [
+            f"{one.name} {text_of(one.value(run))}"
+            for one in self._shown
+            if one.means_something(run)
+        ]
         return " ".join([name, *said, "seed", seed])
 
     @cached_property

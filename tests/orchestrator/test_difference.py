@@ -40,6 +40,16 @@ def test_two_files_differ_in_settings_and_in_runs(tmp_path):
     assert json.loads(said(first, first, "--json"))["both"] == 6
 
 
+def test_a_sweep_that_comes_with_depthsweep_is_known_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "one.yaml"
+    file.write_text(FILE.format(name="one", steps=20, seeds="[0]"))
+    page = json.loads(said("demo", file, "--json"))
+    assert page["both"] == 0
+    assert page["conditions"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["one.yaml"]
+
+
 def condition(model, objective, n, slope, verdict):
     return {
         "model": model,

@@ -221,6 +221,26 @@ def test_checkpoints_of_two_makings_are_refused_by_what_differs(place, tmp_path)
     assert f"the token {min(one, two, key=words.get)!r} as" in refusal("words", shuffled)
 
 
+@pytest.mark.parametrize("said", ["nowhere", "./nowhere", "/no/where", "no/where", "~/no/where"])
+def test_a_folder_that_is_not_there_is_called_that_and_makes_no_store(tmp_path, monkeypatch, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("a text\n" * 99)
+    for words, told in (
+        (["--base", said, "--tuned", said], f"--base {said}: no such folder"),
+        (["demo"], "no such folder; give the store that a run wrote to"),
+    ):
+        with pytest.raises(UserError, match=told):
+            called(tmp_path, "measure", *words, "--probe", "p.txt")
+    with pytest.raises(UserError, match=r"^--probe nofile\.txt: no such file; give one of texts"):
+        called(tmp_path, "measure", "demo", "--probe", "nofile.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
+
+
+def test_a_sweep_is_no_run_to_export(place, tmp_path):
+    with pytest.raises(UserError, match="-o takes the id of a run, and mine is a sweep"):
+        called(place, "export", "mine", "-o", str(tmp_path / "m"))
+
+
 def test_what_was_not_trained_here_is_not_trained(place):
     from orchestrator.measuring import probe_on
     from sweeps.spec import Tuned

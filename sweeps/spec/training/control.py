@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from sweeps.spec.frozen import Frozen, Positive, content_id, number_text
 from sweeps.spec.plugin import Options, PluginCode, options_text
@@ -47,6 +48,15 @@ class EqualStep(Frozen):
     target: Literal["mean", "median", "budget", "learning_rate"] | Positive = "mean"
     unit: Literal["block", "matrix"] = "block"
     scope: Scope = "blocks"
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _positive(cls, value: Any) -> Any:
+        """Say what a number has to be; of a union pydantic says that it is none of the words."""
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and not 0 < value < math.inf:
+            raise ValueError(f"a number has to be positive, greater than 0; found {value!r}")
+        return value
 
     @property
     def relative(self) -> bool:

@@ -96,6 +96,14 @@ class Optimizer(Frozen):
         return self
 
     @property
+    def unused(self) -> frozenset[str]:
+        """The fields that mean nothing beside the others."""
+        every = {name for rule in RULES.values() for name in rule.options}
+        found = every - set(RULES[self.rule].options)
+        found |= {"decay_all"} if self.weight_decay == 0 else set()
+        return frozenset(found | (set() if self.schedule == "wsd" else {"decay_share"}))
+
+    @property
     def kept(self) -> int:
         """Numbers kept of each parameter from step to step, at the most."""
         return 0 if self.momentum == 0 and self.rule == "sgd" else RULES[self.rule].kept

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 from planted_store import run_spec
+from small_run import make_run
 
 from sweeps.declaration.entries.sweep_spec import Settings
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.settings import run_labels, settings_of, text_of, varied
 from sweeps.errors import UserError
-from sweeps.spec import LayerClip
+from sweeps.spec import LayerClip, Lora, Optimizer
 
 SWEEP = """
 name: schedules
@@ -99,3 +100,23 @@ def test_two_names_for_one_objective_are_one_run_and_refused(tmp_path) -> None:
     (tmp_path / "twice.yaml").write_text(same)
     with pytest.raises(UserError, match=r"tiny topic .* is tiny sentiment .* under another name"):
         read_sweep(tmp_path / "twice.yaml")
+
+
+def test_a_line_of_a_run_leaves_out_what_means_nothing_of_it():
+    plain = make_run(optimizer=Optimizer(learning_rate=1e-3, weight_decay=0.1, decay_all=False))
+    lion = make_run(optimizer=Optimizer(rule="lion", learning_rate=1e-3))
+    sgd = make_run(optimizer=Optimizer(rule="sgd", learning_rate=1e-3, schedule="wsd"))
+    lora = make_run(adapter=Lora(rank=3, layers=("blocks 1",)))
+    said = run_labels([plain, lion, sgd, lora])
+    assert "betas 0.9,0.99 " in said[lion.run_id]
+    assert "decay_all false" in said[plain.run_id].lower()
+    assert "decay_share 0.2" in said[sgd.run_id]
+    assert "rank 3 alpha 16" in said[lora.run_id]
+    for run, absent in (
+        (sgd, ("betas", "decay_all", "rank", "alpha")),
+        (lion, ("momentum", "decay_all", "rank", "decay_share")),
+        (plain, ("momentum", "rank", "alpha", "decay_share")),
+        (lora, ("decay_all", "momentum")),
+    ):
+        assert not [name for name in absent if name in said[run.run_id]], said[run.run_id]
+    assert len(set(said.values())) == 4

@@ -94,6 +94,11 @@ def test_layer_rates_are_a_list_a_decay_or_rgn():
         ({"control": {"layer_rates": [1, 1]}}, "does nothing; use standard"),
         ({"control": {"layer_rates": {"dekay": 0.5}}}, "did you mean 'decay'"),
         ({"control": {"equal_step": {"unit": "layer"}}}, "valid: block, matrix"),
+        (
+            {"control": {"equal_step": {"target": 0}}},
+            "has to be positive, greater than 0; found 0",
+        ),
+        ({"control": {"equal_step": {"target": -1.5}}}, "greater than 0; found -1.5"),
         ({"control": {"equal_step": {"target": "bugdet"}}}, "did you mean 'budget'"),
     ],
 )
