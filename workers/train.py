@@ -51,8 +51,7 @@ def train(
     if ranks.size > 1:
         fetch(run, store)
         connect(ranks, device)
-    claimed = Attempt(folder) if ranks.leads else OnlookersAttempt()
-    with claimed as attempt, naming_own_code(run):
+    with (Attempt if ranks.leads else _onlookers)(folder) as attempt, naming_own_code(run):
         done = _ended_meanwhile(folder, ranks, keep)
         if done is not None:
             attempt.end("not needed")
@@ -112,6 +111,11 @@ def train(
         how = stop or status
         attempt.end(how)
         yield Progress(step, run.steps, loss, how, resumed, rate, probe, scores.newest)
+
+
+def _onlookers(folder: RunFolder) -> OnlookersAttempt:
+    del folder  # the first rank keeps the record
+    return OnlookersAttempt()
 
 
 def _ended_meanwhile(folder: RunFolder, ranks: Ranks, keep: Keep) -> dict[str, Any] | None:

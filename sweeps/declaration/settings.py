@@ -46,14 +46,8 @@ TAKEN = frozenset(
         *("cka_distance_debiased_null", "model_source", "family", "kind", "block", "model_layers"),
         *("stack", "block_class", "block_number", "iteration", "stack_layers"),
         *("model_depth", "model_stacks", "negative_control"),
-        *(
-            "model_width",
-            "parameters",
-            "pretraining_loss",
-            "pretraining_loss_se",
-            "unigram_entropy",
-            "dataset",
-        ),
+        *("model_width", "parameters", "pretraining_loss", "pretraining_loss_se"),
+        *("unigram_entropy", "dataset"),
         *("propagation", "propagation_sd", "objective_distance", "objective_distance_low"),
         *("objective_distance_high", "objective_distance_noisy", "objective_distance_common"),
         "objective_distance_common_noisy",
@@ -82,14 +76,8 @@ TAKEN = frozenset(
         # Of attempts: what they were made with.
         *("depthsweep_version", "git_commit", "code_digest", "python_version", "torch_version"),
         *("deepspeed_version", "transformers_version", "datasets_version", "tokenizers_version"),
-        *(
-            "numpy_version",
-            "pyarrow_version",
-            "ray_version",
-            "peft_version",
-            "cuda_version",
-            "driver_version",
-        ),
+        *("numpy_version", "pyarrow_version", "ray_version", "peft_version", "cuda_version"),
+        "driver_version",
         *("device", "hardware"),
         # Of the tables that a report draws.
         *("cell", "condition", "cut_high", "cut_low", "finding", "interval", "loss_high"),
