@@ -130,7 +130,11 @@ def test_any_text_survives_a_table(tmp_path_factory: pytest.TempPathFactory, tex
         ("a.json", '{"a": [1], "b": [2]}', r"has no 'text'"),
         ("a.json", '[{"text": "a", "label": 0}, {"label": 1}]', r"a\.json, row 2: has no 'text'"),
         ("a.jsonl.gz", b"not gzip", r"a\.jsonl\.gz: cannot be read: Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": 1}' * 9)[:-9], r"a\.jsonl\.gz: cannot be read"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"text": 1}' * 9, mtime=0)[:-9],
+            r"a\.jsonl\.gz: cannot be read",
+        ),
         ("a.jsonl.zst", b"not zstd", r"a\.jsonl\.zst: cannot be read"),
         ("a.arrow", b"ARROW1 not really", r"a\.arrow: cannot be read as Arrow"),
         ("a.csv", "text,label\na,1\n,\n", r"a\.csv:3: column 'label' .*nothing"),
