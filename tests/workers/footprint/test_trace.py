@@ -203,4 +203,6 @@ def test_a_step_keeps_as_much_of_a_parameter_as_its_rule():
         # Parameters as small as these are packed: their gradients are copied for it.
         assert kept[rule] == pytest.approx(whole[rule] + 1, rel=1e-3)
     assert whole["muon"] - 1 < kept["muon"] < whole["muon"]
-    assert kept["adafactor"] < 0.2
+    # Beside the update of the largest layer, which is whole for a moment.
+    largest = max(map(sum, traced.groups)) / sum(map(sum, traced.groups))
+    assert kept["adafactor"] - largest < 0.05
