@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from sweeps.spec.frozen import Frozen, Revision, Steps
 from sweeps.spec.plugin import PluginCode
+from sweeps.spec.training.block_ranges import in_order, is_block_range
 
 Pretraining = Literal["clm", "mlm", "span_corruption"]
 # What no rule can know of a model's code.
@@ -28,27 +28,17 @@ def _freezable(entry: str) -> str:
         raise ValueError(f"{entry!r} freezes nothing: words with one space between them")
     if len(words) == 1:
         return entry
-    found = _BLOCK_RANGE.fullmatch(entry)
-    if found is None:
+    if not is_block_range(entry):
         raise ValueError(
             f"{entry!r} is none of embedding, head, `blocks 3`, `blocks 1-6` (`encoder blocks 1-6`"
             " in a model of two stacks) and a pattern of parameter names"
         )
-    first, last = int(found["first"]), int(found["last"] or found["first"])
-    if not 1 <= first <= last:
-        raise ValueError(f"{entry!r}: blocks are counted from 1, the lower number first")
     return entry
 
 
-def _in_order(entries: tuple[str, ...]) -> tuple[str, ...]:
-    """Return entries so that saying them in another order makes no other run."""
-    return tuple(sorted(set(entries)))
-
-
-_BLOCK_RANGE = re.compile(r"(?:\w+ )?blocks (?P<first>\d+)(?:-(?P<last>\d+))?")
 Freeze = Annotated[
     tuple[Annotated[str, AfterValidator(_freezable)], ...],
-    AfterValidator(_in_order),
+    AfterValidator(in_order),
     Field(
         description="What is not trained: `embedding`, `head`, `blocks 1-6` (`encoder blocks 1-6`"
         " in a model of two stacks), or a pattern of parameter names."

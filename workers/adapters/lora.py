@@ -6,7 +6,7 @@ still. B begins at zero: until the first step the model computes what it was loa
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sweeps.errors import UserError
 from sweeps.spec import Lora
+from sweeps.spec.training.block_ranges import BlockRange, block_range
 from workers.depth.observation import observe
 from workers.depth.stacks import Stack
 from workers.models.pretrained import FEW_TOKENS, PretrainedModel, input_rows, inputs_of
@@ -29,7 +30,7 @@ from workers.ranks.process_group import ALONE, Ranks
 # What peft calls an adapter that has no name.
 NAME = "default"
 LINEAR = (nn.Linear, Conv1D)
-_RANGE = re.compile(r"(?:(?P<stack>\w+) )?blocks (?P<first>\d+)(?:-(?P<last>\d+))?")
+EVERY_BLOCK = BlockRange(None, 1, sys.maxsize)
 
 
 def add_lora(
@@ -108,17 +109,15 @@ def target_names(adapter: Lora, pretrained: PretrainedModel, where: str) -> list
 def _blocks(adapter: Lora, stacks: Sequence[Stack], where: str) -> Iterator[nn.Module]:
     """Yield the blocks that an adapter is for, in forward order."""
     chosen: set[tuple[int, int]] = set()
-    for entry in adapter.blocks or ("blocks 1-1000000",):
-        match = _RANGE.fullmatch(entry)
-        assert match is not None
-        first = int(match["first"])
-        last = int(match["last"] or first)
+    for entry in adapter.blocks or (None,):
+        named = EVERY_BLOCK if entry is None else block_range(entry)
+        assert named is not None
         found = {
             (s, b)
             for s, stack in enumerate(stacks)
-            if match["stack"] in (None, stack.name)
+            if named.stack in (None, stack.name)
             for b in range(len(stack.blocks))
-            if first <= b + 1 <= last
+            if named.first <= b + 1 <= named.last
         }
         if not found:
             has = " and ".join(

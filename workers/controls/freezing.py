@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from sweeps.errors import UserError
+from sweeps.spec.training.block_ranges import block_range
 from workers.depth.parameter_use import BLOCK, EMBEDDING, HEAD, Owner
 from workers.depth.stacks import Stack
 
-_BLOCKS = re.compile(r"(?:(?P<stack>\S+) )?blocks (?P<first>\d+)(?:-(?P<last>\d+))?")
 # What the module that is trained calls the model it holds; patterns are over the model's own names.
 HOLDERS = ("language_model.", "backbone.")
 
@@ -47,16 +46,14 @@ def frozen_by(
 def _layers(entry: str, stacks: Sequence[Stack]) -> set[Owner] | None:
     if entry in (EMBEDDING, HEAD):
         return {Owner(entry)}
-    match = _BLOCKS.fullmatch(entry)
-    if match is None:
+    named = block_range(entry)
+    if named is None:
         return None
-    first = int(match["first"])
-    numbers = range(first, int(match["last"] or first) + 1)
     return {
         Owner(BLOCK, s, number - 1)
         for s, stack in enumerate(stacks)
-        if match["stack"] in (None, stack.name)
-        for number in numbers
+        if named.stack in (None, stack.name)
+        for number in range(named.first, named.last + 1)
         if 1 <= number <= len(stack.blocks)
     }
 

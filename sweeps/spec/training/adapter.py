@@ -2,55 +2,41 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
 from sweeps.spec.frozen import Frozen, Positive, number_text
+from sweeps.spec.training.block_ranges import block_range, in_order, is_block_range
 
 ADAPTERS = ("none", "lora")
 
 
 def _of_blocks(entry: str) -> str:
     """Refuse what is no range of blocks."""
-    found = _RANGE.fullmatch(entry)
-    if found is None:
+    if not is_block_range(entry):
         raise ValueError(
             f"{entry!r} is no range of blocks: `blocks 3`, `blocks 1-6` (`encoder blocks 1-6` in a"
             " model of two stacks)"
         )
-    first, last = int(found["first"]), int(found["last"] or found["first"])
-    if not 1 <= first <= last:
-        raise ValueError(f"{entry!r}: blocks are counted from 1, the lower number first")
     return entry
-
-
-def _in_order(entries: tuple[str, ...]) -> tuple[str, ...]:
-    """Return entries so that saying them in another order makes no other run."""
-    return tuple(sorted(set(entries)))
 
 
 def _merged(entries: tuple[str, ...]) -> tuple[str, ...]:
     """Return ranges so that saying the same blocks in other words makes no other run: of each stack
     as few as there can be."""
-    blocks: dict[str, set[int]] = {}
-    for entry in entries:
-        found = _RANGE.fullmatch(entry)
-        assert found is not None
-        first, last = int(found["first"]), int(found["last"] or found["first"])
-        blocks.setdefault(found["stack"], set()).update(range(first, last + 1))
+    blocks: dict[str | None, set[int]] = {}
+    for found in filter(None, map(block_range, entries)):
+        blocks.setdefault(found.stack, set()).update(range(found.first, found.last + 1))
     said = []
     for stack, numbers in blocks.items():
+        prefix = f"{stack} " if stack else ""
         for first in sorted(numbers - {number + 1 for number in numbers}):
             last = first
             while last + 1 in numbers:
                 last += 1
-            said.append(f"{stack}blocks {first}" + (f"-{last}" if last > first else ""))
-    return _in_order(tuple(said))
-
-
-_RANGE = re.compile(r"(?P<stack>(?:\w+ )?)blocks (?P<first>\d{1,6})(?:-(?P<last>\d{1,6}))?")
+            said.append(f"{prefix}blocks {first}" + (f"-{last}" if last > first else ""))
+    return in_order(tuple(said))
 
 
 class NoAdapter(Frozen):
@@ -73,7 +59,7 @@ class Lora(Frozen):
     rank: Annotated[int, Field(ge=1)] = 8
     alpha: Positive = 16.0
     targets: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[\w.*?]+$")], ...], AfterValidator(_in_order)
+        tuple[Annotated[str, Field(pattern=r"^[\w.*?]+$")], ...], AfterValidator(in_order)
     ] = Field(
         (),
         description="Names or patterns of the linear maps of a block that have one (c_attn,"
