@@ -116,7 +116,7 @@ def sweep_of(given: str, location: str | None) -> tuple[Sweep, str | None]:
     for a name ./store where none is given. A name that the store does not know may be that of a
     sweep which comes with depthsweep."""
     from sweeps.declaration.expand import read_sweep
-    from sweeps.declaration.sweep_files import LIBRARY
+    from sweeps.declaration.sweep_files import shipped_sweeps
     from sweeps.store.store import Store
 
     if not names_sweep(given):
@@ -129,9 +129,9 @@ def sweep_of(given: str, location: str | None) -> tuple[Sweep, str | None]:
     try:
         return read_sweep(given), location
     except UserError:
-        if Path(given).name in (file.stem for file in LIBRARY.glob("*.yaml")):
+        shipped = shipped_sweeps()
+        if Path(given).name in shipped:
             raise  # it comes with depthsweep, and cannot be expanded
-        shipped = sorted(file.stem for file in LIBRARY.glob("*.yaml") if "." not in file.stem)
         raise UserError(
             f"{given}: no such sweep file, none of those that come with depthsweep"
             f" ({', '.join(shipped)}), and {unknown}"

@@ -69,7 +69,7 @@ def _to_folder(run_id: str, folder: Path, merge: bool, location: str) -> None:
     store = Store.at(location)
     if run_id.partition("@")[0] in store.sweep_names():
         raise UserError(
-            f"-o takes the id of a run, and {run_id} is a sweep: `depthsweep query {run_id}` shows"
+            f"-o takes the id of a run, and {run_id} is a sweep: `depthsweep ls {run_id}` shows"
             " the ids of its runs"
         )
     run = recorded_run(store.known(run_id))

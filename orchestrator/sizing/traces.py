@@ -163,12 +163,12 @@ def key_of(ask: RunSpec) -> str:
         "batch": [ask.batch_size, ask.sequence_length],
         "engine": ask.execution.engine,
         "checkpointing": ask.execution.checkpoint_activations,
-        # A step of before there were adapters is known without a word of them.
-        **({"adapter": adapter} if (adapter := ask.identity().get("adapter")) else {}),
         "clips": ask.optimizer.max_grad_norm is not None,
         "probe": {k: v for k, v in ask.probe.identity().items() if k not in ("data", "seed")},
     }
     # As in an identity: what is as it always was has no word, so no trace of before is lost.
+    if adapter := ask.identity().get("adapter"):
+        decides["adapter"] = adapter
     if ask.dropout:
         decides["dropout"] = True
     if ask.optimizer.rule != "adamw" and ask.execution.engine == "plain":

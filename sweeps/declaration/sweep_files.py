@@ -9,6 +9,11 @@ from sweeps.errors import UserError, closest
 LIBRARY = Path(__file__).resolve().parents[1] / "library"
 
 
+def shipped_sweeps() -> dict[str, Path]:
+    """Return the sweeps that come with depthsweep: the name and the file of each, sorted."""
+    return {file.stem: file for file in sorted(LIBRARY.glob("*.yaml")) if "." not in file.stem}
+
+
 def sweep_file_of(given: str | Path) -> Path:
     """Return the file that is meant: a path, or the name of one that comes with depthsweep.
 
@@ -17,7 +22,7 @@ def sweep_file_of(given: str | Path) -> Path:
     path = Path(given)
     if path.exists() or path.suffix or len(path.parts) != 1:
         return path
-    shipped = {file.stem: file for file in sorted(LIBRARY.glob("*.yaml")) if "." not in file.stem}
+    shipped = shipped_sweeps()
     if path.name not in shipped:
         raise UserError(
             f"{given}: no such sweep file, and none of that name comes with depthsweep;"

@@ -55,11 +55,8 @@ class Plugins:
             for mark, code in installed_marks():
                 KINDS[mark.kind].require(mark)
                 # What a file of the sweep has is meant before what happens to be installed.
-                if not any(
-                    one.code.of_file
-                    for one in (self._found.get((mark.kind, mark.name)),)
-                    if one is not None
-                ):
+                there = self._found.get((mark.kind, mark.name))
+                if there is None or not there.code.of_file:
                     self._add(Plugin(mark, code))
         return self._found.get((kind, name))
 

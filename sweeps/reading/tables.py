@@ -1,4 +1,5 @@
-"""A store as seven Polars tables: runs, steps, layers, profiles, jackknife, evaluations, attempts.
+"""A store as Polars tables: runs, steps, layers, profiles, jackknife, evaluations, metrics and
+attempts.
 
 Every table carries the columns of ``runs``, so that a question needs no join; only what is made of
 a run's rows (``MADE_OF_ROWS``) is in ``runs`` alone. Rows count when a

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from sweeps.reading.run_table import evaluated_columns
+from sweeps.findings.arms import score_columns
 from sweeps.reading.tables import Tables
 from sweeps.spec import LOSS
 from sweeps.statistics.stacks import STACK
@@ -77,7 +77,7 @@ def evaluation_curves(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
 def scores(runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """Return what runs scored in the end, per condition: ``n`` of them and the mean of each column
     that any run has a value in; empty where none was evaluated."""
-    known = [name for name in evaluated_columns() if runs[name].is_not_null().any()]
+    known = score_columns(runs)
     if not known:
         return pl.DataFrame()
     scored = runs.filter(pl.any_horizontal(pl.col(known).is_not_null()))
