@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from sweeps.errors import UserError
@@ -35,7 +36,8 @@ class SizeUnknown(Exception):
 def skeleton(
     model: ModelSpec, dtype: torch.dtype, *, needs_head: bool = True, dropout: bool = False
 ) -> PretrainedModel:
-    """Return a model whose tensors have shapes alone; call it under ``fake_numbers``.
+    """Return a model whose tensors have shapes alone, or at least no first values: call it under
+    ``fake_numbers``.
 
     Raises UserError for a configuration of which transformers makes no model, or one without the
     head or the stack that is asked for; SizeUnknown where there is no configuration at hand.
@@ -48,7 +50,10 @@ def skeleton(
     auto = auto_class(model.name, config, source.pretraining, needs_head)
     trusted = not isinstance(source, StandinModel) and source.trust_remote_code
     try:
-        language_model = auto.from_config(config, dtype=dtype, trust_remote_code=trusted)
+        # Some draw again until all numbers are small, which those of a fake tensor never are.
+        with no_init_weights():
+            language_model = auto.from_config(config, dtype=dtype, trust_remote_code=trusted)
+        language_model.tie_weights()
     except (ValueError, ImportError, AttributeError, KeyError) as error:
         raise _refused(model.name, "no model can be built", error) from error
     language_model.eval()

@@ -32,7 +32,7 @@ from workers.footprint.skeleton import SizeUnknown, skeleton
 from workers.footprint.tracker import Tracker
 from workers.footprint.word_tokenizer import word_cell, word_tokenizer
 from workers.models.fit import require_fit
-from workers.models.pretrained import PretrainedModel
+from workers.models.pretrained import PretrainedModel, inputs_of
 from workers.objectives.objective import TrainingObjective, few_of
 from workers.objectives.registry import build_objective
 from workers.probes.capture import SEQUENCES_A_FORWARD
@@ -40,7 +40,9 @@ from workers.probes.similarity import Reference, compare
 from workers.updates.slabs import DEVICE_SLAB
 
 CPU = torch.device("cpu")
-ATTENTION = {
+# Operations that torch's counter knows nothing of.
+COUNTED = {
+    torch.ops.aten._grouped_mm: lambda left, right, *_, **__: 2 * left[-2] * left[-1] * right[-1],
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
         lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]
     ),
@@ -223,7 +225,7 @@ def _stepped(engine: Engine, objective: TrainingObjective, batch: Batch) -> dict
             engine.step(1.0)
         step = tracker.peak()
     # By itself: under it tensors live longer.
-    counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
+    counter = FlopCounterMode(display=False, custom_mapping=COUNTED)
     with counter:
         objective.accumulate(engine, batch, rows)
     return {
@@ -250,9 +252,9 @@ def _probe(
     ids = torch.ones(min(SEQUENCES_A_FORWARD, sequences), length, dtype=torch.long)
     tracker = Tracker(backbone)
     before = sum(tracker.now().values())
-    counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
+    counter = FlopCounterMode(display=False, custom_mapping=COUNTED)
     with tracker.watching(), counter, torch.no_grad():
-        backbone(input_ids=ids)
+        backbone(**inputs_of(backbone, ids))
     needed = sum(tracker.peak().values()) - before
     return needed, counter.get_total_flops() * sequences // len(ids)
 

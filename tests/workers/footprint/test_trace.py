@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from small_run import DOCS, make_run
+from transformers import Gemma3Config, MixtralConfig, T5Config
 
 from sweeps.errors import UserError
 from sweeps.spec import (
@@ -59,6 +60,7 @@ def real_peaks(run):
     """Return the tracker's peaks over two micro-batches and a step that are computed."""
     objective = build_objective(run.objective)
     drawn = skeleton(run.model, torch.float32)
+    drawn.language_model.init_weights()
     pretrained = PretrainedModel(drawn.language_model, None, drawn.facts)
     add_adapter(run, pretrained)
     model = objective.build_model(pretrained)
@@ -98,6 +100,53 @@ def test_a_step_without_memory_has_the_peaks_of_one_with_it(run):
     traced = trace(run)
     peaks = [sum(kinds.values()) for kinds in (traced.first, traced.second, traced.step)]
     assert peaks == pytest.approx(real_peaks(run), rel=0.01)
+
+
+def run_of_a_folder(folder, config, kind="clm"):
+    config.save_pretrained(folder)
+    source = FolderModel(folder=str(folder), digest="0" * 64, pretraining=kind)
+    objective = Objective(kind=kind, data=DOCS, **OBJECTIVE_DEFAULTS[kind])
+    model = ModelSpec(name="tiny", source=source)
+    return make_run(model=model, objective=objective, sequence_length=12)
+
+
+def test_a_mixture_of_experts_and_two_stacks_have_the_peaks_of_real_ones(tmp_path):
+    """torch says of no product of experts in float32 what shape it has, and counts none."""
+    sizes = {"num_hidden_layers": 2, "vocab_size": 300, "pad_token_id": 0}
+    experts = MixtralConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        **sizes,
+    )
+    two_stacks = T5Config(d_model=32, d_kv=16, d_ff=48, num_heads=2, num_layers=2, **sizes)
+    for run in (
+        run_of_a_folder(tmp_path / "experts", experts),
+        run_of_a_folder(tmp_path / "two", two_stacks, "span_corruption"),
+    ):
+        torch.manual_seed(0)
+        traced = trace(run)
+        peaks = [sum(kinds.values()) for kinds in (traced.first, traced.second, traced.step)]
+        assert peaks == pytest.approx(real_peaks(run), rel=0.02)
+        assert traced.probe_flops > 0
+    wide = MixtralConfig(**{**experts.to_diff_dict(), "intermediate_size": 96})
+    more = trace(run_of_a_folder(tmp_path / "wide", wide)).flops
+    once = trace(run_of_a_folder(tmp_path / "experts", experts)).flops
+    run = run_of()
+    tokens = run.batch_size * run.sequence_length
+    # Three matrices of two experts a token, in two blocks: forward, and twice that backward.
+    assert more - once == 3 * 2 * 2 * 3 * 2 * 32 * 48 * tokens
+
+
+def test_weights_that_are_drawn_until_they_are_small_are_not_drawn(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+    text = {**sizes, "vocab_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+    seen = {**sizes, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+    config = Gemma3Config(text_config={**text, "head_dim": 8}, vision_config=seen)
+    assert trace(run_of_a_folder(tmp_path / "model", config)).layers == 2
 
 
 @pytest.mark.parametrize("packing", ["within", "across"])

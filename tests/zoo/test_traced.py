@@ -1,0 +1,32 @@
+"""The same sixty architectures traced without memory: what a plan of a model outside the catalogue
+rests on. Of the rest a formula says what they need."""
+
+import pytest
+from small_run import DOCS, make_run
+
+from sweeps.spec import OBJECTIVE_DEFAULTS, FolderModel, ModelSpec, Objective
+from tests.zoo import trial
+from tests.zoo.test_sixty import CASES
+from workers.footprint.trace import trace
+
+# Code that cuts by numbers it reads back, or moves its weights while it runs.
+NOT_TRACED = {"jetmoe", "switch_transformers"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "model_type"), CASES)
+def test_an_architecture_is_traced(kind, model_type, tmp_path):
+    model, _ = trial.tiny(model_type, kind)
+    model.config.save_pretrained(tmp_path)
+    pretraining = trial.KINDS[kind][2] or "clm"
+    source = FolderModel(folder=str(tmp_path), pretraining=pretraining, digest="0" * 64)
+    name = trial.objectives(kind)[0]
+    objective = Objective(kind=name, data=DOCS, **OBJECTIVE_DEFAULTS[name])
+    run = make_run(
+        model=ModelSpec(name="tiny", source=source), objective=objective, sequence_length=12
+    )
+    if model_type in NOT_TRACED:
+        with pytest.raises(RuntimeError):
+            trace(run)
+        return
+    assert trace(run).flops > 0
