@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -39,8 +40,25 @@ def _products_of_groups(left: Tensor, right: Tensor, offs: Tensor, *_: Any, **__
     return left.new_empty((left.shape[-2], right.shape[-1]))
 
 
+_moved = nn.Module.to
+
+
+def _moved_if_need_be(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+    """Do as ``Module.to``, but leave a module as it is that is so already: torch would swap each
+    fake parameter for another, which it cannot where somebody watches it."""
+    device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if device is not None and tensor.device != device:
+            break
+        if dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype:
+            break
+    else:
+        return module
+    return _moved(module, *args, **kwargs)
+
+
 @contextmanager
 def fake_numbers() -> Iterator[None]:
     """Surround code that builds and runs models without memory."""
-    with FakeTensorMode(), _Answers():  # type: ignore[no-untyped-call]
+    with FakeTensorMode(), _Answers(), patch.object(nn.Module, "to", _moved_if_need_be):  # type: ignore[no-untyped-call]
         yield

@@ -205,8 +205,10 @@ def _seen(language_model: nn.Module, tokens: int, blocks: str | None) -> Examine
     except (UserError, MemoryError, torch.OutOfMemoryError, *WITHOUT_VALUES):
         raise
     except Exception as error:
-        if isinstance(error, RuntimeError) and _is_fake(language_model):
-            raise  # an operation that fake tensors do not know is no fault of the model
+        if isinstance(error, (RuntimeError, LookupError)) and _is_fake(language_model):
+            # No fault of the model: fake tensors do not know an operation, or what was looked up by
+            # numbers that they have not got is not there.
+            raise
         detail = " ".join(f"{type(error).__name__}: {error}".split())[:DETAIL]
         raise Impossible(
             f"{type(language_model).__name__} cannot be run on the tokens of text alone: {detail}"
