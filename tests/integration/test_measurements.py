@@ -66,6 +66,7 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_killed_drivers_measurement_is_resumed_and_none_is_made_twice(folder):
     process = started("run", "small.yaml", cwd=folder)
     measuring(folder)

@@ -78,6 +78,7 @@ def test_running_again_does_nothing_and_says_why(folder):
     assert {path: path.stat().st_mtime_ns for path in (folder / "store/runs").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_lost_run_runs_again_alone_with_identical_rows(folder):
     lost = run_ids(folder)[1]
     rows = rows_of(folder, lost)
@@ -93,6 +94,7 @@ def test_a_lost_run_runs_again_alone_with_identical_rows(folder):
             assert path.stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_a_result_is_computed_again_when_asked_with_identical_rows(folder):
     again = run_ids(folder)[2]
     rows = rows_of(folder, again)
@@ -114,6 +116,7 @@ def test_an_edited_sweep_runs_what_is_new_and_says_what_changed(folder, tmp_path
     assert "small: 2 finished, 2 skipped" in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_fresh_process_without_ray_gives_the_rows_of_a_warm_one(folder, tmp_path):
     for run_id in run_ids(folder):
         spec = folder / "store/runs" / run_id / "run.json"

@@ -39,6 +39,7 @@ def cluster(monkeypatch):
         cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_on_the_nodes_of_a_cluster(cluster, tmp_path):
     (tmp_path / "small.yaml").write_text(SWEEP)
     done = subprocess.run(

@@ -46,6 +46,7 @@ def make_cluster(monkeypatch):
             cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_is_used_and_the_runs_of_one_that_leaves_go_on(make_cluster, tmp_path):
     cluster = make_cluster({"num_cpus": 1}, {"num_cpus": 1})
     gate = tmp_path / "gate"
@@ -101,6 +102,7 @@ def test_half_of_a_node_that_a_tenant_holds_leaves_the_other_half_to_work(make_c
     assert Counter(event.run_id for event in sweep.of("started")) == dict.fromkeys(runs.waiting, 1)
 
 
+@pytest.mark.slow
 def test_a_node_on_which_each_run_fails_loses_no_sweep(make_cluster, tmp_path):
     cluster = make_cluster({"num_cpus": 2}, {"num_cpus": 2})
     node = cluster.list_all_nodes()[1]

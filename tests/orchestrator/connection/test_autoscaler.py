@@ -51,7 +51,7 @@ def asked(cluster, *arguments):
     return json.loads(told.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_what_may_come_is_known_before_any_node_is_there_and_less_once_one_is(version):
     with autoscaling_cluster(TYPES, version=version) as cluster:
         said, left = asked(cluster)
@@ -82,6 +82,7 @@ def test_what_may_come_is_known_before_any_node_is_there_and_less_once_one_is(ve
         assert list(cluster.machines().values()) == ["two"]
 
 
+@pytest.mark.slow
 def test_a_head_whose_monitor_can_start_nothing_does_not_grow():
     with autoscaling_cluster(TYPES, version=None) as cluster:
         assert asked(cluster) == [None, None]

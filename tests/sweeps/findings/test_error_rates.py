@@ -32,7 +32,7 @@ def verdicts(truth, *, cv: float, seeds: int, claims=ABOUT_CONTROL, times: int =
     return found
 
 
-@pytest.mark.parametrize(("cv", "seeds"), [(0.1, 3), (0.3, 5)])
+@pytest.mark.parametrize(("cv", "seeds"), [(0.1, 3), pytest.param(0.3, 5, marks=pytest.mark.slow)])
 def test_where_no_slope_is_there_no_claim_is_supported(cv, seeds):
     """Also C2, which asks no control: half of all slopes are then above 0."""
     about = [claim for claim in CLAIMS if claim.id != "C6"]
@@ -55,6 +55,7 @@ def test_with_noisy_seeds_the_papers_pattern_is_open_rather_than_contradicted():
         assert each.count(CONTRADICTED) <= 0.05 * TIMES, name
 
 
+@pytest.mark.slow
 def test_where_all_keep_half_that_some_collapse_is_not_supported():
     found = verdicts(lambda *_: 0.5, cv=0.3, seeds=5)
     assert found["C3"].count(SUPPORTED) <= 0.05 * TIMES

@@ -77,7 +77,9 @@ def measured(run, cache):
     return distance.result(), read
 
 
-@pytest.mark.parametrize("batch_size", [4, 16, 64])
+@pytest.mark.parametrize(
+    "batch_size", [4, *(pytest.param(each, marks=pytest.mark.slow) for each in (16, 64))]
+)
 def test_an_objective_is_no_distance_from_itself_at_any_batch_size(cache, batch_size):
     found = [
         measured(run_of(batch_size=batch_size, sequence_length=8, seed=seed), cache)[0]

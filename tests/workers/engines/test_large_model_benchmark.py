@@ -11,6 +11,7 @@ pytest.importorskip("deepspeed")
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.slow
 def test_it_measures_a_control_without_a_gpu_or_a_network():
     small = ["--small", "--steps", "1", "--control", "equal_step_mean"]
     shown = subprocess.run(
