@@ -219,7 +219,7 @@ class _Resolver:
                     f"{self._source.where(*keys)}: {twice[0]} is said by itself and as an option of"
                     f" {choice.rule}; keep one"
                 )
-            said |= {"rule": choice.rule, **choice.options}
+            said |= {"rule": choice.rule, "own": choice.own, **choice.options}
         if said.get("decay_all") and "weight_decay" not in said:
             raise UserError(
                 f"{self._source.where(*keys)}: decay_all does nothing without weight_decay"

@@ -12,7 +12,17 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSc
 
 from sweeps.errors import UserError
 from sweeps.plugins.catalogue import Plugin, Plugins
-from sweeps.spec import CONTROLS, METRICS, OBJECTIVES, Options, PluginControl, PluginMetric
+from sweeps.spec import (
+    CONTROLS,
+    METRICS,
+    OBJECTIVES,
+    OPTIMIZERS,
+    Optimizer,
+    Options,
+    PluginControl,
+    PluginMetric,
+    PluginRule,
+)
 
 
 def name_and_options(value: Any, what: str) -> tuple[str, dict[str, Any]]:
@@ -37,6 +47,34 @@ def own_control(name: str, options: dict[str, Any], info: ValidationInfo) -> Plu
     except UserError as error:
         raise ValueError(str(error)) from None
     return PluginControl(kind=name, options=said, code=plugin.code)
+
+
+def own_rule(name: str, options: dict[str, Any], info: ValidationInfo) -> PluginRule:
+    """Return an optimizer of the user's own; raise ValueError where there is none, or its options
+    are wrong."""
+    plugin = _own(info, "optimizer", name, OPTIMIZERS)
+    try:
+        return rule_of(plugin, plugin.mark.checked(options))
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def rule_of(plugin: Plugin, options: Options) -> PluginRule:
+    """Return what a specification says of an optimizer of a plugin, with all of its options.
+
+    Raises PluginMistake where it cannot be made with them, or keeps what cannot be kept.
+    """
+    mark = plugin.mark
+    told = PluginRule(options=options, code=plugin.code, state_tensors=0)
+    # No rule knows its learning rate: it is told one at each step.
+    rule = mark.try_out(Optimizer(rule=mark.name, learning_rate=1.0, own=told), options=options)
+    with mark.blamed("cannot be asked for its states"):
+        wrong = rule.inconsistency()
+        kept = 0 if wrong else rule.numbers_kept()
+    if wrong:
+        raise mark.mistake(wrong)
+    whole = bool(rule.whole_matrices)
+    return told.model_copy(update={"state_tensors": kept, "whole_matrices": whole})
 
 
 def _metric(value: Any, info: ValidationInfo) -> PluginMetric:

@@ -6,15 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ValidationError, ValidationInfo, WithJsonSchema
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, WithJsonSchema
 
 from sweeps.errors import closest
-from sweeps.plugins.entries import own_control
+from sweeps.plugins.entries import own_control, own_rule
 from sweeps.spec.frozen import Frozen
 from sweeps.spec.training.adapter import ADAPTERS, Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import CONTROL_KINDS, CONTROLS, Control, PluginControl
 from sweeps.spec.training.evaluation import NoImprovement, Stop
-from sweeps.spec.training.optimizer import OPTIMIZERS, RULES, Optimizer, RuleName
+from sweeps.spec.training.optimizer import OPTIMIZERS, RULES, Optimizer, PluginRule
 
 
 def _said(value: Any, what: str) -> tuple[str, Any]:
@@ -90,16 +90,16 @@ def _control_schema() -> dict[str, Any]:
             alone.append(name)
         if name != "standard":
             named.append(_mapping_schema(name, options))
-    # Of plugins, which no schema knows.
-    own = {"propertyNames": {"not": {"enum": [*CONTROLS]}}}
-    return {
-        "oneOf": [
-            {"enum": alone},
-            *named,
-            {"type": "string", "not": {"enum": [*CONTROLS]}},
-            {"type": "object", "maxProperties": 1, **own},
-        ]
-    }
+    return {"oneOf": [{"enum": alone}, *named, *_plugin_schemas(CONTROLS)]}
+
+
+def _plugin_schemas(known: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return what may stand for something of a plugin, which no schema knows: any other name."""
+    other = {"not": {"enum": list(known)}}
+    return [
+        {"type": "string", **other},
+        {"type": "object", "minProperties": 1, "maxProperties": 1, "propertyNames": other},
+    ]
 
 
 ControlEntry = Annotated[Control, BeforeValidator(_control), WithJsonSchema(_control_schema())]
@@ -109,15 +109,19 @@ ControlEntry = Annotated[Control, BeforeValidator(_control), WithJsonSchema(_con
 class OptimizerChoice(Frozen):
     """A rule and those of its options that are said."""
 
-    rule: RuleName
-    options: dict[str, Any]
+    rule: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    own: PluginRule | None = None
 
 
-def _optimizer(value: Any) -> Any:
-    """Accept ``lion``, or a mapping of one rule to its options."""
+def _optimizer(value: Any, info: ValidationInfo) -> Any:
+    """Accept ``lion``, or a mapping of one rule to its options. Another name is of a rule of the
+    user's own."""
     if isinstance(value, OptimizerChoice):
         return value
-    name, options = _named(value, "an optimizer", OPTIMIZERS)
+    name, options = _said(value, "an optimizer")
+    if name not in OPTIMIZERS:
+        return {"rule": name, "own": own_rule(name, _mapping(name, options), info)}
     said = _tuples(_mapping(name, options))
     for key in said:
         valid = list(RULES[name].options)
@@ -149,7 +153,7 @@ def _optimizer_schema() -> dict[str, Any]:
         for name, rule in RULES.items()
         if rule.options
     ]
-    return {"oneOf": [{"enum": list(OPTIMIZERS)}, *named]}
+    return {"oneOf": [{"enum": list(OPTIMIZERS)}, *named, *_plugin_schemas(OPTIMIZERS)]}
 
 
 OptimizerEntry = Annotated[

@@ -295,7 +295,7 @@ class SweepSpec(Frozen):
     description: str = ""
     plugins: list[str] = Field(
         default_factory=list,
-        description="Files of your own code: controls, objectives, metrics, model families.",
+        description="Files of your own code: controls, objectives, optimizers, metrics, families.",
     )
     models: dict[Name, ModelEntry] = Field(default_factory=dict)
     objectives: dict[Name, ObjectiveEntry]
