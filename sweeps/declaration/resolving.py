@@ -141,6 +141,8 @@ class Resolver:
         self._abilities[name].require(name, run.objective.kind, lengths)
         if run.objective.label in self._chats:
             self._abilities[name].require_template(name)
+        if run.objective.bos is not None:
+            self._abilities[name].require_first_token(name)
 
     def _require_a_batch(self, run: RunSpec, name: str) -> None:
         """Refuse fewer held-out rows than are compared with each other."""

@@ -74,6 +74,7 @@ _OTHERS = (
         "another",
         "blank_line",
         "within",
+        "sequence",
         "matrix",
         "lion",
         "lora",

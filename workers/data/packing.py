@@ -10,7 +10,7 @@ import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,30 +22,42 @@ from workers.progress import PULSE
 TOKENISE_BATCH = 1000
 
 
-def pack(tokenizer: Any, texts: Iterable[str], length: int, *, framed: bool) -> Arrays:
+def pack(
+    tokenizer: Any,
+    texts: Iterable[str],
+    length: int,
+    *,
+    framed: bool,
+    bos: Literal["text", "sequence"] | None = None,
+) -> Arrays:
     """Return ``input_ids`` (N, length) int32: all texts in one stream, cut without padding.
 
     Texts are separated by the tokenizer's end token. ``framed`` gives each row the begin and end
-    tokens that encoders were pretrained with. Texts are gone through once. Raises UserError when
-    there is not one full row.
+    tokens that encoders were pretrained with; ``bos`` puts the first token that the tokenizer has
+    before each text, or each row. Texts are gone through once. Raises UserError when there is not
+    one full row.
     """
     separator = tokenizer.eos_token_id
     if separator is None:
         separator = tokenizer.sep_token_id
-    frame = framed and tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None
-    inner = length - 2 if frame else length
+    first = [] if bos is None else [tokenizer.bos_token_id]
+    begin, end = (first, []) if bos == "sequence" else ([], [])
+    if framed and tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None:
+        begin, end = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
+    before = first if bos == "text" else []
+    after = [] if separator is None else [separator]
+    inner = length - len(begin) - len(end)
     rest = np.empty(0, dtype=np.int32)
     words = _Words(tokenizer)
     with closing(_Stream()) as stream:
         for encoded in _tokenised(tokenizer, (text for text in texts if text.strip())):
-            if separator is not None:
-                encoded = [[*ids, separator] for ids in encoded]
+            encoded = [[*before, *ids, *after] for ids in encoded]
             new = np.fromiter(itertools.chain.from_iterable(encoded), dtype=np.int32)
             rest = np.concatenate([rest, new])
             rows = rest[: len(rest) // inner * inner].reshape(-1, inner)
             rest = rest[rows.size :]
             words.look(rows)
-            stream.add(_framed(rows, tokenizer) if frame else rows)
+            stream.add(_framed(rows, begin, end))
         if not stream.size:
             raise UserError(
                 f"the dataset has {len(rest)} tokens, less than one sequence of {length}; lower"
@@ -55,10 +67,14 @@ def pack(tokenizer: Any, texts: Iterable[str], length: int, *, framed: bool) -> 
         return {"input_ids": stream.array().reshape(-1, length)}
 
 
-def _framed(rows: NDArray[np.int32], tokenizer: Any) -> NDArray[np.int32]:
-    begin = np.full((len(rows), 1), tokenizer.cls_token_id, dtype=np.int32)
-    end = np.full((len(rows), 1), tokenizer.sep_token_id, dtype=np.int32)
-    return np.concatenate([begin, rows, end], axis=1)
+def _framed(rows: NDArray[np.int32], begin: list[int], end: list[int]) -> NDArray[np.int32]:
+    """Return rows with tokens before and after each."""
+    if not begin and not end:
+        return rows
+    first, last = (
+        np.tile(np.asarray(each, dtype=np.int32), (len(rows), 1)) for each in (begin, end)
+    )
+    return np.concatenate([first, rows, last], axis=1)
 
 
 class _Stream:

@@ -48,7 +48,8 @@ class CausalLanguageModelling(TrainingObjective):
         return LanguageModel(pretrained.language_model)
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
-        return pack(tokenizer, rows["text"], length, framed=self.framed)
+        bos = self.objective.bos
+        return pack(tokenizer, rows["text"], length, framed=self.framed, bos=bos)
 
     def targets(self, batch: Batch) -> int:
         rows, length = batch["input_ids"].shape

@@ -163,6 +163,11 @@ class ObjectiveEntry(Frozen):
 
     kind: ObjectiveName = None
     data: DataEntry
+    bos: Literal["text", "sequence"] | None = Field(
+        None,
+        description="Whether the tokenizer's first token begins each text of clm, or each sequence"
+        " that texts are cut into (default: neither).",
+    )
     mask_probability: float | None = None
     mean_span: float | None = None
     labels: int | list[str] | None = Field(
