@@ -69,7 +69,7 @@ def fetch(run: RunSpec, store: Store) -> None:
         downloaded(run.model.name, run.model.source)
     objective = build_objective(run.objective)
     for of, data in run.datasets.items():
-        if isinstance(data, HubData):
+        if isinstance(data, HubData) and not data.stream:
             hub_table(data, columns_of(data, ROLES if of == "probe" else objective.roles))
 
 

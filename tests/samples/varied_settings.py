@@ -42,7 +42,7 @@ _MODELS = (
     StandinModel(standin="gpt2", pretraining="clm", digest="2" * 64),
 )
 _DATA = (
-    HubData(hub="c/d", revision="3" * 40),
+    HubData(hub="c/d", revision="3" * 40, limit=99, shuffle_seed=1),
     FileData(file="texts/mine.jsonl", digest="4" * 64),
     BuiltinData(builtin="python-docs", digest="5" * 64),
 )

@@ -74,6 +74,9 @@ class DataEntry(Frozen):
     shuffle_seed: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Shuffle the rows first."
     )
+    stream: bool | None = Field(
+        None, description="Read a dataset of the hub as it comes, keeping none of it on the disk."
+    )
     builtin: str | None = None
     columns: dict[str, str | None] = Field(
         default_factory=dict,
@@ -89,10 +92,28 @@ class DataEntry(Frozen):
             self,
             kind,
             {
-                "hub": ("config", "revision", "split", "columns", "limit", "shuffle_seed"),
+                "hub": (
+                    "config",
+                    "revision",
+                    "split",
+                    "columns",
+                    "limit",
+                    "shuffle_seed",
+                    "stream",
+                ),
                 "file": ("split", "columns", "documents", "limit", "shuffle_seed"),
             },
         )
+        if self.stream and self.limit is None:
+            raise ValueError(
+                "stream: true reads the first so many rows: say how many with `limit`; what is"
+                " packed of them is kept, four bytes a token"
+            )
+        if self.stream and self.split is not None and set(self.split) & set("[+"):
+            raise ValueError(
+                f"stream: true reads one split, and not {self.split}; name one, and take a part of"
+                " it with `limit`"
+            )
         return self
 
 
