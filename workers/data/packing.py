@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from sweeps.errors import UserError
 from workers.data.array_file import MAPPED_BYTES, Arrays
-from workers.progress import PULSE
+from workers.progress import PREPARATION
 
-TOKENISE_BATCH = 1000
+# What is tokenised at once: so many texts, or so many characters of fewer.
+TOKENISE_BATCH, TOKENISE_CHARACTERS = 1000, 1 << 22
 
 
 def pack(
@@ -49,7 +50,7 @@ def pack(
     inner = length - len(begin) - len(end)
     rest = np.empty(0, dtype=np.int32)
     words = _Words(tokenizer)
-    with closing(_Stream()) as stream:
+    with closing(_Stream()) as stream, PREPARATION.counting("packing", "tokens") as more:
         for encoded in _tokenised(tokenizer, (text for text in texts if text.strip())):
             encoded = [[*before, *ids, *after] for ids in encoded]
             new = np.fromiter(itertools.chain.from_iterable(encoded), dtype=np.int32)
@@ -58,6 +59,7 @@ def pack(
             rest = rest[rows.size :]
             words.look(rows)
             stream.add(_framed(rows, begin, end))
+            more(len(new))
         if not stream.size:
             raise UserError(
                 f"the dataset has {len(rest)} tokens, less than one sequence of {length}; lower"
@@ -126,7 +128,7 @@ def pad(
     What is longer is cut, of a pair the longer one first; what is shorter is padded on the right.
     """
     if pairs is None:
-        encoded = _tokenised(tokenizer, texts, framed=True, length=length)
+        encoded = _counted(_tokenised(tokenizer, texts, framed=True, length=length))
         return {
             f"{prefix}{name}": array
             for name, array in padded(tokenizer, encoded, len(texts), length).items()
@@ -136,9 +138,10 @@ def pad(
         pair=True
     ) > tokenizer.num_special_tokens_to_add(pair=False)
     if not separated:
-        return padded(tokenizer, _joined(tokenizer, texts, pairs, length), len(texts), length)
+        joined = _counted(_joined(tokenizer, texts, pairs, length))
+        return padded(tokenizer, joined, len(texts), length)
     types: list[list[int]] = []
-    encoded = _tokenised_pairs(tokenizer, texts, pairs, length, types)
+    encoded = _counted(_tokenised_pairs(tokenizer, texts, pairs, length, types))
     arrays = padded(tokenizer, encoded, len(texts), length)
     if types:
         numbered = np.zeros_like(arrays["input_ids"])
@@ -168,13 +171,20 @@ def padded(tokenizer: Any, encoded: Iterable[list[list[int]]], count: int, lengt
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def _counted(batches: Iterable[list[list[int]]]) -> Iterator[list[list[int]]]:
+    """Yield the token ids of texts, which are counted as they come."""
+    with PREPARATION.counting("tokenising", "rows") as more:
+        for batch in batches:
+            yield batch
+            more(len(batch))
+
+
 def _tokenised_pairs(
     tokenizer: Any, texts: list[str], pairs: list[str], length: int, types: list[list[int]]
 ) -> Iterator[list[list[int]]]:
     """Yield the token ids of pairs; ``types`` takes the number of each token's text, where the
     tokenizer gives one."""
     for start in range(0, len(texts), TOKENISE_BATCH):
-        PULSE.beat()
         part = slice(start, start + TOKENISE_BATCH)
         encoded = tokenizer(
             texts[part],
@@ -231,9 +241,7 @@ def _tokenised(
     tokenizer: Any, texts: Iterable[str], *, framed: bool = False, length: int | None = None
 ) -> Iterator[list[list[int]]]:
     """Yield the token ids of texts, some hundred texts at a time."""
-    following = iter(texts)
-    while batch := list(itertools.islice(following, TOKENISE_BATCH)):
-        PULSE.beat()
+    for batch in _batches(texts):
         encoded = tokenizer(
             batch,
             add_special_tokens=framed,
@@ -243,3 +251,17 @@ def _tokenised(
             verbose=False,
         )
         yield encoded["input_ids"]
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield texts as many at a time as are tokenised at once."""
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if len(batch) == TOKENISE_BATCH or characters >= TOKENISE_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

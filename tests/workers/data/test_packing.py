@@ -45,6 +45,8 @@ def obvious(tokenizer, texts, length, framed):
 @pytest.mark.parametrize("pieces", [(1, 1), (3, 100), (1000, 1 << 30)])
 def test_pieces_are_cut_as_the_whole(tokenizers, kind, length, pieces, monkeypatch) -> None:
     monkeypatch.setattr(packing, "TOKENISE_BATCH", pieces[0])
+    if pieces[0] == 3:
+        monkeypatch.setattr(packing, "TOKENISE_CHARACTERS", 120)
     monkeypatch.setattr(packing, "MAPPED_BYTES", pieces[1])
     framed = kind == "mlm"
     found = pack(tokenizers[kind], iter(TEXTS), length, framed=framed)["input_ids"]
