@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSc
 
 from sweeps.errors import UserError
 from sweeps.plugins.catalogue import Plugin, Plugins
+from sweeps.plugins.naming import name_and_said, options_of
 from sweeps.spec import (
     CONTROLS,
     METRICS,
@@ -23,18 +24,6 @@ from sweeps.spec import (
     PluginMetric,
     PluginRule,
 )
-
-
-def name_and_options(value: Any, what: str) -> tuple[str, dict[str, Any]]:
-    """Return what ``name`` or ``{name: options}`` says; raise ValueError for anything else."""
-    if isinstance(value, str):
-        return value, {}
-    if not isinstance(value, dict) or len(value) != 1:
-        raise ValueError(f"a {what} is a name, or one name with its options")
-    ((name, options),) = value.items()
-    if not isinstance(options, dict | None):
-        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
-    return str(name), options or {}
 
 
 def own_control(name: str, options: dict[str, Any], info: ValidationInfo) -> PluginControl:
@@ -80,11 +69,12 @@ def rule_of(plugin: Plugin, options: Options) -> PluginRule:
 def _metric(value: Any, info: ValidationInfo) -> PluginMetric:
     if isinstance(value, PluginMetric):
         return value
-    name, options = name_and_options(value, "metric")
+    name, said = name_and_said(value, "a metric")
     if name in METRICS:
         raise ValueError(f"{name} is always computed: leave it out")
     plugin = _own(info, "metric", name, ())
-    return PluginMetric(name=name, options=_options(plugin, options), code=plugin.code)
+    options = _options(plugin, options_of(name, said))
+    return PluginMetric(name=name, options=options, code=plugin.code)
 
 
 def _objective_kind(kind: str | None, info: ValidationInfo) -> str | None:
