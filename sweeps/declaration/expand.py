@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.declaration.entries.other_settings import with_settings
-from sweeps.declaration.entries.plugged import read_spec
+from sweeps.declaration.entries.plugged import carried_text, read_spec
 from sweeps.declaration.entries.sweep_spec import SweepSpec
 from sweeps.declaration.entries.track import Track
 from sweeps.declaration.grid import points_of
@@ -68,11 +68,36 @@ def read_sweep(given: str | Path, changed: Mapping[str, Any] | None = None) -> S
     """Read, validate and expand a sweep file, with the claims beside it; raise UserError naming
     file, line and remedy. ``changed`` are settings with other values than the file's (see
     ``with_settings``): that is another sweep, under a name that says so."""
-    path = sweep_file_of(given)
-    source = YamlSource.read(str(path))
-    spec, plugins = read_spec(source)
-    sweep = expand(with_settings(spec, changed) if changed else spec, source, plugins)
-    return replace(sweep, claims=claims_beside(path))
+    return SweepFile.read(given).sweep(changed)
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep file as it was when it was read, validated, and the code it lists, carried out."""
+
+    path: Path
+    source: YamlSource
+    spec: SweepSpec
+    plugins: Plugins
+
+    @classmethod
+    def read(cls, given: str | Path) -> SweepFile:
+        """Read and validate; raise UserError naming file, line and remedy."""
+        path = sweep_file_of(given)
+        source = YamlSource.read(str(path))
+        return cls(path, source, *read_spec(source))
+
+    def sweep(self, changed: Mapping[str, Any] | None = None) -> Sweep:
+        """Return the runs it stands for, as ``read_sweep`` does."""
+        spec = with_settings(self.spec, changed) if changed else self.spec
+        sweep = expand(spec, self.source, self.plugins)
+        return replace(sweep, claims=claims_beside(self.path))
+
+    @property
+    def code(self) -> str | None:
+        """What is to be put in ``CARRIED`` beside it where it is sent elsewhere; None where it
+        lists no plugins."""
+        return carried_text(self.spec.plugins, self.plugins.bundles)
 
 
 def expand(spec: SweepSpec, source: YamlSource, plugins: Plugins | None = None) -> Sweep:
