@@ -179,6 +179,12 @@ def _writer(
         names, more = ", ".join(parts.unreached[:6]), len(parts.unreached) - 6
         shown = f"{names}, and {more} more" if more > 0 else names
         attempt.log("left out of training: no loss reaches them", "warning", parameters=shown)
+    if parts.tied_head:
+        attempt.log(
+            "freeze: head leaves out the final norm alone: the output matrix is the embedding's own"
+            " (tied), and is trained unless embedding is frozen, too",
+            "warning",
+        )
     attempt.resumed_from(folder.step_of(checkpoint) if checkpoint else 0)
     return writer
 
