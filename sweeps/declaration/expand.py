@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from sweeps.declaration.entries.other_settings import with_settings
+from sweeps.declaration.entries.other_settings import read_settings, with_settings
 from sweeps.declaration.entries.plugged import carried_text, read_spec
 from sweeps.declaration.entries.sweep_spec import SweepSpec
 from sweeps.declaration.entries.track import Track
@@ -64,11 +63,10 @@ class Sweep:
         return measurements_of(self.runs, self.measurements)
 
 
-def read_sweep(given: str | Path, changed: Mapping[str, Any] | None = None) -> Sweep:
+def read_sweep(given: str | Path) -> Sweep:
     """Read, validate and expand a sweep file, with the claims beside it; raise UserError naming
-    file, line and remedy. ``changed`` are settings with other values than the file's (see
-    ``with_settings``): that is another sweep, under a name that says so."""
-    return SweepFile.read(given).sweep(changed)
+    file, line and remedy."""
+    return SweepFile.read(given).sweep()
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,14 @@ class SweepFile:
         source = YamlSource.read(str(path))
         return cls(path, source, *read_spec(source))
 
-    def sweep(self, changed: Mapping[str, Any] | None = None) -> Sweep:
-        """Return the runs it stands for, as ``read_sweep`` does."""
-        spec = with_settings(self.spec, changed) if changed else self.spec
+    def sweep(self, changed: Sequence[str] = ()) -> Sweep:
+        """Return the runs it stands for, with the claims beside it; raise as ``read_sweep``.
+
+        ``changed`` are settings (``steps=10``) with other values than the file's: that is another
+        sweep, under a name that says so.
+        """
+        settings = read_settings(changed, self.plugins)
+        spec = with_settings(self.spec, settings, self.plugins) if settings else self.spec
         sweep = expand(spec, self.source, self.plugins)
         return replace(sweep, claims=claims_beside(self.path))
 
