@@ -1,7 +1,7 @@
 """What can be a user's own, kind by kind: what it has to be, and which names are taken.
 
-A kind is one entry of ``KINDS``, a decorator in ``marks``, and the registry of workers that asks
-for it.
+A kind is one entry of ``KINDS``, a decorator in ``marks``, the registry of workers that asks for
+it, and tests in ``workers.contract``.
 """
 
 from __future__ import annotations
