@@ -40,6 +40,7 @@ def _opened(data: HubData, columns: Mapping[str, str]) -> Iterator[dict[str, Any
     """Yield all rows, from the first."""
     import datasets
 
+    datasets.disable_progress_bars()
     stream = datasets.load_dataset(
         data.hub, data.config, revision=data.revision, split=data.split, streaming=True
     )
