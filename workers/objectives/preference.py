@@ -25,8 +25,9 @@ from workers.data.datasets import examples_read
 from workers.data.token_cache import CachedArrays, arrays_digest
 from workers.engines.engine import Batch, Engine
 from workers.models.pretrained import PretrainedModel
+from workers.objectives.language_modelling import LanguageModel
 from workers.objectives.objective import IGNORED, TrainingObjective
-from workers.objectives.sft import Answering, answers_padded, filler_of
+from workers.objectives.sft import answers_padded, filler_of
 from workers.progress import PREPARATION
 
 SIDES = ("chosen", "rejected")
@@ -43,7 +44,7 @@ class Preference(TrainingObjective):
     needs_head = True
 
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
-        return Answering(pretrained.language_model)
+        return LanguageModel(pretrained.language_model)
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
         found: Arrays = {}
