@@ -12,6 +12,7 @@ from sweeps.declaration.sources import check_local, resolve_data, resolve_model
 from sweeps.errors import UserError, closest
 from sweeps.rows.local_rows import PLAIN_TEXT
 from sweeps.sources.catalog import CATALOG, by_hub
+from sweeps.sources.hub_ids import HubId
 from sweeps.spec import (
     OBJECTIVE_DEFAULTS,
     HubModel,
@@ -25,8 +26,6 @@ from sweeps.spec import (
 )
 from sweeps.store.store import Store
 
-# A model of the hub, which is no path that begins at this folder, the one above, or the root.
-_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[^@/]*")
 Say = Callable[[str], None]
 
 
@@ -119,9 +118,11 @@ def _model(option: str, said: str) -> ModelSpec:
     """Return the model that is a folder, ``owner/name@commit`` of the hub, or of the catalogue."""
     if Path(said).expanduser().is_dir():
         name, entry = Path(said).expanduser().resolve().name, ModelEntry(folder=said)
-    elif _HUB.fullmatch(said) or by_hub(said):
-        hub, _, revision = said.partition("@")
-        name, entry = hub.rpartition("/")[2], ModelEntry(hub=hub, revision=revision or None)
+    elif (found := HubId.of(said)) is not None and found.config is None:
+        revision = found.revision or None
+        name, entry = found.hub.rpartition("/")[2], ModelEntry(hub=found.hub, revision=revision)
+    elif by_hub(said):
+        name, entry = said.rpartition("/")[2], ModelEntry(hub=said)
     elif said in CATALOG:
         name, entry = said, None
     else:

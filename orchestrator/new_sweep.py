@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from sweeps.declaration.entries.sweep_spec import ModelEntry
@@ -15,6 +16,7 @@ from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError, closest
 from sweeps.sources.ability import ability_of
 from sweeps.sources.catalog import CATALOG
+from sweeps.sources.hub_ids import HubId
 from sweeps.spec import DATA_FORMS, OBJECTIVES, PRETRAINING_OBJECTIVES, STANDIN_FAMILIES, Probe
 
 PRETRAINING = "pretraining"
@@ -23,7 +25,6 @@ LENGTH, PROBE_LENGTH = 128, int(Probe.model_fields["sequence_length"].default)
 # Cells that are texts as a probe reads them.
 PROBED = ("stream", "text", "prompt")
 KINDS = (PRETRAINING, *(kind for kind in OBJECTIVES if kind not in PRETRAINING_OBJECTIVES))
-_HUB = re.compile(r"(?P<hub>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})(?::(?P<config>[\w.-]+))?")
 TEXT = """\
 # Where does {who} change when it is fine-tuned, and does that outlive equal steps?
 #   depthsweep plan {file}      what would run, and what it needs; starts nothing
@@ -136,8 +137,9 @@ def _model(said: str, folder: Path) -> tuple[str, dict[str, object]]:
     family = said.removeprefix("standin:")
     if family != said and family in STANDIN_FAMILIES:
         return f"tiny-{family.replace('_', '-')}", {"standin": family}
-    if (found := _HUB.fullmatch(said)) is not None:
-        return _name(found["hub"]), {"hub": found["hub"], "revision": found["revision"]}
+    found = HubId.of(said)
+    if found is not None and found.is_pinned and found.config is None:
+        return _name(found.hub), {"hub": found.hub, "revision": found.revision}
     if Path(said).is_dir():
         return _name(Path(said).resolve().name), {"folder": _seen_from(said, folder)}
     known = [*CATALOG, *(f"standin:{one}" for one in STANDIN_FAMILIES)]
@@ -150,8 +152,9 @@ def _model(said: str, folder: Path) -> tuple[str, dict[str, object]]:
 def _data(said: str, folder: Path) -> dict[str, object]:
     if said.startswith("builtin:"):
         return {"builtin": said.removeprefix("builtin:")}
-    if (found := _HUB.fullmatch(said)) is not None:
-        return {name: value for name, value in found.groupdict().items() if value is not None}
+    found = HubId.of(said)
+    if found is not None and found.is_pinned:
+        return {name: value for name, value in asdict(found).items() if value is not None}
     if not Path(said).exists():
         raise UserError(
             f"--data {said}: no file or folder here, no org/name@COMMIT[:CONFIG] of the hub, no"

@@ -21,7 +21,7 @@ from orchestrator.ledger.recovery import EVERYTHING, Choice, Ledger, works_of
 from orchestrator.ledger.run_filter import matching, parse_where, require_known
 from orchestrator.ledger.sweep_account import Limits, Listener, SweepResult
 from orchestrator.sweep_run import SILENT, carry_out
-from sweeps.declaration.expand import Sweep, read_sweep
+from sweeps.declaration.expand import Sweep, SweepFile, read_sweep
 from sweeps.declaration.settings import Setting, control_options, varied
 from sweeps.declaration.sweep_files import sweep_file_of
 from sweeps.errors import UserError, closest
@@ -172,11 +172,11 @@ def request_for(
     from orchestrator.jobs.submission import Request, absolute_store
     from orchestrator.tracking.kinds import arguments
 
-    path = sweep_file_of(sweep_file).absolute()
-    sweep, profile = read_sweep(path), read_profile(cluster)
+    file = SweepFile.read(sweep_file_of(sweep_file).absolute())
+    sweep, profile = file.sweep(), read_profile(cluster)
     options = (*limits.within(profile.most_gpus).as_words(), *arguments(sweep, tuple(track)))
     place = absolute_store(store)
-    return Request(sweep, path, ["run", path.name], place, cluster, profile, options)
+    return Request(sweep, file, ["run", file.path.name], place, cluster, profile, options)
 
 
 def runs_as_they_stand(sweep: Sweep, standing: Ledger) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from own_sweep import own_optimizer
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
@@ -39,6 +40,7 @@ OPTIMIZERS = {
     "adamw": OPTIMIZER,
     "sgd": spec.Optimizer(rule="sgd", learning_rate=0.2, weight_decay=0.1, decay_all=False),
     "lion": spec.Optimizer(rule="lion", learning_rate=1e-3, weight_decay=0.1, decay_all=False),
+    "adabelief": own_optimizer("adabelief", {"eps": 1e-6}, learning_rate=2e-3, weight_decay=0.1),
 }
 CONTROLS = {
     "standard": spec.Standard(),

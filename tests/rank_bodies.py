@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sweeps.errors import UserError
 from sweeps.files.patience import StoreUnavailable
-from workers.progress import PULSE, Progress
+from workers.progress import PREPARATION, PULSE, Progress
 from workers.ranks.rank_process import CudaAfterFork
 
 ERRORS = {
@@ -25,6 +25,16 @@ def sleep(job, notice):
     del notice
     time.sleep(job.details["seconds"])
     yield Progress(1, 1, 0.0, "finished")
+
+
+def prepare(job, notice):
+    """Pack words before the first step."""
+    del job, notice
+    yield Progress(0, 3, None)
+    with PREPARATION.of("words"), PREPARATION.counting("packing", "tokens") as more:
+        more(5)
+        more(7)
+    yield Progress(3, 3, 0.0, "finished")
 
 
 def wait_for_file(job, notice):

@@ -25,6 +25,7 @@ CELLS = [
     Cell("standard", 3, offload="parameters"),
     Cell("equal_step_matrix", 1, rule="sgd"),
     Cell("layer_rates", 3, rule="sgd"),
+    Cell("equal_step_mean", 2, rule="adabelief", offload="optimizer"),
 ]
 STOP, END = 3, 5
 

@@ -3,6 +3,9 @@
 import json
 import math
 
+import numpy as np
+from safetensors.numpy import save_file
+
 
 def llama_config(layers, width, vocabulary, mlp):
     """Return config.json of a Llama."""
@@ -50,6 +53,21 @@ def write_holes(path, shapes):
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + offset)
+
+
+def write(path, content):
+    """Write JSON."""
+    path.write_text(json.dumps(content))
+
+
+def encoder_folder(folder):
+    """Write the files of a BERT that nothing loads, with a tokenizer of no class; return where."""
+    folder.mkdir()
+    write(folder / "config.json", {"model_type": "bert", "max_position_embeddings": 40})
+    write(folder / "tokenizer_config.json", {"tokenizer_class": "TokenizersBackend"})
+    write(folder / "tokenizer.json", {})
+    save_file({"w": np.ones((4, 4), np.float32)}, folder / "model.safetensors")
+    return folder
 
 
 def shaped_folder(folder, config):

@@ -75,6 +75,7 @@ def _train(run: RunSpec, store: Store, threads: int, begins: bool) -> int:
     """Carry the run out; the first process gives a store that ``begins`` here its id."""
     import torch
 
+    from workers.progress import PREPARATION
     from workers.ranks.notice import Notice, given_by_signals
     from workers.ranks.process_group import Ranks
     from workers.train import train
@@ -88,7 +89,7 @@ def _train(run: RunSpec, store: Store, threads: int, begins: bool) -> int:
         store.identify()
     say(f"run {run.run_id}: {run.describe()} on {ranks.size} × {device.type}")
     status, step, evaluated, notice = None, 0, None, Notice()
-    with given_by_signals(notice):
+    with given_by_signals(notice), PREPARATION.heard_by(lambda work: say(work, flush=True)):
         for progress in train(run, store, device, ranks, notice):
             status, step = progress.status, progress.step
             if progress.loss is not None and (status or step % 10 == 0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from sweeps.versions.plugin_code import kept_code
 from workers.adapters.registry import add_adapter
 from workers.agreement import agreed_grouping, agreed_model
 from workers.controls.layer_control import LayerControl
-from workers.controls.layer_groups import group_layers
+from workers.controls.layer_groups import HEAD, group_layers
 from workers.controls.registry import build_control, require_effect
 from workers.data.array_file import Arrays, examples_of
 from workers.data.datasets import columns_of, examples_read, hub_table
@@ -43,7 +44,8 @@ from workers.ranks.process_group import Ranks
 class Assembly:
     """All that the loop needs, before any checkpoint is loaded into ``engine``.
 
-    ``unreached`` are parameters that no loss reaches, which are left out of training.
+    ``unreached`` are parameters that no loss reaches, which are left out of training. Of a
+    ``tied_head`` is frozen what is not the embedding's, and what predicts is trained all the same.
     """
 
     objective: TrainingObjective
@@ -54,6 +56,7 @@ class Assembly:
     displacement: Displacement
     facts: ModelFacts
     unreached: tuple[str, ...]
+    tied_head: bool
 
 
 def fetch(run: RunSpec, store: Store) -> None:
@@ -69,7 +72,7 @@ def fetch(run: RunSpec, store: Store) -> None:
         downloaded(run.model.name, run.model.source)
     objective = build_objective(run.objective)
     for of, data in run.datasets.items():
-        if isinstance(data, HubData):
+        if isinstance(data, HubData) and not data.stream:
             hub_table(data, columns_of(data, ROLES if of == "probe" else objective.roles))
 
 
@@ -134,7 +137,16 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
         displacement,
         pretrained.facts,
         grouping.unreached,
+        objective.needs_head and _trains_its_frozen_head(run, pretrained),
     )
+
+
+def _trains_its_frozen_head(run: RunSpec, pretrained: PretrainedModel) -> bool:
+    """Return whether ``freeze`` names the head and its matrix is trained as the embedding's own."""
+    model: Any = pretrained.language_model
+    head = model.get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    return HEAD in run.model.source.freeze and weight is not None and bool(weight.requires_grad)
 
 
 def accumulate(

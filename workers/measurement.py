@@ -20,7 +20,7 @@ from sweeps.versions.plugin_code import kept_code
 from workers.distance.objective_distance import ObjectiveDistance
 from workers.loading import load_model
 from workers.probes.propagation import DRAWS, Propagation
-from workers.progress import Progress
+from workers.progress import PREPARATION, Progress, logged
 from workers.ranks.notice import Notice
 from workers.run_record import made_on, provenance
 
@@ -53,12 +53,13 @@ def measure(
         result: dict[str, Any] = {}
         step = steps = 0
         try:
-            for step, steps in _KINDS[measurement.kind](measurement, store, device, result):
-                if notice.cause:
-                    attempt.end(notice.cause)
-                    yield Progress(step, steps, None, notice.cause)
-                    return
-                yield Progress(step, steps, None)
+            with PREPARATION.heard_by(logged(attempt.log)):
+                for step, steps in _KINDS[measurement.kind](measurement, store, device, result):
+                    if notice.cause:
+                        attempt.end(notice.cause)
+                        yield Progress(step, steps, None, notice.cause)
+                        return
+                    yield Progress(step, steps, None)
         except Impossible as error:
             result = {"refused": str(error)}
             attempt.log("cannot be measured", "warning", reason=str(error))

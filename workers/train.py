@@ -25,7 +25,7 @@ from workers.engines.layer_step import LayerStep
 from workers.evaluation.evaluations import Evaluations
 from workers.probes.displacement import UNKNOWN, Displaced
 from workers.probes.measure import DepthProbe, Measured
-from workers.progress import Progress
+from workers.progress import PREPARATION, Progress, logged
 from workers.ranks.notice import Notice
 from workers.ranks.process_group import ALONE, Ranks, connect
 from workers.run_record import provenance, write_run_record
@@ -59,7 +59,7 @@ def train(
             return
         attempt.describe(**provenance(device))
         yield Progress(0, run.steps, None)
-        parts = assemble(run, store, device, ranks)
+        parts = _assembled(run, store, device, ranks, attempt)
         objective, engine = parts.objective, parts.engine
         checkpoint = load_checkpoint(folder, engine, ranks)
         resumed = folder.step_of(checkpoint) if checkpoint else 0
@@ -111,6 +111,18 @@ def train(
         how = stop or status
         attempt.end(how)
         yield Progress(step, run.steps, loss, how, resumed, rate, probe, scores.newest)
+
+
+def _assembled(
+    run: RunSpec,
+    store: Store,
+    device: torch.device,
+    ranks: Ranks,
+    attempt: Attempt | OnlookersAttempt,
+) -> Assembly:
+    """Return what the loop needs; the log says how far it is where that takes long."""
+    with PREPARATION.heard_by(logged(attempt.log)):
+        return assemble(run, store, device, ranks)
 
 
 def _onlookers(folder: RunFolder) -> OnlookersAttempt:
@@ -167,6 +179,12 @@ def _writer(
         names, more = ", ".join(parts.unreached[:6]), len(parts.unreached) - 6
         shown = f"{names}, and {more} more" if more > 0 else names
         attempt.log("left out of training: no loss reaches them", "warning", parameters=shown)
+    if parts.tied_head:
+        attempt.log(
+            "freeze: head leaves out the final norm alone: the output matrix is the embedding's own"
+            " (tied), and is trained unless embedding is frozen, too",
+            "warning",
+        )
     attempt.resumed_from(folder.step_of(checkpoint) if checkpoint else 0)
     return writer
 

@@ -40,11 +40,15 @@ def render_profile(profile_name: str, sweep_file: str | None, store: str | None)
     from cluster.library import read_profile
     from cluster.render import render
     from orchestrator.jobs.submission import job_of
+    from sweeps.declaration.expand import SweepFile
 
     profile = read_profile(profile_name)
     if (sweep_file is None) != (store is None):
         raise UserError("--sweep and --store belong together: give both or neither")
-    job = job_of(sweep_file, store) if sweep_file and store else None
+    job = None
+    if sweep_file and store:
+        file = SweepFile.read(sweep_file)
+        job = job_of(file.path, file.sweep(), store)
     click.echo(render(profile, job), nl=False)
 
 

@@ -9,8 +9,7 @@ from orchestrator.ledger.sweep_account import Limits
 from orchestrator.options import ON_CLUSTER, TRACK, limited
 from orchestrator.studies import chosen_runs
 from orchestrator.sweep_run import carry_out, plan_sweep
-from sweeps.declaration.entries.other_settings import read_settings
-from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.expand import SweepFile
 from sweeps.store.store import Store
 
 
@@ -56,7 +55,7 @@ def command(
     """
     from orchestrator.display.sweep_console import SweepConsole
 
-    sweep = read_sweep(sweep_file, read_settings(changed))
+    sweep = SweepFile.read(sweep_file).sweep(changed)
     store = Store.at(location)
     choice = chosen_runs(sweep, store, only, limit)
     if dry_run:

@@ -56,7 +56,9 @@ def needs_lines(sweep: Sweep) -> list[str]:
     rows = sum(probed_tokens(run) * len(run.probe_steps) for run in sweep.runs)
     models = {run.model.source.hub for run in sweep.runs if isinstance(run.model.source, HubModel)}
     sources = [data for run in sweep.runs for data in run.datasets.values()]
-    datasets = {f"{data.label}" for data in sources if isinstance(data, HubData)}
+    of_hub = [data for data in sources if isinstance(data, HubData)]
+    datasets = {data.label for data in of_hub if not data.stream}
+    streamed = {data.label for data in of_hub if data.stream}
     lines = [
         "needs",
         f"  compute    {flops:.2e} FLOPs: {flops / ASSUMED_FLOPS / 3600:.1f} H100-hours at 35 %"
@@ -68,6 +70,8 @@ def needs_lines(sweep: Sweep) -> list[str]:
     ]
     if datasets:
         lines.append(f"             {', '.join(sorted(datasets))}")
+    if streamed:
+        lines.append(f"  streams    {', '.join(sorted(streamed))}")
     if sweep.to_measure:
         lines.append(f"  measures   {counted(sweep.to_measure)} (training-free)")
     return [*lines, *_said_of_steps(sweep), *_unequal_rows(sweep)]

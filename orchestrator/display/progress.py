@@ -31,12 +31,14 @@ class _Running:
     loss: float | None = None
     # The newest evaluation's step and scores.
     evaluation: dict[str, Any] | None = None
+    # What takes long before the first step, in words.
+    doing: str | None = None
 
     @property
     def reached(self) -> str:
         """How far it is, for people."""
         if not self.step:
-            return "preparing"
+            return self.doing or "preparing"
         return f"{self.step}/{self.steps}" if self.steps else f"{self.step} read"
 
 
@@ -71,6 +73,7 @@ class Board:
             self.running[run_id].loss = report.get("loss")
             self.running[run_id].evaluation = report.get("evaluation")
             self.running[run_id].steps = report.get("steps") or self.running[run_id].steps
+            self.running[run_id].doing = report.get("doing")
         if kind in ("lost", "preempted", "again"):
             self.running.pop(run_id, None)
         if kind == "ended":
@@ -177,6 +180,8 @@ class Display:
             parts.insert(1, f"{len(board.measured)}/{len(board.measurements)} measured")
         notable = ("failed", "diverged", "stopped")
         parts += [f"{board.count(s)} {s}" for s in notable if board.count(s)]
+        # One of those that wait for the same has it in hand.
+        parts += sorted({state.doing for state in [*board.running.values()] if state.doing})[:2]
         left = board.seconds_left()
         if left is not None:
             parts.append(f"about {duration(left)} left")

@@ -24,7 +24,7 @@ from orchestrator.jobs.job_identity import (
 )
 from orchestrator.sizing.choice import require_feasible
 from orchestrator.sizing.tracer import tracing
-from sweeps.declaration.expand import Sweep, read_sweep
+from sweeps.declaration.expand import Sweep, SweepFile
 from sweeps.errors import UserError
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import job_records, record_job
@@ -47,11 +47,12 @@ STOPPING = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
 class Request:
     """What is to run where: a sweep with the command of its driver, a store, a cluster.
 
+    ``file`` is what goes along, where it is not the store's own record that is gone on with;
     ``options`` are further arguments of the driver, whatever kind of cluster starts it.
     """
 
     sweep: Sweep
-    sweep_file: Path | None
+    file: SweepFile | None
     command: list[str]
     store: str
     profile_name: str
@@ -70,12 +71,13 @@ def absolute_store(location: str) -> str:
     return str(Path(location).expanduser().absolute())
 
 
-def job_of(sweep_file: str, store: str, attempt: int = 1, options: tuple[str, ...] = ()) -> Job:
-    """Return what a rendered file says of a sweep; raise UserError where the sweep is wrong."""
-    sweep = read_sweep(sweep_file)
+def job_of(
+    file: Path, sweep: Sweep, store: str, attempt: int = 1, options: tuple[str, ...] = ()
+) -> Job:
+    """Return what a rendered file says of the sweep that a file is of."""
     place = absolute_store(store)
     name = f"{job_name(sweep.name, place)}-{attempt}"
-    path = str(Path(sweep_file).absolute())
+    path = str(file.absolute())
     return Job(name, sweep.name, version_of(sweep), path, sweep.text, place, options)
 
 
@@ -148,20 +150,19 @@ def _start(
     )
 
     if isinstance(queue, (KubernetesJobs, SlurmJobs)):
-        if request.sweep_file is None:
+        file = request.file
+        if file is None:
             raise UserError(
                 f"a {request.profile.kind} cluster is made for a sweep file: submit the file again,"
                 " which goes on with what is left"
             )
-        if isinstance(queue, KubernetesJobs) and (
-            local_files(request.sweep_file) or local_plugins(request.sweep_file)
-        ):
+        if isinstance(queue, KubernetesJobs) and (local_files(file) or local_plugins(file)):
             raise UserError(
-                f"{request.sweep_file}: local files do not go along to Kubernetes; put models, data"
+                f"{file.path}: local files do not go along to Kubernetes; put models, data"
                 " and plugins into the image or on a volume, and give absolute paths"
             )
-        file, options = str(request.sweep_file), request.options
-        queue.start(job_of(file, request.store, chosen.attempt, options), say)
+        place, options = request.store, request.options
+        queue.start(job_of(file.path, request.sweep, place, chosen.attempt, options), say)
         return chosen
     assert isinstance(queue, JobsApiClient)
     assert isinstance(request.profile, JobsApi)
@@ -169,7 +170,7 @@ def _start(
     program = ["python", "-m", "orchestrator"] if uploads else ["depthsweep"]
     command = [*program, *request.command, *request.options]
     command += ["--address", "auto", "--store", request.store]
-    with working_directory(request.sweep_file, uploads) as folder:
+    with working_directory(request.file, uploads) as folder:
         taken = queue.submit(
             chosen.submission_id,
             "exec " + shlex.join(command),

@@ -9,10 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweeps.declaration.entries.plugged import CARRIED, carried_text, read_spec
-from sweeps.declaration.expand import Sweep
+from sweeps.declaration.entries.plugged import CARRIED
+from sweeps.declaration.expand import Sweep, SweepFile
 from sweeps.declaration.sweep_files import claims_files
-from sweeps.declaration.yaml_source import YamlSource
 from sweeps.errors import UserError
 
 # Where Ray unpacks working directories, below its own folder of a node.
@@ -20,13 +19,12 @@ IN_A_JOB = "/runtime_resources/working_dir_files/"
 PACKAGES = ("sweeps", "workers", "orchestrator", "cluster")
 
 
-def local_files(sweep_file: Path) -> list[str]:
+def local_files(file: SweepFile) -> list[str]:
     """Return the files and folders a sweep names relative to itself.
 
     Raises UserError for one outside the sweep file's folder: it would not be found on a cluster.
     """
-    source = YamlSource.read(str(sweep_file))
-    spec, _ = read_spec(source)
+    spec = file.spec
     named = [entry.folder for entry in spec.models.values()]
     evaluated = (spec.evaluation, *(entry.evaluation for entry in spec.objectives.values()))
     for data in (
@@ -35,7 +33,7 @@ def local_files(sweep_file: Path) -> list[str]:
         *(entry.data for entry in evaluated if entry is not None and entry.data is not None),
     ):
         for name in data.file if isinstance(data.file, list) else [data.file]:
-            named += [name] if name is None else _meant(name, sweep_file.parent)
+            named += [name] if name is None else _meant(name, file.path.parent)
     inside = []
     for name in named:
         # An absolute path is meant as it stands: a place that every node sees.
@@ -43,18 +41,17 @@ def local_files(sweep_file: Path) -> list[str]:
             continue
         if ".." in Path(name).parts:
             raise UserError(
-                f"{sweep_file}: {name} lies outside the folder of the sweep file and cannot go"
+                f"{file.path}: {name} lies outside the folder of the sweep file and cannot go"
                 " along to a cluster; move it there, or give an absolute path all nodes see"
             )
         inside.append(name)
     return sorted(set(inside))
 
 
-def local_plugins(sweep_file: Path) -> list[str]:
+def local_plugins(file: SweepFile) -> list[str]:
     """Return the files of the user's own code that a sweep names relative to itself. Their text
     goes along to a cluster of the Jobs API, wherever they lie."""
-    spec, _ = read_spec(YamlSource.read(str(sweep_file)))
-    return [name for name in spec.plugins if not Path(name).expanduser().is_absolute()]
+    return [name for name in file.spec.plugins if not Path(name).expanduser().is_absolute()]
 
 
 def _meant(name: str, folder: Path) -> list[str]:
@@ -76,21 +73,21 @@ def came_along(sweep: Sweep) -> str | None:
 
 
 @contextlib.contextmanager
-def working_directory(sweep_file: Path | None, with_code: bool) -> Iterator[Path]:
-    """Yield a folder with what a job needs; ``with_code`` puts these packages into it."""
+def working_directory(file: SweepFile | None, with_code: bool) -> Iterator[Path]:
+    """Yield a folder with what a job needs: a sweep as it was read, what it names, and
+    ``with_code`` these packages."""
     with tempfile.TemporaryDirectory(prefix="depthsweep-job-") as name:
         folder = Path(name)
-        if sweep_file is not None:
-            shutil.copy2(sweep_file, folder)
-            for path in claims_files(sweep_file):
+        if file is not None:
+            (folder / file.path.name).write_text(file.source.text, encoding="utf-8")
+            for path in claims_files(file.path):
                 if path.is_file():
                     shutil.copy2(path, folder)
-            code = carried_text(YamlSource.read(str(sweep_file)))
-            if code is not None:
-                (folder / CARRIED).write_text(code, encoding="utf-8")
-            for named in local_files(sweep_file):
+            if file.code is not None:
+                (folder / CARRIED).write_text(file.code, encoding="utf-8")
+            for named in local_files(file):
                 # Whole but for what no digest counts: it is looked at again over there.
-                _copy(sweep_file.parent / named, folder / named, "__pycache__", ".*")
+                _copy(file.path.parent / named, folder / named, "__pycache__", ".*")
         if with_code:
             here = Path(__file__).resolve().parents[2]
             for package in PACKAGES:

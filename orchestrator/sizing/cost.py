@@ -53,8 +53,7 @@ def estimate(run: RunSpec) -> Cost:
     if parameters is None:
         size = size_of(run)
         parameters = None if size is None else int(size["parameters"])
-    sequences = run.objective.sequences
-    tokens = run.steps * run.batch_size * run.sequence_length * sequences
+    tokens = run.steps * batch_tokens(run)
     # One probe more is the reference.
     probed = probed_tokens(run) * (len(run.probe_steps) + 1)
     adapted = isinstance(run.adapter, Lora)
@@ -87,9 +86,12 @@ def evaluated_tokens(run: RunSpec) -> int:
     takes; 0 where that is as many as there are examples, which is known once they are read."""
     if run.evaluation is None or run.evaluation.batches is None:
         return 0
-    sequences = 2 if run.objective.kind == "contrastive" else 1
-    each = run.evaluation.batches * run.batch_size * run.sequence_length * sequences
-    return each * len(run.evaluation_steps)
+    return run.evaluation.batches * batch_tokens(run) * len(run.evaluation_steps)
+
+
+def batch_tokens(run: RunSpec) -> int:
+    """Return how many tokens a batch has: an example may be several sequences."""
+    return run.batch_size * run.sequence_length * run.objective.sequences
 
 
 def probed_tokens(run: RunSpec) -> int:

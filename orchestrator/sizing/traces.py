@@ -173,6 +173,8 @@ def key_of(ask: RunSpec) -> str:
         decides["dropout"] = True
     if ask.optimizer.rule != "adamw" and ask.execution.engine == "plain":
         decides["optimizer"] = f"{ask.optimizer.rule} {ask.optimizer.kept}"
+        if ask.optimizer.own is not None:
+            decides["optimizer"] = ask.optimizer.own.identity()
     return content_id(decides, 24)
 
 

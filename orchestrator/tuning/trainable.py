@@ -112,7 +112,7 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         for progress in self._progress:
             report |= {"step": progress.step, "steps": progress.steps, "loss": progress.loss}
             report |= {"learning_rate": progress.learning_rate, "probe": progress.probe}
-            report |= {"evaluation": progress.evaluation}
+            report |= {"evaluation": progress.evaluation, "doing": progress.doing}
             report |= {"status": progress.status, "resumed_from": progress.resumed_from}
             self._stepping = progress.loss is not None
             if progress.status:

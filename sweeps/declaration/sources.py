@@ -286,6 +286,7 @@ def resolve_data(entry: DataEntry, roles: Iterable[str], folder: Path) -> DataSo
             revision=_pinned(entry.revision, f"dataset {entry.hub!r}"),
             split=entry.split or "train",
             columns=columns,
+            stream=bool(entry.stream),
             **_part(entry),
         )
     return _file_data(entry, columns, folder)

@@ -1,4 +1,4 @@
-"""What a user's own file says of what it brings: a control, objective, metric, model family.
+"""What a user's own file says of what it brings: controls, objectives, optimizers and the like.
 
     from sweeps.plugins import control
     from workers.controls.layer_control import LayerControl
@@ -21,6 +21,6 @@ not be said, a default. An installed package offers its own under the entry poin
 Importing this loads neither torch nor anything of the rest.
 """
 
-from sweeps.plugins.marks import control, family, metric, objective
+from sweeps.plugins.marks import control, family, metric, objective, optimizer
 
-__all__ = ["control", "family", "metric", "objective"]
+__all__ = ["control", "family", "metric", "objective", "optimizer"]

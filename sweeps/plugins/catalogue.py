@@ -96,7 +96,7 @@ def checked_marks(bundle: Bundle) -> list[Mark]:
         KINDS[mark.kind].require(mark)
     if not marks:
         raise UserError(
-            f"{bundle.main}:1: brings nothing: mark what is depthsweep's with @control, @objective,"
-            " @metric or @family of sweeps.plugins"
+            f"{bundle.main}:1: brings nothing: mark what is depthsweep's with"
+            f" {', '.join(f'@{kind}' for kind in KINDS)} of sweeps.plugins"
         )
     return marks

@@ -12,19 +12,18 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSc
 
 from sweeps.errors import UserError
 from sweeps.plugins.catalogue import Plugin, Plugins
-from sweeps.spec import CONTROLS, METRICS, OBJECTIVES, Options, PluginControl, PluginMetric
-
-
-def name_and_options(value: Any, what: str) -> tuple[str, dict[str, Any]]:
-    """Return what ``name`` or ``{name: options}`` says; raise ValueError for anything else."""
-    if isinstance(value, str):
-        return value, {}
-    if not isinstance(value, dict) or len(value) != 1:
-        raise ValueError(f"a {what} is a name, or one name with its options")
-    ((name, options),) = value.items()
-    if not isinstance(options, dict | None):
-        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
-    return str(name), options or {}
+from sweeps.plugins.naming import name_and_said, options_of
+from sweeps.spec import (
+    CONTROLS,
+    METRICS,
+    OBJECTIVES,
+    OPTIMIZERS,
+    Optimizer,
+    Options,
+    PluginControl,
+    PluginMetric,
+    PluginRule,
+)
 
 
 def own_control(name: str, options: dict[str, Any], info: ValidationInfo) -> PluginControl:
@@ -39,14 +38,43 @@ def own_control(name: str, options: dict[str, Any], info: ValidationInfo) -> Plu
     return PluginControl(kind=name, options=said, code=plugin.code)
 
 
+def own_rule(name: str, options: dict[str, Any], info: ValidationInfo) -> PluginRule:
+    """Return an optimizer of the user's own; raise ValueError where there is none, or its options
+    are wrong."""
+    plugin = _own(info, "optimizer", name, OPTIMIZERS)
+    try:
+        return rule_of(plugin, plugin.mark.checked(options))
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def rule_of(plugin: Plugin, options: Options) -> PluginRule:
+    """Return what a specification says of an optimizer of a plugin, with all of its options.
+
+    Raises PluginMistake where it cannot be made with them, or keeps what cannot be kept.
+    """
+    mark = plugin.mark
+    told = PluginRule(options=options, code=plugin.code, state_tensors=0)
+    # No rule knows its learning rate: it is told one at each step.
+    rule = mark.try_out(Optimizer(rule=mark.name, learning_rate=1.0, own=told), options=options)
+    with mark.blamed("cannot be asked for its states"):
+        wrong = rule.inconsistency()
+        kept = 0 if wrong else rule.numbers_kept()
+    if wrong:
+        raise mark.mistake(wrong)
+    whole = bool(rule.whole_matrices)
+    return told.model_copy(update={"state_tensors": kept, "whole_matrices": whole})
+
+
 def _metric(value: Any, info: ValidationInfo) -> PluginMetric:
     if isinstance(value, PluginMetric):
         return value
-    name, options = name_and_options(value, "metric")
+    name, said = name_and_said(value, "a metric")
     if name in METRICS:
         raise ValueError(f"{name} is always computed: leave it out")
     plugin = _own(info, "metric", name, ())
-    return PluginMetric(name=name, options=_options(plugin, options), code=plugin.code)
+    options = _options(plugin, options_of(name, said))
+    return PluginMetric(name=name, options=options, code=plugin.code)
 
 
 def _objective_kind(kind: str | None, info: ValidationInfo) -> str | None:

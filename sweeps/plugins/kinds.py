@@ -1,7 +1,7 @@
 """What can be a user's own, kind by kind: what it has to be, and which names are taken.
 
-A kind is one entry of ``KINDS``, a decorator in ``marks``, and the registry of workers that asks
-for it.
+A kind is one entry of ``KINDS``, a decorator in ``marks``, the registry of workers that asks for
+it, and tests in ``workers.contract``.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.plugins.marks import Mark
-from sweeps.spec import CONTROLS, METRICS, OBJECTIVES, PRETRAINING_OBJECTIVES
+from sweeps.spec import CONTROLS, METRICS, OBJECTIVES, OPTIMIZERS, PRETRAINING_OBJECTIVES
 
 CONTROL_BASE = "workers.controls.layer_control:LayerControl"
 OBJECTIVE_BASE = "workers.objectives.objective:TrainingObjective"
+OPTIMIZER_BASE = "workers.updates.update_rule:UpdateRule"
 FAMILY_BASE = "transformers.modeling_utils:PreTrainedModel"
 
 
@@ -88,10 +89,10 @@ class Kind:
         )
 
     def _wrong_methods(self, mark: Mark) -> str | None:
-        """A method in place of one of the base is called as that one is."""
+        """A method in place of one of depthsweep's is called as that one is."""
         if self.base is None or self.given is None:
             return None
-        base = _base_of(mark, self.base)
+        base = _nearest_of(mark, self.base)
         for name in dir(base):
             like, own = (inspect.getattr_static(one, name) for one in (base, mark.target))
             if name.startswith("__") or own is like or not inspect.isfunction(like):
@@ -111,6 +112,13 @@ class Kind:
 def _base_of(mark: Mark, base: str) -> type:
     classes: tuple[type, ...] = mark.target.__mro__
     return next(c for c in classes if f"{c.__module__}:{c.__qualname__}" == base)
+
+
+def _nearest_of(mark: Mark, base: str) -> type:
+    """Return the class of depthsweep's that is nearest above: the base, or one over it."""
+    package = base.partition(".")[0]
+    above: tuple[type, ...] = mark.target.__mro__[1:]
+    return next(c for c in above if c.__module__.partition(".")[0] == package)
 
 
 def _without_self(static: Any, method: Callable[..., Any]) -> inspect.Signature | None:
@@ -178,6 +186,7 @@ def _wrong_family(mark: Mark) -> str | None:
 KINDS: dict[str, Kind] = {
     "control": Kind(CONTROL_BASE, (), CONTROLS, _wrong_control),
     "objective": Kind(OBJECTIVE_BASE, ("its specification",), OBJECTIVES, _wrong_objective),
+    "optimizer": Kind(OPTIMIZER_BASE, ("its specification",), OPTIMIZERS),
     "metric": Kind(None, ("the reference", "the current state"), METRICS),
     "family": Kind(FAMILY_BASE, None, (), _wrong_family),
 }

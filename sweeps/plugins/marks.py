@@ -8,7 +8,8 @@ import re
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -153,18 +154,26 @@ class Mark:
         values = self.model(options)
         return self.target(*given, **{name: getattr(values, name) for name in self._types})
 
-    def try_out(self, *given: Any, options: Mapping[str, Any]) -> None:
-        """Build it once; raise PluginMistake, with its file and line, for what that raises."""
+    def try_out(self, *given: Any, options: Mapping[str, Any]) -> Any:
+        """Return what ``build`` does; raise PluginMistake, with its file and line, for what that
+        raises."""
+        with self.blamed("cannot be made with its options"):
+            return self.build(*given, options=options)
+
+    @contextmanager
+    def blamed(self, wrong: str) -> Iterator[None]:
+        """Surround what its own code does: an exception becomes a PluginMistake that says what is
+        ``wrong``, with file and line."""
         try:
-            self.build(*given, options=options)
+            yield
         except UserError:
             raise
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)
             lines = [frame.lineno for frame in frames if frame.filename == self.file]
             raise PluginMistake(
-                f"{self.file}:{lines[-1] if lines else self.line}: {self.kind} {self.name!r} cannot"
-                f" be made with its options: {on_one_line(error)}"
+                f"{self.file}:{lines[-1] if lines else self.line}: {self.kind} {self.name!r}"
+                f" {wrong}: {on_one_line(error)}"
             ) from error
 
 
@@ -209,6 +218,15 @@ def objective(name: str) -> Callable[[Target], Target]:
     It is called with its objective's specification, then its options.
     """
     return _mark("objective", name)
+
+
+def optimizer(name: str) -> Callable[[Target], Target]:
+    """Mark a class over ``workers.updates.update_rule.UpdateRule``, or ``MatrixRule`` beside it, as
+    an optimizer.
+
+    It is called with its optimizer's specification, then its options.
+    """
+    return _mark("optimizer", name)
 
 
 def metric(name: str) -> Callable[[Target], Target]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -136,8 +137,13 @@ def _stream(place: Place, cell: Any) -> str:
     return cell
 
 
+def _is_empty(text: str) -> bool:
+    """Return whether nothing of a text is seen: it is of spaces, controls and marks of format."""
+    return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
+
+
 def _text(place: Place, cell: Any) -> str:
-    if not isinstance(cell, str) or not cell.strip():
+    if not isinstance(cell, str) or _is_empty(cell):
         raise place.wrong(cell, "a text that is not empty" if isinstance(cell, str) else "a text")
     return _stream(place, cell)
 
@@ -145,7 +151,11 @@ def _text(place: Place, cell: Any) -> str:
 def _words(place: Place, cell: Any) -> list[str]:
     if not isinstance(cell, list) or not cell:
         raise place.wrong(cell, "a list of words")
-    return [_text(place, word) for word in cell]
+    for word in cell:  # a mark that is not seen is a word of some datasets
+        if not isinstance(word, str) or not word.strip():
+            raise place.wrong(word, "a word that is not empty" if word == "" else "a word")
+        _stream(place, word)
+    return cell
 
 
 def _prompt(place: Place, cell: Any) -> Any:

@@ -21,8 +21,9 @@ from sweeps.sources.model_folder import (
 from sweeps.sources.tokenizer_files import (
     has_sentinels,
     lacks_chat_template,
-    lacks_mask_token,
+    lacks_token,
     no_chat_template,
+    no_first_token,
 )
 from sweeps.spec import (
     ANSWERING,
@@ -44,7 +45,7 @@ class Ability:
         maskless: its tokenizer has no mask token; ``sentinels``, it has those of T5.
         config: its config.json.
         headless: the class that it was saved as, where that has no output head.
-        templateless: its tokenizer has no chat template.
+        templateless: its tokenizer has no chat template; ``bosless``, no first token of texts.
     """
 
     positions: int | None = None
@@ -53,6 +54,7 @@ class Ability:
     config: Mapping[str, Any] = field(default_factory=dict)
     headless: str | None = None
     templateless: bool = False
+    bosless: bool = False
 
     def require(self, name: str, objective: str, lengths: Mapping[str, int]) -> None:
         """Raise UserError where a run asks for more: an objective, or sequences of ``lengths``."""
@@ -76,6 +78,11 @@ class Ability:
         """Raise UserError where conversations cannot be written down for the model."""
         if self.templateless:
             raise no_chat_template(name)
+
+    def require_first_token(self, name: str) -> None:
+        """Raise UserError where nothing can be put before a text."""
+        if self.bosless:
+            raise no_first_token(name)
 
 
 def files_of(source: ModelSource) -> Path | None:
@@ -103,11 +110,12 @@ def ability_of(source: ModelSource) -> Ability:
     config = read_config(folder)
     return Ability(
         positions_of(config),
-        lacks_mask_token(folder),
+        lacks_token(folder, "mask_token"),
         has_sentinels(folder),
         config,
         _headless(folder, config, source.pretraining),
         lacks_chat_template(folder),
+        lacks_token(folder, "bos_token"),
     )
 
 

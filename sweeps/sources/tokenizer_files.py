@@ -1,4 +1,4 @@
-"""What a tokenizer's files say before it is loaded: its mask token, and tokens that were added."""
+"""What a tokenizer's files say before it is loaded: which tokens it has, and which were added."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _ADDED = '"added_tokens":'
 
 
-def lacks_mask_token(folder: Path) -> bool:
-    """Return whether a tokenizer is seen from here to have no mask token.
+def lacks_token(folder: Path, which: str) -> bool:
+    """Return whether a tokenizer is seen from here to have no ``mask_token``, or ``bos_token``.
 
     A class of its own may add one that its files do not name; the worker asks the tokenizer.
     """
     said = tokenizer_config(folder)
     if said.get("tokenizer_class") not in PLAIN_TOKENIZERS:
         return False
-    return not {**_object(folder / "special_tokens_map.json"), **said}.get("mask_token")
+    return not {**_object(folder / "special_tokens_map.json"), **said}.get(which)
 
 
 def lacks_chat_template(folder: Path) -> bool:
@@ -41,6 +41,14 @@ def no_chat_template(name: str) -> UserError:
     return UserError(
         f"model {name}: its tokenizer has no chat template, which messages are written by; give a"
         " model that was tuned to chat, add chat_template.jinja to its folder, or give texts"
+    )
+
+
+def no_first_token(name: str) -> UserError:
+    """Return what is said where a first token is asked of a tokenizer that has none."""
+    return UserError(
+        f"model {name}: its tokenizer has no token that begins a text (bos_token), which `bos` puts"
+        " there; leave out `bos`"
     )
 
 

@@ -68,7 +68,12 @@ from sweeps.spec.training.evaluation import (
     score_column,
     scores_of,
 )
-from sweeps.spec.training.optimizer import OPTIMIZERS, Optimizer, learning_rate
+from sweeps.spec.training.optimizer import (
+    OPTIMIZERS,
+    Optimizer,
+    PluginRule,
+    learning_rate,
+)
 from sweeps.spec.training.tuned import Tuned
 
 __all__ = [
@@ -125,6 +130,7 @@ __all__ = [
     "PluginCode",
     "PluginControl",
     "PluginMetric",
+    "PluginRule",
     "Positive",
     "Pretraining",
     "Probe",

@@ -32,6 +32,17 @@ class HubData(_Named):
     config: str | None = None
     revision: Revision
     split: str = "train"
+    stream: bool = Field(
+        False,
+        description="Read over the network each time it is needed, and not kept on the disk; of a"
+        " shuffled one the order is another: files at random, and rows from so many that wait.",
+    )
+
+    def left_out(self, name: str) -> Any:
+        """Return the default; the rows of a stream in its own order are those of a download."""
+        if name == "stream" and self.shuffle_seed is None:
+            return self.stream
+        return super().left_out(name)
 
     @property
     def label(self) -> str:

@@ -111,6 +111,11 @@ class Objective(Frozen):
     label_names: tuple[str, ...] = Field(
         (), description="What the numbers of labels stand for, where the data has names."
     )
+    bos: Literal["text", "sequence"] | None = Field(
+        None,
+        description="Whether the tokenizer's first token begins each text of packed ones, or each"
+        " sequence that is cut of them; neither by default.",
+    )
     temperature: Positive | None = None
     pooling: Literal["mean", "first", "last"] | None = None
     mask_duplicates: bool | None = Field(
@@ -190,7 +195,7 @@ def form_of(kind: str, roles: tuple[str, ...]) -> Form | None:
 # An option at its default here is left out of the identity, so that an option that is added later
 # renames no old run; a default must therefore never change (see ``Frozen.first_defaults``).
 OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "clm": {},
+    "clm": {"bos": None},
     "mlm": {"mask_probability": 0.15},
     "span_corruption": {"mask_probability": 0.15, "mean_span": 3.0},
     "classification": {"labels": 2, "pooling": "mean"},

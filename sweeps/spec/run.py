@@ -18,7 +18,7 @@ from sweeps.spec.probe import Probe
 from sweeps.spec.training.adapter import Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import Control, EqualStep
 from sweeps.spec.training.evaluation import Evaluation, Stop
-from sweeps.spec.training.optimizer import Optimizer
+from sweeps.spec.training.optimizer import RULES, Optimizer
 from sweeps.spec.training.tuned import Tuned
 
 
@@ -80,9 +80,10 @@ class RunSpec(Frozen):
             )
         self.optimizer.require_steps(self.steps)
         if self.optimizer.whole_matrices and self.execution.settled().engine != "plain":
+            shared = [name for name, rule in RULES.items() if not rule.whole_matrices]
             raise ValueError(
                 f"optimizer {self.optimizer.rule} needs whole matrices, which DeepSpeed cuts: use"
-                " engine plain, without processes, zero_stage and offload; or adamw, sgd or lion"
+                f" engine plain, without processes, zero_stage and offload; or {', '.join(shared)}"
             )
         if kind == "contrastive" and self.batch_size < 2:
             raise ValueError("contrastive needs batch_size of at least 2: negatives are in-batch")

@@ -13,8 +13,9 @@ from typing import Literal
 import polars as pl
 
 from sweeps.errors import UserError, closest
+from sweeps.reading.run_table import evaluated_columns
 from sweeps.reading.tables import Tables
-from sweeps.spec import METRICS
+from sweeps.spec import LOSS, METRICS
 from sweeps.statistics.stacks import PROFILE
 from sweeps.store.records import COMPLETE
 from sweeps.store.schema import NULL_METRICS
@@ -142,3 +143,21 @@ def of_class(blocks: pl.DataFrame, block_class: str, keys: Sequence[str]) -> pl.
 def _few(values: Sequence[int]) -> str:
     shown = ", ".join(str(value) for value in values[:12])
     return shown if len(values) <= 12 else f"{shown}, …, {values[-1]}"
+
+
+def scored_at(tables: Tables, runs: pl.DataFrame, step: int) -> pl.DataFrame:
+    """Return ``runs`` with what they scored on held-out examples after a step, in place of what
+    they did in the end; null where they were not evaluated then."""
+    scored = tables.evaluations().filter(pl.col("step").is_in([0, step])).collect()
+
+    def of(score: str, at: int) -> pl.DataFrame:
+        rows = scored.filter(pl.col("score") == score, pl.col("step") == at)
+        return runs.select("run_id").join(
+            rows.select("run_id", "value"), on="run_id", how="left", maintain_order="left"
+        )
+
+    moved = of(LOSS, step)["value"] - of(LOSS, 0)["value"]
+    return runs.with_columns(
+        (moved if score is None else of(score, step)["value"]).alias(column)
+        for column, score in evaluated_columns().items()
+    )

@@ -20,6 +20,7 @@ from sweeps.statistics.profile_rows import (
     read_rows,
     require_class,
     require_metrics,
+    scored_at,
     slopes_by_step,
 )
 from sweeps.statistics.quantity_rows import (
@@ -70,7 +71,8 @@ class Profiles:
 
     Attributes:
         runs: one row per run, and of a model of several stacks per ``stack``, which is null else:
-            the columns of ``runs``, ``at`` (the step measured), ``blocks`` (L),
+            the columns of ``runs``, scores on held-out examples being those of the moment, ``at``
+            (the step measured), ``blocks`` (L),
             ``rows_a_feature`` (probe rows over width),
             ``mean`` (mean change over blocks), ``null`` (mean of the row-shuffled null, where it
             was measured), ``QUANTITIES``, ``slope_beyond_propagation``, and ``DIAGNOSTICS``:
@@ -128,6 +130,8 @@ def measure_each(
     """
     require_metrics(tables, metrics)
     runs = tables.runs().collect()
+    if at != "final":
+        runs = scored_at(tables, runs, at)
     every_run = with_stacks(runs)
     if several_stacks(every_run):
         every_run = every_run.update(tables.doses_of_stacks(), on=PROFILE, how="left")

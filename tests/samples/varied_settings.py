@@ -27,6 +27,7 @@ from sweeps.spec import (
     PluginCode,
     PluginControl,
     PluginMetric,
+    PluginRule,
     RunSpec,
     StandinModel,
     Tuned,
@@ -41,7 +42,7 @@ _MODELS = (
     StandinModel(standin="gpt2", pretraining="clm", digest="2" * 64),
 )
 _DATA = (
-    HubData(hub="c/d", revision="3" * 40),
+    HubData(hub="c/d", revision="3" * 40, limit=99, shuffle_seed=1),
     FileData(file="texts/mine.jsonl", digest="4" * 64),
     BuiltinData(builtin="python-docs", digest="5" * 64),
 )
@@ -54,6 +55,8 @@ _CONTROLS = (
 )
 # Of what no base has otherwise: a momentum, and a share of the steps.
 _OPTIMIZER = Optimizer(rule="sgd", learning_rate=1e-3, schedule="wsd")
+_OWN_RULE = PluginRule(code=_CODE, state_tensors=1)
+_OWN = Optimizer(rule="mine", learning_rate=1e-3, own=_OWN_RULE)
 # What a field of any type may hold instead of what it holds.
 _OTHERS = (
     *(3, 5, 32, 512, 1024, 0.25, 0.02, [0.8, 0.99], ["procrustes", "mean_shift"], {"text": "body"}),
@@ -71,6 +74,7 @@ _OTHERS = (
         "another",
         "blank_line",
         "within",
+        "sequence",
         "matrix",
         "lion",
         "lora",
@@ -91,7 +95,8 @@ def bases() -> Iterator[RunSpec]:
         if kind == "mlm":
             yield run
             yield run.model_copy(update={"evaluation": Evaluation(fraction=0.5)})
-            yield run.model_copy(update={"optimizer": _OPTIMIZER})
+            for optimizer in (_OPTIMIZER, _OWN):
+                yield run.model_copy(update={"optimizer": optimizer})
             yield run.model_copy(update={"adapter": Lora()})
             yield run.model_copy(update={"tuned": Tuned(digest="7" * 64, place="models/a")})
             continue

@@ -23,7 +23,7 @@ from sweeps.errors import UserError
 from sweeps.spec import Lora
 from sweeps.spec.training.block_ranges import BlockRange, block_range
 from workers.depth.observation import observe
-from workers.depth.stacks import Stack
+from workers.depth.stacks import Stack, blocks_in, ranges_of
 from workers.models.pretrained import FEW_TOKENS, PretrainedModel, input_rows, inputs_of
 from workers.ranks.process_group import ALONE, Ranks
 
@@ -112,18 +112,9 @@ def _blocks(adapter: Lora, stacks: Sequence[Stack], where: str) -> Iterator[nn.M
     for entry in adapter.blocks or (None,):
         named = EVERY_BLOCK if entry is None else block_range(entry)
         assert named is not None
-        found = {
-            (s, b)
-            for s, stack in enumerate(stacks)
-            if named.stack in (None, stack.name)
-            for b in range(len(stack.blocks))
-            if named.first <= b + 1 <= named.last
-        }
+        found = blocks_in(named, stacks)
         if not found:
-            has = " and ".join(
-                f"{stack.name + ' ' if stack.name else ''}blocks 1-{len(stack.blocks)}"
-                for stack in stacks
-            )
+            has = " and ".join(ranges_of(stacks))
             raise UserError(f"{where}: layers {entry!r} are none of its; it has {has}")
         chosen |= found
     for s, b in sorted(chosen):

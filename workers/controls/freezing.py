@@ -10,7 +10,7 @@ from torch import nn
 from sweeps.errors import UserError
 from sweeps.spec.training.block_ranges import block_range
 from workers.depth.parameter_use import BLOCK, EMBEDDING, HEAD, Owner
-from workers.depth.stacks import Stack
+from workers.depth.stacks import Stack, blocks_in, ranges_of
 
 # What the module that is trained calls the model it holds; patterns are over the model's own names.
 HOLDERS = ("language_model.", "backbone.")
@@ -37,7 +37,8 @@ def frozen_by(
             found = {name for name, p in parameters if owner.get(id(p)) in layers}
         if not found:
             raise UserError(
-                f"freeze: {entry!r} matches nothing that is trained; {_choices(stacks)}"
+                f"freeze: {entry!r} matches nothing that is trained; give embedding, head,"
+                f" {', '.join(ranges_of(stacks))}, or a pattern over parameter names"
             )
         frozen |= found
     return frozen
@@ -49,23 +50,10 @@ def _layers(entry: str, stacks: Sequence[Stack]) -> set[Owner] | None:
     named = block_range(entry)
     if named is None:
         return None
-    return {
-        Owner(BLOCK, s, number - 1)
-        for s, stack in enumerate(stacks)
-        if named.stack in (None, stack.name)
-        for number in range(named.first, named.last + 1)
-        if 1 <= number <= len(stack.blocks)
-    }
+    return {Owner(BLOCK, s, b) for s, b in blocks_in(named, stacks)}
 
 
 def _own(name: str) -> str:
     for holder in HOLDERS:
         name = name.removeprefix(holder)
     return name
-
-
-def _choices(stacks: Sequence[Stack]) -> str:
-    ranges = [
-        f"{stack.name + ' ' if stack.name else ''}blocks 1-{len(stack.blocks)}" for stack in stacks
-    ]
-    return f"give embedding, head, {', '.join(ranges)}, or a pattern over parameter names"

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from sweeps.errors import Impossible, UserError
 from sweeps.rows.cells import ANSWERS, WHAT, WHO
-from workers.progress import PULSE
+from workers.progress import PREPARATION
 
 Dialogue = str | list[dict[str, Any]]
 # A template that says itself what it has the model write.
 _SAYS_ANSWERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 ASKS = "user"
+COUNTED = ("tokenising", "rows")
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ def written_pairs(
 
     Raises UserError for messages that the template refuses, Impossible where there is none.
     """
-    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        _beat(row)
+    pairs = PREPARATION.counted(zip(prompts, completions, strict=True), *COUNTED)
+    for row, (prompt, completion) in enumerate(pairs):
         if isinstance(prompt, str) and isinstance(completion, str):
             end = tokenizer.eos_token or ""
             answer = completion if completion.endswith(end) else completion + end
@@ -68,8 +69,7 @@ def written_messages(
     Raises UserError for messages that the template refuses, or where it writes an earlier answer
     otherwise than a last one, Impossible where there is none.
     """
-    for row, messages in enumerate(conversations):
-        _beat(row)
+    for row, messages in enumerate(PREPARATION.counted(conversations, *COUNTED)):
         yield _written_messages(tokenizer, messages, row)
 
 
@@ -97,11 +97,6 @@ def _written_messages(tokenizer: Any, messages: list[dict[str, Any]], row: int) 
             )
         answered[start:stop] = True
     return Written(np.asarray(whole, dtype=np.int32), answered)
-
-
-def _beat(row: int) -> None:
-    if row % 1000 == 0:
-        PULSE.beat()
 
 
 def _plain(tokenizer: Any, text: str) -> list[int]:

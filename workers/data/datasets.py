@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.errors import UserError
-from sweeps.rows.cells import Labels
+from sweeps.rows.cells import Labels, checked_cell
 from sweeps.rows.held_out import WHOLE, Part
 from sweeps.rows.local_rows import PLAIN_TEXT, Rows, checked, checked_text, read_rows
 from sweeps.rows.row_files import RowFile
 from sweeps.sources.content import held_to_its_digest
 from sweeps.sources.corpora import builtin_rows
 from sweeps.spec import BuiltinData, Cell, DataSource, FileData, HubData, RunSpec
-from workers.models.hub import HubUnavailable, dataset_columns
+from workers.data.hub_columns import require_columns, said_of_loading
+from workers.data.hub_stream import stream_rows
+from workers.models.hub import dataset_columns
 
 
 def load_rows(
@@ -39,6 +40,12 @@ def load_rows(
             found = builtin_rows(data.builtin, columns)
         elif isinstance(data, FileData):
             found = read_rows(data.paths, columns, data.documents)
+        elif data.stream:
+            rows = list(stream_rows(data, columns))
+            streamed = {role: [row[role] for row in rows] for role in columns}
+            return checked(
+                Rows(f"dataset {data.label}", columns, streamed), cells, labels, part=part
+            )
         else:
             found = Rows(f"dataset {data.label}", columns, _hub_cells(data, columns))
         return checked(found, cells, labels, data.limit, data.shuffle_seed, part)
@@ -47,6 +54,12 @@ def load_rows(
 def stream_texts(data: DataSource) -> Iterator[str]:
     """Yield the texts of a dataset one after the other, held in memory where there is no other way;
     what ``load_rows`` raises is raised where it is met."""
+    if isinstance(data, HubData) and data.stream:
+        columns = columns_of(data, PLAIN_TEXT)
+        place = Rows(f"dataset {data.label}", columns, {}).place
+        for number, row in enumerate(stream_rows(data, columns)):
+            yield checked_cell("stream", place("text", number), row["text"])
+        return
     if not isinstance(data, FileData) or data.shuffle_seed is not None:
         yield from load_rows(data, PLAIN_TEXT)["text"]
         return
@@ -71,20 +84,9 @@ def hub_table(data: HubData, columns: dict[str, str]) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
-    try:
+    with said_of_loading(data):
         table = dataset_columns(data, list(columns.values()))
-    except HubUnavailable:
-        raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        # What datasets says is often no more than that something went wrong; the cause says what.
-        detail = " ".join(str(error.__cause__ or error).split())
-        raise UserError(f"dataset {data.label}: cannot be loaded: {detail}") from error
-    for role, column in columns.items():
-        if column not in table.column_names:
-            raise UserError(
-                f"dataset {data.label} has no column {column!r} (the {role}); it has"
-                f" {', '.join(table.column_names)}. Name it with `columns: {{{role}: ...}}`"
-            )
+    require_columns(data, columns, table.column_names)
     return table
 
 

@@ -10,42 +10,56 @@ import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.errors import UserError
 from workers.data.array_file import MAPPED_BYTES, Arrays
-from workers.progress import PULSE
+from workers.progress import PREPARATION
 
-TOKENISE_BATCH = 1000
+# What is tokenised at once: so many texts, or so many characters of fewer.
+TOKENISE_BATCH, TOKENISE_CHARACTERS = 1000, 1 << 22
 
 
-def pack(tokenizer: Any, texts: Iterable[str], length: int, *, framed: bool) -> Arrays:
+def pack(
+    tokenizer: Any,
+    texts: Iterable[str],
+    length: int,
+    *,
+    framed: bool,
+    bos: Literal["text", "sequence"] | None = None,
+) -> Arrays:
     """Return ``input_ids`` (N, length) int32: all texts in one stream, cut without padding.
 
     Texts are separated by the tokenizer's end token. ``framed`` gives each row the begin and end
-    tokens that encoders were pretrained with. Texts are gone through once. Raises UserError when
-    there is not one full row.
+    tokens that encoders were pretrained with; ``bos`` puts the first token that the tokenizer has
+    before each text, or each row. Texts are gone through once. Raises UserError when there is not
+    one full row.
     """
     separator = tokenizer.eos_token_id
     if separator is None:
         separator = tokenizer.sep_token_id
-    frame = framed and tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None
-    inner = length - 2 if frame else length
+    first = [] if bos is None else [tokenizer.bos_token_id]
+    begin, end = (first, []) if bos == "sequence" else ([], [])
+    if framed and tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None:
+        begin, end = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
+    before = first if bos == "text" else []
+    after = [] if separator is None else [separator]
+    inner = length - len(begin) - len(end)
     rest = np.empty(0, dtype=np.int32)
     words = _Words(tokenizer)
-    with closing(_Stream()) as stream:
+    with closing(_Stream()) as stream, PREPARATION.counting("packing", "tokens") as more:
         for encoded in _tokenised(tokenizer, (text for text in texts if text.strip())):
-            if separator is not None:
-                encoded = [[*ids, separator] for ids in encoded]
+            encoded = [[*before, *ids, *after] for ids in encoded]
             new = np.fromiter(itertools.chain.from_iterable(encoded), dtype=np.int32)
             rest = np.concatenate([rest, new])
             rows = rest[: len(rest) // inner * inner].reshape(-1, inner)
             rest = rest[rows.size :]
             words.look(rows)
-            stream.add(_framed(rows, tokenizer) if frame else rows)
+            stream.add(_framed(rows, begin, end))
+            more(len(new))
         if not stream.size:
             raise UserError(
                 f"the dataset has {len(rest)} tokens, less than one sequence of {length}; lower"
@@ -55,10 +69,14 @@ def pack(tokenizer: Any, texts: Iterable[str], length: int, *, framed: bool) -> 
         return {"input_ids": stream.array().reshape(-1, length)}
 
 
-def _framed(rows: NDArray[np.int32], tokenizer: Any) -> NDArray[np.int32]:
-    begin = np.full((len(rows), 1), tokenizer.cls_token_id, dtype=np.int32)
-    end = np.full((len(rows), 1), tokenizer.sep_token_id, dtype=np.int32)
-    return np.concatenate([begin, rows, end], axis=1)
+def _framed(rows: NDArray[np.int32], begin: list[int], end: list[int]) -> NDArray[np.int32]:
+    """Return rows with tokens before and after each."""
+    if not begin and not end:
+        return rows
+    first, last = (
+        np.tile(np.asarray(each, dtype=np.int32), (len(rows), 1)) for each in (begin, end)
+    )
+    return np.concatenate([first, rows, last], axis=1)
 
 
 class _Stream:
@@ -110,7 +128,7 @@ def pad(
     What is longer is cut, of a pair the longer one first; what is shorter is padded on the right.
     """
     if pairs is None:
-        encoded = _tokenised(tokenizer, texts, framed=True, length=length)
+        encoded = _counted(_tokenised(tokenizer, texts, framed=True, length=length))
         return {
             f"{prefix}{name}": array
             for name, array in padded(tokenizer, encoded, len(texts), length).items()
@@ -120,9 +138,10 @@ def pad(
         pair=True
     ) > tokenizer.num_special_tokens_to_add(pair=False)
     if not separated:
-        return padded(tokenizer, _joined(tokenizer, texts, pairs, length), len(texts), length)
+        joined = _counted(_joined(tokenizer, texts, pairs, length))
+        return padded(tokenizer, joined, len(texts), length)
     types: list[list[int]] = []
-    encoded = _tokenised_pairs(tokenizer, texts, pairs, length, types)
+    encoded = _counted(_tokenised_pairs(tokenizer, texts, pairs, length, types))
     arrays = padded(tokenizer, encoded, len(texts), length)
     if types:
         numbered = np.zeros_like(arrays["input_ids"])
@@ -152,13 +171,20 @@ def padded(tokenizer: Any, encoded: Iterable[list[list[int]]], count: int, lengt
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def _counted(batches: Iterable[list[list[int]]]) -> Iterator[list[list[int]]]:
+    """Yield the token ids of texts, which are counted as they come."""
+    with PREPARATION.counting("tokenising", "rows") as more:
+        for batch in batches:
+            yield batch
+            more(len(batch))
+
+
 def _tokenised_pairs(
     tokenizer: Any, texts: list[str], pairs: list[str], length: int, types: list[list[int]]
 ) -> Iterator[list[list[int]]]:
     """Yield the token ids of pairs; ``types`` takes the number of each token's text, where the
     tokenizer gives one."""
     for start in range(0, len(texts), TOKENISE_BATCH):
-        PULSE.beat()
         part = slice(start, start + TOKENISE_BATCH)
         encoded = tokenizer(
             texts[part],
@@ -215,9 +241,7 @@ def _tokenised(
     tokenizer: Any, texts: Iterable[str], *, framed: bool = False, length: int | None = None
 ) -> Iterator[list[list[int]]]:
     """Yield the token ids of texts, some hundred texts at a time."""
-    following = iter(texts)
-    while batch := list(itertools.islice(following, TOKENISE_BATCH)):
-        PULSE.beat()
+    for batch in _batches(texts):
         encoded = tokenizer(
             batch,
             add_special_tokens=framed,
@@ -227,3 +251,17 @@ def _tokenised(
             verbose=False,
         )
         yield encoded["input_ids"]
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield texts as many at a time as are tokenised at once."""
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if len(batch) == TOKENISE_BATCH or characters >= TOKENISE_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

@@ -29,6 +29,7 @@ from sweeps.sources.content import model_files, require_content, sha256_of
 from sweeps.spec import DataSource, FileData, Objective, content_id
 from workers.data.array_file import Arrays, read_arrays, write_arrays
 from workers.data.datasets import load_rows, stream_texts
+from workers.progress import PREPARATION
 
 # Raise it with any change to what ``pack``, ``pad`` or an objective's ``tokenise`` returns.
 TOKENS_VERSION = 4
@@ -55,13 +56,19 @@ class CachedArrays:
             write_arrays(temporary, arrays, {"key": self._key})
 
 
-def cached_arrays(cache: Path, key: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
-    """Return token arrays made once for everything ``key`` says, by this process or another."""
+def cached_arrays(
+    cache: Path, key: dict[str, Any], make: Callable[[], Arrays], subject: str = ""
+) -> Arrays:
+    """Return token arrays made once for everything ``key`` says, by this process or another.
+
+    ``subject`` is what they are of, for whoever is told how far their making is.
+    """
     whole = {**key, "version": TOKENS_VERSION, **_libraries()}
     entry = CachedArrays(cache, "tokens", whole, mapped=True)
 
     def made() -> Arrays:
-        arrays = make()
+        with PREPARATION.of(subject):
+            arrays = make()
         entry.write(arrays)
         return entry.read() or arrays
 
@@ -111,7 +118,7 @@ def objective_arrays(
         **({} if fraction is None else {"fraction": fraction}),
         **({"held_out": True} if part.held_out else {}),
     }
-    return cached_arrays(cache, key, make)
+    return cached_arrays(cache, key, make, wanted.data.label)
 
 
 def labels_of(objective: Objective) -> Labels:

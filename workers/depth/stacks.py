@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
 
 from sweeps.errors import Impossible
+from sweeps.spec.training.block_ranges import BlockRange
 
 
 class UngroupedParameters(Impossible):
@@ -114,3 +115,22 @@ def in_twin(stacks: Iterable[Stack], module: nn.Module, twin: nn.Module) -> tupl
         replace(stack, blocks=tuple(twin.get_submodule(names[id(b)]) for b in stack.blocks))
         for stack in stacks
     )
+
+
+def blocks_in(named: BlockRange, stacks: Sequence[Stack]) -> set[tuple[int, int]]:
+    """Return the blocks that a setting names and the model has, each by the number of its stack and
+    its own in it, from 0."""
+    return {
+        (s, b)
+        for s, stack in enumerate(stacks)
+        if named.stack in (None, stack.name)
+        for b in range(len(stack.blocks))
+        if named.first <= b + 1 <= named.last
+    }
+
+
+def ranges_of(stacks: Iterable[Stack]) -> list[str]:
+    """Return what a setting calls all blocks of each stack."""
+    return [
+        f"{stack.name + ' ' if stack.name else ''}blocks 1-{len(stack.blocks)}" for stack in stacks
+    ]

@@ -316,10 +316,10 @@ class LayerOptimizer(torch.optim.Optimizer):
         """Advance what the rule keeps and leave −U of the slab in the scratch."""
         rate = self.settings[i]["lr"]
         slab.scratch.zero_()
-        if divisor is not None and not self.rule.divides:
-            torch._foreach_div_(gradient, divisor)
-            divisor = None
-        self.rule.update(slab, gradient, rate, divisor)
+        if divisor is None:
+            self.rule.update(slab, gradient, rate)
+        else:
+            self.rule.update_divided(slab, gradient, rate, divisor)
         if self._weight_decay and slab.decays[0]:
             weights, updates = slab.decays
             torch._foreach_add_(updates, weights, alpha=-rate * self._weight_decay)

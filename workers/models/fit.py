@@ -10,19 +10,22 @@ from torch import nn
 
 from sweeps.errors import UserError
 from sweeps.sources.model_folder import no_mask_token, positions_of, require_length
+from sweeps.sources.tokenizer_files import no_first_token
 from sweeps.spec import RunSpec
 from workers.depth.stacks import Stack
 from workers.models.pretrained import PretrainedModel, input_rows
 
 
 def require_fit(run: RunSpec, pretrained: PretrainedModel) -> None:
-    """Raise UserError where a run's sequences are longer than the model's positions, or masked
-    tokens are asked of a tokenizer that has none."""
+    """Raise UserError where a run's sequences are longer than the model's positions, or masked or
+    first tokens are asked of a tokenizer that has none."""
     limit = longest_sequence(pretrained.language_model)
     require_length("sequence_length", run.model.name, run.sequence_length, limit)
     require_length("probe.sequence_length", run.model.name, run.probe.sequence_length, limit)
     if run.objective.kind == "mlm" and pretrained.tokenizer.mask_token_id is None:
         raise no_mask_token(run.model.name)
+    if run.objective.bos is not None and pretrained.tokenizer.bos_token_id is None:
+        raise no_first_token(run.model.name)
 
 
 def longest_sequence(model: nn.Module) -> int | None:

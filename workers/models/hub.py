@@ -115,7 +115,7 @@ def dataset_columns(data: HubData, columns: list[str]) -> Any:
     """
     import datasets
 
-    key = {**data.model_dump(mode="json"), "columns": sorted(columns)}
+    key = {**data.model_dump(mode="json", exclude={"stream"}), "columns": sorted(columns)}
     kept = Path(datasets.config.HF_DATASETS_CACHE) / "depthsweep" / content_id(key, 24)
 
     def find() -> Any:

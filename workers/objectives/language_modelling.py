@@ -26,14 +26,9 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.language_model = language_model
 
-    @property
-    def backbone(self) -> nn.Module:
-        base = self.language_model.base_model
-        assert isinstance(base, nn.Module)
-        return base
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        logits: Tensor = self.language_model(input_ids=input_ids).logits
+    def forward(self, input_ids: Tensor, **others: Tensor) -> Tensor:
+        """``others`` are an attention mask, or position ids that begin anew with each example."""
+        logits: Tensor = self.language_model(input_ids=input_ids, **others).logits
         return logits
 
 
@@ -48,7 +43,8 @@ class CausalLanguageModelling(TrainingObjective):
         return LanguageModel(pretrained.language_model)
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
-        return pack(tokenizer, rows["text"], length, framed=self.framed)
+        bos = self.objective.bos
+        return pack(tokenizer, rows["text"], length, framed=self.framed, bos=bos)
 
     def targets(self, batch: Batch) -> int:
         rows, length = batch["input_ids"].shape

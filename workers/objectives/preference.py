@@ -25,9 +25,10 @@ from workers.data.datasets import examples_read
 from workers.data.token_cache import CachedArrays, arrays_digest
 from workers.engines.engine import Batch, Engine
 from workers.models.pretrained import PretrainedModel
+from workers.objectives.language_modelling import LanguageModel
 from workers.objectives.objective import IGNORED, TrainingObjective
-from workers.objectives.sft import Answering, answers_padded, filler_of
-from workers.progress import PULSE
+from workers.objectives.sft import answers_padded, filler_of
+from workers.progress import PREPARATION
 
 SIDES = ("chosen", "rejected")
 # Raise it with any change of what a reference is computed as.
@@ -43,7 +44,7 @@ class Preference(TrainingObjective):
     needs_head = True
 
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
-        return Answering(pretrained.language_model)
+        return LanguageModel(pretrained.language_model)
 
     def tokenise(self, tokenizer: Any, rows: dict[str, list[Any]], length: int) -> Arrays:
         found: Arrays = {}
@@ -99,8 +100,8 @@ class Preference(TrainingObjective):
         found: dict[str, list[Tensor]] = {side: [] for side in SIDES}
         training = engine.model.training
         engine.model.eval()
-        for start in range(0, count, micro * engine.ranks):
-            PULSE.beat()
+        starts = range(0, count, micro * engine.ranks)
+        for start in PREPARATION.counted(starts, "computing references", "batches"):
             # Every rank has as many; what is read twice counts once.
             numbers = np.minimum(np.arange(start, start + micro * engine.ranks), count - 1)
             rows = {name: torch.from_numpy(a[numbers]).long() for name, a in tokens.items()}

@@ -21,30 +21,14 @@ from sweeps.errors import Impossible, UserError
 from workers.data.array_file import Arrays
 from workers.data.conversations import Written, written_messages, written_pairs
 from workers.engines.engine import Batch
-from workers.models.pretrained import PretrainedModel, backbone_of
+from workers.models.pretrained import PretrainedModel
+from workers.objectives.language_modelling import LanguageModel
 from workers.objectives.objective import IGNORED, TrainingObjective
 
 # Tokens of the two examples with which it is seen whether one reads the other.
 _TRIED = ((5, 7, 9, 11, 6), (8, 6, 10, 4, 12, 7))
 # Of logits, relative to the largest: rounding is 1e-6 of it.
 _APART = 1e-4
-
-
-class Answering(nn.Module):
-    """A decoder with its own head; forward returns logits (B, T, vocabulary)."""
-
-    def __init__(self, language_model: nn.Module) -> None:
-        super().__init__()
-        self.language_model = language_model
-
-    @property
-    def backbone(self) -> nn.Module:
-        return backbone_of(self.language_model)
-
-    def forward(self, input_ids: Tensor, **others: Tensor) -> Tensor:
-        """``others`` are an attention mask, or position ids that begin anew with each example."""
-        logits: Tensor = self.language_model(input_ids=input_ids, **others).logits
-        return logits
 
 
 class SupervisedFineTuning(TrainingObjective):
@@ -57,7 +41,7 @@ class SupervisedFineTuning(TrainingObjective):
         return self.objective.packing in ("within", "across")
 
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
-        model = Answering(pretrained.language_model)
+        model = LanguageModel(pretrained.language_model)
         if self.objective.packing == "within":
             _require_apart(model)
         return model
@@ -187,7 +171,7 @@ def best_fit(sizes: Sequence[int], room: int) -> list[list[int]]:
 
 
 @torch.no_grad()
-def _require_apart(model: Answering) -> None:
+def _require_apart(model: LanguageModel) -> None:
     """Raise Impossible where a model's examples see each other though positions begin anew."""
     first = next(model.parameters())
     if first.is_meta or isinstance(first, torch._subclasses.FakeTensor):

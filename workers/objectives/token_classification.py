@@ -16,7 +16,7 @@ from workers.data.packing import padded
 from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.objective import IGNORED, TrainingObjective, reader_to_pool
-from workers.progress import PULSE
+from workers.progress import PREPARATION
 
 Span = tuple[int, int, str]
 
@@ -52,9 +52,8 @@ class TokenClassification(TrainingObjective):
         count = len(rows["tokens"])
         labels = np.full((count, length), IGNORED, dtype=np.int32)
         encoded = []
-        for row, (words, tags) in enumerate(zip(rows["tokens"], rows["labels"], strict=True)):
-            if row % 1000 == 0:
-                PULSE.beat()
+        both = zip(rows["tokens"], rows["labels"], strict=True)
+        for row, (words, tags) in enumerate(PREPARATION.counted(both, "tokenising", "rows")):
             ids, firsts = _first_tokens(tokenizer, words, length)
             encoded.append(ids)
             for place, tag in zip(firsts, tags, strict=True):

@@ -99,7 +99,7 @@ def _sequences(probe: Probe, tokenizer: Any, cache: Path) -> Any:
         except UserError as error:
             raise UserError(f"probe {probe.data.label}: {error}") from None
 
-    return cached_arrays(cache, key, make)["input_ids"]
+    return cached_arrays(cache, key, make, f"the probe's {probe.data.label}")["input_ids"]
 
 
 def undominated(states: list[Tensor]) -> Tensor:

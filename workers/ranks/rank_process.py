@@ -19,14 +19,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal, NoReturn
 
 from sweeps.attempts.attempt import Superseded
 from sweeps.errors import UserError
 from sweeps.files.patience import StoreUnavailable
-from workers.progress import PULSE, Progress
+from workers.progress import PREPARATION, PULSE, Progress, Work
 from workers.ranks.notice import CAUSES, Notice
 
 PING = "ping"
@@ -197,14 +197,20 @@ def _carry_out(job: Job, talk: _Talk) -> None:
     _leave_stacks_in(job.stacks)
     told = float("-inf")
     progress = None
+
+    def doing(work: Work) -> None:
+        before = progress or Progress(0, 0, None)
+        talk.say(replace(before, doing=None if work.ended else str(work)))
+
     PULSE.beat()
     try:
-        for progress in _body(job.body)(job, talk.notice):
-            PULSE.beat()
-            now = time.monotonic()
-            if progress.status or now - told > REPORT_SECONDS:
-                talk.say(progress)
-                told = now
+        with PREPARATION.heard_by(doing):
+            for progress in _body(job.body)(job, talk.notice):
+                PULSE.beat()
+                now = time.monotonic()
+                if progress.status or now - told > REPORT_SECONDS:
+                    talk.say(progress)
+                    told = now
         if progress is None or progress.status is None:
             raise RuntimeError("the run ended without a result")
     except Exception as error:

@@ -12,10 +12,17 @@ class AdamW(UpdateRule):
     """U = rate · m̂ / (√v̂ + eps), with moments m and v corrected for their start at zero."""
 
     states = ("exp_avg", "exp_avg_sq")
-    divides = True
 
-    def update(
-        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor | None = None
+    def update(self, slab: Slab, gradients: list[Tensor], rate: float) -> None:
+        self._step(slab, gradients, rate, None)
+
+    def update_divided(
+        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor
+    ) -> None:
+        self._step(slab, gradients, rate, divisor)
+
+    def _step(
+        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor | None
     ) -> None:
         beta1, beta2 = self.optimizer.betas
         # On weights that are zero what the kernel leaves there is −U.

@@ -13,10 +13,7 @@ class Lion(UpdateRule):
 
     states = ("exp_avg",)
 
-    def update(
-        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor | None = None
-    ) -> None:
-        del divisor
+    def update(self, slab: Slab, gradients: list[Tensor], rate: float) -> None:
         beta1, beta2 = self.optimizer.betas
         momenta = slab.state("exp_avg")
         torch._foreach_add_(slab.updates, momenta, alpha=beta1)

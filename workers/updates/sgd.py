@@ -22,10 +22,7 @@ class Sgd(UpdateRule):
         self.momentum = optimizer.momentum or 0.0
         self.states = (BUFFER,) if self.momentum else ()
 
-    def update(
-        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor | None = None
-    ) -> None:
-        del divisor
+    def update(self, slab: Slab, gradients: list[Tensor], rate: float) -> None:
         direction = gradients
         if self.momentum:
             direction = slab.state(BUFFER)

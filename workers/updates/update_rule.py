@@ -16,6 +16,13 @@ import torch
 from torch import Tensor
 
 from sweeps import spec
+from workers.controls.layer_groups import BLOCK, EMBEDDING, HEAD
+
+KINDS = (EMBEDDING, BLOCK, HEAD)
+# Of a matrix of so many rows and columns a row of numbers is next to nothing.
+LARGE = 4096
+# What else there is of a parameter in memory and checkpoints.
+TAKEN = ("weights", "step")
 
 
 @dataclass
@@ -53,28 +60,58 @@ class UpdateRule(ABC):
 
     ``states`` names what is kept of a parameter; each is float32, zero at first, and as large as
     the parameter, unless ``shapes`` says otherwise. ``whole_matrices`` says that pieces must be
-    whole parameters in their own shape, which only the plain engine has. ``divides`` says that
-    ``update`` divides the gradient by what it is given; else that is done before, in place.
+    whole parameters in their own shape, which only the plain engine has.
     """
 
     states: tuple[str, ...] = ()
     whole_matrices = False
-    divides = False
 
     def __init__(self, optimizer: spec.Optimizer) -> None:
         self.optimizer = optimizer
 
     @abstractmethod
-    def update(
-        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor | None = None
-    ) -> None:
+    def update(self, slab: Slab, gradients: list[Tensor], rate: float) -> None:
         """Advance what is kept and leave −U in ``slab.updates``, which are zero; ``gradients`` have
         one tensor a piece and must stay as they are."""
+
+    def update_divided(
+        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor
+    ) -> None:
+        """As ``update`` of the gradients over a number, which may be written in their place."""
+        torch._foreach_div_(gradients, divisor)
+        self.update(slab, gradients, rate)
 
     def shapes(self, shape: torch.Size, kind: str) -> dict[str, tuple[int, ...]]:
         """Return the shape of what is kept of a parameter of a layer of some kind, by name."""
         del kind
         return dict.fromkeys(self.states, tuple(shape))
+
+    def numbers_kept(self) -> int:
+        """Return how many numbers are kept of each parameter of a large matrix, at the most."""
+        shape = torch.Size((LARGE, LARGE))
+        kept = [self.shapes(shape, kind).values() for kind in KINDS]
+        return max(round(sum(map(math.prod, sizes)) / shape.numel()) for sizes in kept)
+
+    def inconsistency(self) -> str | None:
+        """Return what of ``states`` and ``shapes`` could not be kept, in words; None where all
+        can."""
+        names = self.states
+        if not isinstance(names, tuple) or not all(isinstance(one, str) for one in names):
+            return f'has states {names!r}: write a tuple of names, as ("momentum",)'
+        for name in names:
+            if not name.isidentifier() or name in TAKEN or names.count(name) > 1:
+                return f"has a state {name!r}: give each a name of its own, none of {TAKEN}"
+        for kind in KINDS:
+            for shape in map(torch.Size, ((LARGE, LARGE // 2), (LARGE,))):
+                found = self.shapes(shape, kind)
+                if unknown := sorted(found.keys() - set(names)):
+                    return f"has shapes of {unknown[0]!r}, which is none of its states"
+                if not self.whole_matrices and found != dict.fromkeys(names, tuple(shape)):
+                    return (
+                        "has states of other shapes than parameters, which need whole ones:"
+                        " inherit from MatrixRule"
+                    )
+        return None
 
 
 class MatrixRule(UpdateRule):
@@ -82,10 +119,7 @@ class MatrixRule(UpdateRule):
 
     whole_matrices = True
 
-    def update(
-        self, slab: Slab, gradients: list[Tensor], rate: float, divisor: Tensor | None = None
-    ) -> None:
-        del divisor
+    def update(self, slab: Slab, gradients: list[Tensor], rate: float) -> None:
         parts = zip(slab.weights, gradients, slab.states, slab.updates, strict=True)
         for (weight, gradient, state, update), step in zip(parts, slab.steps, strict=True):
             made = self.step_of(weight, gradient, state, rate, step)

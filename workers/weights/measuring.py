@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from sweeps.attempts.attempt import Attempt, Superseded
 from sweeps.spec import RunSpec
 from sweeps.store.store import Store
+from workers.progress import PREPARATION, logged
 
 
 @contextmanager
@@ -19,7 +20,8 @@ def measuring(run: RunSpec, store: Store) -> Iterator[Attempt]:
     try:
         with Attempt(folder) as attempt:
             entered = True
-            yield attempt
+            with PREPARATION.heard_by(logged(attempt.log)):
+                yield attempt
     except Superseded:
         raise
     except BaseException:

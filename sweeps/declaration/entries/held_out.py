@@ -103,6 +103,11 @@ def held_out_rows(objective: Objective, evaluation: Evaluation) -> int | None:
 
 def _other_split(trained_on: DataEntry, split: str) -> DataEntry:
     """Return the whole of another split of a dataset, under the same columns."""
+    if trained_on.stream:
+        raise UserError(
+            f"split: {split} of a dataset that is streamed would be read whole; give `data` of its"
+            " own with a `limit`, or a `fraction`"
+        )
     said = {name: getattr(trained_on, name) for name in trained_on.model_fields_set}
     for part in ("limit", "shuffle_seed"):  # of the rows that are trained on
         said.pop(part, None)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from sweeps.declaration.entries.sweep_spec import Block, ProbeEntry, Settings, SweepSpec
 from sweeps.declaration.yaml_source import YamlSource, explain
 from sweeps.errors import UserError, closest
+from sweeps.plugins.catalogue import Plugins
 from sweeps.spec import Frozen
 
 LONGEST_NAME = 80
@@ -23,10 +24,11 @@ LONGEST_NAME = 80
 PROBE = {f"probe.{name}": name for name in ProbeEntry.model_fields if name != "data"}
 
 
-def read_settings(said: Sequence[str]) -> dict[str, Any]:
+def read_settings(said: Sequence[str], plugins: Plugins) -> dict[str, Any]:
     """Return settings given as ``name=value``, values as YAML has them, in the order of names.
 
-    Raises UserError for one that is no setting of a run, or has no such value.
+    ``plugins`` are those of the sweep, whose kinds may be named. Raises UserError for one that is
+    no setting of a run, or has no such value.
     """
     found: dict[str, Any] = {}
     for one in said:
@@ -40,11 +42,18 @@ def read_settings(said: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--set {name}: given twice")
         try:
             found[name] = YamlSource.parse(text, f"--set {name}", "a setting").value()
-            _alone(name).model_validate_json(json.dumps({name: found[name]}, default=str))
+            _validated(name, found[name], plugins)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise UserError(f"--set {one}: {explain(first, _alone(name), name)}") from None
     return dict(sorted(found.items()))
+
+
+def _validated(name: str, value: Any, plugins: Plugins) -> Any:
+    """Return a setting as a sweep file's has it; raise ValidationError for another value."""
+    text = json.dumps({name: value}, default=str)
+    made = _alone(name).model_validate_json(text, context=plugins)
+    return getattr(made, PROBE.get(name, name))
 
 
 def _alone(name: str) -> type[BaseModel]:
@@ -56,15 +65,17 @@ def _alone(name: str) -> type[BaseModel]:
     return create_model("ProbeSetting", __base__=Frozen, **fields)
 
 
-def with_settings(spec: SweepSpec, changed: Mapping[str, Any]) -> SweepSpec:
-    """Return a sweep in which each run has the settings of ``changed``, under a name of its own.
+def with_settings(spec: SweepSpec, changed: Mapping[str, Any], plugins: Plugins) -> SweepSpec:
+    """Return a sweep in which each run has the settings of ``changed``, as ``read_settings``
+    returned them, under a name of its own.
 
     Raises UserError for a setting that a block varies: which of its values is meant is a choice of
     runs, not another value.
     """
-    probe = {PROBE[name]: value for name, value in changed.items() if name in PROBE}
-    of_runs = {name: value for name, value in changed.items() if name not in PROBE}
-    values = Settings.model_validate_json(json.dumps(of_runs, default=str))
+    made = {name: _validated(name, value, plugins) for name, value in changed.items()}
+    probe = {PROBE[name]: value for name, value in made.items() if name in PROBE}
+    of_runs = {name: value for name, value in made.items() if name not in PROBE}
+    values = Settings.model_construct(**of_runs)
     blocks = [_block(block, values, of_runs) for block in spec.blocks]
     said = ", ".join(f"{name}={_text(value)}" for name, value in changed.items())
     words = "-".join(f"{name}-{_text(value)}" for name, value in changed.items())

@@ -7,6 +7,7 @@ in ``CARRIED`` beside the sweep file, and that counts.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,10 @@ def bundles_of(source: YamlSource) -> list[Bundle]:
     return list(found.values())
 
 
-def carried_text(source: YamlSource) -> str | None:
-    """Return what is to be put in ``CARRIED`` where a sweep file is sent elsewhere; None where it
-    lists no plugins."""
-    value = source.value()
-    bundles = bundles_of(source)
-    if not bundles:
-        return None
-    named = dict(zip(value["plugins"], bundles, strict=True))
-    return json.dumps({name: bundle.as_text() for name, bundle in named.items()})
+def carried_text(listed: Sequence[str], bundles: Sequence[Bundle]) -> str | None:
+    """Return the text of bundles under the names that a sweep file lists them by; None of none."""
+    named = dict(zip(listed, bundles, strict=True))
+    return json.dumps({name: one.as_text() for name, one in named.items()}) if named else None
 
 
 def _carried(folder: Path) -> dict[str, Bundle]:

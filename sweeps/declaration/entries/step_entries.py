@@ -3,49 +3,18 @@ its options."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ValidationError, ValidationInfo, WithJsonSchema
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, WithJsonSchema
 
 from sweeps.errors import closest
-from sweeps.plugins.entries import own_control
+from sweeps.plugins.entries import own_control, own_rule
+from sweeps.plugins.naming import name_and_said, options_of
 from sweeps.spec.frozen import Frozen
 from sweeps.spec.training.adapter import ADAPTERS, Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import CONTROL_KINDS, CONTROLS, Control, PluginControl
 from sweeps.spec.training.evaluation import NoImprovement, Stop
-from sweeps.spec.training.optimizer import OPTIMIZERS, RULES, Optimizer, RuleName
-
-
-def _said(value: Any, what: str) -> tuple[str, Any]:
-    """Return a name and what is said of it, of a name alone or a mapping of one name."""
-    if isinstance(value, str):
-        return value, None
-    if isinstance(value, Mapping) and len(value) == 1:
-        ((name, options),) = value.items()
-        return str(name), options
-    raise ValueError(f"{what} is a name, or one name with its options")
-
-
-def _named(value: Any, what: str, names: Iterable[str]) -> tuple[str, Any]:
-    """Return the same, of a name that has to be among some."""
-    names = tuple(names)
-    name, options = _said(value, what)
-    if name not in names:
-        raise ValueError(f"unknown {what.split()[-1]} {name!r}; {closest(str(name), names)}")
-    return name, options
-
-
-def _mapping(name: str, options: Any) -> dict[str, Any]:
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping):
-        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
-    return dict(options)
-
-
-def _tuples(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(one) if isinstance(one, list) else one for key, one in options.items()}
+from sweeps.spec.training.optimizer import OPTIMIZERS, RULES, Optimizer, PluginRule
 
 
 # ---------------------------------------------------------------------------------------- control
@@ -54,12 +23,12 @@ def _control(value: Any, info: ValidationInfo) -> Any:
     ``layer_rates`` may be the rates themselves. Another name is of a control of the user's own."""
     if isinstance(value, (*CONTROL_KINDS.values(), PluginControl)):
         return value
-    name, options = _said(value, "a control")
+    name, said = name_and_said(value, "a control")
     if name not in CONTROLS:
-        return own_control(name, _mapping(name, options), info)
-    if name == "layer_rates" and isinstance(options, list | str):
-        options = {"rates": options}
-    return {"kind": name, **_tuples(_mapping(name, options))}
+        return own_control(name, options_of(name, said), info)
+    if name == "layer_rates" and isinstance(said, list | str):
+        said = {"rates": said}
+    return {"kind": name, **options_of(name, said)}
 
 
 def _options_schema(kind: type[Frozen]) -> dict[str, Any]:
@@ -90,16 +59,16 @@ def _control_schema() -> dict[str, Any]:
             alone.append(name)
         if name != "standard":
             named.append(_mapping_schema(name, options))
-    # Of plugins, which no schema knows.
-    own = {"propertyNames": {"not": {"enum": [*CONTROLS]}}}
-    return {
-        "oneOf": [
-            {"enum": alone},
-            *named,
-            {"type": "string", "not": {"enum": [*CONTROLS]}},
-            {"type": "object", "maxProperties": 1, **own},
-        ]
-    }
+    return {"oneOf": [{"enum": alone}, *named, *_plugin_schemas(CONTROLS)]}
+
+
+def _plugin_schemas(known: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return what may stand for something of a plugin, which no schema knows: any other name."""
+    other = {"not": {"enum": list(known)}}
+    return [
+        {"type": "string", **other},
+        {"type": "object", "minProperties": 1, "maxProperties": 1, "propertyNames": other},
+    ]
 
 
 ControlEntry = Annotated[Control, BeforeValidator(_control), WithJsonSchema(_control_schema())]
@@ -109,30 +78,34 @@ ControlEntry = Annotated[Control, BeforeValidator(_control), WithJsonSchema(_con
 class OptimizerChoice(Frozen):
     """A rule and those of its options that are said."""
 
-    rule: RuleName
-    options: dict[str, Any]
+    rule: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    own: PluginRule | None = None
 
 
-def _optimizer(value: Any) -> Any:
-    """Accept ``lion``, or a mapping of one rule to its options."""
+def _optimizer(value: Any, info: ValidationInfo) -> Any:
+    """Accept ``lion``, or a mapping of one rule to its options. Another name is of a rule of the
+    user's own."""
     if isinstance(value, OptimizerChoice):
         return value
-    name, options = _named(value, "an optimizer", OPTIMIZERS)
-    said = _tuples(_mapping(name, options))
-    for key in said:
+    name, said = name_and_said(value, "an optimizer")
+    options = options_of(name, said)
+    if name not in OPTIMIZERS:
+        return {"rule": name, "own": own_rule(name, options, info)}
+    for key in options:
         valid = list(RULES[name].options)
         if key not in valid:
             hint = closest(str(key), valid) if valid else "it has none"
             raise ValueError(f"unknown option {key!r} of {name}; {hint}")
     # What the options may be, the specification knows.
     try:
-        Optimizer.model_validate({"rule": name, "learning_rate": 1.0, **said})
+        Optimizer.model_validate({"rule": name, "learning_rate": 1.0, **options})
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in wrong["loc"][:1]) or name
         reason = wrong["msg"].removeprefix("Value error, ")
         raise ValueError(f"{key}: {reason[0].lower()}{reason[1:]}") from None
-    return {"rule": name, "options": said}
+    return {"rule": name, "options": options}
 
 
 def _optimizer_schema() -> dict[str, Any]:
@@ -149,7 +122,7 @@ def _optimizer_schema() -> dict[str, Any]:
         for name, rule in RULES.items()
         if rule.options
     ]
-    return {"oneOf": [{"enum": list(OPTIMIZERS)}, *named]}
+    return {"oneOf": [{"enum": list(OPTIMIZERS)}, *named, *_plugin_schemas(OPTIMIZERS)]}
 
 
 OptimizerEntry = Annotated[
@@ -162,62 +135,35 @@ def _stop(value: Any) -> Any:
     """Accept ``diverged``, which is what ends every run, or ``no_improvement`` with its options."""
     if isinstance(value, NoImprovement):
         return value
-    if value == "diverged":
+    name, said = name_and_said(value, "stop")
+    if name == "diverged" and said is None:
         return None
-    if value == "no_improvement":
-        return {"kind": value}
-    if not isinstance(value, dict) or list(value) != ["no_improvement"]:
-        raise ValueError(f"{value!r} ends no run: diverged, or no_improvement: {{over: 3}}")
-    options = value["no_improvement"] or {}
-    if not isinstance(options, dict):
-        raise ValueError(f"the options of no_improvement are a mapping, not {options!r}")
-    return {"kind": "no_improvement", **options}
+    if name != "no_improvement":
+        raise ValueError(f"{name!r} ends no run: diverged, or no_improvement: {{over: 3}}")
+    return {"kind": name, **options_of(name, said)}
 
 
-StopEntry = Annotated[
-    Stop | None,
-    BeforeValidator(_stop),
-    WithJsonSchema(
-        {
-            "oneOf": [
-                {"enum": ["diverged", "no_improvement"]},
-                {
-                    "type": "object",
-                    "required": ["no_improvement"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "no_improvement": {
-                            "type": "object",
-                            "additionalProperties": False,
-                            "properties": {"over": {"type": "integer", "minimum": 1}},
-                        }
-                    },
-                },
-            ]
-        }
-    ),
-]
+def _stop_schema() -> dict[str, Any]:
+    options = _mapping_schema("no_improvement", _options_schema(NoImprovement))
+    return {"oneOf": [{"enum": ["diverged", "no_improvement"]}, options]}
+
+
+StopEntry = Annotated[Stop | None, BeforeValidator(_stop), WithJsonSchema(_stop_schema())]
 
 
 def _adapter(value: Any) -> Any:
     """Accept ``none``, ``lora`` or a mapping of one adapter's name to its options."""
     if isinstance(value, (NoAdapter, Lora)):
         return value
-    named = isinstance(value, dict) and len(value) == 1
-    ((name, options),) = value.items() if named else ((value, {}),)
-    if not isinstance(name, str) or name not in ADAPTERS:
-        raise ValueError(f"no adapter {name!r}; {closest(str(name), ADAPTERS)}")
-    if not isinstance(options, dict | None):
-        raise ValueError(f"the options of {name} are a mapping, not {options!r}")
-    lists = {key: tuple(value) for key, value in (options or {}).items() if isinstance(value, list)}
-    return {"kind": name, **(options or {}), **lists}
+    name, said = name_and_said(value, "an adapter")
+    if name not in ADAPTERS:
+        raise ValueError(f"unknown adapter {name!r}; {closest(name, ADAPTERS)}")
+    return {"kind": name, **options_of(name, said)}
 
 
 def _adapter_schema() -> dict[str, Any]:
-    lora = Lora.model_json_schema()
-    lora["properties"].pop("kind")
-    named = {"type": "object", "required": ["lora"], "additionalProperties": False}
-    return {"oneOf": [{"enum": list(ADAPTERS)}, {**named, "properties": {"lora": lora}}]}
+    lora = _mapping_schema("lora", _options_schema(Lora))
+    return {"oneOf": [{"enum": list(ADAPTERS)}, lora]}
 
 
 AdapterEntry = Annotated[Adapter, BeforeValidator(_adapter), WithJsonSchema(_adapter_schema())]

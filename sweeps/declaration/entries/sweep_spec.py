@@ -74,6 +74,9 @@ class DataEntry(Frozen):
     shuffle_seed: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Shuffle the rows first."
     )
+    stream: bool | None = Field(
+        None, description="Read a dataset of the hub as it comes, keeping none of it on the disk."
+    )
     builtin: str | None = None
     columns: dict[str, str | None] = Field(
         default_factory=dict,
@@ -89,10 +92,28 @@ class DataEntry(Frozen):
             self,
             kind,
             {
-                "hub": ("config", "revision", "split", "columns", "limit", "shuffle_seed"),
+                "hub": (
+                    "config",
+                    "revision",
+                    "split",
+                    "columns",
+                    "limit",
+                    "shuffle_seed",
+                    "stream",
+                ),
                 "file": ("split", "columns", "documents", "limit", "shuffle_seed"),
             },
         )
+        if self.stream and self.limit is None:
+            raise ValueError(
+                "stream: true reads the first so many rows: say how many with `limit`; what is"
+                " packed of them is kept, four bytes a token"
+            )
+        if self.stream and self.split is not None and set(self.split) & set("[+"):
+            raise ValueError(
+                f"stream: true reads one split, and not {self.split}; name one, and take a part of"
+                " it with `limit`"
+            )
         return self
 
 
@@ -163,6 +184,11 @@ class ObjectiveEntry(Frozen):
 
     kind: ObjectiveName = None
     data: DataEntry
+    bos: Literal["text", "sequence"] | None = Field(
+        None,
+        description="Whether the tokenizer's first token begins each text of clm, or each sequence"
+        " that texts are cut into (default: neither).",
+    )
     mask_probability: float | None = None
     mean_span: float | None = None
     labels: int | list[str] | None = Field(
@@ -295,7 +321,7 @@ class SweepSpec(Frozen):
     description: str = ""
     plugins: list[str] = Field(
         default_factory=list,
-        description="Files of your own code: controls, objectives, metrics, model families.",
+        description="Files of your own code: controls, objectives, optimizers, metrics, families.",
     )
     models: dict[Name, ModelEntry] = Field(default_factory=dict)
     objectives: dict[Name, ObjectiveEntry]

@@ -16,7 +16,11 @@ DEPTHSWEEP = str(Path(sys.executable).with_name("depthsweep"))
 EXAMPLES = Path(__file__).resolve().parents[2] / "own_code"
 SWEEP = """
 name: own
-plugins: [../code/soft_clip.py, ../code/cosine_margin.py, ../code/neighbours.py]
+plugins:
+  - ../code/soft_clip.py
+  - ../code/cosine_margin.py
+  - ../code/neighbours.py
+  - ../code/adabelief.py
 models:
   a: {standin: gpt2, layers: 2, width: 32, vocabulary: 400, pretrain_steps: 5}
 objectives:
@@ -24,7 +28,7 @@ objectives:
 probe: {data: {builtin: python-docs}, rows: 32, sequence_length: 16, metrics: [neighbours_lost]}
 measurements: []
 defaults: {steps: 6, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
-  part_steps: 3, checkpoint_share: 1}
+  part_steps: 3, checkpoint_share: 1, optimizer: {adabelief: {beta1: 0.8}}}
 blocks:
   - name: all
     grid: {model: [a], objective: [near], control: [soft_clip: {strength: 0.5}], seed: [0, 1]}

@@ -52,3 +52,14 @@ def test_unequal_probe_rows_a_feature_are_said(tmp_path):
     fixed.write_text(text.replace(length, length.replace("every", "rows: 1024\n  every")))
     assert "probe rows are 0.25 to 1.3 a feature" in plan(str(fixed))
     assert "a feature" not in plan(PAPER)
+
+
+def test_a_dataset_that_is_streamed_is_no_download(tmp_path):
+    text, hub = Path(PAPER).read_text(encoding="utf-8"), "hub: nyu-mll/glue\n"
+    streamed = tmp_path / "streamed.yaml"
+    streamed.write_text(text.replace(hub, f"{hub}      limit: 5000\n      stream: true\n"))
+    whole, said = plan(PAPER), plan(str(streamed))
+    assert "3 datasets from the hub" in whole
+    assert "streams" not in whole
+    assert "2 datasets from the hub" in said
+    assert "\n  streams    glue/sst2\n" in said

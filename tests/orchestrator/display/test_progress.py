@@ -65,6 +65,24 @@ def test_a_terminal_shows_the_running_runs():
     assert "loss 3.5000" in shown
 
 
+def test_what_takes_long_before_the_first_step_is_shown_until_it_is_done():
+    output = io.StringIO()
+    board = Board(RUNS, run_labels(list(RUNS.values())))
+    console = Console(file=output, force_terminal=False, width=120)
+    with Display(board, console) as display:
+        for run_id in RUNS:  # both wait for the same
+            display.event(run_id, "started", {})
+            display.event(run_id, "progress", {"step": 0, "doing": "packing texts: 12,000 tokens"})
+        assert board.running[FIRST].reached == "packing texts: 12,000 tokens"
+        assert display._summary() == "0/2 runs, 2 running, packing texts: 12,000 tokens"
+        console.print(display._render())
+        assert output.getvalue().count("packing texts: 12,000 tokens") == 3
+        display.event(FIRST, "progress", {"step": 0, "doing": None})
+        assert board.running[FIRST].reached == "preparing"
+        display.event(SECOND, "progress", {"step": 1, "loss": 2.0})
+        assert display._summary() == "0/2 runs, 2 running"
+
+
 def test_a_log_hears_of_a_sweep_in_which_nothing_ends(monkeypatch):
     monkeypatch.setattr("orchestrator.display.progress.LINE_SECONDS", 0.05)
     output = io.StringIO()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.jobs.working_directory import PACKAGES, local_files, working_directory
-from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.expand import SweepFile, read_sweep
 from sweeps.errors import UserError
 
 
@@ -25,8 +25,8 @@ def sweep(tmp_path):
 
 def test_files_beside_the_sweep_go_along_and_give_the_same_runs(sweep):
     path = sweep("data/rows.txt")
-    assert local_files(path) == ["data/rows.txt"]
-    with working_directory(path, with_code=True) as folder:
+    assert local_files(SweepFile.read(path)) == ["data/rows.txt"]
+    with working_directory(SweepFile.read(path), with_code=True) as folder:
         there = [run.run_id for run in read_sweep(folder / "mine.yaml").runs]
         assert there == [run.run_id for run in read_sweep(path).runs]
         assert all((folder / package / "__init__.py").is_file() for package in PACKAGES)
@@ -36,8 +36,17 @@ def test_files_beside_the_sweep_go_along_and_give_the_same_runs(sweep):
 
 def test_a_file_outside_the_folder_of_the_sweep_is_refused(sweep):
     with pytest.raises(UserError, match=r"\.\./rows.txt lies outside the folder"):
-        local_files(sweep("../rows.txt"))
+        local_files(SweepFile.read(sweep("../rows.txt")))
 
 
 def test_an_absolute_path_is_meant_for_every_node(sweep):
-    assert local_files(sweep("/data/rows.txt")) == []
+    assert local_files(SweepFile.read(sweep("/data/rows.txt"))) == []
+
+
+def test_the_sweep_that_goes_along_is_the_one_that_was_read(sweep):
+    path = sweep("data/rows.txt")
+    file = SweepFile.read(path)
+    text = path.read_text()
+    path.write_text(text.replace("seed: [0, 1", "seed: [7, 8"))
+    with working_directory(file, with_code=False) as folder:
+        assert (folder / "mine.yaml").read_text() == text != path.read_text()

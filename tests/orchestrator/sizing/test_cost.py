@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from orchestrator.sizing.cost import estimate, parameter_count
+from orchestrator.sizing.cost import estimate, evaluated_tokens, parameter_count
 from sweeps.declaration.entries.sweep_spec import ModelEntry
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.sources import resolve_model
-from sweeps.spec import Evaluation
+from sweeps.spec import Evaluation, Objective
 
 PAPER = list(read_sweep("sweeps/library/paper.yaml").runs)
 
@@ -36,6 +36,25 @@ def test_an_evaluation_of_so_many_batches_costs_two_a_parameter_and_token():
     assert more == pytest.approx(2 * cost.parameters * times * 5 * 32 * 128, rel=0.03)
     whole = run.model_copy(update={"evaluation": Evaluation(fraction=0.1)})
     assert estimate(whole).flops == cost.flops  # how many examples there are is not known
+
+
+@pytest.mark.parametrize(
+    ("kind", "roles", "sequences"),
+    [
+        ("classification", ("text", "text_pair", "label"), 1),
+        ("contrastive", (), 2),
+        ("contrastive", ("anchor", "positive", "negative"), 3),
+        ("preference", (), 2),
+    ],
+)
+def test_training_and_evaluation_read_every_sequence_of_an_example(kind, roles, sequences):
+    run = next(run for run in PAPER if run.model.name == "gpt2" and run.objective.kind == "clm")
+    objective = Objective(kind=kind, data=run.objective.data, read_roles=roles)
+    said = Evaluation(fraction=0.1, batches=5)
+    run = run.model_copy(update={"objective": objective, "evaluation": said})
+    batch = sequences * run.batch_size * run.sequence_length
+    assert estimate(run).tokens == run.steps * batch
+    assert evaluated_tokens(run) == len(run.evaluation_steps) * 5 * batch
 
 
 @pytest.mark.parametrize(("dtype", "bytes_each"), [("F32", 4), ("BF16", 2)])

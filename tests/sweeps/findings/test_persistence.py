@@ -197,6 +197,26 @@ def test_a_control_under_which_nothing_was_learned_is_untrained(tmp_path: Path) 
     assert "evaluation_accuracy_control" not in row
 
 
+def test_arms_at_a_probe_step_have_the_scores_of_that_step(tmp_path: Path) -> None:
+    """The reference ends at a loss of 2 and the control unmoved; half way it is at 3."""
+    tables = evaluated_study(
+        tmp_path, {"standard": 2.0, "equal_step": 4.0}, {"standard": 0.3, "equal_step": 0.01}
+    )
+    steps = run_spec().steps
+    for at in (steps // 2, steps):
+        row = compare(measure(tables, at=at)).row(0, named=True)
+        loss = 4 - 2 * at / steps
+        assert row["evaluation_loss_against"] == pytest.approx(loss)
+        assert row["evaluation_perplexity_against"] == pytest.approx(math.exp(loss))
+        assert row["evaluation_loss_change_against"] == pytest.approx(loss - 4)
+        assert row["evaluation_loss_control"] == 4.0
+        assert row["verdict"] == "untrained"
+    final = compare(measure(tables)).row(0, named=True)
+    assert {name: row[name] for name in row if "evaluation" in name} == {
+        name: final[name] for name in final if "evaluation" in name
+    }
+
+
 def test_arms_that_learned_unequally_are_judged_again_where_they_had_learned_as_much(
     tmp_path: Path,
 ) -> None:

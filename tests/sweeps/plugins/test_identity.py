@@ -27,6 +27,7 @@ def code(tmp_path):
         ("soft_clip.py", {"control": SOFT}),
         ("near_soft_clip.py", {"control": SOFT}),
         ("neighbours.py", {"metrics": "[neighbours_lost]"}),
+        ("adabelief.py", {"more": "optimizer: adabelief"}),
         (
             "cosine_margin.py",
             {"objective": "cosine_margin: {data: {file: code/pairs.jsonl}}"},
@@ -35,7 +36,7 @@ def code(tmp_path):
 )
 def test_editing_the_code_makes_another_run_of_those_that_use_it(tmp_path, code, name, said):
     (code / "pairs.jsonl").write_text(json.dumps({"anchor": "a b", "positive": "c"}))
-    listed = [f"code/{one}" for one in ("soft_clip.py", "neighbours.py", "cosine_margin.py")]
+    listed = [f"code/{one.name}" for one in sorted(code.glob("*.py")) if "near_" not in one.name]
     used, standard = the_run(tmp_path, *listed, **said), the_run(tmp_path, *listed)
     (code / name).write_text((code / name).read_text() + "\n# edited\n")
     assert the_run(tmp_path, *listed, **said).run_id != used.run_id
@@ -66,6 +67,19 @@ def test_a_default_that_is_said_is_no_other_run_and_another_option_is(tmp_path):
 
 
 @pytest.mark.usefixtures("code")
+def test_an_optimizer_of_ones_own_is_known_by_its_options_and_its_code_alone(tmp_path):
+    runs = {
+        said: the_run(tmp_path, "code/adabelief.py", more=f"optimizer: {said}")
+        for said in ("adabelief", "{adabelief: {beta1: 0.9}}", "{adabelief: {beta1: 0.8}}")
+    }
+    first, said, other = (run.run_id for run in runs.values())
+    assert first == said != other
+    own = runs["adabelief"].identity()["optimizer"]["own"]
+    assert sorted(own) == ["code", "options"]
+    assert list(own["code"]) == ["plugin_digest"]
+
+
+@pytest.mark.usefixtures("code")
 def test_measurements_of_a_run_do_not_know_its_own_metrics(tmp_path):
     keys = {
         Measurement(
@@ -78,7 +92,9 @@ def test_measurements_of_a_run_do_not_know_its_own_metrics(tmp_path):
 
 def test_a_run_with_own_code_is_read_back_from_its_record_without_the_code(tmp_path, code):
     said = {"control": "soft_clip: {strength: 3}", "metrics": "[neighbours_lost: {k: 2}]"}
-    run = the_run(tmp_path, "code/soft_clip.py", "code/neighbours.py", **said)
+    said["more"] = "optimizer: {adabelief: {beta1: 0.8}}"
+    listed = ("soft_clip", "neighbours", "adabelief")
+    run = the_run(tmp_path, *(f"code/{name}.py" for name in listed), **said)
     shutil.rmtree(code)
     again = RunSpec.model_validate_json(run.model_dump_json())
     assert (again, again.run_id) == (run, run.run_id)

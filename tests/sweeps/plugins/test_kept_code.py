@@ -8,7 +8,7 @@ import pytest
 from own_sweep import EXAMPLES, own_sweep, read
 
 from orchestrator.jobs.working_directory import local_plugins, working_directory
-from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.expand import SweepFile, read_sweep
 from sweeps.plugins.bundle import Bundle
 from sweeps.store.store import Store
 from sweeps.upkeep.audit import unreadable_records
@@ -57,8 +57,8 @@ def test_a_job_carries_code_from_anywhere_and_reads_it_there(tmp_path):
     (tmp_path / "study").mkdir()
     path = own_sweep(tmp_path / "study", "../code/soft_clip.py", control="soft_clip")
     here = read_sweep(path)
-    assert local_plugins(path) == ["../code/soft_clip.py"]
-    with working_directory(path, with_code=False) as folder:
+    assert local_plugins(SweepFile.read(path)) == ["../code/soft_clip.py"]
+    with working_directory(SweepFile.read(path), with_code=False) as folder:
         shutil.rmtree(code)
         there = read_sweep(folder / path.name)
         assert there.plugins == here.plugins

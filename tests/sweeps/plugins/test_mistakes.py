@@ -35,6 +35,14 @@ class Mine(TrainingObjective):
     def targets(self, batch): ...
     def loss_sum(self, model, batch): ...
 """
+OPTIMIZER = """from sweeps.plugins import optimizer
+from workers.updates.update_rule import UpdateRule
+
+@optimizer("mine")
+class Mine(UpdateRule):
+    states = ("mean",)
+    def update(self, slab, gradients, rate): ...
+"""
 METRIC = """from sweeps.plugins import metric
 
 @metric("far")
@@ -111,6 +119,10 @@ def refused(path) -> str:
         (OBJECTIVE, '("text",)', '"text"', ":4: objective 'mine' lacks roles"),
         (OBJECTIVE, "(TrainingObjective)", "(dict)", ":4: objective 'mine' has to inherit from Tr"),
         (OBJECTIVE, '"mine"', '"contrastive"', ":4: objective 'contrastive' is depthsweep's own"),
+        (OPTIMIZER, "(UpdateRule)", "(dict)", ":4: optimizer 'mine' has to inherit from Upd"),
+        (OPTIMIZER, "def update", "def updates", ":4: optimizer 'mine' lacks update"),
+        (OPTIMIZER, "gradients, rate", "rate", ":4: optimizer 'mine' has update(slab, rate), w"),
+        (OPTIMIZER, '"mine"', '"lion"', ":4: optimizer 'lion' is depthsweep's own name"),
         (METRIC, "(reference, current, ", "(reference, ", ":3: metric 'far' takes reference and"),
         (METRIC, "*, power: int = 2", "**more", ":3: metric 'far' takes any option (**more)"),
         (METRIC, '"far"', '"procrustes"', ":3: metric 'procrustes' is depthsweep's own name"),
@@ -120,6 +132,46 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(tmp_path, text, old, n
     assert old in text
     (tmp_path / "mine.py").write_text(text.replace(old, new), encoding="utf-8")
     assert f"{tmp_path}/mine.py{said}" in refused(own_sweep(tmp_path, "mine.py"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('("mean",)', '"mean"', ":4: optimizer 'mine' has states 'mean': write a tuple"),
+        ('"mean"', '"weights"', ":4: optimizer 'mine' has a state 'weights': give each a name"),
+        (
+            "    def",
+            "    def shapes(self, shape, kind): return {'mean': shape[:1]}\n    def",
+            ":4: optimizer 'mine' has states of other shapes than parameters",
+        ),
+        (
+            "    def",
+            "    def shapes(self, shape, kind): return {'mode': shape}\n    def",
+            ":4: optimizer 'mine' has shapes of 'mode', which is none of its states",
+        ),
+        (
+            "    def",
+            "    def shapes(self, shape, kind): return shape['mean']\n    def",
+            ":7: optimizer 'mine' cannot be asked for its states: TypeError",
+        ),
+    ],
+)
+def test_what_an_optimizer_could_not_keep_is_refused_where_it_is_used(tmp_path, old, new, said):
+    (tmp_path / "mine.py").write_text(OPTIMIZER.replace(old, new), encoding="utf-8")
+    assert f"mine.py{said}" in refused(own_sweep(tmp_path, "mine.py", more="optimizer: mine"))
+
+
+def test_an_optimizer_of_whole_matrices_is_refused_where_ranks_would_share_them(tmp_path):
+    text = OPTIMIZER.replace("    states", "    whole_matrices = True\n    states")
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    more = "optimizer: mine, engine: deepspeed"
+    assert "mine needs whole matrices" in refused(own_sweep(tmp_path, "mine.py", more=more))
+
+
+def test_options_of_depthsweeps_own_rules_do_nothing_with_another(tmp_path):
+    (tmp_path / "mine.py").write_text(OPTIMIZER, encoding="utf-8")
+    more = "optimizer: mine, eps: 1e-3"
+    assert "eps does nothing with mine" in refused(own_sweep(tmp_path, "mine.py", more=more))
 
 
 @pytest.mark.parametrize("kind", ["control", "objective"])

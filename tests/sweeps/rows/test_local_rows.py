@@ -155,6 +155,32 @@ def test_packed_text_may_be_empty_and_other_text_not(tmp_path):
         checked(read_rows([path], TEXT), {"text": "text"})
 
 
+@pytest.mark.parametrize(
+    "unseen", ["", " ", "\n\t", "\u3000", "\u200b", "\ufeff", "\x00", " \u200d "]
+)
+def test_a_text_of_which_nothing_is_seen_is_empty_with_its_row_and_column(tmp_path, unseen):
+    rows = [{"text": "good"}, {"text": unseen}]
+    path = written(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match=r"a\.jsonl:2: column 'text' .*a text that is not empty"):
+        checked(read_rows([path], TEXT), {"text": "text"})
+    seen = [{"text": f"{unseen}\U0001f469\u200d\U0001f52c"}]
+    path = written(tmp_path, "b.jsonl", json.dumps(seen[0]))
+    assert checked(read_rows([path], TEXT), {"text": "text"})["text"] == [seen[0]["text"]]
+
+
+def test_a_word_that_is_not_seen_is_a_word(tmp_path):
+    """Datasets of tagged words have some."""
+    cells = {"tokens": "words", "labels": "tags"}
+    columns = {role: role for role in cells}
+    row = {"tokens": ["a", "\u200b"], "labels": [0, 1]}
+    path = written(tmp_path, "a.jsonl", json.dumps(row))
+    assert checked(read_rows([path], columns), cells)["tokens"] == [row["tokens"]]
+    for word in ("", " ", None, 3):
+        path = written(tmp_path, "b.jsonl", json.dumps({**row, "tokens": ["a", word]}))
+        with pytest.raises(UserError, match=r"b\.jsonl:1: column 'tokens' .* must be a word"):
+            checked(read_rows([path], columns), cells)
+
+
 SWEEP = """
 name: s
 models: {tiny: {standin: gpt2}}

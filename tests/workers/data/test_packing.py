@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from sweeps.declaration.entries.sweep_spec import DataEntry
 from sweeps.declaration.sources import resolve_data
@@ -43,12 +45,48 @@ def obvious(tokenizer, texts, length, framed):
 @pytest.mark.parametrize("pieces", [(1, 1), (3, 100), (1000, 1 << 30)])
 def test_pieces_are_cut_as_the_whole(tokenizers, kind, length, pieces, monkeypatch) -> None:
     monkeypatch.setattr(packing, "TOKENISE_BATCH", pieces[0])
+    if pieces[0] == 3:
+        monkeypatch.setattr(packing, "TOKENISE_CHARACTERS", 120)
     monkeypatch.setattr(packing, "MAPPED_BYTES", pieces[1])
     framed = kind == "mlm"
     found = pack(tokenizers[kind], iter(TEXTS), length, framed=framed)["input_ids"]
     assert isinstance(found, np.memmap) == (pieces[1] < 1000)
     assert found.tolist() == obvious(tokenizers[kind], TEXTS, length, framed)
     assert found.dtype == np.int32
+
+
+@pytest.fixture
+def beginning():
+    """A tokenizer that puts <s> before each text, as Llama's does."""
+    words = sorted({word for text in TEXTS for word in text.split()})
+    known = {word: number for number, word in enumerate(["<s>", "</s>", "<unk>", *words])}
+    made = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", known["<s>"])]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
+
+
+def test_a_first_token_stands_where_the_tokenizer_itself_puts_one(beginning) -> None:
+    whole = [
+        token
+        for text in TEXTS
+        if text.strip()
+        for token in (*beginning(text)["input_ids"], beginning.eos_token_id)
+    ]
+    found = pack(beginning, iter(TEXTS), 16, framed=False, bos="text")["input_ids"]
+    assert found.ravel().tolist() == whole[: found.size]
+    assert len(whole) - found.size < 16
+    assert whole.count(beginning.bos_token_id) == sum(bool(text.strip()) for text in TEXTS)
+
+
+def test_a_first_token_of_sequences_stands_before_what_is_cut_without_it(beginning) -> None:
+    inner = pack(beginning, iter(TEXTS), 15, framed=False)["input_ids"]
+    found = pack(beginning, iter(TEXTS), 16, framed=False, bos="sequence")["input_ids"]
+    assert found[:, 1:].tolist() == inner.tolist()
+    assert set(found[:, 0]) == {beginning.bos_token_id}
+    assert beginning.bos_token_id not in inner
 
 
 def test_large_arrays_are_mapped_and_small_ones_read(tmp_path: Path, monkeypatch) -> None:

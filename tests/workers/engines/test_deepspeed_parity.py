@@ -103,6 +103,18 @@ def test_every_rule_that_ranks_can_share_gives_the_plain_weights(ranks, stages):
     assert beyond(off, 2e-2) == {}
 
 
+@pytest.mark.parametrize("stages", [(2, 3), pytest.param((0, 1), marks=SLOW)], ids=str)
+def test_a_rule_of_the_users_own_gives_the_plain_weights(stages):
+    cells = [
+        Cell(control, stage, 2, rule="adabelief", offload=offload)
+        for stage, offload in ((s, o) for s in stages for o in ("none", "optimizer"))
+        for control in ("standard", "equal_step_mean")
+        if stage or offload == "none"
+    ]
+    assert beyond(differences(cells, 2)) == {}
+    assert (plain("standard", rule="adabelief") - plain("standard")).abs().max() > 50 * TOLERANCE
+
+
 @pytest.mark.parametrize(
     "stages", [(2,), pytest.param((0, 1, 3), marks=SLOW)], ids=lambda stages: str(stages)
 )

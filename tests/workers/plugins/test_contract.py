@@ -31,6 +31,22 @@ METRIC = """from sweeps.plugins import metric
 def mine(reference, current):
     return {returned}
 """
+OPTIMIZER = """import torch
+from sweeps.plugins import optimizer
+from workers.updates.update_rule import UpdateRule
+
+@optimizer("mine")
+class Mine(UpdateRule):
+    states = ("mean",)
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.calls = 0
+    def update(self, slab, gradients, rate):
+        self.calls += 1
+        for update, gradient, mean in zip(slab.updates, gradients, slab.state("mean")):
+            mean.lerp_(gradient, 0.1)
+            update.copy_({returned})
+"""
 # What trains runs takes a minute; the examples are trained with by other tests.
 QUICK = ("-k", "not twice")
 
@@ -48,15 +64,15 @@ def tried(folder, text, *more):
 
 def test_the_worked_examples_keep_the_contract(tmp_path):
     (tmp_path / "test_of_the_user.py").write_text("def test_nothing(): assert False\n")
-    names = ("soft_clip", "cosine_margin", "neighbours", "causal_mean")
+    names = ("soft_clip", "cosine_margin", "neighbours", "causal_mean", "adabelief")
     files = [f"--depthsweep-plugin={EXAMPLES / name}.py" for name in names]
     shown = contract(*files, *QUICK, cwd=tmp_path)
     assert shown.returncode == 0, shown.stdout
-    assert "26 passed" in shown.stdout
+    assert "38 passed" in shown.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["soft_clip", "cosine_margin", "neighbours"])
+@pytest.mark.parametrize("name", ["soft_clip", "cosine_margin", "neighbours", "adabelief"])
 def test_the_worked_examples_train_twice_to_the_same_rows(tmp_path, name):
     shown = contract(f"--depthsweep-plugin={EXAMPLES / name}.py", "-k", "twice", cwd=tmp_path)
     assert shown.returncode == 0, shown.stdout
@@ -97,6 +113,31 @@ def test_a_control_that_breaks_it_fails_where_it_does(tmp_path, returned, failed
 )
 def test_a_metric_that_breaks_it_fails_where_it_does(tmp_path, returned, failed):
     shown = tried(tmp_path, METRIC.format(returned=returned))
+    assert shown.returncode == 1
+    assert f"{failed}" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("returned", "failed"),
+    [
+        ("rate * mean", "test_small_steps_lead_downhill"),
+        pytest.param(
+            "-rate * mean / mean.abs()",
+            "test_an_update_is_numbers_whatever_the_size_of_gradients[mine-0.0]",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "-rate * gradient.clamp_(-1, 1)",
+            "test_weights_and_gradients_are_left_as_they_are",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("-rate * (mean + 1)", "test_nothing_comes_of_nothing", marks=pytest.mark.slow),
+        ("-rate * mean / (mean.norm() + 1)", "test_it_is_of_no_matter_where_layers_are_cut"),
+        ("-rate * mean / self.calls", "test_from_its_states_it_goes_on_as_if_never_stopped"),
+    ],
+)
+def test_an_optimizer_that_breaks_it_fails_where_it_does(tmp_path, returned, failed):
+    shown = tried(tmp_path, OPTIMIZER.format(returned=returned))
     assert shown.returncode == 1
     assert f"{failed}" in shown.stdout
 

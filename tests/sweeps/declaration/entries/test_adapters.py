@@ -59,7 +59,7 @@ def test_the_order_of_targets_makes_no_other_run():
 @pytest.mark.parametrize(
     ("grid", "said"),
     [
-        ("[lra]", "no adapter 'lra'; did you mean 'lora'?"),
+        ("[lra]", "unknown adapter 'lra'; did you mean 'lora'?"),
         ("[{lora: {rnk: 3}}]", "rnk"),
         ("[{lora: {rank: 0}}]", "rank"),
         ("[{lora: {layers: [3]}}]", "layers"),

@@ -1,9 +1,9 @@
 """A sweep with other settings than its file's: other runs, under a name that says so."""
 
 import pytest
+from own_sweep import EXAMPLES, own_sweep
 
-from sweeps.declaration.entries.other_settings import read_settings
-from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.expand import SweepFile, read_sweep
 from sweeps.declaration.sweep_files import sweep_file_of
 from sweeps.errors import UserError
 
@@ -31,7 +31,7 @@ def file(tmp_path):
 
 
 def changed(file, *said):
-    return read_sweep(file, read_settings(said))
+    return SweepFile.read(file).sweep(said)
 
 
 def test_every_run_has_the_value_wherever_the_file_says_another(file):
@@ -75,6 +75,18 @@ def test_a_wrong_word_is_answered_with_what_is_right(file, said, told):
     with pytest.raises(UserError, match="--set") as refused:
         changed(file, said)
     assert told in str(refused.value)
+
+
+def test_what_a_plugin_of_the_sweep_brings_may_be_said(tmp_path):
+    names = ("soft_clip", "adabelief", "neighbours")
+    path = own_sweep(tmp_path, *(EXAMPLES / f"{name}.py" for name in names))
+    said = ("control={soft_clip: {strength: 2}}", "optimizer=adabelief")
+    (run,) = changed(path, *said, "probe.metrics=[neighbours_lost: {k: 3}]").runs
+    assert (run.control.kind, run.control.options) == ("soft_clip", {"strength": 2.0})
+    assert (run.optimizer.rule, run.optimizer.kept) == ("adabelief", 2)
+    assert [(one.name, one.options) for one in run.probe.metrics] == [("neighbours_lost", {"k": 3})]
+    with pytest.raises(UserError, match=r"--set optimizer=adabelif: .*did you mean 'adabelief'"):
+        changed(path, "optimizer=adabelif")
 
 
 def test_a_setting_given_twice_is_refused(file):
