@@ -6,13 +6,19 @@ from dataclasses import replace
 
 import click
 
+from orchestrator.shell.completion import SWEEP
 from sweeps.errors import UserError
 
 
 @click.command()
 @click.argument("sql")
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
-@click.option("--sweep", metavar="NAME", help="Which, or NAME@VERSION (default: the last one run).")
+@click.option(
+    "--sweep",
+    metavar="NAME",
+    shell_complete=SWEEP,
+    help="Which, or NAME@VERSION (default: the last one run).",
+)
 @click.option("--all", "whole", is_flag=True, help="Every run of the store, of any sweep or none.")
 @click.option(
     "--format",
