@@ -54,7 +54,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merge": ("merge", "Bring several stores into one."),
     "doctor": ("doctor", "Check every record of a store; mend with --fix."),
     "cluster": ("cluster", "List and render cluster profiles; start a local one."),
-    "schema": ("schema", "Print the JSON Schema of a sweep file."),
+    "schema": ("schema", "Print the JSON Schema of a sweep file, or of what --json says."),
+    "man": ("man", "Print the manual page."),
 }
 
 # Set where a shell asks what may come next.
