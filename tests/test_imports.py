@@ -111,6 +111,7 @@ ROOMS = {
         {"new_sweep", "notification", "options", "sweep_run", "sweep_submit"},
         {"tuning"},
         {"display", "jobs", "ranks", "tracking"},
+        {"answers"},
         {"ledger", "connection"},
         {"sizing"},
         {"policy", "shell"},

@@ -19,6 +19,12 @@ MAIN = [sys.executable, "-m", "orchestrator"]
 RATES = (1e-3, 1e-2)
 
 
+@pytest.fixture(autouse=True)
+def soon_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that nobody is at is not watched for long."""
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "0.5")
+
+
 def runs() -> list[RunSpec]:
     grid = itertools.product(RATES, ("standard", "equal_step"), (0, 1))
     return [run_spec("gpt2", "clm", c, s, learning_rate=rate) for rate, c, s in grid]
