@@ -165,7 +165,7 @@ def _scores(
     for name in scores:
         pairs = [(row[of_arm(name, "against")], row[of_arm(name, "control")]) for row in rows]
         said = [" → ".join(figure(value) for value in pair) for pair in pairs]
-        columns.append(Column(name.removeprefix("evaluation_"), said, right=True))
+        columns.append(Column(name.removeprefix("evaluation_"), said, right=True, kept=True))
     lines, left_out = text_table(columns, width - 2)
     page = ["", f"held-out examples, {arms[0]} → {arms[1]}", *(f"  {line}" for line in lines)]
     return [*page, f"  no room for {', '.join(left_out)}"] if left_out else page

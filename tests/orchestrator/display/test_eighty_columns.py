@@ -33,6 +33,8 @@ def store(tmp_path_factory):
         write_run(store, run, lambda x, s=seed: 0.1 + (0.3 + 0.01 * s) * x, status=status)
         runs.append(run)
     save_sweep(store, NAME, runs)
+    other = [run.model_copy(update={"sequence_length": 32}) for run in runs]
+    save_sweep(store, "edited", other)
     return store
 
 
@@ -50,6 +52,7 @@ def store(tmp_path_factory):
         ("profile", NAME),
         ("compare", NAME),
         ("diff", NAME, NAME),
+        ("diff", NAME, "edited"),
         ("claims", NAME, "--claims", "sweeps/library/paper.claims.yaml"),
         ("digest", NAME),
         ("query", "SELECT * FROM runs"),
@@ -83,9 +86,9 @@ def test_a_verdict_stays_however_many_settings_vary(store):
     command = [*MAIN, "compare", NAME, "--store", store.location]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     head = next(line for line in said.splitlines() if " verdict" in line)
-    verdicts = [line.split()[-1] for line in said.splitlines() if line.startswith("  contr")]
+    verdicts = [line.split()[-1] for line in said.splitlines() if line.startswith("  cont")]
     assert head.endswith("verdict")
-    assert "persists" in verdicts
+    assert {"persists", "insufficient"} <= set(verdicts)
     for name in ("equal change", "metrics"):
         assert f"{name}" in said
     assert not any("no room" in line and "verdict" in line for line in said.splitlines())
