@@ -1,15 +1,18 @@
 """Somebody is told of a sweep's end, and nothing that goes wrong with it touches the sweep."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 from notice_server import serve_notices
 from planted_store import run_spec, write_run
 
 from orchestrator import notification
+from orchestrator.cli import cli
 from orchestrator.ledger.sweep_account import SweepResult
 from orchestrator.notification import notifying, tell
 from sweeps.declaration.expand import Sweep, read_sweep
@@ -155,3 +158,27 @@ def test_what_is_neither_a_command_nor_a_web_address_is_refused(tmp_path, target
 
 def test_no_run_id_depends_on_it():
     assert "notify" not in json.dumps(RUNS[0].identity())
+
+
+@pytest.mark.parametrize("said", [["--notify", "https://chat.example/x"], []])
+def test_a_submitted_sweep_has_its_driver_tell(monkeypatch, tmp_path, said):
+    seen = []
+    monkeypatch.setattr(
+        "orchestrator.sweep_submit.submit_sweep", lambda request, *_: seen.append(request) or 0
+    )
+    words = ["submit", "demo", "--cluster", "local", "--store", str(tmp_path), *said]
+    result = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert [w for w in seen[0].options if "notify" in w or "example" in w] == said
+
+
+def test_the_environment_names_whom_to_tell_where_the_line_does_not(tmp_path):
+    kept = tmp_path / "kept.txt"
+    environment = {**os.environ, "DEPTHSWEEP_NOTIFY": f'printf %s "$DEPTHSWEEP_OUTCOME" > {kept}'}
+    (tmp_path / "small.yaml").write_text(SMALL, encoding="utf-8")
+    for run in read_sweep(tmp_path / "small.yaml").runs:
+        write_run(Store.at(str(tmp_path / "store")), run, [0.1, 0.2])
+    words = [*MAIN, "run", "small.yaml"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert kept.read_text() == "finished"

@@ -12,8 +12,10 @@ import click
 import pytest
 
 from orchestrator.cli import COMMANDS, cli
+from sweeps.declaration.expand import read_sweep
 from tests.readme.demo_store import demo_folder, write_program
 from tests.readme.page import PAGES, ROOT
+from tests.shaped_folder import llama_config, shaped_folder
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.M | re.S)
 TROUBLES = ROOT / "orchestrator" / "TROUBLESHOOTING.md"
@@ -158,3 +160,17 @@ def test_a_cluster_profile_has_its_section_which_says_whether_it_was_tried(profi
     tried = re.findall(r"\*\*(Tried|Not tried)\*\*", section)
     assert len(tried) == 1
     assert tried == ["Not tried"] or re.search(r"\d+ \w+ 2026", section)
+
+
+def test_the_readmes_ten_lines_are_ten_and_expand_over_data_of_ones_own(tmp_path):
+    """With a model folder, and a file with the columns that the page says."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (text,) = [body for kind, body in FENCE.findall(readme) if kind == "yaml"]
+    assert len(text.splitlines()) == 10
+    shaped_folder(tmp_path / "my-model", llama_config(2, 128, 256, 256))
+    rows = "".join(f"text number {k} of a few words,topic {k % 4}\n" for k in range(800))
+    (tmp_path / "texts.csv").write_text(f"text,topic\n{rows}", encoding="utf-8")
+    (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
+    sweep = read_sweep(tmp_path / "study.yaml")
+    assert len(sweep.runs) == 2 * 2 * 3
+    assert {run.optimizer.learning_rate for run in sweep.runs} == {2e-5, 1e-4}
