@@ -6,6 +6,7 @@ so that ``--help`` and ``plan`` start neither torch nor ray.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -14,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from sweeps.errors import UserError, closest
-from sweeps.files.patience import REFUSED
-from sweeps.liveness.watch import telling
+from orchestrator.shell.own_package import require_own_sweeps
+
+require_own_sweeps()  # what comes next would fail in words that say nothing of it
+
+from sweeps.errors import UserError, closest  # noqa: E402
+from sweeps.files.patience import REFUSED  # noqa: E402
+from sweeps.liveness.watch import telling  # noqa: E402
 
 # Name, file of orchestrator.commands, line of the help page: known without importing the command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -48,8 +54,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merge": ("merge", "Bring several stores into one."),
     "doctor": ("doctor", "Check every record of a store; mend with --fix."),
     "cluster": ("cluster", "List and render cluster profiles; start a local one."),
-    "schema": ("schema", "Print the JSON Schema of a sweep file."),
+    "schema": ("schema", "Print the JSON Schema of a sweep file, or of what --json says."),
+    "man": ("man", "Print the manual page."),
 }
+
+# Set where a shell asks what may come next.
+COMPLETES = "_DEPTHSWEEP_COMPLETE"
 
 
 class _Commands(click.Group):
@@ -65,6 +75,12 @@ class _Commands(click.Group):
         command = importlib.import_module(f"orchestrator.commands.{module}").command
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that a word begins, none of them imported, and options."""
+        found = {name: line for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)}
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=line) for name, line in found.items()), *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
@@ -109,6 +125,10 @@ def main() -> None:
     # The records of thousands of runs are read once and kept: looking for garbage among them takes
     # a quarter of a command's time after every 700 objects, and a tenth after every 200,000.
     gc.set_threshold(2_000_000, 20, 20)
+    if COMPLETES in os.environ:
+        with contextlib.suppress(UserError):  # a shell that completes shows no message
+            cli.main(args=[], prog_name="depthsweep")
+        sys.exit(1)
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.display.output import wrapped
 from orchestrator.options import names_sweep, sweep_of
 from sweeps.declaration.changes import compare_sweeps
 from sweeps.declaration.expand import Sweep, read_sweep
@@ -17,6 +18,8 @@ from sweeps.spec import RunSpec
 if TYPE_CHECKING:
     import polars as pl
 
+# Columns of a name at the head of a column of values.
+WIDEST_HEAD = 20
 # What of a verdict is set side by side: the slope of the reference, what is left of it, the word.
 COMPARED = ("n", "slope_against", "retained", "verdict")
 
@@ -90,16 +93,18 @@ def _keys(table: pl.DataFrame) -> list[str]:
 
 def specification_lines(names: tuple[str, str], said: dict[str, Any]) -> list[str]:
     """Return lines of at most 80 columns on what the runs of two sweeps differ in."""
-    lines = [
+    lines = wrapped(
         f"{said['both']} runs in both, {said['differ']} differ in settings,"
         f" {len(said['only_first'])} only in {names[0]}, {said['only_second']} only in {names[1]}"
-    ]
+    )
     if said["settings"]:
         rows = said["settings"]
         columns = [
             Column("  setting", [f"  {row['name']}" for row in rows], kept=True),
-            Column(names[0], [text_of(row["first"]) for row in rows], right=True, kept=True),
-            Column(names[1], [text_of(row["second"]) for row in rows], right=True, kept=True),
+            Column(_head(names[0]), [text_of(row["first"]) for row in rows], right=True, kept=True),
+            Column(
+                _head(names[1]), [text_of(row["second"]) for row in rows], right=True, kept=True
+            ),
             Column("runs", [str(row["runs"]) for row in rows], right=True, kept=True),
         ]
         lines += ["", *text_table(columns, 80)[0]]
@@ -117,15 +122,22 @@ def finding_lines(names: tuple[str, str], rows: list[dict[str, Any]]) -> list[st
         *[Column(k, [_text(row["condition"][k]) for row in rows], kept=True) for k in keys],
         Column("slope", cells("slope_against", 0), right=True, kept=True),
         Column("slope", cells("slope_against", 1), right=True, kept=True),
-        Column("verdict", cells("verdict", 0), kept=True),
-        Column("verdict", cells("verdict", 1), kept=True),
+        Column("verdict", cells("verdict", 0), rigid=True, kept=True),
+        Column("verdict", cells("verdict", 1), rigid=True, kept=True),
     ]
     moved = sum(row["verdict"][0] != row["verdict"][1] for row in rows)
     return [
-        f"first of {names[0]}, then of {names[1]}; {moved} of {len(rows)} verdicts differ",
+        *wrapped(
+            f"first of {names[0]}, then of {names[1]}; {moved} of {len(rows)} verdicts differ"
+        ),
         "",
         *text_table(columns, 80)[0],
     ]
+
+
+def _head(name: str) -> str:
+    """Return a sweep's name as a heading: no wider than values are."""
+    return name if len(name) <= WIDEST_HEAD else f"{name[: WIDEST_HEAD - 1]}…"
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.cli import cli
 
-FLOORS = ("sweeps", "workers", "orchestrator", "cluster")
+FLOORS = ("sweeps", "workers", "orchestrator", "cluster", "tests")
 
 
 def page(floor):

@@ -2,24 +2,22 @@
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import click
 import polars as pl
 import pytest
 import yaml
 
-from orchestrator.cli import COMMANDS, cli
+from orchestrator.cli import COMMANDS
 from sweeps import open_store
 from sweeps.declaration.entries.sweep_spec import SweepSpec
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.yaml_source import YamlSource
-from sweeps.errors import UserError
-from tests.readme.__main__ import PICTURE, pages, workplace
-from tests.readme.page import ROOT, blocks, differences, made_again, output_of
+from tests.readme.__main__ import PICTURE, pages
+from tests.readme.demo_store import demo_folder
+from tests.readme.page import PAGES, ROOT, blocks, differences, made_again, output_of
 from tests.readme.picture import photograph, words_in, words_of
 
 README = Path("README.md").read_text(encoding="utf-8")
@@ -32,26 +30,6 @@ MADE = [
 DEMO = "sweeps/library/demo.yaml"
 # Commands that a table of the README shows stand between backticks.
 SPANS = re.findall(r"`(depthsweep [^`]*)`", README)
-
-
-def typed():
-    """Each command line of the README that starts with depthsweep, without prompt and comment."""
-    lines = [line for _, block in FENCES for line in block.splitlines()]
-    for line in [*lines, *SPANS]:
-        line = line.removeprefix("$ ").strip()
-        if line.startswith("depthsweep "):
-            yield shlex.split(line.split("  #")[0].split(" > ")[0])[1:]
-
-
-@pytest.mark.parametrize("arguments", list(typed()), ids=" ".join)
-def test_every_command_line_of_the_readme_is_understood(arguments):
-    name, *rest = arguments
-    if name.startswith("-"):
-        assert name in ("--help", "-h", "--version")
-        return
-    command = cli.get_command(click.Context(cli), name)
-    if rest:
-        command.make_context(name, rest)  # raises for an option or argument that is not there
 
 
 def test_the_readme_shows_every_command():
@@ -93,27 +71,10 @@ def test_the_readme_is_for_newcomers_short():
 
 
 # ------------------------------------------------------------------------------ what comes out
-def has_demo(store):
-    """Whether a store has a result for each run of the demo as it is declared now."""
-    try:
-        found = open_store(store, sweep="demo").runs().collect()
-    except UserError:
-        return False
-    finished = set(found.filter(pl.col("status") == "finished")["run_id"])
-    left_out = set(open_store(store, sweep="demo").jackknife().collect()["run_id"])
-    whole = not found["propagation"].has_nulls() and left_out == finished
-    return whole and finished == {run.run_id for run in read_sweep(DEMO).runs}
-
-
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
     """A folder with a finished demo: that of `make demo` where it was made, else one of its own."""
-    folder = tmp_path_factory.mktemp("readme")
-    store = ROOT / "store"
-    if not (store.is_dir() and has_demo(str(store))):
-        store = folder / "made"
-        output_of(f"depthsweep run {DEMO} --store {store}", ROOT)
-    return workplace(folder, store)
+    return demo_folder(tmp_path_factory.mktemp("readme"))
 
 
 @pytest.mark.parametrize(("command", "shown"), MADE)
@@ -223,13 +184,6 @@ def test_without_a_browser_no_picture_is_written(monkeypatch, tmp_path):
     monkeypatch.setattr("tests.readme.picture.CHROMIUM", None)
     assert not photograph("demo", tmp_path, tmp_path / "picture.png")
     assert list(tmp_path.iterdir()) == []
-
-
-PAGES = sorted(
-    page
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/**/README.md")]
-    if page.relative_to(ROOT).parts[0] not in ("shared", "store", "build")
-)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -22,6 +22,8 @@ from sweeps.store.run_folder import RunFolder
 from workers.models.pretrained import ModelFacts
 
 HERE = Path(__file__).resolve()
+# Beside this file in a wheel: the commit that it was built from (setup.py).
+BUILT_FROM = "built_from.txt"
 # The packages whose code decides a result.
 CODE = ("sweeps", "workers")
 # Where the driver of NVIDIA's GPUs says which it is.
@@ -106,11 +108,14 @@ def _git_commit() -> str | None:
 
 
 def git_commit(file: Path) -> str | None:
-    """Return the commit of the checkout that a file of this code is part of; None for a file that
-    merely lies in the folder of some repository, as an installed package may, and without git."""
-    if _git(file.parent, "ls-files", "--error-unmatch", "--", file.name) is None:
-        return None
-    return _git(file.parent, "rev-parse", "HEAD")
+    """Return the commit of the checkout that a file of this code is part of, or that the wheel was
+    built from; None for a file that merely lies in the folder of some repository, and without
+    git."""
+    if _git(file.parent, "ls-files", "--error-unmatch", "--", file.name) is not None:
+        return _git(file.parent, "rev-parse", "HEAD")
+    with suppress(OSError, ValueError):
+        return file.with_name(BUILT_FROM).read_text(encoding="ascii").strip() or None
+    return None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

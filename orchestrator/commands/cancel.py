@@ -7,6 +7,7 @@ from collections import Counter
 
 import click
 
+from orchestrator.shell.completion import SWEEP
 from sweeps.errors import UserError
 
 WAIT_SECONDS = 90.0
@@ -14,7 +15,7 @@ POLL_SECONDS = 0.5
 
 
 @click.command("cancel")
-@click.argument("name")
+@click.argument("name", shell_complete=SWEEP)
 @click.option("--store", default="./store", show_default=True, help="Where its results go.")
 @click.option("--cluster", "profile_name", help="Profile (default: where it was submitted).")
 def command(name: str, store: str, profile_name: str | None) -> int:

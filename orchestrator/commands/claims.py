@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.options import moment
+from orchestrator.shell.completion import SWEEP
 from sweeps.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=SWEEP)
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
 @click.option("--claims", "file", metavar="FILE", help="Default: those the sweep came with.")
 @click.option("--metric", default="procrustes", show_default=True, help="Which change decides.")

@@ -20,15 +20,23 @@ def command() -> None:
 
 
 @command.command("list")
-def list_profiles() -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON array for programs.")
+def list_profiles(as_json: bool) -> None:
     """List the profiles that come with depthsweep."""
     from cluster.library import profile_names, profile_path
 
+    found = []
     for name in profile_names():
-        lines = profile_path(name).read_text(encoding="utf-8").splitlines()
-        first = lines[0].removeprefix("# ").split(". ")[0].rstrip(".")
-        click.echo(f"{name:<8} {first}")
-    click.echo(f"\nfiles: {profile_path(profile_names()[0]).parent} (copy one and edit it)")
+        path = profile_path(name)
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        what = first.removeprefix("# ").split(". ")[0].rstrip(".")
+        found.append({"name": name, "what": what, "file": str(path)})
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    for one in found:
+        click.echo(f"{one['name']:<8} {one['what']}")
+    click.echo(f"\nfiles: {Path(found[0]['file']).parent} (copy one and edit it)")
 
 
 @command.command("render")

@@ -7,10 +7,11 @@ import json
 import click
 
 from orchestrator.options import moment
+from orchestrator.shell.completion import SWEEP
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=SWEEP)
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
 @click.option("--control", default="equal_step", show_default=True, help="The control asked about.")
 @click.option("--against", default="standard", show_default=True, help="What it is compared with.")

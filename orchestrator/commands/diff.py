@@ -13,11 +13,12 @@ from orchestrator.difference import (
     specification_lines,
     specifications,
 )
+from orchestrator.shell.completion import SWEEP_OR_FILE
 
 
 @click.command()
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", shell_complete=SWEEP_OR_FILE)
+@click.argument("second", shell_complete=SWEEP_OR_FILE)
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
 @click.option("--other-store", help="Store of SECOND (default: that of FIRST).")
 @click.option("--control", default="equal_step", show_default=True, help="The control asked about.")

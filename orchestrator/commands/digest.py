@@ -7,9 +7,11 @@ from dataclasses import asdict
 
 import click
 
+from orchestrator.shell.completion import SWEEP
+
 
 @click.command("digest")
-@click.argument("name")
+@click.argument("name", shell_complete=SWEEP)
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a table.")
 def command(name: str, store: str, as_json: bool) -> None:

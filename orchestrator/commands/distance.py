@@ -10,6 +10,7 @@ from orchestrator.display.output import wrapped
 from orchestrator.ledger.recovery import Choice
 from orchestrator.ledger.sweep_account import Limits
 from orchestrator.options import ON_CLUSTER, limited
+from orchestrator.shell.completion import SWEEP
 from orchestrator.sweep_run import run_sweep
 from sweeps.declaration.expand import Sweep
 from sweeps.reading.closings import Closings
@@ -20,7 +21,7 @@ from sweeps.store.store import Store
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=SWEEP)
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 @limited
 @ON_CLUSTER

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import textwrap
 
 import click
 
+from orchestrator.display.output import wrapped
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import strays_of
 
@@ -44,12 +46,15 @@ def command(location: str, fix: bool, migrate: bool, as_json: bool) -> int:
         rows = [{"run_id": f.run_id, "what": f.what, "remedy": f.remedy} for f in findings]
         click.echo(json.dumps({"fixed": fix, "findings": rows, "no_sweep": strays}, indent=1))
     else:
+        lines = []
         for finding in findings:
-            click.echo(f"{finding.run_id}: {finding.what}")
+            lines += wrapped(f"{finding.run_id}: {finding.what}")
             by_hand = fix or finding.mend is None
-            click.echo(f"  {finding.remedy if by_hand else 'with --fix: ' + finding.remedy}")
+            said = finding.remedy if by_hand else f"with --fix: {finding.remedy}"
+            lines += textwrap.wrap(said, 80, initial_indent="  ", subsequent_indent="    ")
         for run_id in strays:
-            click.echo(f"{run_id}: belongs to no sweep of the store; `forget {run_id}` drops it")
+            lines.append(f"{run_id}: belongs to no sweep of the store; `forget {run_id}` drops it")
+        click.echo("".join(f"{line}\n" for line in lines), nl=False)
         runs, measured = len(store.runs()), len(store.measurements())
         said = f", {len(mended)} mended" if fix else ""
         found = f"{len(findings)} findings{said}"

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from orchestrator.options import sweep_of
+from orchestrator.shell.completion import SWEEP_OR_RUN
 from sweeps.declaration.entries.track import TRACKERS
 from sweeps.errors import UserError
 
 
 @click.command("export")
-@click.argument("what", metavar="SWEEP|RUN_ID")
+@click.argument("what", metavar="SWEEP|RUN_ID", shell_complete=SWEEP_OR_RUN)
 @click.option(
     "--to",
     "kinds",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from orchestrator.shell.completion import RUN
 from sweeps.attempts.living import alive_runs
 from sweeps.errors import UserError
 from sweeps.spec import is_measurement
@@ -11,7 +12,7 @@ from sweeps.store.store import Store
 
 
 @click.command("forget")
-@click.argument("work_id", metavar="ID")
+@click.argument("work_id", metavar="ID", shell_complete=RUN)
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 def command(work_id: str, location: str) -> int:
     """Remove everything the store holds of the run or measurement ID; `resume` or `run` makes it

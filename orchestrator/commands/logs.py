@@ -7,6 +7,7 @@ import time
 
 import click
 
+from orchestrator.shell.completion import SWEEP_OR_RUN
 from sweeps.attempts.living import Vigil
 from sweeps.attempts.run_log import event_text, read_events
 from sweeps.errors import UserError
@@ -19,7 +20,7 @@ WORK_ID = re.compile(r"([a-z]+-)?[0-9a-f]{12}")
 
 
 @click.command("logs")
-@click.argument("name", metavar="NAME|ID")
+@click.argument("name", metavar="NAME|ID", shell_complete=SWEEP_OR_RUN)
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Which attempt (default: the newest).")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the attempt ends.")

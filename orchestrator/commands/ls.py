@@ -15,6 +15,7 @@ from orchestrator.display.output import counted_aloud, terminal_width, wrapped
 from orchestrator.display.plan_table import control_name
 from orchestrator.ledger.recovery import STATES, Standing, ledger
 from orchestrator.ledger.run_filter import matching, parse_where, require_known
+from orchestrator.shell.completion import SWEEP
 from sweeps.declaration.settings import control_options, text_of, varied
 from sweeps.reading.text_table import Column, text_table
 from sweeps.spec import RunSpec
@@ -30,7 +31,7 @@ Ledger = Callable[[str], Standing]
 
 
 @click.command("ls")
-@click.argument("sweep", required=False, metavar="[SWEEP[@VERSION]]")
+@click.argument("sweep", required=False, metavar="[SWEEP[@VERSION]]", shell_complete=SWEEP)
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 @click.option("--runs", "with_runs", is_flag=True, help="List every run, of every sweep or of one.")
 @click.option(

@@ -10,12 +10,13 @@ from orchestrator.measuring import (
     probe_on,
     recorded_as,
 )
+from orchestrator.shell.completion import SWEEP_OR_RUN
 from sweeps.errors import UserError
 from sweeps.store.store import Store
 
 
 @click.command("measure")
-@click.argument("what", nargs=-1, metavar="[SWEEP|RUN_ID]...")
+@click.argument("what", nargs=-1, metavar="[SWEEP|RUN_ID]...", shell_complete=SWEEP_OR_RUN)
 @click.option("--base", help="In place of runs: the checkpoint that --tuned was trained from.")
 @click.option("--tuned", help="A folder, or owner/name@commit of the hub.")
 @click.option("--probe", "file", required=True, help="The file of texts to probe on.")

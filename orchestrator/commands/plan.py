@@ -20,6 +20,7 @@ from orchestrator.options import names_sweep, sweep_of
 from orchestrator.policy.priorities import weights_for
 from orchestrator.policy.simulation import Schedule
 from orchestrator.policy.simulation import simulate as simulate_runs
+from orchestrator.shell.completion import SWEEP_OR_FILE
 from orchestrator.sizing.choice import Host, require_feasible
 from orchestrator.sizing.cost import estimate
 from orchestrator.sizing.estimates import NOTHING_MEASURED, line_up, measure
@@ -34,7 +35,7 @@ from sweeps.store.store import Store
 
 
 @click.command("plan")
-@click.argument("sweep")
+@click.argument("sweep", shell_complete=SWEEP_OR_FILE)
 @click.option("--store", "location", help="Say what this store holds of it (NAME: ./store).")
 @click.option(
     "--gpus",

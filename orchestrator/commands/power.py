@@ -8,12 +8,13 @@ import math
 import click
 
 from orchestrator.options import sweep_of
+from orchestrator.shell.completion import SWEEP_OR_FILE
 from sweeps.declaration.expand import Sweep
 from sweeps.errors import UserError
 
 
 @click.command("power")
-@click.argument("sweep")
+@click.argument("sweep", shell_complete=SWEEP_OR_FILE)
 @click.option(
     "--store", "location", help="Measure the spread of seeds on what finished (NAME: ./store)."
 )

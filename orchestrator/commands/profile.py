@@ -7,11 +7,12 @@ import json
 import click
 
 from orchestrator.options import moment
+from orchestrator.shell.completion import SWEEP
 from sweeps.errors import UserError
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=SWEEP)
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
 @click.option(
     "--by",

@@ -6,13 +6,19 @@ from dataclasses import replace
 
 import click
 
+from orchestrator.shell.completion import SWEEP
 from sweeps.errors import UserError
 
 
 @click.command()
 @click.argument("sql")
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
-@click.option("--sweep", metavar="NAME", help="Which, or NAME@VERSION (default: the last one run).")
+@click.option(
+    "--sweep",
+    metavar="NAME",
+    shell_complete=SWEEP,
+    help="Which, or NAME@VERSION (default: the last one run).",
+)
 @click.option("--all", "whole", is_flag=True, help="Every run of the store, of any sweep or none.")
 @click.option(
     "--format",
@@ -20,6 +26,7 @@ from sweeps.errors import UserError
     type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
     help="Default: table, or what the name of -o says.",
 )
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file.")
 @click.option("--include-running", is_flag=True, help="Also rows of runs that have not ended.")
 def command(
@@ -28,6 +35,7 @@ def command(
     sweep: str | None,
     whole: bool,
     form: str | None,
+    as_json: bool,
     output: str | None,
     include_running: bool,
 ) -> None:
@@ -52,9 +60,11 @@ def command(
 
     if whole and sweep is not None:
         raise UserError("--all asks every run of the store, --sweep one sweep: give one of them")
+    if as_json and form not in (None, "json"):
+        raise UserError(f"--json and --format {form}: give one of them")
     tables = open_store(store, include_running=include_running)
     if not whole:
         name = sweep or tables.store.newest_sweep()
         tables = replace(tables, planned=recorded_runs(tables.store, name))
     frame = query(tables, sql)
-    emit(frame, form, output)
+    emit(frame, "json" if as_json else form, output)

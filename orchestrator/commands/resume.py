@@ -7,7 +7,9 @@ import click
 from orchestrator.display.actions_text import print_actions
 from orchestrator.ledger.recovery import decide, decide_measurements, ledger_of
 from orchestrator.ledger.sweep_account import Limits
+from orchestrator.notification import NOTIFY, notifying
 from orchestrator.options import ON_CLUSTER, TRACK, limited
+from orchestrator.shell.completion import SWEEP
 from orchestrator.studies import choice_of
 from orchestrator.sweep_run import carry_out
 from sweeps.declaration.expand import Sweep
@@ -17,7 +19,7 @@ from sweeps.store.store import Store
 
 
 @click.command("resume")
-@click.argument("name")
+@click.argument("name", shell_complete=SWEEP)
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 @click.option(
     "--only", help="Only runs that failed, diverged, …, or one run or measurement by its id."
@@ -27,6 +29,7 @@ from sweeps.store.store import Store
 @limited
 @ON_CLUSTER
 @TRACK
+@NOTIFY
 @click.option("--cluster", "profile_name", help="Submit to a cluster: a profile or .yaml file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
@@ -38,6 +41,7 @@ def command(
     limits: Limits,
     address: str | None,
     track: tuple[str, ...],
+    notify: str | None,
     profile_name: str | None,
     as_json: bool,
 ) -> int:
@@ -54,14 +58,16 @@ def command(
         from orchestrator.tracking.kinds import arguments
 
         chosen = [*(["--only", only] if only else []), *(["--force"] if force else [])]
-        chosen += arguments(sweep, track)
+        chosen += [*arguments(sweep, track), *(["--notify", notify] if notify else [])]
         return _submit(name, sweep, location, profile_name, chosen, limits, as_json)
     store.require_writable()
     from orchestrator.display.sweep_console import SweepConsole
 
     console = SweepConsole(as_json)
-    result = carry_out(sweep, store, choice, address, limits, console, track)
-    console.ended(result)
+    with notifying(notify, sweep, location) as ended:
+        result = carry_out(sweep, store, choice, address, limits, console, track)
+        ended(result)
+        console.ended(result)
     return result.exit_code
 
 

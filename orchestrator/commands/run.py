@@ -6,7 +6,9 @@ import click
 
 from orchestrator.display.actions_text import print_actions
 from orchestrator.ledger.sweep_account import Limits
+from orchestrator.notification import NOTIFY, notifying
 from orchestrator.options import ON_CLUSTER, TRACK, limited
+from orchestrator.shell.completion import FILE_OR_SHIPPED
 from orchestrator.studies import chosen_runs
 from orchestrator.sweep_run import carry_out, plan_sweep
 from sweeps.declaration.expand import SweepFile
@@ -14,7 +16,7 @@ from sweeps.store.store import Store
 
 
 @click.command("run")
-@click.argument("sweep_file")
+@click.argument("sweep_file", shell_complete=FILE_OR_SHIPPED)
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 @click.option(
     "--only",
@@ -33,6 +35,7 @@ from sweeps.store.store import Store
 @limited
 @ON_CLUSTER
 @TRACK
+@NOTIFY
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     sweep_file: str,
@@ -44,6 +47,7 @@ def command(
     limits: Limits,
     address: str | None,
     track: tuple[str, ...],
+    notify: str | None,
     as_json: bool,
 ) -> int:
     """Run SWEEP_FILE. Finished runs are skipped, the rest continue from their checkpoints.
@@ -66,6 +70,8 @@ def command(
         return 0
     store.require_writable()
     console = SweepConsole(as_json)
-    result = carry_out(sweep, store, choice, address, limits, console, track)
-    console.ended(result)
+    with notifying(notify, sweep, location) as ended:
+        result = carry_out(sweep, store, choice, address, limits, console, track)
+        ended(result)
+        console.ended(result)
     return result.exit_code

@@ -1,4 +1,4 @@
-"""``depthsweep schema``: the JSON Schema of a sweep file, for editors."""
+"""``depthsweep schema``: JSON Schemas, of a sweep file for editors, of answers for programs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ import json
 
 import click
 
-from sweeps.declaration.entries.sweep_spec import json_schema
-
 
 @click.command("schema")
-def command() -> int:
-    """Print the JSON Schema of a sweep file.
+@click.argument("command_name", metavar="[COMMAND]", nargs=-1)
+def command(command_name: tuple[str, ...]) -> int:
+    """Print the JSON Schema of a sweep file, or of what COMMAND prints with --json.
 
-    Save it beside your sweeps and begin them with `# yaml-language-server: $schema=FILE`.
+    Save that of sweep files beside your sweeps and begin them with
+    `# yaml-language-server: $schema=FILE`.
     """
-    click.echo(json.dumps(json_schema(), indent=1))
+    if command_name:
+        from orchestrator.answers.schemas import schema_of
+
+        schema = schema_of(" ".join(command_name))
+    else:
+        from sweeps.declaration.entries.sweep_spec import json_schema
+
+        schema = json_schema()
+    click.echo(json.dumps(schema, indent=1))
     return 0

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
+import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from orchestrator.display.output import wrapped
-from orchestrator.ledger.pace import failures_by_cause, pace
+from orchestrator.ledger.pace import cause_of, failures_by_cause, pace
 from orchestrator.ledger.recovery import STATES, Ledger, works_of
+from orchestrator.shell.completion import SWEEP
 from orchestrator.studies import last_line, runs_as_they_stand
 from sweeps.declaration.expand import Sweep
-from sweeps.declaration.settings import text_of
+from sweeps.declaration.settings import RunLabels, text_of
 from sweeps.errors import UserError
 from sweeps.reading.measurements import refusal_of
 from sweeps.reading.text_table import Column, text_table
@@ -25,45 +29,114 @@ from sweeps.store.records import RESULTS
 from sweeps.store.store import Store
 from sweeps.store.sweep_records import job_records, strays_of
 
-# Up to so many failed runs are listed one by one, more of them by cause.
+# Up to so many failed runs, and runs that are going on, are listed one by one.
 LISTED = 10
+# How often a watched sweep is looked at, unless it is said.
+EVERY_SECONDS = 5.0
+# What a run is, and is to stay: nothing more will happen to it by itself.
+AT_REST = (*RESULTS, "failed")
 # No sweep can be called so.
 NO_SWEEP, MEASUREMENTS = "(no sweep)", "(measurements)"
 
 
 @click.command("status")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=SWEEP)
 @click.option("--store", "location", default="./store", show_default=True, help="Results folder.")
 @click.option("--cluster", "profile_name", help="Profile (default: where it was submitted).")
+@click.option("--watch", is_flag=True, help="Say it again as runs end, until all have ended.")
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help=f"With --watch: how often to look (default: {EVERY_SECONDS:g}).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every run's state as JSON.")
-def command(name: str | None, location: str, profile_name: str | None, as_json: bool) -> int:
-    """Show how far sweep NAME is; without a name, every sweep of the store."""
-    store = Store.at(location).reading(())
-    store.require_there()
-    names = [name] if name else store.sweep_names()
-    sweeps = {sweep: store.load_sweep(sweep) for sweep in names}
-    standing = Ledger(store, [i for found in sweeps.values() for i in works_of(found)])
-    reports = {sweep: runs_as_they_stand(found, standing) for sweep, found in sweeps.items()}
-    if as_json:
-        strays = [] if name else strays_of(store)
-        page: dict[str, Any] = {
-            **reports,
-            **({NO_SWEEP: [{"run_id": i} for i in strays]} if strays else {}),
-            MEASUREMENTS: {
-                sweep: _measurements(found, standing) for sweep, found in sweeps.items()
-            },
-        }
-        click.echo(json.dumps(page, indent=1))
-        return 0
-    if not reports:
-        click.echo(f"{location} holds no sweep yet; start one with `depthsweep run`")
-    for sweep, runs in reports.items():
-        found = sweeps[sweep]
-        lines = [*_text(sweep, found.runs, runs), *_measured(found, standing)]
-        click.echo("\n".join([*lines, *_live(location, sweep, profile_name)]))
-    for line in _strays(store) if name is None else ():
-        click.echo(line)
+def command(
+    name: str | None,
+    location: str,
+    profile_name: str | None,
+    watch: bool,
+    every: float | None,
+    as_json: bool,
+) -> int:
+    """Show how far sweep NAME is; without a name, every sweep of the store.
+
+    Failed and lost runs are named with what tells them from the others, and with their errors.
+    With --watch it ends when nothing is left to run: with 1 where a run failed. Ctrl-C stops it,
+    and nothing else.
+    """
+    if every is not None and not watch:
+        raise UserError("--every says how often --watch looks: give both")
+    if watch and as_json:
+        raise UserError("--watch is for a person: ask for --json again and again instead")
+    if watch:
+        return _watch(name, location, profile_name, every or EVERY_SECONDS)
+    look = _Look.at(location, name)
+    lines = [json.dumps(look.page(), indent=1)] if as_json else look.lines(profile_name)
+    click.echo("\n".join(lines))
     return 0
+
+
+def _watch(name: str | None, location: str, profile_name: str | None, every: float) -> int:
+    """Show how far it is whenever that has changed, in place on a terminal; return 0 once every run
+    has a result, 1 where some failed."""
+    before: list[str] | None = None
+    while True:
+        look = _Look.at(location, name)
+        states = look.states()
+        if sys.stdout.isatty():
+            click.clear()
+        if sys.stdout.isatty() or states != before:
+            click.echo("\n".join([*look.lines(profile_name), ""]))
+        before = states
+        if all(state in AT_REST for state in states):
+            return 1 if "failed" in states else 0
+        time.sleep(every)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One look at the sweeps of a store: how each of their runs stands."""
+
+    store: Store
+    named: bool
+    sweeps: dict[str, Sweep]
+    standing: Ledger
+    reports: dict[str, list[dict[str, Any]]]
+
+    @classmethod
+    def at(cls, location: str, name: str | None) -> _Look:
+        store = Store.at(location).reading(())
+        store.require_there()
+        names = [name] if name else store.sweep_names()
+        sweeps = {sweep: store.load_sweep(sweep) for sweep in names}
+        standing = Ledger(store, [i for found in sweeps.values() for i in works_of(found)])
+        reports = {sweep: runs_as_they_stand(found, standing) for sweep, found in sweeps.items()}
+        return cls(store, name is not None, sweeps, standing, reports)
+
+    def states(self) -> list[str]:
+        return [run["state"] for runs in self.reports.values() for run in runs]
+
+    def page(self) -> dict[str, Any]:
+        """Return every run's state by sweep, and what is measured, as JSON data."""
+        strays = [] if self.named else strays_of(self.store)
+        measured = {sweep: _measurements(s, self.standing) for sweep, s in self.sweeps.items()}
+        return {
+            **self.reports,
+            **({NO_SWEEP: [{"run_id": i} for i in strays]} if strays else {}),
+            MEASUREMENTS: measured,
+        }
+
+    def lines(self, profile_name: str | None) -> list[str]:
+        """Return it in lines for a person."""
+        location, lines = self.store.location, []
+        if not self.reports:
+            lines.append(f"{location} holds no sweep yet; start one with `depthsweep run`")
+        for sweep, runs in self.reports.items():
+            found = self.sweeps[sweep]
+            lines += [*_text(sweep, found.runs, runs), *_measured(found, self.standing)]
+            lines += _live(location, sweep, profile_name)
+        return lines if self.named else [*lines, *_strays(self.store)]
 
 
 def _measurements(sweep: Sweep, standing: Ledger) -> list[dict[str, Any]]:
@@ -130,27 +203,58 @@ def _live(location: str, sweep: str, profile_name: str | None) -> list[str]:
 def _text(sweep: str, specs: Sequence[RunSpec], runs: list[dict[str, Any]]) -> list[str]:
     counts = Counter(run["state"] for run in runs)
     said = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    from orchestrator.display.progress import duration
+
     spent = sum(run["seconds"] for run in runs)
-    lines = [f"{sweep}: {len(runs)} runs, {said}; {spent / 60:.1f} minutes in runs"]
+    lines = wrapped(f"{sweep}: {len(runs)} runs, {said}; {duration(spent)} in runs")
+    going = pace(specs, runs)
+    beside = []
+    if going.runs_per_hour is not None:
+        rate = going.runs_per_hour
+        beside.append(f"{rate:.3g} runs an hour" if rate < 100 else f"{rate:,.0f} runs an hour")
     ended = [run["ended"] for run in runs if run["ended"]]
     if ended:
         ago = datetime.now(UTC) - datetime.fromisoformat(max(ended))
-        lines[0] += f", last ended {ago.total_seconds() / 60:.0f} min ago"
-    from orchestrator.display.progress import duration
-
-    going = pace(specs, runs)
-    if going.runs_per_hour is not None:
-        rate = going.runs_per_hour
-        lines.append(f"{rate:.3g} runs an hour" if rate < 100 else f"{rate:,.0f} runs an hour")
-        if going.seconds_left is not None:
-            lines[-1] += f", about {duration(going.seconds_left)} left at this pace"
+        beside.append(f"the last ended {duration(ago.total_seconds())} ago")
+    if going.seconds_left is not None:
+        beside.append(f"about {duration(going.seconds_left)} left at this pace")
+    lines += wrapped(", ".join(beside))
     lines += ["", *_table(runs, [state for state in STATES if counts[state]])]
+    return [*lines, *_under_way(specs, runs), *_wrong(specs, runs)]
+
+
+def _under_way(specs: Sequence[RunSpec], runs: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each run that is going on: what it is, and its newest checkpoint."""
+    label = RunLabels(specs)
+    going = [one for one in zip(specs, runs, strict=True) if one[1]["state"] == "running"]
+    lines = [""] if going else []
+    for spec, run in going[:LISTED]:
+        kept = f", kept up to step {run['checkpoint']} of {spec.steps}" if run["checkpoint"] else ""
+        lines += wrapped(f"running {run['run_id']} {label(spec)}{kept}")
+    return [*lines, f"and {len(going) - LISTED} more"] if going[LISTED:] else lines
+
+
+def _wrong(specs: Sequence[RunSpec], runs: list[dict[str, Any]]) -> list[str]:
+    """Return which runs failed or were lost and why; many of them by cause, with the first."""
+    label = RunLabels(specs)
+    wrong = [(s, r) for s, r in zip(specs, runs, strict=True) if r["state"] in ("failed", "lost")]
+    if not wrong:
+        return []
     causes = failures_by_cause(runs)
-    if sum(count for _, count in causes) > LISTED:
-        return [*lines, *(f"{count} × {cause}" for cause, count in causes)]
-    for run in runs:
-        if run["state"] in ("failed", "lost"):
-            lines.append(f"{run['state']} {run['run_id']}: {run['error'] or 'its process is gone'}")
+    shown = wrong if len(wrong) <= LISTED else []
+    if not shown:
+        for cause, _ in causes[:LISTED]:
+            shown.append(next(one for one in wrong if cause_of(one[1]) == cause))
+    count = dict(causes)
+    lines = [""]
+    for spec, run in shown:
+        cause = cause_of(run)
+        lines += wrapped(f"{run['state']} {run['run_id']} {label(spec)}")
+        others = f" ({count[cause]} runs say that)" if len(wrong) > LISTED else ""
+        lines += textwrap.wrap(f"{cause}{others}", 80, initial_indent="  ", subsequent_indent="  ")
+    lines += wrapped(
+        f"`depthsweep logs {shown[0][1]['run_id']}` shows the rest of what the first one said"
+    )
     return lines
 
 

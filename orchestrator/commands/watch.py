@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from orchestrator.shell.completion import SWEEP
 from sweeps.errors import UserError
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=SWEEP)
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
 @click.option(
     "--port", default=8777, show_default=True, type=click.IntRange(0, 65535), help="0: a free one."

@@ -47,9 +47,13 @@ def placement_lines(sweep: Sweep, pool: GpuPool) -> list[str]:
             continue
         how = execution_text(choice.execution)
         lines.append(f"{name}  {choice.memory.total / GIB:>5.1f} GiB  {how}")
-        lines.append(f"{'':<40}{choice.reason}")
-        lines.append(f"{'':<40}{_held(choice)}")
+        lines += _beside(choice.reason) + _beside(_held(choice))
     return lines
+
+
+def _beside(said: str) -> list[str]:
+    """Return what stands below how a run is carried out, in eighty columns."""
+    return textwrap.wrap(said, 80, initial_indent=" " * 30, subsequent_indent=" " * 32)
 
 
 def _held(choice: Choice) -> str:

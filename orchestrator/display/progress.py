@@ -209,9 +209,19 @@ def evaluation_text(evaluation: dict[str, Any] | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time span for a person: 42 s, 3 min, 2.5 h."""
+    """Return a time span in words: 42 seconds, 3 minutes, 2 hours 10 minutes, 3 days 4 hours."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+        return _words(round(seconds), "second")
+    if minutes < 90:
+        return _words(minutes, "minute")
+    if minutes < 10 * 60:
+        return _words(minutes // 60, "hour", minutes % 60, "minute")
+    if hours < 48:
+        return _words(hours, "hour")
+    return _words(hours // 24, "day", hours % 24, "hour")
+
+
+def _words(count: int, unit: str, rest: int = 0, smaller: str = "") -> str:
+    said = f"{count} {unit}" + "s" * (count != 1)
+    return f"{said} {_words(rest, smaller)}" if rest else said

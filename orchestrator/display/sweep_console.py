@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -29,9 +30,13 @@ class SweepConsole(Listener):
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
         self._console = Console(stderr=as_json, highlight=False, markup=False)
+        # What a command on this store says beside the name, unless it is the usual one.
+        self._there = ""
 
     def planned(self, plan: Plan) -> None:
         """Say what will happen to each run, and what changed since the store last ran the sweep."""
+        place = location_of(plan.store)
+        self._there = "" if place == "./store" else f" --store {shlex.quote(place)}"
         self._console.print(
             f"{plan.sweep.name}: {len(plan.sweep.runs)} runs in {location_of(plan.store)}"
         )
@@ -111,12 +116,12 @@ class SweepConsole(Listener):
             self._console.print(said)
             for line in _kept(sorted(result.kept.values())):
                 self._console.print(line, markup=False)
-        elif "failed" in result.ended.values():
-            said = "the traceback of a failed run: runs/<run id>/attempts/ in the store"
-            self._console.print(said)
-        elif "failed" in result.measured.values():
-            said = "the traceback of a failed measurement: measurements/<id>/attempts/ in the store"
-            self._console.print(said)
+        elif "failed" in (*result.ended.values(), *result.measured.values()):
+            said = (
+                f"which failed and why: `depthsweep status {result.sweep}{self._there}`; all that"
+                f" one said: `depthsweep logs ID{self._there}`"
+            )
+            self._console.print(said, markup=False, soft_wrap=True)
 
 
 def _counts(statuses: dict[str, str]) -> str:

@@ -59,9 +59,10 @@ def pace(runs: Sequence[RunSpec], standing: Sequence[dict[str, Any]]) -> Pace:
 
 def failures_by_cause(standing: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
     """Return what failed or lost runs last said, most frequent first, with how many said it."""
-    said = Counter(
-        run["error"] or "its process is gone"
-        for run in standing
-        if run["state"] in ("failed", "lost")
-    )
+    said = Counter(cause_of(run) for run in standing if run["state"] in ("failed", "lost"))
     return said.most_common()
+
+
+def cause_of(run: dict[str, Any]) -> str:
+    """Return why a run failed or was lost, as far as its last attempt said."""
+    return run["error"] or "its process is gone"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ FORMATS: tuple[Format, ...] = ("table", "csv", "json", "jsonl", "parquet")
 SHOWN_ROWS = 1000
 # Of a message of Polars so many characters are shown.
 MESSAGE = 200
+DESCRIBE = re.compile(r"\s*desc(?:ribe)?(?:\s+table)?\s+(\w+)\s*;?\s*", re.IGNORECASE)
 
 
 class QueryError(UserError):
@@ -25,17 +27,28 @@ class QueryError(UserError):
 
 
 def query(tables: Tables, sql: str) -> pl.DataFrame:
-    """Answer a SELECT over the tables of ``TABLE_NAMES``, in Polars' SQL.
+    """Answer a SELECT over the tables of ``TABLE_NAMES``, in Polars' SQL, or ``DESCRIBE`` with one.
 
     Raises:
         QueryError: the query does not parse, names what is not there, or fails when it runs.
     """
+    described = DESCRIBE.fullmatch(sql)
+    if described is not None:
+        return _described(tables, described.group(1))
     frames = tables.by_name(_named(sql))
     context = pl.SQLContext(frames, eager=False)
     try:
         return context.execute(sql).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         raise QueryError(_said(error, tables, sql)) from None
+
+
+def _described(tables: Tables, table: str) -> pl.DataFrame:
+    """Return a row a column of a table: its name and type."""
+    if table.lower() not in TABLE_NAMES:
+        raise QueryError(f"no table {table!r}; {_nearest(table, TABLE_NAMES)}")
+    schema = tables.schema_of(table.lower())
+    return pl.DataFrame({"column": list(schema), "type": [str(kind) for kind in schema.values()]})
 
 
 def _named(sql: str) -> list[str]:
@@ -48,16 +61,35 @@ def _named(sql: str) -> list[str]:
 def _said(error: Exception, tables: Tables, sql: str) -> str:
     """Return what was wrong with a query in a line: Polars' first words, and what to do."""
     # Polars appends the plan it was resolving, and all columns there are.
-    message = " ".join(str(error).split()).partition(" Resolved plan")[0][:MESSAGE]
+    message = " ".join(str(error).split()).partition(" Resolved plan")[0]
+    table = re.search(r"""relation ['"`]?(\w+)['"`]? was not found""", message)
+    if table is not None:
+        name = table.group(1)
+        return f"no table {name!r}; {_nearest(name, TABLE_NAMES)}"
     named = _named(sql)
-    if not named:
-        return f"{message}; the tables are {', '.join(TABLE_NAMES)}"
+    if "statement type is not supported" in message:
+        return "only SELECT, SHOW TABLES and DESCRIBE with a table are answered"
     columns = [column for name in named for column in tables.schema_of(name)]
     unknown = re.search(r"""column (?:named )?['"`]?(\w+)""", message)
     if isinstance(error, pl.exceptions.ColumnNotFoundError) or unknown:
         said = unknown.group(1) if unknown else message.split()[-1]
-        return f"no column {said!r} in {', '.join(named)}; {closest(said, columns)}"
-    return message
+        return f"no column {said!r} in {', '.join(named)}; {_column_hint(said, columns, tables)}"
+    return message[:MESSAGE]
+
+
+def _nearest(said: str, valid: Sequence[str]) -> str:
+    """Return the valid name that is nearest; all, in their own order, where none is near."""
+    hint = closest(said, list(valid))
+    return hint if hint.startswith("did you") else f"there are {', '.join(valid)}"
+
+
+def _column_hint(said: str, columns: Sequence[str], tables: Tables) -> str:
+    """Return the nearest column, the tables that have one of that very name, or how to see all."""
+    elsewhere = [name for name in TABLE_NAMES if said in tables.schema_of(name)]
+    if elsewhere:
+        return f"{', '.join(elsewhere)} {'has' if len(elsewhere) == 1 else 'have'} it"
+    hint = closest(said, list(columns))
+    return hint if hint.startswith("did you") else "DESCRIBE and a table shows all there are"
 
 
 def render(frame: pl.DataFrame, form: Format, *, width: int = 80) -> str:

@@ -104,10 +104,45 @@ def persistence_text(
             named = [" ".join(map(text_of, row)) for row in group.select(keys).rows()]
             said = f"{len(named)} conditions" if len(named) > 3 else "; ".join(named)
             notes.append(f"! {flag}: {said}")
+    other = _other_verdicts(metrics)
+    notes += _in_words({n: other[n] for n in left_out if n in other}, rows, keys)
+    left_out = [name for name in left_out if name not in other]
     if left_out:
         notes.append(f"no room for {', '.join(left_out)}: widen, or use --export csv")
     folded = [textwrap.fill(note, width, subsequent_indent="  ") for note in notes]
     return "\n".join([*page, "", *folded]) + "\n"
+
+
+def _other_verdicts(metrics: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the columns of verdicts beside the first: of each the verdicts it is made of, with
+    what tells one of them from the others."""
+    return {
+        "equal change": {"verdict_equal_change": ""},
+        "equal loss": {"verdict_equal_loss": ""},
+        "metrics": {f"verdict_{metric}": f" by {metric}" for metric in metrics},
+    }
+
+
+def _in_words(
+    columns: dict[str, dict[str, str]], rows: Sequence[dict[str, Any]], keys: Sequence[str]
+) -> list[str]:
+    """Return what columns of verdicts that found no room say: where they give another verdict."""
+    alike, notes = [], []
+    for name, verdicts in columns.items():
+        others: dict[str, list[str]] = {}
+        for row in rows:
+            for column, by in verdicts.items():
+                if row[column] != row["verdict"]:
+                    said = " ".join(text_of(row[key]) for key in keys)
+                    others.setdefault(f"{row[column]}{by}", []).append(said)
+        if others:
+            told = "; ".join(f"{verdict}: {', '.join(where)}" for verdict, where in others.items())
+            notes.append(f"{name}, where the verdict is another: {told}")
+        else:
+            alike.append(name)
+    if alike:
+        notes.insert(0, f"{', '.join(alike)}: the same verdict in every condition")
+    return notes
 
 
 def score_columns_of(table: pl.DataFrame) -> list[str]:
@@ -130,7 +165,7 @@ def _scores(
     for name in scores:
         pairs = [(row[of_arm(name, "against")], row[of_arm(name, "control")]) for row in rows]
         said = [" → ".join(figure(value) for value in pair) for pair in pairs]
-        columns.append(Column(name.removeprefix("evaluation_"), said, right=True))
+        columns.append(Column(name.removeprefix("evaluation_"), said, right=True, kept=True))
     lines, left_out = text_table(columns, width - 2)
     page = ["", f"held-out examples, {arms[0]} → {arms[1]}", *(f"  {line}" for line in lines)]
     return [*page, f"  no room for {', '.join(left_out)}"] if left_out else page

@@ -62,7 +62,8 @@ def profile_text(name: str, profiles: Profiles, by: Sequence[str], width: int = 
     moment = "the last step" if profiles.at == "final" else f"step {profiles.at}"
     found, total = (frame["run_id"].n_unique() for frame in (profiles.runs, everyone(profiles)))
     blocks = "" if profiles.block_class is None else f", blocks of class {profiles.block_class}"
-    lines = [f"{name}: {profiles.metric} at {moment}{blocks}, {found} of {total} runs"]
+    title = f"{name}: {profiles.metric} at {moment}{blocks}, {found} of {total} runs"
+    lines = textwrap.wrap(title, width)
     shapes = _shapes(bands, by)
     lead, rest = by[0], list(by[1:])
     firsts = {value: rank for rank, value in enumerate(table[lead].unique(maintain_order=True))}

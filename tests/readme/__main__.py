@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.readme.page import ROOT, blocks, made_again, output_of
+from tests.readme.page import PAGES, ROOT, blocks, made_again, output_of
 from tests.readme.picture import photograph
 
 PICTURE = ROOT / "sweeps" / "library" / "demo-report.png"
@@ -15,8 +15,7 @@ PICTURE = ROOT / "sweeps" / "library" / "demo-report.png"
 
 def pages() -> list[Path]:
     """Return the pages of this checkout that have a marked output."""
-    found = [*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/**/*.md")]
-    return sorted(page for page in found if any(blocks(page.read_text(encoding="utf-8"))))
+    return [page for page in PAGES if any(blocks(page.read_text(encoding="utf-8")))]
 
 
 def workplace(folder: Path, store: Path) -> Path:

@@ -22,6 +22,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    page
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/**/*.md")]
+    if page.relative_to(ROOT).parts[0] not in ("shared", "store", "build")
+)
 BLOCK = re.compile(
     r"(?P<head><!-- made by: (?P<command>.+?) -->\n```\w*\n)(?P<body>.*?)(?=^```)", re.M | re.S
 )
@@ -37,7 +42,8 @@ HEIGHTS = "▁▂▃▄▅▆▇█"
 BAR_STEPS = 1
 
 # Times are those of a machine and a moment: any will do.
-TIME = re.compile(r"(?<![\w.])\d+(?:\.\d+)? ?(?:ms|s|min|h|seconds|minutes|hours)(?!\w)")
+_SPAN = r"\d+(?:\.\d+)? ?(?:ms|s|min|h|(?:second|minute|hour|day)s?)(?!\w)"
+TIME = re.compile(rf"(?<![\w.])(?:{_SPAN}(?: {_SPAN})*|[\d.,]+ runs an hour)")
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?: ?%)?")
 
 

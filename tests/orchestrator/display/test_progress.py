@@ -97,5 +97,8 @@ def test_a_log_hears_of_a_sweep_in_which_nothing_ends(monkeypatch):
     assert output.getvalue().startswith("0/2 runs, 1 running")
 
 
-def test_durations_are_for_a_person():
-    assert [duration(s) for s in (42, 200, 9000)] == ["42 s", "3 min", "2.5 h"]
+def test_a_time_span_is_said_in_words():
+    said = {1: "1 second", 42: "42 seconds", 200: "3 minutes", 3_600: "60 minutes"}
+    said |= {7_800: "2 hours 10 minutes", 7_200: "2 hours", 43_000: "12 hours"}
+    said |= {273_600: "3 days 4 hours", 172_800: "2 days"}
+    assert {seconds: duration(seconds) for seconds in said} == said

@@ -58,11 +58,13 @@ def test_every_table_answers(tables: Tables, table: str) -> None:
     [
         ("SELECT procrustse FROM profiles", "no column 'procrustse' in profiles; did you mean"),
         ("SELECT r.lerning_rate FROM runs r", "did you mean 'learning_rate'"),
-        (
-            "SELECT * FROM profile",
-            "the tables are runs, steps, layers, profiles, jackknife, evaluations, metrics,"
-            " attempts",
-        ),
+        ("SELECT * FROM profile", "no table 'profile'; did you mean 'profiles'?"),
+        ("SELECT 1 FROM runs r JOIN stps s ON r.run_id = s.run_id", "did you mean 'steps'?"),
+        ("SELECT * FROM xyz", "no table 'xyz'; there are runs, steps, layers, profiles,"),
+        ("DESCRIBE profile", "no table 'profile'; did you mean 'profiles'?"),
+        ("SELECT loss FROM runs", "no column 'loss' in runs; steps has it"),
+        ("SELECT qqqq FROM runs", "DESCRIBE and a table shows all there are"),
+        ("INSERT INTO runs VALUES (1)", "only SELECT, SHOW TABLES and DESCRIBE"),
         ("SELEC 1", "sql parser error"),
         ("SELECT isnan(seed) FROM runs", "isnan"),
     ],
@@ -77,6 +79,12 @@ def test_a_wrong_query_is_the_users_and_told_in_one_short_line(
     assert said in message
     assert "\n" not in message
     assert len(message) <= 400
+
+
+@pytest.mark.parametrize("table", TABLE_NAMES)
+def test_a_table_is_described_by_its_columns(tables: Tables, table: str) -> None:
+    found = query(tables, f"describe TABLE {table.upper()};")
+    assert found["column"].to_list() == query(tables, f"SELECT * FROM {table}").columns
 
 
 def test_formats_round_trip(tables: Tables, tmp_path: Path) -> None:
