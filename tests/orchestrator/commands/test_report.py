@@ -44,7 +44,15 @@ def test_the_report_is_one_file_for_the_sweep(store: Store, tmp_path: Path) -> N
     [
         (["report", "tyo"], "did you mean 'toy'"),
         (["report", "toy", "-o", "/nowhere/report.html"], "-o /nowhere/report.html: cannot be"),
-        (["report", "toy", "-o", "figure.pdf"], "end the name in .html"),
+        (["report", "toy", "-o", "figure.docx"], "end it in .html, .pdf or .svg"),
+        (["report", "toy", "-o", "a.pdf", "--format", "svg"], "ends in .pdf, and --format is svg"),
+        (["report", "toy", "--figure", "slopes"], "--figure: a page has every figure"),
+        (["report", "toy", "-o", "a.svg", "--figure", "sloops"], "did you mean 'slopes'"),
+        (["report", "toy", "-o", "a.svg", "--figure", "kept"], "no results yet that a figure"),
+        (
+            ["report", "toy", "-o", "a.pdf", "--claims", "c.yaml"],
+            "--claims: figures show no claims",
+        ),
         (["query", "SELECT 1 FROM runs", "-o", "answer.xlsx"], "no such form of a table"),
         (["report", "toy", "--claims", "gone.yaml"], "gone.yaml: no such file"),
         (["watch", "tyo"], "did you mean 'toy'"),

@@ -16,10 +16,9 @@ from planted_store import run_spec, save_sweep, write_run
 from sweeps.files.whole_files import read_json, write_json
 from sweeps.findings.claim_spec import Claim, ClaimsFile, Measure, Test
 from sweeps.reading.tables import open_store
-from sweeps.report.charts.chart import treatments
-from sweeps.report.charts.persistence import persistence_chart
 from sweeps.report.data import ReportData, gather
 from sweeps.report.page import render
+from sweeps.report.tables.names import arms_of
 from sweeps.store.store import Store
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -95,11 +94,16 @@ def test_tables_travel_whole(page: str, data: ReportData) -> None:
     content = json.loads(found[1])
     assert content["models"] == [EVIL, "gpt2"]
     bands = content["tables"]["bands"]
-    assert bands["length"] == data.tables["bands"].height == 14
-    model = bands["columns"]["model"]
-    assert {model["names"][code] for code in model["codes"]} == {EVIL}
-    assert bands["columns"]["layer"].count(0) == 2
-    assert bands["columns"]["value"][5] == pytest.approx(0.405, abs=1e-5)
+    assert bands["length"] == data.tables["bands"].height == 14 * len(data.views)
+    assert bands["columns"]["model"] == {"same": EVIL}
+    arms = bands["columns"]["arm"]
+    assert [arms["names"][code] for code in arms["codes"]] == data.tables["bands"]["arm"].to_list()
+    assert bands["columns"]["layer"].count(0) == 2 * len(data.views)
+    first = dict(zip(data.tables["bands"].columns, data.tables["bands"].row(5), strict=True))
+    assert bands["columns"]["value"][5] == pytest.approx(first["value"], rel=1e-4)
+    seeds = bands["columns"]["seed_values"][5]
+    assert seeds == pytest.approx(first["seed_values"], rel=1e-4)
+    assert len(seeds) == 2
 
 
 def test_update_ratios_show_whether_the_control_held(data: ReportData) -> None:
@@ -121,7 +125,7 @@ def test_every_chart_has_an_accessible_name(page: str) -> None:
     parser = _Tags()
     parser.feed(page)
     charts = [attributes for _, attributes in parser.tags if "data-chart" in attributes]
-    assert len(charts) >= 9
+    assert len(charts) >= 8
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in charts)
 
 
@@ -149,16 +153,16 @@ def test_each_learning_rate_has_a_cell_a_legend_and_a_row(tmp_path: Path) -> Non
                 runs.append(run)
     save_sweep(store, "toy", runs)
     data = gather(open_store(store.root, sweep="toy"), "toy", "", "", None)
-    cells = data.tables["persistence"].select("setting", "verdict").rows()
+    cells = data.shown("persistence").select("condition", "arm", "verdict").rows()
     assert cells == [
-        ("m · learning_rate 0.001", "collapses"),
-        ("m · learning_rate 0.0001", "persists"),
+        ("clm · learning_rate 0.001", "equal_step", "collapses"),
+        ("clm · learning_rate 0.0001", "equal_step", "persists"),
     ]
-    assert persistence_chart(data).spec["layer"][0]["encoding"]["y"]["field"] == "setting"
-    shown = treatments(data.tables["slopes"])
-    assert shown[0] == "standard · learning_rate 0.0001"
-    assert set(data.left_out["treatment"]) == set(shown)
-    assert sorted(data.tables["curves"]["treatment"].unique()) == sorted(shown)
+    assert arms_of(data.tables["slopes"]) == ["standard", "equal_step"]
+    shown = set(data.shown("slopes").select("condition", "arm").rows())
+    assert len(shown) == 4
+    for table in (data.left_out, data.tables["curves"], data.tables["learned"]):
+        assert set(table.select("condition", "arm").rows()) == shown
 
 
 def test_a_sweep_over_steps_has_its_ratios(tmp_path: Path) -> None:
@@ -179,3 +183,4 @@ def test_a_sweep_not_begun_has_a_page(tmp_path_factory: pytest.TempPathFactory) 
     page = render(data, datetime(2026, 1, 2, tzinfo=UTC))
     assert "No finished run has a profile yet." in page
     assert "insufficient data" in page
+    assert "no run has a profile yet" in page

@@ -7,25 +7,36 @@ from collections.abc import Sequence
 import polars as pl
 
 from sweeps.findings.arms import score_columns
+from sweeps.reading.run_table import LOSS_CHANGE
 from sweeps.reading.tables import Tables
-from sweeps.spec import LOSS
+from sweeps.spec import LOSS, METRICS
+from sweeps.statistics.profiles import Profiles
 from sweeps.statistics.stacks import STACK
+from sweeps.store.records import COMPLETE
 
-# Points of a training curve and columns of a heat map: what a page can show, whatever was run.
-CURVE_POINTS = 60
-HEAT_COLUMNS = 24
+# Points of a training curve and columns of a heat map: what a page can show, whatever was run. Of
+# many conditions each has fewer, down to the least, so that all of a table are about MOST_ROWS.
+CURVE_POINTS, LEAST_POINTS = 60, 6
+HEAT_COLUMNS, LEAST_COLUMNS = 24, 2
+MOST_ROWS = 120_000
 # In log₂: where no block is moved further than this from the mean, no colour is at its end.
 LEAST_SPAN = 0.01
 
 
-def curves(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
+def moments_of(conditions: int, most: int, least: int) -> int:
+    """Return how many moments of training each of so many conditions is shown at."""
+    return max(least, min(most, MOST_ROWS // max(conditions, 1)))
+
+
+def curves(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """Return training loss per condition at up to ``CURVE_POINTS`` moments: ``loss``, the mean over
     its ``n`` seeds, ``loss_low`` and ``loss_high``, the smallest and largest of them.
 
     Only moments at which all of its seeds are alive: a mean over fewer would move as they drop out.
     Seeds that are still running count where none of the condition has ended.
     """
-    moment = ((pl.col("step") - 1) * CURVE_POINTS) // pl.col("steps")
+    points = moments_of(runs.select(keys).n_unique(), CURVE_POINTS, LEAST_POINTS)
+    moment = ((pl.col("step") - 1) * points) // pl.col("steps")
     ended = pl.col("status") != "unfinished"
     by_run = (
         tables.steps()
@@ -74,17 +85,63 @@ def evaluation_curves(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def scores(runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """Return what runs scored in the end, per condition: ``n`` of them and the mean of each column
-    that any run has a value in; empty where none was evaluated."""
+def learned(
+    profiles: Profiles, runs: pl.DataFrame, keys: Sequence[str], of_runs: Sequence[str]
+) -> pl.DataFrame:
+    """Return, per condition, what its runs learned beside how far they changed: ``n`` runs that
+    ended, the means of ``final_loss`` (on training batches) and of each score on held-out examples
+    that any run has, and ``mean``, the change of its blocks; with the seeds of both as lists."""
     known = score_columns(runs)
-    if not known:
-        return pl.DataFrame()
-    scored = runs.filter(pl.any_horizontal(pl.col(known).is_not_null()))
-    return (
-        scored.group_by(keys, maintain_order=True)
-        .agg(pl.len().alias("n"), pl.col(known).mean())
-        .sort(keys, nulls_last=True)
+    ended = runs.filter(pl.col("status").is_in(COMPLETE))
+    of_scores = (
+        ended.sort("seed")
+        .group_by(of_runs, maintain_order=True)
+        .agg(pl.len().alias("n"), pl.col("final_loss", *known).mean())
+    )
+    seen = profiles.runs.sort("seed").group_by(keys, maintain_order=True)
+    scored = [pl.col(LOSS_CHANGE).alias("seed_loss_change")] if LOSS_CHANGE in known else []
+    of_change = seen.agg(
+        pl.col("mean").mean(), "seed", pl.col("mean").alias("seed_change"), *scored
+    )
+    return of_scores.join(
+        of_change, on=of_runs, how="left", nulls_equal=True, maintain_order="left"
+    )
+
+
+def changes(tables: Tables, metrics: Sequence[str], keys: Sequence[str]) -> pl.DataFrame:
+    """Return the change of each block at each probe, the mean over the ``n`` seeds of a condition,
+    under as many of ``metrics`` as a page can hold; at the last probe alone it is in ``bands``.
+
+    Columns: ``keys``, ``metric``, ``layer``, ``step``, ``value``, ``n``.
+    """
+    groups = [*keys, "layer", "step"]
+    found: list[pl.DataFrame] = []
+    for metric in metrics:
+        if metric in METRICS:
+            rows = tables.profiles().with_columns(pl.col(metric).alias("value"))
+        else:
+            rows = tables.metrics().filter(pl.col("metric") == metric)
+        here = (pl.col("layer") > 0) & pl.col("status").is_in(COMPLETE)
+        value = pl.col("value").fill_nan(None)
+        table = (
+            rows.filter(here)
+            .group_by(groups)
+            .agg(value.mean().alias("value"), value.count().alias("n"))
+            .drop_nulls("value")
+            .with_columns(pl.lit(metric).alias("metric"))
+            .sort(groups, nulls_last=True)
+            .collect(engine="streaming")
+        )
+        if found and sum(one.height for one in found) + table.height > MOST_ROWS:
+            break
+        found.append(table)
+    return pl.concat(found)
+
+
+def change_limits(table: pl.DataFrame) -> pl.DataFrame:
+    """Return, by metric, model and condition, the largest change under any arm: ``most``."""
+    return table.group_by("metric", "model", "condition", maintain_order=True).agg(
+        most=pl.max_horizontal(pl.col("value").max(), 1e-12)
     )
 
 
@@ -107,7 +164,9 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
     )
     run = ["run_id", *([STACK] if STACK in keys else [])]
     ratio = pl.col("update_norm") / pl.col("weight_norm")
-    moment = ((pl.col("step") - 1) * HEAT_COLUMNS) // pl.col("steps")
+    of_blocks = runs.select(*[name for name in keys if name != STACK], "model_layers").unique()
+    columns = moments_of(int(of_blocks["model_layers"].sum() or 1), HEAT_COLUMNS, LEAST_COLUMNS)
+    moment = ((pl.col("step") - 1) * columns) // pl.col("steps")
     wanted = [name for name in ("run_id", *keys, "steps") if name != STACK]
     conditions = runs.select(list(dict.fromkeys(wanted))).lazy()
     relative = pl.col("relative")
@@ -124,6 +183,7 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
         .group_by(*keys, "layer", "moment")
         .agg(
             relative.log(2).mean().alias("relative"),
+            pl.col("run_id").n_unique().alias("n"),
             pl.col("ratio").mean(),
             pl.col("start").min(),
             pl.col("until").max(),
