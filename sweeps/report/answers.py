@@ -210,7 +210,8 @@ def _verdicts(rows: pl.DataFrame) -> str:
         for name, count in counts.items()
         if count
     ]
-    return f"the profile {' and '.join(words)} of {rows.height} conditions"
+    said = " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+    return f"the profile {said} of {rows.height} conditions"
 
 
 def _states(rows: pl.DataFrame, *, explained: bool) -> str:

@@ -167,7 +167,7 @@
     if (!place) return;
     const counts = rows.map(({ n }) => n);
     const [least, most] = [Math.min(...counts), Math.max(...counts)];
-    place.textContent = least === most ? `n = ${most}` : `n = ${least}–${most}`;
+    place.textContent = least === most ? `(n = ${most})` : `(n = ${least}–${most})`;
   }
 
   function takes(chart, parameter) {

@@ -13,7 +13,7 @@ from sweeps.report.data import ReportData
 from sweeps.report.tables.views import View
 
 # Groups whose sentences are read at once; further ones are folded.
-MOST_GROUPS = 6
+MOST_GROUPS = 4
 # Of the scales of change that profiles can have, the first is what they begin with.
 SCALES = {"shared": "one for all models", "own": "each model its own", "null": "up to the null"}
 
