@@ -118,7 +118,7 @@ def test_every_chart_is_drawn_in_silence_and_offline(
         "[...document.querySelectorAll('[data-chart]')].map("
         "e => [e.dataset.drawn, e.querySelectorAll('svg path').length])"
     )
-    # Profiles 4, of a control 3, slopes, what was learned, losses 4, changes 4, ratios 4, steepness.
+    # Profiles 4, of a control 3, slopes, learned, losses 4, changes 4, ratios 4, steepness.
     assert len(states) == 22
     assert all(drawn == "yes" and paths > 0 for drawn, paths in states)
     assert visit.said == []
@@ -194,7 +194,7 @@ def test_treatments_of_an_objective_have_one_scale_of_ratios(browser: Any, verdi
     visit = Visit(browser, verdicts, viewport={"width": 1280, "height": 900})
     found = (
         "depthsweep.views.filter(v => v.view && v.chart.table === 'ratios'"
-        " && v.chart.only.objective === 'clm').map(v => v.view.scale('color').domain())"
+        " && v.chart.only.condition === 'clm').map(v => v.view.scale('color').domain())"
     )
     wide = visit.page.evaluate(found)
     assert wide[0] == wide[1]
@@ -213,8 +213,8 @@ def test_a_choice_of_model_reaches_every_chart(browser: Any, report: Path) -> No
     page.click("nav button[data-model='<b>tiny</b> opt']")
     visit.settle()
     chosen = page.evaluate(
-        "depthsweep.views.filter(v => v.view && v.chart.spec.params?.some(p => p.name ==="
-        " 'chosen')).map(v => v.view.signal('chosen'))"
+        "depthsweep.views.filter(v => v.view && depthsweep.page.specs[v.chart.spec].params?.some("
+        "p => p.name === 'chosen')).map(v => v.view.signal('chosen'))"
     )
     assert len(chosen) == 10
     assert set(chosen) == {"<b>tiny</b> opt"}
@@ -224,7 +224,7 @@ def test_a_choice_of_model_reaches_every_chart(browser: Any, report: Path) -> No
     )
     assert faded == ["tiny-gpt2"]
     # Clicked in a chart instead: the first dot of the slopes is tiny-gpt2's.
-    dots = page.locator("[aria-label^='Slope of procrustes'] svg .mark-symbol path")
+    dots = page.locator("[aria-label^='Slope of change'] svg .mark-symbol path")
     dots.first.scroll_into_view_if_needed()
     box = dots.first.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -255,7 +255,8 @@ def test_metric_and_step_can_be_switched(browser: Any, report: Path) -> None:
     page = visit.page
     axis = "[aria-label^='Change by depth'] .role-axis-title text"
     shown = "document.querySelector('.answer:not([hidden])').dataset.answer"
-    slope = "depthsweep.views.find(v => v.chart.table === 'slopes').view.data('slopes').map(r => r.slope)"
+    slopes = "depthsweep.views.find(v => v.chart.table === 'slopes').view"
+    slope = f"{slopes}.data('slopes').map(row => row.slope)"
     before = page.evaluate(slope)
     assert "Procrustes distance" in page.locator(axis).all_text_contents()
     page.select_option("#metric", "cka_distance")

@@ -18,7 +18,7 @@ from sweeps.store.records import COMPLETE
 # many conditions each has fewer, down to the least, so that all of a table are about MOST_ROWS.
 CURVE_POINTS, LEAST_POINTS = 60, 6
 HEAT_COLUMNS, LEAST_COLUMNS = 24, 2
-MOST_ROWS = 120_000
+MOST_ROWS = 60_000
 # In log₂: where no block is moved further than this from the mean, no colour is at its end.
 LEAST_SPAN = 0.01
 

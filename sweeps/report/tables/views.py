@@ -22,7 +22,7 @@ from sweeps.statistics.profiles import Profiles, measure_each
 from sweeps.store.records import COMPLETE
 
 # Rows of profiles that a page can hold and still open at once; and steps that a list shows.
-MOST_ROWS = 40_000
+MOST_ROWS = 30_000
 MOST_MOMENTS = 5
 # Tables that have a column ``view``.
 VIEWED = ("bands", "slopes", "persistence", "retained", "band_limits", "pair_limits")
