@@ -135,6 +135,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(store, "verdicts")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_kind_of_verdict_is_drawn_in_silence(
@@ -159,6 +160,7 @@ def test_every_kind_of_verdict_is_drawn_in_silence(
     assert page.locator(f"{kept} .mark-text text", has_text="unbounded").count() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_colour_means_an_arm_or_a_verdict_and_nothing_else(
     browser: Any, verdicts: Path, scheme: str
@@ -178,6 +180,7 @@ def test_a_colour_means_an_arm_or_a_verdict_and_nothing_else(
         assert all(hue in (known[name], strong.get(name)) for name, hue in pairs), pairs
 
 
+@pytest.mark.slow
 def test_a_legend_is_never_cut_off(browser: Any, verdicts: Path) -> None:
     for width in (1280, 390):
         page = Visit(browser, verdicts, viewport={"width": width, "height": 900}).page
@@ -190,6 +193,7 @@ def test_a_legend_is_never_cut_off(browser: Any, verdicts: Path) -> None:
         assert beyond == []
 
 
+@pytest.mark.slow
 def test_treatments_of_an_objective_have_one_scale_of_ratios(browser: Any, verdicts: Path) -> None:
     visit = Visit(browser, verdicts, viewport={"width": 1280, "height": 900})
     found = (
@@ -329,6 +333,7 @@ def test_no_condition_is_hidden(browser: Any, tmp_path_factory: pytest.TempPathF
     assert visit.said == []
 
 
+@pytest.mark.slow
 def test_the_page_prints_with_every_chart_and_without_its_controls(
     browser: Any, report: Path
 ) -> None:
@@ -377,6 +382,7 @@ def test_a_watched_report_reloads_when_a_run_has_ended(browser: Any, tmp_path: P
         server.server_close()
 
 
+@pytest.mark.slow
 def test_a_report_of_240_runs_is_small_and_quick(
     browser: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

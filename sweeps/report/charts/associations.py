@@ -9,6 +9,7 @@ import altair as alt
 from sweeps.report.charts.chart import (
     Chart,
     chosen,
+    count_said,
     faded,
     has,
     legend,
@@ -72,6 +73,7 @@ def steepness_chart(data: ReportData) -> Chart:
         *([intervals] if has(known, "steepness_low") else []),
         *marks,
         _model_names(every, y),
+        count_said(every),
     ).properties(height=280)
     return Chart(
         spec_of(layers.add_params(chosen())),
@@ -119,6 +121,7 @@ def width_chart(data: ReportData) -> Chart:
                 "n:Q",
             ],
         ),
+        count_said(alt.Chart(table_named("steepness"))),
     ).properties(height=rows_high(data.tables["steepness"], ["model", "condition"], 16))
     return Chart(
         spec_of(layers),

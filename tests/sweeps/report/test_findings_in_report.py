@@ -152,6 +152,48 @@ def test_what_a_chart_names_its_table_has(page: str, data: ReportData) -> None:
         assert named - made - made_by_vega <= {*data.tables[chart["table"]].columns}, label
 
 
+def test_every_chart_names_its_axes_and_says_over_how_many_it_is(
+    page: str, data: ReportData
+) -> None:
+    drawn = charts(page) | charts(render(replace(data, width_like_steepness=-0.4), MADE))
+    assert len({chart["table"] for chart in drawn.values()}) >= 8
+    for label, chart in drawn.items():
+        titles: dict[str, set[str]] = {"x": set(), "y": set()}
+        for encoding in _encodings(chart["spec"]):
+            for channel, said in titles.items():
+                part = encoding.get(channel, {})
+                title = part.get("title") or (part.get("axis") or {}).get("title")
+                if part.get("type") in ("quantitative", "ordinal") and title:
+                    said.add(title)
+        kinds = {
+            channel: {
+                one[channel].get("type") for one in _encodings(chart["spec"]) if channel in one
+            }
+            for channel in titles
+        }
+        # Rows and columns of names need no title; what is measured does.
+        for channel, said in titles.items():
+            measured = kinds[channel] & {"quantitative", "ordinal"}
+            assert bool(said) == bool(measured), (label, channel)
+        text = json.dumps(chart["spec"])
+        counted = any(f'"field": "{name}"' in text for name in ("said", "n_said", "cell"))
+        # Maps have no room for it: the page says it in their titles.
+        assert counted or chart["table"] in ("changes", "ratios"), label
+    assert page.count("<span data-count></span>") == sum(
+        chart["table"] in ("changes", "ratios") for chart in charts(page).values()
+    )
+
+
+def _encodings(part: Any) -> list[dict[str, Any]]:
+    """Return every encoding of a specification."""
+    if isinstance(part, list):
+        return [one for each in part for one in _encodings(each)]
+    if not isinstance(part, dict):
+        return []
+    own = [part["encoding"]] if isinstance(part.get("encoding"), dict) else []
+    return own + [one for value in part.values() for one in _encodings(value)]
+
+
 def test_a_saturated_condition_marks_its_card(page: str) -> None:
     marks = re.findall(r'<p class="mark">(.*?)</p>', page)
     assert len(marks) == 1
