@@ -71,6 +71,8 @@ class Book:
                     "follows": chart.follows,
                     "limits": chart.limits,
                     "keyed": chart.keyed,
+                    "row_keys": chart.row_keys,
+                    "row_pixels": chart.row_pixels,
                     "title": chart.title,
                     "label": chart.label,
                 }

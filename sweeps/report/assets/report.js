@@ -100,6 +100,10 @@
     const copy = structuredClone(page.specs[chart.spec]);
     const longest = Math.max(60, Math.floor(width * 0.42));
     const limits = limitsFor(chart);
+    if (chart.row_pixels) {
+      const different = new Set(rows.map((row) => JSON.stringify(chart.row_keys.map((key) => row[key]))));
+      copy.height = Math.max(40, different.size * chart.row_pixels);
+    }
     for (const param of copy.params ?? []) {
       if (param.name === "chosen") param.value = of === "paper" ? "" : shown.model;
       else param.value = limits[`${param.name}_${shown.scale}`] ?? limits[param.name] ?? param.value;

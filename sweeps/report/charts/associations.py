@@ -14,7 +14,6 @@ from sweeps.report.charts.chart import (
     has,
     legend,
     numbers,
-    rows_high,
     spec_of,
     table_named,
     ticks,
@@ -122,10 +121,12 @@ def width_chart(data: ReportData) -> Chart:
             ],
         ),
         count_said(alt.Chart(table_named("steepness"))),
-    ).properties(height=rows_high(data.tables["steepness"], ["model", "condition"], 16))
+    )
     return Chart(
         spec_of(layers),
         "steepness",
         "Width of the profile per model and objective, standard training",
         title="width",
+        row_keys=("model", "condition"),
+        row_pixels=16,
     )

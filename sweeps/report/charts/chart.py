@@ -19,6 +19,8 @@ from sweeps.report.tables.names import STANDARD, arms_of
 
 # Stands for the name of the metric that is shown, in the title of an axis.
 METRIC_TITLE = "{metric}"
+# Rows that a reader looks through; and pixels of a chart of few.
+MOST_CONDITIONS, LEAST_HEIGHT = 150, 40
 NOT_CHOSEN = "chosen !== '' && datum.model !== chosen"
 # Of the first arms of each colour, of the second, and so on.
 _DASHES = [[1, 0], [10, 3], [10, 3, 2, 3], [14, 3, 2, 3, 2, 3]]
@@ -42,6 +44,8 @@ class Chart:
         narrowest: pixels below which it scrolls rather than shrinks; 0 where it always fits.
         keyed: whether the section has one legend for all of its charts; a downloaded one has its
             own.
+        row_keys: columns whose distinct rows have ``row_pixels`` of height each; none of a chart
+            whose height does not depend on them.
     """
 
     spec: dict[str, Any]
@@ -53,14 +57,21 @@ class Chart:
     limits: str = ""
     narrowest: int = 0
     keyed: bool = False
+    row_keys: tuple[str, ...] = ()
+    row_pixels: int = 0
+
+    def height_of(self, rows: pl.DataFrame) -> int:
+        """Return how high the chart of some rows is.
+
+        Said outright: Vega-Lite fits a stepped height to the container, and warns that it cannot.
+        """
+        return max(rows.select(self.row_keys).n_unique() * self.row_pixels, LEAST_HEIGHT)
 
 
-def rows_high(table: pl.DataFrame, keys: list[str], pixels: int) -> int:
-    """Return the height that gives each distinct row its pixels.
-
-    Said outright: Vega-Lite fits a stepped height to the container, and warns that it cannot.
-    """
-    return max(table.select(keys).n_unique() * pixels, 40)
+def follows_of(table: pl.DataFrame) -> str:
+    """Return how a chart with a row for each condition of a table follows the chosen model: of more
+    than a reader looks through, it has those of one model."""
+    return "fade" if table.select("model", "condition").n_unique() <= MOST_CONDITIONS else "filter"
 
 
 def has(table: pl.DataFrame, column: str) -> bool:

@@ -14,10 +14,10 @@ from sweeps.report.charts.chart import (
     between,
     chosen,
     faded,
+    follows_of,
     has,
     legend,
     numbers,
-    rows_high,
     rule_at,
     spec_of,
     table_named,
@@ -93,6 +93,7 @@ def pair_chart(data: ReportData, arm: str) -> Chart:
         {"arm": arm},
         title=f"slope against slope, {arm}",
         limits="pair_limits",
+        follows=follows_of(table),
     )
 
 
@@ -161,12 +162,15 @@ def persistence_chart(data: ReportData, arm: str, room: float | None = None) -> 
         base = base.encode(x=alt.X(f"{across}:N", title=None, axis=axis, sort=None))
     layers, high = _cells(base, table, in_columns=bool(columns))
     return Chart(
-        spec_of(layers.properties(height=rows_high(table, keys, high))),
+        spec_of(layers),
         "persistence",
         f"What {arm} keeps of each profile: a cell a condition",
         {"arm": arm},
         title=f"persistence, {arm}",
         narrowest=_NAMES_WIDE + max(_CELL_WIDE * columns, 220),
+        follows=follows_of(table),
+        row_keys=tuple(keys),
+        row_pixels=high,
     )
 
 
@@ -218,7 +222,7 @@ def retained_chart(data: ReportData, arm: str) -> Chart:
     scale = between("edge_low", "edge_high")
     x = alt.X("shown:Q", title="slope kept: under the control, over standard", scale=scale)
     rows = alt.Chart(table_named("retained")).encode(
-        y=alt.Y("row:N", title=None, sort=table["row"].to_list(), axis=alt.Axis(labelLimit=470)),
+        y=alt.Y("row:N", title=None, sort=None, axis=alt.Axis(labelLimit=470)),
         color=_finding(),
         opacity=faded(),
     )
@@ -251,7 +255,7 @@ def retained_chart(data: ReportData, arm: str) -> Chart:
         unbounded,
         rows.mark_point(filled=True, size=50).encode(x=x, tooltip=tooltip),
         counts.transform_calculate(n_said="'n = ' + datum.n"),
-    ).properties(height=rows_high(table, ["row"], 26))
+    )
     params = [alt.param(name="edge_low", value=-0.5), alt.param(name="edge_high", value=1.25)]
     return Chart(
         spec_of(layers.add_params(chosen(), *params)),
@@ -260,4 +264,7 @@ def retained_chart(data: ReportData, arm: str) -> Chart:
         {"arm": arm},
         title=f"share kept, {arm}",
         limits="retained",
+        follows=follows_of(table),
+        row_keys=("row",),
+        row_pixels=26,
     )

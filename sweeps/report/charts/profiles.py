@@ -17,10 +17,10 @@ from sweeps.report.charts.chart import (
     chosen,
     count_said,
     faded,
+    follows_of,
     has,
     legend,
     numbers,
-    rows_high,
     rule_at,
     spec_of,
     table_named,
@@ -165,7 +165,6 @@ def slope_chart(data: ReportData) -> Chart:
     """The forest plot: one row per condition, one colour per arm, every seed a point."""
     table = data.shown("slopes")
     order = arms_of(table)
-    rows = table.select(pl.format("{} · {}", "model", "condition")).to_series()
     every = (
         alt.Chart(table_named("slopes"))
         .transform_filter("datum.n > 0")
@@ -174,7 +173,7 @@ def slope_chart(data: ReportData) -> Chart:
             y=alt.Y(
                 "row:N",
                 title=None,
-                sort=rows.unique(maintain_order=True).to_list(),
+                sort=None,
                 axis=alt.Axis(labelLimit=470),
             ),
             yOffset=alt.YOffset("arm:N", sort=order),
@@ -208,10 +207,13 @@ def slope_chart(data: ReportData) -> Chart:
             ],
         ),
         count.transform_calculate(n_said="'n = ' + datum.n"),
-    ).properties(height=rows_high(table, ["model", "condition"], max(11 * len(order), 26)))
+    )
     return Chart(
         spec_of(layers.add_params(chosen())),
         "slopes",
         "Slope of change on depth with 95 % intervals and seeds, per condition",
         title="slopes",
+        follows=follows_of(table),
+        row_keys=("model", "condition"),
+        row_pixels=max(11 * len(order), 26),
     )

@@ -130,6 +130,8 @@ def _panel(
 ) -> dict[str, Any]:
     """Return a specification with its rows, colours and the ends of its scales."""
     spec = copy.deepcopy(chart.spec)
+    if chart.row_keys:
+        spec["height"] = chart.height_of(rows)
     limits: dict[str, Any] = {}
     if chart.limits:
         found = _rows(data, data.tables[chart.limits], chart)

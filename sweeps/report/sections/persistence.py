@@ -10,6 +10,7 @@ import polars as pl
 
 from sweeps.findings.verdicts import DELTA, SENSITIVITY, VERDICTS
 from sweeps.report.book import Book, html_figure, html_table
+from sweeps.report.charts.chart import follows_of
 from sweeps.report.charts.persistence import pair_chart, persistence_chart, retained_chart
 from sweeps.report.data import ReportData
 from sweeps.report.persistence_text import STATES, kept, score_columns_of
@@ -62,7 +63,8 @@ def _of_arm(data: ReportData, book: Book, arm: str) -> str:
             f" within ± {DELTA:g} of 0, what counts as gone. An arrow goes on beyond the scale.",
         )
     both = f'<div class="pair"><div>{pairs}</div><div>{matrix}</div></div>'
-    return f"<h3>{escape(arm)}</h3>{both}{share}"
+    of_one = "" if follows_of(table) == "fade" else ": <span data-shown-model></span>"
+    return f"<h3>{escape(arm)}{of_one}</h3>{both}{share}"
 
 
 def _states(table: pl.DataFrame) -> str:

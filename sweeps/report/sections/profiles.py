@@ -9,7 +9,7 @@ import polars as pl
 
 from sweeps.findings.verdicts import MOST_SATURATED
 from sweeps.report.book import Book, html_empty, html_figure, html_panel, html_table
-from sweeps.report.charts.chart import Chart
+from sweeps.report.charts.chart import Chart, follows_of
 from sweeps.report.charts.colours import ARMS
 from sweeps.report.charts.profiles import profile_charts, slope_chart
 from sweeps.report.data import ReportData
@@ -81,6 +81,7 @@ def slopes_section(data: ReportData, book: Book) -> str:
     slopes = slopes if slopes.is_empty() else slopes.filter(pl.col("n") > 0)
     if slopes.is_empty():
         return ""
+    of_one = "" if follows_of(slopes) == "fade" else ": <span data-shown-model></span>"
     figure = html_figure(
         book.place(slope_chart(data)),
         "Slope of every condition; small points are its seeds, at the right edge n.",
@@ -105,8 +106,8 @@ def slopes_section(data: ReportData, book: Book) -> str:
         *("last quarter", "Theil–Sen", "block left out", "d₀", "dose", "note"),
     ]
     return (
-        "<section><h2>Slopes</h2><p>The locality gradient: ordinary least squares of change on"
-        " relative depth. Right of the dashed line, later blocks change more. An interval is drawn"
+        f"<section><h2>Slopes{of_one}</h2><p>The locality gradient: ordinary least squares of change"
+        " on relative depth. Right of the dashed line, later blocks change more. An interval is drawn"
         f" from 3 seeds on.</p>{figure}<details><summary>The same as a table, of {data.metric} at"
         f" {data.at}</summary>"
         "<p>Over g: slope over mean change, less that of noise in the weights; ✓ its interval lies"
