@@ -106,10 +106,10 @@ def slopes_section(data: ReportData, book: Book) -> str:
         *("last quarter", "Theil–Sen", "block left out", "d₀", "dose", "note"),
     ]
     return (
-        f"<section><h2>Slopes{of_one}</h2><p>The locality gradient: ordinary least squares of change"
-        " on relative depth. Right of the dashed line, later blocks change more. An interval is drawn"
-        f" from 3 seeds on.</p>{figure}<details><summary>The same as a table, of {data.metric} at"
-        f" {data.at}</summary>"
+        f"<section><h2>Slopes{of_one}</h2><p>The locality gradient: ordinary least squares of"
+        " change on relative depth. Right of the dashed line, later blocks change more. An interval"
+        f" is drawn from 3 seeds on.</p>{figure}<details><summary>The same as a table, of"
+        f" {escape(data.metric)} at {data.at}</summary>"
         "<p>Over g: slope over mean change, less that of noise in the weights; ✓ its interval lies"
         " above 0. Centre ½ and last quarter ¼: a flat profile. Theil–Sen: the median slope between"
         " two blocks. Block left out: how far the slope moves when one block is left out, at most."

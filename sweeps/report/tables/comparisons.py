@@ -10,7 +10,7 @@ from sweeps.findings.persistence import comparison_columns, verdicts_by_metric
 from sweeps.findings.verdicts import FINDINGS
 from sweeps.report.tables.conditions import without_intervals_of_few
 from sweeps.report.tables.names import STANDARD, named
-from sweeps.statistics.conditions import everyone
+from sweeps.statistics.conditions import condition_columns, everyone
 from sweeps.statistics.profiles import Profiles
 from sweeps.statistics.stacks import NEGATIVE_CONTROL
 
@@ -38,8 +38,18 @@ def comparisons(profiles: dict[str, Profiles], paths: Paths | None = None) -> pl
 
 def _compared(profiles: dict[str, Profiles], control: str, paths: Paths | None) -> pl.DataFrame:
     first = next(iter(profiles.values()))
-    keys, own, _ = comparison_columns(everyone(first), control, STANDARD)
+    runs = everyone(first)
+    keys, own, _ = comparison_columns(runs, control, STANDARD)
     table = verdicts_by_metric(profiles, control, STANDARD, paths)
+    # What varies in the sweep and not in these two controls is in the names of conditions, too.
+    every = condition_columns(runs)
+    others = [key for key in every if key not in (*keys, *own, "control")]
+    told = (
+        runs.filter(pl.col("control") == control)
+        .group_by([*keys, *own])
+        .agg(pl.col(others).first())
+    )
+    table = table.join(told, on=[*keys, *own], how="left", nulls_equal=True, maintain_order="left")
     seeds = (
         matched_pairs(first, keys, own, control, STANDARD)
         .sort("seed")
@@ -60,7 +70,7 @@ def _compared(profiles: dict[str, Profiles], control: str, paths: Paths | None) 
         )
         .with_columns(pl.col("seed", *sides).fill_null([]), control=pl.lit(control))
     )
-    return _said(without_intervals_of_few(named(table, [*keys, *own]), "n"))
+    return _said(without_intervals_of_few(named(table, every), "n"))
 
 
 def _said(table: pl.DataFrame) -> pl.DataFrame:

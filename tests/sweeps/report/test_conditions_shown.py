@@ -89,7 +89,8 @@ def require_all_shown(store: Store, name: str) -> Page:
 
     (slopes,) = page.charts("slopes", "Slope of change")
     rows = page.rows("slopes", slopes["only"])
-    assert len({(row["model"], row["condition"], row["arm"]) for row in rows}) == conditions
+    names = {(row["model"], row["condition"], row["arm"]) for row in rows}
+    assert len(names) == conditions
     assert sum(row["n"] for row in rows) == profiles.runs.select("run_id", "stack").n_unique()
     cells = [
         (row["model"], row["condition"], row["arm"])
@@ -98,6 +99,8 @@ def require_all_shown(store: Store, name: str) -> Page:
     ]
     controlled = everyone(profiles).filter(pl.col("control") != "standard")
     assert len(cells) == len(set(cells)) == controlled.select(keys).n_unique()
+    # A condition is called the same everywhere.
+    assert {name for name in names if name[2] != "standard"} <= set(cells)
     return page
 
 
@@ -139,6 +142,27 @@ def test_every_control_is_compared_and_its_options_told_apart(tmp_path: Path) ->
     assert {row["arm"] for row in page.rows("bands", panel["only"])} == arms
     # A chart of each kind for each control.
     assert len(page.charts("persistence", "Slope under")) == 3
+
+
+def test_what_varies_under_one_control_alone_names_conditions_of_all(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    arms: list[tuple[Any, float]] = [("standard", 1e-3), ("equal_step", 1e-3)]
+    arms += [(LayerClip(max_norm=0.1), 1e-3), (LayerClip(max_norm=0.1), 1e-4)]
+    runs = [
+        run_spec("m", control=control, seed=seed, learning_rate=rate)
+        for control, rate in arms
+        for seed in range(3)
+    ]
+    for run in runs:
+        write_run(store, run, [0.1 + 0.01 * run.seed, 0.2, 0.3, 0.4 + 0.02 * run.seed])
+    save_sweep(store, "toy", runs)
+    page = require_all_shown(store, "toy")
+    said = {(row["condition"], row["arm"], row["n"]) for row in page.rows("persistence", {})}
+    assert said == {
+        ("clm · learning_rate 0.001", "equal_step", 3),
+        ("clm · learning_rate 0.001", "layer_clip", 3),
+        ("clm · learning_rate 0.0001", "layer_clip", 0),
+    }
 
 
 @pytest.mark.slow
