@@ -29,6 +29,7 @@ from sweeps.report.tables.names import BETWEEN
 
 # Pixels that a cell needs beside others, and each of its lines.
 _NAMES_WIDE, _CELL_WIDE, _LINE_HIGH = 110, 104, 14
+_APART = alt.Scale(paddingInner=0.06)
 # Columns of a matrix that a page has room for.
 MOST_COLUMNS = 6
 _ABOUT = ("model:N", "condition:N", "arm:N", "verdict:N", "n:Q")
@@ -155,11 +156,11 @@ def persistence_chart(data: ReportData, arm: str, room: float | None = None) -> 
             line="join(slice([datum.verdict_said, datum.kept_said], 0, 2), '  ')",
             rest="replace(datum.cell, /\\n/g, ', ')",
         )
-        .encode(y=alt.Y("row:N", title=None, sort=None, axis=labels), opacity=faded())
+        .encode(y=alt.Y("row:N", title=None, sort=None, axis=labels, scale=_APART), opacity=faded())
     )
     if columns:
         axis = alt.Axis(orient="top", labelAngle=0, labelExpr=broken, labelLimit=200)
-        base = base.encode(x=alt.X(f"{across}:N", title=None, axis=axis, sort=None))
+        base = base.encode(x=alt.X(f"{across}:N", title=None, axis=axis, sort=None, scale=_APART))
     layers, high = _cells(base, table, in_columns=bool(columns))
     return Chart(
         spec_of(layers),
@@ -188,8 +189,11 @@ def _cells(base: alt.Chart, table: pl.DataFrame, *, in_columns: bool) -> tuple[A
         "flags:N",
     ]
     # No legend: each cell says its verdict, which is never told by colour alone.
-    marks = base.mark_rect(cornerRadius=3, stroke="transparent", strokeWidth=2).encode(
-        color=alt.Color("verdict:N", scale=alt.Scale(domain=[*VERDICTS]), legend=None),
+    # Its edge is in the colour of the theme: what white text stands on is dark on a dark page, too.
+    edge = alt.Scale(domain=[*FINDINGS, NO_FINDING])
+    marks = base.mark_rect(cornerRadius=3, strokeWidth=1).encode(
+        fill=alt.Fill("verdict:N", scale=alt.Scale(domain=[*VERDICTS]), legend=None),
+        stroke=alt.Stroke("finding:N", scale=edge, legend=None),
         tooltip=tooltip,
     )
     lines = 3 + int(table["cell"].str.count_matches("\n").max() or 0)  # type: ignore[arg-type]
