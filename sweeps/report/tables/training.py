@@ -110,32 +110,42 @@ def learned(
 
 def changes(tables: Tables, metrics: Sequence[str], keys: Sequence[str]) -> pl.DataFrame:
     """Return the change of each block at each probe, the mean over the ``n`` seeds of a condition,
-    under as many of ``metrics`` as a page can hold; at the last probe alone it is in ``bands``.
+    under the first of ``metrics`` and as many others as a page can hold.
 
     Columns: ``keys``, ``metric``, ``layer``, ``step``, ``value``, ``n``.
     """
     groups = [*keys, "layer", "step"]
-    found: list[pl.DataFrame] = []
-    for metric in metrics:
-        if metric in METRICS:
-            rows = tables.profiles().with_columns(pl.col(metric).alias("value"))
-        else:
-            rows = tables.metrics().filter(pl.col("metric") == metric)
-        here = (pl.col("layer") > 0) & pl.col("status").is_in(COMPLETE)
+    here = (pl.col("layer") > 0) & pl.col("status").is_in(COMPLETE)
+    kept = [metric for metric in metrics if metric in METRICS]
+    of_each = [
+        pl.struct(
+            pl.col(metric).fill_nan(None).mean().alias("value"),
+            pl.col(metric).fill_nan(None).count().alias("n"),
+        ).alias(metric)
+        for metric in kept
+    ]
+    wide = tables.profiles().filter(here).group_by(groups).agg(of_each)
+    found = [wide.collect(engine="streaming").unpivot(index=groups, variable_name="metric")]
+    found[0] = found[0].rename({"value": "both"}).unnest("both")
+    for metric in (one for one in metrics if one not in METRICS):
         value = pl.col("value").fill_nan(None)
-        table = (
-            rows.filter(here)
+        found.append(
+            tables.metrics()
+            .filter(here & (pl.col("metric") == metric))
             .group_by(groups)
             .agg(value.mean().alias("value"), value.count().alias("n"))
-            .drop_nulls("value")
             .with_columns(pl.lit(metric).alias("metric"))
-            .sort(groups, nulls_last=True)
             .collect(engine="streaming")
         )
-        if found and sum(one.height for one in found) + table.height > MOST_ROWS:
-            break
-        found.append(table)
-    return pl.concat(found)
+    table = pl.concat(found, how="diagonal_relaxed").drop_nulls("value")
+    heights = dict(table.group_by("metric").len().iter_rows())
+    room = MOST_ROWS
+    fits: list[str] = []
+    for metric in metrics:
+        room -= heights.get(metric, 0)
+        if room >= 0 or not fits:
+            fits.append(metric)
+    return table.filter(pl.col("metric").is_in(fits)).sort("metric", *groups, nulls_last=True)
 
 
 def change_limits(table: pl.DataFrame) -> pl.DataFrame:

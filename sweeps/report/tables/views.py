@@ -71,16 +71,18 @@ def other_views(
         rows: how many rows of profiles one view has.
     """
     room = MOST_ROWS // max(rows, 1) - 1
+    if room < 1:
+        return
     every = list(dict.fromkeys([*metrics, *METRICS, *tables.own_metrics()]))
     for at in (shown.at, *_other_moments(tables, shown.at)):
-        wanted = [one for one in every if (one, at) != (shown.metric, shown.at)][: max(room, 0)]
-        if not wanted:
-            return
+        wanted = [one for one in every if (one, at) != (shown.metric, shown.at)][:room]
         for metric, profiles in measure_each(tables, wanted, at).items():
             if not profiles.runs.is_empty():
                 view = View(metric, at)
                 yield view, tables_of_view(view, profiles, comparisons({metric: profiles}))
         room -= len(wanted)
+        if room < 1:
+            return
 
 
 def _other_moments(tables: Tables, shown: At) -> list[At]:

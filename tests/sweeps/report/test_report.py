@@ -115,6 +115,21 @@ def test_update_ratios_show_whether_the_control_held(data: ReportData) -> None:
     assert sorted(ratios["layer"].unique()) == [1, 2, 3, 4, 5, 6]
 
 
+def test_change_over_training_ends_at_what_the_profiles_show(data: ReportData) -> None:
+    changes = data.tables["changes"]
+    assert set(changes["metric"]) == {"procrustes", "cka_distance", "cka_distance_debiased"}
+    assert sorted(changes["step"].unique()) == [10, 20]
+    keys = ["model", "condition", "arm", "layer"]
+    last = changes.filter(step=20, metric="procrustes").select(*keys, "value", "n")
+    shown = data.shown("bands").filter(pl.col("layer") > 0).select(*keys, "value", "n")
+    assert last.height == shown.height == 12
+    both = last.join(shown, on=keys, suffix="_shown")
+    assert both["value"].to_list() == pytest.approx(both["value_shown"].to_list())
+    assert both["n"].to_list() == both["n_shown"].to_list() == [2] * 12
+    halfway = changes.filter(step=10, metric="procrustes")["value"].sum()
+    assert halfway == pytest.approx(last["value"].sum() / 2)
+
+
 def test_failed_and_diverged_runs_are_named(page: str) -> None:
     assert "Runs without a profile" in page
     assert page.count("<td>diverged</td>") == 1
