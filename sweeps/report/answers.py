@@ -17,12 +17,15 @@ from sweeps.findings.verdicts import DELTA, FINDINGS, VERDICTS
 from sweeps.report.persistence_text import STATES
 from sweeps.report.tables.names import STANDARD
 from sweeps.statistics.intervals import mean_of, ratio_of
+from sweeps.store.schema import NULL_METRICS
 
 SHARE = "concentration_last_quarter"
 # Of a profile that is the same everywhere.
 FLAT = 0.25
 # Models from which on an interval is over them.
 FEWEST_MODELS = 3
+# Metrics that are 0 where nothing changed, and else above it: their shares are of the change.
+CHANGES = (*NULL_METRICS, "mean_shift")
 TESTED = (*FINDINGS, "inconclusive")
 
 
@@ -34,18 +37,18 @@ class Answer:
     sentences: tuple[str, ...]
 
 
-def answers_of(slopes: pl.DataFrame, persistence: pl.DataFrame) -> tuple[Answer, ...]:
+def answers_of(slopes: pl.DataFrame, persistence: pl.DataFrame, metric: str) -> tuple[Answer, ...]:
     """Return what a sweep says, of all its conditions first where it has several groups of them: a
     group has one objective and one of each other setting, over models.
 
     Args:
-        slopes, persistence: tables of a report, of one view.
+        slopes, persistence: tables of a report, of one view, which is of ``metric``.
     """
     groups = slopes["condition"].unique(maintain_order=True).to_list()
     found: list[Answer] = []
     for group in [None, *groups] if len(groups) > 1 else groups:
         mine = _of_group(slopes, group), _of_group(persistence, group)
-        found.append(Answer(group or "", tuple(_sentences(*mine, first=not found))))
+        found.append(Answer(group or "", tuple(_sentences(*mine, metric, first=not found))))
     return tuple(found)
 
 
@@ -55,15 +58,17 @@ def _of_group(table: pl.DataFrame, group: str | None) -> pl.DataFrame:
     return table.filter(pl.col("condition") == group)
 
 
-def _sentences(slopes: pl.DataFrame, persistence: pl.DataFrame, *, first: bool) -> list[str]:
+def _sentences(
+    slopes: pl.DataFrame, persistence: pl.DataFrame, metric: str, *, first: bool
+) -> list[str]:
     """Return the sentences of one group; the ``first`` explains what later ones use."""
     standard = slopes.filter(pl.col("control") == STANDARD)
     said = []
     if standard.height:
-        said.append(_where("under standard training" if first else "", standard))
+        said.append(_where("under standard training" if first else "", standard, metric))
     else:
         for (arm,), rows in slopes.group_by("arm", maintain_order=True):
-            said.append(_where(f"under {arm}", rows))
+            said.append(_where(f"under {arm}", rows, metric))
     if persistence.is_empty():
         other = slopes.height > standard.height
         said.append(
@@ -78,11 +83,13 @@ def _sentences(slopes: pl.DataFrame, persistence: pl.DataFrame, *, first: bool) 
 
 
 # ------------------------------------------------------------------------------------------- where
-def _where(under: str, rows: pl.DataFrame) -> str:
+def _where(under: str, rows: pl.DataFrame, metric: str) -> str:
     """Return where change concentrates, over conditions of one arm."""
     begun = rows.filter(pl.col("n") > 0)
     if begun.is_empty():
         return _begun(under, "no run has a profile yet.")
+    if metric not in CHANGES:
+        return _begun(under, _slopes(begun, metric))
     known = begun.filter(pl.col(f"{SHARE}_low").is_not_null())
     if known.is_empty():
         return _unknown(under, begun)
@@ -94,7 +101,7 @@ def _where(under: str, rows: pl.DataFrame) -> str:
         what = (
             "concentrates in the last quarter of depth"
             if above
-            else "lies mostly before the last quarter of depth"
+            else "has less than its share in the last quarter of depth"
             if below
             else "is not shown to concentrate in the last quarter of depth"
         )
@@ -105,9 +112,32 @@ def _where(under: str, rows: pl.DataFrame) -> str:
             f" {known.height} conditions: {measured}"
         )
         text += f"; {below} have less than that there" if below else ""
+    return _begun(under, f"{text}.{_others(rows, known)}{_beyond(known)}")
+
+
+def _others(rows: pl.DataFrame, known: pl.DataFrame) -> str:
+    """Return of how many conditions nothing is known, and why."""
+    few = rows.filter(pl.col("seeds") < FEWEST_SEEDS).height
+    undefined = rows.height - known.height - few
+    said = ""
+    if few:
+        said += f" {_counted(few, 'more condition')} with fewer than 3 seeds."
+    if undefined:
+        said += f" {_counted(undefined, 'more condition')} without a share: of both signs, or none."
+    return said
+
+
+def _slopes(rows: pl.DataFrame, metric: str) -> str:
+    """Return what can be said of a metric that is no distance: no share of it lies anywhere."""
+    known = rows.filter(pl.col("slope_low").is_not_null())
+    above, below = known.filter(pl.col("slope_low") > 0), known.filter(pl.col("slope_high") < 0)
     few = rows.height - known.height
-    text += f". {_counted(few, 'more condition')} with fewer than 3 seeds" if few else ""
-    return _begun(under, f"{text}.{_beyond(known)}")
+    return (
+        f"the slope of {metric} on depth is above 0 in {above.height} and below 0 in"
+        f" {below.height} of {_counted(known.height, 'condition')}; it is no distance, and says"
+        " nothing of where change is."
+        + (f" {_counted(few, 'more condition')} with fewer than 3 seeds." if few else "")
+    )
 
 
 def _begun(under: str, text: str) -> str:
@@ -119,17 +149,16 @@ def _begun(under: str, text: str) -> str:
 def _unknown(under: str, rows: pl.DataFrame) -> str:
     """Return what can be said without an interval."""
     shares = rows[SHARE].drop_nulls().to_list()
+    few = rows.filter(pl.col("seeds") < FEWEST_SEEDS).height == rows.height
     why = (
         "no condition has 3 seeds with a profile"
-        if rows["seeds"].max() < FEWEST_SEEDS  # type: ignore[operator]
-        else "under this metric a share of the change is not defined"
+        if few
+        else "changes of both signs, or none, have no share"
     )
     text = _begun(under, f"where change concentrates is not shown: {why}.")
     if shares:
         text += f" The last quarter of depth has {_span(shares)} of it in the means."
-        return text
-    up = rows.filter(pl.col("slope_low") > 0).height
-    return f"{text} In {up} of {_counted(rows.height, 'condition')} the slope is above 0."
+    return text
 
 
 def _share_of(rows: pl.DataFrame) -> str:

@@ -161,7 +161,10 @@ def gather(
         text,
         tuple(by_view),
         found,
-        {view.name: answers_of(one["slopes"], one["persistence"]) for view, one in by_view.items()},
+        {
+            view.name: answers_of(one["slopes"], one["persistence"], view.metric)
+            for view, one in by_view.items()
+        },
         {name: evidence.estimate(each, EQUAL_STEP) for name, each in ASSOCIATIONS.items()},
         evidence.rank_correlation(_WIDTH, _STEEPNESS),
         tuple(evaluate(claims.claims, profiles)) if claims else (),

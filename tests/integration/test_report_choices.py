@@ -88,8 +88,12 @@ def test_metric_and_step_can_be_switched(browser: Any, report: Path) -> None:
     visit.settle()
     assert page.evaluate(shown) == "cka_distance @ final"
     assert "1 − CKA" in page.locator(axis).all_text_contents()
+    # What was written for the first view alone is not left standing under another.
+    assert page.locator("[data-first-view]:visible").count() == 0
     assert page.evaluate(slope) != before
     page.select_option("#metric", "procrustes")
+    visit.settle()
+    assert page.locator("[data-first-view]:visible").count() == 2
     page.select_option("#step", "10")
     visit.settle()
     # Halfway the planted change is half of it.

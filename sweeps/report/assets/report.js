@@ -313,6 +313,7 @@
     offerViews();
     remember();
     for (const block of document.querySelectorAll("[data-answer]")) block.hidden = block.dataset.answer !== view.name;
+    for (const block of document.querySelectorAll("[data-first-view]")) block.hidden = view !== page.views[0];
     for (const place of document.querySelectorAll("[data-shown-metric]")) place.textContent = view.title;
     for (const place of document.querySelectorAll("[data-shown-step]")) {
       place.textContent = steps.selectedOptions[0].textContent;

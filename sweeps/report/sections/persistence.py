@@ -33,7 +33,8 @@ def persistence_section(data: ReportData, book: Book) -> str:
         f" is left to be within ± {DELTA:g} of the slope: near 0, not merely not shown to differ"
         " from it. Grey: states of knowledge, in which nothing was found. <b>Dose</b>: how"
         " unequally standard training moves the blocks, largest over smallest.</p>"
-        f"{_states(table)}{parts}{_agreement(data)}{_persistence_table(data)}</section>"
+        f"{_of_first_view(_states(table))}{parts}"
+        f"{_of_first_view(_agreement(data) + _persistence_table(data))}</section>"
     )
 
 
@@ -65,6 +66,11 @@ def _of_arm(data: ReportData, book: Book, arm: str) -> str:
     both = f'<div class="pair"><div>{pairs}</div><div>{matrix}</div></div>'
     of_one = "" if follows_of(table) == "fade" else ": <span data-shown-model></span>"
     return f"<h3>{escape(arm)}{of_one}</h3>{both}{share}"
+
+
+def _of_first_view(text: str) -> str:
+    """Return what is hidden while the page shows another metric or step than it was made for."""
+    return f"<div data-first-view>{text}</div>" if text else ""
 
 
 def _states(table: pl.DataFrame) -> str:

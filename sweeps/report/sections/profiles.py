@@ -60,7 +60,7 @@ def _model_card(data: ReportData, book: Book, model: str, charts: Sequence[Chart
         f"{row['condition']} {row['arm']} in {100 * row['saturated']:.0f} % of blocks"
         for row in saturated.to_dicts()
     )
-    mark = f'<p class="mark">▲ at the null: {escape(said)}</p>' if said else ""
+    mark = f'<p class="mark" data-first-view>▲ at the null: {escape(said)}</p>' if said else ""
     few, more = panels[:MOST_PANELS], panels[MOST_PANELS:]
     folded = (
         f"<details><summary>{len(more)} more conditions</summary>"

@@ -10,7 +10,7 @@ from planted_store import run_spec, save_sweep, write_run
 from planted_verdicts import plant_settings, plant_verdicts
 
 from sweeps.reading.tables import open_store
-from sweeps.report.answers import Answer
+from sweeps.report.answers import Answer, answers_of
 from sweeps.report.data import ReportData, gather
 from sweeps.store.store import Store
 
@@ -122,6 +122,32 @@ def test_without_a_control_or_a_reference_it_says_so(tmp_path: Path) -> None:
         under = "standard training" if control == "standard" else control
         where = f"Under {under}, change concentrates in the last quarter of depth: "
         assert only.sentences[0].startswith(where)
+
+
+def test_a_metric_that_is_no_distance_says_nothing_of_where(settings: ReportData) -> None:
+    slopes, persistence = settings.shown("slopes"), settings.shown("persistence")
+    whole = answers_of(slopes, persistence, "effective_rank")[0].sentences[0]
+    assert whole == (
+        "Under standard training, the slope of effective_rank on depth is above 0 in 4 and below 0"
+        " in 0 of 4 conditions; it is no distance, and says nothing of where change is."
+    )
+
+
+def test_a_share_that_is_not_defined_is_counted_and_not_called_few_seeds(
+    settings: ReportData,
+) -> None:
+    slopes = settings.shown("slopes").with_columns(
+        pl.when(pl.col("setting").str.contains("cosine"))
+        .then(None)
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name in settings.shown("slopes").columns
+        if name.startswith("concentration_last_quarter")
+    )
+    whole = answers_of(slopes, settings.shown("persistence"), "cka_distance_debiased")[0]
+    assert "in 2 of 2 conditions" in whole.sentences[0]
+    assert "2 more conditions without a share: of both signs, or none." in whole.sentences[0]
+    assert "fewer than 3 seeds" not in whole.sentences[0]
 
 
 def test_a_flat_profile_is_not_said_to_concentrate(tmp_path: Path) -> None:
