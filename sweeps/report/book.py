@@ -22,6 +22,10 @@ from sweeps.report.tables.names import arms_of
 
 # Beyond this a digit is not read off a chart, and costs a byte per value.
 _DIGITS = 5
+# Said by other columns already.
+_UNSHOWN = ("treatment",)
+# Charts of a grid that are seen at once; further ones are folded.
+MOST_CHARTS = 24
 # Rows of an HTML table: more are nobody's to read, and are in the CSV of the chart beside it.
 MOST_TABLE_ROWS = 200
 
@@ -92,6 +96,8 @@ def _columnar(table: pl.DataFrame) -> dict[str, Any]:
     to five digits."""
     columns: dict[str, Any] = {}
     for name, kind in table.schema.items():
+        if name in _UNSHOWN:
+            continue
         column = table[name]
         if not isinstance(kind, pl.List) and table.height > 1 and column.n_unique() == 1:
             value = column[0]
@@ -140,8 +146,15 @@ def html_panel(chart: str, title: str, *, counted: bool = False) -> str:
 def html_grid(charts: Iterable[tuple[str, str]], *, counted: bool = False) -> str:
     """Return charts with their titles in a grid of cards."""
     panels = (html_panel(chart, title, counted=counted) for chart, title in charts)
-    cards = (f'<figure class="wide">{panel}</figure>' for panel in panels)
-    return f'<div class="grid">{"".join(cards)}</div>'
+    cards = [f'<figure class="wide">{panel}</figure>' for panel in panels]
+    few, more = (
+        f'<div class="grid">{"".join(part)}</div>'
+        for part in (cards[:MOST_CHARTS], cards[MOST_CHARTS:])
+    )
+    if len(cards) <= MOST_CHARTS:
+        return few
+    folded = f"<summary>{len(cards) - MOST_CHARTS} more conditions</summary>{more}"
+    return f"{few}<details>{folded}</details>"
 
 
 def html_empty(title: str, said: str) -> str:

@@ -39,9 +39,23 @@
 
   const matches = (row, pairs) => pairs.every(([key, value]) => !(key in row) || row[key] === value);
 
+  // Of a long table only the rows of the model are looked through.
+  const byModel = {};
+  function grouped(rows) {
+    const found = new Map();
+    for (const row of rows) (found.get(row.model) ?? found.set(row.model, []).get(row.model)).push(row);
+    return found;
+  }
+
+  function rowsOfModel(name, model) {
+    if (model === undefined || !("model" in page.tables[name].columns)) return rowsOf(name);
+    byModel[name] ??= grouped(rowsOf(name));
+    return byModel[name].get(model) ?? [];
+  }
+
   function rowsFor(chart) {
     const pairs = wanted(chart);
-    return rowsOf(chart.table).filter((row) => matches(row, pairs));
+    return rowsOfModel(chart.table, Object.fromEntries(pairs).model).filter((row) => matches(row, pairs));
   }
 
   function limitsFor(chart) {

@@ -8,7 +8,7 @@ import polars as pl
 
 from sweeps.findings.verdicts import LEAST_DOSE
 from sweeps.reading.run_table import LOSS_CHANGE, evaluated_columns
-from sweeps.report.book import Book, html_figure, html_grid, html_table
+from sweeps.report.book import Book, html_empty, html_figure, html_grid, html_table
 from sweeps.report.charts.training import (
     change_charts,
     curve_charts,
@@ -21,6 +21,11 @@ from sweeps.report.profile_text import plain
 from sweeps.report.sections.profiles import arm_key
 from sweeps.report.tables.names import STANDARD
 
+# Said in place of maps that a page cannot hold.
+_TOO_MANY = (
+    "These conditions are too many for maps of each on one page: a sweep of some of them has them,"
+    " and so has depthsweep query."
+)
 # Rows of a table that is open at once.
 _OPEN_ROWS = 24
 
@@ -84,6 +89,8 @@ def _curves(data: ReportData, book: Book) -> str:
 def changes_section(data: ReportData, book: Book) -> str:
     """Return the change of each block at each probe; nothing where there is one probe."""
     table = data.tables["changes"]
+    if table.is_empty() and not data.shown("bands").is_empty():
+        return html_empty("Change over training", _TOO_MANY)
     if table.is_empty() or table["step"].n_unique() < 2:
         return ""
     charts = [(book.place(chart), chart.title) for chart in change_charts(data)]
@@ -96,9 +103,10 @@ def changes_section(data: ReportData, book: Book) -> str:
 
 
 def ratios_section(data: ReportData, book: Book) -> str:
-    if data.tables["ratios"].is_empty():
+    if data.tables["spread"].is_empty():
         return ""
     charts = [(book.place(chart), chart.title) for chart in ratio_charts(data)]
+    maps = html_grid(charts, counted=True) if charts else f'<p class="soft">{escape(_TOO_MANY)}</p>'
     rows = [
         [
             *(row["model"], row["condition"], row["arm"]),
@@ -113,7 +121,7 @@ def ratios_section(data: ReportData, book: Book) -> str:
         "<section><h2>Update ratios: <span data-shown-model></span></h2>"
         f"<p>{escape(_of_doses(data))} ‖ΔW‖/‖W‖ of each block against the mean over blocks, on one"
         " scale for all controls of an objective: a blank map is one in which all blocks move"
-        f" alike.</p>{html_grid(charts, counted=True)}<details><summary>Dose, and the largest"
+        f" alike.</p>{maps}<details><summary>Dose, and the largest"
         f" (max/min − 1) of the ratio over blocks in any step</summary>{spread}</details></section>"
     )
 

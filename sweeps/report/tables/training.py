@@ -16,6 +16,7 @@ from sweeps.store.records import COMPLETE
 
 # Points of a training curve and columns of a heat map: what a page can show, whatever was run. Of
 # many conditions each has fewer, down to the least, so that all of a table are about MOST_ROWS.
+# Maps of which even the least are more than a page can hold are left out.
 CURVE_POINTS, LEAST_POINTS = 60, 6
 HEAT_COLUMNS, LEAST_COLUMNS = 24, 2
 MOST_ROWS = 60_000
@@ -110,7 +111,7 @@ def learned(
 
 def changes(tables: Tables, metrics: Sequence[str], keys: Sequence[str]) -> pl.DataFrame:
     """Return the change of each block at each probe, the mean over the ``n`` seeds of a condition,
-    under the first of ``metrics`` and as many others as a page can hold.
+    under as many of ``metrics``, in their order, as a page can hold.
 
     Columns: ``keys``, ``metric``, ``layer``, ``step``, ``value``, ``n``.
     """
@@ -143,7 +144,7 @@ def changes(tables: Tables, metrics: Sequence[str], keys: Sequence[str]) -> pl.D
     fits: list[str] = []
     for metric in metrics:
         room -= heights.get(metric, 0)
-        if room >= 0 or not fits:
+        if room >= 0:
             fits.append(metric)
     return table.filter(pl.col("metric").is_in(fits)).sort("metric", *groups, nulls_last=True)
 
@@ -161,6 +162,8 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
 
     ``span`` of ``ratios`` is the largest ``relative``, either way, of the model and objective under
     any treatment.
+
+    Without rows in ``ratios`` where they are more than a page can hold.
 
     The layers table is the only long one: it is grouped by run first, and joined to the columns of
     runs when it is short.
@@ -215,4 +218,5 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
         .sort(keys, nulls_last=True)
     )
     found = pl.collect_all([heat, spread], engine="streaming")
-    return {"ratios": found[0], "spread": found[1]}
+    fits = found[0].height <= 2 * MOST_ROWS
+    return {"ratios": found[0] if fits else found[0].clear(), "spread": found[1]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,6 +20,7 @@ from sweeps.reading.tables import open_store
 from sweeps.report.data import ReportData, gather
 from sweeps.report.page import render
 from sweeps.report.tables.names import arms_of
+from sweeps.report.tables.training import CURVE_POINTS, LEAST_POINTS, moments_of
 from sweeps.store.store import Store
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -128,6 +130,21 @@ def test_change_over_training_ends_at_what_the_profiles_show(data: ReportData) -
     assert both["n"].to_list() == both["n_shown"].to_list() == [2] * 12
     halfway = changes.filter(step=10, metric="procrustes")["value"].sum()
     assert halfway == pytest.approx(last["value"].sum() / 2)
+
+
+def test_maps_that_a_page_cannot_hold_are_left_out_with_a_word(data: ReportData) -> None:
+    assert "too many for maps" not in render(data, datetime(2026, 1, 2, tzinfo=UTC))
+    bare = {name: data.tables[name].clear() for name in ("changes", "change_limits", "ratios")}
+    page = render(replace(data, tables=data.tables | bare), datetime(2026, 1, 2, tzinfo=UTC))
+    assert page.count("too many for maps of each on one page") == 2
+    assert "largest spread" in page
+
+
+def test_of_many_conditions_each_has_fewer_moments() -> None:
+    most, least = CURVE_POINTS, LEAST_POINTS
+    assert moments_of(10, most, least) == most
+    assert moments_of(5_000, most, least) == 12
+    assert moments_of(10**6, most, least) == least
 
 
 def test_failed_and_diverged_runs_are_named(page: str) -> None:
