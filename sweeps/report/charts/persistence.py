@@ -28,7 +28,7 @@ from sweeps.report.tables.comparisons import NO_FINDING
 from sweeps.report.tables.names import BETWEEN
 
 # Pixels that a cell needs beside others, and each of its lines.
-_NAMES_WIDE, _CELL_WIDE, _LINE_HIGH = 110, 104, 14
+_NAMES_WIDE, _CELL_WIDE, _LINE_HIGH = 110, 118, 13
 _APART = alt.Scale(paddingInner=0.06)
 # Columns of a matrix that a page has room for.
 MOST_COLUMNS = 6
@@ -159,7 +159,16 @@ def persistence_chart(data: ReportData, arm: str, room: float | None = None) -> 
         .encode(y=alt.Y("row:N", title=None, sort=None, axis=labels, scale=_APART), opacity=faded())
     )
     if columns:
-        axis = alt.Axis(orient="top", labelAngle=0, labelExpr=broken, labelLimit=200)
+        lines = int(table[across].str.count_matches(BETWEEN).max() or 0)  # type: ignore[arg-type]
+        axis = alt.Axis(
+            orient="top",
+            labelAngle=0,
+            labelExpr=broken,
+            labelLimit=_CELL_WIDE,
+            labelLineHeight=_LINE_HIGH,
+            # Lines of a label follow each other downward, towards the cells.
+            labelPadding=4 + _LINE_HIGH * lines,
+        )
         base = base.encode(x=alt.X(f"{across}:N", title=None, axis=axis, sort=None, scale=_APART))
     layers, high = _cells(base, table, in_columns=bool(columns))
     return Chart(

@@ -19,6 +19,9 @@ from sweeps.report.tables.names import arms_of
 from sweeps.statistics.stacks import NEGATIVE_CONTROL
 from sweeps.store.schema import NULL_METRICS
 
+# Pixels of half of a page.
+_HALF = 520
+
 
 def persistence_section(data: ReportData, book: Book) -> str:
     table = data.shown("persistence")
@@ -51,8 +54,9 @@ def _of_arm(data: ReportData, book: Book, arm: str) -> str:
             " points are matched seeds. On the dashed diagonal nothing changed; in the shaded"
             f" wedge, within ± {DELTA:g} of the standard slope, it is gone.",
         )
+    cells = persistence_chart(data, arm)
     matrix = html_figure(
-        book.place(persistence_chart(data, arm)),
+        book.place(cells),
         "Verdict, the share of the slope that was kept, its 95 % interval (Fieller), matched seeds"
         " and dose.",
     )
@@ -63,9 +67,11 @@ def _of_arm(data: ReportData, book: Book, arm: str) -> str:
             "The share kept, with Fieller's interval. 1: the slope of standard training; shaded:"
             f" within ± {DELTA:g} of 0, what counts as gone. An arrow goes on beyond the scale.",
         )
-    both = f'<div class="pair"><div>{pairs}</div><div>{matrix}</div></div>'
+    # A matrix that would scroll in half of the page has the whole of it.
+    beside, below = ("", matrix) if cells.narrowest > _HALF else (matrix, "")
+    both = f'<div class="pair"><div>{pairs}</div><div>{beside}</div></div>'
     of_one = "" if follows_of(table) == "fade" else ": <span data-shown-model></span>"
-    return f"<h3>{escape(arm)}{of_one}</h3>{both}{share}"
+    return f"<h3>{escape(arm)}{of_one}</h3>{both}{below}{share}"
 
 
 def _of_first_view(text: str) -> str:
