@@ -194,8 +194,9 @@ def _left(arm: str, rows: pl.DataFrame, *, explained: bool) -> str:
     control = "equal steps" if arm == "equal_step" else arm
     if tested.is_empty():
         return f"Of {control} nothing is shown: {_states(silent, explained=explained)}."
-    verb = "keep" if control == "equal steps" else "keeps"
-    text = f"{control[:1].upper()}{control[1:]} {verb} {_kept(tested)}; {_verdicts(tested)}"
+    # What a control is called in a sweep file stays as it is.
+    lead = "Equal steps keep" if control == "equal steps" else f"{control} keeps"
+    text = f"{lead} {_kept(tested)}; {_verdicts(tested)}"
     if silent.height:
         text += f". {_counted(silent.height, 'more condition')} in which nothing is shown: "
         text += _states(silent, explained=explained)

@@ -129,7 +129,8 @@
         const domain = node.scale?.domain;
         if (["arm", "finding", "verdict"].includes(node.field) && Array.isArray(domain)) {
           const hue = coloursOf(node.field, node.field === "verdict", of);
-          node.scale.range = domain.map((name) => hue[name]);
+          // The dash of an arm has a range of its own.
+          node.scale.range ??= domain.map((name) => hue[name]);
           if (chart.keyed && of !== "paper") node.legend = null;
         }
         if (node.axis?.labelLimit) node.axis.labelLimit = Math.min(node.axis.labelLimit, longest);

@@ -185,7 +185,8 @@ def _filled(part: Any, params: dict[str, Any], data: ReportData, tables: dict[st
             if filled["field"] == "arm"
             else verdict_colours(STRONG if filled["field"] == "verdict" else "light")
         )
-        filled["scale"]["range"] = [hues[one] for one in domain]
+        # The dash of an arm has a range of its own.
+        filled["scale"].setdefault("range", [hues[one] for one in domain])
     return filled
 
 

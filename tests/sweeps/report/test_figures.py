@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from planted_store import run_spec, save_sweep, write_run
 from planted_verdicts import plant_settings
 
 from sweeps.errors import UserError
@@ -13,6 +15,8 @@ from sweeps.reading.tables import open_store
 from sweeps.report.data import ReportData, gather
 from sweeps.report.figures.charts import FIGURES, figures_of
 from sweeps.report.figures.files import write_figures
+from sweeps.spec import LayerClip
+from sweeps.store.store import Store
 
 COLUMN = 84.0
 POINTS = COLUMN * 72 / 25.4
@@ -85,6 +89,22 @@ def test_no_parameter_of_the_page_is_left_in_a_figure(data: ReportData) -> None:
 def test_colours_are_those_of_the_page_on_paper(data: ReportData) -> None:
     (figure,) = figures_of(data, ["profiles"], 330)
     assert "'range': ['#1d2129', '#c07818']" in str(figure.panels[0])
+
+
+def test_arms_beyond_the_colours_are_dashed_in_a_figure_too(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    controls: list[Any] = ["standard", "equal_step"]
+    controls += [LayerClip(max_norm=norm) for norm in (0.1, 0.3, 0.5)]
+    runs = [run_spec("m", control=control, seed=0) for control in controls]
+    for run in runs:
+        write_run(store, run, [0.1, 0.2, 0.3, 0.4])
+    save_sweep(store, "toy", runs)
+    many = gather(open_store(store.root, sweep="toy"), "toy", "", "", None, switch=False)
+    (figure,) = figures_of(many, ["profiles"], 330)
+    (line,) = (one for one in figure.panels[0]["layer"] if "strokeDash" in one["encoding"])
+    hues, dashes = (line["encoding"][name]["scale"]["range"] for name in ("color", "strokeDash"))
+    assert len(hues) == len(dashes) == 5
+    assert len({(hue, tuple(dash)) for hue, dash in zip(hues, dashes, strict=True)}) == 5
 
 
 def test_a_wrong_name_and_nothing_to_show_are_one_line(data: ReportData, tmp_path: Path) -> None:
