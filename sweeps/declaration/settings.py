@@ -82,7 +82,9 @@ TAKEN = frozenset(
         # Of the tables that a report draws.
         *("cell", "condition", "cut_high", "cut_low", "finding", "interval", "loss_high"),
         *("loss_low", "seed_slope", "seed_steepness", "shown", "shown_high", "shown_low", "span"),
-        *("verdict_said", "view_high", "view_low"),
+        *("arm", "edge_high", "edge_low", "high_null", "high_own", "high_shared", "kept_said"),
+        *("most", "row", "seed_against", "seed_change", "seed_control", "seed_loss_change"),
+        *("seed_values", "verdict_said", "view"),
         "metric",
         *("treatment", "setting", "ratio", "relative", "spread", "start", "until", "runs"),
     )

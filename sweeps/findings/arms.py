@@ -22,6 +22,7 @@ from sweeps.reading.tables import Tables
 from sweeps.spec import LOSS
 from sweeps.statistics.intervals import Floats
 from sweeps.statistics.profile_rows import slopes_by_step
+from sweeps.statistics.profiles import Profiles
 from sweeps.statistics.stacks import PROFILE, STACK
 
 # The two sides of a comparison, as its columns end.
@@ -66,6 +67,39 @@ class Moved:
 
     slopes: tuple[Floats, Floats]
     shares: tuple[float, float]
+
+
+def matched_pairs(
+    profiles: Profiles, keys: Sequence[str], own: Sequence[str], control: str, against: str
+) -> pl.DataFrame:
+    """Return a row per matched seed with a slope on both sides, at the last step that both have.
+
+    Columns: ``keys``, in which both agree, and ``own``, options of the control; ``seed``; ``slope``
+    and ``mean`` under the control, ``reference`` and ``mean_reference`` under the other;
+    ``saturated`` of each; the run ids ``ours`` and ``theirs``; ``dose`` of the reference;
+    ``earlier``; the scores of either arm.
+    """
+    runs = profiles.runs
+    ours = runs.filter(pl.col("control") == control)
+    theirs = runs.filter(pl.col("control") == against)
+    scores = score_columns(runs)
+    reference = theirs.select(
+        *[*keys, "seed", "dose"],
+        pl.col("slope").alias("reference"),
+        pl.col("run_id").alias("theirs"),
+        pl.col("at", "saturated", "mean").name.suffix("_reference"),
+        *[pl.col(name).alias(of_arm(name, "against")) for name in scores],
+    )
+    return (
+        ours.select(
+            *[*keys, *own, "seed", "at", "slope", "mean", "saturated"],
+            pl.col("run_id").alias("ours"),
+            *[pl.col(name).alias(of_arm(name, "control")) for name in scores],
+        )
+        .join(reference, on=[*keys, "seed"], how="inner", nulls_equal=True)
+        .pipe(at_the_same_step, profiles.by_step)
+        .drop_nulls(["slope", "reference"])
+    )
 
 
 def at_the_same_step(pairs: pl.DataFrame, by_step: pl.DataFrame | None) -> pl.DataFrame:

@@ -21,7 +21,7 @@ from sweeps.errors import UserError, closest
 from sweeps.findings.arms import (
     ARMS,
     Paths,
-    at_the_same_step,
+    matched_pairs,
     of_arm,
     score_columns,
     slopes_at_equal_change,
@@ -246,27 +246,8 @@ def _matched(
 ) -> pl.DataFrame:
     """Return a row per condition: slopes of matched seeds as lists, in one order, with the ids of
     their runs, and the means with each group of probe sequences deleted."""
-    runs = profiles.runs
-    ours = runs.filter(pl.col("control") == control)
-    theirs = runs.filter(pl.col("control") == against)
-    condition, scores = [*keys, *own], score_columns(runs)
-    reference = theirs.select(
-        *[*keys, "seed", "dose"],
-        pl.col("slope").alias("reference"),
-        pl.col("run_id").alias("theirs"),
-        pl.col("at", "saturated", "mean").name.suffix("_reference"),
-        *[pl.col(name).alias(of_arm(name, "against")) for name in scores],
-    )
-    pairs = (
-        ours.select(
-            *[*condition, "seed", "at", "slope", "mean", "saturated"],
-            pl.col("run_id").alias("ours"),
-            *[pl.col(name).alias(of_arm(name, "control")) for name in scores],
-        )
-        .join(reference, on=[*keys, "seed"], how="inner", nulls_equal=True)
-        .pipe(at_the_same_step, profiles.by_step)
-        .drop_nulls(["slope", "reference"])
-    )
+    condition, scores = [*keys, *own], score_columns(profiles.runs)
+    pairs = matched_pairs(profiles, keys, own, control, against)
     found = pairs.group_by(condition, maintain_order=True).agg(
         *["slope", "reference", "ours", "theirs"],
         *[pl.col(of_arm(name, arm)).drop_nulls() for name in scores for arm in ARMS],

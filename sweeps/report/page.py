@@ -14,19 +14,13 @@ from pathlib import Path
 
 from sweeps.report.book import Book
 from sweeps.report.data import ReportData
-from sweeps.report.findings_sections import associations_section, persistence_section
-from sweeps.report.sections import (
-    claim_cards,
-    evaluation_section,
-    header_section,
-    left_out_section,
-    model_buttons,
-    overview_section,
-    profile_grid,
-    provenance_section,
-    slopes_section,
-    training_section,
-)
+from sweeps.report.sections.associations import associations_section
+from sweeps.report.sections.claims import claim_cards
+from sweeps.report.sections.persistence import persistence_section
+from sweeps.report.sections.profiles import profile_grid, slopes_section
+from sweeps.report.sections.runs import left_out_section, provenance_section, status_section
+from sweeps.report.sections.top import header_section, tools
+from sweeps.report.sections.training import changes_section, learned_section, ratios_section
 
 _PAGE = Path(__file__).parent / "assets"
 
@@ -43,16 +37,17 @@ def render(data: ReportData, made: datetime, live: str | None = None) -> str:
     body = "\n".join(
         [
             header_section(data, made),
-            model_buttons(data),
-            overview_section(data, book),
-            claim_cards(data.claims, data.claims_source),
+            tools(data),
             profile_grid(data, book),
-            slopes_section(data, book),
             persistence_section(data, book),
+            slopes_section(data, book),
+            learned_section(data, book),
+            changes_section(data, book),
+            ratios_section(data, book),
             associations_section(data, book),
-            training_section(data, book),
-            evaluation_section(data, book),
+            claim_cards(data.claims, data.claims_source),
             left_out_section(data),
+            status_section(data),
             provenance_section(data),
         ]
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 from sweeps.findings.claims import read_claims
 from sweeps.reading.tables import open_store
-from sweeps.report.data import gather
+from sweeps.report.data import ReportData, gather
+from sweeps.report.figures.files import write_figures
 from sweeps.report.page import render
 from sweeps.statistics.profile_rows import At
 from sweeps.store.sweep_records import find_claims
@@ -24,11 +26,49 @@ def page_of(
 ) -> str:
     """Return the report of a sweep as HTML, from what the store holds now.
 
-    ``live`` is the state it is made from, for a page that reloads itself; see ``live_report``.
+    ``live`` is the state it is made from, for a page that reloads itself; see ``live_report``. Such
+    a page has the metric and step asked for alone: it is made again with every run that ends.
     """
+    data = _data_of(
+        name,
+        store,
+        claims_file,
+        metric,
+        at,
+        include_running=include_running,
+        switch=live is None,
+    )
+    return render(data, datetime.now(UTC), live)
+
+
+def figures_to(
+    output: Path,
+    kind: str,
+    name: str,
+    store: str,
+    metric: str = "procrustes",
+    at: At = "final",
+    *,
+    figures: tuple[str, ...] = (),
+    millimetres: float,
+) -> list[Path]:
+    """Write figures of a sweep and return their files; see ``write_figures``."""
+    data = _data_of(name, store, None, metric, at, include_running=False, switch=False)
+    return write_figures(data, kind, output, figures, millimetres)
+
+
+def _data_of(
+    name: str,
+    store: str,
+    claims_file: str | None,
+    metric: str,
+    at: At,
+    *,
+    include_running: bool,
+    switch: bool,
+) -> ReportData:
     tables = open_store(store, sweep=name, include_running=include_running)
     sweep = tables.store.load_sweep(name)
     found = find_claims(tables.store, name, claims_file)
     claims = None if found is None else read_claims(found)
-    data = gather(tables, name, sweep.description, sweep.text, claims, metric, at)
-    return render(data, datetime.now(UTC), live)
+    return gather(tables, name, sweep.description, sweep.text, claims, metric, at, switch=switch)

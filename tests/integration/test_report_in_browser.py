@@ -1,103 +1,31 @@
-"""The report opened in headless Chromium: drawn, silent, offline, and answering to a click."""
+"""The report opened in headless Chromium: drawn, silent, offline, every condition, each colour."""
 
 from __future__ import annotations
 
-import shutil
-import threading
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from planted_measurements import record_distance
+from chromium import CHROMIUM, NONE, Visit, open_chromium
 from planted_paper import plant_paper
-from planted_store import run_spec, save_sweep, write_run
-from planted_verdicts import VERDICTS_OF_STUDY, plant_verdicts
+from planted_verdicts import VERDICTS_OF_STUDY, plant_settings, plant_verdicts
+from shown_report import plant_report, write_report
 
-from orchestrator.display.live_report import LiveReport, serve
-from sweeps.findings.claims import read_claims
 from sweeps.findings.verdicts import FINDINGS
-from sweeps.reading.store_state import StoreState
-from sweeps.reading.tables import open_store
-from sweeps.report.data import gather
-from sweeps.report.page import render
-from sweeps.report.store_page import page_of
-from sweeps.store.store import Store
 
-CLAIMS = Path(__file__).parents[2] / "sweeps" / "library" / "paper.claims.yaml"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
-)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NONE)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with open_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = Store.at(str(tmp_path_factory.mktemp("browser") / "store"))
-    runs = []
-    for model, family in (("tiny-gpt2", "gpt2"), ("<b>tiny</b> opt", "opt")):
-        for objective in ("clm", "contrastive"):
-            for control in ("standard", "equal_step"):
-                for seed in range(2):
-                    run = run_spec(model, objective, control, seed)
-                    slope = 0.3 + 0.02 * seed
-                    facts = {"layers": 6, "family": family}
-                    write_run(store, run, lambda x, s=slope: 0.1 + s * x, facts=facts)
-                    record_distance(store, run, [0.5 if objective == "clm" else 0.1])
-                    runs.append(run)
-    save_sweep(store, "toy", runs)
-    return write_report(store, "toy")
-
-
-def write_report(store: Store, name: str) -> Path:
-    tables = open_store(store.root, sweep=name)
-    data = gather(tables, name, "A study.", "", read_claims(CLAIMS))
-    path = store.root / "report.html"
-    path.write_text(render(data, datetime.now(UTC)), encoding="utf-8")
-    return path
-
-
-class Visit:
-    """A page that was opened, with everything it said and asked for."""
-
-    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
-        self.page = browser.new_context(**options).new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.url = path.as_uri()
-        started = time.perf_counter()
-        self.page.goto(self.url)
-        self.page.wait_for_selector("html[data-ready=yes]")
-        self.interactive = time.perf_counter() - started
-        self.page.wait_for_selector("html[data-charts=drawn]", timeout=60_000)
-        self.drawn = time.perf_counter() - started
-
-    def settle(self) -> None:
-        self.page.wait_for_timeout(100)
-        self.page.wait_for_selector("html[data-charts=drawn]", timeout=60_000)
+    return plant_report(tmp_path_factory.mktemp("browser") / "store")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +44,8 @@ def test_every_chart_is_drawn_in_silence_and_offline(
         "[...document.querySelectorAll('[data-chart]')].map("
         "e => [e.dataset.drawn, e.querySelectorAll('svg path').length])"
     )
-    assert len(states) == 15
+    # Profiles 4, of a control 3, slopes, learned, losses 4, changes 4, ratios 4, steepness.
+    assert len(states) == 22
     assert all(drawn == "yes" and paths > 0 for drawn, paths in states)
     assert visit.said == []
     assert [url for url in visit.asked if url != visit.url] == []
@@ -132,6 +61,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(store, "verdicts")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_kind_of_verdict_is_drawn_in_silence(
@@ -143,46 +73,40 @@ def test_every_kind_of_verdict_is_drawn_in_silence(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("document.querySelectorAll('[data-drawn=empty]').length") == 0
     cells = page.evaluate(
-        "[...document.querySelectorAll(\"[aria-label^='Does the profile'] .mark-rect path\")]"
+        "[...document.querySelectorAll(\"[aria-label^='What equal_step keeps'] .mark-rect path\")]"
         ".map(e => [e.__data__.datum.verdict, e.getAttribute('fill')])"
     )
-    fills = dict(cells)
-    assert set(fills) == set(VERDICTS_OF_STUDY)
-    for verdict, fill in fills.items():
-        assert (spread_of(fill) < 30) == (verdict not in FINDINGS), (verdict, fill)
-        assert contrast_with_white(fill) > 4.5, (verdict, fill)
-    assert len({fills[finding] for finding in FINDINGS}) == len(FINDINGS)
+    hues = page.evaluate("depthsweep.page.colours.verdict.strong")
+    assert {verdict for verdict, _ in cells} == set(VERDICTS_OF_STUDY)
+    assert all(fill == hues[verdict] for verdict, fill in cells)
+    assert len({hues[finding] for finding in FINDINGS}) == len(FINDINGS)
     kept = "[aria-label^='Share of the standard slope'] "
     # At 0, at 1, at either side of what counts as gone, and the intervals.
     assert page.locator(f"{kept} .mark-rule line").count() >= 4 + 20
     assert page.locator(f"{kept} .mark-text text", has_text="unbounded").count() == 1
 
 
-def spread_of(color: str) -> int:
-    """Return how far a colour is from a grey of the same lightness."""
-    parts = [int(color[k : k + 2], 16) for k in (1, 3, 5)]
-    return max(parts) - min(parts)
-
-
-def contrast_with_white(color: str) -> float:
-    parts = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
-
-
-def test_no_two_models_share_a_hue(browser: Any, verdicts: Path) -> None:
-    page = Visit(browser, verdicts, viewport={"width": 1280, "height": 900}).page
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_colour_means_an_arm_or_a_verdict_and_nothing_else(
+    browser: Any, verdicts: Path, scheme: str
+) -> None:
+    page = Visit(browser, verdicts, color_scheme=scheme).page
     scales = page.evaluate(
-        "depthsweep.views.filter(v => v.chart.table === 'curves').map(v => {"
-        " const scale = v.view.scale('color'); return scale.domain().map(n => [n, scale(n)]); })"
+        "depthsweep.views.filter(v => v.view).flatMap(v => { try {"
+        " const scale = v.view.scale('color'); return [scale.domain().map(n => [n, scale(n)])]; }"
+        " catch { return []; } })"
     )
-    assert len(scales) == 2
-    assert len({hue for _, hue in scales[0]}) == 12
-    assert scales[0] == scales[1]
-    shown = "[aria-label^='Training loss, clm'] .role-legend-label text"
-    assert "tiny-opt" in page.locator(shown).all_text_contents()
+    meant = page.evaluate("depthsweep.page.colours")
+    known = {**meant["arm"][scheme], **meant["verdict"][scheme]}
+    named = [pairs for pairs in scales if any(isinstance(name, str) for name, _ in pairs)]
+    assert len(named) > 20
+    strong = meant["verdict"]["strong"]
+    for pairs in named:
+        assert all(hue in (known[name], strong.get(name)) for name, hue in pairs), pairs
 
 
+@pytest.mark.slow
 def test_a_legend_is_never_cut_off(browser: Any, verdicts: Path) -> None:
     for width in (1280, 390):
         page = Visit(browser, verdicts, viewport={"width": width, "height": 900}).page
@@ -195,11 +119,12 @@ def test_a_legend_is_never_cut_off(browser: Any, verdicts: Path) -> None:
         assert beyond == []
 
 
+@pytest.mark.slow
 def test_treatments_of_an_objective_have_one_scale_of_ratios(browser: Any, verdicts: Path) -> None:
     visit = Visit(browser, verdicts, viewport={"width": 1280, "height": 900})
     found = (
         "depthsweep.views.filter(v => v.view && v.chart.table === 'ratios'"
-        " && v.chart.only.objective === 'clm').map(v => v.view.scale('color').domain())"
+        " && v.chart.only.condition === 'clm').map(v => v.view.scale('color').domain())"
     )
     wide = visit.page.evaluate(found)
     assert wide[0] == wide[1]
@@ -212,80 +137,45 @@ def test_treatments_of_an_objective_have_one_scale_of_ratios(browser: Any, verdi
     assert visit.said == []
 
 
-def test_a_choice_of_model_reaches_every_chart(browser: Any, report: Path) -> None:
+def test_no_condition_is_hidden(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    store = plant_settings(tmp_path_factory.mktemp("settings") / "store")
+    visit = Visit(browser, write_report(store, "settings"), viewport={"width": 1280, "height": 900})
+    page = visit.page
+    titles = page.locator(".model .panel figcaption").all_inner_texts()
+    assert len(titles) == len(set(titles)) == 4
+    for title in titles:
+        lines = page.evaluate(
+            "title => [...document.querySelectorAll(`[aria-label='Change by depth, m, ${title}']"
+            " .mark-line path`)].map(e => [e.__data__.datum.arm, e.getAttribute('stroke-width'),"
+            " e.getAttribute('d')])",
+            title,
+        )
+        solid = {arm: path for arm, width, path in lines if float(width) > 1.5}
+        # Both arms are lines of their own, the wider one beneath.
+        assert set(solid) == {"standard", "equal_step"}
+        assert solid["standard"] != solid["equal_step"]
+    cells = "[aria-label^='What equal_step keeps'] .mark-rect path"
+    assert page.locator(cells).count() == 4
+    assert visit.said == []
+
+
+@pytest.mark.slow
+def test_the_page_prints_with_every_chart_and_without_its_controls(
+    browser: Any, report: Path
+) -> None:
     visit = Visit(browser, report, viewport={"width": 1280, "height": 900})
-    page = visit.page
-    page.click("nav button[data-model='<b>tiny</b> opt']")
-    visit.settle()
-    chosen = page.evaluate(
-        "depthsweep.views.filter(v => v.view && v.chart.spec.params?.some(p => p.name ==="
-        " 'chosen')).map(v => v.view.signal('chosen'))"
+    pdf = visit.page.pdf()
+    assert pdf.startswith(b"%PDF")
+    visit.page.emulate_media(media="print")
+    assert not visit.page.is_visible("nav.models")
+    assert not visit.page.is_visible(".save")
+    assert (
+        visit.page.evaluate("document.querySelectorAll('[data-chart]:not([data-drawn])').length")
+        == 0
     )
-    assert len(chosen) == 11
-    assert set(chosen) == {"<b>tiny</b> opt"}
-    assert page.inner_text("[data-shown-model]") == "<b>tiny</b> opt"
-    faded = page.evaluate(
-        "[...document.querySelectorAll('.model.unchosen h3')].map(e => e.innerText)"
-    )
-    assert faded == ["tiny-gpt2"]
-    # Clicked in a chart instead: the first dot of the slopes is tiny-gpt2's.
-    dots = page.locator("[aria-label^='Slope of procrustes'] svg .mark-symbol path")
-    dots.first.scroll_into_view_if_needed()
-    box = dots.first.bounding_box()
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    visit.settle()
-    assert page.get_attribute("nav button[data-model='tiny-gpt2']", "aria-pressed") == "true"
-    assert visit.said == []
 
 
-def test_the_theme_and_the_null_can_be_switched(browser: Any, report: Path) -> None:
-    visit = Visit(browser, report, color_scheme="light")
-    page = visit.page
-    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page.click("#theme")
-    visit.settle()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
-    top = "depthsweep.views.find(v => v.chart.table === 'bands').view.scale('y').domain()[1]"
-    assert page.evaluate(top) < 0.6
-    page.check("#tonull")
-    page.wait_for_timeout(200)
-    assert page.evaluate(top) > 1
-    assert visit.said == []
-
-
-def test_a_watched_report_reloads_when_a_run_has_ended(browser: Any, tmp_path: Path) -> None:
-    store = Store.at(str(tmp_path / "store"))
-    runs = [run_spec("tiny", seed=seed) for seed in range(2)]
-    save_sweep(store, "toy", runs)
-    write_run(store, runs[0], [0.1, 0.2, 0.3])
-    server = serve(
-        LiveReport(
-            StoreState(store, "toy"),
-            lambda state: page_of("toy", str(store.root), include_running=True, live=state),
-        )
-    )
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{server.server_port}/")
-        page.wait_for_selector("html[data-charts=drawn]")
-        assert "1\npending" in page.inner_text(".tiles")
-        page.click("nav button[data-model='tiny']")
-        write_run(store, runs[1], [0.1, 0.2, 0.3])
-        page.wait_for_function(
-            "document.querySelector('.tiles').innerText.includes('2\\nfinished')"
-        )
-        page.wait_for_selector("html[data-charts=drawn]")
-        pressed = "nav button[data-model='tiny'][aria-pressed=true]"
-        page.wait_for_selector(pressed)
-        page.close()
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
+@pytest.mark.slow
 def test_a_report_of_240_runs_is_small_and_quick(
     browser: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -297,8 +187,11 @@ def test_a_report_of_240_runs_is_small_and_quick(
         f"240 runs: {path.stat().st_size / 1e6:.1f} MB, interactive in {visit.interactive:.2f} s,"
         f" drawn in {visit.drawn:.2f} s"
     )
-    assert visit.interactive < 3
     assert visit.said == []
+    # Each model once, each of its objectives a panel, whatever their number.
+    assert visit.page.locator(".model").count() == 15
+    assert visit.page.locator(".model .panel").count() == 12 * 3 + 2 * 2 + 1
+    assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     button = visit.page.locator("nav button[data-model]").nth(3)
     button.click()
     visit.settle()

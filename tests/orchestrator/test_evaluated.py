@@ -87,8 +87,8 @@ def test_the_report_has_them_where_there_are_any(store, tmp_path):
         return data, render(data, datetime(2026, 1, 2, tzinfo=UTC))
 
     data, page = page_of(store, "scored")
-    assert "<h2>Held-out examples</h2>" in page
-    ended = data.tables["scores"].filter(control="equal_step")
+    assert '<th class="number">held-out loss</th>' in page
+    ended = data.tables["learned"].filter(control="equal_step")
     assert ended["evaluation_loss"].item() == pytest.approx(0.95)
     curve = data.tables["evaluation_curves"].filter(control="standard")
     assert curve["step"].to_list()[0] == 0
@@ -97,4 +97,4 @@ def test_the_report_has_them_where_there_are_any(store, tmp_path):
     run = run_spec("opt", steps=4, probe_every=2)
     write_run(plain, run, [0.1, 0.2])
     save_sweep(plain, "plain", [run])
-    assert "Held-out examples" not in page_of(tmp_path / "plain", "plain")[1]
+    assert "held-out loss</th>" not in page_of(tmp_path / "plain", "plain")[1]

@@ -1,4 +1,4 @@
-"""The depth profiles of a sweep's report as a picture, by headless Chromium.
+"""What a sweep's report says first, and its depth profiles, as a picture, by headless Chromium.
 
 The file says in words, in a text chunk of PNG, what the profiles were when it was made: pixels
 cannot be compared between two machines, these can.
@@ -17,7 +17,7 @@ from tests.readme.page import output_of
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Tall enough that nothing scrolls, which would leave the bar of models across the charts.
 SIZE = {"width": 1300, "height": 8000}
-SECTION = "Depth profiles"
+SECTION = "depth profiles"
 END = b"\x00\x00\x00\x00IEND"
 KEYWORD = b"iTXtdepthsweep\x00\x00\x00\x00\x00"
 
@@ -37,9 +37,13 @@ def photograph(sweep: str, folder: Path, picture: Path) -> bool:
         page = browser.new_page(viewport=SIZE, color_scheme="light")
         page.goto(report.as_uri())
         page.wait_for_selector("html[data-charts=drawn]")
-        page.locator("section", has=page.get_by_role("heading", name=SECTION)).screenshot(
-            path=picture
-        )
+        last = page.locator("section", has=page.get_by_role("heading", name=SECTION))
+        box = last.bounding_box()
+        assert box is not None
+        edge = 24
+        bottom = box["y"] + box["height"] + edge
+        clip = {"x": box["x"] - edge, "y": 0, "width": box["width"] + 2 * edge, "height": bottom}
+        page.screenshot(path=picture, clip=clip)
         browser.close()
     _write_words(picture, output_of(words_of(sweep), folder))
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +82,32 @@ def paper_runs(**options: Any) -> list[tuple[RunSpec, dict[str, Any]]]:
 
 
 def plant_paper(
-    root: Path, *, steps: int = 1000, part_steps: int = 100, times: int = 1, groups: int = 0
+    root: Path,
+    *,
+    steps: int = 1000,
+    part_steps: int = 100,
+    times: int = 1,
+    groups: int = 0,
+    rates: Sequence[float] = (1e-3,),
 ) -> Store:
     """Write the study's 240 runs, column by column, so that millions of rows take seconds.
 
     Slopes follow the published pattern. ``times`` repeats every row of ``layers`` within its part,
     which makes a store of the same runs with as many times the rows. ``groups`` of probe sequences
-    are left out in turn at the last step.
+    are left out in turn at the last step. Each learning rate of ``rates`` has the 240 runs.
     """
     store = Store.at(str(root))
     generator = np.random.default_rng(0)
-    runs = paper_runs(steps=steps, probe_every=max(steps // 4, 1), part_steps=part_steps)
+    runs = [
+        one
+        for rate in rates
+        for one in paper_runs(
+            steps=steps,
+            probe_every=max(steps // 4, 1),
+            part_steps=part_steps,
+            learning_rate=rate,
+        )
+    ]
     for run, facts in runs:
         folder = store.run(run.run_id)
         _write_records(folder, run, facts)

@@ -1,10 +1,11 @@
-"""A study with a condition of each kind that a report must tell apart, under names that bite."""
+"""Studies a report must tell apart: conditions of each kind, under names that bite; settings."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
 
+from sweeps.spec import Optimizer
 from sweeps.store.store import Store
 from tests.samples.planted_measurements import (
     draws_of_slope,
@@ -76,4 +77,33 @@ def plant_verdicts(root: Path, *, models: int = len(STUDY), distances: bool = Tr
             record_distance(store, runs[0], [0.6])
         record_propagation(store, runs[-1], draws_of_slope(0.4, layers=LAYERS))
     save_sweep(store, "verdicts", runs)
+    return store
+
+
+# Of a sweep over learning rates and schedules, what equal steps keep of the slope in each.
+KEPT_BY_SETTING = {
+    (1e-3, "linear"): 0.9,
+    (1e-3, "cosine"): 0.02,
+    (1e-4, "linear"): 0.5,
+    (1e-4, "cosine"): -0.9,
+}
+
+
+def plant_settings(root: Path, *, seeds: int = 3) -> Store:
+    """Write one model under two learning rates × two schedules × two controls, as ``settings``; of
+    each the slopes of standard training are 0.3 and those of equal steps a share of their own."""
+    store = Store.at(str(root))
+    runs = []
+    for (rate, schedule), kept in KEPT_BY_SETTING.items():
+        for control, share in (("standard", 1.0), ("equal_step", kept)):
+            for seed in range(seeds):
+                run = run_spec("m", "clm", control, seed)
+                optimizer = Optimizer(learning_rate=rate, schedule=schedule)  # type: ignore[arg-type]
+                run = run.model_copy(update={"optimizer": optimizer})
+                slope = 0.3 * share + 0.003 * (seed - 1) * (1 if control == "standard" else 2)
+                write_run(
+                    store, run, lambda x, s=slope: 0.4 + s * (x - 0.5), facts={"layers": LAYERS}
+                )
+                runs.append(run)
+    save_sweep(store, "settings", runs)
     return store

@@ -1,4 +1,4 @@
-"""Charts of runs and of their depth profiles: status, a card a model, and a forest of slopes."""
+"""Charts of depth profiles: for each condition of a model its arms on one pair of axes."""
 
 from __future__ import annotations
 
@@ -8,41 +8,36 @@ import altair as alt
 import polars as pl
 
 from sweeps.report.charts.chart import (
-    TICKS,
+    METRIC_TITLE,
     Chart,
+    arm_colour,
+    arm_dash,
+    arm_width,
+    between,
     chosen,
+    count_said,
     faded,
+    follows_of,
     has,
     legend,
-    named,
     numbers,
-    objectives,
-    rows_high,
     rule_at,
     spec_of,
-    treatments,
+    table_named,
+    ticks,
 )
 from sweeps.report.data import ReportData
+from sweeps.report.tables.names import arms_of
 
-
-def run_chart(data: ReportData) -> Chart:
-    statuses = ["finished", "diverged", "failed", "unfinished", "pending", "stopped"]
-    chart = (
-        alt.Chart(named("runs"))
-        .add_params(chosen())
-        .mark_bar(cornerRadius=2)
-        .encode(
-            x=alt.X("runs:Q", title="runs", axis=alt.Axis(tickMinStep=1, tickCount=6)),
-            y=alt.Y("model:N", title=None, sort=None),
-            color=alt.Color(
-                "status:N", scale=alt.Scale(domain=statuses), legend=legend(), sort=statuses
-            ),
-            opacity=faded(),
-            tooltip=["model:N", "status:N", "runs:Q", alt.Tooltip("seconds:Q", format=".0f")],
-        )
-    )
-    chart = chart.properties(height=20 * data.tables["runs"]["model"].n_unique() + 10)
-    return Chart(spec_of(chart), "runs", f"Runs of {data.name} per model by status")
+# What changes are called on an axis, with their unit; none has one but the effective rank.
+METRIC_TITLES = {
+    "procrustes": "Procrustes distance",
+    "cka_distance": "1 − CKA",
+    "cka_distance_debiased": "1 − CKA (debiased)",
+    "mean_shift": "mean shift",
+    "scale_log_ratio": "log scale ratio",
+    "effective_rank": "effective rank",
+}
 
 
 class Parts(NamedTuple):
@@ -63,71 +58,71 @@ class Parts(NamedTuple):
 
 
 def profile_charts(data: ReportData) -> list[Chart]:
-    """Return one small chart per model and treatment, on one scale of change for a model."""
+    """Return one small chart per model and condition, in which its arms lie on shared axes."""
     bands = data.tables["bands"]
-    domain = objectives(data)
-    tops = {
-        model: {
-            "top": _largest(own, "value", "high", "without_gradient"),
-            "ceiling": _largest(own, "value", "high", "without_gradient", "null_high"),
-        }
-        for (model,), own in bands.group_by("model")
-    }
     templates: dict[Parts, dict[str, Any]] = {}
     charts = []
-    for (model, treatment), group in bands.group_by("model", "treatment", maintain_order=True):
+    for (model, condition), group in bands.group_by("model", "condition", maintain_order=True):
         parts = Parts.of(group)
         if parts not in templates:
-            templates[parts] = _profile_template(domain, parts)
-        params = [
-            {**param, "value": tops[model].get(param["name"], param["value"])}
-            for param in templates[parts]["params"]
-        ]
+            templates[parts] = _profile_template(bands, parts)
         charts.append(
             Chart(
-                {**templates[parts], "params": params},
+                templates[parts],
                 "bands",
-                f"{data.metric} by depth, {model}, {treatment}",
-                {"model": str(model), "treatment": str(treatment)},
-                title=str(treatment),
+                f"Change by depth, {model}, {condition}",
+                {"model": str(model), "condition": str(condition)},
+                title=str(condition),
+                limits="band_limits",
+                keyed=True,
             )
         )
     return charts
 
 
-def _profile_template(domain: list[str], drawn: Parts) -> dict[str, Any]:
-    """Return a profile chart; its parameters ``top``, or ``ceiling``, end the scale of change."""
-    scale = alt.Scale(domainMin=0, domainMax={"expr": "tonull ? ceiling : top"})
-    every = alt.Chart(named("bands")).encode(
+def _profile_template(bands: pl.DataFrame, drawn: Parts) -> dict[str, Any]:
+    """Return a profile chart; its parameters ``low`` and ``high`` end the scale of change."""
+    scale = between("low", "high")
+    # The page says which metric it shows.
+    title = METRIC_TITLE
+    every = alt.Chart(table_named("bands")).encode(
         x=alt.X(
-            "depth:Q", title="depth", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=3)
+            "depth:Q",
+            title="relative depth",
+            scale=alt.Scale(domain=[0, 1.02], nice=False),
+            axis=alt.Axis(values=[0, 0.5, 1]),
         ),
-        color=alt.Color("objective:N", scale=alt.Scale(domain=domain), legend=None),
+        color=arm_colour(bands, lines=True),
     )
     base = every.transform_filter("datum.layer > 0")
 
     def y(name: str) -> alt.Y:
-        return alt.Y(f"{name}:Q", title=None, scale=scale, axis=alt.Axis(tickCount=4))
+        axis = alt.Axis(tickCount=4, title=title)
+        return alt.Y(f"{name}:Q", scale=scale, axis=axis)
 
     tooltip = [
-        *("objective:N", "layer:Q"),
+        *("arm:N", "layer:Q"),
         *numbers("value", "low", "high", "without_gradient", "null"),
         "n:Q",
     ]
     layers = []
     if drawn.band:
-        band = base.mark_area(opacity=0.2, clip=True)
-        layers.append(band.encode(y=y("low"), y2="high:Q"))
+        layers.append(base.mark_area(opacity=0.18, clip=True).encode(y=y("low"), y2="high:Q"))
     if drawn.null:
-        spread = base.mark_area(opacity=0.12, clip=True)
-        layers.append(spread.encode(y=y("null_low"), y2="null_high:Q"))
-        null = base.mark_line(strokeDash=[1, 3], opacity=0.8, clip=True)
-        layers.append(null.encode(y=y("null")))
+        layers += _null(base, y)
     if drawn.without_gradient:
-        noise = base.mark_line(strokeDash=[6, 4], strokeWidth=1.5, opacity=0.75, clip=True)
+        noise = base.mark_line(strokeDash=[5, 4], strokeWidth=1.25, opacity=0.8, clip=True)
         layers.append(noise.encode(y=y("without_gradient")))
-    layers.append(base.mark_line(clip=True, strokeWidth=2).encode(y=y("value")))
-    points = base.mark_point(clip=True, size=18, filled=True, opacity=1)
+    seeds = base.transform_flatten(["seed_values"])
+    layers.append(
+        seeds.mark_point(filled=True, size=7, opacity=0.45, clip=True).encode(y=y("seed_values"))
+    )
+    layers.append(
+        base.mark_line(clip=True).encode(
+            y=y("value"), strokeWidth=arm_width(1.75), **arm_dash(bands)
+        )
+    )
+    points = base.mark_point(clip=True, size=20, filled=True, opacity=1)
     kinds = {}
     if drawn.kinds:
         kinds = {"shape": alt.Shape("block_class:N", legend=legend())}
@@ -135,36 +130,54 @@ def _profile_template(domain: list[str], drawn: Parts) -> dict[str, Any]:
     layers.append(points.encode(y=y("value"), tooltip=tooltip, **kinds))
     if drawn.embedding:
         embedding = every.transform_filter("datum.layer === 0").mark_point(
-            shape="diamond", size=55, filled=False, strokeWidth=1.5, opacity=1
+            shape="diamond", size=50, filled=False, strokeWidth=1.5, opacity=1
         )
-        said = ["objective:N", alt.Tooltip("value:Q", format=".4f", title="embedding"), "n:Q"]
+        said = ["arm:N", alt.Tooltip("value:Q", format=".4f", title="embedding"), "n:Q"]
         layers.append(embedding.encode(y=y("value"), tooltip=said))
+    rows = alt.Chart(table_named("bands")).transform_filter("datum.layer > 0")
+    layers.append(count_said(rows))
     layered = alt.layer(*layers).add_params(
         chosen(),
-        alt.param(name="tonull", value=False),
-        alt.param(name="top", value=1.0),
-        alt.param(name="ceiling", value=1.0),
+        alt.param(name="low", value=0.0),
+        alt.param(name="high", value=1.0),
     )
-    return spec_of(layered.properties(height=130))
+    return spec_of(layered.properties(height=120))
+
+
+def _null(base: Any, y: Any) -> list[Any]:
+    """Return the row-shuffled null as a dotted line; beyond the scale, as a number at its edge."""
+    rows = alt.Chart(table_named("bands")).transform_filter("datum.layer > 0")
+    beyond = (
+        rows.transform_aggregate(null="mean(null)")
+        .transform_filter("datum.null > high")
+        .transform_calculate(said="'null ' + format(datum.null, '.2f') + '↑'")
+        .mark_text(align="right", baseline="bottom", fontSize=9.5)
+        .encode(x=alt.value("width"), y=alt.value(-2), text="said:N")
+    )
+    return [
+        base.mark_area(opacity=0.1, clip=True).encode(y=y("null_low"), y2="null_high:Q"),
+        base.mark_line(strokeDash=[1, 3], opacity=0.9, clip=True).encode(y=y("null")),
+        beyond,
+    ]
 
 
 def slope_chart(data: ReportData) -> Chart:
-    """The forest plot: one row per condition, one colour per treatment, every seed a point."""
-    table = data.tables["slopes"]
-    order = treatments(table)
-    conditions = table.select(pl.format("{} · {}", "model", "objective")).to_series()
+    """The forest plot: one row per condition, one colour per arm, every seed a point."""
+    table = data.shown("slopes")
+    order = arms_of(table)
     every = (
-        alt.Chart(named("slopes"))
-        .transform_calculate(condition="datum.model + ' · ' + datum.objective")
+        alt.Chart(table_named("slopes"))
+        .transform_filter("datum.n > 0")
+        .transform_calculate(row="datum.model + ' · ' + datum.condition")
         .encode(
             y=alt.Y(
-                "condition:N",
+                "row:N",
                 title=None,
-                sort=conditions.unique(maintain_order=True).to_list(),
-                axis=alt.Axis(labelLimit=300),
+                sort=None,
+                axis=alt.Axis(labelLimit=470),
             ),
-            yOffset=alt.YOffset("treatment:N", sort=order),
-            color=alt.Color("treatment:N", legend=legend(), scale=alt.Scale(domain=order)),
+            yOffset=alt.YOffset("arm:N", sort=order),
+            color=arm_colour(table),
         )
     )
     base = every.encode(opacity=faded())
@@ -174,30 +187,33 @@ def slope_chart(data: ReportData) -> Chart:
         .encode(
             x="seed_slope:Q",
             opacity=faded(0.6),
-            tooltip=["model:N", "objective:N", "treatment:N", "seed:Q", *numbers("seed_slope")],
+            tooltip=["model:N", "condition:N", "arm:N", "seed:Q", *numbers("seed_slope")],
         )
     )
     intervals = base.mark_rule(strokeWidth=1.25).encode(x="slope_low:Q", x2="slope_high:Q")
+    count = base.mark_text(align="left", fontSize=9.5, dx=4).encode(
+        x=alt.value("width"), text="n_said:N"
+    )
     layers = alt.layer(
         rule_at(0, [4, 4]),
         *([intervals] if has(table, "slope_low") else []),
         seeds,
         base.mark_point(filled=True, size=70).encode(
-            x=alt.X("slope:Q", title="slope of change on depth", axis=TICKS),
+            x=alt.X("slope:Q", title="slope of change on relative depth", axis=ticks()),
             tooltip=[
-                *("model:N", "objective:N", "treatment:N"),
+                *("model:N", "condition:N", "arm:N"),
                 *numbers("slope", "slope_low", "slope_high"),
                 *("n:Q", "flags:N"),
             ],
         ),
-    ).properties(height=rows_high(table, ["model", "objective"], max(11 * len(order), 26)))
+        count.transform_calculate(n_said="'n = ' + datum.n"),
+    )
     return Chart(
         spec_of(layers.add_params(chosen())),
         "slopes",
-        f"Slope of {data.metric} on depth with 95 % intervals and seeds, per condition",
+        "Slope of change on depth with 95 % intervals and seeds, per condition",
+        title="slopes",
+        follows=follows_of(table),
+        row_keys=("model", "condition"),
+        row_pixels=max(11 * len(order), 26),
     )
-
-
-def _largest(table: pl.DataFrame, *columns: str) -> float:
-    """Return a little more than the largest value of some columns."""
-    return 1.05 * max(float(x) for name in columns for x in table[name].drop_nulls().to_list())

@@ -1,132 +1,206 @@
-"""Charts of training itself: loss, and how far each block was moved at each step."""
+"""Charts of training: losses, the change of each block at each probe, and how far it was moved.
+
+Heat maps and curves show one model, the chosen one, so that their number does not grow with models.
+"""
 
 from __future__ import annotations
 
 import altair as alt
+import polars as pl
 
 from sweeps.report.charts.chart import (
-    TICKS,
+    METRIC_TITLE,
     Chart,
+    arm_colour,
+    arm_dash,
+    arm_width,
     chosen,
+    count_said,
     faded,
-    legend,
-    named,
+    numbers,
     spec_of,
-    treatments,
+    table_named,
+    ticks,
 )
 from sweeps.report.data import ReportData
-
-# Dashes that the eye tells apart; further ones differ by their length.
-_DASHES = [[1, 0], [6, 3], [2, 2], [9, 3, 2, 3], [1, 4], [12, 4], [5, 2, 1, 2, 1, 2]]
-
-
-def dashes(count: int) -> list[list[int]]:
-    """Return as many dashes as there are treatments, each another one."""
-    return [*_DASHES, *([16 + 4 * k, 4] for k in range(count))][:count]
+from sweeps.report.tables.names import BETWEEN, arms_of
 
 
 def curve_charts(data: ReportData, table: str, said: str) -> list[Chart]:
-    """Return one chart of a loss, ``said`` of which, per objective: a hue for each model, a dash a
-    treatment. ``table`` is ``curves`` or ``evaluation_curves``."""
-    curves = data.tables[table]
-    models = data.tables["runs"]["model"].unique(maintain_order=True).to_list()
-    charts = []
-    for (objective,), own in curves.sort("objective", maintain_order=True).group_by(
-        "objective", maintain_order=True
-    ):
-        order = treatments(own)
-        base = alt.Chart(named(table)).encode(
-            x=alt.X("step:Q", title="step", axis=TICKS),
+    """Return one chart of a loss, ``said`` of which, per condition of the chosen model, its arms on
+    shared axes. ``table`` is ``curves`` or ``evaluation_curves``."""
+    every = data.tables[table]
+    rows = alt.Chart(table_named(table))
+    base = rows.encode(
+        x=alt.X("step:Q", title="step", axis=ticks()), color=arm_colour(every, lines=True)
+    )
+    scale = alt.Scale(zero=False)
+    y = alt.Y("loss:Q", title=f"{said} (nats)", scale=scale)
+    spec = spec_of(
+        alt.layer(
+            base.mark_area(opacity=0.14).encode(
+                y=alt.Y("loss_low:Q", scale=scale, title=f"{said} (nats)"), y2="loss_high:Q"
+            ),
+            # A line is one mark: what differs along it has no place in what it says.
+            base.mark_line().encode(
+                y=y, strokeWidth=arm_width(1.25), tooltip=["arm:N", "n:Q"], **arm_dash(every)
+            ),
+            base.mark_point(size=40, opacity=0).encode(
+                y=y, tooltip=["arm:N", "step:Q", *numbers("loss", "loss_low", "loss_high"), "n:Q"]
+            ),
+            count_said(rows),
+        ).properties(height=160)
+    )
+    return [
+        Chart(
+            spec,
+            table,
+            f"{said.capitalize()} during training, {condition}",
+            {"condition": condition},
+            follows="filter",
+            title=f"{said}{BETWEEN}{condition}",
+            keyed=True,
+        )
+        for condition in _conditions(every)
+    ]
+
+
+def _conditions(table: pl.DataFrame) -> list[str]:
+    return [str(one) for one in table["condition"].unique(maintain_order=True)]
+
+
+def learned_chart(data: ReportData) -> Chart:
+    """How far the evaluation loss fell against mean change: arms of one condition are joined."""
+    table = data.tables["learned"]
+    base = alt.Chart(table_named("learned")).transform_filter(
+        "isValid(datum.evaluation_loss_change) && isValid(datum.mean)"
+    )
+    objectives = table["objective"].unique(maintain_order=True).to_list()
+    x = alt.X(
+        "evaluation_loss_change:Q",
+        title="evaluation loss, last less first (nats)",
+        scale=alt.Scale(zero=False),
+        axis=ticks(),
+    )
+    y = alt.Y("mean:Q", title=f"mean change over blocks ({data.metric})", axis=ticks())
+    shape = alt.Shape("objective:N", legend=alt.Legend(orient="top", title=None))
+    seeds = base.transform_flatten(["seed_loss_change", "seed_change"])
+    layers = alt.layer(
+        base.mark_line(strokeWidth=1).encode(
+            x=x, y=y, detail=["model:N", "condition:N"], opacity=faded(0.5)
+        ),
+        seeds.mark_point(filled=True, size=12).encode(
+            x="seed_loss_change:Q", y="seed_change:Q", color=arm_colour(table), opacity=faded(0.4)
+        ),
+        base.mark_point(filled=True, size=65).encode(
+            x=x,
+            y=y,
+            color=arm_colour(table),
+            opacity=faded(),
+            **({"shape": shape} if len(objectives) > 1 else {}),
+            tooltip=[
+                *("model:N", "condition:N", "arm:N"),
+                *numbers("evaluation_loss_change", "mean", "final_loss"),
+                "n:Q",
+            ],
+        ),
+        count_said(base),
+    ).properties(height=280)
+    return Chart(
+        spec_of(layers.add_params(chosen())),
+        "learned",
+        "How far the evaluation loss fell, and how far blocks changed, per condition",
+        title="learned and changed",
+    )
+
+
+def change_charts(data: ReportData) -> list[Chart]:
+    """Return one heat map per condition and arm, of the chosen model: change by step and block."""
+    spec = spec_of(
+        alt.Chart(table_named("changes"))
+        .mark_rect()
+        .encode(
+            x=alt.X("step:O", title="step of the probe", axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("layer:O", title="block", sort="descending"),
             color=alt.Color(
-                "model:N",
-                # A model has one hue in all objectives; a legend names those that are drawn.
-                scale=alt.Scale(domain=models),
-                legend=legend([name for name in models if (own["model"] == name).any()]),
+                "value:Q",
+                title=METRIC_TITLE,
+                scale=alt.Scale(scheme="cividis", domainMin=0, domainMax={"expr": "most"}),
+                legend=_bar(),
             ),
-            detail=["model:N", "treatment:N"],
+            tooltip=["layer:Q", "step:Q", *numbers("value"), "n:Q"],
         )
-        y = alt.Y("loss:Q", title=said, scale=alt.Scale(zero=False))
-        dash = alt.StrokeDash(
-            "treatment:N",
-            scale=alt.Scale(domain=order, range=dashes(len(order))),
-            legend=legend(lines=True),
+        .properties(height=140)
+        .add_params(alt.param(name="most", value=1.0))
+    )
+    return [
+        Chart(
+            spec,
+            "changes",
+            f"Change of each block at each probe, {condition}, {arm}",
+            {"condition": condition, "arm": arm},
+            follows="filter",
+            title=f"{condition}{BETWEEN}{arm}",
+            limits="change_limits",
         )
-        layers = alt.layer(
-            base.mark_area().encode(
-                y=alt.Y("loss_low:Q", scale=alt.Scale(zero=False), title=said),
-                y2="loss_high:Q",
-                opacity=faded(0.1),
-            ),
-            base.mark_line(strokeWidth=1.5).encode(
-                y=y,
-                strokeDash=dash,
-                opacity=faded(),
-                # A line is one mark: what differs along it has no place in what it says.
-                tooltip=["model:N", "treatment:N", "n:Q"],
-            ),
-        ).properties(height=220)
-        label = f"{said.capitalize()}, {objective}, mean over seeds"
-        charts.append(
-            Chart(
-                spec_of(layers.add_params(chosen())),
-                table,
-                label,
-                {"objective": str(objective)},
-                title=str(objective),
-            )
-        )
-    return charts
+        for condition, arm in _pairs(data.tables["changes"])
+    ]
+
+
+def _pairs(table: pl.DataFrame) -> list[tuple[str, str]]:
+    """Return each condition with each of its arms, arms in the order of their colours."""
+    order = arms_of(table)
+    pairs = table.select("condition", "arm").unique(maintain_order=True).rows()
+    conditions = _conditions(table)
+    return sorted(pairs, key=lambda pair: (conditions.index(pair[0]), order.index(pair[1])))
 
 
 def ratio_charts(data: ReportData) -> list[Chart]:
-    """Return one heat map per treatment and objective, of the chosen model alone.
+    """Return one heat map per condition and arm, of the chosen model: the update ratio of blocks.
 
-    The page gives ``span`` the largest value of the model and objective under any treatment, so
-    that treatments are compared on one scale.
+    ``span`` is the largest value of the model and objective under any arm, so that arms are
+    compared on one scale.
     """
-    charts = []
-    ratios = data.tables["ratios"]
-    order = treatments(ratios)
-    pairs = ratios.select("objective", "treatment").unique().rows()
-    for objective, treatment in sorted(pairs, key=lambda pair: (pair[0], order.index(pair[1]))):
-        chart = (
-            alt.Chart(named("ratios"))
-            .mark_rect()
-            .encode(
-                x=alt.X("start:Q", title="step", axis=TICKS),
-                x2="until:Q",
-                y=alt.Y("layer:O", title="block", sort="descending"),
-                color=alt.Color(
-                    "relative:Q",
-                    title="log₂ of ratio to mean",
-                    scale=alt.Scale(
-                        scheme="blueorange",
-                        domainMin={"expr": "-span"},
-                        domainMax={"expr": "span"},
-                        nice=False,
-                    ),
-                    legend=alt.Legend(orient="bottom", direction="horizontal", tickCount=5),
+    spec = spec_of(
+        alt.Chart(table_named("ratios"))
+        .mark_rect()
+        .encode(
+            x=alt.X("start:Q", title="step", axis=ticks()),
+            x2="until:Q",
+            y=alt.Y("layer:O", title="block", sort="descending"),
+            color=alt.Color(
+                "relative:Q",
+                title="log₂ of ‖ΔW‖/‖W‖ over its mean",
+                scale=alt.Scale(
+                    scheme="purplegreen",
+                    domainMin={"expr": "-span"},
+                    domainMax={"expr": "span"},
+                    nice=False,
                 ),
-                tooltip=[
-                    "model:N",
-                    "layer:Q",
-                    "start:Q",
-                    alt.Tooltip("ratio:Q", format=".3e", title="‖ΔW‖/‖W‖"),
-                    alt.Tooltip("relative:Q", format=".5f"),
-                ],
-            )
-            .properties(height=180)
-            .add_params(alt.param(name="span", value=1.0))
+                legend=_bar(),
+            ),
+            tooltip=[
+                *("model:N", "layer:Q", "start:Q"),
+                alt.Tooltip("ratio:Q", format=".3e", title="‖ΔW‖/‖W‖"),
+                alt.Tooltip("relative:Q", format=".5f"),
+            ],
         )
-        label = f"Update ratio of each block over training, {objective}, {treatment}"
-        charts.append(
-            Chart(
-                spec_of(chart),
-                "ratios",
-                label,
-                {"treatment": treatment, "objective": objective},
-                follows="filter",
-                title=f"{objective}, {treatment}",
-            )
+        .properties(height=140)
+        .add_params(alt.param(name="span", value=1.0))
+    )
+    return [
+        Chart(
+            spec,
+            "ratios",
+            f"Update ratio of each block over training, {condition}, {arm}",
+            {"condition": condition, "arm": arm},
+            follows="filter",
+            title=f"{condition}{BETWEEN}{arm}",
+            limits="ratios",
         )
-    return charts
+        for condition, arm in _pairs(data.tables["ratios"])
+    ]
+
+
+def _bar() -> alt.Legend:
+    return alt.Legend(orient="bottom", direction="horizontal", tickCount=5, titleLimit=300)

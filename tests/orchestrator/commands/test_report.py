@@ -39,12 +39,43 @@ def test_the_report_is_one_file_for_the_sweep(store: Store, tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html"]
 
 
+def test_a_file_is_what_its_name_ends_in(store: Store, tmp_path: Path) -> None:
+    target = tmp_path / "figure2.pdf"
+    words = ["--figure", "slopes", "--width", "170"]
+    done = depthsweep("report", "toy", "--store", str(store.root), "-o", str(target), *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{target}: ")
+    assert target.read_bytes().startswith(b"%PDF-")
+    folder = tmp_path / "figures"
+    done = depthsweep(
+        "report", "toy", "--store", str(store.root), "--format", "svg", "-o", str(folder)
+    )
+    assert done.returncode == 0, done.stderr
+    written = sorted(path.name for path in folder.iterdir())
+    assert written == [
+        "changes.svg",
+        "profiles.svg",
+        "slopes.svg",
+        "training-losses.svg",
+        "update-ratios.svg",
+    ]
+    assert all((folder / name).read_text(encoding="utf-8").startswith("<svg") for name in written)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["report", "tyo"], "did you mean 'toy'"),
         (["report", "toy", "-o", "/nowhere/report.html"], "-o /nowhere/report.html: cannot be"),
-        (["report", "toy", "-o", "figure.pdf"], "end the name in .html"),
+        (["report", "toy", "-o", "figure.docx"], "end it in .html, .pdf or .svg"),
+        (["report", "toy", "-o", "a.pdf", "--format", "svg"], "ends in .pdf, and --format is svg"),
+        (["report", "toy", "--figure", "slopes"], "--figure: a page has every figure"),
+        (["report", "toy", "-o", "a.svg", "--figure", "sloops"], "did you mean 'slopes'"),
+        (["report", "toy", "-o", "a.svg", "--figure", "kept"], "no results yet that a figure"),
+        (
+            ["report", "toy", "-o", "a.pdf", "--claims", "c.yaml"],
+            "--claims: figures show no claims",
+        ),
         (["query", "SELECT 1 FROM runs", "-o", "answer.xlsx"], "no such form of a table"),
         (["report", "toy", "--claims", "gone.yaml"], "gone.yaml: no such file"),
         (["watch", "tyo"], "did you mean 'toy'"),

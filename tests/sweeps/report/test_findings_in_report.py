@@ -16,13 +16,12 @@ from planted_store import run_spec, save_sweep, write_run
 from planted_verdicts import VERDICTS_OF_STUDY, plant_verdicts
 
 from sweeps.findings.claims import read_claims
-from sweeps.findings.verdicts import FINDINGS, VERDICTS
 from sweeps.reading.tables import open_store
-from sweeps.report.charts.training import dashes
+from sweeps.report.charts.chart import arm_dash
 from sweeps.report.data import ReportData, gather
 from sweeps.report.page import render
 from sweeps.report.persistence_text import STATES
-from sweeps.report.training_data import LEAST_SPAN
+from sweeps.report.tables.training import LEAST_SPAN
 from sweeps.spec import Measurement
 from sweeps.store.store import Store
 
@@ -46,35 +45,32 @@ def charts(page: str) -> dict[str, dict[str, Any]]:
     """Return the charts of a page by what a screen reader says of them."""
     found = re.search(r'id="report-data">(.*?)</script>', page, re.S)
     assert found is not None
-    return {chart["label"]: chart for chart in json.loads(found[1])["charts"]}
+    content = json.loads(found[1])
+    return {
+        chart["label"]: {**chart, "spec": content["specs"][chart["spec"]]}
+        for chart in content["charts"]
+    }
 
 
 def test_a_cell_has_verdict_seeds_and_what_was_kept(data: ReportData) -> None:
-    cells = data.tables["persistence"].select("verdict", "cell").rows()
-    assert [verdict for verdict, _ in cells] == [*VERDICTS_OF_STUDY]
-    said = dict(cells)
-    assert said["persists"] == "n 4\n[92, 98] %"
-    assert said["no_reference"] == "n 3\nunbounded"
-    assert said["insufficient"] == "n 2"
+    cells = data.shown("persistence").select("verdict", "kept_said", "cell").rows()
+    assert [verdict for verdict, *_ in cells] == [*VERDICTS_OF_STUDY]
+    said = {verdict: (kept, cell) for verdict, kept, cell in cells}
+    assert said["persists"] == ("95 %", "[92, 98] %\nn 4\ndose 3.00")
+    assert said["no_reference"][1] == "unbounded\nn 3\ndose 3.00"
+    assert said["insufficient"] == ("96 %", "n 2\ndose 3.00")
 
 
 def test_what_each_state_means_is_said_where_it_occurs(page: str, data: ReportData) -> None:
-    occurring = set(data.tables["persistence"]["verdict"])
+    occurring = set(data.shown("persistence")["verdict"])
     for state, meaning in STATES.items():
         words = meaning.split("`")[0][:40].replace("'", "&#x27;")
         assert (words in page) == (state in occurring), state
     assert "<code>depthsweep power</code>" in page
 
 
-def test_only_findings_have_colours_of_their_own(page: str) -> None:
-    found = re.search(r'id="report-data">(.*?)</script>', page, re.S)
-    assert found is not None
-    neutral = json.loads(found[1])["neutral"]
-    assert set(neutral) == {"no finding", *VERDICTS} - {*FINDINGS}
-
-
 def test_arms_are_compared_where_they_changed_equally_too(page: str, data: ReportData) -> None:
-    table = data.tables["persistence"]
+    table = data.shown("persistence")
     assert table["verdict_equal_change"].to_list() == table["verdict"].to_list()
     assert "at equal mean change: the same verdicts" in page
     assert "at equal evaluation loss: unmatched until a sweep evaluates" in page
@@ -89,24 +85,25 @@ def test_an_interval_needs_three_seeds(data: ReportData) -> None:
         ("persistence", "n", "retained_low"),
     ):
         table = data.tables[name].filter(pl.col("objective") == "contrastive")
+        assert name == "steepness" or table["view"].n_unique() == len(data.views)
         if name == "bands":
             table = table.filter(pl.col("layer") > 0)
         few = table.filter(pl.col(counted) < 3)
         assert few.height, name
         assert few[low].null_count() == few.height, name
         assert table.filter(pl.col(counted) >= 3)[low].null_count() == 0, name
-    two = data.tables["slopes"].filter((pl.col("seeds") == 2) & (pl.col("control") == "standard"))
+    two = data.shown("slopes").filter((pl.col("seeds") == 2) & (pl.col("control") == "standard"))
     assert two["seed_slope"].to_list() == [pytest.approx([0.25, 0.27])]
 
 
 def test_an_unbounded_share_goes_on_beyond_both_edges(data: ReportData) -> None:
-    retained = data.tables["retained"]
-    assert retained.height == data.tables["persistence"].height
+    retained = data.shown("retained")
+    assert retained.height == data.shown("persistence").height
     (row,) = retained.filter(pl.col("interval") == "unbounded").to_dicts()
-    assert (row["shown_low"], row["shown_high"]) == (row["view_low"], row["view_high"])
+    assert (row["shown_low"], row["shown_high"]) == (row["edge_low"], row["edge_high"])
     assert (row["cut_low"], row["cut_high"]) == (True, True)
     assert not retained.filter(pl.col("verdict") == "persists")["cut_high"].any()
-    assert retained["view_low"][0] < retained["retained"].min()
+    assert retained["edge_low"][0] < retained["retained"].min()
 
 
 def test_a_share_beyond_the_scale_is_an_arrow_at_its_edge(tmp_path: Path) -> None:
@@ -119,32 +116,86 @@ def test_a_share_beyond_the_scale_is_an_arrow_at_its_edge(tmp_path: Path) -> Non
             runs.append(run)
     save_sweep(store, "toy", runs)
     data = gather(open_store(store.root, sweep="toy"), "toy", "", "", None)
-    (row,) = data.tables["retained"].to_dicts()
+    (row,) = data.shown("retained").to_dicts()
     assert row["retained"] > 15
-    assert (row["shown"], row["view_high"], row["cut_high"]) == (3.0, 3.0, True)
+    assert (row["shown"], row["edge_high"], row["cut_high"]) == (3.0, 3.0, True)
     assert not row["cut_low"]
 
 
 def test_propagation_and_the_embedding_are_drawn(page: str, data: ReportData) -> None:
-    bands = data.tables["bands"]
+    bands = data.shown("bands")
     blocks, embedding = bands.filter(pl.col("layer") > 0), bands.filter(pl.col("layer") == 0)
     assert blocks["without_gradient"].null_count() == 0
-    assert embedding.height == data.tables["slopes"].height
-    spec = charts(page)["procrustes by depth, tiny-opt, standard"]["spec"]
-    drawn = [layer["encoding"]["y"]["field"] for layer in spec["layer"]]
-    assert {"without_gradient", "null", "value", "low"} <= set(drawn)
-    assert "Each model has its own scale" in page.replace("\n", " ")
+    assert embedding.height == data.shown("slopes").height
+    spec = charts(page)["Change by depth, tiny-opt, clm"]["spec"]
+    drawn = [layer["encoding"]["y"].get("field") for layer in spec["layer"]]
+    assert {"without_gradient", "null", "value", "low", "seed_values"} <= set(drawn)
+
+
+def test_all_models_have_one_scale_of_change_unless_the_reader_asks(data: ReportData) -> None:
+    limits = data.shown("band_limits")
+    assert (
+        limits["model"].to_list()
+        == data.shown("bands")["model"].unique(maintain_order=True).to_list()
+    )
+    assert limits["high_shared"].n_unique() == 1
+    assert limits["high_own"].n_unique() == limits.height
+    assert limits["high_own"].max() == limits["high_shared"][0]
+    assert limits["high_null"][0] >= data.shown("bands")["null_high"].max()
 
 
 def test_what_a_chart_names_its_table_has(page: str, data: ReportData) -> None:
+    made_by_vega = {"data", "least", "most", "said", "rows", "row"}
     for label, chart in charts(page).items():
         named = set(re.findall(r'"field": "([^"]+)"', json.dumps(chart["spec"])))
         made = set(re.findall(r'"as": "([^"]+)"', json.dumps(chart["spec"])))
-        assert named - made <= {*data.tables[chart["table"]].columns}, label
+        assert named - made - made_by_vega <= {*data.tables[chart["table"]].columns}, label
+
+
+def test_every_chart_names_its_axes_and_says_over_how_many_it_is(
+    page: str, data: ReportData
+) -> None:
+    drawn = charts(page) | charts(render(replace(data, width_like_steepness=-0.4), MADE))
+    assert len({chart["table"] for chart in drawn.values()}) >= 8
+    for label, chart in drawn.items():
+        titles: dict[str, set[str]] = {"x": set(), "y": set()}
+        for encoding in _encodings(chart["spec"]):
+            for channel, said in titles.items():
+                part = encoding.get(channel, {})
+                title = part.get("title") or (part.get("axis") or {}).get("title")
+                if part.get("type") in ("quantitative", "ordinal") and title:
+                    said.add(title)
+        kinds = {
+            channel: {
+                one[channel].get("type") for one in _encodings(chart["spec"]) if channel in one
+            }
+            for channel in titles
+        }
+        # Rows and columns of names need no title; what is measured does.
+        for channel, said in titles.items():
+            measured = kinds[channel] & {"quantitative", "ordinal"}
+            assert bool(said) == bool(measured), (label, channel)
+        text = json.dumps(chart["spec"])
+        counted = any(f'"field": "{name}"' in text for name in ("said", "n_said", "cell"))
+        # Maps have no room for it: the page says it in their titles.
+        assert counted or chart["table"] in ("changes", "ratios"), label
+    assert page.count("<span data-count></span>") == sum(
+        chart["table"] in ("changes", "ratios") for chart in charts(page).values()
+    )
+
+
+def _encodings(part: Any) -> list[dict[str, Any]]:
+    """Return every encoding of a specification."""
+    if isinstance(part, list):
+        return [one for each in part for one in _encodings(each)]
+    if not isinstance(part, dict):
+        return []
+    own = [part["encoding"]] if isinstance(part.get("encoding"), dict) else []
+    return own + [one for value in part.values() for one in _encodings(value)]
 
 
 def test_a_saturated_condition_marks_its_card(page: str) -> None:
-    marks = re.findall(r'<p class="mark">(.*?)</p>', page)
+    marks = re.findall(r'<p class="mark" data-first-view>(.*?)</p>', page)
     assert len(marks) == 1
     assert "contrastive standard in 100 % of blocks" in marks[0]
 
@@ -152,7 +203,7 @@ def test_a_saturated_condition_marks_its_card(page: str) -> None:
 def test_heat_maps_of_one_objective_have_one_symmetrical_scale(page: str, data: ReportData) -> None:
     ratios = data.tables["ratios"]
     for _, own in ratios.group_by("model", "objective"):
-        assert own["treatment"].n_unique() == 2
+        assert own["arm"].n_unique() == 2
         assert own["span"].n_unique() == 1
         assert own["span"][0] == pytest.approx(max(own["relative"].abs().max(), LEAST_SPAN))
     spec = charts(page)["Update ratio of each block over training, clm, equal_step"]["spec"]
@@ -244,5 +295,9 @@ def test_the_slopes_table_has_every_number_a_slope_needs(page: str) -> None:
     ]
 
 
-def test_no_two_treatments_share_a_dash() -> None:
-    assert len({tuple(dash) for dash in dashes(30)}) == 30
+def test_arms_beyond_the_colours_have_dashes_of_their_own() -> None:
+    few, many = (pl.DataFrame({"arm": [f"arm {k}" for k in range(n)]}) for n in (4, 10))
+    assert arm_dash(few) == {}
+    scale = arm_dash(many)["strokeDash"].to_dict()["scale"]
+    assert len(scale["domain"]) == len(scale["range"]) == 10
+    assert scale["range"][0] == scale["range"][3] != scale["range"][4] != scale["range"][8]

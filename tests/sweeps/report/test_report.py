@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,10 +17,10 @@ from planted_store import run_spec, save_sweep, write_run
 from sweeps.files.whole_files import read_json, write_json
 from sweeps.findings.claim_spec import Claim, ClaimsFile, Measure, Test
 from sweeps.reading.tables import open_store
-from sweeps.report.charts.chart import treatments
-from sweeps.report.charts.persistence import persistence_chart
 from sweeps.report.data import ReportData, gather
 from sweeps.report.page import render
+from sweeps.report.tables.names import arms_of
+from sweeps.report.tables.training import CURVE_POINTS, LEAST_POINTS, moments_of
 from sweeps.store.store import Store
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -95,11 +96,16 @@ def test_tables_travel_whole(page: str, data: ReportData) -> None:
     content = json.loads(found[1])
     assert content["models"] == [EVIL, "gpt2"]
     bands = content["tables"]["bands"]
-    assert bands["length"] == data.tables["bands"].height == 14
-    model = bands["columns"]["model"]
-    assert {model["names"][code] for code in model["codes"]} == {EVIL}
-    assert bands["columns"]["layer"].count(0) == 2
-    assert bands["columns"]["value"][5] == pytest.approx(0.405, abs=1e-5)
+    assert bands["length"] == data.tables["bands"].height == 14 * len(data.views)
+    assert bands["columns"]["model"] == {"same": EVIL}
+    arms = bands["columns"]["arm"]
+    assert [arms["names"][code] for code in arms["codes"]] == data.tables["bands"]["arm"].to_list()
+    assert bands["columns"]["layer"].count(0) == 2 * len(data.views)
+    first = dict(zip(data.tables["bands"].columns, data.tables["bands"].row(5), strict=True))
+    assert bands["columns"]["value"][5] == pytest.approx(first["value"], rel=1e-4)
+    seeds = bands["columns"]["seed_values"][5]
+    assert seeds == pytest.approx(first["seed_values"], rel=1e-4)
+    assert len(seeds) == 2
 
 
 def test_update_ratios_show_whether_the_control_held(data: ReportData) -> None:
@@ -109,6 +115,36 @@ def test_update_ratios_show_whether_the_control_held(data: ReportData) -> None:
     ratios = data.tables["ratios"].filter(treatment="equal_step")
     assert ratios["relative"].abs().max() == pytest.approx(0, abs=1e-9)
     assert sorted(ratios["layer"].unique()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_change_over_training_ends_at_what_the_profiles_show(data: ReportData) -> None:
+    changes = data.tables["changes"]
+    assert set(changes["metric"]) == {"procrustes", "cka_distance", "cka_distance_debiased"}
+    assert sorted(changes["step"].unique()) == [10, 20]
+    keys = ["model", "condition", "arm", "layer"]
+    last = changes.filter(step=20, metric="procrustes").select(*keys, "value", "n")
+    shown = data.shown("bands").filter(pl.col("layer") > 0).select(*keys, "value", "n")
+    assert last.height == shown.height == 12
+    both = last.join(shown, on=keys, suffix="_shown")
+    assert both["value"].to_list() == pytest.approx(both["value_shown"].to_list())
+    assert both["n"].to_list() == both["n_shown"].to_list() == [2] * 12
+    halfway = changes.filter(step=10, metric="procrustes")["value"].sum()
+    assert halfway == pytest.approx(last["value"].sum() / 2)
+
+
+def test_maps_that_a_page_cannot_hold_are_left_out_with_a_word(data: ReportData) -> None:
+    assert "too many for maps" not in render(data, datetime(2026, 1, 2, tzinfo=UTC))
+    bare = {name: data.tables[name].clear() for name in ("changes", "change_limits", "ratios")}
+    page = render(replace(data, tables=data.tables | bare), datetime(2026, 1, 2, tzinfo=UTC))
+    assert page.count("too many for maps of each on one page") == 2
+    assert "largest spread" in page
+
+
+def test_of_many_conditions_each_has_fewer_moments() -> None:
+    most, least = CURVE_POINTS, LEAST_POINTS
+    assert moments_of(10, most, least) == most
+    assert moments_of(5_000, most, least) == 12
+    assert moments_of(10**6, most, least) == least
 
 
 def test_failed_and_diverged_runs_are_named(page: str) -> None:
@@ -121,7 +157,7 @@ def test_every_chart_has_an_accessible_name(page: str) -> None:
     parser = _Tags()
     parser.feed(page)
     charts = [attributes for _, attributes in parser.tags if "data-chart" in attributes]
-    assert len(charts) >= 9
+    assert len(charts) >= 8
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in charts)
 
 
@@ -149,16 +185,16 @@ def test_each_learning_rate_has_a_cell_a_legend_and_a_row(tmp_path: Path) -> Non
                 runs.append(run)
     save_sweep(store, "toy", runs)
     data = gather(open_store(store.root, sweep="toy"), "toy", "", "", None)
-    cells = data.tables["persistence"].select("setting", "verdict").rows()
+    cells = data.shown("persistence").select("condition", "arm", "verdict").rows()
     assert cells == [
-        ("m · learning_rate 0.001", "collapses"),
-        ("m · learning_rate 0.0001", "persists"),
+        ("clm · learning_rate 0.001", "equal_step", "collapses"),
+        ("clm · learning_rate 0.0001", "equal_step", "persists"),
     ]
-    assert persistence_chart(data).spec["layer"][0]["encoding"]["y"]["field"] == "setting"
-    shown = treatments(data.tables["slopes"])
-    assert shown[0] == "standard · learning_rate 0.0001"
-    assert set(data.left_out["treatment"]) == set(shown)
-    assert sorted(data.tables["curves"]["treatment"].unique()) == sorted(shown)
+    assert arms_of(data.tables["slopes"]) == ["standard", "equal_step"]
+    shown = set(data.shown("slopes").select("condition", "arm").rows())
+    assert len(shown) == 4
+    for table in (data.left_out, data.tables["curves"], data.tables["learned"]):
+        assert set(table.select("condition", "arm").rows()) == shown
 
 
 def test_a_sweep_over_steps_has_its_ratios(tmp_path: Path) -> None:
@@ -179,3 +215,4 @@ def test_a_sweep_not_begun_has_a_page(tmp_path_factory: pytest.TempPathFactory) 
     page = render(data, datetime(2026, 1, 2, tzinfo=UTC))
     assert "No finished run has a profile yet." in page
     assert "insufficient data" in page
+    assert "no run has a profile yet" in page

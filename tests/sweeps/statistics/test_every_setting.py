@@ -107,13 +107,14 @@ def test_two_values_of_any_setting_are_two_conditions(setting: Setting, tmp_path
     assert evaluate([claim], profiles)[0].verdict == "supported"
 
     shown = gather(tables, "vary", "", "", None).tables
-    slopes = shown["slopes"].filter(control=control)
+    slopes = shown["slopes"].filter(control=control, view="procrustes @ final")
     assert slopes["n"].to_list() == [3, 3]
     assert slopes["treatment"].n_unique() == 2
     assert any(f"{name} " in treatment for treatment in slopes["treatment"])
     assert shown["curves"].filter(control=control)["treatment"].n_unique() == 2
     if control == "equal_step":
-        cells = shown["persistence"].select("setting", "objective")
+        cells = shown["persistence"].filter(view="procrustes @ final")
+        cells = cells.select("model", "condition", "arm")
         assert cells.n_unique() == cells.height == 2
 
     sql = f"SELECT {name}, count(*) AS n FROM runs WHERE control = '{control}' GROUP BY ALL"

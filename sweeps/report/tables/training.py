@@ -7,25 +7,37 @@ from collections.abc import Sequence
 import polars as pl
 
 from sweeps.findings.arms import score_columns
+from sweeps.reading.run_table import LOSS_CHANGE
 from sweeps.reading.tables import Tables
-from sweeps.spec import LOSS
+from sweeps.spec import LOSS, METRICS
+from sweeps.statistics.profiles import Profiles
 from sweeps.statistics.stacks import STACK
+from sweeps.store.records import COMPLETE
 
-# Points of a training curve and columns of a heat map: what a page can show, whatever was run.
-CURVE_POINTS = 60
-HEAT_COLUMNS = 24
+# Points of a training curve and columns of a heat map: what a page can show, whatever was run. Of
+# many conditions each has fewer, down to the least, so that all of a table are about MOST_ROWS.
+# Maps of which even the least are more than a page can hold are left out.
+CURVE_POINTS, LEAST_POINTS = 60, 6
+HEAT_COLUMNS, LEAST_COLUMNS = 24, 2
+MOST_ROWS = 60_000
 # In log₂: where no block is moved further than this from the mean, no colour is at its end.
 LEAST_SPAN = 0.01
 
 
-def curves(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
+def moments_of(conditions: int, most: int, least: int) -> int:
+    """Return how many moments of training each of so many conditions is shown at."""
+    return max(least, min(most, MOST_ROWS // max(conditions, 1)))
+
+
+def curves(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """Return training loss per condition at up to ``CURVE_POINTS`` moments: ``loss``, the mean over
     its ``n`` seeds, ``loss_low`` and ``loss_high``, the smallest and largest of them.
 
     Only moments at which all of its seeds are alive: a mean over fewer would move as they drop out.
     Seeds that are still running count where none of the condition has ended.
     """
-    moment = ((pl.col("step") - 1) * CURVE_POINTS) // pl.col("steps")
+    points = moments_of(runs.select(keys).n_unique(), CURVE_POINTS, LEAST_POINTS)
+    moment = ((pl.col("step") - 1) * points) // pl.col("steps")
     ended = pl.col("status") != "unfinished"
     by_run = (
         tables.steps()
@@ -74,17 +86,73 @@ def evaluation_curves(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def scores(runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """Return what runs scored in the end, per condition: ``n`` of them and the mean of each column
-    that any run has a value in; empty where none was evaluated."""
+def learned(
+    profiles: Profiles, runs: pl.DataFrame, keys: Sequence[str], of_runs: Sequence[str]
+) -> pl.DataFrame:
+    """Return, per condition, what its runs learned beside how far they changed: ``n`` runs that
+    ended, the means of ``final_loss`` (on training batches) and of each score on held-out examples
+    that any run has, and ``mean``, the change of its blocks; with the seeds of both as lists."""
     known = score_columns(runs)
-    if not known:
-        return pl.DataFrame()
-    scored = runs.filter(pl.any_horizontal(pl.col(known).is_not_null()))
-    return (
-        scored.group_by(keys, maintain_order=True)
-        .agg(pl.len().alias("n"), pl.col(known).mean())
-        .sort(keys, nulls_last=True)
+    ended = runs.filter(pl.col("status").is_in(COMPLETE))
+    of_scores = (
+        ended.sort("seed")
+        .group_by(of_runs, maintain_order=True)
+        .agg(pl.len().alias("n"), pl.col("final_loss", *known).mean())
+    )
+    seen = profiles.runs.sort("seed").group_by(keys, maintain_order=True)
+    scored = [pl.col(LOSS_CHANGE).alias("seed_loss_change")] if LOSS_CHANGE in known else []
+    of_change = seen.agg(
+        pl.col("mean").mean(), "seed", pl.col("mean").alias("seed_change"), *scored
+    )
+    return of_scores.join(
+        of_change, on=of_runs, how="left", nulls_equal=True, maintain_order="left"
+    )
+
+
+def changes(tables: Tables, metrics: Sequence[str], keys: Sequence[str]) -> pl.DataFrame:
+    """Return the change of each block at each probe, the mean over the ``n`` seeds of a condition,
+    under as many of ``metrics``, in their order, as a page can hold.
+
+    Columns: ``keys``, ``metric``, ``layer``, ``step``, ``value``, ``n``.
+    """
+    groups = [*keys, "layer", "step"]
+    here = (pl.col("layer") > 0) & pl.col("status").is_in(COMPLETE)
+    kept = [metric for metric in metrics if metric in METRICS]
+    of_each = [
+        pl.struct(
+            pl.col(metric).fill_nan(None).mean().alias("value"),
+            pl.col(metric).fill_nan(None).count().alias("n"),
+        ).alias(metric)
+        for metric in kept
+    ]
+    wide = tables.profiles().filter(here).group_by(groups).agg(of_each)
+    found = [wide.collect(engine="streaming").unpivot(index=groups, variable_name="metric")]
+    found[0] = found[0].rename({"value": "both"}).unnest("both")
+    for metric in (one for one in metrics if one not in METRICS):
+        value = pl.col("value").fill_nan(None)
+        found.append(
+            tables.metrics()
+            .filter(here & (pl.col("metric") == metric))
+            .group_by(groups)
+            .agg(value.mean().alias("value"), value.count().alias("n"))
+            .with_columns(pl.lit(metric).alias("metric"))
+            .collect(engine="streaming")
+        )
+    table = pl.concat(found, how="diagonal_relaxed").drop_nulls("value")
+    heights = dict(table.group_by("metric").len().iter_rows())
+    room = MOST_ROWS
+    fits: list[str] = []
+    for metric in metrics:
+        room -= heights.get(metric, 0)
+        if room >= 0:
+            fits.append(metric)
+    return table.filter(pl.col("metric").is_in(fits)).sort("metric", *groups, nulls_last=True)
+
+
+def change_limits(table: pl.DataFrame) -> pl.DataFrame:
+    """Return, by metric, model and condition, the largest change under any arm: ``most``."""
+    return table.group_by("metric", "model", "condition", maintain_order=True).agg(
+        most=pl.max_horizontal(pl.col("value").max(), 1e-12)
     )
 
 
@@ -94,6 +162,8 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
 
     ``span`` of ``ratios`` is the largest ``relative``, either way, of the model and objective under
     any treatment.
+
+    Without rows in ``ratios`` where they are more than a page can hold.
 
     The layers table is the only long one: it is grouped by run first, and joined to the columns of
     runs when it is short.
@@ -107,7 +177,9 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
     )
     run = ["run_id", *([STACK] if STACK in keys else [])]
     ratio = pl.col("update_norm") / pl.col("weight_norm")
-    moment = ((pl.col("step") - 1) * HEAT_COLUMNS) // pl.col("steps")
+    of_blocks = runs.select(*[name for name in keys if name != STACK], "model_layers").unique()
+    columns = moments_of(int(of_blocks["model_layers"].sum() or 1), HEAT_COLUMNS, LEAST_COLUMNS)
+    moment = ((pl.col("step") - 1) * columns) // pl.col("steps")
     wanted = [name for name in ("run_id", *keys, "steps") if name != STACK]
     conditions = runs.select(list(dict.fromkeys(wanted))).lazy()
     relative = pl.col("relative")
@@ -124,6 +196,7 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
         .group_by(*keys, "layer", "moment")
         .agg(
             relative.log(2).mean().alias("relative"),
+            pl.col("run_id").n_unique().alias("n"),
             pl.col("ratio").mean(),
             pl.col("start").min(),
             pl.col("until").max(),
@@ -145,4 +218,5 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
         .sort(keys, nulls_last=True)
     )
     found = pl.collect_all([heat, spread], engine="streaming")
-    return {"ratios": found[0], "spread": found[1]}
+    fits = found[0].height <= 2 * MOST_ROWS
+    return {"ratios": found[0] if fits else found[0].clear(), "spread": found[1]}
