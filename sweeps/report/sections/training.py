@@ -62,7 +62,8 @@ def learned_section(data: ReportData, book: Book) -> str:
     if scored and table["mean"].is_not_null().any():
         picture = html_figure(
             book.place(learned_chart(data)),
-            "A line joins the arms of one condition: along it, less was learned and less changed.",
+            "A line joins the arms of one condition. Further left more was learned, higher up more"
+            " changed.",
         )
     return (
         f"<section><h2>What was learned beside it</h2><p>{escape(text)} Means over seeds at the"
