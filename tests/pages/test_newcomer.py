@@ -6,12 +6,14 @@ command that it shows with an output. Only REPOSITORY is replaced, by this check
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.readme.demo_store import write_program
 from tests.readme.page import ROOT, blocks, differences
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,6 +42,24 @@ def test_no_line_needs_what_is_not_there_after_a_clone():
         made |= set(re.findall(r"(?:> |-o )(\S+)", line))
         for word in re.findall(r"[\w*./-]+\.(?:md|txt|yaml|csv)", line):
             assert word in made or list(ROOT.glob(word)), line
+
+
+def test_the_lines_for_data_of_ones_own_work_up_to_the_run_itself(tmp_path):
+    """From a folder with the repository's pages; what would be run is planned in its place."""
+    for page in [ROOT / "README.md", *ROOT.glob("*/README.md")]:
+        (tmp_path / page.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+        shutil.copy(page, tmp_path / page.relative_to(ROOT))
+    path = f"{write_program(tmp_path / 'bin')}{os.pathsep}{os.environ['PATH']}"
+    *before, run = lines_to_type()[3:]
+    done = subprocess.run(
+        ["bash", "--norc", "-euo", "pipefail", "-c", "\n".join([*before, f"{run} --dry-run"])],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1  new" in done.stdout
 
 
 @pytest.mark.slow
