@@ -24,6 +24,7 @@ from sweeps.plugins.opened import opened
 from sweeps.sources.content import folder_digest, held_to_its_digest
 from sweeps.sources.model_folder import require_whole
 from sweeps.spec import FolderModel, ModelSource, ModelSpec, StandinModel, content_id
+from workers.models.causality import require_causal
 from workers.models.fit import require_all_blocks, require_finite_weights
 from workers.models.hub import downloaded
 from workers.models.pretrained import (
@@ -81,6 +82,8 @@ def load_model(
         require_finite_weights(model.name, str(folder), language_model)
     _refuse_missing(model.name, language_model, loading, needs_head)
     examined = examined_model(model, language_model)
+    if needs_head and source.pretraining == "clm":
+        require_causal(model.name, language_model)
     unexpected = sorted(loading["unexpected_keys"])
     require_all_blocks(model.name, str(folder), language_model, examined.stacks, unexpected)
     facts = measure_facts(language_model, pretraining, examined.stacks)

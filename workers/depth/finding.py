@@ -64,9 +64,10 @@ def find_stacks(
 def stacks_of(observation: Observation) -> tuple[Stack, ...]:
     """Return the stacks of a forward pass that was observed; see ``find_stacks``."""
     names = {id(module): name for name, module in observation.model.named_modules()}
-    joined = _joined(observation, _outermost(_runs(observation), names))
+    joined, lone = _joined(observation, _outermost(_runs(observation), names))
+    _require_no_single_block(observation, names, joined, lone)
     if not joined:
-        joined = _joined(observation, _repeated(observation, names))
+        joined, _ = _joined(observation, _repeated(observation, names))
     stacks = [_stack(names, calls) for calls in joined]
     if len(stacks) == 1:
         return tuple(stacks)
@@ -195,11 +196,17 @@ def _chained(calls: Sequence[Call], feeds: Feeds) -> bool:
 
 
 def _outermost(runs: dict[str, list[Call]], names: dict[int, str]) -> dict[str, list[Call]]:
-    """Return the lists that lie in no block of another, but for those that are all of a block."""
+    """Return the lists that lie in no block of another, but for those that are all of a block.
+
+    Of a list of one block the parts, which are unlike, are no blocks either.
+    """
     outer = {
         path: calls
         for path, calls in runs.items()
-        if not any(path.startswith(f"{other}.") for other in runs if len(runs[other]) > 1)
+        if not any(
+            path.startswith(f"{other}.") and (len(runs[other]) > 1 or not _alike(calls))
+            for other in runs
+        )
     }
     for path, calls in list(outer.items()):
         inner = {p: c for p, c in runs.items() if p.startswith(f"{path}.")}
@@ -225,9 +232,13 @@ def _is_run(block: nn.Module, names: dict[int, str], runs: dict[str, list[Call]]
         path.startswith(f"{prefix}.")
         and all(name.startswith(f"{path}.") for name in own)
         and len(calls) > 1
-        and len({type(call.module) for call in calls}) == 1
+        and _alike(calls)
         for path, calls in runs.items()
     )
+
+
+def _alike(calls: Sequence[Call]) -> bool:
+    return len({type(call.module) for call in calls}) == 1
 
 
 def _repeated(observation: Observation, names: dict[int, str]) -> dict[str, list[Call]]:
@@ -273,14 +284,16 @@ def _size(calls: Sequence[Call]) -> int:
     return sum(distinct.values())
 
 
-def _joined(observation: Observation, runs: dict[str, list[Call]]) -> list[list[Call]]:
-    """Return the calls of each stack: lists of like modules that feed one another are one.
+def _joined(
+    observation: Observation, runs: dict[str, list[Call]]
+) -> tuple[list[list[Call]], list[Call]]:
+    """Return the calls of each stack, and single calls that would be one of one block.
 
-    Of lists that feed one another and are not alike, the one with the most parameters is a stack,
-    and the others are around it.
+    Lists of like modules that feed one another are one stack. Of lists that feed one another and
+    are not alike, the one with the most parameters is a stack, and the others are around it.
     """
     if not runs:
-        return []
+        return [], []
     lists = sorted(runs.values(), key=lambda calls: calls[0].number)
     feeds = _feeding(observation, [call for calls in lists for call in calls])
     streams: list[list[list[Call]]] = []
@@ -299,7 +312,35 @@ def _joined(observation: Observation, runs: dict[str, list[Call]]) -> list[list[
         alike = [calls for calls in stream if kinds & {type(call.module) for call in calls}]
         _require_whole_blocks(observation, runs, main, [c for c in stream if c not in alike])
         stacks.append(sorted((c for calls in alike for c in calls), key=lambda c: c.number))
-    return sorted((s for s in stacks if len(s) > 1), key=lambda calls: calls[0].number)
+    stacks.sort(key=lambda calls: calls[0].number)
+    return [s for s in stacks if len(s) > 1], [s[0] for s in stacks if len(s) == 1]
+
+
+def _require_no_single_block(
+    observation: Observation,
+    names: dict[int, str],
+    stacks: Sequence[list[Call]],
+    lone: Sequence[Call],
+) -> None:
+    """Raise UngroupedParameters where the only module of a list is a block: it takes a state and
+    gives one like it, and is as large as half a block of the stacks, or without any as half of all
+    that lies between embeddings and head.
+
+    Its parts feed each other, and would pass for a depth; beside another stack it would be taken
+    for a part of the head.
+    """
+    if stacks:
+        block = min(_size(calls) / len({id(c.module) for c in calls}) for calls in stacks)
+    else:
+        block = _between_embedding_and_head(observation)
+    for call in lone:
+        if call.shape == call.entered and _size([call]) > block / 2:
+            path = names[id(call.module)].rpartition(".")[0]
+            others = ", or name the list of its other blocks with `blocks`" if stacks else ""
+            raise UngroupedParameters(
+                f"{type(observation.model).__name__} has one block in {path}, and a profile over"
+                f" depth needs two; take another model{others}"
+            )
 
 
 def _require_whole_blocks(

@@ -18,6 +18,7 @@ from sweeps.spec import FolderModel, HubModel, ModelSpec, StandinModel
 from workers.footprint.published import published_by_hub
 from workers.footprint.word_tokenizer import TokenCount, word_tokenizer
 from workers.loading import auto_class, examined_model, register_family
+from workers.models.causality import require_causal_design
 from workers.models.pretrained import (
     PretrainedModel,
     measure_facts,
@@ -60,6 +61,18 @@ def skeleton(
     examined = examined_model(model, language_model)
     facts = measure_facts(language_model, None, examined.stacks)
     return PretrainedModel(language_model, word_tokenizer(), facts, "", examined)
+
+
+def require_causal_head(model: ModelSpec) -> None:
+    """Raise Impossible where next tokens are asked of a model that would see them.
+
+    To be called without ``fake_numbers``: it computes. Raises as ``skeleton`` does.
+    """
+    source = model.source
+    if source.pretraining == "clm" and not isinstance(source, StandinModel):
+        config = configuration(model)
+        auto = auto_class(model.name, config, source.pretraining, needs_head=True)
+        require_causal_design(model.name, auto, config, trusted=source.trust_remote_code)
 
 
 def configuration(model: ModelSpec) -> PreTrainedConfig:

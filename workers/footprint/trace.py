@@ -28,7 +28,7 @@ from workers.engines.plain import PlainEngine
 from workers.engines.registry import checkpoint_activations
 from workers.footprint.device_autocast import autocast_as_on_a_gpu
 from workers.footprint.fake_numbers import fake_numbers
-from workers.footprint.skeleton import SizeUnknown, skeleton
+from workers.footprint.skeleton import SizeUnknown, require_causal_head, skeleton
 from workers.footprint.tracker import Tracker
 from workers.footprint.word_tokenizer import word_cell, word_tokenizer
 from workers.models.fit import require_fit
@@ -119,6 +119,8 @@ def trace(run: RunSpec) -> Trace:
     narrow = run.precision == "bf16" and not plain
     objective = build_objective(run.objective)
     shapes = {name: (t.shape, t.dtype) for name, t in _real_batch(run, objective).items()}
+    if objective.needs_head:
+        require_causal_head(run.model)
     with autocast_as_on_a_gpu(), fake_numbers():
         pretrained, model = _built(run, objective, torch.bfloat16 if narrow else torch.float32)
         batch = {name: torch.empty(size, dtype=kind) for name, (size, kind) in shapes.items()}

@@ -10,6 +10,10 @@ from transformers import (
     GPT2LMHeadModel,
     JambaConfig,
     JambaForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -64,6 +68,65 @@ def test_a_position_says_which_block_ran_there_and_how_often_before():
     found = [(p.layer, p.block, p.iteration, p.depth) for p in stack.positions()]
     assert found == [(0, 0, 0, 0), (1, 1, 0, 0.25), (2, 1, 1, 0.5), (3, 2, 0, 0.75), (4, 2, 1, 1)]
     assert [p.block_class for p in stack.positions()] == [None, *["AlbertLayer"] * 4]
+
+
+T5 = {"vocab_size": 60, "d_model": 32, "d_kv": 16, "d_ff": 48, "num_heads": 2}
+BART = {
+    "vocab_size": 60,
+    "d_model": 32,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": 2,
+}
+LLAMA = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (lambda: LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **LLAMA)), "model.layers"),
+        (
+            lambda: GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=32, n_layer=1, n_head=2)),
+            "transformer.h",
+        ),
+        (
+            lambda: MambaForCausalLM(
+                MambaConfig(vocab_size=60, hidden_size=32, num_hidden_layers=1)
+            ),
+            "backbone.layers",
+        ),
+        (
+            lambda: T5ForConditionalGeneration(T5Config(num_layers=2, num_decoder_layers=1, **T5)),
+            "decoder.block",
+        ),
+        (
+            lambda: T5ForConditionalGeneration(T5Config(num_layers=1, num_decoder_layers=2, **T5)),
+            "encoder.block",
+        ),
+        (
+            lambda: BartForConditionalGeneration(
+                BartConfig(encoder_layers=2, decoder_layers=1, **BART)
+            ),
+            "model.decoder.layers",
+        ),
+    ],
+    ids=["llama", "gpt2", "mamba", "t5 decoder", "t5 encoder", "bart decoder"],
+)
+def test_a_stack_of_one_block_is_refused_and_its_parts_are_no_blocks(make, path):
+    with pytest.raises(UngroupedParameters, match=f"has one block in {path}, and a profile"):
+        examine(make().eval())
 
 
 def test_prelude_core_and_coda_of_a_looped_decoder_are_one_stack():
