@@ -27,6 +27,20 @@ def lines_to_type():
     return [line.split("  #")[0].rstrip() for line in text.splitlines() if line.strip()]
 
 
+def in_order(shown):
+    """Return the lines of the shell with the commands of outputs between them, as the page has
+    them: what follows the installation, then each output, then data of one's own, then a look."""
+    first, *rest = [len(body.splitlines()) for body in SHELL]
+    assert len(rest) == 1
+    assert README.index(SHELL[0]) < README.index(shown[0][0]) < README.index(SHELL[1])
+    lines = lines_to_type()
+    script = lines[:first]
+    for k, (command, _) in enumerate(shown):
+        script += [f"echo '{MARK}{k}'", command]
+    script += [f"echo '{MARK}own'", *lines[first:], f"echo '{MARK}end'"]
+    return [*script, "depthsweep status demo", "depthsweep report demo"]
+
+
 def test_the_lines_begin_with_a_clone_and_an_activation_and_end_with_data_of_ones_own():
     lines = lines_to_type()
     assert lines[0] == f"git clone {ROOT} depthsweep && cd depthsweep"
@@ -74,10 +88,7 @@ def test_a_newcomer_comes_to_the_outputs_that_the_readme_shows(tmp_path):
     environment |= {"COLUMNS": "80", "NO_COLOR": "1"}
     (tmp_path / "home").mkdir()
     shown = [pair for pair in blocks(README) if pair[0].startswith("depthsweep ")]
-    script = ["set -euo pipefail", *lines_to_type()]
-    for k, (command, _) in enumerate(shown):
-        script += [f"echo '{MARK}{k}'", command]
-    script += [f"echo '{MARK}end'", "depthsweep status demo", "depthsweep report demo"]
+    script = ["set -euo pipefail", *in_order(shown)]
     typed = subprocess.run(
         ["bash", "--norc"],
         input="\n".join(script) + "\n",
@@ -88,9 +99,9 @@ def test_a_newcomer_comes_to_the_outputs_that_the_readme_shows(tmp_path):
     )
     assert typed.returncode == 0, typed.stdout[-2000:] + typed.stderr[-2000:]
     said = re.split(rf"^{MARK}\w+\n", typed.stdout, flags=re.M)
-    assert len(said) == len(shown) + 2
-    for (command, output), now in zip(shown, said[1:-1], strict=True):
+    assert len(said) == len(shown) + 3
+    for (command, output), now in zip(shown, said[1:-2], strict=True):
         assert differences(output, now) == [], command
+    assert "1 finished" in said[-2], "the run of one's own data"
     assert "demo: 30 runs, 30 finished" in said[-1]
     assert (tmp_path / "depthsweep" / "report.html").is_file()
-    assert "1 finished" in said[0], "the run of one's own data"
