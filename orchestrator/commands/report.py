@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from orchestrator.options import moment
+from orchestrator.shell.completion import SWEEP
 from sweeps.errors import UserError
 
 FORMATS = ("html", "pdf", "svg")
@@ -19,7 +20,7 @@ NARROWEST, WIDEST = 40.0, 400.0
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=SWEEP)
 @click.option("--store", default="./store", show_default=True, help="Folder of the store.")
 @click.option(
     "-o",
