@@ -73,7 +73,17 @@ class Store:
         """
         if "://" in location:
             return cls(ObjectPath(ObjectFiles(location, waits=waits)))
-        root = Path(location).expanduser().absolute()
+        try:
+            root = Path(location).expanduser().absolute()
+        except RuntimeError:
+            raise UserError(
+                f"--store {location}: this machine knows no such user; write the folder out"
+            ) from None
+        if root.is_symlink() and not root.exists():
+            raise UserError(
+                f"--store {location}: is a link to {root.readlink()}, which is not there; make"
+                " that folder, or give another one"
+            )
         if root.exists() and not root.is_dir():
             raise UserError(f"--store {location}: is a file; give a folder")
         return cls(root)
@@ -242,7 +252,8 @@ class Store:
         """Return the version of a sweep that ``name`` or ``name@digest`` means; without a digest
         the one that was run last. Raise UserError listing what there is."""
         wanted = SweepName.parse(name)
-        found = SweepFolder(self.sweep_folder(name)).version(wanted)
+        inside = "/" not in wanted.name  # else it would be a path, to wherever that leads
+        found = SweepFolder(self.sweep_folder(name)).version(wanted) if inside else None
         if found is None:
             self.require_there()
             names = self.sweep_names()

@@ -79,6 +79,7 @@ def test_a_mistake_in_the_sweep_is_one_line_with_code_2_and_writes_nothing(sweep
         (("run", "none.yaml"), "none.yaml: no such file"),
         (("run", "sweep.yaml", "--store", "sweep.yaml"), "is a file; give a folder"),
         (("run", "sweep.yaml", "--store", "/proc/store"), "cannot be written"),
+        (("run", "sweep.yaml", "--store", "~nobodyhere/x"), "no such user; write the folder out"),
         (("run", "sweep.yaml", "--store", "ftp://host/x"), "give a folder or an s3:// URL"),
         (("status", "demo", "--store", "store"), "no such folder"),
         (("plann",), "no command 'plann'; did you mean 'plan'?"),
@@ -92,6 +93,27 @@ def test_a_mistaken_command_is_refused_with_code_2(sweep, arguments, said):
     assert said in shown.stderr
     assert "Traceback" not in shown.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["sweep.yaml"]
+
+
+def test_a_store_that_is_a_link_to_nothing_is_the_users_mistake(sweep):
+    folder = sweep()
+    (folder / "store").symlink_to(folder / "nowhere")
+    shown = depthsweep("run", "sweep.yaml", "--store", "store", cwd=folder)
+    assert shown.returncode == 2
+    assert f"is a link to {folder / 'nowhere'}, which is not there" in shown.stderr
+
+
+def test_a_name_is_no_path(sweep):
+    """What lies beside the store's sweeps is none of them."""
+    folder = sweep()
+    for room in ("sweeps", "runs"):
+        (folder / "store" / room).mkdir(parents=True)
+    beside = folder / "store" / "other"
+    beside.mkdir()
+    (beside / "resolved.json").write_text("{}")
+    shown = depthsweep("status", "../other", "--store", "store", cwd=folder)
+    assert shown.returncode == 2
+    assert "no sweep '../other'" in shown.stderr
 
 
 def test_debug_shows_the_traceback():

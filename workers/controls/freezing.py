@@ -26,7 +26,7 @@ def frozen_by(
 
     An entry is ``embedding``, ``head``, ``blocks 3`` or ``blocks 1-6`` (``encoder blocks 1-2``
     where a model has stacks), or a pattern over parameter names. Raises UserError for one that
-    matches nothing.
+    matches nothing, or a block that is not there.
     """
     frozen: set[str] = set()
     for entry in freeze:
@@ -50,6 +50,12 @@ def _layers(entry: str, stacks: Sequence[Stack]) -> set[Owner] | None:
     named = block_range(entry)
     if named is None:
         return None
+    # A pattern matches what there is; a number means a block, and one that is not there is a slip.
+    if blocks_in(named, stacks) and not blocks_in(named._replace(first=named.last), stacks):
+        raise UserError(
+            f"freeze: {entry!r} names blocks that are not there; the model has"
+            f" {', '.join(ranges_of(stacks))}"
+        )
     return {Owner(BLOCK, s, b) for s, b in blocks_in(named, stacks)}
 
 

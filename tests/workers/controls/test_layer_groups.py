@@ -237,6 +237,11 @@ def test_a_pattern_is_over_the_names_of_the_language_model_itself():
     assert grouping_of(Held(), freeze=("lift.*",)).frozen == ("language_model.lift.weight",)
 
 
+def test_a_range_that_ends_behind_the_last_block_is_a_slip():
+    with pytest.raises(UserError, match=r"'blocks 2-9' names blocks that are not there; .*1-3"):
+        grouping_of(Chain(3), freeze=("blocks 2-9",))
+
+
 @pytest.mark.parametrize("entry", ["blocks 3", "blocks 0", "encoder blocks 1", "no.such.*", "body"])
 def test_an_entry_that_freezes_nothing_is_refused(entry):
     with pytest.raises(UserError, match=f"freeze: '{re.escape(entry)}' matches nothing"):
