@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from own_sweep import own_optimizer
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from sweeps import spec
+from tests.own_sweep import own_optimizer
 from workers.adapters.lora import add_lora
 from workers.assembly import show_batches
 from workers.controls.layer_groups import find_layer_groups
