@@ -244,6 +244,9 @@ def told(error: Exception, config: Any = None) -> tuple[str, str]:
         )
     if isinstance(error, ImportError):
         return detail, "install what it asks for on every node"
+    if type(error).__name__ == "StrictDataclassFieldValidationError":
+        # It says a field twice: in front of its cause, and in it.
+        return detail.partition("': ")[2] or detail, "correct config.json"
     if type(error).__name__ == "SafetensorError":
         return detail, "copy the weights again, whole"
     key = _key_of(error.args[0], config.to_dict()) if _names_a_value(error, config) else None

@@ -16,7 +16,7 @@ name: sized
 models:
   {model}
 objectives: {{clm: {{data: {{builtin: python-docs}}}}}}
-probe: {{data: {probe}, rows: 64, sequence_length: 32}}
+probe: {{data: {{builtin: python-docs}}, rows: 64, sequence_length: 32}}
 defaults:
   {{steps: 10, batch_size: {batch}, sequence_length: 32, learning_rate: 1e-5, precision: bf16}}
 blocks: [{{name: all, grid: {{model: [sized], objective: [clm], control: [standard], seed: [0]}}}}]
@@ -31,9 +31,9 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
 
 
-def written(tmp_path, model, batch=4, probe="{builtin: python-docs}"):
+def written(tmp_path, model, batch=4):
     path = tmp_path / "sized.yaml"
-    path.write_text(SWEEP.format(model=model, batch=batch, probe=probe))
+    path.write_text(SWEEP.format(model=model, batch=batch))
     return path
 
 
@@ -108,67 +108,14 @@ def test_what_the_code_of_a_model_refuses_is_refused_before_anything_starts(tmp_
     assert not list(store.glob("runs/*"))
 
 
-def without_a_weight(folder, config):
+def test_a_folder_that_its_runs_would_refuse_is_refused_by_a_plan(tmp_path):
+    config = llama_config(2, 256, 1000, 512)
+    shaped_folder(tmp_path / "model", config)
     shapes = llama_tensors(config)
     del shapes["model.layers.1.mlp.up_proj.weight"]
-    write_holes(folder / "model.safetensors", shapes)
-
-
-def with_another_weight(folder, config):
-    shapes = {**llama_tensors(config), "model.layers.0.self_attn.q_proj.bias": [256]}
-    write_holes(folder / "model.safetensors", shapes)
-
-
-def with_config(**settings):
-    def write(folder, config):
-        (folder / "config.json").write_text(json.dumps({**config, **settings}))
-
-    return write
-
-
-def with_half_a_tokenizer(folder, config):
-    del config
-    (folder / "tokenizer.json").write_text("{")
-
-
-def with_a_larger_vocabulary(folder, config):
-    del config
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    tokenizer["model"]["vocab"]["beyond"] = 1000
-    path.write_text(json.dumps(tokenizer))
-
-
-@pytest.mark.parametrize(
-    ("harm", "said"),
-    [
-        (without_a_weight, r"its checkpoint lacks model\.layers\.1\.mlp\.up_proj\.weight"),
-        (with_another_weight, r"its weights have model\.layers\.0\.self_attn\.q_proj\.bias"),
-        (with_config(hidden_size=512), r"has shape .* and config\.json makes it .* do not fit"),
-        (with_config(num_hidden_layers=1), r"its weights have model\.layers\.1\..* no place"),
-        (with_config(num_attention_heads=0), "ZeroDivisionError"),
-        (with_config(hidden_size="256"), "hidden_size.*expected int, got str"),
-        (with_config(hidden_act="nonsense"), "transformers knows no hidden_act 'nonsense'; give"),
-        (
-            with_config(rope_parameters={"rope_type": "nonsense"}),
-            r"transformers knows no rope_parameters\.rope_type 'nonsense'; give",
-        ),
-        (
-            with_config(attn_implementation="flash_attention_2"),
-            "attention by flash_attention_2, not installed here; remove `_attn_implementation`",
-        ),
-        (with_half_a_tokenizer, "cannot be loaded from"),
-        (with_a_larger_vocabulary, "token 'beyond' has id 1000, and the embedding 1000 rows"),
-    ],
-)
-def test_a_folder_that_its_runs_would_refuse_is_refused_by_a_plan(tmp_path, harm, said):
-    folder, config = tmp_path / "model", llama_config(2, 256, 1000, 512)
-    shaped_folder(folder, config)
-    harm(folder, config)
-    with pytest.raises(UserError, match=f"model sized: .*{said}") as refused:
-        plan(tmp_path, f"sized: {{folder: {folder}}}")
-    assert "\n" not in str(refused.value)
-    assert len(str(refused.value)) < 300
+    write_holes(tmp_path / "model" / "model.safetensors", shapes)
+    with pytest.raises(UserError, match=r"model sized: its checkpoint lacks model\.layers\.1\.mlp"):
+        plan(tmp_path, f"sized: {{folder: {tmp_path / 'model'}}}")
 
 
 def test_a_folder_that_was_found_whole_is_not_read_by_the_next_plan(tmp_path, monkeypatch):
@@ -177,13 +124,3 @@ def test_a_folder_that_was_found_whole_is_not_read_by_the_next_plan(tmp_path, mo
     monkeypatch.setattr(traces, "_known", {})
     monkeypatch.setattr(tracer.Tracer, "ask", lambda *_, **__: pytest.fail("asked again"))
     plan(tmp_path, f"sized: {{folder: {tmp_path / 'model'}}}")
-
-
-def test_a_probe_s_file_that_gives_too_few_rows_is_refused_by_a_plan(tmp_path):
-    shaped_folder(tmp_path / "model", llama_config(2, 256, 1000, 512))
-    (tmp_path / "short.txt").write_text("a few words of one text\n" * 40)
-    model = f"sized: {{folder: {tmp_path / 'model'}}}"
-    with pytest.raises(UserError, match=r"probe: short\.txt gives .* sequences .* 64 are needed"):
-        plan(tmp_path, model, probe="{file: short.txt}")
-    (tmp_path / "short.txt").write_text("a few words of one text\n" * 4000)
-    plan(tmp_path, model, probe="{file: short.txt}")
