@@ -65,12 +65,12 @@ def require_place_for_all(
     their shapes and types as ``stored``, by name.
     """
     inner = _Inside(model)
-    buffers = {key.rpartition(".")[2] for key, _ in model.named_buffers()}
+    buffers = {key for key, _ in model.named_buffers(remove_duplicate=False)}
     dropped = sorted(
         key
         for key in unexpected
         if inner.leads_inside(key)
-        and key.rpartition(".")[2] not in buffers
+        and buffers.isdisjoint(inner.names_of(key))
         and not COMPUTED.search(key)
         and not _is_no_weight(_stored_as(key, stored))
     )
@@ -138,6 +138,12 @@ class _Inside:
         head = model.get_output_embeddings()  # type: ignore[operator]
         self._head = {key for key, one in self._modules.items() if key and one is head}
 
+    def names_of(self, key: str) -> tuple[str, ...]:
+        """Return what a tensor of a file may be called in the model: with its prefix, or without,
+        where a backbone was saved with a head, or by itself."""
+        beside = f"{self._prefix}."
+        return key, beside + key, key.removeprefix(beside)
+
     def has(self, key: str) -> bool:
         """Return whether a parameter is of the backbone, and not of an output head in it."""
         if any(key.startswith(f"{head}.") for head in self._head):
@@ -152,16 +158,14 @@ class _Inside:
         """Return whether a name that the model has not got leads into a part of its backbone: a
         block, an embedding, or a module whose own parameter it would be. What hangs on the
         backbone itself (a pooler), or beside it, does not."""
-        beside = f"{self._prefix}."
-        ways = [self._way(k) for k in (key, beside + key, key.removeprefix(beside))]
-        way = max(ways, key=len)
+        way = max(map(self._way, self.names_of(key)), key=len)
         inside = [one for one in way if self.has(f"{one}.") and one != self._backbone]
         if not inside:
             return False
         deepest = inside[-1]
         return (
             any(isinstance(self._modules[one], nn.ModuleList) for one in inside)
-            or key.rpartition(".")[0] in (deepest, deepest.removeprefix(beside))
+            or any(name.rpartition(".")[0] == deepest for name in self.names_of(key))
             or _is_of_embeddings(self._modules[deepest])
         )
 

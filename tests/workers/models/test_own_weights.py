@@ -183,6 +183,7 @@ WITHOUT_PLACE = {
     "llama": "model.layers.0.self_attn.q_proj.bias",
     "mixtral": "model.layers.2.input_layernorm.weight",
     "gpt2": "transformer.h.1.attn.q_norm.weight",
+    "gpt_neo": "transformer.h.1.attn.attention.q_proj.bias",
     "bert": "bert.embeddings.task_embeddings.weight",
     "t5": "encoder.block.1.layer.0.SelfAttention.q.bias",
     "mamba": "backbone.norm_f.bias",
