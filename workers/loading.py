@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,23 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
 )
+from transformers.initialization import meta_device_safe_creation_ops
 from transformers.utils import logging as transformers_logging
 
 from sweeps.errors import Impossible, UserError
 from sweeps.plugins.opened import opened
 from sweeps.sources.content import folder_digest, held_to_its_digest
-from sweeps.sources.model_folder import require_whole
+from sweeps.sources.model_folder import require_whole, stored_tensors
 from sweeps.spec import FolderModel, ModelSource, ModelSpec, StandinModel, content_id
 from workers.models.causality import require_causal
-from workers.models.fit import require_all_blocks, require_finite_weights
+from workers.models.fit import require_finite_weights, require_known_tokens
 from workers.models.hub import downloaded
+from workers.models.own_weights import (
+    loading_from_headers,
+    refuse_other_shapes,
+    require_own_weights,
+    require_place_for_all,
+)
 from workers.models.pretrained import (
     Examined,
     ModelFacts,
@@ -78,16 +87,46 @@ def load_model(
             unknown = ModelFacts("", "", "", 0, 0, 0)
             content, nothing = _content(source, folder), Examined((), 0)
             return PretrainedModel(language_model, tokenizer, unknown, content, nothing)
+        _require_fitting(model.name, folder, language_model, loading, needs_head)
         _take_out_of_files(language_model)
         require_finite_weights(model.name, str(folder), language_model)
-    _refuse_missing(model.name, language_model, loading, needs_head)
     examined = examined_model(model, language_model)
     if needs_head and source.pretraining == "clm":
         require_causal(model.name, language_model)
-    unexpected = sorted(loading["unexpected_keys"])
-    require_all_blocks(model.name, str(folder), language_model, examined.stacks, unexpected)
     facts = measure_facts(language_model, pretraining, examined.stacks)
     return PretrainedModel(language_model, tokenizer, facts, _content(source, folder), examined)
+
+
+def require_loadable(model: ModelSpec, *, needs_head: bool) -> Any:
+    """Return the tokenizer of a model's folder; raise UserError where the folder cannot be loaded,
+    as far as it tells without a weight being read: from its configuration, its tokenizer, and the
+    headers of its safetensors."""
+    source = model.source
+    assert isinstance(source, FolderModel)
+    folder = Path(source.folder)
+    transformers_logging.set_verbosity_error()
+    language_model, tokenizer, _ = _load(model.name, source, folder, needs_head, False, False)
+    stored = stored_tensors(folder)
+    loading = loading_from_headers(language_model, stored) if stored else None
+    if loading is not None:
+        _require_fitting(model.name, folder, language_model, loading, needs_head)
+    if isinstance(language_model.get_input_embeddings(), nn.Embedding):  # type: ignore[operator]
+        highest = max(tokenizer.get_vocab().values(), default=0)
+        unknown = ModelFacts("", "", "", 0, 0, 0)
+        pretrained = PretrainedModel(language_model, tokenizer, unknown, "", Examined((), 0))
+        require_known_tokens(model.name, pretrained, highest, needs_head=needs_head)
+    return tokenizer
+
+
+def _require_fitting(
+    name: str, folder: Path, model: nn.Module, loading: Mapping[str, Any], needs_head: bool
+) -> None:
+    """Raise UserError where a folder's weights are not those that its configuration asks for."""
+    refuse_other_shapes(name, str(folder), loading["mismatched_keys"])
+    require_own_weights(name, model, loading["missing_keys"], needs_head)
+    unexpected = loading["unexpected_keys"]
+    if unexpected:
+        require_place_for_all(name, str(folder), model, unexpected, stored_tensors(folder))
 
 
 def examined_model(model: ModelSpec, language_model: nn.Module) -> Examined:
@@ -131,6 +170,7 @@ def _load(
         except UserError as error:
             raise UserError(f"model {name}: {error}") from None
     register_family(source)
+    config = None
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
         quiet_config(config, dropout=dropout)
@@ -149,7 +189,7 @@ def _load(
                 ignore_mismatched_sizes=True,
             )
         else:
-            with torch.device("meta"):
+            with torch.device("meta"), meta_device_safe_creation_ops():
                 language_model = auto.from_config(
                     config, dtype=torch.float32, trust_remote_code=remote_code
                 ).eval()
@@ -160,18 +200,9 @@ def _load(
         # Whatever transformers trips over in a folder is the folder's: a traceback through its
         # files helps nobody.
         where = f"model {name}: cannot be loaded from {folder}: "
-        remedy = f"; {_remedy(error)}"
-        detail = " ".join(f"{type(error).__name__}: {error}".split())
-        most = max(DETAIL, LONGEST - len(where) - len(remedy))
-        raise UserError(f"{where}{detail[:most]}{remedy}") from error
-    mismatched = sorted(loading["mismatched_keys"])
-    if mismatched:
-        key, found, wanted = mismatched[0]
-        more = f", and {len(mismatched) - 1} more do not fit" if mismatched[1:] else ""
-        raise UserError(
-            f"model {name}: {folder}: {key} has shape {tuple(found)}, and config.json makes it"
-            f" {tuple(wanted)}{more}; give the configuration that was saved with the weights"
-        )
+        detail, remedy = told(error, config)
+        most = max(DETAIL, LONGEST - len(where) - len(remedy) - 2)
+        raise UserError(f"{where}{shorten(detail, most)}; {remedy}") from error
     return language_model, tokenizer, loading
 
 
@@ -202,13 +233,47 @@ def auto_class(name: str, config: Any, pretraining: str, needs_head: bool) -> An
     )
 
 
-def _remedy(error: Exception) -> str:
-    """Return what to do about what loading raised."""
+def told(error: Exception, config: Any = None) -> tuple[str, str]:
+    """Return what a library raised over a model's files, in a line, and what to do about it.
+
+    ``config`` is the model's configuration, where that could be read: what of it is not known is
+    told by its key.
+    """
+    detail = " ".join(f"{type(error).__name__}: {error}".split())
+    attention = getattr(config, "_attn_implementation", None)
+    if isinstance(error, ImportError) and attention not in (None, "eager", "sdpa"):
+        return f"config.json asks for attention by {attention}, not installed here", (
+            "remove `_attn_implementation` and `attn_implementation` from config.json"
+        )
     if isinstance(error, ImportError):
-        return "install what it asks for on every node"
+        return detail, "install what it asks for on every node"
+    if type(error).__name__ == "StrictDataclassFieldValidationError":
+        # It says a field twice: in front of its cause, and in it.
+        return detail.partition("': ")[2] or detail, "correct config.json"
     if type(error).__name__ == "SafetensorError":
-        return "copy the weights again, whole"
-    return "try AutoModel.from_pretrained on it with the transformers installed here"
+        return detail, "copy the weights again, whole"
+    key = _key_of(error.args[0], config.to_dict()) if _names_a_value(error, config) else None
+    if key is not None:
+        return f"transformers knows no {key} {error.args[0]!r}", "give another in config.json"
+    return detail, "try AutoModel.from_pretrained on it with the transformers installed here"
+
+
+def _names_a_value(error: Exception, config: Any) -> bool:
+    return isinstance(error, KeyError) and config is not None and len(error.args) == 1
+
+
+def _key_of(value: Any, settings: Mapping[str, Any]) -> str | None:
+    """Return the dotted key that has a value in a configuration; None where none has."""
+    for key, found in settings.items():
+        inner = _key_of(value, found) if isinstance(found, dict) else None
+        if inner is not None or (isinstance(value, str) and found == value):
+            return key if inner is None else f"{key}.{inner}"
+    return None
+
+
+def shorten(text: str, most: int) -> str:
+    """Return a text in at most so many characters, cut between words."""
+    return textwrap.shorten(text, most, placeholder=" …")
 
 
 @torch.no_grad()
@@ -217,18 +282,3 @@ def _take_out_of_files(model: nn.Module) -> None:
     would change the model that was loaded from it."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-
-
-def _refuse_missing(name: str, model: nn.Module, loading: Any, needs_head: bool) -> None:
-    missing = sorted(loading["missing_keys"])
-    prefix = f"{model.base_model_prefix}."
-    if not needs_head:
-        missing = [key for key in missing if key.startswith(prefix)]
-    more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
-    lacks = f"model {name}: its checkpoint lacks {', '.join(missing[:2])}{more}"
-    if any(key.startswith(prefix) for key in missing):
-        raise UserError(
-            f"{lacks}, which config.json asks for; give the one that was saved with the weights"
-        )
-    if missing:
-        raise Impossible(f"{lacks}; it was not pretrained for this objective")

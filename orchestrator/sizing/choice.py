@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.sizing.cost import parameter_count
 from orchestrator.sizing.memory import GIB, Memory, engine_of, memory_of
-from orchestrator.sizing.traces import alike, footprint_of, size_of
+from orchestrator.sizing.traces import alike, footprint_of, require_usable, size_of
 from sweeps.errors import UserError
 from sweeps.sources.catalog import by_hub
 from sweeps.spec import Execution, HubModel, LayerRates, ModelSource, RunSpec, StandinModel
@@ -98,11 +98,12 @@ def _remedy(run: RunSpec) -> str:
 
 
 def require_feasible(runs: Iterable[RunSpec]) -> None:
-    """Raise UserError where the code of a run's model says that it cannot be carried out.
+    """Raise UserError where a run's model says, by its code or its files, that it cannot be
+    carried out.
 
-    A step of each is traced, once for those that are alike. Stand-ins are ours, and the catalogue's
-    models have been tried: they are not asked, but for dropout, which not all have, and for what of
-    them a run names.
+    A step of each is traced, once for those that are alike, and model folders are read. Stand-ins
+    are ours, and the catalogue's models have been tried: they are not asked, but for dropout, which
+    not all have, and for what of them a run names.
     """
     seen: set[str] = set()
     for run in runs:
@@ -113,6 +114,7 @@ def require_feasible(runs: Iterable[RunSpec]) -> None:
         if shape in seen:
             continue
         seen.add(shape)
+        require_usable(run)
         parameters = _parameters(run)
         if parameters is not None:
             said = run.execution.settled()

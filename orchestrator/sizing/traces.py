@@ -106,12 +106,35 @@ def size_of(run: RunSpec) -> dict[str, Any] | None:
     key = f"size {key_of(ask)}"
     tracer = active_tracer()
     if key not in _known and tracer is not None:
-        request = _request(ask, only_size=True)
+        request = _request(ask, only="size")
         _known[key] = tracer.ask(request, f"reading the configuration of {run.model.name} …")
     answer = _known.get(key, {})
     if "refused" in answer:
         raise UserError(answer["refused"])
     return answer.get("size")
+
+
+def require_usable(run: RunSpec) -> None:
+    """Raise UserError where the folder of a run's model cannot be loaded, or gives too few rows of
+    the probe's text, as far as files tell; within ``tracing`` this is asked, once for each folder,
+    objective and probe."""
+    source = run.model.source
+    if not isinstance(source, FolderModel):
+        return
+    objective = {k: v for k, v in run.objective.identity().items() if k != "data"}
+    decides = [source.identity(), run.model.name, objective, run.probe.identity()]
+    key = f"usable {content_id(decides, 24)}"
+    kept = key not in _known and read_if_readable(_place(key))
+    tracer = active_tracer()
+    if kept:
+        _known[key] = kept
+    elif key not in _known and tracer is not None:
+        request = _request(asked(run, run.batch_size, "plain", False), only="usable")
+        _known[key] = tracer.ask(request, f"reading the folder of {run.model.name} …")
+        if "usable" in _known[key]:
+            _keep(key, _known[key])
+    if "refused" in _known.get(key, {}):
+        raise UserError(_known[key]["refused"])
 
 
 def stored_trace(run: RunSpec) -> dict[str, Any] | None:

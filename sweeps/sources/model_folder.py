@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from sweeps.sources.tokenizer_files import highest_added_token, tokenizer_config
 SAFE_WEIGHTS = "*.safetensors"
 PICKLED_WEIGHTS = "pytorch_model*.bin"
 INDEX = "*.safetensors.index.json"
+# What loading reads where there are others beside: one file, or else the shards of an index.
+_WHOLE, _SHARDS = "model.safetensors", "model.safetensors.index.json"
 # What is left of other tools that make weights of a few bits.
 _QUANTIZERS = ("quantize_config.json", "quant_config.json", "quant_strategy.json")
 _FLOATING = ("F64", "F32", "F16", "BF16")
@@ -38,6 +41,22 @@ _OFFSET_FAMILIES = (
     "mpnet",
     "xmod",
 )
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What a header says of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def is_floating(self) -> bool:
+        return self.dtype in _FLOATING
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -190,6 +209,23 @@ def stored_shapes(folder: Path) -> list[tuple[int, ...]]:
     except (OSError, UserError):
         return []
     return [tuple(entry["shape"]) for header in headers for entry in header.values()]
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Return, by name, the tensors of the safetensors that loading reads of a folder; none where
+    there are none, or they cannot be read."""
+    try:
+        files = {_WHOLE}
+        if not (folder / _WHOLE).is_file():
+            files = set(map(str, (_json(folder / _SHARDS).get("weight_map") or {}).values()))
+        headers = [_header(folder / file)[0] for file in sorted(files)]
+    except (OSError, UserError):
+        return {}
+    return {
+        name: StoredTensor(tuple(entry["shape"]), str(entry["dtype"]))
+        for header in headers
+        for name, entry in header.items()
+    }
 
 
 # -------------------------------------------------------------------------------- what it can do

@@ -1,14 +1,16 @@
 """The footprint of runs, for a process that does not import torch: ``python -m workers.footprint``.
 
-A line in is ``{"run": specification, "only_size": false}``, with the texts of the user's own code
-under ``code`` where it needs some; a line out has one of ``traced`` (or
-``size``), ``refused`` (the run cannot be carried out) and ``unknown``, with what there is to say.
+A line in is ``{"run": specification, "only": null}``, or with ``size`` or ``usable`` there, and the
+texts of the user's own code under ``code`` where it needs some; a line out has one of ``traced``
+(or ``size``, or ``usable``), ``refused`` (the run cannot be carried out) and ``unknown``, with what
+there is to say.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import warnings
 from typing import Any
 
@@ -32,6 +34,7 @@ def answer(line: str) -> dict[str, Any]:
     from sweeps.plugins.bundle import Bundle
     from sweeps.plugins.opened import open_plugins, remember
     from sweeps.spec import RunSpec
+    from workers.footprint.folder import require_usable
     from workers.footprint.skeleton import SizeUnknown
     from workers.footprint.trace import size, trace
 
@@ -40,7 +43,10 @@ def answer(line: str) -> dict[str, Any]:
         run = RunSpec.model_validate_json(request["run"])
         remember(map(Bundle.of_text, request.get("code", ())))
         open_plugins(run, lambda _: None)
-        if request.get("only_size"):
+        if request.get("only") == "usable":
+            require_usable(run)
+            return {"usable": True}
+        if request.get("only") == "size":
             return {"size": size(run)}
         return {"traced": trace(run).as_record()}
     except UserError as error:
@@ -52,8 +58,7 @@ def answer(line: str) -> dict[str, Any]:
 
 
 def _short(text: str) -> str:
-    said = " ".join(text.split())
-    return said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}…"
+    return textwrap.shorten(text, LONGEST, placeholder=" …")
 
 
 if __name__ == "__main__":

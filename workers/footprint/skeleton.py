@@ -17,7 +17,7 @@ from sweeps.errors import UserError
 from sweeps.spec import FolderModel, HubModel, ModelSpec, StandinModel
 from workers.footprint.published import published_by_hub
 from workers.footprint.word_tokenizer import TokenCount, word_tokenizer
-from workers.loading import auto_class, examined_model, register_family
+from workers.loading import auto_class, examined_model, register_family, shorten, told
 from workers.models.causality import require_causal_design
 from workers.models.pretrained import (
     PretrainedModel,
@@ -55,8 +55,10 @@ def skeleton(
         with no_init_weights():
             language_model = auto.from_config(config, dtype=dtype, trust_remote_code=trusted)
         language_model.tie_weights()
-    except (ValueError, ImportError, AttributeError, KeyError) as error:
-        raise _refused(model.name, "no model can be built", error) from error
+    except (ValueError, ImportError, AttributeError, KeyError, ArithmeticError) as error:
+        detail, remedy = told(error, config)
+        said = f"no model can be built: {shorten(detail, DETAIL)}; {remedy}"
+        raise UserError(f"model {model.name}: {said}") from error
     language_model.eval()
     examined = examined_model(model, language_model)
     facts = measure_facts(language_model, None, examined.stacks)
@@ -116,5 +118,4 @@ def _refused(name: str, what: str, error: Exception) -> UserError:
 
 
 def _short(error: Exception) -> str:
-    said = " ".join(str(error).split())
-    return said if len(said) <= DETAIL else f"{said[:DETAIL]}…"
+    return shorten(str(error), DETAIL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from sweeps.errors import UserError
 from sweeps.sources.model_folder import no_mask_token, positions_of, require_length
 from sweeps.sources.tokenizer_files import no_first_token
 from sweeps.spec import RunSpec
-from workers.depth.stacks import Stack
 from workers.models.pretrained import PretrainedModel, input_rows
 
 
@@ -71,20 +69,3 @@ def require_finite_weights(name: str, path: str, model: nn.Module) -> None:
                 f"model {name}: {path}: {count} of {parameter.numel()} values of {parameter_name}"
                 " are not finite; the checkpoint is damaged or of a run that diverged"
             )
-
-
-def require_all_blocks(
-    name: str, path: str, model: nn.Module, stacks: Sequence[Stack], unexpected: list[str]
-) -> None:
-    """Raise UserError where a checkpoint has blocks that the configuration does not."""
-    for stack in stacks:
-        size = len(list(model.get_submodule(stack.path).children()))
-        prefixes = {stack.path, stack.path.removeprefix(f"{model.base_model_prefix}.")}
-        for key in unexpected:
-            for prefix in prefixes:
-                number = key.removeprefix(f"{prefix}.").partition(".")[0]
-                if key.startswith(f"{prefix}.") and number.isdecimal() and int(number) >= size:
-                    raise UserError(
-                        f"model {name}: {path}: config.json says {size} blocks, and the weights"
-                        f" have more ({key}); give the configuration that was saved with them"
-                    )

@@ -4,9 +4,10 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from shaped_folder import llama_config, shaped_folder
+from shaped_folder import llama_config, llama_tensors, shaped_folder, write_holes
 
 from orchestrator.cli import cli
+from orchestrator.sizing import tracer, traces
 from sweeps.errors import UserError
 
 REVISION = "a" * 40
@@ -30,9 +31,14 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
 
 
-def plan(tmp_path, model, *arguments, batch=4):
+def written(tmp_path, model, batch=4):
     path = tmp_path / "sized.yaml"
     path.write_text(SWEEP.format(model=model, batch=batch))
+    return path
+
+
+def plan(tmp_path, model, *arguments, **changes):
+    path = written(tmp_path, model, **changes)
     result = CliRunner().invoke(cli, ["plan", str(path), *arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -94,10 +100,27 @@ def test_a_model_that_cannot_be_trained_so_is_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize("command", ["run", "submit"])
 def test_what_the_code_of_a_model_refuses_is_refused_before_anything_starts(tmp_path, command):
     config = {**llama_config(3, 256, 1000, 512), "model_type": "llamas-of-tomorrow"}
-    path, store = tmp_path / "sized.yaml", tmp_path / "store"
-    path.write_text(SWEEP.format(model=hub_model(tmp_path, config), batch=4))
+    path, store = written(tmp_path, hub_model(tmp_path, config)), tmp_path / "store"
     where = ["--cluster", "local"] if command == "submit" else []
     result = CliRunner().invoke(cli, [command, str(path), "--store", str(store), *where])
     assert "config.json names no model" in str(result.exception)
     assert isinstance(result.exception, UserError)
     assert not list(store.glob("runs/*"))
+
+
+def test_a_folder_that_its_runs_would_refuse_is_refused_by_a_plan(tmp_path):
+    config = llama_config(2, 256, 1000, 512)
+    shaped_folder(tmp_path / "model", config)
+    shapes = llama_tensors(config)
+    del shapes["model.layers.1.mlp.up_proj.weight"]
+    write_holes(tmp_path / "model" / "model.safetensors", shapes)
+    with pytest.raises(UserError, match=r"model sized: its checkpoint lacks model\.layers\.1\.mlp"):
+        plan(tmp_path, f"sized: {{folder: {tmp_path / 'model'}}}")
+
+
+def test_a_folder_that_was_found_whole_is_not_read_by_the_next_plan(tmp_path, monkeypatch):
+    shaped_folder(tmp_path / "model", llama_config(2, 256, 1000, 512))
+    plan(tmp_path, f"sized: {{folder: {tmp_path / 'model'}}}")
+    monkeypatch.setattr(traces, "_known", {})
+    monkeypatch.setattr(tracer.Tracer, "ask", lambda *_, **__: pytest.fail("asked again"))
+    plan(tmp_path, f"sized: {{folder: {tmp_path / 'model'}}}")

@@ -16,7 +16,7 @@ from orchestrator.jobs import submission
 from orchestrator.jobs.ray_jobs import JobsApiClient
 from orchestrator.jobs.submission import READY, Request, job_of, submit
 from orchestrator.tracking.feed import TrackerFailed
-from sweeps.declaration.expand import read_sweep
+from sweeps.declaration.expand import SweepFile, read_sweep
 from sweeps.errors import UserError
 from sweeps.store.store import Store
 
@@ -91,14 +91,15 @@ def test_the_driver_of_a_ray_job_is_told(file, monkeypatch):
     options = ("--track", "mlflow")
     profile = read_profile("local")
     sweep = read_sweep(file)
-    submit(Request(sweep, file, ["run", file.name], store, "local", profile, options), print)
+    sent = SweepFile.read(file)
+    submit(Request(sweep, sent, ["run", file.name], store, "local", profile, options), print)
     ((_, entrypoint),) = queue.entrypoints
     assert f"run {file.name} --track mlflow --address auto --store {store}" in entrypoint
 
 
 @pytest.mark.parametrize("kind", ["slurm", "kuberay"])
 def test_the_driver_of_a_batch_cluster_is_told(kind, file):
-    job = job_of(str(file), "s3://bucket/x", 1, ("--track", "wandb"))
+    job = job_of(file, read_sweep(file), "s3://bucket/x", 1, ("--track", "wandb"))
     text = render(read_profile(kind), job)
     (line,) = (line for line in text.splitlines() if "depthsweep run" in line)
     assert "--track wandb" in line

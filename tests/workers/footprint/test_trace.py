@@ -236,7 +236,7 @@ def test_autocast_is_a_gpu_s_while_a_step_is_traced_and_the_cpu_s_again_behind_i
 
 def test_only_the_size_is_read_where_that_is_asked():
     run = run_of("gpt2")
-    found = answer(json.dumps({"run": run.model_dump_json(), "only_size": True}))["size"]
+    found = answer(json.dumps({"run": run.model_dump_json(), "only": "size"}))["size"]
     assert found == {"parameters": trace(run).parameters, "layers": 2, "width": 48}
 
 
