@@ -26,6 +26,7 @@ import torch
 
 from sweeps.errors import UserError
 from tests.zoo import trial
+from workers.models.causality import require_causal
 
 LONGEST = 300
 WITH_A_HEAD = ("clm", "mlm", "span_corruption")
@@ -61,6 +62,11 @@ def attempt(model_type: str, kind: str, controls: list[str]) -> tuple[str, str]:
     if isinstance(examined, UserError):
         verdict = trial.REFUSED if len(str(examined)) < LONGEST else trial.BROKEN
         return verdict, str(examined)
+    if trial.KINDS[kind][2] == "clm":
+        try:
+            require_causal(model_type, model)
+        except UserError as error:
+            return trial.REFUSED, str(error)
     found = dict(trial.tried(model, examined, kind, controls))
     verdicts = {outcome.verdict for outcome in found.values()}
     words = sorted({outcome.words for outcome in found.values()} - {""})
