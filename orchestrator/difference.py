@@ -39,8 +39,10 @@ class Study:
             return cls(read_sweep(said), None)
         return cls(sweep_of(said, store)[0], store)
 
-    def verdicts(self, name: str, control: str, against: str, metric: str) -> pl.DataFrame | None:
-        """Return the verdict of each condition; None where nothing has finished."""
+    def verdicts(
+        self, name: str, control: str, against: str, metric: str
+    ) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+        """Return the verdict of each condition, and the runs; None where nothing has finished."""
         if self.store is None:
             return None
         from sweeps.findings.persistence import verdicts_by_metric
@@ -48,8 +50,9 @@ class Study:
         from sweeps.statistics.profiles import measure_each
 
         try:
-            profiles = measure_each(open_store(self.store, sweep=name), [metric])
-            return verdicts_by_metric(profiles, control, against, None)
+            tables = open_store(self.store, sweep=name)
+            profiles = measure_each(tables, [metric])
+            return verdicts_by_metric(profiles, control, against, None), tables.runs().collect()
         except UserError:
             return None
 
@@ -70,11 +73,25 @@ def specifications(a: Sequence[RunSpec], b: Sequence[RunSpec]) -> dict[str, Any]
     }
 
 
+def with_settings_of(table: pl.DataFrame, other: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
+    """Return a table of conditions with the settings by which only the ``other`` one tells its own
+    apart, as far as all ``runs`` of its sweep have the same."""
+    for name in (name for name in _keys(other) if name not in table.columns):
+        if name in runs.columns and len(values := runs[name].unique()) == 1:
+            column = values.new_from_index(0, len(table))
+            table = table.insert_column(table.columns.index("n"), column)
+    return table
+
+
 def findings(a: pl.DataFrame, b: pl.DataFrame) -> list[dict[str, Any]]:
     """Return a row a condition that either has: what is ``COMPARED`` of both, None for the one that
-    has it not. Conditions are told apart by the settings that both sides name."""
-    keys = [name for name in _keys(a) if name in _keys(b)]
-    sides = [{tuple(row[k] for k in keys): row for row in one.to_dicts()} for one in (a, b)]
+    has it not.
+
+    Conditions are told apart by every setting that a side names; one that the other does not name
+    is None there, and no condition of that name is its counterpart.
+    """
+    keys = list(dict.fromkeys([*_keys(a), *_keys(b)]))
+    sides = [{tuple(row.get(k) for k in keys): row for row in one.to_dicts()} for one in (a, b)]
     found = []
     for key in dict.fromkeys([*sides[0], *sides[1]]):
         rows = [side.get(key) for side in sides]
@@ -125,10 +142,13 @@ def finding_lines(names: tuple[str, str], rows: list[dict[str, Any]]) -> list[st
         Column("verdict", cells("verdict", 0), rigid=True, kept=True),
         Column("verdict", cells("verdict", 1), rigid=True, kept=True),
     ]
-    moved = sum(row["verdict"][0] != row["verdict"][1] for row in rows)
+    both = [row for row in rows if None not in row["n"]]
+    moved = sum(row["verdict"][0] != row["verdict"][1] for row in both)
+    alone = f", {len(rows) - len(both)} conditions in one alone" if len(both) < len(rows) else ""
     return [
         *wrapped(
-            f"first of {names[0]}, then of {names[1]}; {moved} of {len(rows)} verdicts differ"
+            f"first of {names[0]}, then of {names[1]}; {moved} of {len(both)} verdicts"
+            f" differ{alone}"
         ),
         "",
         *text_table(columns, 80)[0],

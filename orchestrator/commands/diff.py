@@ -12,6 +12,7 @@ from orchestrator.difference import (
     findings,
     specification_lines,
     specifications,
+    with_settings_of,
 )
 from orchestrator.shell.completion import SWEEP_OR_FILE
 
@@ -42,10 +43,12 @@ def command(
     """
     one, two = Study.at(first, store), Study.at(second, other_store or store)
     said = specifications(one.sweep.runs, two.sweep.runs)
-    tables = [s.verdicts(n, control, against, metric) for s, n in ((one, first), (two, second))]
     rows = None
-    if tables[0] is not None and tables[1] is not None:
-        rows = findings(tables[0], tables[1])
+    left = one.verdicts(first, control, against, metric)
+    right = two.verdicts(second, control, against, metric)
+    if left is not None and right is not None:
+        (a, runs_of_a), (b, runs_of_b) = left, right
+        rows = findings(with_settings_of(a, b, runs_of_a), with_settings_of(b, a, runs_of_b))
     if as_json:
         page = {"first": first, "second": second, **said, "conditions": rows}
         click.echo(json.dumps(page, indent=1))

@@ -149,25 +149,80 @@ def ratio_of(
 ) -> Ratio:
     """Return the ratio of two means over the same n seeds, (n,) each (Fieller 1954).
 
-    The interval is {ρ: |mean(c − ρr)| ≤ t·SE(c − ρr)}; the quantile has the degrees of freedom of
-    c − ρr at the ratio found, n − 1 where ``deleted``, the means with a group of probe sequences
-    deleted, is not given.
+    The interval is {ρ: |mean(c − ρr)| ≤ t·SE(c − ρr)}, with the quantile of the degrees of freedom
+    that c − ρr has at that ρ: it is what tests of single ratios, as verdicts make them, do not
+    reject. These are n − 1 where ``deleted``, the means with a group of probe sequences deleted, is
+    not given; else they differ from one ρ to another.
     """
     c, r, n = numerator, denominator, len(numerator)
     value = c.mean() / r.mean() if r.mean() else np.nan
     if n < 2 or np.isnan(value):
         return Ratio(float(value), np.nan, np.nan)
-    covariance = np.cov(np.stack([c, r]), ddof=1) / n
-    apart = None
-    if deleted is not None and len(deleted[0]) > 1:
-        groups = len(deleted[0])
-        covariance = covariance + (groups - 1) ** 2 / groups * np.cov(np.stack(deleted), ddof=1)
-        apart = deleted[0] - value * deleted[1]
-    quantile = float(stdtrit(mean_of(c - value * r, apart).freedom, (1 + LEVEL) / 2)) ** 2
-    square = r.mean() ** 2 - quantile * covariance[1, 1]
-    cross = c.mean() * r.mean() - quantile * covariance[0, 1]
-    constant = c.mean() ** 2 - quantile * covariance[0, 0]
-    if square <= 0:
+    seeds = _Form.of(np.cov(np.stack([c, r]), ddof=1) / n, n - 1.0)
+    rows = None
+    if deleted is not None and (groups := len(deleted[0])) > 1:
+        spread = (groups - 1) ** 2 / groups * np.cov(np.stack(deleted), ddof=1)
+        rows = _Form.of(spread, groups - 1.0)
+    fieller = _Fieller(float(c.mean()), float(r.mean()), seeds, rows)
+    if fieller.excess(0.0, 1.0) <= 0:  # of r alone: it may be 0
         return Ratio(float(value), np.nan, np.nan, unbounded=True)
-    root = np.sqrt(max(cross**2 - square * constant, 0.0))
-    return Ratio(float(value), float((cross - root) / square), float((cross + root) / square))
+    low, high = (fieller.end(float(value), sign) for sign in (-1.0, 1.0))
+    return Ratio(float(value), low, high)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """The squared error of a·mean(c) − b·mean(r) from one source, with its degrees of freedom."""
+
+    cc: float
+    cr: float
+    rr: float
+    freedom: float
+
+    @classmethod
+    def of(cls, covariance: Floats, freedom: float) -> _Form:
+        return cls(
+            float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1]), freedom
+        )
+
+    def at(self, a: float, b: float) -> float:
+        return max(a * a * self.cc - 2 * a * b * self.cr + b * b * self.rr, 0.0)
+
+
+@dataclass(frozen=True)
+class _Fieller:
+    """Two means with their errors over seeds and over probe rows."""
+
+    c: float
+    r: float
+    seeds: _Form
+    rows: _Form | None
+
+    def excess(self, a: float, b: float) -> float:
+        """Return (a·c − b·r)² less (t·SE)²: above 0 where a test rejects that the two are one."""
+        one, freedom = self.seeds.at(a, b), self.seeds.freedom
+        total = one
+        if self.rows is not None:
+            other = self.rows.at(a, b)
+            total = one + other
+            if total:
+                freedom = total / (one / freedom + other / self.rows.freedom)
+        quantile = float(stdtrit(freedom, (1 + LEVEL) / 2))
+        return (a * self.c - b * self.r) ** 2 - quantile**2 * total
+
+    def end(self, value: float, sign: float) -> float:
+        """Return where, from the ratio found in one direction, ratios begin to be rejected."""
+        step = max(abs(value), 1e-6) * 1e-3
+        inner, outer = value, value + sign * step
+        while self.excess(1.0, outer) <= 0:
+            step *= 2
+            inner, outer = outer, value + sign * step
+        if self.excess(1.0, inner) >= 0:  # no error at all: the ratio itself
+            return inner
+        # Halved until its ends are neighbours: what finds roots in SciPy takes longer to import.
+        while inner < (middle := (inner + outer) / 2) < outer or outer < middle < inner:
+            if self.excess(1.0, middle) <= 0:
+                inner = middle
+            else:
+                outer = middle
+        return inner

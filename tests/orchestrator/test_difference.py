@@ -6,7 +6,7 @@ import polars as pl
 from click.testing import CliRunner
 
 from orchestrator.cli import cli
-from orchestrator.difference import findings
+from orchestrator.difference import finding_lines, findings, with_settings_of
 
 FILE = """
 name: {name}
@@ -72,3 +72,47 @@ def test_findings_stand_side_by_side_and_one_that_is_missing_is_none():
     assert (rows["m"]["n"], rows["m"]["slope_against"]) == ([3, 5], [0.5, 0.2])
     assert rows["k"]["verdict"] == ["idle", None]
     assert rows["z"]["verdict"] == [None, "persists"]
+
+
+def varied(**setting):
+    return [
+        {"model": "m", "objective": "clm", **dict(zip(setting, values, strict=True)), **rest}
+        for values, rest in zip(
+            zip(*setting.values(), strict=True),
+            (
+                {"n": 3, "slope_against": 0.1 * k, "retained": 1.0, "verdict": "persists"}
+                for k in (1, 2, 3, 4)
+            ),
+            strict=False,
+        )
+    ]
+
+
+def test_what_one_side_varies_and_the_other_does_not_hides_no_condition():
+    a = pl.DataFrame(varied(schedule=["constant", "linear"]))
+    b = pl.DataFrame(varied(optimizer=["sgd", "adamw"]))
+    rows = findings(a, b)
+    assert [row["slope_against"] for row in rows] == [
+        [0.1, None],
+        [0.2, None],
+        [None, 0.1],
+        [None, 0.2],
+    ]
+    text = " ".join(finding_lines(("a", "b"), rows))
+    assert "0 of 0 verdicts differ, 4 conditions in one alone" in text
+
+
+def test_a_setting_that_all_runs_of_a_side_share_is_theirs():
+    a = pl.DataFrame(varied(schedule=["constant", "linear"]))
+    b = pl.DataFrame(varied(optimizer=["sgd", "adamw"]))
+    runs_of_a = pl.DataFrame({"optimizer": ["adamw"] * 4, "schedule": ["constant", "linear"] * 2})
+    runs_of_b = pl.DataFrame({"optimizer": ["sgd", "adamw"], "schedule": ["constant"] * 2})
+    rows = findings(with_settings_of(a, b, runs_of_a), with_settings_of(b, a, runs_of_b))
+    found = {
+        (r["condition"]["schedule"], r["condition"]["optimizer"]): r["slope_against"] for r in rows
+    }
+    assert found == {
+        ("constant", "adamw"): [0.1, 0.2],
+        ("linear", "adamw"): [0.2, None],
+        ("constant", "sgd"): [None, 0.1],
+    }

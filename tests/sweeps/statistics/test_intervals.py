@@ -149,3 +149,25 @@ def test_rows_widen_a_ratio_only_as_far_as_the_two_sides_differ_in_them():
     apart = ratio_of(controlled, standard, (rows, -rows))
     assert common.high - common.low < 1.3 * (alone.high - alone.low)
     assert apart.unbounded or apart.high - apart.low > 2 * (alone.high - alone.low)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_its_ends_are_where_a_test_of_one_ratio_begins_to_reject_it(seed):
+    """Whatever the parts of seeds and rows: a verdict makes that test."""
+    n = (2, 3, 5)[seed % 3]
+    controlled, standard = (each[:, 0] for each in pairs(seed, n, 0.6, 0.1))
+    rows = np.array([0.02, 0.002])[seed % 2] * noise(seed, 16)
+    deleted = (0.3 * rows + 0.1 * noise(seed + 50, 16) * rows.std(), rows)
+    found = ratio_of(controlled, standard, deleted)
+    if found.unbounded:
+        assert np.isnan(found.low)
+        return
+    for ratio, inside in (
+        (found.low + 1e-9, True),
+        (found.low - 1e-9, False),
+        (found.high - 1e-9, True),
+        (found.high + 1e-9, False),
+    ):
+        mean = mean_of(controlled - ratio * standard, deleted[0] - ratio * deleted[1])
+        low, high = mean.interval
+        assert (low <= 0 <= high) == inside
