@@ -12,11 +12,18 @@ class Impossible(UserError):
     """What a model or its data, as declared, cannot do, however often it is asked."""
 
 
+# Choices that an error names one by one: as many as there are commands, and tables' columns.
+LISTED = 40
+
+
 def closest(name: str, valid: list[str] | tuple[str, ...]) -> str:
-    """Return a hint naming the valid choice nearest to ``name``, or all when none is near."""
+    """Return a hint naming the valid choice nearest to ``name``, or when none is near all, of many
+    the first and how many more there are."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, valid, n=1, cutoff=0.5)
     if near:
         return f"did you mean {near[0]!r}?"
-    return "valid: " + ", ".join(sorted(valid))
+    listed = sorted(valid)
+    more = len(listed) - LISTED
+    return f"valid: {', '.join(listed[:LISTED])}" + f" and {more} more" * (more > 0)

@@ -20,6 +20,9 @@ SHOWN_ROWS = 1000
 # Of a message of Polars so many characters are shown.
 MESSAGE = 200
 DESCRIBE = re.compile(r"\s*desc(?:ribe)?(?:\s+table)?\s+(\w+)\s*;?\s*", re.IGNORECASE)
+# What would change tables, and the answer to it.
+CHANGES = re.compile(r"\s*(drop|delete|truncate|create|insert|update|alter|copy)\b", re.IGNORECASE)
+ANSWERED = "only SELECT, SHOW TABLES and DESCRIBE with a table are answered"
 
 
 class QueryError(UserError):
@@ -35,6 +38,8 @@ def query(tables: Tables, sql: str) -> pl.DataFrame:
     described = DESCRIBE.fullmatch(sql)
     if described is not None:
         return _described(tables, described.group(1))
+    if CHANGES.match(sql):  # of the frames at hand it would, and of the store not
+        raise QueryError(ANSWERED)
     frames = tables.by_name(_named(sql))
     context = pl.SQLContext(frames, eager=False)
     try:
@@ -68,7 +73,7 @@ def _said(error: Exception, tables: Tables, sql: str) -> str:
         return f"no table {name!r}; {_nearest(name, TABLE_NAMES)}"
     named = _named(sql)
     if "statement type is not supported" in message:
-        return "only SELECT, SHOW TABLES and DESCRIBE with a table are answered"
+        return ANSWERED
     columns = [column for name in named for column in tables.schema_of(name)]
     unknown = re.search(r"""column (?:named )?['"`]?(\w+)""", message)
     if isinstance(error, pl.exceptions.ColumnNotFoundError) or unknown:

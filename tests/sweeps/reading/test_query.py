@@ -65,6 +65,7 @@ def test_every_table_answers(tables: Tables, table: str) -> None:
         ("SELECT loss FROM runs", "no column 'loss' in runs; steps has it"),
         ("SELECT qqqq FROM runs", "DESCRIBE and a table shows all there are"),
         ("INSERT INTO runs VALUES (1)", "only SELECT, SHOW TABLES and DESCRIBE"),
+        ("  drop TABLE runs", "only SELECT, SHOW TABLES and DESCRIBE"),
         ("SELEC 1", "sql parser error"),
         ("SELECT isnan(seed) FROM runs", "isnan"),
     ],
