@@ -23,7 +23,7 @@ models:
 objectives:
   clm: {data: {file: rows.jsonl}}
 probe: {data: {builtin: python-docs}, rows: 32, sequence_length: 16, every: 250}
-defaults: {steps: 500, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
+defaults: {steps: 750, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
   part_steps: 40, checkpoint_share: 1}
 blocks:
   - name: all
@@ -130,8 +130,9 @@ def test_a_sweep_survives_cancel_and_a_lost_node_and_equals_one_machine(cluster,
     again = json.loads(call(*submit, "--json", cwd=tmp_path, env=env).stdout)
     assert again == {**told, "attached": True}
 
-    # Told to stop as soon as there is a checkpoint: a run that has one must not have ended by then.
-    wait_for(lambda: list(store.glob("runs/*/checkpoints/*/manifest.json")))
+    # Told to stop as soon as one has begun: by the time the command is there, none may have ended
+    # that has a checkpoint to go on from.
+    wait_for(lambda: list(store.glob("runs/*/attempts/1.json")))
     stopped = call("cancel", "trio", "--store", "store", cwd=tmp_path, env=env)
     assert stopped.returncode == 0, stopped.stderr
     assert f"{told['submission_id']} stopped" in stopped.stdout
