@@ -29,6 +29,8 @@ from scipy.special import stdtr, stdtrit
 Floats = NDArray[np.float64]
 
 LEVEL = 0.95
+# In which an end of an interval is found: about ten are enough.
+MOST_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -212,17 +214,23 @@ class _Fieller:
 
     def end(self, value: float, sign: float) -> float:
         """Return where, from the ratio found in one direction, ratios begin to be rejected."""
-        step = max(abs(value), 1e-6) * 1e-3
+        # That far it would be if the error were the same at every ratio.
+        step = 1.1 * max(-self.excess(1.0, value), 0.0) ** 0.5 / abs(self.r) or 1e-9
         inner, outer = value, value + sign * step
         while self.excess(1.0, outer) <= 0:
             step *= 2
             inner, outer = outer, value + sign * step
         if self.excess(1.0, inner) >= 0:  # no error at all: the ratio itself
             return inner
-        # Halved until its ends are neighbours: what finds roots in SciPy takes longer to import.
-        while inner < (middle := (inner + outer) / 2) < outer or outer < middle < inner:
-            if self.excess(1.0, middle) <= 0:
-                inner = middle
+        # By the Illinois method; what finds roots in SciPy takes longer to import than this to run.
+        low, high = self.excess(1.0, inner), self.excess(1.0, outer)
+        for _ in range(MOST_STEPS):
+            middle = inner - low * (outer - inner) / (high - low)
+            if abs(outer - inner) <= 1e-13 * max(1.0, abs(middle)) or middle in (inner, outer):
+                break
+            found = self.excess(1.0, middle)
+            if found <= 0:
+                inner, low, high = middle, found, high / 2
             else:
-                outer = middle
+                outer, high, low = middle, found, low / 2
         return inner
