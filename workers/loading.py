@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from sweeps.errors import Impossible, UserError
 from sweeps.plugins.opened import opened
 from sweeps.sources.content import folder_digest, held_to_its_digest
-from sweeps.sources.model_folder import require_whole, stored_tensors
+from sweeps.sources.model_folder import StoredTensor, require_whole, stored_tensors
 from sweeps.spec import FolderModel, ModelSource, ModelSpec, StandinModel, content_id
 from workers.models.causality import require_causal
 from workers.models.fit import require_finite_weights, require_known_tokens
@@ -109,7 +109,7 @@ def require_loadable(model: ModelSpec, *, needs_head: bool) -> Any:
     stored = stored_tensors(folder)
     loading = loading_from_headers(language_model, stored) if stored else None
     if loading is not None:
-        _require_fitting(model.name, folder, language_model, loading, needs_head)
+        _require_fitting(model.name, folder, language_model, loading, needs_head, stored)
     if isinstance(language_model.get_input_embeddings(), nn.Embedding):  # type: ignore[operator]
         highest = max(tokenizer.get_vocab().values(), default=0)
         unknown = ModelFacts("", "", "", 0, 0, 0)
@@ -119,14 +119,21 @@ def require_loadable(model: ModelSpec, *, needs_head: bool) -> Any:
 
 
 def _require_fitting(
-    name: str, folder: Path, model: nn.Module, loading: Mapping[str, Any], needs_head: bool
+    name: str,
+    folder: Path,
+    model: nn.Module,
+    loading: Mapping[str, Any],
+    needs_head: bool,
+    stored: Mapping[str, StoredTensor] | None = None,
 ) -> None:
-    """Raise UserError where a folder's weights are not those that its configuration asks for."""
+    """Raise UserError where a folder's weights are not those that its configuration asks for;
+    ``stored`` are its headers, read where that is needed and they are not given."""
     refuse_other_shapes(name, str(folder), loading["mismatched_keys"])
     require_own_weights(name, model, loading["missing_keys"], needs_head)
     unexpected = loading["unexpected_keys"]
     if unexpected:
-        require_place_for_all(name, str(folder), model, unexpected, stored_tensors(folder))
+        headers = stored_tensors(folder) if stored is None else stored
+        require_place_for_all(name, str(folder), model, unexpected, headers)
 
 
 def examined_model(model: ModelSpec, language_model: nn.Module) -> Examined:

@@ -16,6 +16,7 @@ from torch import nn
 
 from sweeps.errors import Impossible, UserError
 from sweeps.sources.model_folder import StoredTensor
+from workers.depth.observation import observe
 from workers.models.pretrained import backbone_of, reader_of
 
 # What is computed from a configuration and was kept beside weights by older code.
@@ -185,27 +186,17 @@ def _is_of_embeddings(module: nn.Module) -> bool:
 def _reached(model: nn.Module) -> set[str]:
     """Return the names of the parameters that the hidden states of a model are made with; none
     where its code cannot be run on tokens alone, which is told elsewhere."""
-    device = next(model.parameters()).device
+    reader = reader_of(model)
+    ids = torch.ones(SAMPLE, dtype=torch.long, device=next(model.parameters()).device)
     try:
-        with torch.enable_grad():
-            ids = torch.ones(SAMPLE, dtype=torch.long, device=device)
-            state = reader_of(model)(input_ids=ids).last_hidden_state
+        seen = observe(reader, lambda: reader(input_ids=ids).last_hidden_state)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception:
         return set()
-    seen: set[Any] = set()
-    variables: set[int] = set()
-    waiting: list[Any] = [state.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variables.add(id(getattr(node, "variable", None)))
-        waiting += [parent for parent, _ in node.next_functions]
+    used = {id(parameter) for parameter, _ in seen.uses()}
     named = model.named_parameters(remove_duplicate=False)
-    return {key for key, parameter in named if id(parameter) in variables}
+    return {key for key, parameter in named if id(parameter) in used}
 
 
 def _stored_as(key: str, stored: Mapping[str, StoredTensor]) -> StoredTensor | None:

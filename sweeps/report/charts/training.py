@@ -5,6 +5,8 @@ Heat maps and curves show one model, the chosen one, so that their number does n
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 import polars as pl
 
@@ -133,17 +135,26 @@ def change_charts(data: ReportData) -> list[Chart]:
         .properties(height=140)
         .add_params(alt.param(name="most", value=1.0))
     )
+    return _of_each_arm(
+        spec, "changes", "Change of each block at each probe", data, limits="change_limits"
+    )
+
+
+def _of_each_arm(
+    spec: dict[str, Any], table: str, text: str, data: ReportData, *, limits: str
+) -> list[Chart]:
+    """Return one chart of a table for each condition and arm, of the chosen model."""
     return [
         Chart(
             spec,
-            "changes",
-            f"Change of each block at each probe, {condition}, {arm}",
+            table,
+            f"{text}, {condition}, {arm}",
             {"condition": condition, "arm": arm},
             follows="filter",
             title=f"{condition}{BETWEEN}{arm}",
-            limits="change_limits",
+            limits=limits,
         )
-        for condition, arm in _pairs(data.tables["changes"])
+        for condition, arm in _pairs(data.tables[table])
     ]
 
 
@@ -188,18 +199,9 @@ def ratio_charts(data: ReportData) -> list[Chart]:
         .properties(height=140)
         .add_params(alt.param(name="span", value=1.0))
     )
-    return [
-        Chart(
-            spec,
-            "ratios",
-            f"Update ratio of each block over training, {condition}, {arm}",
-            {"condition": condition, "arm": arm},
-            follows="filter",
-            title=f"{condition}{BETWEEN}{arm}",
-            limits="ratios",
-        )
-        for condition, arm in _pairs(data.tables["ratios"])
-    ]
+    return _of_each_arm(
+        spec, "ratios", "Update ratio of each block over training", data, limits="ratios"
+    )
 
 
 def _bar() -> alt.Legend:
