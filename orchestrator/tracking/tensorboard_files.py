@@ -6,8 +6,11 @@ a torn one ends its file for every reader, and whoever goes on begins another fi
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,11 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.plugins.hparams import summary_v2 as hparams
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from orchestrator.tracking.tracker import Outcome, RunCard, StepRow
 
+EVENTS = "events.out.tfevents."
 STATUS = "status"
 PICTURE = "profile"
 TABLE = "profiles"
@@ -64,7 +68,7 @@ class TensorboardRun:
         self._written = _Written.in_folder(folder)
         self.logged_to = self._written.last_step
         self._folder = folder
-        self._writer: EventFileWriter | None = None
+        self._writer: RecordWriter | None = None
         if not self._written.parameters:
             summary = hparams.hparams_pb(card.parameters, trial_id=card.key)
             summary.value.append(_text("run", f"{card.name}\n\n{card.sweep}\n\n{card.description}"))
@@ -99,12 +103,12 @@ class TensorboardRun:
         if self._writer is not None:
             self._writer.close()
 
-    def _add(self, summary: Any, step: int, time: float) -> None:
-        event = Event(step=step, wall_time=time)
+    def _add(self, summary: Any, step: int, wall_time: float) -> None:
+        event = Event(step=step, wall_time=wall_time)
         event.summary.CopyFrom(summary)
         if self._writer is None:  # a run of which nothing is new gets no file
-            self._writer = EventFileWriter(str(self._folder))
-        self._writer.add_event(event)
+            self._writer = _new_file(self._folder)
+        self._writer.write(event.SerializeToString())
 
 
 class _Written:
@@ -137,8 +141,25 @@ class _Written:
 
 
 def _events(folder: Path) -> Iterator[Any]:
-    for path in sorted(folder.glob("events.out.tfevents.*")):
+    for path in sorted(folder.glob(f"{EVENTS}*")):
         yield from EventFileLoader(str(path)).Load()
+
+
+def _new_file(folder: Path) -> RecordWriter:
+    """Begin an event file that every reader takes after those that are there.
+
+    Readers take files in the order of their names, in which the second is the first number and a
+    writer's count, without leading zeros, the last: two files of one second would be taken in any
+    order, and TensorBoard forgets steps when smaller ones follow.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    there = [path.name.split(".")[3] for path in folder.glob(f"{EVENTS}*")]
+    second = max([int(time.time()), *(int(one) + 1 for one in there if one.isdigit())])
+    name = f"{EVENTS}{second:010d}.{socket.gethostname()}.{os.getpid()}.0"
+    writer = RecordWriter((folder / name).open("xb"))
+    begin = Event(wall_time=time.time(), file_version="brain.Event:2")
+    writer.write(begin.SerializeToString())
+    return writer
 
 
 def folder_name(card: RunCard) -> str:

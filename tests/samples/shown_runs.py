@@ -37,7 +37,8 @@ def in_tensorboard(folder: Path) -> list[Shown]:
 
     found = []
     for place in sorted(folder.iterdir()):
-        events = EventAccumulator(str(place), size_guidance={"scalars": 0, "tensors": 0})
+        everything = dict.fromkeys(("scalars", "tensors", "images"), 0)
+        events = EventAccumulator(str(place), size_guidance=everything)
         events.Reload()
         tags = events.Tags()
         content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
