@@ -74,7 +74,7 @@ def train(
             while step < run.steps and not scores.stopped and not stop:
                 step += 1
                 rate = learning_rate(run.optimizer, step, run.steps)
-                batch, total = accumulate(run, objective, parts.arrays, engine, step)
+                batch, total, rows = accumulate(run, objective, parts.batches, engine, step)
                 # Of a batch with nothing to predict there is no loss, and 0 would be the best.
                 loss = float(total) if objective.targets(batch) else None
                 layers = engine.step(rate)
@@ -84,6 +84,7 @@ def train(
                 probes = finite and (last or step in run.probe_steps)
                 moved = parts.displacement.measure(engine) if probes else None
                 writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
+                writer.add("samples", step, rows)
                 writer.add("layers", step, _layer_rows(engine.groups, layers, moved))
                 if probes:
                     measured = _measured(parts.probe, step, last, writer, attempt)

@@ -23,6 +23,7 @@ from sweeps.spec import (
     DATA_FORMS,
     OBJECTIVE_DEFAULTS,
     OBJECTIVES,
+    All,
     Cell,
     Evaluation,
     Execution,
@@ -103,6 +104,7 @@ class Resolver:
             evaluation=self._evaluation(objective),
             stop=fields.get("stop"),
             adapter=fields.get("adapter", NoAdapter()),
+            selection=fields.get("selection", All()),
             precision=fields.get("precision", "fp32"),
             dropout=fields.get("dropout", False),
         )
