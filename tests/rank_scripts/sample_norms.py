@@ -4,6 +4,7 @@
 """
 
 import sys
+from functools import cache
 from types import SimpleNamespace
 
 import torch
@@ -16,25 +17,30 @@ from workers.ranks.process_group import Ranks
 from workers.ranks.rank_process import end_process
 from workers.selection.batches import Batches
 
-# Of three candidates more than a whole number of batches of two ranks.
-CANDIDATES, BATCH, LENGTH = 20, 4, 24
+# Two ranks cannot share so many candidates evenly.
+CANDIDATES, BATCH, LENGTH = 21, 4, 24
 TEXTS = [" ".join(f"word{(7 * k + j) % 19} of line {k}" for j in range(9)) for k in range(40)]
 ADAPTERS = {"full": 0, "lora": 4}
 
 
-def batches_of(family, what, micro, ranks=None, stage=0, **fields):
-    """Return the batches of a run of one family under a selection, and its engine."""
-    engine_name = "plain" if ranks is None else "deepspeed"
+@cache
+def measured(family, what, ranks=None, stage=0):
+    """Return an objective, an engine that is not trained with, and the objective's arrays."""
     cell = Cell(family=family, lora_rank=ADAPTERS[what], stage=stage)
-    objective, engine, pretrained = prepare(cell, engine_name, ranks)
+    objective, engine, pretrained = prepare(cell, "plain" if ranks is None else "deepspeed", ranks)
     arrays = objective.tokenise(pretrained.tokenizer, {"text": TEXTS}, LENGTH)
+    return objective, engine, arrays
+
+
+def batches_of(family, what, micro, ranks=None, stage=0, of=measured):
+    """Return the batches of a run of one family under a selection, its engine and its objective."""
+    objective, engine, arrays = of(family, what, ranks, stage)
     execution = {} if ranks is None else {"processes": ranks.size, "engine": "deepspeed"}
     run = make_run(
         batch_size=BATCH,
         sequence_length=LENGTH,
         selection=High(share=BATCH / CANDIDATES),
         execution=Execution(**execution),
-        **fields,
     )
     return Batches(Passes(run, micro), objective, arrays, engine), engine, objective
 
@@ -51,7 +57,8 @@ class Passes(SimpleNamespace):
 
 def trained(family, what, ranks=None, stage=0):
     """Return what is chosen in some steps, and every weight after them."""
-    batches, engine, objective = batches_of(family, what, 2, ranks, stage)
+    new = measured.__wrapped__
+    batches, engine, objective = batches_of(family, what, 2, ranks, stage, of=new)
     chosen = []
     for step in range(1, 4):
         batch, rows = batches.of(step)
@@ -64,6 +71,7 @@ def trained(family, what, ranks=None, stage=0):
 def norms_of(family, what, micro, ranks=None, stage=0):
     """Return the candidates' losses (N,) and norms by layer (N, G)."""
     batches, _, _ = batches_of(family, what, micro, ranks, stage)
+    assert batches.taken_one_by_one == ()
     batch, _ = batches.candidates(1)
     losses, squares = batches.measured(batch)
     return losses, squares.sqrt()

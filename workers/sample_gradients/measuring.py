@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -55,6 +55,10 @@ class SampleGradients:
             )
             if not near:
                 self.one_by_one |= {k}
+
+    def names(self, numbers: Iterable[int]) -> tuple[str, ...]:
+        """Return the names of weights, in order."""
+        return tuple(self._names[number] for number in sorted(numbers))
 
     def squares(self, losses: Callable[[Batch], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the losses of a batch's examples, (B,), and the squared norms of their gradients

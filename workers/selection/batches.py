@@ -8,6 +8,8 @@ chooses what it would have chosen.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -64,8 +66,9 @@ class Batches:
             self._gradients = SampleGradients(engine.groups)
             whole, _ = self.candidates(1)
             few = {name: tensor[:TRIED].to(engine.device) for name, tensor in whole.items()}
-            for part in micro_batches(few, self._size):
-                self._gradients.learn(self._losses, part, TOLERANCES[run.precision])
+            with self._as_it_is():
+                for part in micro_batches(few, self._size):
+                    self._gradients.learn(self._losses, part, TOLERANCES[run.precision])
 
     def of(self, step: int) -> tuple[Batch, list[dict[str, Any]]]:
         """Return the batch of a step and, where it was chosen, a row of ``samples`` a candidate;
@@ -102,9 +105,22 @@ class Batches:
         return self._objective.chosen_of(batch, chosen), rows
 
     @property
+    def taken_one_by_one(self) -> tuple[str, ...]:
+        """Names of the weights of which no use is understood: each costs a backward pass of its
+        own for every candidate."""
+        gradients = getattr(self, "_gradients", None)
+        return () if gradients is None else gradients.names(gradients.one_by_one)
+
+    @property
     def _size(self) -> int:
-        """Examples of one pass."""
-        return self._run.micro_batch_size if self._objective.reads_together else 1
+        """Examples of one pass: one where blocks would be computed again to save memory, since in
+        this pass they are not."""
+        together = self._objective.reads_together and not self._computes_again
+        return self._run.micro_batch_size if together else 1
+
+    @property
+    def _computes_again(self) -> bool:
+        return bool(self._run.execution.checkpoint_activations)
 
     def candidates(self, step: int) -> tuple[Batch, np.ndarray[Any, np.dtype[np.int64]]]:
         run = self._run
@@ -118,6 +134,19 @@ class Batches:
             sums = self._objective.losses(self._engine.measured_model, part)
         return sums / terms.clamp(min=1)
 
+    @contextmanager
+    def _as_it_is(self) -> Iterator[None]:
+        """Surround passes without dropout, whose noise would be in each norm, and of which nothing
+        is computed again, which would be another pass than the one that is watched."""
+        model = self._engine.model
+        training = model.training
+        if self._run.dropout or self._computes_again:
+            model.eval()
+        try:
+            yield
+        finally:
+            model.train(training)
+
     def measured(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return of all candidates the losses, (N,), NaN where there are no terms, and the squared
         norms of gradients by layer, (N, G), in float64 on the CPU; a collective."""
@@ -126,14 +155,11 @@ class Batches:
         each = math.ceil(count / engine.ranks)
         numbers = torch.arange(each * engine.ranks).clamp(max=count - 1)
         mine = engine.share({name: tensor[numbers] for name, tensor in batch.items()})
-        training = engine.model.training
-        if self._run.dropout:  # noise of its own would be in each norm
-            engine.model.eval()
         found = []
-        for part in micro_batches(mine, self._size):
-            found.append(self._gradients.squares(self._losses, part))
-            PULSE.beat()
-        engine.model.train(training)
+        with self._as_it_is():
+            for part in micro_batches(mine, self._size):
+                found.append(self._gradients.squares(self._losses, part))
+                PULSE.beat()
         losses, squares = (torch.cat(side) for side in zip(*found, strict=True))
         losses, squares = engine.gather(losses.double()), engine.gather(squares)
         losses, squares = losses[:count].cpu(), squares[:count].cpu()
