@@ -110,6 +110,10 @@ def _embedding(watch: Watch, func: Any, args: Any, kwargs: Any, done: list[Any])
     return True
 
 
+# What torch gives of a convolution's weights; it has no types.
+_of_weights: Callable[..., Tensor] = torch.nn.grad.conv1d_weight  # type: ignore[attr-defined]
+
+
 def _norm(normalise: Callable[..., Tensor], *names: str) -> Known:
     """Return what watches a norm over the last axes with weights on what it has normalised."""
 
@@ -157,7 +161,7 @@ def _conv1d(watch: Watch, func: Any, args: Any, kwargs: Any, done: list[Any]) ->
         gradient = gradient.float()
         if to_weight is not None:
             # Every example's channels are groups of their own in one convolution.
-            made = torch.nn.grad.conv1d_weight(
+            made = _of_weights(
                 inputs.float().reshape(1, -1, inputs.shape[2]),
                 (examples * weight.shape[0], *weight.shape[1:]),
                 gradient.reshape(1, -1, gradient.shape[2]),

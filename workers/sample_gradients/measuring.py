@@ -33,7 +33,8 @@ class SampleGradients:
         ``tolerance`` of themselves. Raises UserError where the loss of an example depends on the
         others of its batch.
         """
-        together, squares = self._measured(losses, batch)
+        together, squares, apart = self._measured(losses, batch)
+        self.one_by_one |= apart
         alone, exact = [], []
         for part in rows_of(batch):
             loss = losses(part)
@@ -66,25 +67,27 @@ class SampleGradients:
 
         ``losses`` runs the model on the batch and returns (B,), each made of its own example alone.
         """
-        found, by_weight = self._measured(losses, batch)
+        found, by_weight, _ = self._measured(losses, batch)
         return found, self._by_group(by_weight, len(found))
 
     def _measured(
         self, losses: Callable[[Batch], Tensor], batch: Batch
-    ) -> tuple[Tensor, dict[int, Tensor]]:
+    ) -> tuple[Tensor, dict[int, Tensor], frozenset[int]]:
+        """Return losses, squared norms (B,) by a weight's number, and which of these were taken
+        one example at a time."""
         examples = len(next(iter(batch.values())))
         seen = {name: tensor.view_as(tensor) for name, tensor in batch.items()}
         mark_as_examples(seen.values())
         watch = Watch(self._weights, examples, KNOWN)
         with torch.enable_grad(), watch:
             found = losses(seen)
-        apart = self.one_by_one | watch.unknown | watch.left()
+        apart = self.one_by_one | watch.not_understood()
         squares = self._each_by_itself(found, sorted(apart))
         watch.backward(found.sum(), [self._weights[k] for k in sorted(apart)])
         for number, each in watch.squares.items():
             if number not in apart:
                 squares[number] = each
-        return found.detach(), squares
+        return found.detach(), squares, apart
 
     def _each_by_itself(self, losses: Tensor, numbers: Sequence[int]) -> dict[int, Tensor]:
         """Return the squared norms of some weights' gradients, from a backward pass an example."""

@@ -82,8 +82,8 @@ class Watch(TorchFunctionMode):
             if any(_is_of_examples(tensor) for tensor in given):
                 _mark(out, args)
             return out
-        known = self._known.get(func)
-        if known is not None and known(self, func, args, kwargs, done := []):
+        known, done = self._known.get(func), list[Any]()
+        if known is not None and known(self, func, args, kwargs, done):
             _mark(done[0], ())
             return done[0]
         if self._meet_elementwise(func, given):
@@ -152,7 +152,8 @@ class Watch(TorchFunctionMode):
     def when_reached(self, out: Tensor, given: Tensor, then: Callable[[Tensor], None]) -> None:
         """Have the gradient of ``out`` given to ``then``; ``given`` is what it is made of beside
         weights."""
-        out.register_hook(lambda gradient: then(gradient) if self._listening else None)
+        hook: Callable[..., Any] = out.register_hook
+        hook(lambda gradient: then(gradient) if self._listening else None)
         if not given.requires_grad:
             self._ends.append(out)
 
@@ -187,10 +188,13 @@ class Watch(TorchFunctionMode):
         for tensor in weights:
             self._waiting.pop(id(tensor), None)
 
-    def left(self) -> frozenset[int]:
-        """Return the weights of which something was made that no function seen here has used: it
-        may have been used where nothing is seen."""
-        return frozenset().union(*(roots for _, roots in self._waiting.values()))
+    def not_understood(self) -> frozenset[int]:
+        """Return the weights of which this forward pass has not shown what their gradients are made
+        of: those of an unknown use, those that no function was given, and those of which something
+        was made that no function was given. They may be used where nothing is seen."""
+        left = frozenset().union(*(roots for _, roots in self._waiting.values()))
+        unseen = self._weights.values() - self.uses.keys() - self._late
+        return left | self.unknown | unseen
 
     # ---------------------------------------------------------------------------------- backward
     def backward(self, loss: Tensor, others: Sequence[Tensor]) -> None:

@@ -118,7 +118,7 @@ def test_fewer_examples_than_candidates_are_refused(tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     data = FileData(
         file=str(path),
-        digest=data_digest(data_files(str(path), None)),
+        digest=data_digest(data_files(path, None)),
         columns={"text": "text", "label": "label"},
     )
     objective = Objective(kind="classification", data=data, labels=2, pooling="mean")

@@ -33,7 +33,7 @@ def planted(tmp_path_factory):
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return FileData(
         file=str(path),
-        digest=data_digest(data_files(str(path), None)),
+        digest=data_digest(data_files(path, None)),
         columns={"prompt": "prompt", "completion": "completion"},
     )
 
