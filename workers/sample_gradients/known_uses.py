@@ -97,11 +97,12 @@ def _embedding(watch: Watch, func: Any, args: Any, kwargs: Any, done: list[Any])
         return False
     done.append(func(*args, **kwargs))
     uses = watch.expect(number, weight)
+    # Asked now: ranks that share a weight let go of it after the pass.
+    filler = None if padding is None else padding % len(weight)
 
     def reached(gradient: Tensor) -> None:
         found = gradient.float()
-        if padding is not None:
-            filler = padding if padding >= 0 else padding + len(weight)
+        if filler is not None:
             found = found.masked_fill((rows == filler).unsqueeze(-1), 0.0)
         uses.lookups.append((rows, found))
         watch.came_to(number)
@@ -155,7 +156,7 @@ def _conv1d(watch: Watch, func: Any, args: Any, kwargs: Any, done: list[Any]) ->
         return False
     done.append(func(*args, **kwargs))
     to_weight, to_bias = watch.receiver(weight), watch.receiver(bias)
-    inputs, examples = given.detach(), len(given)
+    inputs, examples, shape = given.detach(), len(given), weight.shape
 
     def reached(gradient: Tensor) -> None:
         gradient = gradient.float()
@@ -163,14 +164,14 @@ def _conv1d(watch: Watch, func: Any, args: Any, kwargs: Any, done: list[Any]) ->
             # Every example's channels are groups of their own in one convolution.
             made = _of_weights(
                 inputs.float().reshape(1, -1, inputs.shape[2]),
-                (examples * weight.shape[0], *weight.shape[1:]),
+                (examples * shape[0], *shape[1:]),
                 gradient.reshape(1, -1, gradient.shape[2]),
                 stride,
                 padding,
                 dilation,
                 examples * groups,
             )
-            to_weight(made.reshape(examples, *weight.shape))
+            to_weight(made.reshape(examples, *shape))
         if to_bias is not None:
             to_bias(gradient.sum(2))
 
