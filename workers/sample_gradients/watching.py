@@ -30,9 +30,9 @@ ELEMENTWISE = frozenset(
 )
 
 
-# Called with the watch, the function, its arguments, and a list that takes in what it returns: says
-# whether it has called the function, whose use of a weight it then watches.
-Known = Callable[["Watch", Any, Any, Any, list[Any]], bool]
+# Called with the watch, a function and its arguments: returns what the function does, whose use of
+# a weight it then watches, or NotImplemented, the function not called.
+Known = Callable[["Watch", Any, Any, Any], Any]
 
 
 class Watch(TorchFunctionMode):
@@ -82,10 +82,11 @@ class Watch(TorchFunctionMode):
             if any(_is_of_examples(tensor) for tensor in given):
                 _mark(out, args)
             return out
-        known, done = self._known.get(func), list[Any]()
-        if known is not None and known(self, func, args, kwargs, done):
-            _mark(done[0], ())
-            return done[0]
+        known = self._known.get(func)
+        out = NotImplemented if known is None else known(self, func, args, kwargs)
+        if out is not NotImplemented:
+            _mark(out, ())
+            return out
         if self._meet_elementwise(func, given):
             return self._spread_over_examples(func, args, kwargs)
         out = func(*args, **kwargs)
