@@ -143,4 +143,6 @@ def _cell(value: object) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, pl.Series):  # one row's list
+        return f"[{', '.join(map(_cell, value))}]"
     return " ".join(str(value).split())

@@ -62,7 +62,7 @@ def test_every_table_answers(tables: Tables, table: str) -> None:
         ("SELECT 1 FROM runs r JOIN stps s ON r.run_id = s.run_id", "did you mean 'steps'?"),
         ("SELECT * FROM xyz", "no table 'xyz'; there are runs, steps, layers, profiles,"),
         ("DESCRIBE profile", "no table 'profile'; did you mean 'profiles'?"),
-        ("SELECT loss FROM runs", "no column 'loss' in runs; steps has it"),
+        ("SELECT loss FROM runs", "no column 'loss' in runs; steps, samples have it"),
         ("SELECT qqqq FROM runs", "DESCRIBE and a table shows all there are"),
         ("INSERT INTO runs VALUES (1)", "only SELECT, SHOW TABLES and DESCRIBE"),
         ("  drop TABLE runs", "only SELECT, SHOW TABLES and DESCRIBE"),
