@@ -1,6 +1,6 @@
 """What it costs to choose a step's examples by their gradients.
 
-    python -m tests.benchmarks.selection [--repeats N] [--small] [--tokens T] [--family F]
+    python -m tests.benchmarks.selecting [--repeats N] [--small] [--tokens T] [--family F]
 
 A step is forward, backward and optimizer of a model of about 6 M parameters, one thread, CPU time.
 Three steps are taken in each repeat, in random order: with a selection of share 0.2, which measures
