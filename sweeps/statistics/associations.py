@@ -13,28 +13,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sweeps.statistics.fits.additive import (
+    Codes,
+    Fits,
+    GivenFit,
+    codes_of,
+    dummies,
+    given_fit,
+    lots,
+    meetings,
+)
+from sweeps.statistics.fits.resampled import ResampledFits, resampled_fits
 from sweeps.statistics.intervals import LEVEL, Floats
 
 RESAMPLES = 1_999
 SEED = 20260417
 FEWEST_MODELS = 10
-# Relative to the largest, what of a fit's columns counts as depending on others.
-RANK_TOLERANCE = 1e-10
-# Numbers of fits that are made at once.
-AT_ONCE = 200_000
-Codes = NDArray[np.int64]
-
-
-def codes_of(values: Sequence[Any]) -> Codes:
-    """Return (C,) numbers that are equal where values are."""
-    return np.unique([str(value) for value in values], return_inverse=True)[1].astype(np.int64)
 
 
 def varies_within(factor: Codes, models: Codes) -> bool:
@@ -52,7 +53,7 @@ def unique_share(y: Floats, factor: Codes, given: Sequence[Codes]) -> float:
         return float("nan")
     base = given_fit(given, len(y))
     residual = base.left_of(y - y.mean())
-    both = GivenFit(base.absorbed, np.hstack([base.others, _dummies(factor)]))
+    both = GivenFit(base.absorbed, np.hstack([base.others, dummies(factor)]))
     unexplained = [float(np.square(one).sum()) for one in (residual, both.left_of(residual))]
     return (unexplained[0] - unexplained[1]) / total
 
@@ -92,7 +93,7 @@ def unique_share_draws(
     added = fits.added(centred)
     own = np.unique(models, return_inverse=True)[1]
     totals = np.empty(len(resamples))
-    for some in _lots(len(resamples), len(y)):
+    for some in lots(len(resamples), len(y)):
         weights = resamples[some][:, own]
         means = (weights @ centred / weights.sum(axis=1))[:, None]
         totals[some] = (weights * np.square(centred - means)).sum(axis=1)
@@ -105,180 +106,26 @@ def _shares_of_factors(y: Floats, factors: Codes, given: Sequence[Codes]) -> Flo
     base = given_fit(given, len(y))
     residual = base.left_of(centred)
     levels, found = np.arange(factors.max() + 1), []
-    for lot in _lots(len(factors), factors.shape[1] * len(levels)):
+    for lot in lots(len(factors), factors.shape[1] * len(levels)):
         some = factors[lot]
         columns = (some[:, :, None] == levels).astype(np.float64)
         shared = np.matmul(base.basis.T, columns)
         gram = -np.matmul(shared.transpose(0, 2, 1), shared)
         gram[:, levels, levels] += columns.sum(axis=1)
-        met = _met(base.absorbed, some, len(levels))
+        met = meetings(base.absorbed, some, len(levels))
         gram -= np.matmul(met.transpose(0, 2, 1), met / base.sizes[:, None])
-        fits = _Fits(*np.linalg.eigh(gram), np.full(len(some), float(len(y))))
+        fits = Fits(*np.linalg.eigh(gram), np.full(len(some), float(len(y))))
         found.append(fits.explained(np.matmul(residual, columns)))
     return np.asarray(np.concatenate(found) / np.square(centred).sum())
 
 
-def _met(one: Codes, others: Codes, levels: int) -> Floats:
-    """Return (R, levels of one, levels) counts of how often levels of (C,) and of each of (R, C)
-    meet."""
-    count = int(one.max()) + 1
-    cells = (np.arange(len(others))[:, None] * count + one) * levels + others
-    met = np.bincount(cells.ravel(), minlength=len(others) * count * levels)
-    return met.reshape(len(others), count, levels).astype(np.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class GivenFit:
-    """An additive fit to what is given of C conditions.
-
-    The factor of most levels, ``absorbed``, is fitted by its means, for its columns are orthogonal:
-    a sweep over a hundred learning rates has a hundred. ``others`` are (C, P) columns besides.
-    """
-
-    absorbed: Codes
-    others: Floats
-
-    @cached_property
-    def sizes(self) -> Floats:
-        """How many conditions each level of ``absorbed`` has."""
-        return np.bincount(self.absorbed).astype(np.float64)
-
-    @cached_property
-    def basis(self) -> Floats:
-        """(C, rank) orthonormal columns that span what ``others`` add to ``absorbed``."""
-        if not self.others.shape[1]:
-            return self.others
-        left, sizes, _ = np.linalg.svd(self._less_means(self.others), full_matrices=False)
-        return np.asarray(left[:, sizes > np.linalg.norm(self.others) * RANK_TOLERANCE])
-
-    def left_of(self, values: Floats) -> Floats:
-        """Return what the fit leaves of (C,) values."""
-        rest = self._less_means(values[:, None])[:, 0]
-        return np.asarray(rest - self.basis @ (self.basis.T @ rest))
-
-    def _less_means(self, columns: Floats) -> Floats:
-        sums = np.stack(
-            [np.bincount(self.absorbed, one, len(self.sizes)) for one in columns.T], axis=1
-        )
-        return np.asarray(columns - (sums / self.sizes[:, None])[self.absorbed])
-
-
-def given_fit(given: Sequence[Codes], conditions: int) -> GivenFit:
-    """Return the fit to factors of (C,) levels; to the mean alone where there are none."""
-    factors = sorted(given, key=lambda one: -int(one.max())) or [np.zeros(conditions, np.int64)]
-    columns = [np.empty((conditions, 0)), *map(_dummies, factors[1:])]
-    return GivenFit(codes_of(factors[0].tolist()), np.hstack(columns))
-
-
-@dataclass(frozen=True)
-class _Fits:
-    """The columns of R least-squares fits, as their products' (R, P) sizes along (R, P, P) axes,
-    and (R,) sizes of their own beside which a small one is rounding."""
-
-    sizes: Floats
-    axes: Floats
-    scale: Floats
-
-    def explained(self, along: Floats) -> Floats:
-        """Return (R,) sums of squares that fits explain of values whose products with the columns
-        are (R, P)."""
-        squares = np.square(np.matmul(along[:, None, :], self.axes)[:, 0])
-        counts = self.sizes > RANK_TOLERANCE * self.scale[:, None]
-        shares = np.divide(squares, self.sizes, out=squares, where=counts)
-        return np.asarray(shares.sum(axis=1, where=counts))
-
-
-@dataclass(frozen=True, eq=False)
-class _ResampledFits:
-    """Fits over resampled models to what is given, and to that with a factor.
-
-    What is given is absorbed as in ``GivenFit``: per resample its columns' products with the others
-    are taken out of theirs (Frisch, Waugh and Lovell). All products are sums over models, so that a
-    resample weighs M of them and never the conditions.
-    """
-
-    own: Codes
-    fit: GivenFit
-    resamples: Floats
-    base: _Fits
-    both: _Fits
-
-    def added(self, y: Floats) -> Floats:
-        """Return (R,) sums of squares that the factor adds to those explained of (C,) values."""
-        found = np.empty(len(self.resamples))
-        sums = _sums(self.own, self.fit.absorbed, y[:, None])[:, :, 0]
-        along = _by_model(self.own, self.fit.others * y[:, None])
-        for some, weights, level_sizes, shared in self._lots():
-            of_levels = weights @ sums / level_sizes
-            rest = weights @ along - np.matmul(of_levels[:, None, :], shared)[:, 0]
-            both, base = (
-                _Fits(fits.sizes[some], fits.axes[some], fits.scale[some])
-                for fits in (self.both, self.base)
-            )
-            given = base.sizes.shape[1]
-            found[some] = both.explained(rest) - base.explained(rest[:, :given])
-        return found
-
-    def _lots(self) -> Iterator[tuple[slice, Floats, Floats, Floats]]:
-        return _absorbed_lots(self.own, self.fit, self.resamples)
-
-
-def _absorbed_lots(
-    own: Codes, fit: GivenFit, resamples: Floats
-) -> Iterator[tuple[slice, Floats, Floats, Floats]]:
-    """Yield some resamples at a time: which, their weights of models, how many conditions each
-    absorbed level has (1 where none: nothing is divided there), and its products with the other
-    columns, (R, levels, P)."""
-    ones = np.ones((len(own), 1))
-    counts = _sums(own, fit.absorbed, ones)[:, :, 0]
-    products = _sums(own, fit.absorbed, fit.others)
-    models, levels, columns = products.shape
-    for some in _lots(len(resamples), levels * columns):
-        weights = resamples[some]
-        shared = (weights @ products.reshape(models, -1)).reshape(-1, levels, columns)
-        yield some, weights, np.maximum(weights @ counts, 1.0), shared
-
-
 @lru_cache(maxsize=8)
-def _resampled_fits(factors: bytes, conditions: int, models: bytes) -> _ResampledFits:
+def _resampled_fits(factors: bytes, conditions: int, models: bytes) -> ResampledFits:
     """Return the fits to (F, C) factors, of which the last is the one in question, over resampled
     models: what is explained by them is asked of every metric."""
     *given, factor = np.frombuffer(factors, np.int64).reshape(-1, conditions)
     own = np.unique(np.frombuffer(models, np.int64), return_inverse=True)[1].astype(np.int64)
-    base = given_fit(given, conditions)
-    fit = GivenFit(base.absorbed, np.hstack([base.others, _dummies(factor)]))
-    resamples = _drawn(own)
-    columns = fit.others.shape[1]
-    products = np.stack(
-        [fit.others[own == one].T @ fit.others[own == one] for one in range(int(own.max()) + 1)]
-    ).reshape(-1, columns**2)
-    gram = (resamples @ products).reshape(-1, columns, columns)
-    scale = np.trace(gram, axis1=1, axis2=2)
-    for some, _, level_sizes, shared in _absorbed_lots(own, fit, resamples):
-        gram[some] -= np.matmul(shared.transpose(0, 2, 1), shared / level_sizes[:, :, None])
-    of_given = gram[:, : base.others.shape[1], : base.others.shape[1]]
-    both, alone = (_Fits(*np.linalg.eigh(one), scale) for one in (gram, of_given))
-    return _ResampledFits(own, fit, resamples, alone, both)
-
-
-def _by_model(own: Codes, columns: Floats) -> Floats:
-    """Return (models, P) sums of (C, P) columns."""
-    return np.stack([np.bincount(own, one) for one in columns.T], axis=1)
-
-
-def _sums(own: Codes, levels: Codes, columns: Floats) -> Floats:
-    """Return (models, levels, P) sums of (C, P) columns."""
-    models, count = int(own.max()) + 1, int(levels.max()) + 1
-    cells = own * count + levels
-    sums = [np.bincount(cells, one, models * count) for one in columns.T]
-    return np.stack(sums, axis=1).reshape(models, count, -1).astype(np.float64)
-
-
-def _lots(count: int, each: int) -> Iterator[slice]:
-    """Yield slices of ``count`` that are treated at once, of ``each`` numbers one."""
-    size = max(1, AT_ONCE // max(each, 1))
-    for first in range(0, count, size):
-        yield slice(first, min(first + size, count))
+    return resampled_fits(given, factor, own, _drawn(own))
 
 
 def permutations(values: NDArray[Any], blocks: Codes) -> Iterator[NDArray[Any]]:
@@ -454,7 +301,3 @@ def _share_beyond(observed: float, drawn: Floats) -> float:
     # Rounding must not part a permutation from an equal one.
     exceeding = int((drawn >= observed - 1e-12).sum())
     return (1 + exceeding) / (1 + RESAMPLES)
-
-
-def _dummies(codes: Codes) -> Floats:
-    return np.eye(int(codes.max()) + 1)[codes]

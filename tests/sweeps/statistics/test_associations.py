@@ -11,7 +11,6 @@ from scipy import stats
 from sweeps.statistics import associations
 from sweeps.statistics.associations import (
     FEWEST_MODELS,
-    codes_of,
     ends,
     over_models,
     partial_rank_association,
@@ -23,6 +22,8 @@ from sweeps.statistics.associations import (
     unique_share_draws,
     varies_within,
 )
+from sweeps.statistics.fits import additive
+from sweeps.statistics.fits.additive import codes_of
 
 MODELS = np.repeat(np.arange(12), 3)
 OBJECTIVES = np.tile(np.arange(3), 12)
@@ -87,7 +88,7 @@ def test_resamples_by_weight_are_fits_to_models_drawn_again(seed, within, monkey
 @pytest.mark.parametrize("seed", range(3))
 def test_permuted_factors_are_fitted_as_one_is(seed, monkeypatch):
     monkeypatch.setattr(associations, "RESAMPLES", 99)
-    monkeypatch.setattr(associations, "AT_ONCE", 500)  # in several lots
+    monkeypatch.setattr(additive, "AT_ONCE", 500)  # in several lots
     associations._permuted_places.cache_clear()
     models, objective, control, y = uneven(seed)
     drawn = list(associations._permuted(objective, models, np.arange(len(y))))
@@ -105,7 +106,7 @@ def test_what_is_given_in_many_levels_is_taken_out_as_in_one_fit(monkeypatch):
     """A sweep over many learning rates: that factor is fitted by its means, and never as columns.
     Some levels are of models that a resample does not draw."""
     monkeypatch.setattr(associations, "RESAMPLES", 49)
-    monkeypatch.setattr(associations, "AT_ONCE", 3_000)  # in several lots
+    monkeypatch.setattr(additive, "AT_ONCE", 3_000)  # in several lots
     associations._resampled_fits.cache_clear()
     models = np.repeat(np.arange(11), 40)
     rates = np.tile(np.arange(20), 22) + 20 * (models == 7)
