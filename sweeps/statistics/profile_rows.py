@@ -30,7 +30,7 @@ class ProfileRows:
     Attributes:
         layers: one row per run, stack and layer, each metric with its ``_null``.
         deleted: one row per run, stack, block and ``sequence_group``, of the metrics of
-            ``NULL_METRICS``: the change over the rows of all other groups.
+            ``NULL_METRICS``: the change over the rows of all other groups. Sorted by group.
     """
 
     layers: pl.DataFrame
@@ -82,6 +82,7 @@ def read_rows(tables: Tables, metrics: Sequence[str], at: At) -> ProfileRows:
             *("sequence_group", "layer", "block_class"),
             *[metric for metric in metrics if metric in NULL_METRICS],
         )
+        .sort(*PROFILE, "sequence_group", "layer")
         .collect(engine="streaming")
     )
     return ProfileRows(layers, deleted)
