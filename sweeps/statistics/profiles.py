@@ -24,7 +24,6 @@ from sweeps.statistics.profile_rows import (
     slopes_by_step,
 )
 from sweeps.statistics.quantity_rows import (
-    DELETED_KEYS,
     STEEPNESS,
     WithoutGroups,
     quantity_rows,
@@ -142,7 +141,7 @@ def measure_each(
     every_run = with_stacks(runs)
     if several_stacks(every_run):
         every_run = every_run.update(tables.doses_of_stacks(), on=PROFILE, how="left")
-    rows = read_rows(tables, metrics, at)
+    rows = read_rows(tables, metrics, at, block_class)
     if block_class is not None:
         require_class(rows, block_class)
     found = {
@@ -199,7 +198,6 @@ def _profiles(
         blocks = of_class(blocks, block_class, PROFILE).with_columns(
             depth=pl.col("layer") / pl.len().over(PROFILE)
         )
-        without = of_class(without, block_class, DELETED_KEYS)
     null, floor = pl.col("null"), FLOOR.get(metric, 0.0)
     runs = blocks.group_by(PROFILE, maintain_order=True).agg(
         pl.col("step").first().alias("at"),

@@ -76,27 +76,18 @@ def without_groups(runs: pl.DataFrame, without: pl.DataFrame, floor: float) -> W
 
     Args:
         runs: ``PROFILE``, ``control`` and ``blocks``, how many a profile has.
-        without: ``value`` by ``PROFILE``, ``sequence_group`` and block, sorted so.
+        without: ``once`` and ``value``, the changes of all blocks as a list, by ``PROFILE`` and
+            ``sequence_group``, in their order.
     """
-    layer, value = pl.col("layer"), pl.col("value")
-    lists = (
-        without.group_by(DELETED_KEYS, maintain_order=True)
-        .agg(
-            value,
-            (
-                (layer.n_unique() == pl.len())
-                & (layer.max() == pl.len())
-                & (value.is_not_null() & value.is_finite()).all()
-            ).alias("whole"),
-        )
-        .join(
-            runs.select(*PROFILE, "blocks", "control"),
-            on=PROFILE,
-            how="inner",
-            nulls_equal=True,
-            maintain_order="left",
-        )
+    lists = without.join(
+        runs.select(*PROFILE, "blocks", "control"),
+        on=PROFILE,
+        how="inner",
+        nulls_equal=True,
+        maintain_order="left",
     )
-    whole = pl.col("whole") & (value.list.len() == pl.col("blocks"))
+    value = pl.col("value")
+    known = value.list.eval(pl.element().is_finite().fill_null(value=False)).list.all()
+    whole = pl.col("once") & (value.list.len() == pl.col("blocks")) & known
     usable = lists.filter((whole.all() & (pl.len() > 1)).over(PROFILE))
     return WithoutGroups(usable.select(*DELETED_KEYS, "control", "value"), floor)
