@@ -106,9 +106,10 @@ def profile_text(name: str, profiles: Profiles, by: Sequence[str], width: int = 
 
 
 def _called(row: dict[str, Any], keys: Sequence[str]) -> str:
-    """Return what a condition is: objective and control by themselves, settings by name."""
+    """Return what a condition is: objective, control and stack by themselves, settings by name."""
     known = {key: text_of(row[key]) for key in keys if row[key] is not None}
-    said = (value if key in DEFAULT_BY else f"{key} {value}" for key, value in known.items())
+    alone = (*DEFAULT_BY, STACK)
+    said = (value if key in alone else f"{key} {value}" for key, value in known.items())
     return ", ".join(said)
 
 
