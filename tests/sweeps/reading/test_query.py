@@ -67,6 +67,8 @@ def test_every_table_answers(tables: Tables, table: str) -> None:
         ("INSERT INTO runs VALUES (1)", "only SELECT, SHOW TABLES and DESCRIBE"),
         ("  drop TABLE runs", "only SELECT, SHOW TABLES and DESCRIBE"),
         ("SELEC 1", "sql parser error"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "read_csv reads files"),
+        ("SELECT 1 FROM runs JOIN Read_Parquet ('x') USING (seed)", "the tables of a store alone"),
         ("SELECT isnan(seed) FROM runs", "isnan"),
     ],
 )
@@ -204,3 +206,7 @@ def test_counting_runs_makes_no_column(tables: Tables, monkeypatch: pytest.Monke
     del asked[:]
     query(open_store(tables.store.root), "SELECT model, avg(final_loss) FROM runs GROUP BY model")
     assert set(asked) == {"run_id", "model", "final_loss"}
+
+
+def test_a_text_that_looks_like_a_function_is_text(tables: Tables) -> None:
+    assert query(tables, "SELECT seed FROM runs WHERE model <> 'read_csv(''x'')'").height > 0
