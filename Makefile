@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= ./store
 
-.PHONY: demo replica readme test test-all bench check lock clean
+.PHONY: demo replica readme test test-all bench mutate check lock clean
 
 demo: $(VENV)/.demo
 	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
@@ -37,6 +37,11 @@ test-all: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks
+
+# Faults planted in what decides results and recovery: do the tests notice? SEED=N takes others.
+SEED ?= 20261125
+mutate: $(VENV)/.test
+	$(BIN)/python -m tests.mutation --seed $(SEED)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
