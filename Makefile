@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= ./store
 
-.PHONY: demo replica readme test test-all test-oldest test-newest bench check lock clean
+.PHONY: demo replica readme test test-all test-oldest test-newest bench mutate check lock clean
 
 demo: $(VENV)/.demo
 	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
@@ -53,6 +53,11 @@ test-oldest test-newest: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks
+
+# Faults planted in what decides results and recovery: do the tests notice? SEED=N takes others.
+SEED ?= 20261125
+mutate: $(VENV)/.test
+	$(BIN)/python -m tests.mutation --seed $(SEED)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
