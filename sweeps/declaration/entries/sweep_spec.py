@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from sweeps.declaration.entries.notify import NotifyEntry
 from sweeps.declaration.entries.step_entries import (
     AdapterEntry,
     ControlEntry,
@@ -341,6 +342,9 @@ class SweepSpec(Frozen):
     )
     track: TrackEntry = Field(
         default_factory=Track, description="Trackers that show the runs, besides the store."
+    )
+    notify: NotifyEntry | None = Field(
+        None, description="Who is told when the sweep ends: a command, a URL, or more of it."
     )
     defaults: Settings = Field(default_factory=Settings)
     blocks: Annotated[list[Block], Field(min_length=1)]

@@ -67,6 +67,8 @@ def test_every_table_answers(tables: Tables, table: str) -> None:
         ("INSERT INTO runs VALUES (1)", "only SELECT, SHOW TABLES and DESCRIBE"),
         ("  drop TABLE runs", "only SELECT, SHOW TABLES and DESCRIBE"),
         ("SELEC 1", "sql parser error"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "read_csv reads files"),
+        ("SELECT 1 FROM runs JOIN Read_Parquet ('x') USING (seed)", "the tables of a store alone"),
         ("SELECT isnan(seed) FROM runs", "isnan"),
     ],
 )
@@ -211,3 +213,7 @@ def test_a_list_is_its_items_in_csv_and_whole_elsewhere() -> None:
     assert render(frame, "csv") == 'shares,n\n0.25 0.5,1\n"",2\n,3\n'
     assert '"shares":[0.25,0.5]' in render(frame, "jsonl")
     assert "[0.25, 0.5]" in render(frame, "table")
+
+
+def test_a_text_that_looks_like_a_function_is_text(tables: Tables) -> None:
+    assert query(tables, "SELECT seed FROM runs WHERE model <> 'read_csv(''x'')'").height > 0
