@@ -85,7 +85,7 @@ TAKEN = frozenset(
         *("arm", "edge_high", "edge_low", "high_null", "high_own", "high_shared", "kept_said"),
         *("most", "row", "seed_against", "seed_change", "seed_control", "seed_loss_change"),
         *("seed_values", "verdict_said", "view"),
-        "metric",
+        *("metric", "candidate", "example", "length", "chosen", "layer_shares"),
         *("treatment", "setting", "ratio", "relative", "spread", "start", "until", "runs"),
     )
 )

@@ -62,7 +62,7 @@ def test_every_table_answers(tables: Tables, table: str) -> None:
         ("SELECT 1 FROM runs r JOIN stps s ON r.run_id = s.run_id", "did you mean 'steps'?"),
         ("SELECT * FROM xyz", "no table 'xyz'; there are runs, steps, layers, profiles,"),
         ("DESCRIBE profile", "no table 'profile'; did you mean 'profiles'?"),
-        ("SELECT loss FROM runs", "no column 'loss' in runs; steps has it"),
+        ("SELECT loss FROM runs", "no column 'loss' in runs; steps, samples have it"),
         ("SELECT qqqq FROM runs", "DESCRIBE and a table shows all there are"),
         ("INSERT INTO runs VALUES (1)", "only SELECT, SHOW TABLES and DESCRIBE"),
         ("  drop TABLE runs", "only SELECT, SHOW TABLES and DESCRIBE"),
@@ -206,6 +206,13 @@ def test_counting_runs_makes_no_column(tables: Tables, monkeypatch: pytest.Monke
     del asked[:]
     query(open_store(tables.store.root), "SELECT model, avg(final_loss) FROM runs GROUP BY model")
     assert set(asked) == {"run_id", "model", "final_loss"}
+
+
+def test_a_list_is_its_items_in_csv_and_whole_elsewhere() -> None:
+    frame = pl.DataFrame({"shares": [[0.25, 0.5], [], None], "n": [1, 2, 3]})
+    assert render(frame, "csv") == 'shares,n\n0.25 0.5,1\n"",2\n,3\n'
+    assert '"shares":[0.25,0.5]' in render(frame, "jsonl")
+    assert "[0.25, 0.5]" in render(frame, "table")
 
 
 def test_a_text_that_looks_like_a_function_is_text(tables: Tables) -> None:
