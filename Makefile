@@ -47,7 +47,7 @@ test-oldest test-newest: $(VENV)/.test
 		--target $(CURDIR)/$(VENV)/of-$(RELEASE) transformers==$(RELEASE)
 	PYTHONPATH=$(CURDIR)/$(VENV)/of-$(RELEASE) TRANSFORMERS_RELEASE=$(RELEASE) \
 		$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" \
-		tests/test_transformers.py tests/workers/models tests/workers/depth \
+		tests/workers/models tests/workers/depth \
 		tests/workers/objectives/test_objectives.py tests/workers/test_loading.py \
 		tests/workers/test_train.py
 
