@@ -24,7 +24,7 @@ from sweeps.files.whole_files import (
     write_json,
 )
 from sweeps.leases.made_once import made_once
-from sweeps.sources.corpora import STANDIN_CORPUS, corpus_rows, standin_digest
+from sweeps.sources.corpora import STANDIN_CORPORA, corpus_rows, standin_digest
 from sweeps.spec import (
     RECURRENT_STANDINS,
     BuiltinData,
@@ -43,6 +43,7 @@ from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.data.array_file import Arrays
 from workers.engines.plain import PlainEngine
+from workers.instructing import instruct
 from workers.models.pretrained import (
     PRETRAINING_FILE,
     ModelFacts,
@@ -78,14 +79,16 @@ def standin_folder(source: StandinModel, cache: Path) -> Path:
     of the libraries; the folder says so too, and one that says something else is made anew. Raises
     UserError when text or code are not those the stand-in is declared with.
     """
-    if source.digest != standin_digest():
+    if source.digest != standin_digest(source.language):
         raise UserError(
             f"stand-in {source.standin}: it is pretrained by other code, or on the text of another"
             f" release of transformers, than here ({version('transformers')}); install one"
             " depthsweep and the versions of requirements.lock on every node"
         )
     made_with = {package: version(package) for package in MADE_WITH}
-    key = {"source": source.identity(), "made_with": made_with}
+    # What of it is trained later on is no matter of what it is.
+    whole = source.model_copy(update={"freeze": ()})
+    key = {"source": whole.identity(), "made_with": made_with}
     folder = cache / "standins" / f"{source.standin}-{content_id(key)}"
 
     def find() -> Path | None:
@@ -126,6 +129,7 @@ def _make(source: StandinModel, folder: Path) -> None:
     if source.pretraining == "mlm":
         order_positions(model)
     pretraining = pretrain(source, model, tokenizer)
+    instruct(source, model, tokenizer)
     save_model(model, folder)
     tokenizer.save_pretrained(folder)
     write_json(folder / PRETRAINING_FILE, asdict(pretraining))
@@ -139,7 +143,7 @@ def pretrain(source: StandinModel, model: torch.nn.Module, tokenizer: Any) -> Pr
     trained = objective.build_model(
         PretrainedModel(model, tokenizer, ModelFacts("", "", "", 0, source.width, 0))
     )
-    texts = [row["text"] for row in corpus_rows(STANDIN_CORPUS)]
+    texts = [row["text"] for row in corpus_rows(STANDIN_CORPORA[source.language])]
     seen = [text for position, text in enumerate(texts) if position % HELD_OUT_EVERY]
     arrays = objective.tokenise(tokenizer, {"text": seen}, run.sequence_length)
     held_out = objective.tokenise(tokenizer, {"text": texts[::HELD_OUT_EVERY]}, run.sequence_length)
@@ -188,7 +192,7 @@ def unigram_entropy(tokens: NDArray[Any]) -> float:
 
 
 def _pretraining_run(source: StandinModel) -> RunSpec:
-    data = BuiltinData(builtin=STANDIN_CORPUS, digest=source.digest)
+    data = BuiltinData(builtin=STANDIN_CORPORA[source.language], digest=source.digest)
     masked = source.pretraining == "mlm"
     recurrent = source.standin in RECURRENT_STANDINS
     return RunSpec(

@@ -40,7 +40,8 @@ TAKEN = frozenset(
     (
         *("run_id", "step", "layer", "group", "depth", "rows", "width", "loss", "grad_norm"),
         *("scheduled_learning_rate", "clip_coefficient", "targets", "weight_norm", "update_norm"),
-        *("displacement", "displacement_cosine"),
+        *("displacement", "displacement_cosine", "reversion"),
+        *("prompt", "prompt_kind", "answer", "answer_tokens", "refused", "broken", "answer_kl"),
         *("coefficient", "procrustes", "cka_distance", "cka_distance_debiased", "mean_shift"),
         *("scale_log_ratio", "effective_rank", "procrustes_null", "cka_distance_null"),
         *("cka_distance_debiased_null", "model_source", "family", "kind", "block", "model_layers"),

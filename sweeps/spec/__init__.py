@@ -23,13 +23,16 @@ from sweeps.spec.model_source import (
     STANDIN_FAMILIES,
     STANDIN_POSITIONS,
     Blocks,
+    ComparedModel,
     FolderModel,
     Freeze,
     HubModel,
     ModelSource,
     ModelSpec,
     Pretraining,
+    StandinLanguage,
     StandinModel,
+    StandinStage,
 )
 from sweeps.spec.objective import (
     ANSWERING,
@@ -74,6 +77,13 @@ from sweeps.spec.training.optimizer import (
     PluginRule,
     learning_rate,
 )
+from sweeps.spec.training.refusal import (
+    PROMPT_KINDS,
+    REFUSAL_SCORES,
+    PromptKind,
+    PromptSet,
+    Refusal,
+)
 from sweeps.spec.training.tuned import Tuned
 
 __all__ = [
@@ -91,7 +101,9 @@ __all__ = [
     "OPTIMIZERS",
     "PRETRAINING_OBJECTIVES",
     "PROBE_SEQUENCES",
+    "PROMPT_KINDS",
     "RECURRENT_STANDINS",
+    "REFUSAL_SCORES",
     "SCORES",
     "STANDIN_FAMILIES",
     "STANDIN_POSITIONS",
@@ -101,6 +113,7 @@ __all__ = [
     "Blocks",
     "BuiltinData",
     "Cell",
+    "ComparedModel",
     "Control",
     "DataSource",
     "EqualStep",
@@ -134,9 +147,14 @@ __all__ = [
     "Positive",
     "Pretraining",
     "Probe",
+    "PromptKind",
+    "PromptSet",
+    "Refusal",
     "RunSpec",
     "Standard",
+    "StandinLanguage",
     "StandinModel",
+    "StandinStage",
     "Steps",
     "Stop",
     "Tuned",
