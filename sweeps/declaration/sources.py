@@ -151,9 +151,7 @@ def _pinned(revision: str | None, what: str) -> str:
 def _standin(name: str, entry: ModelEntry) -> StandinModel:
     family = "opt" if entry.standin == "opt_post_norm" else str(entry.standin)
     chosen = {
-        key: getattr(entry, key)
-        for key in STANDIN_OPTIONS
-        if getattr(entry, key) is not None
+        key: getattr(entry, key) for key in STANDIN_OPTIONS if getattr(entry, key) is not None
     }
     try:
         return StandinModel(

@@ -68,7 +68,9 @@ class Writer:
         ids, mask = (each.to(device) for each in padded_right(rows, self._filler))
         logits = self._model(input_ids=ids, attention_mask=mask).logits
         return [
-            log_softmax(logits[k, len(prompt) - 1 : len(prompt) - 1 + len(tokens)].float(), -1).cpu()
+            log_softmax(
+                logits[k, len(prompt) - 1 : len(prompt) - 1 + len(tokens)].float(), -1
+            ).cpu()
             for k, (prompt, tokens) in enumerate(zip(prompts, said, strict=True))
         ]
 

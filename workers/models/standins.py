@@ -33,7 +33,6 @@ from sweeps.sources.corpora import (
 from sweeps.spec import STANDIN_POSITIONS, StandinModel
 from workers.models.pretrained import quiet_config
 
-
 # Who speaks in a conversation of the made-up language, and the template that says so.
 SPEAKERS = ("<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (

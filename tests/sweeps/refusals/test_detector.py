@@ -65,7 +65,7 @@ def test_quotes_case_and_blanks_make_no_difference():
 
 
 def test_words_in_quotation_marks_are_somebody_elses():
-    assert not detector("1").is_refusal('The sign reads “I cannot help you” in red.')
+    assert not detector("1").is_refusal("The sign reads “I cannot help you” in red.")
 
 
 def test_three_in_a_row_are_still_text():
