@@ -245,9 +245,7 @@ def test_prompts_that_cannot_be_answered_are_refused_before_training(make_store,
 def test_layers_say_how_far_they_go_back_to_the_model_that_is_compared(make_store, prompts):
     store = make_store("store")
     other = speaking().source.model_copy(update={"pretrain_steps": 2})
-    model = speaking().model_copy(
-        update={"compare_to": ({"name": "base", "source": other},)}
-    )
+    model = speaking().model_copy(update={"compare_to": ({"name": "base", "source": other},)})
     model = ModelSpec.model_validate(model.model_dump())
     run = answering(prompts, model=model)
     list(train(run, store, CPU))
