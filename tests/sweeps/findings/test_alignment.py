@@ -132,16 +132,14 @@ def test_what_is_not_shown_is_open(tmp_path: Path) -> None:
 
 
 def claim(verdict: str, where: str) -> Claim:
-    measure_ = {"statistic": "alignment", "reduce": "share", "verdict": verdict}
-    return Claim.model_validate(
-        {
-            "id": "A",
-            "text": "planted",
-            "tests": [
-                {"measure": {**measure_, "where": {"model": where}}, "is": "at_least", "than": 1}
-            ],
-        }
-    )
+    shown = {
+        "statistic": "alignment",
+        "reduce": "share",
+        "verdict": verdict,
+        "where": {"model": where},
+    }
+    tests = [{"measure": shown, "is": "at_least", "than": 1}]
+    return Claim.model_validate({"id": "A", "text": "planted", "tests": tests})
 
 
 @pytest.mark.parametrize("planted", OUTCOMES)

@@ -15,6 +15,7 @@ from sweeps.sources.content import data_digest
 from sweeps.sources.corpora import TASKS, corpus_digest, standin_digest
 from sweeps.spec import (
     BuiltinData,
+    ComparedModel,
     Evaluation,
     FileData,
     ModelSpec,
@@ -226,10 +227,10 @@ def test_prompts_of_one_length_stay_together_where_padding_would_be_read():
     assert answered_together(some, 4, padded=True) == [(0, 2, 4, 5), (1, 3)]
 
 
-def test_prompts_that_cannot_be_answered_are_refused_before_training(make_store, prompts, cache):
+def test_prompts_that_cannot_be_answered_are_refused_before_training(prompts, cache):
     tokenizer = load_model(speaking(), cache, needs_head=True).tokenizer
     refusal = answering(prompts).evaluation.refusal
-    with pytest.raises(UserError, match="row 1 has .* more than the 12 of the model"):
+    with pytest.raises(UserError, match=r"row 1 has .* more than the 12 of the model"):
         read_prompts(refusal, tokenizer, 12)
     benign = Refusal(prompts=(PromptSet(name="mine", data=prompts, kind="benign"),))
     with pytest.raises(UserError, match="no prompt is harmful"):
@@ -245,8 +246,8 @@ def test_prompts_that_cannot_be_answered_are_refused_before_training(make_store,
 def test_layers_say_how_far_they_go_back_to_the_model_that_is_compared(make_store, prompts):
     store = make_store("store")
     other = speaking().source.model_copy(update={"pretrain_steps": 2})
-    model = speaking().model_copy(update={"compare_to": ({"name": "base", "source": other},)})
-    model = ModelSpec.model_validate(model.model_dump())
+    compared = ComparedModel(name="base", source=other)
+    model = speaking().model_copy(update={"compare_to": (compared,)})
     run = answering(prompts, model=model)
     list(train(run, store, CPU))
     layers = rows(store, run, "layers")
