@@ -21,7 +21,7 @@ from workers.agreement import agreed_grouping, agreed_model
 from workers.controls.layer_control import LayerControl
 from workers.controls.layer_groups import HEAD, group_layers
 from workers.controls.registry import build_control, require_effect
-from workers.data.array_file import Arrays, examples_of
+from workers.data.array_file import examples_of
 from workers.data.datasets import columns_of, examples_read, hub_table
 from workers.data.token_cache import objective_arrays
 from workers.depth.stacks import Stack, in_twin
@@ -41,6 +41,7 @@ from workers.probes.displacement import Displacement
 from workers.probes.measure import DepthProbe
 from workers.probes.rows import ROLES, choose_rows
 from workers.ranks.process_group import Ranks
+from workers.selection.batches import Batches
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Assembly:
     """
 
     objective: TrainingObjective
-    arrays: Arrays
+    batches: Batches
     engine: Engine
     probe: DepthProbe
     evaluator: Evaluator | None
@@ -136,7 +137,8 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     if control.batches > run.steps:  # what a control is shown may be more than the steps read
         read = examples_read(run, control.batches, examples_of(arrays))
     arrays = objective.completed(arrays, engine, run, pretrained, store.cache, read)
-    show_batches(control, engine, lambda step: accumulate(run, objective, arrays, engine, step))
+    batches = Batches(run, objective, arrays, engine)
+    show_batches(control, engine, lambda step: accumulate(run, objective, batches, engine, step))
     probe = _probe(run, store, pretrained, grouping.stacks, engine, device, ranks)
     if held_out is not None:
         held_out.complete(engine, run, pretrained, store.cache)
@@ -144,7 +146,7 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     refusals = Refusals(prompts, pretrained, engine, ranks) if prompts else None
     return Assembly(
         objective,
-        arrays,
+        batches,
         engine,
         probe,
         evaluator,
@@ -173,13 +175,14 @@ def _trains_its_frozen_head(run: RunSpec, pretrained: PretrainedModel) -> bool:
 
 
 def accumulate(
-    run: RunSpec, objective: TrainingObjective, arrays: Arrays, engine: Engine, step: int
-) -> tuple[Batch, Tensor]:
-    """Add the gradient of a step's batch to the engine; return the batch and its mean loss."""
+    run: RunSpec, objective: TrainingObjective, batches: Batches, engine: Engine, step: int
+) -> tuple[Batch, Tensor, list[dict[str, Any]]]:
+    """Add the gradient of a step's batch to the engine; return the batch, its mean loss, and the
+    rows of ``samples`` that say what it was chosen from."""
+    batch, rows = batches.of(step)
     if run.dropout:
         engine.draw_dropout(run.seed, step)
-    batch = objective.batch(arrays, run, step)
-    return batch, objective.accumulate(engine, batch, run.micro_batch_size)
+    return batch, objective.accumulate(engine, batch, run.micro_batch_size), rows
 
 
 def show_batches(

@@ -75,7 +75,7 @@ def train(
             while step < run.steps and not scores.stopped and not stop:
                 step += 1
                 rate = learning_rate(run.optimizer, step, run.steps)
-                batch, total = accumulate(run, objective, parts.arrays, engine, step)
+                batch, total, rows = accumulate(run, objective, parts.batches, engine, step)
                 # Of a batch with nothing to predict there is no loss, and 0 would be the best.
                 loss = float(total) if objective.targets(batch) else None
                 layers = engine.step(rate)
@@ -85,6 +85,7 @@ def train(
                 probes = finite and (last or step in run.probe_steps)
                 moved = parts.displacement.measure(engine) if probes else None
                 writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
+                writer.add("samples", step, rows)
                 writer.add("layers", step, _layer_rows(engine.groups, layers, moved))
                 if probes:
                     measured = _measured(parts.probe, step, last, writer, attempt)
@@ -177,9 +178,15 @@ def _writer(
         writer.take_back(checkpoint)
     attempt.log("model ready", **parts.facts.as_record(), groups=len(parts.engine.groups))
     if parts.unreached:
-        names, more = ", ".join(parts.unreached[:6]), len(parts.unreached) - 6
-        shown = f"{names}, and {more} more" if more > 0 else names
+        shown = _first_of(parts.unreached)
         attempt.log("left out of training: no loss reaches them", "warning", parameters=shown)
+    if slow := parts.batches.taken_one_by_one:
+        attempt.log(
+            "selection: how these weights are used is not understood, so that each candidate costs"
+            " a backward pass of its own for them",
+            "warning",
+            parameters=_first_of(slow),
+        )
     if parts.tied_head:
         attempt.log(
             "freeze: head leaves out the final norm alone: the output matrix is the embedding's own"
@@ -188,6 +195,12 @@ def _writer(
         )
     attempt.resumed_from(folder.step_of(checkpoint) if checkpoint else 0)
     return writer
+
+
+def _first_of(names: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    said, more = ", ".join(names[:6]), len(names) - 6
+    return f"{said}, and {more} more" if more > 0 else said
 
 
 def _measured(

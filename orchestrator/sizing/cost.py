@@ -11,10 +11,12 @@ from sweeps.sources.catalog import by_hub
 from sweeps.sources.model_folder import read_config, stored_parameters
 from sweeps.spec import (
     PROBE_SEQUENCES,
+    All,
     FolderModel,
     HubModel,
     Lora,
     ModelSource,
+    Random,
     RunSpec,
     StandinModel,
 )
@@ -38,7 +40,8 @@ class Cost:
     FLOPs are those of a traced step where one is known. Else they are 6 a parameter and token of
     training and 2 of probing and evaluating (Kaplan et al. 2020, arXiv 2001.08361, with the
     embedding counted in), 4 where an adapter is trained in place of the model; attention's own
-    products are left out.
+    products are left out. Candidates whose gradients are measured cost as much as if all were
+    trained on.
     """
 
     parameters: int | None
@@ -54,6 +57,7 @@ def estimate(run: RunSpec) -> Cost:
         size = size_of(run)
         parameters = None if size is None else int(size["parameters"])
     tokens = run.steps * batch_tokens(run)
+    passed = tokens * passes(run)
     # One probe more is the reference.
     probed = probed_tokens(run) * (len(run.probe_steps) + 1)
     adapted = isinstance(run.adapter, Lora)
@@ -64,7 +68,7 @@ def estimate(run: RunSpec) -> Cost:
     return Cost(
         parameters=parameters,
         tokens=tokens,
-        flops=_traced_flops(run) or float(assumed) * (operations * tokens + 2 * probed),
+        flops=_traced_flops(run) or float(assumed) * (operations * passed + 2 * probed),
         state_bytes=None if parameters is None else NUMBER_BYTES * numbers * parameters,
     )
 
@@ -77,8 +81,16 @@ def _traced_flops(run: RunSpec) -> float | None:
     probes = len(run.probe_steps) + 1
     # Forward alone is a third of a step.
     evaluations = len(run.evaluation_steps) * ((run.evaluation and run.evaluation.batches) or 0)
-    steps = run.steps + evaluations / 3
+    steps = run.steps * passes(run) + evaluations / 3
     return float(steps * traced["flops"] + probes * traced["probe_flops"])
+
+
+def passes(run: RunSpec) -> float:
+    """Return how many batches a step goes through, forward and back, to train on one: those that
+    the candidates make whose gradients are measured, and that one."""
+    if isinstance(run.selection, (All, Random)):
+        return 1.0
+    return 1.0 + run.candidates / run.batch_size
 
 
 def evaluated_tokens(run: RunSpec) -> int:

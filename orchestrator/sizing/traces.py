@@ -19,7 +19,7 @@ from sweeps.files.whole_files import read_if_readable, write_json
 from sweeps.node_cache import node_cache
 from sweeps.plugins.opened import bundles_of
 from sweeps.sources.model_folder import read_config
-from sweeps.spec import Execution, FolderModel, RunSpec, Standard, content_id
+from sweeps.spec import All, Execution, FolderModel, RunSpec, Standard, content_id
 
 EngineName = Literal["plain", "deepspeed"]
 # What the library's sweeps need, so that a plan of them waits for nothing.
@@ -158,6 +158,7 @@ def asked(run: RunSpec, rows: int, engine: EngineName, checkpointing: bool) -> R
     update: dict[str, Any] = {
         "batch_size": rows,
         "control": Standard(),
+        "selection": All(),
         "seed": 0,
         "execution": execution.settled(),
     }

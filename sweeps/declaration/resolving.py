@@ -23,6 +23,7 @@ from sweeps.spec import (
     DATA_FORMS,
     OBJECTIVE_DEFAULTS,
     OBJECTIVES,
+    All,
     Cell,
     ComparedModel,
     Evaluation,
@@ -104,12 +105,14 @@ class Resolver:
             evaluation=self._evaluation(objective),
             stop=fields.get("stop"),
             adapter=fields.get("adapter", NoAdapter()),
+            selection=fields.get("selection", All()),
             precision=fields.get("precision", "fp32"),
             dropout=fields.get("dropout", False),
         )
         with self._at(*keys):
             self._require_fit(run)
         self._require_a_batch(run, objective)
+        self._require_losses(run, objective)
         return run
 
     def _optimizer(self, fields: dict[str, Any], keys: tuple[Any, ...]) -> dict[str, Any]:
@@ -158,6 +161,18 @@ class Resolver:
                 raise UserError(
                     f"{rows} rows are held out, fewer than one batch of {run.batch_size}, in which"
                     f" {run.objective.kind} compares them; hold out more, or lower batch_size"
+                )
+
+    def _require_losses(self, run: RunSpec, name: str) -> None:
+        """Refuse to select by an objective of the user's own whose examples have no loss each."""
+        own = self._plugins.find("objective", run.objective.kind) if run.objective.code else None
+        if own is None or isinstance(run.selection, All):
+            return
+        if getattr(own.mark.target, "compares_examples", False):
+            with self._at("objectives", name):
+                raise UserError(
+                    f"selection {run.selection.kind} needs a loss of each example, and {name}"
+                    " compares examples with each other (compares_examples): use selection all"
                 )
 
     def _place_of_evaluation(self, name: str) -> tuple[str, ...]:

@@ -87,6 +87,7 @@ TAKEN = frozenset(
         *("most", "row", "seed_against", "seed_change", "seed_control", "seed_loss_change"),
         *("seed_values", "verdict_said", "view"),
         "metric",
+        *("candidate", "example", "length", "chosen", "layer_shares"),
         *("treatment", "setting", "ratio", "relative", "spread", "start", "until", "runs"),
     )
 )

@@ -21,6 +21,6 @@ not be said, a default. An installed package offers its own under the entry poin
 Importing this loads neither torch nor anything of the rest.
 """
 
-from sweeps.plugins.marks import control, family, metric, objective, optimizer
+from sweeps.plugins.marks import control, family, metric, objective, optimizer, selection
 
-__all__ = ["control", "family", "metric", "objective", "optimizer"]
+__all__ = ["control", "family", "metric", "objective", "optimizer", "selection"]

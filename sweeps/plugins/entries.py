@@ -18,11 +18,13 @@ from sweeps.spec import (
     METRICS,
     OBJECTIVES,
     OPTIMIZERS,
+    SELECTIONS,
     Optimizer,
     Options,
     PluginControl,
     PluginMetric,
     PluginRule,
+    PluginSelection,
 )
 
 
@@ -36,6 +38,19 @@ def own_control(name: str, options: dict[str, Any], info: ValidationInfo) -> Plu
     except UserError as error:
         raise ValueError(str(error)) from None
     return PluginControl(kind=name, options=said, code=plugin.code)
+
+
+def own_selection(name: str, options: dict[str, Any], info: ValidationInfo) -> PluginSelection:
+    """Return a selection of the user's own; raise ValueError where there is none, or its options
+    are wrong. Its share is no option of its own."""
+    plugin = _own(info, "selection", name, SELECTIONS)
+    share = {key: options[key] for key in options if key == "share"}
+    said = _options(plugin, {key: options[key] for key in options if key != "share"})
+    try:
+        plugin.mark.try_out(options=said)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return PluginSelection(kind=name, options=said, code=plugin.code, **share)
 
 
 def own_rule(name: str, options: dict[str, Any], info: ValidationInfo) -> PluginRule:

@@ -12,10 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.plugins.marks import Mark
-from sweeps.spec import CONTROLS, METRICS, OBJECTIVES, OPTIMIZERS, PRETRAINING_OBJECTIVES
+from sweeps.spec import (
+    CONTROLS,
+    METRICS,
+    OBJECTIVES,
+    OPTIMIZERS,
+    PRETRAINING_OBJECTIVES,
+    SELECTIONS,
+)
 
 CONTROL_BASE = "workers.controls.layer_control:LayerControl"
 OBJECTIVE_BASE = "workers.objectives.objective:TrainingObjective"
+SELECTION_BASE = "workers.selection.selection_rule:SelectionRule"
 OPTIMIZER_BASE = "workers.updates.update_rule:UpdateRule"
 FAMILY_BASE = "transformers.modeling_utils:PreTrainedModel"
 
@@ -172,6 +180,13 @@ def _wrong_objective(mark: Mark) -> str | None:
     return None
 
 
+def _wrong_selection(mark: Mark) -> str | None:
+    """The share is said of every selection, and no rule is told it."""
+    if "share" in mark.parameters:
+        return "has an option share, which every selection has already: leave it out"
+    return None
+
+
 def _wrong_family(mark: Mark) -> str | None:
     pretraining = mark.details.get("pretraining")
     if pretraining not in PRETRAINING_OBJECTIVES:
@@ -187,6 +202,7 @@ KINDS: dict[str, Kind] = {
     "control": Kind(CONTROL_BASE, (), CONTROLS, _wrong_control),
     "objective": Kind(OBJECTIVE_BASE, ("its specification",), OBJECTIVES, _wrong_objective),
     "optimizer": Kind(OPTIMIZER_BASE, ("its specification",), OPTIMIZERS),
+    "selection": Kind(SELECTION_BASE, (), SELECTIONS, _wrong_selection),
     "metric": Kind(None, ("the reference", "the current state"), METRICS),
     "family": Kind(FAMILY_BASE, None, (), _wrong_family),
 }

@@ -229,6 +229,11 @@ def optimizer(name: str) -> Callable[[Target], Target]:
     return _mark("optimizer", name)
 
 
+def selection(name: str) -> Callable[[Target], Target]:
+    """Mark a class over ``workers.selection.selection_rule.SelectionRule`` as a selection."""
+    return _mark("selection", name)
+
+
 def metric(name: str) -> Callable[[Target], Target]:
     """Mark a function of two matrices as a metric of representations.
 

@@ -48,6 +48,11 @@ def _digest(table: str, rows: pl.DataFrame) -> TableDigest:
             continue
         digest.update(f"{name}:{column.dtype}:{len(column)}\n".encode())
         digest.update(column.is_null().cast(pl.UInt8).to_numpy().tobytes())
+        if isinstance(column.dtype, pl.List):
+            # How many numbers each row has, then all of them.
+            digest.update(column.list.len().fill_null(0).to_numpy().tobytes())
+            column = column.explode(empty_as_null=False, keep_nulls=False)
+            digest.update(column.is_null().cast(pl.UInt8).to_numpy().tobytes())
         if column.dtype == pl.String:
             # Length first: no two lists of texts give the same bytes.
             for text in column.fill_null(""):

@@ -100,7 +100,9 @@ def _column_hint(said: str, columns: Sequence[str], tables: Tables) -> str:
 def render(frame: pl.DataFrame, form: Format, *, width: int = 80) -> str:
     """Return a frame as text; ``table`` fits ``width`` columns of a terminal."""
     if form == "csv":
-        return frame.write_csv()
+        # Which has no lists: their items, with a space between.
+        lists = pl.selectors.list()
+        return frame.with_columns(lists.cast(pl.List(pl.String)).list.join(" ")).write_csv()
     if form == "json":
         return frame.write_json() + "\n"
     if form == "jsonl":

@@ -1,5 +1,5 @@
-"""A store as Polars tables: runs, steps, layers, profiles, jackknife, evaluations, metrics and
-attempts.
+"""A store as Polars tables: runs, steps, layers, profiles, jackknife, evaluations, metrics,
+samples and attempts.
 
 Every table carries the columns of ``runs``, so that a question needs no join; only what is made of
 a run's rows (``MADE_OF_ROWS``) is in ``runs`` alone. Rows count when a
@@ -147,6 +147,10 @@ class Tables:
     def metrics(self) -> pl.LazyFrame:
         """One row per run, probe step, layer and metric of the user's own."""
         return self._scan("metrics")
+
+    def samples(self) -> pl.LazyFrame:
+        """One row per run, step and candidate of its batch, where a selection chooses it."""
+        return self._scan("samples")
 
     def own_metrics(self) -> list[str]:
         """Return the metrics of users' own that there are rows of, in order of their names."""

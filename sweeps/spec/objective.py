@@ -168,6 +168,12 @@ class Objective(Frozen):
         return self.read_roles or tuple(DATA_FORMS[self.kind][0].roles)
 
     @property
+    def packed(self) -> bool:
+        """Whether its examples are cut from text as it comes, or share sequences, so that all are
+        of one length."""
+        return DATA_FORMS.get(self.kind) == _PACKED or self.packing in ("within", "across")
+
+    @property
     def sequences(self) -> int:
         """How many sequences of tokens an example is."""
         compared = [role for role in self.roles if role in _APART]

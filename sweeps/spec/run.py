@@ -13,12 +13,13 @@ from sweeps.spec.data_source import DataSource
 from sweeps.spec.execution import Execution
 from sweeps.spec.frozen import Frozen, Steps, content_id
 from sweeps.spec.model_source import ModelSpec
-from sweeps.spec.objective import ANSWERING, PRETRAINING_OBJECTIVES, Objective
+from sweeps.spec.objective import ANSWERING, COMPARING, PRETRAINING_OBJECTIVES, Objective
 from sweeps.spec.probe import Probe
 from sweeps.spec.training.adapter import Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import Control, EqualStep
 from sweeps.spec.training.evaluation import Evaluation, Stop
 from sweeps.spec.training.optimizer import RULES, Optimizer
+from sweeps.spec.training.selection import All, Selection, candidates_of
 from sweeps.spec.training.tuned import Tuned
 
 # Objectives that train a decoder with the head it writes with.
@@ -41,6 +42,7 @@ class RunSpec(Frozen):
     sequence_length: Annotated[int, Field(ge=4)]
     optimizer: Optimizer
     adapter: Adapter = NoAdapter()
+    selection: Selection = All()
     precision: Literal["fp32", "bf16"] = "fp32"
     dropout: bool = Field(
         False,
@@ -101,6 +103,7 @@ class RunSpec(Frozen):
                 f"{ranks} processes must divide batch_size {self.batch_size}"
                 + (f" into shares of whole micro-batches of {micro}" if micro else "")
             )
+        self._require_selection()
         if self.execution.keep == "best" and self.evaluation is None:
             raise ValueError(
                 "keep: best keeps the weights of the lowest evaluation loss: add `evaluation`"
@@ -109,6 +112,23 @@ class RunSpec(Frozen):
             raise ValueError(f"probe.every {self.probe.every} is beyond steps {self.steps}")
         self._require_evaluation()
         return self
+
+    def _require_selection(self) -> None:
+        """Refuse a selection of what cannot be selected from, or that would be another one."""
+        rule, kind = self.selection.kind, self.objective.kind
+        if isinstance(self.selection, All):
+            return
+        candidates_of(self.selection, self.batch_size)
+        if kind in COMPARING:
+            raise ValueError(
+                f"selection {rule} needs a loss of each example, and {kind} has one of examples"
+                " compared with each other: use selection all, or another objective"
+            )
+        if rule == "length_matched" and self.objective.packed:
+            raise ValueError(
+                f"selection length_matched is random for objective {self.objective.label}, whose"
+                " examples are all cut to one length: use selection random"
+            )
 
     def _require_evaluation(self) -> None:
         """Refuse an evaluation, or a stop by it, that never comes, and prompts that cannot be
@@ -176,6 +196,11 @@ class RunSpec(Frozen):
         """Sequences of one forward pass of one process."""
         share = self.batch_size // (self.execution.processes or 1)
         return self.execution.micro_batch_size or share
+
+    @property
+    def candidates(self) -> int:
+        """Examples that a step reads: those of which its batch is chosen, or its batch."""
+        return candidates_of(self.selection, self.batch_size)
 
     @property
     def probe_steps(self) -> tuple[int, ...]:

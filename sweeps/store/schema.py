@@ -150,6 +150,27 @@ METRIC_ROWS = pa.schema(
     ]
 )
 
+# Candidates of a step under a selection: a row an example that its batch was chosen from.
+SAMPLES = pa.schema(
+    [
+        *_KEY,
+        # Place in the candidates of the step, from 0, in the order in which they were drawn.
+        pa.field("candidate", pa.int32(), nullable=False),
+        # Its number among the objective's examples, as its tokens lie in the cache.
+        pa.field("example", pa.int64(), nullable=False),
+        # Norm of its own mean loss's gradient over all that is trained, and that loss, at the
+        # weights before the step; null where the rule asks for neither.
+        pa.field("grad_norm", pa.float64()),
+        pa.field("loss", pa.float64()),
+        # Tokens of its answer; of its texts where it has none.
+        pa.field("length", pa.int32()),
+        pa.field("chosen", pa.bool_()),
+        # Of the squared norm so much is of each layer, in the order in which a step's rows of
+        # ``layers`` have them.
+        pa.field("layer_shares", pa.list_(pa.float32())),
+    ]
+)
+
 # Columns that stores of before have not: where all of them are null, they are in no digest, so that
 # such a store keeps the digests that it had.
 ADDED = frozenset(
@@ -165,7 +186,7 @@ ADDED = frozenset(
     )
 )
 # Tables that they have not: without a row, they are in no digest either.
-ADDED_TABLES = frozenset(("evaluations", "metrics", "answers"))
+ADDED_TABLES = frozenset(("evaluations", "metrics", "answers", "samples"))
 
 TABLES: dict[str, pa.Schema] = {
     "steps": STEPS,
@@ -175,6 +196,7 @@ TABLES: dict[str, pa.Schema] = {
     "evaluations": EVALUATIONS,
     "answers": ANSWERS,
     "metrics": METRIC_ROWS,
+    "samples": SAMPLES,
 }
 SORT_KEYS: dict[str, tuple[str, ...]] = {
     "steps": ("run_id", "step"),
@@ -184,4 +206,5 @@ SORT_KEYS: dict[str, tuple[str, ...]] = {
     "evaluations": ("run_id", "step", "score"),
     "answers": ("run_id", "step", "prompt"),
     "metrics": ("run_id", "step", "metric", "stack", "layer"),
+    "samples": ("run_id", "step", "candidate"),
 }

@@ -282,6 +282,8 @@ def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
     asked = run.evaluation is not None and run.evaluation.refusal is not None
     answered = certain if asked else set[int]()
     yield from _steps(folder, done, "answers", answered, possible=scored if asked else answered)
+    selected = run.selection.kind != "all"
+    yield from _steps(folder, done, "samples", range(1, last + 1) if selected else ())
 
 
 def _steps(

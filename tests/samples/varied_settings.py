@@ -21,6 +21,7 @@ from sweeps.spec import (
     HubModel,
     LayerClip,
     LayerRates,
+    LengthMatched,
     Lora,
     NoImprovement,
     Optimizer,
@@ -28,6 +29,7 @@ from sweeps.spec import (
     PluginControl,
     PluginMetric,
     PluginRule,
+    PluginSelection,
     RunSpec,
     StandinModel,
     Tuned,
@@ -78,6 +80,7 @@ _OTHERS = (
         "matrix",
         "lion",
         "lora",
+        "random",
         ["blocks 1"],
         "8" * 64,
         True,
@@ -98,6 +101,7 @@ def bases() -> Iterator[RunSpec]:
             for optimizer in (_OPTIMIZER, _OWN):
                 yield run.model_copy(update={"optimizer": optimizer})
             yield run.model_copy(update={"adapter": Lora()})
+            yield run.model_copy(update={"selection": PluginSelection(kind="own", code=_CODE)})
             yield run.model_copy(update={"tuned": Tuned(digest="7" * 64, place="models/a")})
             continue
         if kind == "clm":
@@ -113,6 +117,8 @@ def bases() -> Iterator[RunSpec]:
                     "stop": NoImprovement(over=1),
                 }
             )
+            if kind == "classification":
+                yield run.model_copy(update={"selection": LengthMatched()})
 
 
 def two_values(setting: Setting) -> tuple[RunSpec, RunSpec]:

@@ -25,7 +25,7 @@ from workers.train import train
 
 TEXT = BuiltinData(builtin="python-docs", digest=corpus_digest("python-docs"))
 # What two runs of one specification have to have alike, bit by bit.
-COMPARED = ("steps", "layers", "profiles", "metrics")
+COMPARED = ("steps", "layers", "profiles", "metrics", "samples")
 
 
 def small_run(**fields: Any) -> RunSpec:

@@ -120,12 +120,12 @@ def _permutation(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
 
 def examples_read(run: RunSpec, steps: int, examples: int) -> NDArray[np.int64]:
     """Return the examples that the first ``steps`` of a run's batches read, in order."""
-    if steps * run.batch_size >= examples:
+    if steps * run.candidates >= examples:
         return np.arange(examples)
     return np.unique(
         np.concatenate(
             [
-                batch_indices(run.seed, step, run.batch_size, examples)
+                batch_indices(run.seed, step, run.candidates, examples)
                 for step in range(1, steps + 1)
             ]
         )

@@ -105,6 +105,12 @@ class DeepSpeedEngine(Engine):
     def device(self) -> torch.device:
         return self._device
 
+    @property
+    def measured_model(self) -> nn.Module:
+        # Around it DeepSpeed takes every backward pass for one of its own.
+        module: nn.Module = self._engine.module
+        return module
+
     def backward(self, loss: Tensor) -> None:
         # DeepSpeed divides the sum over ranks by their number; a share of a mean is summed.
         self._engine.backward(loss * self.ranks, scale_wrt_gas=False)

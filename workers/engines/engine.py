@@ -50,6 +50,12 @@ class Engine(ABC):
     def device(self) -> torch.device:
         """Where batches are computed."""
 
+    @property
+    def measured_model(self) -> nn.Module:
+        """The model for a pass whose gradients are looked at, and added to none: nothing is done
+        for a step."""
+        return self.model
+
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a share of the batch's mean loss."""

@@ -47,6 +47,8 @@ class Classifier(nn.Module):
 class OfATextOrAPair(TrainingObjective):
     """Something that a text, or a pair of texts, has: ``outputs`` numbers are predicted of it."""
 
+    reads_together = True
+
     def outputs(self) -> int:
         """Return how many numbers are predicted."""
         assert self.objective.labels is not None
@@ -82,6 +84,9 @@ class Classification(OfATextOrAPair):
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         return cross_entropy(self.logits(model, batch), batch["labels"], reduction="sum")
 
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        return cross_entropy(self.logits(model, batch), batch["labels"], reduction="none")
+
     def predictions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         predicted = self.logits(model, batch).argmax(dim=-1)
         return {"predicted": predicted, "label": batch["labels"]}
@@ -110,6 +115,10 @@ class MultiLabel(OfATextOrAPair):
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         wanted = batch["indicators"].float()
         return binary_cross_entropy_with_logits(self.logits(model, batch), wanted, reduction="sum")
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        logits, wanted = self.logits(model, batch), batch["indicators"].float()
+        return binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=1)
 
     def predictions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         return {"predicted": self.logits(model, batch) > 0, "wanted": batch["indicators"] > 0}

@@ -16,7 +16,7 @@ from workers.data.array_file import Arrays
 from workers.data.packing import pack
 from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
-from workers.objectives.objective import IGNORED, TrainingObjective
+from workers.objectives.objective import IGNORED, TrainingObjective, token_losses
 
 
 class LanguageModel(nn.Module):
@@ -38,6 +38,7 @@ class CausalLanguageModelling(TrainingObjective):
     packed = True
     needs_head = True
     framed = False
+    reads_together = True
 
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
         return LanguageModel(pretrained.language_model)
@@ -53,6 +54,10 @@ class CausalLanguageModelling(TrainingObjective):
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         logits = model(batch["input_ids"])[:, :-1]
         return _cross_entropy_sum(logits, batch["input_ids"][:, 1:])
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        logits = model(batch["input_ids"])[:, :-1]
+        return token_losses(logits, batch["input_ids"][:, 1:])
 
     def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
         del predictions
@@ -100,6 +105,9 @@ class MaskedLanguageModelling(CausalLanguageModelling):
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         return _cross_entropy_sum(model(batch["input_ids"]), batch["labels"])
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        return token_losses(model(batch["input_ids"]), batch["labels"])
 
     def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
         # Of masked tokens alone: no perplexity of a text.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from sweeps.errors import Impossible
 from sweeps.spec import Objective, RunSpec
@@ -38,6 +39,8 @@ class TrainingObjective(ABC):
     packed = False
     # Whether a term of the loss depends on the other examples of the batch.
     compares_examples = False
+    # Whether ``losses`` reads the examples of a batch together; else it is given one at a time.
+    reads_together = False
 
     def __init__(self, objective: Objective, *, held_out: bool = False) -> None:
         """``held_out``: its data is not trained on, and need not have every label."""
@@ -69,6 +72,23 @@ class TrainingObjective(ABC):
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the sum of the terms, a scalar."""
 
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the sum of each example's terms, (B,), and take it as the only one that there is
+        unless ``reads_together``."""
+        return self.loss_sum(model, batch)[None]
+
+    def terms(self, batch: Batch) -> Tensor:
+        """Return how many terms each example has, (B,) whole numbers; their sum is ``targets``."""
+        return torch.tensor([self.targets(part) for part in micro_batches(batch, 1)])
+
+    def lengths(self, batch: Batch) -> Tensor:
+        """Return of how many tokens each example's answer is, (B,); its texts, where none is."""
+        masks = [tensor for name, tensor in batch.items() if name.endswith("attention_mask")]
+        if masks:
+            return torch.stack([mask.sum(dim=1) for mask in masks]).sum(dim=0)
+        tokens = next(tensor for name, tensor in batch.items() if name.endswith("input_ids"))
+        return torch.full((len(tokens),), tokens.shape[1])
+
     def batch(self, arrays: Arrays, run: RunSpec, step: int) -> Batch:
         """Return the batch of a step: a pure function of (run, step)."""
         chosen = batch_indices(run.seed, step, run.batch_size, examples_of(arrays))
@@ -78,6 +98,14 @@ class TrainingObjective(ABC):
         """Return the batch of the examples ``chosen``; ``draw`` seeds whatever is random in it."""
         del draw
         return _trimmed({name: _tensor(a[chosen]) for name, a in arrays.items()})
+
+    def chosen_of(self, batch: Batch, chosen: NDArray[np.int64]) -> Batch:
+        """Return the batch of some examples of another, as random things in it were drawn."""
+        numbers = torch.from_numpy(chosen)
+        part = {name: tensor[numbers] for name, tensor in batch.items()}
+        # What makes batches of its own knows alone what of them is padding.
+        own = type(self).batch_of is not TrainingObjective.batch_of
+        return part if own else _trimmed(part)
 
     def completed(
         self,
@@ -169,6 +197,15 @@ def macro_f1(predicted: NDArray[Any], wanted: NDArray[Any]) -> float:
     both = (predicted & wanted).sum(axis=0)
     either = predicted.sum(axis=0) + wanted.sum(axis=0)
     return float(np.mean(2 * both / np.maximum(1, either)))
+
+
+def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the sum of the cross-entropies of each row's tokens, (B,), of logits (B, T, V) and
+    labels (B, T), of which IGNORED are none."""
+    each = cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return each.view(labels.shape).sum(dim=1)
 
 
 def reader_to_pool(name: str, pretrained: PretrainedModel) -> nn.Module:

@@ -42,6 +42,7 @@ class Preference(TrainingObjective):
     """
 
     needs_head = True
+    reads_together = True
 
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
         return LanguageModel(pretrained.language_model)
@@ -117,10 +118,17 @@ class Preference(TrainingObjective):
         return int(_compared(batch["chosen_labels"], batch["rejected_labels"]).sum())
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        return self.losses(model, batch).sum()
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         counted = _compared(batch["chosen_labels"], batch["rejected_labels"])
         assert self.objective.beta is not None
         losses = -logsigmoid(self.objective.beta * self._margins(model, batch))
-        return torch.where(counted, losses, 0.0).sum()
+        return torch.where(counted, losses, 0.0)
+
+    def lengths(self, batch: Batch) -> Tensor:
+        sides = [batch[f"{side}_labels"][:, 1:] != IGNORED for side in SIDES]
+        return torch.cat(sides, dim=1).sum(dim=1)
 
     def _margins(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return by how much more than its reference the model prefers the chosen one, (B,)."""

@@ -31,6 +31,9 @@ class Regression(OfATextOrAPair):
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         return mse_loss(self.logits(model, batch)[:, 0], batch["wanted"], reduction="sum")
 
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        return mse_loss(self.logits(model, batch)[:, 0], batch["wanted"], reduction="none")
+
     def predictions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         return {"predicted": self.logits(model, batch)[:, 0], "wanted": batch["wanted"]}
 

@@ -23,7 +23,7 @@ from workers.data.conversations import Written, written_messages, written_pairs
 from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.language_modelling import LanguageModel
-from workers.objectives.objective import IGNORED, TrainingObjective
+from workers.objectives.objective import IGNORED, TrainingObjective, token_losses
 
 # Tokens of the two examples with which it is seen whether one reads the other.
 _TRIED = ((5, 7, 9, 11, 6), (8, 6, 10, 4, 12, 7))
@@ -35,6 +35,7 @@ class SupervisedFineTuning(TrainingObjective):
     """Cross-entropy of each token of the answers."""
 
     needs_head = True
+    reads_together = True
 
     @property
     def packed(self) -> bool:  # type: ignore[override]
@@ -77,6 +78,14 @@ class SupervisedFineTuning(TrainingObjective):
             ignore_index=IGNORED,
             reduction="sum",
         )
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        others = {name: t for name, t in batch.items() if name not in ("input_ids", "labels")}
+        logits = model(batch["input_ids"], **others)[:, :-1]
+        return token_losses(logits, batch["labels"][:, 1:])
+
+    def lengths(self, batch: Batch) -> Tensor:
+        return (batch["labels"][:, 1:] != IGNORED).sum(dim=1)
 
     def scores(self, predictions: dict[str, NDArray[Any]], loss: float) -> dict[str, float]:
         """Return the perplexity of a token of an answer."""

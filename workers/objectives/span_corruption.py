@@ -23,7 +23,7 @@ from workers.data.array_file import Arrays
 from workers.data.packing import pack
 from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
-from workers.objectives.objective import IGNORED, TrainingObjective
+from workers.objectives.objective import IGNORED, TrainingObjective, token_losses
 
 SENTINEL = re.compile("▁?<extra_id_(\\d+)>")
 
@@ -63,6 +63,7 @@ class SpanCorruption(TrainingObjective):
 
     packed = True
     needs_head = True
+    reads_together = True
 
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
         config = pretrained.language_model.config
@@ -141,6 +142,10 @@ class SpanCorruption(TrainingObjective):
             ignore_index=IGNORED,
             reduction="sum",
         )
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        logits = model(batch["input_ids"], batch["attention_mask"], batch["labels"])
+        return token_losses(logits, batch["labels"])
 
 
 def _sentinels(tokenizer: Any) -> list[int]:

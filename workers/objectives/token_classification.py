@@ -15,7 +15,12 @@ from workers.data.array_file import Arrays
 from workers.data.packing import padded
 from workers.engines.engine import Batch
 from workers.models.pretrained import PretrainedModel
-from workers.objectives.objective import IGNORED, TrainingObjective, reader_to_pool
+from workers.objectives.objective import (
+    IGNORED,
+    TrainingObjective,
+    reader_to_pool,
+    token_losses,
+)
 from workers.progress import PREPARATION
 
 Span = tuple[int, int, str]
@@ -37,6 +42,8 @@ class TokenClassifier(nn.Module):
 
 class TokenClassification(TrainingObjective):
     """Cross-entropy of each word's label."""
+
+    reads_together = True
 
     def build_model(self, pretrained: PretrainedModel) -> nn.Module:
         assert self.objective.labels is not None
@@ -74,6 +81,9 @@ class TokenClassification(TrainingObjective):
             ignore_index=IGNORED,
             reduction="sum",
         )
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        return token_losses(model(batch["input_ids"], batch["attention_mask"]), batch["labels"])
 
     def predictions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return of each word, in order, what is predicted and wanted, and whether it is the first

@@ -8,13 +8,19 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, WithJsonSchema
 
 from sweeps.errors import closest
-from sweeps.plugins.entries import own_control, own_rule
+from sweeps.plugins.entries import own_control, own_rule, own_selection
 from sweeps.plugins.naming import name_and_said, options_of
 from sweeps.spec.frozen import Frozen
 from sweeps.spec.training.adapter import ADAPTERS, Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import CONTROL_KINDS, CONTROLS, Control, PluginControl
 from sweeps.spec.training.evaluation import NoImprovement, Stop
 from sweeps.spec.training.optimizer import OPTIMIZERS, RULES, Optimizer, PluginRule
+from sweeps.spec.training.selection import (
+    SELECTION_KINDS,
+    SELECTIONS,
+    PluginSelection,
+    Selection,
+)
 
 
 # ---------------------------------------------------------------------------------------- control
@@ -127,6 +133,32 @@ def _optimizer_schema() -> dict[str, Any]:
 
 OptimizerEntry = Annotated[
     OptimizerChoice, BeforeValidator(_optimizer), WithJsonSchema(_optimizer_schema())
+]
+
+
+# -------------------------------------------------------------------------------------- selection
+def _selection(value: Any, info: ValidationInfo) -> Any:
+    """Accept ``high``, or a mapping of one selection to its options. Another name is of a selection
+    of the user's own."""
+    if isinstance(value, (*SELECTION_KINDS.values(), PluginSelection)):
+        return value
+    name, said = name_and_said(value, "a selection")
+    if name not in SELECTIONS:
+        return own_selection(name, options_of(name, said), info)
+    return {"kind": name, **options_of(name, said)}
+
+
+def _selection_schema() -> dict[str, Any]:
+    named = [
+        _mapping_schema(name, _options_schema(kind))
+        for name, kind in SELECTION_KINDS.items()
+        if name != "all"
+    ]
+    return {"oneOf": [{"enum": list(SELECTIONS)}, *named, *_plugin_schemas(SELECTIONS)]}
+
+
+SelectionEntry = Annotated[
+    Selection, BeforeValidator(_selection), WithJsonSchema(_selection_schema())
 ]
 
 

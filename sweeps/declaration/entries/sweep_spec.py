@@ -18,6 +18,7 @@ from sweeps.declaration.entries.step_entries import (
     AdapterEntry,
     ControlEntry,
     OptimizerEntry,
+    SelectionEntry,
     StopEntry,
 )
 from sweeps.declaration.entries.track import Track, TrackEntry
@@ -290,6 +291,7 @@ NAMED: dict[str, Any] = {
     "optimizer": OptimizerEntry,
     "stop": StopEntry,
     "adapter": AdapterEntry,
+    "selection": SelectionEntry,
 }
 
 
@@ -320,6 +322,9 @@ class Settings(Frozen):
         None, description="Train with the model's own dropout; depends on the micro-batch."
     )
     adapter: AdapterEntry | None = None
+    selection: SelectionEntry | None = Field(
+        None, description="Which examples of each batch of candidates are trained on."
+    )
     precision: Literal["fp32", "bf16"] | None = None
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     part_steps: Steps | None = None
@@ -370,7 +375,8 @@ class SweepSpec(Frozen):
     description: str = ""
     plugins: list[str] = Field(
         default_factory=list,
-        description="Files of your own code: controls, objectives, optimizers, metrics, families.",
+        description="Files of your own code: controls, objectives, optimizers, selections, metrics,"
+        " families.",
     )
     models: dict[Name, ModelEntry] = Field(default_factory=dict)
     objectives: dict[Name, ObjectiveEntry]

@@ -61,3 +61,20 @@ def test_a_column_that_a_store_of_before_has_not_is_in_no_digest() -> None:
     assert _digest("t", told) != _digest("t", before)
     other = before.with_columns(anything_else=texts)
     assert _digest("t", other) != _digest("t", before)
+
+
+def test_lists_count_by_their_numbers_and_by_where_each_ends() -> None:
+    def of(*rows: list[float | None] | None) -> str:
+        return _digest("t", pl.DataFrame({"x": rows}, schema={"x": pl.List(pl.Float32)})).sha256
+
+    different = [
+        ([1.0, 2.0], [3.0]),
+        ([1.0], [2.0, 3.0]),
+        ([1.0, 2.0], [4.0]),
+        ([1.0, 2.0], None),
+        ([1.0, 2.0], []),
+        ([1.0, 2.0], [None]),
+        ([1.0, 2.0], [0.0]),
+    ]
+    assert len({of(*rows) for rows in different}) == len(different)
+    assert of([1.0, 2.0], [3.0]) == of([1.0, 2.0], [3.0])

@@ -204,3 +204,10 @@ def test_counting_runs_makes_no_column(tables: Tables, monkeypatch: pytest.Monke
     del asked[:]
     query(open_store(tables.store.root), "SELECT model, avg(final_loss) FROM runs GROUP BY model")
     assert set(asked) == {"run_id", "model", "final_loss"}
+
+
+def test_a_list_is_its_items_in_csv_and_whole_elsewhere() -> None:
+    frame = pl.DataFrame({"shares": [[0.25, 0.5], [], None], "n": [1, 2, 3]})
+    assert render(frame, "csv") == 'shares,n\n0.25 0.5,1\n"",2\n,3\n'
+    assert '"shares":[0.25,0.5]' in render(frame, "jsonl")
+    assert "[0.25, 0.5]" in render(frame, "table")

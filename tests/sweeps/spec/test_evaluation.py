@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.spec import SCORES, NoImprovement, every_score, score_column, scores_of
+from sweeps.spec import REFUSAL_SCORES, SCORES, NoImprovement, every_score, score_column, scores_of
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,7 @@ def test_how_a_run_is_carried_out_and_where_its_files_lie_is_no_condition() -> N
         *("probe_file", "probe_files"),
         *("evaluation_file", "evaluation_files"),
         *("model_plugin", "objective_plugin", "control_plugin", "optimizer_plugin"),
+        "selection_plugin",
         *("state_tensors", "whole_matrices"),  # of an own optimizer: its code says them
         "place",  # of a checkpoint that was trained elsewhere
         "pickled_weights",
