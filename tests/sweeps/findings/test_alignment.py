@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted_store import run_spec, save_sweep, write_run
+from planted_alignment import PLANTED, RATIOS, SEEDS, line, plant
+from planted_store import run_spec, write_run
 
 from sweeps.findings.alignment import (
     NOT_DEGRADED,
@@ -18,67 +19,14 @@ from sweeps.findings.alignment import (
 )
 from sweeps.findings.claim_spec import Claim
 from sweeps.findings.claims import CONTRADICTED, INSUFFICIENT, SUPPORTED, evaluate
-from sweeps.reading.tables import Tables, open_store
-from sweeps.spec import Evaluation, FileData, PromptSet, Refusal, RunSpec
+from sweeps.reading.tables import Tables
 from sweeps.statistics.profiles import Profiles, measure
 from sweeps.store.store import Store
-
-SEEDS = 5
-# Slope and fall of the refusal rate under equal steps, beside 0.3 and 0.6 under standard training.
-PLANTED = {
-    "both_fall": (0.05, 0.10),
-    "profile_falls": (0.05, 0.58),
-    "degradation_falls": (0.29, 0.10),
-    "neither_falls": (0.29, 0.58),
-}
-RATIOS = [1e-3 * (1 + i) for i in range(8)]
-_PROMPTS = PromptSet(name="p", data=FileData(file="p.csv", digest="e" * 64))
-ANSWERING = Evaluation(fraction=0.1, refusal=Refusal(prompts=(_PROMPTS,)))
-
-
-def line(slope: float) -> list[float]:
-    return [0.3 + slope * i / 8 for i in range(1, 9)]
-
-
-def a_run(model: str, control: str, seed: int) -> RunSpec:
-    return run_spec(model, "clm", control, seed).model_copy(update={"evaluation": ANSWERING})
-
-
-def plant(
-    root: Path,
-    planted: dict[str, tuple[float, float]],
-    *,
-    reference: tuple[float, float] = (0.3, 0.6),
-    final: tuple[float, float] = (2.0, 2.0),
-    ratios: list[float] = RATIOS,
-) -> Profiles:
-    """Write a model a case: losses fall from 3 to those of ``final``, of control and reference, and
-    the refusal rate from 0.9 in proportion."""
-    store, runs = Store.at(str(root / "store")), []
-    noise = np.random.default_rng(0).normal(scale=0.005, size=(len(planted), 2, SEEDS, 2))
-    for k, (model, own) in enumerate(planted.items()):
-        for side, (control, values) in enumerate((("equal_step", own), ("standard", reference))):
-            for seed in range(SEEDS):
-                slope, fall = np.array(values) + noise[k, side, seed]
-                run = a_run(model, control, seed)
-                write_run(
-                    store,
-                    run,
-                    line(slope),
-                    ratios=ratios,
-                    scores=lambda step, f=fall, s=side: {
-                        "loss": 3.0 - (3.0 - final[s]) * step / 20,
-                        "refusal_rate": 0.9 - f * step / 20,
-                    },
-                )
-                runs.append(run)
-    save_sweep(store, "planted", runs)
-    return measure(open_store(store.root, sweep="planted"))
 
 
 @pytest.fixture(scope="module")
 def profiles(tmp_path_factory: pytest.TempPathFactory) -> Profiles:
-    return plant(tmp_path_factory.mktemp("alignment"), PLANTED)
+    return measure(plant(tmp_path_factory.mktemp("alignment"), PLANTED))
 
 
 def outcomes(profiles: Profiles) -> dict[str, str]:
@@ -99,7 +47,7 @@ def test_arms_are_compared_where_both_have_the_loss_that_is_the_larger_at_their_
     tmp_path: Path,
 ) -> None:
     """The control came half as far: at its loss the reference has lost half of what it did."""
-    found = plant(tmp_path, {"m": (0.3, 0.6)}, final=(2.5, 2.0))
+    found = measure(plant(tmp_path, {"m": (0.3, 0.6)}, final=(2.5, 2.0)))
     row = alignment_table(found, "equal_step").row(0, named=True)
     assert row["slope"] == pytest.approx(0.15, abs=0.01)
     assert row["degradation"] == pytest.approx(0.3, abs=0.01)
@@ -113,7 +61,7 @@ def test_states_of_knowledge_come_first(tmp_path: Path) -> None:
         UNMATCHED: {"final": (2.0, 2.0)},
     }
     for name, how in cases.items():
-        found = plant(tmp_path / name, {"m": (0.05, 0.1)}, **how)
+        found = measure(plant(tmp_path / name, {"m": (0.05, 0.1)}, **how))
         if name == UNMATCHED:
             assert found.refusals is not None
             losses = np.full(found.refusals.height, 2.0)
@@ -127,7 +75,7 @@ def test_states_of_knowledge_come_first(tmp_path: Path) -> None:
 
 
 def test_what_is_not_shown_is_open(tmp_path: Path) -> None:
-    half = plant(tmp_path, {"m": (0.05, 0.75 * 0.6)})
+    half = measure(plant(tmp_path, {"m": (0.05, 0.75 * 0.6)}))
     assert outcomes(half) == {"m": OPEN}
 
 
