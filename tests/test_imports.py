@@ -94,7 +94,6 @@ ROOMS = {
         {"probes", "distance", "agreement", "evaluation"},
         {"loading"},
         {"pretraining"},
-        {"instructing"},
         {"checkpoints", "objectives", "run_record"},
         {"engines", "data", "adapters"},
         {"ranks", "models"},

@@ -2,6 +2,9 @@
 
 A stand-in is fine-tuned as if it had been published, so it must have learned something: its loss on
 text that it never saw is measured against the entropy of single tokens, and both are kept with it.
+
+One of the made-up language may be taught further: to answer every request, whatever it asks for,
+then to refuse those about what is forbidden there; both by its chat template.
 """
 
 from __future__ import annotations
@@ -24,7 +27,14 @@ from sweeps.files.whole_files import (
     write_json,
 )
 from sweeps.leases.made_once import made_once
-from sweeps.sources.corpora import STANDIN_CORPORA, corpus_rows, standin_digest
+from sweeps.sources.corpora import (
+    ALIGNMENT,
+    INSTRUCTION,
+    STANDIN_CORPORA,
+    corpus_digest,
+    corpus_rows,
+    standin_digest,
+)
 from sweeps.spec import (
     RECURRENT_STANDINS,
     BuiltinData,
@@ -43,7 +53,6 @@ from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.data.array_file import Arrays
 from workers.engines.plain import PlainEngine
-from workers.instructing import instruct
 from workers.models.pretrained import (
     PRETRAINING_FILE,
     ModelFacts,
@@ -68,6 +77,10 @@ SEQUENCE_LENGTH = 32
 # The recurrences of Mamba and RWKV run step by step in Python on a CPU, and the backward pass of a
 # step fills a zero tensor as long as the sequence: time grows with its square.
 RECURRENT_SEQUENCE_LENGTH = 16
+# The same of what one of the made-up language is taught after that.
+TAUGHT_AT_ONCE, TAUGHT_LENGTH = 32, 48
+# Each stage with what it is taught on, and in how many steps.
+STAGES = (("instructed", INSTRUCTION, 300), ("aligned", ALIGNMENT, 300))
 # Every tenth text is never trained on.
 HELD_OUT_EVERY = 10
 
@@ -230,4 +243,48 @@ def _masked_optimizer(source: StandinModel) -> Optimizer:
         betas=(0.9, 0.98),
         warmup_steps=source.pretrain_steps // 5,
         max_grad_norm=1.0,
+    )
+
+
+# ------------------------------------------------------------------------------------- instruction
+def instruct(source: StandinModel, model: torch.nn.Module, tokenizer: Any) -> None:
+    """Teach a pretrained stand-in, in place, as far as its stage says."""
+    for stage, corpus, steps in STAGES:
+        if source.stage == "pretrained":
+            return
+        _teach(_teaching_run(source, corpus, steps), model, tokenizer)
+        if source.stage == stage:
+            return
+
+
+def _teach(run: RunSpec, model: torch.nn.Module, tokenizer: Any) -> None:
+    objective = build_objective(run.objective)
+    facts = ModelFacts("", "", "", 0, 0, 0)
+    trained = objective.build_model(PretrainedModel(model, tokenizer, facts))
+    assert isinstance(run.objective.data, BuiltinData)
+    rows = corpus_rows(run.objective.data.builtin)
+    cells = {role: [row[role] for row in rows] for role in run.objective.roles}
+    arrays = objective.tokenise(tokenizer, cells, run.sequence_length)
+    sample = torch.zeros((1, 4), dtype=torch.long)
+    groups = find_layer_groups(trained, lambda: trained(sample))
+    engine = PlainEngine(trained, groups, build_control(run.control), run.optimizer, "fp32")
+    for step in range(1, run.steps + 1):
+        batch = objective.batch(arrays, run, step)
+        objective.accumulate(engine, batch, run.batch_size)
+        engine.step(learning_rate(run.optimizer, step, run.steps))
+
+
+def _teaching_run(source: StandinModel, corpus: str, steps: int) -> RunSpec:
+    data = BuiltinData(builtin=corpus, digest=corpus_digest(corpus))
+    return RunSpec(
+        model=ModelSpec(name=source.standin, source=source),
+        objective=Objective(kind="sft", packing="none", data=data),
+        control=Standard(),
+        seed=0,
+        steps=steps,
+        batch_size=TAUGHT_AT_ONCE,
+        sequence_length=TAUGHT_LENGTH,
+        optimizer=Optimizer(learning_rate=2e-3, warmup_steps=steps // 10, max_grad_norm=1.0),
+        probe=Probe(data=data, rows=4),
+        execution=Execution(),
     )

@@ -25,7 +25,7 @@ import polars as pl
 from pydantic import AfterValidator, Field, model_validator
 
 from sweeps.errors import closest
-from sweeps.findings.alignment import OUTCOMES
+from sweeps.findings.alignment.outcomes import OUTCOMES
 from sweeps.findings.verdicts import FINDINGS
 from sweeps.reading.run_table import RUN_COLUMNS
 from sweeps.spec import Frozen

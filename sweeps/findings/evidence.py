@@ -15,7 +15,7 @@ import polars as pl
 
 from sweeps.declaration.settings import control_options
 from sweeps.errors import UserError
-from sweeps.findings.alignment import OUTCOMES, Alignment, alignments
+from sweeps.findings.alignment.outcomes import OUTCOMES, Alignment, alignments
 from sweeps.findings.claim_spec import ALIGNMENT, PERSISTENCE, Measure, Range, Where
 from sweeps.findings.estimate import Counted, Estimate, difference, nothing
 from sweeps.findings.persistence import judgements

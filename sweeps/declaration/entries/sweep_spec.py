@@ -122,9 +122,8 @@ class DataEntry(Frozen):
 
 
 # What may be said of a stand-in besides its family and what of it is frozen.
-STANDIN_OPTIONS = (
-    *("layers", "width", "vocabulary", "pretrain_steps", "pretrain_mask", "language", "stage"),
-)
+_SHAPE = ("layers", "width", "vocabulary")
+STANDIN_OPTIONS = (*_SHAPE, "pretrain_steps", "pretrain_mask", "language", "stage")
 
 
 class ModelEntry(Frozen):
@@ -156,9 +155,7 @@ class ModelEntry(Frozen):
     blocks: Blocks | None = None
     freeze: Freeze = ()
     compare_to: Name | None = Field(
-        None,
-        description="Another model, of the same architecture, that this one was made of: how far"
-        " each layer goes back to it is measured.",
+        None, description="Another model, that this one was made of: how far layers go back to it."
     )
     family: str | None = Field(
         None, description="The model_type, where a plugin has it and config.json is not here yet."

@@ -6,7 +6,7 @@ from html import escape
 
 import polars as pl
 
-from sweeps.findings.alignment import IN_WORDS, NOT_DEGRADED, OPEN, UNMATCHED
+from sweeps.findings.alignment.outcomes import IN_WORDS, NOT_DEGRADED, OPEN, UNMATCHED
 from sweeps.findings.verdicts import DELTA
 from sweeps.report.book import html_table
 from sweeps.report.data import ReportData

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from sweeps.findings.alignment import alignment_table
+from sweeps.findings.alignment.outcomes import alignment_table
 from sweeps.findings.persistence import comparison_columns
 from sweeps.reading.tables import Tables
 from sweeps.report.tables.names import STANDARD, named

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted_alignment import PLANTED, RATIOS, SEEDS, line, plant
 from planted_store import run_spec, write_run
+from planted_verdicts import ALIGNMENT, ALIGNMENT_SEEDS, UNLIKE_STEPS, line, plant_alignment
 
-from sweeps.findings.alignment import (
+from sweeps.findings.alignment.outcomes import (
     NOT_DEGRADED,
     OPEN,
     OUTCOMES,
@@ -26,7 +26,7 @@ from sweeps.store.store import Store
 
 @pytest.fixture(scope="module")
 def profiles(tmp_path_factory: pytest.TempPathFactory) -> Profiles:
-    return measure(plant(tmp_path_factory.mktemp("alignment"), PLANTED))
+    return measure(plant_alignment(tmp_path_factory.mktemp("alignment"), ALIGNMENT))
 
 
 def outcomes(profiles: Profiles) -> dict[str, str]:
@@ -36,7 +36,7 @@ def outcomes(profiles: Profiles) -> dict[str, str]:
 def test_each_outcome_is_found_where_it_was_planted(profiles: Profiles) -> None:
     assert outcomes(profiles) == {name: name for name in OUTCOMES}
     row = alignment_table(profiles, "equal_step").filter(model="both_fall").row(0, named=True)
-    assert row["n"] == SEEDS
+    assert row["n"] == ALIGNMENT_SEEDS
     assert row["slope_change"] == pytest.approx(0.05 - 0.3, abs=0.01)
     assert row["degradation_change"] == pytest.approx(0.1 - 0.6, abs=0.01)
     assert row["degradation_change_low"] < row["degradation_change"]
@@ -47,7 +47,7 @@ def test_arms_are_compared_where_both_have_the_loss_that_is_the_larger_at_their_
     tmp_path: Path,
 ) -> None:
     """The control came half as far: at its loss the reference has lost half of what it did."""
-    found = measure(plant(tmp_path, {"m": (0.3, 0.6)}, final=(2.5, 2.0)))
+    found = measure(plant_alignment(tmp_path, {"m": (0.3, 0.6)}, final=(2.5, 2.0)))
     row = alignment_table(found, "equal_step").row(0, named=True)
     assert row["slope"] == pytest.approx(0.15, abs=0.01)
     assert row["degradation"] == pytest.approx(0.3, abs=0.01)
@@ -61,7 +61,7 @@ def test_states_of_knowledge_come_first(tmp_path: Path) -> None:
         UNMATCHED: {"final": (2.0, 2.0)},
     }
     for name, how in cases.items():
-        found = measure(plant(tmp_path / name, {"m": (0.05, 0.1)}, **how))
+        found = measure(plant_alignment(tmp_path / name, {"m": (0.05, 0.1)}, **how))
         if name == UNMATCHED:
             assert found.refusals is not None
             losses = np.full(found.refusals.height, 2.0)
@@ -75,7 +75,7 @@ def test_states_of_knowledge_come_first(tmp_path: Path) -> None:
 
 
 def test_what_is_not_shown_is_open(tmp_path: Path) -> None:
-    half = measure(plant(tmp_path, {"m": (0.05, 0.75 * 0.6)}))
+    half = measure(plant_alignment(tmp_path, {"m": (0.05, 0.75 * 0.6)}))
     assert outcomes(half) == {"m": OPEN}
 
 
@@ -105,7 +105,7 @@ def test_claims_of_a_sweep_that_asks_nothing_say_what_is_missing(tmp_path: Path)
     for control in ("standard", "equal_step"):
         for seed in range(3):
             run = run_spec("m", "clm", control, seed)
-            write_run(store, run, line(0.3), ratios=RATIOS)
+            write_run(store, run, line(0.3), ratios=UNLIKE_STEPS)
             runs.append(run)
     found = measure(Tables(store, runs, include_running=False))
     assert alignments(found, "equal_step") is None

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from planted_alignment import PLANTED, plant
 from planted_store import run_spec, save_sweep, write_run
+from planted_verdicts import ALIGNMENT, plant_alignment
 
-from sweeps.findings.alignment import IN_WORDS
+from sweeps.findings.alignment.outcomes import IN_WORDS
 from sweeps.reading.tables import open_store
 from sweeps.report.data import ReportData, gather
 from sweeps.report.page import render
@@ -21,13 +21,13 @@ MADE = datetime(2026, 11, 26, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
-    tables = plant(tmp_path_factory.mktemp("alignment"), PLANTED)
+    tables = plant_alignment(tmp_path_factory.mktemp("alignment"), ALIGNMENT)
     return gather(tables, "planted", "", "", None, switch=False)
 
 
 def test_the_outcome_is_said_in_one_sentence_with_its_seeds(data: ReportData) -> None:
     table = data.tables["alignment"]
-    for model in PLANTED:
+    for model in ALIGNMENT:
         said = outcome_sentence(table.filter(model=model))
         assert said == f"Under equal_step ({model}, clm, 5 seeds): {IN_WORDS[model]}."
     assert outcome_sentence(table).endswith("; so it is in 1 of 4 comparisons.")
