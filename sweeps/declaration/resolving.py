@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweeps.declaration.entries.data_roles import read_roles
-from sweeps.declaration.entries.held_out import held_out, held_out_rows
+from sweeps.declaration.entries.held_out import held_out, held_out_rows, trained_rows
 from sweeps.declaration.entries.sweep_spec import ObjectiveEntry, SweepSpec
 from sweeps.declaration.sources import check_local, names_of_labels, resolve_data, resolve_model
 from sweeps.declaration.yaml_source import YamlSource, explain
@@ -57,6 +57,7 @@ class Resolver:
         self._chats: set[str] = set()
         self._evaluations: dict[str, Evaluation | None] = {}
         self._held_out_rows: dict[str, int | None] = {}
+        self._trained_rows: dict[str, int | None] = {}
         probe = spec.probe
         self._probe = self._build(
             Probe,
@@ -112,7 +113,7 @@ class Resolver:
         with self._at(*keys):
             self._require_fit(run)
         self._require_a_batch(run, objective)
-        self._require_losses(run, objective)
+        self._require_candidates(run, objective)
         return run
 
     def _optimizer(self, fields: dict[str, Any], keys: tuple[Any, ...]) -> dict[str, Any]:
@@ -163,16 +164,28 @@ class Resolver:
                     f" {run.objective.kind} compares them; hold out more, or lower batch_size"
                 )
 
-    def _require_losses(self, run: RunSpec, name: str) -> None:
-        """Refuse to select by an objective of the user's own whose examples have no loss each."""
-        own = self._plugins.find("objective", run.objective.kind) if run.objective.code else None
-        if own is None or isinstance(run.selection, All):
+    def _require_candidates(self, run: RunSpec, name: str) -> None:
+        """Refuse to select of examples without losses of their own, or of too few."""
+        rule = run.selection.kind
+        if isinstance(run.selection, All):
             return
-        if getattr(own.mark.target, "compares_examples", False):
-            with self._at("objectives", name):
+        own = self._plugins.find("objective", run.objective.kind) if run.objective.code else None
+        with self._at("objectives", name):
+            if own is not None and getattr(own.mark.target, "compares_examples", False):
                 raise UserError(
-                    f"selection {run.selection.kind} needs a loss of each example, and {name}"
-                    " compares examples with each other (compares_examples): use selection all"
+                    f"selection {rule} needs a loss of each example, and {name} compares examples"
+                    " with each other (compares_examples): use selection all"
+                )
+            if name not in self._trained_rows:
+                apart = own is None and not run.objective.packed
+                self._trained_rows[name] = (
+                    trained_rows(run.objective, run.evaluation) if apart else None
+                )
+            rows = self._trained_rows[name]
+            if rows is not None and rows < run.candidates:
+                raise UserError(
+                    f"selection {rule} chooses from {run.candidates} candidates, and there are"
+                    f" {rows} rows to train on; lower batch_size, raise its share, or give more"
                 )
 
     def _place_of_evaluation(self, name: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from small_run import make_run
 
 from sweeps.spec import Execution, High
+from workers.engines import deepspeed
 from workers.ranks.process_group import Ranks
 from workers.ranks.rank_process import end_process
 from workers.selection.batches import Batches
@@ -77,8 +78,21 @@ def norms_of(family, what, micro, ranks=None, stage=0):
     return losses, squares.sqrt()
 
 
+def cut_all():
+    """Have ZeRO-3 cut every parameter: small ones, as all of a stand-in are, it would keep."""
+    configure = deepspeed.configuration
+
+    def cutting(execution, precision, device):
+        made = configure(execution, precision, device)
+        zero = {**made["zero_optimization"], "stage3_param_persistence_threshold": 0}
+        return {**made, "zero_optimization": zero}
+
+    deepspeed.configuration = cutting
+
+
 def main():
     torch.set_num_threads(1)
+    cut_all()
     ranks = Ranks.from_environment()
     result, families, stage = sys.argv[1:]
     found = {}

@@ -1,7 +1,6 @@
 """What is known of functions that are given weights: what a weight's gradient is made of.
 
-Each function here stands for one of torch's, and says whether it has called it; see
-``watching.Known``. ``KNOWN`` has them by the function.
+Each function here stands for one of torch's, by which ``KNOWN`` has it; see ``watching.Known``.
 """
 
 from __future__ import annotations
@@ -38,87 +37,92 @@ def _product(
     watch.when_reached(out, given, reached)
 
 
-def _linear(watch: Watch, func: Any, args: Any, kwargs: Any, done: list[Any]) -> bool:
+def _linear(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     given, weight, bias = _bound(("input", "weight", "bias"), args, kwargs)
     if not _fits(watch, given, 1) or hasattr(weight, OF_WEIGHTS):
-        return False
-    done.append(func(*args, **kwargs))
-    _product(watch, done[0], given, weight, bias, transposed=False)
-    return True
+        return NotImplemented
+    out = func(*args, **kwargs)
+    _product(watch, out, given, weight, bias, transposed=False)
+    return out
 
 
-def _addmm(watch: Watch, func: Any, args: Any, kwargs: Any, done: list[Any]) -> bool:
+def _addmm(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     bias, given, weight = _bound(("input", "mat1", "mat2"), args, kwargs)
     scaled = bool({"beta", "alpha"} & set(kwargs)) or len(args) > 3
     if scaled or not _fits(watch, given, 1) or hasattr(weight, OF_WEIGHTS) or bias.dim() != 1:
-        return False
-    done.append(func(*args, **kwargs))
-    _product(watch, done[0], given, weight, bias, transposed=True)
-    return True
+        return NotImplemented
+    out = func(*args, **kwargs)
+    _product(watch, out, given, weight, bias, transposed=True)
+    return out
 
 
-def _matmul(watch: Watch, func: Any, args: Any, kwargs: Any, done: list[Any]) -> bool:
+def _matmul(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     if kwargs or len(args) != 2 or not all(isinstance(one, Tensor) for one in args):
-        return False
+        return NotImplemented
     left, right = args[::-1] if func.__name__ == "__rmatmul__" else args
     if watch.number(right) is not None and right.dim() == 2 and _fits(watch, left, 1):
-        done.append(func(*args))
-        _product(watch, done[0], left, right, None, transposed=True)
-        return True
+        out = func(*args)
+        _product(watch, out, left, right, None, transposed=True)
+        return out
     number = watch.number(left)
     if number is None or left.dim() != 2 or right.dim() != 3 or not _fits(watch, right, 2):
-        return False
-    done.append(func(*args))
+        return NotImplemented
+    out = func(*args)
     uses, columns = watch.expect(number, left), right.detach()
 
     def reached(gradient: Tensor) -> None:
         uses.products.append((gradient.float().mT, columns.float().mT))
         watch.came_to(number)
 
-    watch.when_reached(done[0], right, reached)
-    return True
+    watch.when_reached(out, right, reached)
+    return out
 
 
-def _embedding(watch: Watch, func: Any, args: Any, kwargs: Any, done: list[Any]) -> bool:
+def _embedding(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     names = ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq")
     rows, weight, padding, max_norm, _, by_frequency = _bound(names, args, kwargs)
     number = watch.number(weight)
     if number is None or max_norm is not None or by_frequency or rows.dim() != 2:
-        return False
+        return NotImplemented
     if not watch.varies(rows):
         # Positions are the same for all, and each example looks them up for itself; others that are
         # made of no example, as distances of tokens, are no matter of examples.
         if len(rows) not in (1, watch.examples) or not bool((rows == rows[:1]).all()):
-            return False
+            return NotImplemented
         every = rows[:1].expand(watch.examples, -1)
         args, kwargs = _replaced(rows, every, args, kwargs)
         rows = every
     elif len(rows) != watch.examples:
-        return False
-    done.append(func(*args, **kwargs))
+        return NotImplemented
+    out = func(*args, **kwargs)
     uses = watch.expect(number, weight)
+    # Asked now: ranks that share a weight let go of it after the pass.
+    filler = None if padding is None else padding % len(weight)
 
     def reached(gradient: Tensor) -> None:
         found = gradient.float()
-        if padding is not None:
-            filler = padding if padding >= 0 else padding + len(weight)
+        if filler is not None:
             found = found.masked_fill((rows == filler).unsqueeze(-1), 0.0)
         uses.lookups.append((rows, found))
         watch.came_to(number)
 
-    watch.when_reached(done[0], rows, reached)
-    return True
+    watch.when_reached(out, rows, reached)
+    return out
+
+
+# What torch gives of a convolution's weights; it has no types.
+_of_weights: Callable[..., Tensor] = torch.nn.grad.conv1d_weight  # type: ignore[attr-defined]
 
 
 def _norm(normalise: Callable[..., Tensor], *names: str) -> Known:
     """Return what watches a norm over the last axes with weights on what it has normalised."""
 
-    def known(watch: Watch, func: Any, args: Any, kwargs: Any, done: list[Any]) -> bool:
+    def known(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
         said = dict(zip(names, _bound(names, args, kwargs), strict=True))
         given, shape = said["input"], said["normalized_shape"]
         if not _fits(watch, given, len(shape)):
-            return False
-        done.append(func(*args, **kwargs))
+            return NotImplemented
+        out = func(*args, **kwargs)
         to_weight, to_bias = watch.receiver(said["weight"]), watch.receiver(said.get("bias"))
         inputs = given.detach()
         options = {} if said["eps"] is None else {"eps": said["eps"]}
@@ -135,43 +139,43 @@ def _norm(normalise: Callable[..., Tensor], *names: str) -> Known:
             if to_bias is not None:
                 to_bias(summed(gradient))
 
-        watch.when_reached(done[0], given, reached)
-        return True
+        watch.when_reached(out, given, reached)
+        return out
 
     return known
 
 
-def _conv1d(watch: Watch, func: Any, args: Any, kwargs: Any, done: list[Any]) -> bool:
+def _conv1d(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
     given, weight, bias, *how = _bound(names, args, kwargs)
     stride, padding, dilation, groups = (
         usual if one is None else one for one, usual in zip(how, (1, 0, 1, 1), strict=True)
     )
     if isinstance(padding, str) or given.dim() != 3 or not _fits(watch, given, 2):
-        return False
-    done.append(func(*args, **kwargs))
+        return NotImplemented
+    out = func(*args, **kwargs)
     to_weight, to_bias = watch.receiver(weight), watch.receiver(bias)
-    inputs, examples = given.detach(), len(given)
+    inputs, examples, shape = given.detach(), len(given), weight.shape
 
     def reached(gradient: Tensor) -> None:
         gradient = gradient.float()
         if to_weight is not None:
             # Every example's channels are groups of their own in one convolution.
-            made = torch.nn.grad.conv1d_weight(
+            made = _of_weights(
                 inputs.float().reshape(1, -1, inputs.shape[2]),
-                (examples * weight.shape[0], *weight.shape[1:]),
+                (examples * shape[0], *shape[1:]),
                 gradient.reshape(1, -1, gradient.shape[2]),
                 stride,
                 padding,
                 dilation,
                 examples * groups,
             )
-            to_weight(made.reshape(examples, *weight.shape))
+            to_weight(made.reshape(examples, *shape))
         if to_bias is not None:
             to_bias(gradient.sum(2))
 
-    watch.when_reached(done[0], given, reached)
-    return True
+    watch.when_reached(out, given, reached)
+    return out
 
 
 def _fits(watch: Watch, given: Any, trailing: int) -> bool:

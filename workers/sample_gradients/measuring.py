@@ -13,11 +13,19 @@ from workers.engines.engine import Batch
 from workers.sample_gradients.known_uses import KNOWN
 from workers.sample_gradients.watching import Watch, mark_as_examples
 
+# So many numbers of gradients are held at once where they are taken one example at a time, or those
+# of one layer.
+AT_ONCE = 1 << 28
+
 
 class SampleGradients:
     """What is measured of a model's layer groups."""
 
-    def __init__(self, groups: Sequence[LayerGroup]) -> None:
+    def __init__(self, groups: Sequence[LayerGroup], sizes: Sequence[int] | None = None) -> None:
+        """``sizes`` are the elements of each group, where parameters may be cut and do not tell."""
+        told = sizes or [sum(p.numel() for p in group.parameters) for group in groups]
+        # Layers in a row whose gradients are taken in one pass, by layer.
+        self._pass = [sum(told[: g + 1]) // AT_ONCE for g in range(len(told))]
         self._weights = [p for group in groups for p in group.parameters]
         self._names = [name for group in groups for name in group.names]
         self._group = [g for g, group in enumerate(groups) for _ in group.parameters]
@@ -33,7 +41,8 @@ class SampleGradients:
         ``tolerance`` of themselves. Raises UserError where the loss of an example depends on the
         others of its batch.
         """
-        together, squares = self._measured(losses, batch)
+        together, squares, apart = self._measured(losses, batch)
+        self.one_by_one |= apart
         alone, exact = [], []
         for part in rows_of(batch):
             loss = losses(part)
@@ -66,45 +75,44 @@ class SampleGradients:
 
         ``losses`` runs the model on the batch and returns (B,), each made of its own example alone.
         """
-        found, by_weight = self._measured(losses, batch)
+        found, by_weight, _ = self._measured(losses, batch)
         return found, self._by_group(by_weight, len(found))
 
     def _measured(
         self, losses: Callable[[Batch], Tensor], batch: Batch
-    ) -> tuple[Tensor, dict[int, Tensor]]:
+    ) -> tuple[Tensor, dict[int, Tensor], frozenset[int]]:
+        """Return losses, squared norms (B,) by a weight's number, and which of these were taken
+        one example at a time."""
         examples = len(next(iter(batch.values())))
         seen = {name: tensor.view_as(tensor) for name, tensor in batch.items()}
         mark_as_examples(seen.values())
         watch = Watch(self._weights, examples, KNOWN)
         with torch.enable_grad(), watch:
             found = losses(seen)
-        apart = self.one_by_one | watch.unknown | watch.left()
+        apart = self.one_by_one | watch.not_understood()
         squares = self._each_by_itself(found, sorted(apart))
         watch.backward(found.sum(), [self._weights[k] for k in sorted(apart)])
         for number, each in watch.squares.items():
             if number not in apart:
                 squares[number] = each
-        return found.detach(), squares
+        return found.detach(), squares, apart
 
     def _each_by_itself(self, losses: Tensor, numbers: Sequence[int]) -> dict[int, Tensor]:
         """Return the squared norms of some weights' gradients, from a backward pass an example."""
         if not numbers:
             return {}
-        weights = [self._weights[k] for k in numbers]
-        rows = []
+        parts: dict[int, list[int]] = {}
+        for number in numbers:
+            parts.setdefault(self._pass[self._group[number]], []).append(number)
+        found: dict[int, list[Tensor]] = {number: [] for number in numbers}
         for loss in losses:
-            gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-            rows.append(
-                torch.stack(
-                    [
-                        loss.new_zeros((), dtype=torch.float64)
-                        if g is None
-                        else g.double().square().sum()
-                        for g in gradients
-                    ]
-                )
-            )
-        return dict(zip(numbers, torch.stack(rows, dim=1), strict=True))
+            for part in parts.values():
+                weights = [self._weights[k] for k in part]
+                made = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+                for number, gradient in zip(part, made, strict=True):
+                    norm = loss.new_zeros(()) if gradient is None else gradient.float().norm()
+                    found[number].append(norm.double().square())
+        return {number: torch.stack(squares) for number, squares in found.items()}
 
     def _by_group(self, squares: dict[int, Tensor], examples: int) -> Tensor:
         """Return the sums over each group's weights, (B, G), of squares (B,) by number."""

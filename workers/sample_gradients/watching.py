@@ -30,9 +30,9 @@ ELEMENTWISE = frozenset(
 )
 
 
-# Called with the watch, the function, its arguments, and a list that takes in what it returns: says
-# whether it has called the function, whose use of a weight it then watches.
-Known = Callable[["Watch", Any, Any, Any, list[Any]], bool]
+# Called with the watch, a function and its arguments: returns what the function does, whose use of
+# a weight it then watches, or NotImplemented, the function not called.
+Known = Callable[["Watch", Any, Any, Any], Any]
 
 
 class Watch(TorchFunctionMode):
@@ -63,10 +63,10 @@ class Watch(TorchFunctionMode):
         self._ends: list[Tensor] = []
         # What is made of weights alone and met no example yet, with the weights it is made of.
         self._waiting: dict[int, tuple[Tensor, frozenset[int]]] = {}
-        # What was made of weights alone and then spread over the examples, with the copies, (B, …).
-        self._spread: list[tuple[Tensor, Tensor]] = []
-        # Gradients of what is made of weights, (B, *value.shape), and the weights that have to wait
-        # for them.
+        # What was made of weights alone and then spread over the examples, with its shape, which
+        # ranks that share a weight let go of after the pass, and the copies, (B, …).
+        self._spread: list[tuple[Tensor, torch.Size, Tensor]] = []
+        # Gradients of what is made of weights, (B, …), and the weights that have to wait for them.
         self._of_values: list[tuple[Tensor, Tensor]] = []
         self._late: set[int] = set()
         self._listening = False
@@ -83,9 +83,10 @@ class Watch(TorchFunctionMode):
                 _mark(out, args)
             return out
         known = self._known.get(func)
-        if known is not None and known(self, func, args, kwargs, done := []):
-            _mark(done[0], ())
-            return done[0]
+        out = NotImplemented if known is None else known(self, func, args, kwargs)
+        if out is not NotImplemented:
+            _mark(out, ())
+            return out
         if self._meet_elementwise(func, given):
             return self._spread_over_examples(func, args, kwargs)
         out = func(*args, **kwargs)
@@ -114,7 +115,7 @@ class Watch(TorchFunctionMode):
 
     def expect(self, number: int, weight: Tensor) -> WeightUses:
         """Return what is known of a weight, of which the backward pass will come to another use."""
-        uses = self.uses.setdefault(number, WeightUses(tuple(weight.shape)))
+        uses = self._of(number, weight.shape)
         uses.awaited += 1
         return uses
 
@@ -152,7 +153,8 @@ class Watch(TorchFunctionMode):
     def when_reached(self, out: Tensor, given: Tensor, then: Callable[[Tensor], None]) -> None:
         """Have the gradient of ``out`` given to ``then``; ``given`` is what it is made of beside
         weights."""
-        out.register_hook(lambda gradient: then(gradient) if self._listening else None)
+        hook: Callable[..., Any] = out.register_hook
+        hook(lambda gradient: then(gradient) if self._listening else None)
         if not given.requires_grad:
             self._ends.append(out)
 
@@ -187,10 +189,13 @@ class Watch(TorchFunctionMode):
         for tensor in weights:
             self._waiting.pop(id(tensor), None)
 
-    def left(self) -> frozenset[int]:
-        """Return the weights of which something was made that no function seen here has used: it
-        may have been used where nothing is seen."""
-        return frozenset().union(*(roots for _, roots in self._waiting.values()))
+    def not_understood(self) -> frozenset[int]:
+        """Return the weights of which this forward pass has not shown what their gradients are made
+        of: those of an unknown use, those that no function was given, and those of which something
+        was made that no function was given. They may be used where nothing is seen."""
+        left = frozenset().union(*(roots for _, roots in self._waiting.values()))
+        unseen = self._weights.values() - self.uses.keys() - self._late
+        return left | self.unknown | unseen
 
     # ---------------------------------------------------------------------------------- backward
     def backward(self, loss: Tensor, others: Sequence[Tensor]) -> None:
@@ -198,7 +203,7 @@ class Watch(TorchFunctionMode):
 
         ``others`` are weights that are not measured here, through whose uses the pass goes on.
         """
-        copies = [every for _, every in self._spread]
+        copies = [every for *_, every in self._spread]
         ends = [*copies, *self._ends, *others]
         if not ends:
             return
@@ -206,21 +211,20 @@ class Watch(TorchFunctionMode):
         # What is made of those and of others is passed through once more, further down.
         found = torch.autograd.grad(loss, ends, allow_unused=True, retain_graph=bool(others))
         self._listening = False
-        for (value, _), gradient in zip(self._spread, found, strict=False):
+        for (value, shape, _), gradient in zip(self._spread, found, strict=False):
             if gradient is not None:
-                self._of_values.append((value, gradient.reshape(self.examples, *value.shape)))
+                self._of_values.append((value, gradient.reshape(self.examples, *shape)))
         for value, gradients in self._of_values:
             self._pull_back(value, gradients)
         for number in list(self.uses):
             self._finish(number)
 
     def _pull_back(self, value: Tensor, gradients: Tensor) -> None:
-        """Add what each example gives to the weights that a value is made of; gradients are
-        (B, *value.shape)."""
+        """Add what each example gives to the weights that a value is made of, from gradients
+        (B, …) of it."""
         number = self._weights.get(id(value))
         if number is not None:
-            uses = self.uses.setdefault(number, WeightUses(tuple(value.shape)))
-            uses.add_whole(gradients.float())
+            self._of(number, gradients.shape[1:]).add_whole(gradients.float())
             return
         roots = sorted(self._roots([value]))
         pulled = torch.autograd.grad(
@@ -233,9 +237,10 @@ class Watch(TorchFunctionMode):
         )
         for root, each in zip(roots, pulled, strict=True):
             if each is not None:
-                weight = self._of_number[root]
-                uses = self.uses.setdefault(root, WeightUses(tuple(weight.shape)))
-                uses.add_whole(each.float())
+                self._of(root, each.shape[1:]).add_whole(each.float())
+
+    def _of(self, number: int, shape: Sequence[int]) -> WeightUses:
+        return self.uses.setdefault(number, WeightUses(tuple(shape)))
 
     # ------------------------------------------------------------------------------- elementwise
     def _meet_elementwise(self, func: Any, given: Sequence[Tensor]) -> bool:
@@ -262,7 +267,7 @@ class Watch(TorchFunctionMode):
             self._waiting.pop(id(value), None)
             first = value.reshape(*[1] * (axes - value.dim()), *value.shape)
             every = first.expand(self.examples, *first.shape[1:])
-            self._spread.append((value, every))
+            self._spread.append((value, value.shape, every))
             self._late |= self._roots([value])
             return every
 

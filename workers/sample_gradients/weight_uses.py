@@ -52,7 +52,7 @@ class WeightUses:
         if whole is not None:
             for part in (*products, *lookups):
                 whole = whole + self._made(*part)
-            return whole.flatten(1).double().square().sum(1)
+            return _squares(whole)
         found = None
         if products:
             found = _squares_of_products(*products[0])
@@ -88,12 +88,12 @@ def _squares_of_products(rows: Tensor, columns: Tensor) -> Tensor:
     _, tokens, r = rows.shape
     c = columns.shape[2]
     if tokens == 1:
-        return _sums(rows.double().square()) * _sums(columns.double().square())
+        return _squares(rows) * _squares(columns)
     if tokens * (r + c) <= r * c:
         parts = _parts(rows, columns, 2 * tokens * tokens)
         return torch.cat([_sums(_gram(a) * _gram(b)) for a, b in parts])
     parts = _parts(rows, columns, r * c)
-    return torch.cat([_sums((a.mT @ b).square()) for a, b in parts])
+    return torch.cat([_squares(a.mT @ b) for a, b in parts])
 
 
 def _squares_of_lookups(rows: Tensor, gradients: Tensor) -> Tensor:
@@ -112,6 +112,12 @@ def _gram(vectors: Tensor) -> Tensor:
     return vectors @ vectors.mT
 
 
+def _squares(values: Tensor) -> Tensor:
+    """Return the squared norms over all but the first axis, in float64."""
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return norms.double().square()
+
+
 def _sums(values: Tensor) -> Tensor:
     """Return the sum over all but the first axis, in float64."""
     return values.flatten(1).sum(1, dtype=torch.float64)
@@ -120,4 +126,4 @@ def _sums(values: Tensor) -> Tensor:
 def _parts(one: Tensor, other: Tensor, numbers: int) -> zip[tuple[Tensor, Tensor]]:
     """Cut two tensors along the examples, of each of which so many ``numbers`` will be made."""
     size = max(1, AT_ONCE // numbers)
-    return zip(one.split(size), other.split(size), strict=True)
+    return zip(torch.split(one, size), torch.split(other, size), strict=True)

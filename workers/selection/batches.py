@@ -63,7 +63,7 @@ class Batches:
                 " a loss of its own; use selection all"
             )
         if self._rule.needs_gradients:
-            self._gradients = SampleGradients(engine.groups)
+            self._gradients = SampleGradients(engine.groups, engine.sizes)
             whole, _ = self.candidates(1)
             few = {name: tensor[:TRIED].to(engine.device) for name, tensor in whole.items()}
             with self._as_it_is():

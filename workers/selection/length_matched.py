@@ -26,4 +26,5 @@ class LengthMatched(SelectionRule):
         lengths = candidates.lengths
         differences = np.abs(lengths[high][:, None] - lengths[others][None])
         _, matched = linear_sum_assignment(differences)
-        return others[matched]
+        chosen: Numbers = others[matched]
+        return chosen

@@ -105,6 +105,13 @@ def held_out_rows(objective: Objective, evaluation: Evaluation) -> int | None:
     return len(next(iter(found.values()))) if found else None
 
 
+def trained_rows(objective: Objective, evaluation: Evaluation | None) -> int | None:
+    """Return how many rows are trained on; None as of ``held_out_rows``."""
+    part = Part(evaluation.fraction if evaluation is not None else None)
+    found = check_local(objective.data, objective.cells, part=part)
+    return len(next(iter(found.values()))) if found else None
+
+
 def _other_split(trained_on: DataEntry, split: str) -> DataEntry:
     """Return the whole of another split of a dataset, under the same columns."""
     if trained_on.stream:

@@ -61,12 +61,12 @@ def test_two_values_of_any_setting_are_two_conditions(setting: Setting, tmp_path
     profiles = measure_each(tables, NULL_METRICS)
     first = profiles["procrustes"]
     keys = condition_columns(everyone(first))
-    # One of an adapter's settings may bring others, which only some kinds of adapter have.
+    # An adapter or a selection may bring other settings, which only some kinds of it have.
     parts = {one.name: one.path[0] for one in settings_of()}
     assert keys[:3] == ["model", "objective", "control"]
     assert name in keys[3:]
     assert {parts[key] for key in keys[3:]} == {setting.path[0]}
-    assert len(keys) == 4 or setting.path[0] == "adapter"
+    assert len(keys) == 4 or setting.path[0] in ("adapter", "selection")
     conditions = summarise(first, keys).filter(control=control)
     assert conditions["n"].to_list() == conditions["seeds"].to_list() == [3, 3]
     assert conditions["slope"].to_list() == [pytest.approx(0.2), pytest.approx(0.5)]

@@ -47,6 +47,17 @@ class Mine(UpdateRule):
             mean.lerp_(gradient, 0.1)
             update.copy_({returned})
 """
+SELECTION = """import numpy as np
+from sweeps.plugins import selection
+from workers.selection.selection_rule import SelectionRule
+
+@selection("mine")
+class Mine(SelectionRule):
+    calls = 0
+    def choose(self, candidates, count, draw):
+        self.calls += 1
+        return {returned}
+"""
 # What trains runs takes a minute; the examples are trained with by other tests.
 QUICK = ("-k", "not twice")
 
@@ -65,14 +76,17 @@ def tried(folder, text, *more):
 def test_the_worked_examples_keep_the_contract(tmp_path):
     (tmp_path / "test_of_the_user.py").write_text("def test_nothing(): assert False\n")
     names = ("soft_clip", "cosine_margin", "neighbours", "causal_mean", "adabelief")
+    names += ("largest_loss",)
     files = [f"--depthsweep-plugin={EXAMPLES / name}.py" for name in names]
     shown = contract(*files, *QUICK, cwd=tmp_path)
     assert shown.returncode == 0, shown.stdout
-    assert "38 passed" in shown.stdout
+    assert "49 passed" in shown.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["soft_clip", "cosine_margin", "neighbours", "adabelief"])
+@pytest.mark.parametrize(
+    "name", ["soft_clip", "cosine_margin", "neighbours", "adabelief", "largest_loss"]
+)
 def test_the_worked_examples_train_twice_to_the_same_rows(tmp_path, name):
     shown = contract(f"--depthsweep-plugin={EXAMPLES / name}.py", "-k", "twice", cwd=tmp_path)
     assert shown.returncode == 0, shown.stdout
@@ -138,6 +152,24 @@ def test_a_metric_that_breaks_it_fails_where_it_does(tmp_path, returned, failed)
 )
 def test_an_optimizer_that_breaks_it_fails_where_it_does(tmp_path, returned, failed):
     shown = tried(tmp_path, OPTIMIZER.format(returned=returned))
+    assert shown.returncode == 1
+    assert f"{failed}" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("returned", "failed"),
+    [
+        ("candidates.norms.argsort()[-count - 1:]", "test_it_chooses_as_many_as_it_is_asked_for"),
+        ("(np.arange(count) + self.calls) % len(candidates)", "test_the_same_candidates_and_draw"),
+        pytest.param(
+            "np.flatnonzero(candidates.norms >= 0)[:count]",
+            "test_it_chooses_where_nothing_is_known_of_some_or_of_all",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_selection_that_breaks_it_fails_where_it_does(tmp_path, returned, failed):
+    shown = tried(tmp_path, SELECTION.format(returned=returned))
     assert shown.returncode == 1
     assert f"{failed}" in shown.stdout
 

@@ -28,8 +28,10 @@ def one_backward_an_example(groups, losses, batch):
     return torch.tensor(found, dtype=torch.float64)
 
 
-def off_by(found, wanted):
-    return float(((found.sqrt() - wanted.sqrt()) / wanted.sqrt().clamp(min=1e-12)).abs().max())
+def off_by(found, wanted, floor=0.0):
+    """Return the largest relative error; norms below a share of the largest are as one of it."""
+    norms = wanted.sqrt()
+    return float(((found.sqrt() - norms) / norms.clamp(min=floor * norms.max())).abs().max())
 
 
 @pytest.mark.parametrize("what", sample_norms.ADAPTERS)
@@ -79,7 +81,8 @@ def test_every_objective_has_a_loss_and_a_norm_of_each_example(name, what):
     wanted = one_backward_an_example(groups, losses, batch)
     gradients.learn(losses, {key: value[:3] for key, value in batch.items()}, 1e-3)
     parts = [gradients.squares(losses, part) for part in micro_batches(batch, 5)]
-    assert off_by(torch.cat([squares for _, squares in parts]), wanted) < EXACT
+    # Of a pair whose answers are alike there is no gradient, and rounding alone is left.
+    assert off_by(torch.cat([squares for _, squares in parts]), wanted, floor=1e-2) < EXACT
     terms = objective.terms(batch)
     assert int(terms.sum()) == objective.targets(batch)
     sums = torch.cat([each for each, _ in parts]) * terms
@@ -168,6 +171,7 @@ class OfItsOwn(torch.autograd.Function):
 
 def test_a_weight_in_a_kernel_that_nobody_sees_is_taken_one_by_one():
     model = Own(lambda m, x: OfItsOwn.apply(x @ m.square, m.vector) * OfItsOwn.apply(x, -m.vector))
+    model.table.requires_grad_(False)
     groups = [LayerGroup(0, "block", ("vector", "square"), (model.vector, model.square))]
 
     def losses(part):

@@ -1,10 +1,13 @@
 """Runs under a selection: what they train on, in which order, and after they were stopped."""
 
 import json
+import re
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sample_norms import batches_of
 from small_run import make_run
 
 from sweeps.errors import UserError
@@ -72,12 +75,12 @@ def test_every_arm_makes_as_many_updates_of_as_many_examples(tmp_path):
 
 
 def test_what_is_trained_on_are_the_chosen_rows_of_the_candidates(tmp_path):
-    run = make_run(selection=Low(share=0.5), steps=2)
+    run = make_run(selection=Low(share=0.5), steps=3)
     store = new_store(tmp_path)
     finish(run, store)
     rows = table(store, run, "samples")
     first = [row["loss"] for row in rows if row["step"] == 1 and row["chosen"]]
-    (step, _) = table(store, run, "steps")
+    step, *_ = table(store, run, "steps")
     assert step["loss"] == pytest.approx(sum(first) / len(first), rel=1e-5)
 
 
@@ -106,10 +109,36 @@ def test_a_run_that_is_stopped_chooses_and_ends_as_one_that_is_not(stopped_after
     assert {each.table for each in one} >= {"samples", "steps"}
 
 
-def test_a_control_that_learns_before_training_and_masks_go_with_it(tmp_path):
-    run = make_run(selection=High(), control=LayerRates(rates="rgn"), steps=2)
-    finish(run, store := new_store(tmp_path))
-    assert len(table(store, run, "samples")) == 2 * 20
+def test_a_control_that_learns_from_batches_goes_with_it(tmp_path):
+    run = make_run(selection=High(), control=LayerRates(rates="rgn"), steps=3)
+    assert finish(run, store := new_store(tmp_path)) == "finished"
+    assert len(table(store, run, "samples")) == 3 * 20
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_what_is_masked_of_an_example_is_what_it_was_chosen_with(family):
+    batches, _, _ = batches_of(family, "full", 4)
+    candidates, examples = batches.candidates(2)
+    batch, rows = batches.of(2)
+    chosen = [row["candidate"] for row in rows if row["chosen"]]
+    assert len(chosen) == 4
+    assert all(torch.equal(batch[name], candidates[name][chosen]) for name in candidates)
+    assert [row["example"] for row in rows] == examples.tolist()
+
+
+def test_the_question_on_the_page_is_answered(tmp_path):
+    run = make_run(selection=High(share=0.5), steps=3)
+    finish(run, new_store(tmp_path))
+    page = Path("workers/selection/README.md").read_text(encoding="utf-8")
+    (sql,) = re.findall(r"```sql\n(.*?)```", page, flags=re.S)
+    answer = query(open_store(tmp_path), sql).sort("chosen")
+    assert answer["chosen"].to_list() == [False, True]
+    shares = [row["layer_shares"][0] for row in table_of_chosen(tmp_path, run)]
+    assert answer["of_embedding"][1] == pytest.approx(sum(shares) / len(shares))
+
+
+def table_of_chosen(folder, run):
+    return [row for row in table(Store.at(str(folder)), run, "samples") if row["chosen"]]
 
 
 def test_fewer_examples_than_candidates_are_refused(tmp_path):
@@ -118,7 +147,7 @@ def test_fewer_examples_than_candidates_are_refused(tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     data = FileData(
         file=str(path),
-        digest=data_digest(data_files(str(path), None)),
+        digest=data_digest(data_files(path, None)),
         columns={"text": "text", "label": "label"},
     )
     objective = Objective(kind="classification", data=data, labels=2, pooling="mean")
