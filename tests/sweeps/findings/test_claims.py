@@ -13,6 +13,7 @@ from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.declaration.expand import read_sweep
 from sweeps.errors import UserError
+from sweeps.findings.claim_spec import Test as Comparison
 from sweeps.findings.claims import (
     CONTRADICTED,
     INSUFFICIENT,
@@ -238,7 +239,7 @@ def test_a_user_adds_a_claim_without_code(tmp_path: Path) -> None:
         ("{statistic: persistence, reduce: share, verdict: idle}", "persists"),
         (
             "{statistic: slope, reduce: share, verdict: persists}",
-            "persistence or alignment goes with",
+            "or alignment goes",
         ),
     ],
 )
@@ -298,7 +299,7 @@ def test_claims_on_alignment_say_what_a_sweep_without_prompts_lacks(
     assert all("add `refusal`" in one.tests[0].reason for one in results)
 
 
-def _of_everything(test: Test) -> Test:
+def _of_everything(test: Comparison) -> Comparison:
     return test.model_copy(update={"measure": test.measure.model_copy(update={"where": {}})})
 
 
