@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= ./store
 
-.PHONY: demo replica safety readme test test-all bench check lock clean
+.PHONY: demo replica safety readme test test-all test-oldest test-newest bench mutate check lock clean
 
 demo: $(VENV)/.demo
 	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
@@ -36,14 +36,35 @@ readme: $(VENV)/.test
 	$(BIN)/python -m tests.readme $(STORE)
 
 # In the order of the files: what takes long is of the first rooms, and the last files are short.
+# Three on two cores: a third of the time tests wait for processes, leases and servers.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest
 
+# What meets models of transformers, with the ends of the range that pyproject allows, each release
+# beside the rest of the environment.
+OLDEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\),<=.*/\1/p' pyproject.toml)
+NEWEST := $(shell sed -n 's/.*"transformers>=.*,<=\([0-9.]*\)".*/\1/p' pyproject.toml)
+test-oldest: RELEASE = $(OLDEST)
+test-newest: RELEASE = $(NEWEST)
+test-oldest test-newest: $(VENV)/.test
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --upgrade \
+		--target $(CURDIR)/$(VENV)/of-$(RELEASE) transformers==$(RELEASE)
+	PYTHONPATH=$(CURDIR)/$(VENV)/of-$(RELEASE) TRANSFORMERS_RELEASE=$(RELEASE) \
+		$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" \
+		tests/test_transformers.py tests/workers/models tests/workers/depth \
+		tests/workers/objectives/test_objectives.py tests/workers/test_loading.py \
+		tests/workers/test_train.py
+
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks
+
+# Faults planted in what decides results and recovery: do the tests notice? SEED=N takes others.
+SEED ?= 20261125
+mutate: $(VENV)/.test
+	$(BIN)/python -m tests.mutation --seed $(SEED)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

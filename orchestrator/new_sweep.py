@@ -46,7 +46,7 @@ defaults:
   batch_size: 16
   sequence_length: {length}
   learning_rate: 2e-5   # the highest that the schedule reaches
-  warmup_steps: 20
+  # warmup_steps: 20    # fewer than steps
   # precision: bf16     # on GPUs
   # eps: 1e-2           # large: steps as large as gradients, where a control has most to take away
 

@@ -1,9 +1,9 @@
 """Somebody is told when a sweep ends or breaks off: a command is run, or a URL is posted to.
 
-Where it goes is an option of the command line or ``DEPTHSWEEP_NOTIFY``, never part of a sweep file:
-the addresses of chat services are secrets, a store keeps sweep files, and a file of somebody else's
-is to run no command here. It decides no result, and whatever goes wrong with it is said in one line
-and changes nothing of the sweep. A driver that is killed outright tells nobody.
+Where it goes is an option of the command line, ``DEPTHSWEEP_NOTIFY``, or the ``notify:`` section
+of the sweep file; who is named in two places is told once. It decides no result, and whatever goes
+wrong with it is said in one line and changes nothing of the sweep. A driver that is killed outright
+tells nobody.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import click
 
 from orchestrator.ledger.sweep_account import SweepResult
+from sweeps.declaration.entries.notify import Notify, is_address, looks_like_address
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.settings import RunLabels
 from sweeps.errors import UserError
@@ -32,6 +33,8 @@ from sweeps.errors import UserError
 COMMAND_SECONDS, URL_SECONDS = 60.0, 15.0
 # Failed runs that are named one by one.
 NAMED = 10
+# The word with which nobody is told.
+NOBODY = "none"
 
 Say = Callable[[str], object]
 
@@ -40,9 +43,7 @@ def _valid(context: click.Context, option: click.Parameter, said: str | None) ->
     del context, option
     if said is None or not said.strip():
         return None
-    if "://" in said.split()[0] and (
-        urlsplit(said).scheme not in ("http", "https") or not urlsplit(said).netloc
-    ):
+    if looks_like_address(said) and not is_address(said):
         raise UserError("--notify: give an http:// or https:// URL, or a command")
     return said
 
@@ -52,23 +53,60 @@ NOTIFY = click.option(
     envvar="DEPTHSWEEP_NOTIFY",
     callback=_valid,
     metavar="COMMAND|URL",
-    help="Tell it when the sweep ends or breaks off: JSON on standard input, or posted.",
+    help="Tell it, too, when the sweep ends or breaks off: JSON on standard input, or posted; none:"
+    " nobody, whatever the sweep file says.",
 )
 
 
 @contextlib.contextmanager
 def notifying(target: str | None, sweep: Sweep, store: str) -> Iterator[Callable[[Any], None]]:
-    """Yield where a sweep's result is to be given; tell ``target`` of it, or of the error, at the
-    end."""
+    """Yield where a sweep's result is to be given; tell ``target``, and whom the sweep names, of
+    it, or of the error, at the end."""
+    targets = targets_of(target, sweep.notify, _aloud)
     results: list[SweepResult] = []
     try:
         yield results.append
     except BaseException as error:
-        if target is not None:
-            tell(target, broken_off(sweep, store, error), _aloud)
+        _tell_each(targets, broken_off(sweep, store, error))
         raise
-    if target is not None:
-        tell(target, told(sweep, store, results[0]), _aloud)
+    _tell_each(targets, told(sweep, store, results[0]))
+
+
+def targets_of(option: str | None, section: Notify | None, say: Say) -> dict[str, bool]:
+    """Return who is to be told, and of each whether it is told of failures alone.
+
+    ``option`` is told of every end; ``NOBODY`` takes the place of all. A variable that is not set
+    is said at once, while somebody looks.
+    """
+    if option == NOBODY:
+        return {}
+    found = {} if option is None else {option: False}
+    if section is None:
+        return found
+    named = section.command or section.url or os.environ.get(section.variable or "", "").strip()
+    if not named:
+        say(f"notify: {section.variable} is not set here: nobody is told through it")
+    elif looks_like_address(named) and not is_address(named):
+        say(f"notify: {section.variable} is no http:// or https:// URL: nobody is told through it")
+    else:
+        found.setdefault(named, section.when == "failure")
+    return found
+
+
+def asked(section: Notify) -> str:
+    """Return what a sweep file asks for, in words: a command of it is run where the driver is."""
+    what = f"`{section.command}` is run here"
+    if section.url is not None:
+        what = f"{_shown(section.url)} is told"
+    if section.variable is not None:
+        what = f"what ${section.variable} says is told"
+    return f"{what}{', if not as it should' if section.when == 'failure' else ''} (notify:)"
+
+
+def _tell_each(targets: dict[str, bool], page: dict[str, Any]) -> None:
+    for target, failures_only in targets.items():
+        if not failures_only or page["outcome"] != "finished":
+            tell(target, page, _aloud)
 
 
 def _aloud(text: str) -> None:

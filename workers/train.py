@@ -110,8 +110,7 @@ def train(
             writer.finish(status, step)
             if ranks.leads:
                 folder.remove_unlisted(keep)
-        how = stop or status
-        attempt.end(how)
+        attempt.end(how := stop or status)
         yield Progress(step, run.steps, loss, how, resumed, rate, probe, scores.newest)
 
 

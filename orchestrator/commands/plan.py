@@ -16,6 +16,7 @@ from orchestrator.display.power_text import decides_data, decides_line
 from orchestrator.display.simulation_text import simulation_data, simulation_lines
 from orchestrator.ledger.kept_weights import without_weights
 from orchestrator.ledger.recovery import decide, decide_measurements, ledger_of
+from orchestrator.notification import asked
 from orchestrator.options import names_sweep, sweep_of
 from orchestrator.policy.priorities import weights_for
 from orchestrator.policy.simulation import Schedule
@@ -127,6 +128,8 @@ def _plan(
     click.echo("\n".join(plan_table(sweep)))
     click.echo()
     click.echo("\n".join(needs_lines(sweep)))
+    if sweep.notify is not None:
+        click.echo(f"  when it ends {asked(sweep.notify)}")
     if pool is not None:
         click.echo()
         click.echo("\n".join(placement_lines(sweep, pool)))

@@ -10,6 +10,9 @@ from orchestrator.options import moment
 from orchestrator.shell.completion import SWEEP
 from sweeps.errors import UserError
 
+# Of a run on a terminal, after its settings.
+_SEEN = ("seed", "status", "slope", "final_loss", "seconds")
+
 
 @click.command()
 @click.argument("name", shell_complete=SWEEP)
@@ -55,10 +58,18 @@ def command(
     weights alone does. n: finished runs. A model of several stacks, as encoder and decoder, has a
     profile of each; a block that runs several times has a layer for each call.
     """
+    import polars as pl
+
     from orchestrator.display.output import emit, terminal_width
     from sweeps.reading.tables import open_store
     from sweeps.report.profile_text import profile_text
-    from sweeps.statistics.conditions import everyone, layer_bands, parse_by, summarise
+    from sweeps.statistics.conditions import (
+        condition_columns,
+        everyone,
+        layer_bands,
+        parse_by,
+        summarise,
+    )
     from sweeps.statistics.profiles import measure
     from sweeps.statistics.run_summary import run_summary
 
@@ -80,7 +91,12 @@ def command(
         }
         click.echo(json.dumps(page, indent=1))
     elif per_run:
-        emit(run_summary(profiles), form, output)
+        summary = run_summary(profiles)
+        if form is None and output is None:
+            # On a terminal what tells runs apart is seen first, and what has no room comes last.
+            first = ["run_id", *condition_columns(everyone(profiles)), *_SEEN]
+            summary = summary.select(*first, pl.exclude(first))
+        emit(summary, form, output)
     elif form is not None or output is not None:
         table, bands = summarise(profiles, keys), layer_bands(profiles, keys)
         wide = bands.join(table.drop("n", "mean", "null"), on=keys, how="left", nulls_equal=True)

@@ -107,8 +107,10 @@ def _form_of(output: str | None, kind: str | None) -> str:
 
 
 def _write_page(path: Path, name: str, store: str, file: str | None, metric: str, at: str) -> None:
+    from orchestrator.display.output import require_folder
     from sweeps.report.store_page import page_of
 
+    require_folder(path)
     page = page_of(name, store, file, metric, moment(at))
     try:
         path.write_text(page, encoding="utf-8")

@@ -40,6 +40,7 @@ def emit(frame: pl.DataFrame, form: str | None, output: str | None) -> None:
     chosen = cast("Format", form)
     if output is not None:
         path = Path(output)
+        require_folder(path)
         try:
             write(frame, chosen, path)
         except OSError as error:
@@ -51,6 +52,12 @@ def emit(frame: pl.DataFrame, form: str | None, output: str | None) -> None:
         frame.write_parquet(sys.stdout.buffer)
     else:
         click.echo(render(frame, chosen, width=terminal_width()), nl=False)
+
+
+def require_folder(path: Path) -> None:
+    """Raise UserError where a file is asked for in a folder that is not there."""
+    if not path.parent.is_dir():
+        raise UserError(f"-o {path}: there is no folder {path.parent}; make it first")
 
 
 def terminal_width() -> int:

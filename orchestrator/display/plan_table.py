@@ -61,10 +61,10 @@ def needs_lines(sweep: Sweep) -> list[str]:
     streamed = {data.label for data in of_hub if data.stream}
     lines = [
         "needs",
-        f"  compute    {flops:.2e} FLOPs: {flops / ASSUMED_FLOPS / 3600:.1f} H100-hours at 35 %"
+        f"  compute    {flops:.2e} FLOPs: {_hours(flops / ASSUMED_FLOPS / 3600)} at 35 %"
         " of bf16 peak",
         f"  tokens     {sum(cost.tokens for cost in costs):,} trained on, {rows:,} read by probes",
-        f"  memory     {state / 2**30:.1f} GiB for weights, gradients and optimizer of the largest",
+        f"  memory     {_gib(state)} for weights, gradients and optimizer of the largest",
         *(f"  checkpoint {words}" for words in notice_needs_in_words(largest)),
         f"  downloads  {len(models)} models, {len(datasets)} datasets from the hub",
     ]
@@ -126,3 +126,13 @@ def count_text(number: int | None) -> str:
     if number >= 1_000_000_000:
         return f"{number / 1e9:.1f}B"
     return f"{number / 1e6:.0f}M" if number >= 10_000_000 else f"{number / 1e6:.1f}M"
+
+
+def _hours(hours: float) -> str:
+    """Return hours of a GPU, not 0.0 of a study that takes minutes."""
+    return f"{hours:.1f} H100-hours" if hours >= 0.1 else "under 0.1 H100-hours"
+
+
+def _gib(size: float) -> str:
+    """Return bytes in GiB, of a small model in MiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 0.1 * 2**30 else f"{size / 2**20:.1f} MiB"

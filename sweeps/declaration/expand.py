@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from sweeps.declaration.entries.notify import Notify
 from sweeps.declaration.entries.other_settings import read_settings, with_settings
 from sweeps.declaration.entries.plugged import carried_text, read_spec
 from sweeps.declaration.entries.sweep_spec import SweepSpec
@@ -35,8 +36,9 @@ class Sweep:
 
     ``measurements`` are the kinds of training-free measurement that it wants of its models;
     ``usual`` says that its file left that open, so that what was asked of it later stands.
-    ``track`` says where its runs are shown besides the store. ``claims`` is the text of the claims
-    file that came with it, None where none did. ``plugins`` is the user's own code that runs use.
+    ``track`` says where its runs are shown besides the store, ``notify`` who is told of its end.
+    ``claims`` is the text of the claims file that came with it, None where none did. ``plugins`` is
+    the user's own code that runs use.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Sweep:
     measurements: tuple[MeasurementKind, ...] = USUAL_MEASUREMENTS
     usual: bool = False
     track: Track = field(default_factory=Track)
+    notify: Notify | None = None
     claims: str | None = None
     plugins: tuple[Bundle, ...] = ()
 
@@ -135,7 +138,10 @@ def expand(spec: SweepSpec, source: YamlSource, plugins: Plugins | None = None) 
             runs.append(run)
     usual = "measurements" not in spec.model_fields_set
     sweep = Sweep(
-        spec.name, spec.description, source.text, tuple(runs), usual=usual, track=spec.track
+        *(spec.name, spec.description, source.text, tuple(runs)),
+        usual=usual,
+        track=spec.track,
+        notify=spec.notify,
     )
     remember(plugins.bundles)
     used = {code.plugin_digest for run in runs for code in codes_of(run)}

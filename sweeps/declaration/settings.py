@@ -40,9 +40,9 @@ TAKEN = frozenset(
     (
         *("run_id", "step", "layer", "group", "depth", "rows", "width", "loss", "grad_norm"),
         *("scheduled_learning_rate", "clip_coefficient", "targets", "weight_norm", "update_norm"),
-        *("displacement", "displacement_cosine", "reversion"),
-        *("prompt", "prompt_kind", "answer", "answer_tokens", "refused", "broken", "answer_kl"),
-        *("coefficient", "procrustes", "cka_distance", "cka_distance_debiased", "mean_shift"),
+        *("displacement", "displacement_cosine", "reversion", "prompt", "prompt_kind", "answer"),
+        *("answer_tokens", "refused", "broken", "answer_kl", "coefficient"),
+        *("procrustes", "cka_distance", "cka_distance_debiased", "mean_shift"),
         *("scale_log_ratio", "effective_rank", "procrustes_null", "cka_distance_null"),
         *("cka_distance_debiased_null", "model_source", "family", "kind", "block", "model_layers"),
         *("stack", "block_class", "block_number", "iteration", "stack_layers"),
@@ -86,8 +86,7 @@ TAKEN = frozenset(
         *("arm", "edge_high", "edge_low", "high_null", "high_own", "high_shared", "kept_said"),
         *("most", "row", "seed_against", "seed_change", "seed_control", "seed_loss_change"),
         *("seed_values", "verdict_said", "view"),
-        "metric",
-        *("candidate", "example", "length", "chosen", "layer_shares"),
+        *("metric", "candidate", "example", "length", "chosen", "layer_shares"),
         *("treatment", "setting", "ratio", "relative", "spread", "start", "until", "runs"),
     )
 )

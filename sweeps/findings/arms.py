@@ -46,14 +46,14 @@ def paths_of(tables: Tables, metric: str) -> Paths:
     )
     first = dict(losses.filter(pl.col("step") == 0).select("run_id", "evaluation").iter_rows())
     probes = probes.join(losses, on=["run_id", "step"], how="left", maintain_order="left")
+    values = probes.select(pl.col("mean", "slope", "evaluation").fill_null(np.nan)).to_numpy()
+    of_each = probes.group_by(PROFILE, maintain_order=True).len()
+    ends = of_each["len"].cum_sum().to_list()
     return {
         (str(run_id), stack): np.vstack(
-            [
-                [0.0, 0.0, first.get(run_id, np.nan)],
-                own.select(pl.col("mean", "slope", "evaluation").fill_null(np.nan)).to_numpy(),
-            ]
+            [[0.0, 0.0, first.get(run_id, np.nan)], values[end - count : end]]
         )
-        for (run_id, stack), own in probes.group_by(PROFILE, maintain_order=True)
+        for (run_id, stack, count), end in zip(of_each.iter_rows(), ends, strict=True)
     }
 
 

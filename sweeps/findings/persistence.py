@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import polars as pl
@@ -37,7 +38,7 @@ from sweeps.findings.verdicts import (
     judge,
 )
 from sweeps.reading.run_table import LOSS_CHANGE
-from sweeps.statistics.conditions import everyone, require_one_a_seed
+from sweeps.statistics.conditions import dose_of_seeds, everyone, require_one_a_seed
 from sweeps.statistics.intervals import Floats, mean_of
 from sweeps.statistics.profiles import FLOOR, Profiles, varied_settings
 from sweeps.statistics.row_error import deviations, mean_deviations
@@ -117,8 +118,7 @@ def _verdicts(results: Sequence[Persistence | None]) -> pl.Series:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """The conditions of a comparison: a row each, what was found, and the runs it was found of,
-    those under the control and their partners."""
+    """The conditions of a comparison: a row each, what was found, and the runs it is of."""
 
     table: pl.DataFrame
     results: list[Judgement]
@@ -128,7 +128,23 @@ class Judged:
 def judgements(
     profiles: Profiles, control: str, against: str, paths: Paths | None = None
 ) -> Judged:
-    """Return what ``compare`` shows, with the findings as they are; raises as it does."""
+    """Return what ``compare`` shows, with the findings as they are; raises as it does.
+
+    What was judged once is known: a table and every claim of a report ask the same.
+    """
+    known = _JUDGED.setdefault(profiles, {})
+    along, judged = known.get((control, against), (None, None))
+    if judged is None or paths not in (None, along):
+        judged = _judged(profiles, control, against, paths)
+        known[control, against] = paths, judged
+    return judged
+
+
+_Known = dict[tuple[str, str], tuple[Paths | None, Judged]]
+_JUDGED: WeakKeyDictionary[Profiles, _Known] = WeakKeyDictionary()
+
+
+def _judged(profiles: Profiles, control: str, against: str, paths: Paths | None) -> Judged:
     runs = everyone(profiles)
     known = runs["control"].unique().sort().to_list()
     for option, name in (("--control", control), ("--against", against)):
@@ -256,7 +272,7 @@ def _matched(
         *[pl.col(of_arm(name, arm)).drop_nulls() for name in scores for arm in ARMS],
         pl.col("mean").mean(),
         pl.col("earlier").sum().cast(pl.Int64),
-        pl.col("dose").median(),
+        dose_of_seeds(),
         rounding=pl.min_horizontal(pl.col("mean").mean(), pl.col("mean_reference").mean())
         < FLOOR.get(profiles.metric, 0.0),
         saturated=pl.max_horizontal(

@@ -15,7 +15,6 @@ from sweeps.findings.estimate import Estimate, less
 from sweeps.findings.verdicts import ONE_BOUND
 from sweeps.statistics.associations import (
     FEWEST_MODELS,
-    codes_of,
     ends,
     partial_rank_association,
     rank_association,
@@ -26,6 +25,7 @@ from sweeps.statistics.associations import (
     unique_share_draws,
     varies_within,
 )
+from sweeps.statistics.fits.additive import codes_of
 from sweeps.statistics.intervals import Floats, Mean, mean_of
 from sweeps.statistics.stacks import STACK
 

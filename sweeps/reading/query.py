@@ -22,6 +22,9 @@ MESSAGE = 200
 DESCRIBE = re.compile(r"\s*desc(?:ribe)?(?:\s+table)?\s+(\w+)\s*;?\s*", re.IGNORECASE)
 # What would change tables, and the answer to it.
 CHANGES = re.compile(r"\s*(drop|delete|truncate|create|insert|update|alter|copy)\b", re.IGNORECASE)
+# Functions of Polars' SQL that read any file of the machine; what stands in quotes is text.
+FILES = re.compile(r"\b((?:read|scan)_\w+)\s*\(", re.IGNORECASE)
+QUOTED = re.compile(r"'(?:[^']|'')*'")
 ANSWERED = "only SELECT, SHOW TABLES and DESCRIBE with a table are answered"
 
 
@@ -38,6 +41,11 @@ def query(tables: Tables, sql: str) -> pl.DataFrame:
     described = DESCRIBE.fullmatch(sql)
     if described is not None:
         return _described(tables, described.group(1))
+    if (elsewhere := FILES.search(QUOTED.sub("''", sql))) is not None:
+        raise QueryError(
+            f"{elsewhere.group(1)} reads files, and a query the tables of a store alone; join other"
+            " data in Polars or DuckDB: `--format parquet -o runs.parquet`"
+        )
     if CHANGES.match(sql):  # of the frames at hand it would, and of the store not
         raise QueryError(ANSWERED)
     frames = tables.by_name(_named(sql))
@@ -143,4 +151,6 @@ def _cell(value: object) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, pl.Series):  # one row's list
+        return f"[{', '.join(map(_cell, value))}]"
     return " ".join(str(value).split())

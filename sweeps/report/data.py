@@ -26,7 +26,7 @@ from sweeps.report.tables.training import (
     ratios,
 )
 from sweeps.report.tables.views import VIEWED, View, other_views, tables_of_view
-from sweeps.statistics.conditions import condition_columns, everyone
+from sweeps.statistics.conditions import condition_columns, dose_of_seeds, everyone
 from sweeps.statistics.profile_rows import At
 from sweeps.statistics.profiles import Profiles, measure_each
 from sweeps.statistics.stacks import STACK
@@ -197,7 +197,7 @@ def _of_training(
     keys = condition_columns(everyone(profiles))
     of_runs = [key for key in keys if key != STACK]
     of_blocks = ratios(tables, runs, keys)
-    doses = profiles.runs.group_by(keys).agg(pl.col("dose").mean())
+    doses = profiles.runs.group_by(keys).agg(dose_of_seeds())
     of_blocks["spread"] = of_blocks["spread"].join(doses, on=keys, how="left", nulls_equal=True)
     over_steps = named(changes(tables, list(dict.fromkeys(metrics)), keys), keys)
     return {

@@ -13,7 +13,7 @@ import polars as pl
 from sweeps.declaration.settings import text_of
 from sweeps.reading.text_table import Column, text_table
 from sweeps.statistics.conditions import condition_columns, everyone, layer_bands, summarise
-from sweeps.statistics.profiles import BEYOND, Profiles, unequal_rows
+from sweeps.statistics.profiles import BEYOND, DEFAULT_BY, Profiles, unequal_rows
 from sweeps.statistics.stacks import STACK
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -83,20 +83,34 @@ def profile_text(name: str, profiles: Profiles, by: Sequence[str], width: int = 
         Column("over g", [over_propagation(row) for row in measured], right=True),
     ]
     rows, left_out = text_table(columns, width - 2)
+    margin, names = "  ", [""] * len(measured)
+    if left_out:
+        # What a condition is has lines of its own, so that no number and no setting is dropped.
+        rows, left_out = text_table(columns[len(rest) :], width - 6)
+        margin, names = " " * 6, [_called(row, rest) for row in measured]
     of_models = _without_gradients(profiles)
     if measured:
-        lines += ["", "  " + rows[0]]
+        lines += ["", margin + rows[0]]
     previous: Any = object()
-    for row, line in zip(measured, rows[1:], strict=True):
+    for row, name, line in zip(measured, names, rows[1:], strict=True):
         if row[lead] != previous:
             previous = row[lead]
             lines.append(
                 text_of(previous) + (of_models.get(previous, "") if lead == "model" else "")
             )
-        lines.append("  " + line)
+        lines += [f"  {part}" for part in textwrap.wrap(name, width - 2, subsequent_indent="  ")]
+        lines.append(margin + line)
     notes = [*_explained(measured, left_out), *_notes(profiles, table, by), *_no_room(left_out)]
     folded = [textwrap.fill(note, width, subsequent_indent="  ") for note in notes]
     return "\n".join([*lines, "", *folded]).rstrip() + "\n"
+
+
+def _called(row: dict[str, Any], keys: Sequence[str]) -> str:
+    """Return what a condition is: objective, control and stack by themselves, settings by name."""
+    known = {key: text_of(row[key]) for key in keys if row[key] is not None}
+    alone = (*DEFAULT_BY, STACK)
+    said = (value if key in alone else f"{key} {value}" for key, value in known.items())
+    return ", ".join(said)
 
 
 def over_propagation(row: dict[str, Any]) -> str:

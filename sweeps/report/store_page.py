@@ -26,8 +26,8 @@ def page_of(
 ) -> str:
     """Return the report of a sweep as HTML, from what the store holds now.
 
-    ``live`` is the state it is made from, for a page that reloads itself; see ``live_report``. Such
-    a page has the metric and step asked for alone: it is made again with every run that ends.
+    ``live`` is the state it is made from, for a page that reloads itself; see ``live_report``. What
+    it is switched to stands in its address, and so outlives that.
     """
     data = _data_of(
         name,
@@ -36,7 +36,7 @@ def page_of(
         metric,
         at,
         include_running=include_running,
-        switch=live is None,
+        switch=True,
     )
     return render(data, datetime.now(UTC), live)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.rows.local_rows import Rows
-from sweeps.sources import made_up
+from sweeps.sources.languages import made_up
 from sweeps.spec import StandinLanguage
 
 SOURCE = "transformers"

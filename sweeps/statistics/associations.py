@@ -14,26 +14,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sweeps.statistics.fits.additive import (
+    Codes,
+    Fits,
+    GivenFit,
+    codes_of,
+    dummies,
+    given_fit,
+    lots,
+    meetings,
+)
+from sweeps.statistics.fits.resampled import ResampledFits, resampled_fits
 from sweeps.statistics.intervals import LEVEL, Floats
 
 RESAMPLES = 1_999
 SEED = 20260417
 FEWEST_MODELS = 10
-# Relative to the largest, what of a fit's columns counts as depending on others.
-RANK_TOLERANCE = 1e-10
-# Conditions times permutations that are fitted at once.
-AT_ONCE = 50_000
-Codes = NDArray[np.int64]
-
-
-def codes_of(values: Sequence[Any]) -> Codes:
-    """Return (C,) numbers that are equal where values are."""
-    return np.unique([str(value) for value in values], return_inverse=True)[1].astype(np.int64)
 
 
 def varies_within(factor: Codes, models: Codes) -> bool:
@@ -49,9 +51,11 @@ def unique_share(y: Floats, factor: Codes, given: Sequence[Codes]) -> float:
     total = float(np.square(y - y.mean()).sum())
     if total <= 0:
         return float("nan")
-    base = np.hstack([np.ones((len(y), 1)), *map(_dummies, given)])
-    both = np.hstack([base, _dummies(factor)])
-    return (_unexplained(y, base) - _unexplained(y, both)) / total
+    base = given_fit(given, len(y))
+    residual = base.left_of(y - y.mean())
+    both = GivenFit(base.absorbed, np.hstack([base.others, dummies(factor)]))
+    unexplained = [float(np.square(one).sum()) for one in (residual, both.left_of(residual))]
+    return (unexplained[0] - unexplained[1]) / total
 
 
 def unique_share_by_chance(
@@ -74,80 +78,54 @@ def unique_share_draws(
     """Return (R,) values of ``unique_share`` over resampled models, whose differences are given
     too where ``within``; empty with too few models.
 
-    A model that is drawn twice is two models: that is the same fit as one of twice the weight. What
-    a model's conditions have in common goes with their mean, whatever the weights.
+    A model that is drawn twice is two models: that is the same fit as one of twice the weight, for
+    what its copies have in common is given where models are.
     """
-    weights = _weights(models)
-    if not len(weights):
+    resamples = _drawn(models)
+    if not len(resamples):
         return np.empty(0)
-    columns = np.hstack([np.ones((len(y), 1)), *map(_dummies, given), _dummies(factor)])
-    base = columns.shape[1] - int(factor.max()) - 1
-    mean = (weights @ y / weights.sum(axis=1))[:, None]
-    total = (weights * np.square(y - mean)).sum(axis=1)
-    values = np.broadcast_to(_less_model_means(y, models), weights.shape) if within else y - mean
-    if within:
-        columns = _less_model_means(columns, models)
-    fits = _resampled_fits(columns.tobytes(), len(y), base, models.tobytes())
-    along = (weights * values) @ columns
-    both, alone = fits[0].explained(along), fits[1].explained(along[:, :base])
-    return np.where(total > 0, (both - alone) / np.where(total > 0, total, 1.0), np.nan)
+    fits = _resampled_fits(
+        np.stack([*([models] if within else []), *given, factor]).tobytes(),
+        len(y),
+        models.tobytes(),
+    )
+    centred = y - y.mean()
+    added = fits.added(centred)
+    own = np.unique(models, return_inverse=True)[1]
+    totals = np.empty(len(resamples))
+    for some in lots(len(resamples), len(y)):
+        weights = resamples[some][:, own]
+        means = (weights @ centred / weights.sum(axis=1))[:, None]
+        totals[some] = (weights * np.square(centred - means)).sum(axis=1)
+    return np.where(totals > 0, added / np.where(totals > 0, totals, 1.0), np.nan)
 
 
 def _shares_of_factors(y: Floats, factors: Codes, given: Sequence[Codes]) -> Floats:
     """Return (R,) values of ``unique_share`` for R factors of the same levels: (R, C)."""
     centred = y - y.mean()
-    base = np.hstack([np.ones((len(y), 1)), *map(_dummies, given)])
-    left, sizes, _ = np.linalg.svd(base, full_matrices=False)
-    basis = left[:, sizes > sizes.max() * RANK_TOLERANCE]
-    residual = centred - basis @ (basis.T @ centred)
-    found = []
-    for some in np.array_split(factors, -(-factors.size // AT_ONCE)):
-        columns = (some[:, :, None] == np.arange(factors.max() + 1)).astype(np.float64)
-        shared = np.matmul(basis.T, columns)
+    base = given_fit(given, len(y))
+    residual = base.left_of(centred)
+    levels, found = np.arange(factors.max() + 1), []
+    for lot in lots(len(factors), factors.shape[1] * len(levels)):
+        some = factors[lot]
+        columns = (some[:, :, None] == levels).astype(np.float64)
+        shared = np.matmul(base.basis.T, columns)
         gram = -np.matmul(shared.transpose(0, 2, 1), shared)
-        levels = np.arange(columns.shape[2])
         gram[:, levels, levels] += columns.sum(axis=1)
-        found.append(_fits(gram).explained(np.matmul(residual, columns)))
+        met = meetings(base.absorbed, some, len(levels))
+        gram -= np.matmul(met.transpose(0, 2, 1), met / base.sizes[:, None])
+        fits = Fits(*np.linalg.eigh(gram), np.full(len(some), float(len(y))))
+        found.append(fits.explained(np.matmul(residual, columns)))
     return np.asarray(np.concatenate(found) / np.square(centred).sum())
 
 
-@dataclass(frozen=True)
-class _Fits:
-    """The columns of R least-squares fits, as their products' (R, P) sizes along (R, P, P) axes."""
-
-    sizes: Floats
-    axes: Floats
-
-    def explained(self, along: Floats) -> Floats:
-        """Return (R,) sums of squares that fits explain of values whose products with the columns
-        are (R, P)."""
-        squares = np.square(np.matmul(along[:, None, :], self.axes)[:, 0])
-        counts = self.sizes > RANK_TOLERANCE * self.sizes[:, -1:]
-        shares = np.divide(squares, self.sizes, out=squares, where=counts)
-        return np.asarray(shares.sum(axis=1, where=counts))
-
-
-def _fits(gram: Floats) -> _Fits:
-    """Return fits of which the products of columns, (R, P, P), are known; columns may depend on
-    others."""
-    return _Fits(*np.linalg.eigh(gram))
-
-
 @lru_cache(maxsize=8)
-def _resampled_fits(columns: bytes, conditions: int, base: int, models: bytes) -> list[_Fits]:
-    """Return the fits of (C, P) columns and of the first ``base`` of them over resampled models:
-    what is explained by them is asked of every metric."""
-    rows = np.frombuffer(columns).reshape(conditions, -1)
-    weights = _weights(np.frombuffer(models, np.int64))
-    outer = (rows[:, :, None] * rows[:, None, :]).reshape(conditions, -1)
-    gram = (weights @ outer).reshape(len(weights), rows.shape[1], rows.shape[1])
-    return [_fits(gram), _fits(gram[:, :base, :base])]
-
-
-def _less_model_means(values: Floats, models: Codes) -> Floats:
-    member = _dummies(models)
-    means = (member.T @ values).T / member.sum(axis=0)
-    return np.asarray(values - means.T[models])
+def _resampled_fits(factors: bytes, conditions: int, models: bytes) -> ResampledFits:
+    """Return the fits to (F, C) factors, of which the last is the one in question, over resampled
+    models: what is explained by them is asked of every metric."""
+    *given, factor = np.frombuffer(factors, np.int64).reshape(-1, conditions)
+    own = np.unique(np.frombuffer(models, np.int64), return_inverse=True)[1].astype(np.int64)
+    return resampled_fits(given, factor, own, _drawn(own))
 
 
 def permutations(values: NDArray[Any], blocks: Codes) -> Iterator[NDArray[Any]]:
@@ -162,11 +140,17 @@ def _permuted_places(blocks: bytes) -> Codes:
     same ones many times."""
     block = np.frombuffer(blocks, np.int64)
     generator = np.random.default_rng([SEED, len(block)])
-    inside = [np.flatnonzero(block == one) for one in np.unique(block)]
-    places = np.empty((RESAMPLES, len(block)), np.int64)
+    order = np.argsort(block, kind="stable")
+    inside = np.split(order, np.flatnonzero(np.diff(block[order])) + 1)
+    inside = [own for own in inside if len(own) > 1]
+    # Blocks of one size that follow each other are permuted in one call, as one after another.
+    turns = np.flatnonzero(np.diff([len(own) for own in inside])) + 1
+    alike = [inside[a:b] for a, b in pairwise([0, *turns.tolist(), len(inside)])]
+    stacked = [np.stack(own) for own in alike if own]
+    places = np.tile(np.arange(len(block)), (RESAMPLES, 1))
     for row in places:
-        for own in inside:
-            row[own] = generator.permutation(own)
+        for own in stacked:
+            row[own] = generator.permuted(own, axis=1)
     return places
 
 
@@ -250,10 +234,11 @@ def rank_association_draws(x: Floats, y: Floats, models: Codes) -> Floats:
             np.arange(len(distinct)),
         )
     a, b = (ranked(values, models, within=True).ranks for values in (x, y))
-    weights = _weights(models)
-    if not len(weights):
+    drawn = _drawn(models)
+    if not len(drawn):
         return np.empty(0)
-    together, alone, other = (weights @ product for product in (a * b, a * a, b * b))
+    own = np.unique(models, return_inverse=True)[1]
+    together, alone, other = (drawn @ np.bincount(own, each) for each in (a * b, a * a, b * b))
     scale = np.sqrt(alone * other)
     return np.where(scale > 0, together / np.where(scale > 0, scale, 1.0), np.nan)
 
@@ -295,13 +280,12 @@ def _resamples(models: int) -> Codes:
     return generator.integers(0, models, (RESAMPLES, models))
 
 
-def _weights(models: Codes) -> Floats:
-    """Return (R, C) numbers: how often the model of each condition is in each resample."""
-    distinct, own = np.unique(models, return_inverse=True)
-    resamples = _resamples(len(distinct))
-    rows = np.arange(len(resamples))[:, None] * len(distinct)
+def _drawn(models: Codes) -> Floats:
+    """Return (R, models) numbers: how often each model is in each resample."""
+    resamples = _resamples(len(np.unique(models)))
+    rows = np.arange(len(resamples))[:, None] * resamples.shape[1]
     counts = np.bincount((resamples + rows).ravel(), minlength=resamples.size)
-    return counts.reshape(resamples.shape)[:, own].astype(np.float64)
+    return counts.reshape(resamples.shape).astype(np.float64)
 
 
 def ends(draws: Floats) -> tuple[float, float]:
@@ -317,14 +301,3 @@ def _share_beyond(observed: float, drawn: Floats) -> float:
     # Rounding must not part a permutation from an equal one.
     exceeding = int((drawn >= observed - 1e-12).sum())
     return (1 + exceeding) / (1 + RESAMPLES)
-
-
-def _dummies(codes: Codes) -> Floats:
-    return np.eye(int(codes.max()) + 1)[codes]
-
-
-def _unexplained(y: Floats, design: Floats) -> float:
-    """Return the sum of squares that a least-squares fit leaves."""
-    centred = y - y.mean()
-    fitted = design @ np.linalg.lstsq(design, centred, rcond=None)[0]
-    return float(np.square(centred - fitted).sum())

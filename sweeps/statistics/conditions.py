@@ -32,8 +32,14 @@ from sweeps.statistics.stacks import PROFILE, STACK, several_stacks
 
 PROPAGATION_DRAWS = 20
 
-# Of runs, shown as means of a condition.
+# Of runs, shown as means of a condition; of doses the median, as verdicts take it.
 _ABOUT = ("mean", "null", "embedding_change", "saturated", "dose", "propagation", "propagation_sd")
+
+
+def dose_of_seeds() -> pl.Expr:
+    """Return the dose of a condition: the median of its seeds, since one that is idle, or moved by
+    one block, would decide a mean."""
+    return pl.col("dose").median()
 
 
 def condition_columns(runs: pl.DataFrame) -> list[str]:
@@ -88,7 +94,8 @@ def summarise(
 
     Columns: ``by``; ``n`` (runs) and ``seeds`` (distinct); ``diverged`` and ``missing`` (runs of
     the condition without a profile); means over runs of ``mean``, the change of blocks, ``null``,
-    ``embedding_change``, ``saturated``, ``dose``, ``propagation`` and ``propagation_sd``; for each
+    ``embedding_change``, ``saturated``, ``propagation`` and ``propagation_sd``, the median of
+    ``dose``; for each
     quantity its mean and ``_low``, ``_high``: over seeds, and with the error of the probe's rows
     where they were measured in groups (``rows``). Where ``by`` pools conditions, mean and interval
     are over models. ``beyond_propagation`` says that the profile is steeper than depth alone makes
@@ -186,7 +193,7 @@ def _by_model(
     which is the mean of its seeds."""
     return (
         runs.group_by(list(dict.fromkeys([*by, *keys])), maintain_order=True)
-        .agg(pl.col(columns).mean())
+        .agg(dose_of_seeds() if name == "dose" else pl.col(name).mean() for name in columns)
         .group_by(list(dict.fromkeys([*by, "model"])), maintain_order=True)
         .agg(pl.col(columns).mean())
     )
@@ -317,7 +324,7 @@ def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataF
     lengths = table["value"].list.len().to_numpy()
     for count in np.unique(lengths):
         rows = np.flatnonzero(lengths == count)
-        values = np.stack([table["value"][int(row)].to_numpy() for row in rows], axis=1)
+        values = table["value"].gather(rows).explode().to_numpy().reshape(len(rows), -1).T
         found[0, rows] = values.mean(axis=0)
         found[1, rows], found[2, rows] = mean_intervals(values)
     ends = {

@@ -29,8 +29,9 @@ class ProfileRows:
 
     Attributes:
         layers: one row per run, stack and layer, each metric with its ``_null``.
-        deleted: one row per run, stack, block and ``sequence_group``, of the metrics of
-            ``NULL_METRICS``: the change over the rows of all other groups.
+        deleted: one row per run, stack and ``sequence_group``, in their order: under each metric of
+            ``NULL_METRICS`` the changes of all blocks over the rows of all other groups, as a list;
+            ``once`` says that the blocks are 1, 2, … and each is there once.
     """
 
     layers: pl.DataFrame
@@ -38,7 +39,12 @@ class ProfileRows:
 
     def under(self, metric: str) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return both with ``value``, and the first with ``null``, under one metric."""
-        value = pl.col(metric) if metric in NULL_METRICS else pl.lit(None, pl.Float64)
+        groups = [*PROFILE, "sequence_group", "once"]
+        deleted = (
+            self.deleted.select(*groups, pl.col(metric).alias("value"))
+            if metric in self.deleted.columns
+            else self.deleted.select(*groups, value=pl.lit([], pl.List(pl.Float64))).clear()
+        )
         return (
             self.layers.select(
                 *PROFILE,
@@ -46,14 +52,17 @@ class ProfileRows:
                 pl.col(metric).alias("value"),
                 pl.col(f"{metric}_null").alias("null"),
             ),
-            self.deleted.select(
-                *PROFILE, "sequence_group", "layer", "block_class", value.alias("value")
-            ),
+            deleted,
         )
 
 
-def read_rows(tables: Tables, metrics: Sequence[str], at: At) -> ProfileRows:
-    """Return the rows of every finished run at a moment; UserError for a step without a probe."""
+def read_rows(
+    tables: Tables, metrics: Sequence[str], at: At, block_class: str | None = None
+) -> ProfileRows:
+    """Return the rows of every finished run at a moment; UserError for a step without a probe.
+
+    Of the rows without a group only those of ``block_class``, counted anew, where there is one.
+    """
     scan = tables.last_profiles() if at == "final" else tables.profiles()
     for own in (metric for metric in metrics if metric not in METRICS):
         scan = _with_own(scan, tables, own)
@@ -74,14 +83,19 @@ def read_rows(tables: Tables, metrics: Sequence[str], at: At) -> ProfileRows:
     if at != "final" and layers.is_empty() and not rows.is_empty():
         steps = rows["step"].unique().sort().to_list()
         raise UserError(f"--at {at}: no run was probed there; probed: {_few(steps)}")
+    layer = pl.col("layer")
+    of_class = pl.lit(True) if block_class is None else pl.col("block_class") == block_class
+    highest = layer.max() == pl.len() if block_class is None else pl.lit(True)
+    # Lists, made while the rows are read, take a fraction of the room of rows that are sorted.
     deleted = (
         tables.jackknife()
-        .filter((pl.col("layer") > 0) & here)
-        .select(
-            *PROFILE,
-            *("sequence_group", "layer", "block_class"),
-            *[metric for metric in metrics if metric in NULL_METRICS],
+        .filter((layer > 0) & here & of_class)
+        .group_by(*PROFILE, "sequence_group")
+        .agg(
+            *[pl.col(metric).sort_by("layer") for metric in metrics if metric in NULL_METRICS],
+            ((layer.n_unique() == pl.len()) & highest).alias("once"),
         )
+        .sort(*PROFILE, "sequence_group")
         .collect(engine="streaming")
     )
     return ProfileRows(layers, deleted)

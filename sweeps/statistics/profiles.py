@@ -26,8 +26,8 @@ from sweeps.statistics.profile_rows import (
     slopes_by_step,
 )
 from sweeps.statistics.quantity_rows import (
-    DELETED_KEYS,
     STEEPNESS,
+    WithoutGroups,
     quantity_rows,
     without_groups,
 )
@@ -89,9 +89,9 @@ class Profiles:
             the weights gives this block where it changes all blocks as much as the run did, where
             that was measured.
         left_out: runs of the same selection that have no profile here, with ``reason``.
-        deleted: one row per run, stack and ``sequence_group``, sorted: ``QUANTITIES`` without the
-            rows of that group of probe sequences. Empty before the last probe, for metrics that do
-            not compare row with row, and for runs of which some group has no profile.
+        without: the same profiles without each group of probe sequences. Empty before the last
+            probe, for metrics that do not compare row with row, and for runs of which some group
+            has no profile.
         block_class: of which class the blocks are; None for all of them.
         refusals: of final profiles of which some run answers prompts, what
             ``refusals_by_step`` returns; else None.
@@ -104,10 +104,16 @@ class Profiles:
     runs: pl.DataFrame
     blocks: pl.DataFrame
     left_out: pl.DataFrame
-    deleted: pl.DataFrame
+    without: WithoutGroups
     block_class: str | None = None
     by_step: pl.DataFrame | None = None
     refusals: pl.DataFrame | None = None
+
+    @property
+    def deleted(self) -> pl.DataFrame:
+        """One row per run, stack and ``sequence_group``, sorted: ``QUANTITIES`` without the rows of
+        that group of probe sequences."""
+        return self.without.of(QUANTITIES)
 
 
 # What noise in the weights does, of no run.
@@ -143,7 +149,7 @@ def measure_each(
     every_run = with_stacks(runs)
     if several_stacks(every_run):
         every_run = every_run.update(tables.doses_of_stacks(), on=PROFILE, how="left")
-    rows = read_rows(tables, metrics, at)
+    rows = read_rows(tables, metrics, at, block_class)
     if block_class is not None:
         require_class(rows, block_class)
     found = {
@@ -205,7 +211,6 @@ def _profiles(
         blocks = of_class(blocks, block_class, PROFILE).with_columns(
             depth=pl.col("layer") / pl.len().over(PROFILE)
         )
-        without = of_class(without, block_class, DELETED_KEYS)
     null, floor = pl.col("null"), FLOOR.get(metric, 0.0)
     runs = blocks.group_by(PROFILE, maintain_order=True).agg(
         pl.col("step").first().alias("at"),
@@ -243,7 +248,7 @@ def _profiles(
             maintain_order="left_right",
         ),
         _left_out(every_run, here, runs, incomplete, _absent(metric, at, block_class)),
-        without_groups(measured, without, floor).select(*DELETED_KEYS, *QUANTITIES),
+        without_groups(measured, without, floor),
         block_class,
     )
 

@@ -10,7 +10,7 @@ Shapes, here and below:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,11 @@ FEWEST_BLOCKS = 4
 TIE = 1e-9
 
 
-def quantities(profiles: Floats, floor: float = 0.0) -> dict[str, Floats]:
-    """Return each quantity of (R, L) finite profiles as (R,) values, NaN where it is not defined.
+def quantities(
+    profiles: Floats, floor: float = 0.0, wanted: Collection[str] | None = None
+) -> dict[str, Floats]:
+    """Return each quantity of (R, L) finite profiles as (R,) values, NaN where it is not defined;
+    those that are ``wanted``, where not all are.
 
     slope: ordinary least squares on relative depth; from two blocks. Blocks are serially dependent,
         so it has no standard error over them.
@@ -46,24 +49,32 @@ def quantities(profiles: Floats, floor: float = 0.0) -> dict[str, Floats]:
     total = profiles.sum(axis=1)
     positive = profiles.min(axis=1) >= 0
     defined = positive & (profiles.mean(axis=1) > floor)
-    shares = _where(positive & (total > 0), lambda: profiles / total[:, None])
     steps = np.clip(index - 0.75 * count, 0.0, 1.0)
-    slope = _slopes(profiles, depth)
-    normalised = _where(defined, lambda: slope / profiles.mean(axis=1))
-    # 0·ln 0 = 0: a block that did not change carries nothing.
-    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-    width = np.exp(-(shares * logs).sum(axis=1)) / count
-    return {
-        "slope": slope,
+
+    def shares() -> Floats:
+        return _where(positive & (total > 0), lambda: profiles / total[:, None])
+
+    def normalised() -> Floats:
+        return _where(defined, lambda: _slopes(profiles, depth) / profiles.mean(axis=1))
+
+    def width() -> Floats:
+        # 0·ln 0 = 0: a block that did not change carries nothing.
+        own = shares()
+        logs = np.log(own, out=np.zeros_like(own), where=own > 0)
+        return np.asarray(np.exp(-(own * logs).sum(axis=1)) / count)
+
+    every: dict[str, Callable[[], Floats]] = {
+        "slope": lambda: _slopes(profiles, depth),
         "slope_normalised": normalised,
-        "theil_sen": _theil_sen(profiles, depth),
-        "slope_dfbeta": _slope_dfbeta(profiles, depth),
-        "spearman": _spearman(profiles),
-        "centre_of_mass": _where(defined, lambda: shares @ ((index - 0.5) / count)),
-        "concentration_last_quarter": _where(defined, lambda: shares @ steps),
+        "theil_sen": lambda: _theil_sen(profiles, depth),
+        "slope_dfbeta": lambda: _slope_dfbeta(profiles, depth),
+        "spearman": lambda: _spearman(profiles),
+        "centre_of_mass": lambda: _where(defined, lambda: shares() @ ((index - 0.5) / count)),
+        "concentration_last_quarter": lambda: _where(defined, lambda: shares() @ steps),
         "width": width,
-        "width_beyond_slope": width - (1 - normalised**2 * (1 - 1 / count**2) / 24),
+        "width_beyond_slope": lambda: width() - (1 - normalised() ** 2 * (1 - 1 / count**2) / 24),
     }
+    return {name: find() for name, find in every.items() if wanted is None or name in wanted}
 
 
 def _where(defined: NDArray[np.bool_], values: Callable[[], Floats]) -> Floats:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from sweeps.statistics.profiles import BEYOND, Profiles
+from sweeps.statistics.profiles import BEYOND, QUANTITIES, Profiles
 from sweeps.statistics.quantity_rows import DELETED_KEYS
 from sweeps.statistics.stacks import PROFILE
 
@@ -23,11 +23,11 @@ def deviations(profiles: Profiles, quantities: Sequence[str]) -> pl.DataFrame:
     """Return one row per profile and ``sequence_group``: each quantity without the group less what
     it is of all rows. A quantity that was not measured so has none: null."""
     known = {name: _AS.get(name, name) for name in quantities}
-    known = {name: of for name, of in known.items() if of in profiles.deleted.columns}
+    known = {name: of for name, of in known.items() if of in QUANTITIES}
     needed = list(dict.fromkeys(known.values()))
     whole = profiles.runs.select(*PROFILE, *needed)
     return (
-        profiles.deleted.select(*DELETED_KEYS, *needed)
+        profiles.without.of(needed)
         .join(whole, on=PROFILE, suffix="_whole", nulls_equal=True, maintain_order="left")
         .select(
             *DELETED_KEYS,

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from sweeps.declaration.entries.notify import Notify
 from sweeps.declaration.entries.track import Track
 from sweeps.declaration.expand import Sweep
 from sweeps.declaration.recorded_runs import RecordedRuns, sweep_record, wanted_measurements
@@ -97,6 +98,7 @@ class Version:
             runs = tuple(RecordedRuns(resolved["runs"]))
             text, claims = self.said
             track = Track.model_validate_json(json.dumps(resolved.get("track", {})))
+            told = resolved.get("notify")
             wanted = wanted_measurements(resolved)
             said = resolved["description"]
             digests = resolved.get("plugins", ())
@@ -105,6 +107,7 @@ class Version:
             return Sweep(
                 *(self.sweep, said, text, runs, wanted),
                 track=track,
+                notify=None if told is None else Notify.model_validate_json(json.dumps(told)),
                 claims=claims,
                 plugins=plugins,
             )
@@ -226,8 +229,10 @@ def sweep_folders(root: Place) -> Iterator[SweepFolder]:
 
 def _record(sweep: Sweep) -> dict[str, Any]:
     code = {"plugins": [one.digest for one in sweep.plugins]} if sweep.plugins else {}
+    told = sweep.notify and sweep.notify.model_dump(mode="json", exclude_none=True)
     return {
         **code,
+        **({"notify": told} if told else {}),
         "name": sweep.name,
         "description": sweep.description,
         "measurements": list(sweep.measurements),

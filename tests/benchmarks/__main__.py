@@ -5,7 +5,7 @@ import sys
 
 BENCHMARKS = (
     *("similarity", "step_overhead", "scheduling.scheduler", "scheduling.makespan"),
-    *("scheduling.driver", "analysis", "ledger", "error_rates", "selection"),
+    *("scheduling.driver", "analysis", "ledger", "error_rates", "selecting"),
 )
 
 

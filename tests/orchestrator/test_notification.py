@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,7 @@ from orchestrator import notification
 from orchestrator.cli import cli
 from orchestrator.ledger.sweep_account import SweepResult
 from orchestrator.notification import notifying, tell
+from sweeps.declaration.entries.notify import Notify
 from sweeps.declaration.expand import Sweep, read_sweep
 from sweeps.errors import UserError
 from sweeps.store.store import Store
@@ -182,3 +184,69 @@ def test_the_environment_names_whom_to_tell_where_the_line_does_not(tmp_path):
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert kept.read_text() == "finished"
+
+
+# ----------------------------------------------------------------------- the sweep file's own
+def a_section(tmp_path, said, **environment):
+    """Return a command line beside a sweep whose runs have results, and whose file names one."""
+    (tmp_path / "small.yaml").write_text(f"{SMALL}notify: {said}\n", encoding="utf-8")
+    for run in read_sweep(tmp_path / "small.yaml").runs:
+        write_run(Store.at(str(tmp_path / "store")), run, [0.1, 0.2])
+    known = {name: value for name, value in os.environ.items() if name != "DEPTHSWEEP_NOTIFY"}
+
+    def depthsweep(*words):
+        return subprocess.run(
+            [*MAIN, *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**known, **environment},
+        )
+
+    return depthsweep
+
+
+def test_whom_the_sweep_file_names_is_told_by_run_by_resume_and_beside_the_option(tmp_path):
+    own, other = tmp_path / "own", tmp_path / "other"
+    depthsweep = a_section(tmp_path, f"echo $DEPTHSWEEP_OUTCOME >> {own}")
+    assert "when it ends `echo" in depthsweep("plan", "small.yaml").stdout
+    for words in (["run", "small.yaml"], ["resume", "small"]):
+        done = depthsweep(*words)
+        assert done.returncode == 0, done.stderr
+    assert own.read_text().split() == ["finished"] * 2
+    depthsweep("run", "small.yaml", "--notify", f"echo told >> {other}")
+    assert (len(own.read_text().split()), other.read_text()) == (3, "told\n")
+    depthsweep("run", "small.yaml", "--notify", "none")
+    assert len(own.read_text().split()) == 3
+
+
+def test_an_address_that_is_secret_stands_in_the_environment_and_nowhere_else(told, tmp_path):
+    url, pages = told
+    depthsweep = a_section(tmp_path, "{variable: TEAM_HOOK}", TEAM_HOOK=f"{url}/kept?secret")
+    done = depthsweep("run", "small.yaml")
+    assert [page["outcome"] for page in pages()] == ["finished"], done.stderr
+    kept = [path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert not any(b"secret" in content for content in kept)
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_variable_that_is_not_set_is_said_and_changes_nothing(tmp_path):
+    done = a_section(tmp_path, "{variable: NOBODY_SET_THIS}")("run", "small.yaml")
+    assert done.returncode == 0
+    assert "notify: NOBODY_SET_THIS is not set here" in done.stderr
+
+
+@pytest.mark.parametrize(("statuses", "times"), [(("finished",) * 2, 0), (("failed",) * 2, 1)])
+def test_of_failures_alone_is_told_who_asks_for_them(tmp_path, statuses, times):
+    kept = tmp_path / "kept"
+    section = Notify(command=f"echo told >> {kept}", when="failure")
+    with notifying(None, replace(SWEEP, notify=section), "./store") as give:
+        give(ended(a=statuses[0], b=statuses[1]))
+    assert (kept.read_text().count("told") if kept.exists() else 0) == times
+
+
+def test_who_is_named_twice_is_told_once(tmp_path):
+    command = f"echo told >> {tmp_path / 'kept'}"
+    with notifying(command, replace(SWEEP, notify=Notify(command=command)), "./store") as give:
+        give(ended(a="finished"))
+    assert (tmp_path / "kept").read_text() == "told\n"

@@ -21,7 +21,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/silent":
             time.sleep(3600)
-        if self.path == "/kept":
+        if self.path.split("?")[0] == "/kept":
             name = f"{time.monotonic_ns()}.json"
             Path(sys.argv[2], f".{name}").write_bytes(body)
             Path(sys.argv[2], f".{name}").rename(Path(sys.argv[2], name))

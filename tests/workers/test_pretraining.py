@@ -122,6 +122,7 @@ def test_every_stand_in_of_a_shipped_sweep_has_learned(sweep, tmp_path):
     assert {name: record for name, record in records.items() if not has_learned(record)} == {}
 
 
+@pytest.mark.slow
 def test_a_masked_stand_in_with_ordered_places_is_ahead_of_one_without(tmp_path, monkeypatch):
     source = standin("bert", layers=2, width=64, pretrain_steps=250)
     ordered = made(source, tmp_path / "ordered")

@@ -46,7 +46,7 @@ class Batches:
         """
         self._run = run
         self._objective = objective
-        self._arrays = arrays
+        self.arrays = arrays
         self._engine = engine
         self._rule = build_selection(run.selection)
         if self._rule is None:
@@ -74,7 +74,7 @@ class Batches:
         """Return the batch of a step and, where it was chosen, a row of ``samples`` a candidate;
         a collective."""
         if self._rule is None:
-            return self._objective.batch(self._arrays, self._run, step), []
+            return self._objective.batch(self.arrays, self._run, step), []
         run = self._run
         batch, examples = self.candidates(step)
         lengths = self._objective.lengths(batch).numpy()
@@ -124,8 +124,8 @@ class Batches:
 
     def candidates(self, step: int) -> tuple[Batch, np.ndarray[Any, np.dtype[np.int64]]]:
         run = self._run
-        numbers = batch_indices(run.seed, step, run.candidates, examples_of(self._arrays))
-        return self._objective.batch_of(self._arrays, numbers, (run.seed, step)), numbers
+        numbers = batch_indices(run.seed, step, run.candidates, examples_of(self.arrays))
+        return self._objective.batch_of(self.arrays, numbers, (run.seed, step)), numbers
 
     def _losses(self, part: Batch) -> Tensor:
         """Return the mean loss of each example, (B,)."""

@@ -69,11 +69,17 @@ def with_settings(spec: SweepSpec, changed: Mapping[str, Any], plugins: Plugins)
     """Return a sweep in which each run has the settings of ``changed``, as ``read_settings``
     returned them, under a name of its own.
 
+    With fewer steps than lie between the file's probes there is the last probe alone, which a trial
+    is for; a file that says so itself is refused.
+
     Raises UserError for a setting that a block varies: which of its values is meant is a choice of
     runs, not another value.
     """
     made = {name: _validated(name, value, plugins) for name, value in changed.items()}
     probe = {PROBE[name]: value for name, value in made.items() if name in PROBE}
+    fewer = made.get("steps")
+    if isinstance(fewer, int) and (spec.probe.every or 0) > fewer:
+        probe = {"every": None, **probe}
     of_runs = {name: value for name, value in made.items() if name not in PROBE}
     values = Settings.model_construct(**of_runs)
     blocks = [_block(block, values, of_runs) for block in spec.blocks]

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from sweeps.declaration.entries.notify import NotifyEntry
 from sweeps.declaration.entries.step_entries import (
     AdapterEntry,
     ControlEntry,
@@ -121,7 +122,6 @@ class DataEntry(Frozen):
         return self
 
 
-# What may be said of a stand-in besides its family and what of it is frozen.
 _SHAPE = ("layers", "width", "vocabulary")
 STANDIN_OPTIONS = (*_SHAPE, "pretrain_steps", "pretrain_mask", "language", "stage")
 
@@ -141,9 +141,7 @@ class ModelEntry(Frozen):
     vocabulary: int | None = None
     pretrain_steps: int | None = None
     pretrain_mask: float | None = None
-    language: StandinLanguage | None = Field(
-        None, description="Of a stand-in: docs, or made_up, in which it can be aligned."
-    )
+    language: StandinLanguage | None = Field(None, description="Of a stand-in.")
     stage: StandinStage | None = Field(
         None, description="How far a stand-in of the made-up language is taught."
     )
@@ -180,7 +178,7 @@ class ModelEntry(Frozen):
 
 
 class PromptsEntry(Frozen):
-    """A set of prompts: a dataset with a column ``prompt``, and ``kind`` where that is not said."""
+    """A set of prompts: rows of a ``prompt``, and of a ``kind`` where that is not said."""
 
     data: DataEntry
     kind: PromptKind | None = Field(
@@ -193,7 +191,7 @@ class RefusalEntry(Frozen):
 
     prompts: Annotated[dict[Name, PromptsEntry], Field(min_length=1)]
     phrases: str | None = Field(
-        None, description="The version of the list of phrases of a refusal (default: 1)."
+        None, description="Which list of phrases of a refusal (default: 1)."
     )
     max_new_tokens: Annotated[int, Field(ge=1, le=1024)] | None = None
     prompt_batch: Annotated[int, Field(ge=1)] | None = None
@@ -387,6 +385,9 @@ class SweepSpec(Frozen):
     )
     track: TrackEntry = Field(
         default_factory=Track, description="Trackers that show the runs, besides the store."
+    )
+    notify: NotifyEntry | None = Field(
+        None, description="Who is told when the sweep ends: a command, a URL, or more of it."
     )
     defaults: Settings = Field(default_factory=Settings)
     blocks: Annotated[list[Block], Field(min_length=1)]

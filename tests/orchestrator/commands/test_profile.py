@@ -88,3 +88,43 @@ def test_blocks_of_one_class_are_shown_alone(tmp_path: Path) -> None:
     done = depthsweep("profile", "hybrid", "--store", str(store.root), "--block-class", "RNN")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--block-class RNN: no block is one" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two settings vary beside objective and control."""
+    store = Store.at(str(tmp_path_factory.mktemp("varied") / "store"))
+    runs = []
+    for rate in (1e-3, 2.5e-5):
+        for schedule in ("cosine", "constant"):
+            for seed in (0, 1, 2):
+                run = run_spec(objective="classification", seed=seed, learning_rate=rate)
+                optimizer = run.optimizer.model_copy(update={"schedule": schedule})
+                runs.append(run.model_copy(update={"optimizer": optimizer}))
+                ratios = [1e-3, 1e-3 * (2, 3, 10)[seed]]
+                write_run(store, runs[-1], [0.1, 0.2 + 0.01 * seed], ratios=ratios)
+    save_sweep(store, "varied", runs)
+    return store.root
+
+
+def test_no_setting_that_varies_and_no_number_is_dropped_at_eighty_columns(varied: Path) -> None:
+    done = depthsweep("profile", "varied", "--store", str(varied))
+    assert "no room" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    for rate in ("0.001", "2.5e-05"):
+        for schedule in ("cosine", "constant"):
+            name = f"  classification, standard, learning_rate {rate}, schedule {schedule}"
+            assert name in done.stdout.splitlines()
+    assert {"by", "depth", "centre", "over", "g"} <= set(done.stdout.splitlines()[2].split())
+
+
+def test_runs_on_a_terminal_are_told_apart_by_what_varies(varied: Path) -> None:
+    head = depthsweep("profile", "varied", "--store", str(varied), "--runs").stdout.splitlines()[0]
+    assert head.split()[:7] == [
+        *("run_id", "model", "objective", "control", "learning_rate", "schedule", "seed")
+    ]
+
+
+def test_a_dose_is_the_median_of_its_seeds_wherever_it_is_said(varied: Path) -> None:
+    done = depthsweep("profile", "varied", "--store", str(varied), "--json")
+    assert {round(one["dose"], 6) for one in json.loads(done.stdout)["conditions"]} == {3.0}

@@ -63,3 +63,11 @@ def test_a_store_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
     done = depthsweep("query", "SELECT 1", "--store", str(tmp_path / "gone"))
     assert done.returncode == 2
     assert "no such folder" in done.stderr
+
+
+def test_a_file_in_a_folder_that_is_not_there_is_refused_with_what_to_do(
+    store: Path, tmp_path: Path
+) -> None:
+    done = depthsweep("query", SQL, "--store", str(store), "-o", str(tmp_path / "no" / "x.txt"))
+    assert done.returncode == 2
+    assert f"there is no folder {tmp_path / 'no'}; make it first" in done.stderr

@@ -66,7 +66,7 @@ def test_a_file_is_what_its_name_ends_in(store: Store, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["report", "tyo"], "did you mean 'toy'"),
-        (["report", "toy", "-o", "/nowhere/report.html"], "-o /nowhere/report.html: cannot be"),
+        (["report", "toy", "-o", "/nowhere/report.html"], "/nowhere; make it first"),
         (["report", "toy", "-o", "figure.docx"], "end it in .html, .pdf or .svg"),
         (["report", "toy", "-o", "a.pdf", "--format", "svg"], "ends in .pdf, and --format is svg"),
         (["report", "toy", "--figure", "slopes"], "--figure: a page has every figure"),

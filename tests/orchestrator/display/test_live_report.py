@@ -58,6 +58,8 @@ def test_the_page_follows_the_store(store: Store, port: int) -> None:
     assert changed in after
     assert "<b>1</b><span>pending" in before
     assert "<b>2</b><span>finished" in after
+    # It can be switched to other metrics, as a report in a file can.
+    assert '<option value="cka_distance">' in after
 
 
 def test_only_this_machine_is_answered(port: int) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.policy.books import OTHERS_SECONDS, Books, NodeRoom
+from orchestrator.policy.books import OTHERS_SECONDS, PAUSE_A_SECOND, Books, NodeRoom
 from orchestrator.policy.next_start import Waiting
 from orchestrator.policy.occupancy import UNITS, Demand
 
@@ -190,3 +190,72 @@ def test_runs_that_wait_take_new_demands_and_those_that_were_asked_for_keep_thei
     assert asks(books) == [("2", "n"), ("1", None)]
     books.exchange({run.run_id: run for run in alike(3, gpus=4)})
     assert {run.run_id: run.demand.gpus for run in books.line} == {"1": 1, "0": 4}
+
+
+# ------------------------------------------------------------------------------ weighing
+class Ticks:
+    """A clock that counts how often it is read; each reading is a second later."""
+
+    def __init__(self):
+        self.read = 0
+
+    def __call__(self):
+        self.read += 1
+        return float(self.read)
+
+
+def mixed():
+    return [Waiting(f"{k}", Demand.of(1 + k % 2), 10.0 + k) for k in range(8)]
+
+
+def test_weights_are_looked_for_after_a_change_and_not_again_without_one():
+    clock = Ticks()
+    books = books_on(mixed(), {"n": 4}, clock=clock)
+    books.weigh(1.0)
+    assert clock.read == 2, "at the begin and at the end of a search"
+    books.weigh(1e6)
+    assert clock.read == 2
+    asks(books, 1e6)
+    books.has_ended("7", 1e6)
+    books.weigh(1e6)
+    assert clock.read == 4
+
+
+def test_the_search_for_weights_pauses_in_proportion_to_what_it_took():
+    clock = Ticks()
+    books = books_on(mixed(), {"n": 4}, clock=clock)
+    asks(books)
+    books.weigh(100.0)
+    for run_id in ("7", "6"):
+        books.has_ended(run_id, 100.0)
+    books.weigh(100.0 + PAUSE_A_SECOND - 0.1)
+    assert clock.read == 2
+    books.weigh(100.0 + PAUSE_A_SECOND)
+    assert clock.read == 4
+
+
+# ------------------------------------------------------------------------------ pace
+def test_the_pace_counts_runs_that_were_whole_and_had_started():
+    books = books_on(alike(3), {"n": 3})
+    asks(books)
+    for run_id in "12":
+        books.is_at(run_id, [("n", run_id)], 0.0)
+    books.has_ended("1", 99.0)
+    assert books.pace == 1.0, "it was not all of the run"
+    books.has_ended("0", 99.0, measures=True)
+    assert books.pace == 1.0, "it had not started"
+    books.has_ended("2", 24.0, measures=True)
+    assert books.pace == 24.0 / 12.0
+
+
+# ------------------------------------------------------------------------------ nodes that return
+def test_of_a_node_that_left_and_came_back_nothing_is_remembered():
+    books = Books(alike(6))
+    books.look([NodeRoom("n", 4, 1)], 0.0)
+    assert len(books.cluster.nodes["n"]) == 1, "others hold three"
+    books.look([], 1.0)
+    books.growth = 4
+    assert [node for _, node in asks(books, 1.0)] == [None] * 4
+    # What is taken as it comes back may be what Ray was asked for.
+    books.look([NodeRoom("n", 4, 1)], 2.0)
+    assert len(books.cluster.nodes["n"]) == 4

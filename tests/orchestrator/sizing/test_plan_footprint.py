@@ -61,6 +61,7 @@ def placement(text):
     return found
 
 
+@pytest.mark.slow
 def test_a_folder_of_seven_thousand_million_parameters_goes_through_deepspeed(tmp_path):
     parameters = shaped_folder(tmp_path / "model", llama_config(32, 4096, 32000, 11008))
     model = f"sized: {{folder: {tmp_path / 'model'}}}"

@@ -27,7 +27,13 @@ SOURCE = StandinModel(
 
 @pytest.mark.parametrize(
     ("stage", "precision", "micro_batch"),
-    [(0, "fp32", 4), (1, "bf16", 2), (2, "bf16", 2), (2, "fp32", 4), (3, "bf16", 2)],
+    [
+        (2, "bf16", 2),
+        *(
+            pytest.param(*rest, marks=pytest.mark.slow)
+            for rest in ((0, "fp32", 4), (1, "bf16", 2), (2, "fp32", 4), (3, "bf16", 2))
+        ),
+    ],
 )
 def test_a_rank_allocates_what_is_planned(stage, precision, micro_batch, tmp_path, monkeypatch):
     monkeypatch.setattr(zero, "BUCKET", rank_memory.BUCKET)

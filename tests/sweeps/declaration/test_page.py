@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from sweeps.declaration.entries.sweep_spec import SweepSpec
+from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.yaml_source import YamlSource
 from sweeps.spec import DATA_FORMS, OBJECTIVES, OPTIMIZERS, SCORES
+from tests.shaped_folder import llama_config, shaped_folder
 
 PAGE = Path("sweeps/declaration/README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.M | re.S)
@@ -47,3 +49,17 @@ def test_the_table_has_every_objective_with_its_roles_and_scores():
 
 def test_the_page_names_every_optimizer():
     assert [name for name in OPTIMIZERS if name not in PAGE] == []
+
+
+def test_the_whole_file_stands_for_its_runs_beside_its_data(tmp_path):
+    """Two models, two objectives, three controls and seeds; then what the second block leaves."""
+    shaped_folder(tmp_path / "my-model", llama_config(4, 256, 1000, 512))
+    (tmp_path / "reviews.jsonl").write_text(
+        "".join(json.dumps({"review": f"text {k}", "stars": k % 2}) + "\n" for k in range(64))
+    )
+    (tmp_path / "probe.txt").write_text("a text of some words\n" * 64)
+    (tmp_path / "mine.yaml").write_text(EXAMPLES[0], encoding="utf-8")
+    runs = read_sweep(tmp_path / "mine.yaml").runs
+    longer = [run for run in runs if run.steps == 2000]
+    assert (len(runs) - len(longer), len(longer)) == (36, 9)
+    assert {run.optimizer.eps for run in longer} == {1e-2}

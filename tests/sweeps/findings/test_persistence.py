@@ -121,7 +121,7 @@ def test_the_probes_rows_widen_the_interval_of_matched_seeds(tmp_path: Path) -> 
     row = compare(profiles).row(0, named=True)
     assert row["rows"]
     assert row["verdict"] != "persists"
-    without = compare(replace(profiles, deleted=profiles.deleted.clear())).row(0, named=True)
+    without = compare(replace(profiles, without=profiles.without.clear())).row(0, named=True)
     assert not without["rows"]
     assert without["verdict"] == "persists"
     assert without["along_high"] - without["along_low"] < row["along_high"] - row["along_low"]

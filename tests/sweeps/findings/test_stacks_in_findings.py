@@ -182,8 +182,8 @@ def run(*words: str) -> str:
 def test_the_command_line_shows_stacks_and_the_negative_control(store: Store) -> None:
     at = ("--store", str(store.root))
     text = run("profile", "towers", *at)
-    assert re.search(r"contrastive +standard +encoder +4", text)
-    assert re.search(r"contrastive +standard +– +4", text)  # of one stack
+    assert re.search(r"contrastive, standard, encoder\n +4", text)
+    assert re.search(r"contrastive, standard\n +4", text)  # of one stack
     assert "24 of 24 runs" in text
     compared = run("compare", "towers", *at)
     assert re.search(r"idle, negative control", compared)

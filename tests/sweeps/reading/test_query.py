@@ -62,11 +62,13 @@ def test_every_table_answers(tables: Tables, table: str) -> None:
         ("SELECT 1 FROM runs r JOIN stps s ON r.run_id = s.run_id", "did you mean 'steps'?"),
         ("SELECT * FROM xyz", "no table 'xyz'; there are runs, steps, layers, profiles,"),
         ("DESCRIBE profile", "no table 'profile'; did you mean 'profiles'?"),
-        ("SELECT loss FROM runs", "no column 'loss' in runs; steps has it"),
+        ("SELECT loss FROM runs", "no column 'loss' in runs; steps, samples have it"),
         ("SELECT qqqq FROM runs", "DESCRIBE and a table shows all there are"),
         ("INSERT INTO runs VALUES (1)", "only SELECT, SHOW TABLES and DESCRIBE"),
         ("  drop TABLE runs", "only SELECT, SHOW TABLES and DESCRIBE"),
         ("SELEC 1", "sql parser error"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "read_csv reads files"),
+        ("SELECT 1 FROM runs JOIN Read_Parquet ('x') USING (seed)", "the tables of a store alone"),
         ("SELECT isnan(seed) FROM runs", "isnan"),
     ],
 )
@@ -211,3 +213,7 @@ def test_a_list_is_its_items_in_csv_and_whole_elsewhere() -> None:
     assert render(frame, "csv") == 'shares,n\n0.25 0.5,1\n"",2\n,3\n'
     assert '"shares":[0.25,0.5]' in render(frame, "jsonl")
     assert "[0.25, 0.5]" in render(frame, "table")
+
+
+def test_a_text_that_looks_like_a_function_is_text(tables: Tables) -> None:
+    assert query(tables, "SELECT seed FROM runs WHERE model <> 'read_csv(''x'')'").height > 0

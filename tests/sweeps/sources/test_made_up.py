@@ -2,7 +2,7 @@
 
 from sweeps.refusals import detector
 from sweeps.sources.corpora import ALIGNMENT, INSTRUCTION, TASKS, corpus_rows
-from sweeps.sources.made_up import ALLOWED, FORBIDDEN
+from sweeps.sources.languages.made_up import ALLOWED, FORBIDDEN
 
 
 def asked(corpus):

@@ -11,7 +11,6 @@ from scipy import stats
 from sweeps.statistics import associations
 from sweeps.statistics.associations import (
     FEWEST_MODELS,
-    codes_of,
     ends,
     over_models,
     partial_rank_association,
@@ -23,6 +22,8 @@ from sweeps.statistics.associations import (
     unique_share_draws,
     varies_within,
 )
+from sweeps.statistics.fits import additive
+from sweeps.statistics.fits.additive import codes_of
 
 MODELS = np.repeat(np.arange(12), 3)
 OBJECTIVES = np.tile(np.arange(3), 12)
@@ -87,7 +88,7 @@ def test_resamples_by_weight_are_fits_to_models_drawn_again(seed, within, monkey
 @pytest.mark.parametrize("seed", range(3))
 def test_permuted_factors_are_fitted_as_one_is(seed, monkeypatch):
     monkeypatch.setattr(associations, "RESAMPLES", 99)
-    monkeypatch.setattr(associations, "AT_ONCE", 500)  # in several lots
+    monkeypatch.setattr(additive, "AT_ONCE", 500)  # in several lots
     associations._permuted_places.cache_clear()
     models, objective, control, y = uneven(seed)
     drawn = list(associations._permuted(objective, models, np.arange(len(y))))
@@ -98,6 +99,53 @@ def test_permuted_factors_are_fitted_as_one_is(seed, monkeypatch):
     p = (1 + sum(value >= observed - 1e-12 for value in expected)) / 100
     by_chance = unique_share_by_chance(y, objective, [models, control], models, np.arange(len(y)))
     assert by_chance == pytest.approx((p, np.mean(expected)), abs=PARITY)
+    associations._permuted_places.cache_clear()
+
+
+def test_what_is_given_in_many_levels_is_taken_out_as_in_one_fit(monkeypatch):
+    """A sweep over many learning rates: that factor is fitted by its means, and never as columns.
+    Some levels are of models that a resample does not draw."""
+    monkeypatch.setattr(associations, "RESAMPLES", 49)
+    monkeypatch.setattr(additive, "AT_ONCE", 3_000)  # in several lots
+    associations._resampled_fits.cache_clear()
+    models = np.repeat(np.arange(11), 40)
+    rates = np.tile(np.arange(20), 22) + 20 * (models == 7)
+    objective, family = np.tile(np.repeat(np.arange(2), 20), 11), models % 4
+    y = noise(5, len(models)) + 0.3 * rates + objective
+    every = unique_share(y, objective, [models, rates])
+    parts = r_squared(y, objective, models, rates) - r_squared(y, models, rates)
+    assert every == pytest.approx(parts, abs=PARITY)
+
+    def within(places, copies):
+        return unique_share(y[places], objective[places], [copies, rates[places]])
+
+    found = unique_share_draws(y, objective, [rates], models, within=True)
+    assert found == pytest.approx(over_models(within, models), abs=PARITY)
+    found = unique_share_draws(y, family, [objective, rates], models, within=False)
+    expected = over_models(
+        lambda places, _: unique_share(
+            y[places], family[places], [objective[places], rates[places]]
+        ),
+        models,
+    )
+    assert found == pytest.approx(expected, abs=PARITY)
+    associations._resampled_fits.cache_clear()
+
+
+@pytest.mark.parametrize("sizes", [[4], [2, 2, 2], [3, 1, 1, 2, 2, 5], [1, 1]])
+def test_permutations_are_those_of_one_block_after_another(sizes, monkeypatch):
+    """The order of draws is part of every p that was ever reported."""
+    monkeypatch.setattr(associations, "RESAMPLES", 20)
+    associations._permuted_places.cache_clear()
+    blocks = np.random.default_rng(3).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    generator = np.random.default_rng([associations.SEED, len(blocks)])
+    expected = np.tile(np.arange(len(blocks)), (20, 1))
+    for row in expected:
+        for one in np.unique(blocks):
+            own = np.flatnonzero(blocks == one)
+            row[own] = generator.permutation(own)
+    found = list(associations.permutations(np.arange(len(blocks)), blocks))
+    assert np.array_equal(found, expected)
     associations._permuted_places.cache_clear()
 
 

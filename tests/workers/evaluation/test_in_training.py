@@ -93,7 +93,7 @@ def test_held_out_rows_are_not_trained_on(make_store, tmp_path):
     data = resolve_data(DataEntry(file="numbers.jsonl"), ("text",), tmp_path)
     run = a_run(objective=Objective(kind="clm", data=data))
     parts = assemble(run, make_store("store"), CPU, ALONE)
-    trained = {tuple(row) for row in parts.arrays["input_ids"].tolist()}
+    trained = {tuple(row) for row in parts.batches.arrays["input_ids"].tolist()}
     held_out = HeldOut(run, build_tokenizer(run.model.source), tmp_path / "cache")
     scored = {tuple(row) for row in held_out.arrays["input_ids"].tolist()}
     assert scored & trained == set()

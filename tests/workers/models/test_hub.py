@@ -107,8 +107,8 @@ print(snapshot_download("owner/tiny", revision="a" * 40, allow_patterns={pattern
 @pytest.mark.parametrize(
     "left",
     [
-        ["config.json", "tokenizer*"],
-        ["config.json", "*.safetensors"],
+        pytest.param(["config.json", "tokenizer*"], marks=pytest.mark.slow),
+        pytest.param(["config.json", "*.safetensors"], marks=pytest.mark.slow),
         ["*.json", "model-00001-of-00002.safetensors"],
     ],
 )

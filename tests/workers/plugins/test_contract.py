@@ -95,8 +95,16 @@ def test_the_worked_examples_train_twice_to_the_same_rows(tmp_path, name):
 @pytest.mark.parametrize(
     ("returned", "failed"),
     [
-        ("1 / gradient_norms", "test_a_layer_without_gradient_or_weight_gets_a_number"),
-        ("-gradient_norms", "test_there_is_a_factor_a_layer_whatever_the_size_of_norms"),
+        pytest.param(
+            "1 / gradient_norms",
+            "test_a_layer_without_gradient_or_weight_gets_a_number",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "-gradient_norms",
+            "test_there_is_a_factor_a_layer_whatever_the_size_of_norms",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "gradient_norms.sum()",
             "test_there_is_a_factor_a_layer_whatever_the_size_of_norms",
@@ -120,8 +128,16 @@ def test_a_control_that_breaks_it_fails_where_it_does(tmp_path, returned, failed
 @pytest.mark.parametrize(
     ("returned", "failed"),
     [
-        ("(reference[0] - current[1]).norm()", "test_the_order_of_the_probe_tokens_is_of_no_mat"),
-        ("current.sub_(reference).norm()", "test_the_same_states_give_the_same_value_and_are_le"),
+        pytest.param(
+            "(reference[0] - current[1]).norm()",
+            "test_the_order_of_the_probe_tokens_is_of_no_mat",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "current.sub_(reference).norm()",
+            "test_the_same_states_give_the_same_value_and_are_le",
+            marks=pytest.mark.slow,
+        ),
         ("1 / (current - reference).norm()", "test_states_that_did_not_change_have_a_value"),
     ],
 )
@@ -134,7 +150,7 @@ def test_a_metric_that_breaks_it_fails_where_it_does(tmp_path, returned, failed)
 @pytest.mark.parametrize(
     ("returned", "failed"),
     [
-        ("rate * mean", "test_small_steps_lead_downhill"),
+        pytest.param("rate * mean", "test_small_steps_lead_downhill", marks=pytest.mark.slow),
         pytest.param(
             "-rate * mean / mean.abs()",
             "test_an_update_is_numbers_whatever_the_size_of_gradients[mine-0.0]",
@@ -146,7 +162,11 @@ def test_a_metric_that_breaks_it_fails_where_it_does(tmp_path, returned, failed)
             marks=pytest.mark.slow,
         ),
         pytest.param("-rate * (mean + 1)", "test_nothing_comes_of_nothing", marks=pytest.mark.slow),
-        ("-rate * mean / (mean.norm() + 1)", "test_it_is_of_no_matter_where_layers_are_cut"),
+        pytest.param(
+            "-rate * mean / (mean.norm() + 1)",
+            "test_it_is_of_no_matter_where_layers_are_cut",
+            marks=pytest.mark.slow,
+        ),
         ("-rate * mean / self.calls", "test_from_its_states_it_goes_on_as_if_never_stopped"),
     ],
 )

@@ -71,7 +71,8 @@ def slopes(before, after, rows):
     }
 
 
-@pytest.mark.parametrize("family", ["gpt2", pytest.param("bert", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
 def test_the_jackknife_says_how_the_slope_differs_between_texts(
     make_language_model, tmp_path, family
 ):

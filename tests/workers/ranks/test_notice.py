@@ -53,7 +53,9 @@ def stop_at(run, store, step, cause="preempted"):
     return progress
 
 
-@pytest.mark.parametrize("step", [2, 3, 4, 6, 7, 10])
+@pytest.mark.parametrize(
+    "step", [3, 6, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 4, 7, 10))]
+)
 def test_it_stops_after_the_step_it_is_in_and_loses_none(step, store, whole):
     run = a_run()
     last = stop_at(run, store, step)

@@ -113,3 +113,13 @@ def test_a_file_that_is_there_is_not_written_over(here):
     with pytest.raises(UserError, match="is there already"):
         init("--model", "gpt2", "--data", "builtin:python-docs")
     assert (here / "study.yaml").read_text() == "mine"
+
+
+def test_what_it_writes_can_be_tried_in_few_steps(tmp_path, monkeypatch):
+    """`--set steps=10` is what a first try is: no other setting stands against it."""
+    monkeypatch.chdir(tmp_path)
+    init("--model", "standin:gpt2", "--data", "builtin:python-docs", "-o", "mine.yaml")
+    words = ["run", "mine.yaml", "--set", "steps=10", "--limit", "1", "--dry-run"]
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 0, result.output
+    assert "1  new" in result.output

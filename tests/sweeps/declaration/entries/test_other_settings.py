@@ -42,6 +42,15 @@ def test_every_run_has_the_value_wherever_the_file_says_another(file):
     assert not {run.run_id for run in sweep.runs} & {run.run_id for run in before.runs}
 
 
+def test_a_trial_shorter_than_the_way_to_the_first_probe_has_the_last_one(file):
+    assert {run.probe_steps for run in changed(file, "steps=5").runs} == {(5,)}
+    assert {run.probe_steps for run in changed(file, "steps=5", "probe.every=2").runs} == {
+        (2, 4, 5)
+    }
+    with pytest.raises(UserError, match=r"probe.every 6 is beyond steps 5"):
+        changed(file, "steps=5", "probe.every=6")
+
+
 def test_it_is_another_sweep_by_name_and_says_what_is_other(file):
     sweep = changed(file, "weight_decay=0.1", "control={equal_step: {target: median}}")
     assert sweep.name == "study-control-equal_step-target-median-weight_decay-0.1"

@@ -1,6 +1,6 @@
 """What it costs to choose a step's examples by their gradients.
 
-    python -m tests.benchmarks.selection [--repeats N] [--small] [--tokens T]
+    python -m tests.benchmarks.selecting [--repeats N] [--small] [--tokens T] [--family F]
 
 A step is forward, backward and optimizer of a model of about 6 M parameters, one thread, CPU time.
 Three steps are taken in each repeat, in random order: with a selection of share 0.2, which measures
@@ -29,6 +29,7 @@ from workers.controls.layer_groups import find_layer_groups
 from workers.engines.plain import PlainEngine
 from workers.sample_gradients.measuring import SampleGradients, rows_of
 
+FAMILIES = ("gpt_neox", "gpt2", "mamba")
 CHOSEN, SHARE = 2, 0.2
 VOCABULARY = 2048
 WAYS = ("selecting", "all candidates", "the chosen alone", "norms, one backward an example")
@@ -45,8 +46,14 @@ def build(family: str, small: bool) -> torch.nn.Module:
             intermediate_size=4 * width,
             **shape,
         ),
-        "gpt2 (tied)": lambda: GPT2Config(
-            vocab_size=VOCABULARY, n_embd=width, n_layer=layers, n_head=width // 32, use_cache=False
+        "gpt2": lambda: GPT2Config(
+            vocab_size=VOCABULARY,
+            n_embd=width,
+            n_layer=layers,
+            n_head=width // 32,
+            bos_token_id=0,
+            eos_token_id=0,
+            use_cache=False,
         ),
         "mamba": lambda: MambaConfig(vocab_size=VOCABULARY, state_size=8, **shape),
     }
@@ -96,13 +103,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--tokens", type=int, default=128, help="of an example")
+    parser.add_argument("--family", choices=FAMILIES, action="append")
     parser.add_argument("--small", action="store_true", help="seconds, to see that it runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     shuffled = random.Random(0)
     print(f"{os.cpu_count()} CPUs, one thread, load {os.getloadavg()[0]:.1f}, CPU time")
     print(f"{'':<14}{'selecting':>11}{'to all candidates':>19}{'to the chosen':>15}{'obvious':>10}")
-    for family in ("gpt_neox", "gpt2 (tied)", "mamba"):
+    for family in arguments.family or FAMILIES:
         taken: dict[str, list[float]] = {name: [] for name in WAYS}
         steps = ways(family, arguments.small, arguments.tokens)
         for repeat in range(arguments.repeats + 1):
