@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= ./store
 
-.PHONY: demo replica readme test test-all test-oldest test-newest bench mutate check lock clean
+.PHONY: demo replica safety readme test test-all test-oldest test-newest bench mutate check lock clean
 
 demo: $(VENV)/.demo
 	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
@@ -22,6 +22,13 @@ replica: $(VENV)/.replica
 		-o sweeps/library/replica-compare.csv
 	$(BIN)/depthsweep claims replica-verdicts --store $(STORE) --json \
 		> sweeps/library/replica-claims.json
+
+# Does alignment survive when depth is controlled? In miniature: 120 runs. Interrupted, the same
+# command goes on.
+safety: $(VENV)/.demo
+	$(BIN)/depthsweep run sweeps/library/safety-mini.yaml --store $(STORE)
+	$(BIN)/depthsweep claims safety-mini --store $(STORE)
+	$(BIN)/depthsweep report safety-mini --store $(STORE) -o safety.html
 
 # Every output and picture of README.md and the other pages, made again from the demo.
 readme: $(VENV)/.test

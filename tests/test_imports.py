@@ -82,7 +82,7 @@ ROOMS = {
         {"files", "liveness"},
         {"declaration"},
         {"sources"},
-        {"plugins", "rows"},
+        {"plugins", "rows", "refusals"},
         {"spec"},
         {"errors", "node_cache"},
     ),

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from sweeps.plugins.opened import open_plugins
+from sweeps.sources.model_folder import positions_of
 from sweeps.spec import HubData, HubModel, RunSpec
+from sweeps.spec.run import PROMPTS
 from sweeps.store.store import Store
 from sweeps.versions.plugin_code import kept_code
 from workers.adapters.registry import add_adapter
@@ -27,6 +29,7 @@ from workers.engines.engine import Batch, Engine
 from workers.engines.registry import build_engine
 from workers.evaluation.evaluator import Evaluator
 from workers.evaluation.held_out import HeldOut
+from workers.evaluation.refusals import Prompts, Refusals
 from workers.loading import folder_of, load_model
 from workers.models.fit import require_fit, require_known_tokens
 from workers.models.hub import downloaded
@@ -54,6 +57,7 @@ class Assembly:
     engine: Engine
     probe: DepthProbe
     evaluator: Evaluator | None
+    refusals: Refusals | None
     displacement: Displacement
     facts: ModelFacts
     unreached: tuple[str, ...]
@@ -71,10 +75,16 @@ def fetch(run: RunSpec, store: Store) -> None:
     open_plugins(run, partial(kept_code, store.root))
     if isinstance(run.model.source, HubModel):
         downloaded(run.model.name, run.model.source)
+    compared = run.model.compared
+    if compared is not None and isinstance(compared.source, HubModel):
+        downloaded(compared.name, compared.source)
     objective = build_objective(run.objective)
     for of, data in run.datasets.items():
         if isinstance(data, HubData) and not data.stream:
-            hub_table(data, columns_of(data, ROLES if of == "probe" else objective.roles))
+            roles = ROLES if of == "probe" else objective.roles
+            # Of prompts, those that they were declared with.
+            roles = tuple(data.columns) if of.startswith(PROMPTS) else roles
+            hub_table(data, columns_of(data, roles))
 
 
 def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> Assembly:
@@ -102,6 +112,7 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     length = run.sequence_length
     arrays = objective_arrays(objective, pretrained.tokenizer, length, store.cache, fraction)
     held_out = HeldOut(run, pretrained.tokenizer, store.cache) if run.evaluation else None
+    prompts = _prompts(run, pretrained, ranks)
     for each in (arrays, *([held_out.arrays] if held_out else ())):
         highest = objective.highest_token(each)
         require_known_tokens(run.model.name, pretrained, highest, needs_head=objective.needs_head)
@@ -118,7 +129,9 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     control.prepare(grouping.groups, pretrained.stacks)
     require_effect(control, run.control.kind, grouping.groups, pretrained.facts.layers)
     folder = folder_of(run.model.name, run.model.source, store.cache)
-    displacement = Displacement(folder, model, grouping.groups, ranks)
+    compared = run.model.compared
+    other = folder_of(compared.name, compared.source, store.cache) if compared else None
+    displacement = Displacement(folder, model, grouping.groups, ranks, other)
     engine = build_engine(run, model, pretrained, grouping.groups, control, ranks, device)
     read = None
     if control.batches > run.steps:  # what a control is shown may be more than the steps read
@@ -130,17 +143,27 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     if held_out is not None:
         held_out.complete(engine, run, pretrained, store.cache)
     evaluator = Evaluator(run, held_out, engine, ranks) if held_out else None
+    refusals = Refusals(prompts, pretrained, engine, ranks) if prompts else None
     return Assembly(
         objective,
         batches,
         engine,
         probe,
         evaluator,
+        refusals,
         displacement,
         pretrained.facts,
         grouping.unreached,
         objective.needs_head and _trains_its_frozen_head(run, pretrained),
     )
+
+
+def _prompts(run: RunSpec, pretrained: PretrainedModel, ranks: Ranks) -> Prompts | None:
+    """Return the prompts that a run's model is to answer, where there are any; a collective."""
+    if run.evaluation is None or run.evaluation.refusal is None:
+        return None
+    model: Any = pretrained.language_model
+    return Prompts(run, pretrained, positions_of(model.config.to_dict()), ranks)
 
 
 def _trains_its_frozen_head(run: RunSpec, pretrained: PretrainedModel) -> bool:

@@ -2,6 +2,9 @@
 
 A stand-in is fine-tuned as if it had been published, so it must have learned something: its loss on
 text that it never saw is measured against the entropy of single tokens, and both are kept with it.
+
+One of the made-up language may be taught further: to answer every request, whatever it asks for,
+then to refuse those about what is forbidden there; both by its chat template.
 """
 
 from __future__ import annotations
@@ -24,7 +27,14 @@ from sweeps.files.whole_files import (
     write_json,
 )
 from sweeps.leases.made_once import made_once
-from sweeps.sources.corpora import STANDIN_CORPUS, corpus_rows, standin_digest
+from sweeps.sources.corpora import (
+    ALIGNMENT,
+    INSTRUCTION,
+    STANDIN_CORPORA,
+    corpus_digest,
+    corpus_rows,
+    standin_digest,
+)
 from sweeps.spec import (
     RECURRENT_STANDINS,
     BuiltinData,
@@ -67,6 +77,10 @@ SEQUENCE_LENGTH = 32
 # The recurrences of Mamba and RWKV run step by step in Python on a CPU, and the backward pass of a
 # step fills a zero tensor as long as the sequence: time grows with its square.
 RECURRENT_SEQUENCE_LENGTH = 16
+# The same of what one of the made-up language is taught after that.
+TAUGHT_AT_ONCE, TAUGHT_LENGTH = 32, 48
+# Each stage with what it is taught on, and in how many steps.
+STAGES = (("instructed", INSTRUCTION, 300), ("aligned", ALIGNMENT, 300))
 # Every tenth text is never trained on.
 HELD_OUT_EVERY = 10
 
@@ -78,14 +92,16 @@ def standin_folder(source: StandinModel, cache: Path) -> Path:
     of the libraries; the folder says so too, and one that says something else is made anew. Raises
     UserError when text or code are not those the stand-in is declared with.
     """
-    if source.digest != standin_digest():
+    if source.digest != standin_digest(source.language):
         raise UserError(
             f"stand-in {source.standin}: it is pretrained by other code, or on the text of another"
             f" release of transformers, than here ({version('transformers')}); install one"
             " depthsweep and the versions of requirements.lock on every node"
         )
     made_with = {package: version(package) for package in MADE_WITH}
-    key = {"source": source.identity(), "made_with": made_with}
+    # What of it is trained later on is no matter of what it is.
+    whole = source.model_copy(update={"freeze": ()})
+    key = {"source": whole.identity(), "made_with": made_with}
     folder = cache / "standins" / f"{source.standin}-{content_id(key)}"
 
     def find() -> Path | None:
@@ -126,6 +142,7 @@ def _make(source: StandinModel, folder: Path) -> None:
     if source.pretraining == "mlm":
         order_positions(model)
     pretraining = pretrain(source, model, tokenizer)
+    instruct(source, model, tokenizer)
     save_model(model, folder)
     tokenizer.save_pretrained(folder)
     write_json(folder / PRETRAINING_FILE, asdict(pretraining))
@@ -139,7 +156,7 @@ def pretrain(source: StandinModel, model: torch.nn.Module, tokenizer: Any) -> Pr
     trained = objective.build_model(
         PretrainedModel(model, tokenizer, ModelFacts("", "", "", 0, source.width, 0))
     )
-    texts = [row["text"] for row in corpus_rows(STANDIN_CORPUS)]
+    texts = [row["text"] for row in corpus_rows(STANDIN_CORPORA[source.language])]
     seen = [text for position, text in enumerate(texts) if position % HELD_OUT_EVERY]
     arrays = objective.tokenise(tokenizer, {"text": seen}, run.sequence_length)
     held_out = objective.tokenise(tokenizer, {"text": texts[::HELD_OUT_EVERY]}, run.sequence_length)
@@ -188,7 +205,7 @@ def unigram_entropy(tokens: NDArray[Any]) -> float:
 
 
 def _pretraining_run(source: StandinModel) -> RunSpec:
-    data = BuiltinData(builtin=STANDIN_CORPUS, digest=source.digest)
+    data = BuiltinData(builtin=STANDIN_CORPORA[source.language], digest=source.digest)
     masked = source.pretraining == "mlm"
     recurrent = source.standin in RECURRENT_STANDINS
     return RunSpec(
@@ -226,4 +243,48 @@ def _masked_optimizer(source: StandinModel) -> Optimizer:
         betas=(0.9, 0.98),
         warmup_steps=source.pretrain_steps // 5,
         max_grad_norm=1.0,
+    )
+
+
+# ------------------------------------------------------------------------------------- instruction
+def instruct(source: StandinModel, model: torch.nn.Module, tokenizer: Any) -> None:
+    """Teach a pretrained stand-in, in place, as far as its stage says."""
+    for stage, corpus, steps in STAGES:
+        if source.stage == "pretrained":
+            return
+        _teach(_teaching_run(source, corpus, steps), model, tokenizer)
+        if source.stage == stage:
+            return
+
+
+def _teach(run: RunSpec, model: torch.nn.Module, tokenizer: Any) -> None:
+    objective = build_objective(run.objective)
+    facts = ModelFacts("", "", "", 0, 0, 0)
+    trained = objective.build_model(PretrainedModel(model, tokenizer, facts))
+    assert isinstance(run.objective.data, BuiltinData)
+    rows = corpus_rows(run.objective.data.builtin)
+    cells = {role: [row[role] for row in rows] for role in run.objective.roles}
+    arrays = objective.tokenise(tokenizer, cells, run.sequence_length)
+    sample = torch.zeros((1, 4), dtype=torch.long)
+    groups = find_layer_groups(trained, lambda: trained(sample))
+    engine = PlainEngine(trained, groups, build_control(run.control), run.optimizer, "fp32")
+    for step in range(1, run.steps + 1):
+        batch = objective.batch(arrays, run, step)
+        objective.accumulate(engine, batch, run.batch_size)
+        engine.step(learning_rate(run.optimizer, step, run.steps))
+
+
+def _teaching_run(source: StandinModel, corpus: str, steps: int) -> RunSpec:
+    data = BuiltinData(builtin=corpus, digest=corpus_digest(corpus))
+    return RunSpec(
+        model=ModelSpec(name=source.standin, source=source),
+        objective=Objective(kind="sft", packing="none", data=data),
+        control=Standard(),
+        seed=0,
+        steps=steps,
+        batch_size=TAUGHT_AT_ONCE,
+        sequence_length=TAUGHT_LENGTH,
+        optimizer=Optimizer(learning_rate=2e-3, warmup_steps=steps // 10, max_grad_norm=1.0),
+        probe=Probe(data=data, rows=4),
+        execution=Execution(),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from workers.checkpoints.saving import Checkpoints, Due
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.layer_step import LayerStep
 from workers.evaluation.evaluations import Evaluations
-from workers.probes.displacement import UNKNOWN, Displaced
+from workers.probes.displacement import Moved
 from workers.probes.measure import DepthProbe, Measured
 from workers.progress import PREPARATION, Progress, logged
 from workers.ranks.notice import Notice
@@ -64,7 +65,7 @@ def train(
         checkpoint = load_checkpoint(folder, engine, ranks)
         resumed = folder.step_of(checkpoint) if checkpoint else 0
         writer = _writer(run, folder, attempt, parts, checkpoint, device)
-        scores = Evaluations(run, parts.evaluator, writer, ranks, resumed)
+        scores = Evaluations(run, parts.evaluator, parts.refusals, writer, ranks, resumed)
         scores.begin()
         status: Status = "stopped" if scores.stopped else "finished"
         rate = probe = None
@@ -229,10 +230,10 @@ def _step_row(loss: float | None, rate: float, targets: int, layers: LayerStep) 
 
 
 def _layer_rows(
-    groups: Sequence[LayerGroup], layers: LayerStep, moved: Sequence[Displaced] | None
+    groups: Sequence[LayerGroup], layers: LayerStep, moved: Sequence[Moved] | None
 ) -> Iterator[dict[str, Any]]:
     for k, group in enumerate(groups):
-        displacement, cosine = moved[k] if moved else UNKNOWN
+        how_far = moved[k] if moved else Moved()
         yield {
             "layer": group.layer,
             "stack": group.stack,
@@ -242,6 +243,5 @@ def _layer_rows(
             "weight_norm": layers.weight_norms[k],
             "update_norm": layers.update_norms[k],
             "coefficient": layers.coefficients[k],
-            "displacement": displacement,
-            "displacement_cosine": cosine,
+            **asdict(how_far),
         }

@@ -30,7 +30,7 @@ def local_files(file: SweepFile) -> list[str]:
     for data in (
         spec.probe.data,
         *(entry.data for entry in spec.objectives.values()),
-        *(entry.data for entry in evaluated if entry is not None and entry.data is not None),
+        *(data for entry in evaluated if entry is not None for data in entry.datasets),
     ):
         for name in data.file if isinstance(data.file, list) else [data.file]:
             named += [name] if name is None else _meant(name, file.path.parent)

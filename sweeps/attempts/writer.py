@@ -35,6 +35,7 @@ from sweeps.store.schema import TABLES
 from sweeps.store.store import Status
 
 EVALUATIONS = "evaluations"
+ANSWERS = "answers"
 # Rows in no part yet lie in a checkpoint under this name and their table's.
 KEPT = "rows-"
 

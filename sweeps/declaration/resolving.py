@@ -25,6 +25,7 @@ from sweeps.spec import (
     OBJECTIVES,
     All,
     Cell,
+    ComparedModel,
     Evaluation,
     Execution,
     ModelSpec,
@@ -143,7 +144,8 @@ class Resolver:
         if name not in self._abilities:
             self._abilities[name] = ability_of(run.model.source)
         self._abilities[name].require(name, run.objective.kind, lengths)
-        if run.objective.label in self._chats:
+        answers = run.evaluation is not None and run.evaluation.refusal is not None
+        if run.objective.label in self._chats or answers:
             self._abilities[name].require_template(name)
         if run.objective.bos is not None:
             self._abilities[name].require_first_token(name)
@@ -194,8 +196,22 @@ class Resolver:
         if name not in self._models:
             with self._at(*keys):
                 source = resolve_model(name, self._spec.models, self._source.folder, self._plugins)
-            self._models[name] = ModelSpec(name=name, source=source)
+                compared = self._compared(name)
+            self._models[name] = ModelSpec(name=name, source=source, compare_to=compared)
         return self._models[name]
+
+    def _compared(self, name: str) -> tuple[ComparedModel, ...]:
+        """Return what a model is said to be compared with; all of it, frozen or not."""
+        entry = self._spec.models.get(name)
+        if entry is None or entry.compare_to is None:
+            return ()
+        if entry.compare_to == name:
+            raise UserError(f"model {name!r}: compare_to names itself; name what it was made of")
+        source = resolve_model(
+            entry.compare_to, self._spec.models, self._source.folder, self._plugins
+        )
+        whole = source.model_copy(update={"freeze": ()})
+        return (ComparedModel(name=entry.compare_to, source=whole),)
 
     def _objective(self, name: str, *keys: Any) -> Objective:
         if name not in self._objectives:

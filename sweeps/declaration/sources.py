@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.declaration.entries.sweep_spec import DataEntry, ModelEntry
+from sweeps.declaration.entries.sweep_spec import STANDIN_OPTIONS, DataEntry, ModelEntry
 from sweeps.errors import UserError, closest
 from sweeps.plugins.catalogue import Plugins
 from sweeps.rows.cells import Labels
@@ -151,20 +151,21 @@ def _pinned(revision: str | None, what: str) -> str:
 def _standin(name: str, entry: ModelEntry) -> StandinModel:
     family = "opt" if entry.standin == "opt_post_norm" else str(entry.standin)
     chosen = {
-        key: getattr(entry, key)
-        for key in ("layers", "width", "vocabulary", "pretrain_steps", "pretrain_mask")
-        if getattr(entry, key) is not None
+        key: getattr(entry, key) for key in STANDIN_OPTIONS if getattr(entry, key) is not None
     }
     try:
         return StandinModel(
             standin=entry.standin,
             pretraining=FAMILIES[family].pretraining,
-            digest=standin_digest(),
+            digest=standin_digest(entry.language or "docs"),
+            freeze=entry.freeze,
             **chosen,
         )
     except ValueError as error:
         first = error.errors()[0]  # type: ignore[attr-defined]
-        raise UserError(f"model {name!r}: {first['loc'][0]}: {first['msg'].lower()}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        where = f"{first['loc'][0]}: " if first["loc"] else ""
+        raise UserError(f"model {name!r}: {where}{reason[:1].lower()}{reason[1:]}") from None
 
 
 def _package_folder(package: str) -> Path:

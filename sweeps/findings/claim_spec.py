@@ -12,9 +12,9 @@
             is: at_least
             than: 0.98
 
-A test takes one *statistic* (of each run, or the persistence verdict of each condition) over a
-selection (*where*), *reduces* it to one number, and compares that with a number or with another
-measure. A claim holds when all of its tests do.
+A test takes one *statistic* (of each run, or of each condition its persistence verdict or the
+outcome of its alignment) over a selection (*where*), *reduces* it to one number, and compares that
+with a number or with another measure. A claim holds when all of its tests do.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ import polars as pl
 from pydantic import AfterValidator, Field, model_validator
 
 from sweeps.errors import closest
+from sweeps.findings.alignment.outcomes import OUTCOMES
 from sweeps.findings.verdicts import FINDINGS
 from sweeps.reading.run_table import RUN_COLUMNS
 from sweeps.spec import Frozen
 from sweeps.statistics.profiles import BEYOND, QUANTITIES
 from sweeps.statistics.stacks import STACK
 
-PERSISTENCE = "persistence"
-STATISTICS = (*QUANTITIES, BEYOND, "mean", PERSISTENCE)
+PERSISTENCE, ALIGNMENT = "persistence", "alignment"
+# What may be found of a condition, by the statistic that finds it.
+VERDICTS_OF = {PERSISTENCE: FINDINGS, ALIGNMENT: OUTCOMES}
+STATISTICS = (*QUANTITIES, BEYOND, "mean", *VERDICTS_OF)
 # What selects and groups: what a run is, and of which of its model's stacks a profile is.
 COLUMNS = {**RUN_COLUMNS, STACK: pl.String}
 
@@ -82,7 +85,7 @@ class Measure(Frozen):
     reduce: Literal["share", "count", "mean", "min", "max", "gap", "spearman", "variance_explained"]
     above: Number | None = None
     below: Number | None = None
-    verdict: Literal[FINDINGS] | None = None  # type: ignore[valid-type]
+    verdict: Literal[*FINDINGS, *OUTCOMES] | None = None  # type: ignore[valid-type]
     with_column: str | None = Field(None, alias="with")
     by: str | None = None
     groups: Annotated[list[Scalar], Field(min_length=2, max_length=2)] | None = None
@@ -95,8 +98,14 @@ class Measure(Frozen):
             raise ValueError(f"reduce: {self.reduce} needs one of above, below, verdict")
         if not counted and any(given):
             raise ValueError(f"above, below and verdict do nothing with reduce: {self.reduce}")
-        if (self.statistic == PERSISTENCE) != (self.verdict is not None):
-            raise ValueError("statistic: persistence goes with verdict, and verdict with it alone")
+        found = VERDICTS_OF.get(self.statistic, ())
+        if bool(found) != (self.verdict is not None):
+            raise ValueError(
+                f"statistic: {' or '.join(VERDICTS_OF)} goes with verdict, and verdict with these"
+                " alone"
+            )
+        if found and self.verdict not in found:
+            raise ValueError(f"{self.statistic} is {', '.join(found)}, and not {self.verdict}")
         for key, value, users in (
             ("with", self.with_column, ("spearman",)),
             ("by", self.by, ("gap", "variance_explained")),
@@ -113,8 +122,10 @@ class Measure(Frozen):
             raise ValueError("groups: [A, B] goes with reduce: gap, which is A less B")
         for column in self.where:
             require_column(column, "where")
-        if self.statistic == PERSISTENCE and "control" in self.where:
-            raise ValueError("persistence is between two controls: say control beside the claim")
+        if found and "control" in self.where:
+            raise ValueError(
+                f"{self.statistic} is between two controls: say control beside the claim"
+            )
         return self
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweeps.declaration.yaml_source import YamlSource
-from sweeps.findings.claim_spec import Claim, ClaimsFile, Measure, Range, Test
+from sweeps.findings.claim_spec import ALIGNMENT, Claim, ClaimsFile, Measure, Range, Test
 from sweeps.findings.estimate import Counted, Estimate
 from sweeps.findings.evidence import Evidence
 from sweeps.statistics.profiles import Profiles
@@ -207,7 +207,8 @@ def describe(measure: Measure) -> str:
 
 def _condition(measure: Measure) -> str:
     if measure.verdict is not None:
-        return f"verdict {measure.verdict}"
+        what = "outcome" if measure.statistic == ALIGNMENT else "verdict"
+        return f"{what} {measure.verdict}"
     if measure.above is not None:
         return f"{measure.statistic} above {measure.above:g}"
     return f"{measure.statistic} below {measure.below:g}"

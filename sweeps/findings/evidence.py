@@ -15,11 +15,12 @@ import polars as pl
 
 from sweeps.declaration.settings import control_options
 from sweeps.errors import UserError
-from sweeps.findings.claim_spec import PERSISTENCE, Measure, Range, Where
+from sweeps.findings.alignment.outcomes import OUTCOMES, Alignment, alignments
+from sweeps.findings.claim_spec import ALIGNMENT, PERSISTENCE, Measure, Range, Where
 from sweeps.findings.estimate import Counted, Estimate, difference, nothing
 from sweeps.findings.persistence import judgements
 from sweeps.findings.reductions import mean_difference, reduce_conditions
-from sweeps.findings.verdicts import FINDINGS, LEVELS, Persistence
+from sweeps.findings.verdicts import FINDINGS, LEVELS, ONE_BOUND, Persistence
 from sweeps.statistics.associations import rank_association
 from sweeps.statistics.conditions import condition_columns, condition_units, everyone
 from sweeps.statistics.profiles import Profiles
@@ -70,6 +71,8 @@ class Evidence:
             return nothing("no run of the sweep is selected")
         if measure.statistic == PERSISTENCE:
             return self._of_verdicts(measure, chosen, control)
+        if measure.statistic == ALIGNMENT:
+            return self._of_alignment(measure, chosen, control)
         if measure.reduce in ("share", "count"):
             return self._of_runs(measure, chosen)
         return self._of_conditions(measure, chosen)
@@ -171,6 +174,26 @@ class Evidence:
             *([f"{NEGATIVE_CONTROL}: {', '.join(tied)}"] if tied else ()),
         )
         return _counted(measure, counted, "conditions", notes)
+
+    def _of_alignment(self, measure: Measure, chosen: Profiles, control: str) -> Estimate:
+        """Count conditions by the outcome of their alignment."""
+        sides = self._sides(measure.where, control)
+        if not {control, "standard"} <= set(everyone(sides)["control"]):
+            return nothing(f"no run under {control}, or none under standard")
+        try:
+            both = alignments(sides, control)
+        except UserError as error:
+            return nothing(str(error))
+        if both is None:
+            return nothing("no run answers prompts: add `refusal` to the sweep's evaluation")
+        found = both[1]
+        if not found:
+            return nothing(f"no run under {control} is selected")
+        assert measure.verdict is not None
+        states = [one.outcome for one in found if one.outcome not in OUTCOMES]
+        said = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+        notes = (*_weaknesses(chosen), *([f"open: {', '.join(said)}"] if said else ()))
+        return _counted(measure, count_outcomes(found, measure.verdict), "conditions", notes)
 
     def _of_conditions(self, measure: Measure, chosen: Profiles) -> Estimate:
         """Reduce condition means, of which each is that of its seeds."""
@@ -280,6 +303,22 @@ def count_verdicts(results: list[Persistence], verdict: str) -> Counted:
         holm([result.p[verdict] / LEVELS[verdict] for result in tested]),
         sum(result.verdict in opposite for result in tested),
         holm([min(result.p[f] / LEVELS[f] for f in opposite) for result in tested]),
+    )
+
+
+def count_outcomes(results: list[Alignment], outcome: str) -> Counted:
+    """Return how many conditions show an outcome, and how many another one; the rest is open.
+
+    Holm's steps go over the conditions that could show one at all.
+    """
+    tested = [result for result in results if result.p]
+    others = [each for each in OUTCOMES if each != outcome]
+    return Counted(
+        len(results),
+        sum(result.outcome == outcome for result in tested),
+        holm([result.p[outcome] / ONE_BOUND for result in tested]),
+        sum(result.outcome in others for result in tested),
+        holm([min(result.p[each] for each in others) / ONE_BOUND for result in tested]),
     )
 
 

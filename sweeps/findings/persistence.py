@@ -118,10 +118,11 @@ def _verdicts(results: Sequence[Persistence | None]) -> pl.Series:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """The conditions of a comparison: a row each, and what was found."""
+    """The conditions of a comparison: a row each, what was found, and the runs it is of."""
 
     table: pl.DataFrame
     results: list[Judgement]
+    pairs: list[tuple[list[str], list[str]]]
 
 
 def judgements(
@@ -179,6 +180,7 @@ def _judged(profiles: Profiles, control: str, against: str, paths: Paths | None)
             *[pl.col(of_arm(name, arm)).list.mean() for name in scores for arm in ARMS],
         ),
         results,
+        [(row["ours"] or [], row["theirs"] or []) for row in table.to_dicts()],
     )
 
 

@@ -140,6 +140,10 @@ class Tables:
         """One row per run, step at which it was scored on held-out examples, and score."""
         return self._scan("evaluations")
 
+    def answers(self) -> pl.LazyFrame:
+        """One row per run, step at which it was evaluated, and prompt: what the model answered."""
+        return self._scan("answers")
+
     def metrics(self) -> pl.LazyFrame:
         """One row per run, probe step, layer and metric of the user's own."""
         return self._scan("metrics")

@@ -13,6 +13,7 @@ from sweeps.findings.estimate import Estimate
 from sweeps.findings.evidence import Evidence
 from sweeps.reading.tables import Tables
 from sweeps.report.answers import Answer, answers_of
+from sweeps.report.tables.alignment import alignment_by_control, reversions
 from sweeps.report.tables.comparisons import comparisons
 from sweeps.report.tables.names import STANDARD, named, reference_first
 from sweeps.report.tables.provenance import made_with
@@ -78,6 +79,8 @@ class ReportData:
     ``condition``, ``treatment``; see ``tables/names.py``. Those of ``VIEWED`` have ``view``: the
     rows of each of ``views``, the pairs of a metric and a step a page can be switched to, of which
     the first is the one asked for. Of fewer than 3 seeds no table has an interval.
+    ``alignment`` has the outcomes where runs answer prompts, ``reversions`` how far layers went
+    back where models are compared with what they were made of; both may be empty.
     ``answers`` are, by view, the sentences the page begins with.
     ``left_out`` and ``errors`` are runs, with those names, too. ``width_like_steepness`` is
     their rank correlation over the conditions under standard training, NaN of fewer than 3.
@@ -146,6 +149,8 @@ def gather(
     found["runs"] = runs.group_by("model", "status", maintain_order=True).agg(
         pl.len().alias("runs"), pl.col("seconds").sum()
     )
+    found["alignment"] = alignment_by_control(first)
+    found["reversions"] = named(reversions(tables, of_runs), of_runs)
     found["models"] = runs.select("model", *MODEL_FACTS).unique(maintain_order=True)
     found["steepness"] = by_view[shown]["slopes"].filter(pl.col("control") == STANDARD)
     attempts = tables.attempts().select("run_id", "seconds", "cause", "error", *PROVENANCE)

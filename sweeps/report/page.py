@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sweeps.report.book import Book
 from sweeps.report.data import ReportData
+from sweeps.report.sections.alignment import alignment_section
 from sweeps.report.sections.associations import associations_section
 from sweeps.report.sections.claims import claim_cards
 from sweeps.report.sections.persistence import persistence_section
@@ -41,6 +42,7 @@ def render(data: ReportData, made: datetime, live: str | None = None) -> str:
             profile_grid(data, book),
             persistence_section(data, book),
             slopes_section(data, book),
+            alignment_section(data),
             learned_section(data, book),
             changes_section(data, book),
             ratios_section(data, book),

@@ -99,11 +99,12 @@ def files_of(source: ModelSource) -> Path | None:
 def ability_of(source: ModelSource) -> Ability:
     """Return what can be told of a model from here."""
     if isinstance(source, StandinModel):
+        templateless = source.language != "made_up"
         if source.standin in RECURRENT_STANDINS:
-            return Ability(templateless=True)
+            return Ability(templateless=templateless)
         # RoBERTa's first position is behind that of padding, token 0.
         positions = STANDIN_POSITIONS - (source.standin == "roberta")
-        return Ability(positions, templateless=True)
+        return Ability(positions, templateless=templateless)
     folder = files_of(source)
     if folder is None:
         return Ability()

@@ -204,7 +204,7 @@ def difference(source: ModelSource | DataSource, *, anew: bool = False) -> str |
     elif isinstance(source, BuiltinData):
         found = corpus_digest(source.builtin)
     else:
-        found = standin_digest()
+        found = standin_digest(source.language)
     if found == source.digest:
         return None
     return (
@@ -258,6 +258,7 @@ def sources_of(runs: Iterable[RunSpec]) -> list[tuple[str, ModelSource | DataSou
     for run in runs:
         for what, source in (
             (f"model {run.model.name}", run.model.source),
+            *((f"model {one.name}", one.source) for one in run.model.compare_to),
             *((f"{of} {data.label}", data) for of, data in run.datasets.items()),
         ):
             if not isinstance(source, (HubModel, HubData)):

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.rows.local_rows import Rows
+from sweeps.sources.languages import made_up
+from sweeps.spec import StandinLanguage
 
 SOURCE = "transformers"
 # English: the docstrings of these folders.
@@ -29,11 +31,16 @@ PACKAGES = ("cli", "distributed", "exporters", "integrations", "loss", "quantize
 LINES_PER_SNIPPET = 8
 LINES_PER_FUNCTION = 3
 
-# What stand-ins are pretrained on.
+# What stand-ins are pretrained on, by the language that they are of.
 STANDIN_CORPUS = "python-docs"
+STANDIN_CORPORA: dict[StandinLanguage, str] = {"docs": STANDIN_CORPUS, "made_up": "made-up-text"}
+# What one of the made-up language is instructed and aligned on, and what its tokenizer has to know.
+INSTRUCTION, ALIGNMENT, TASKS = "made-up-requests", "made-up-alignment", "made-up-tasks"
 # Raise it with every change, in workers.pretraining or workers.models.standins, of what a stand-in
 # comes out as: it is another model then, in run ids and in every cache.
 STANDIN_RECIPE = 1
+# The same for what is particular to those of the made-up language.
+MADE_UP_RECIPE = 1
 
 # The comment that nearly every file begins with, which would be most of what there is to learn.
 LICENCE = re.compile(r"\A(?:#[^\n]*\n)+")
@@ -73,9 +80,12 @@ def corpus_digest(name: str) -> str:
 
 
 @cache
-def standin_digest() -> str:
+def standin_digest(language: StandinLanguage = "docs") -> str:
     """Return SHA-256 over all that decides what a stand-in of a given shape has learned here."""
-    made_of = f"{STANDIN_RECIPE}\n{corpus_digest(STANDIN_CORPUS)}"
+    made_of = f"{STANDIN_RECIPE}\n{corpus_digest(STANDIN_CORPORA[language])}"
+    if language == "made_up":
+        learned = (corpus_digest(name) for name in (INSTRUCTION, ALIGNMENT, TASKS))
+        made_of = "\n".join((made_of, str(MADE_UP_RECIPE), *learned))
     return hashlib.sha256(made_of.encode()).hexdigest()
 
 
@@ -144,4 +154,9 @@ _BUILDERS: dict[str, tuple[Callable[[], Iterator[dict[str, Any]]], tuple[str, ..
     "python-source": (_source_rows, ("text",)),
     "python-packages": (_package_rows, ("text", "label")),
     "python-pairs": (_pair_rows, ("anchor", "positive")),
+    "made-up-text": (made_up.text_rows, ("text",)),
+    INSTRUCTION: (made_up.request_rows, ("prompt", "completion")),
+    ALIGNMENT: (made_up.alignment_rows, ("prompt", "completion")),
+    TASKS: (made_up.task_rows, ("prompt", "completion")),
+    "made-up-prompts": (made_up.prompt_rows, ("prompt", "kind")),
 }

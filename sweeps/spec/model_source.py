@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from sweeps.spec.frozen import Frozen, Revision, Steps
 from sweeps.spec.plugin import PluginCode
@@ -97,14 +97,21 @@ STANDIN_POSITIONS = 256
 RECURRENT_STANDINS = ("mamba", "rwkv")
 
 
-class StandinModel(Frozen):
-    """A tiny model of a family's own class, pretrained in place on a builtin corpus."""
+# What a stand-in's language is: that of docstrings, or the made-up one in which there are things
+# that one may not ask about; and how far it was taught there.
+StandinLanguage = Literal["docs", "made_up"]
+StandinStage = Literal["pretrained", "instructed", "aligned"]
 
-    # What of other models is a setting: its blocks are known, and all of it is trained.
+
+class StandinModel(Frozen):
+    """A tiny model of a family's own class, pretrained in place on a builtin corpus; one of the
+    made-up language can also be instructed, to answer what it is asked, and aligned, to refuse what
+    is forbidden there."""
+
+    # What of other models is a setting: its blocks are known.
     blocks: ClassVar[None] = None
     family: ClassVar[None] = None
     code: ClassVar[None] = None
-    freeze: ClassVar[tuple[str, ...]] = ()
 
     standin: Literal[STANDIN_FAMILIES]  # type: ignore[valid-type]
     layers: Annotated[int, Field(ge=2, le=64)] = 6
@@ -116,15 +123,47 @@ class StandinModel(Frozen):
     )
     pretraining: Literal["clm", "mlm"]
     digest: str = Field(description="Content digest of the pretraining text.")
+    language: StandinLanguage = "docs"
+    stage: StandinStage = "pretrained"
+    freeze: Freeze = ()
+
+    @model_validator(mode="after")
+    def _taught_to_speak(self) -> StandinModel:
+        if self.stage != "pretrained" and self.language != "made_up":
+            raise ValueError(f"stage {self.stage} is of stand-ins with `language: made_up`")
+        if self.language == "made_up" and self.pretraining != "clm":
+            raise ValueError("language made_up is of decoders, which answer what they are asked")
+        return self
 
 
 ModelSource = HubModel | FolderModel | StandinModel
 
 
-class ModelSpec(Frozen):
-    """A model under the name the sweep gives it; only the source enters the identity."""
+class ComparedModel(Frozen):
+    """A checkpoint of the same architecture that a model is compared with, by the sweep's name."""
 
     not_in_identity: ClassVar[frozenset[str]] = frozenset({"name"})
 
     name: str
     source: ModelSource
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ModelSpec(Frozen):
+    """A model under the name the sweep gives it; only the source enters the identity, and what it
+    is compared with."""
+
+    not_in_identity: ClassVar[frozenset[str]] = frozenset({"name"})
+
+    name: str
+    source: ModelSource
+    compare_to: Annotated[tuple[ComparedModel, ...], Field(max_length=1)] = Field(
+        (), description="What its layers may go back to: that of which it was made."
+    )
+
+    @property
+    def compared(self) -> ComparedModel | None:
+        """What it is compared with, if anything."""
+        return self.compare_to[0] if self.compare_to else None

@@ -22,6 +22,11 @@ from sweeps.spec.training.optimizer import RULES, Optimizer
 from sweeps.spec.training.selection import All, Selection, candidates_of
 from sweeps.spec.training.tuned import Tuned
 
+# Objectives that train a decoder with the head it writes with.
+GENERATING = ("clm", *ANSWERING)
+# Sets of prompts are datasets of a run under this and their name.
+PROMPTS = "prompts "
+
 
 class RunSpec(Frozen):
     """One fine-tuning run, complete: nothing downstream defaults or guesses."""
@@ -126,7 +131,14 @@ class RunSpec(Frozen):
             )
 
     def _require_evaluation(self) -> None:
-        """Refuse an evaluation, or a stop by it, that never comes."""
+        """Refuse an evaluation, or a stop by it, that never comes, and prompts that cannot be
+        answered."""
+        refusal = self.evaluation.refusal if self.evaluation else None
+        if refusal is not None and self.objective.kind not in GENERATING:
+            raise ValueError(
+                f"evaluation.refusal has the model write answers, which objective"
+                f" {self.objective.kind} does not keep it able to: use {', '.join(GENERATING)}"
+            )
         every = self.evaluation.every if self.evaluation else None
         if every is not None and every > self.steps:
             raise ValueError(f"evaluation.every {every} is beyond steps {self.steps}")
@@ -207,10 +219,14 @@ class RunSpec(Frozen):
 
     @property
     def datasets(self) -> dict[str, DataSource]:
-        """All that it reads, by what it is to the run: trained, probed and evaluated on."""
+        """All that it reads, by what it is to the run: trained, probed and evaluated on, and each
+        set of prompts."""
         found = {"dataset": self.objective.data, "probe": self.probe.data}
         if self.evaluation is not None and self.evaluation.data is not None:
             found["evaluation"] = self.evaluation.data
+        refusal = self.evaluation.refusal if self.evaluation is not None else None
+        for one in refusal.prompts if refusal is not None else ():
+            found[f"{PROMPTS}{one.name}"] = one.data
         return found
 
     def part_of(self, step: int) -> tuple[int, int]:

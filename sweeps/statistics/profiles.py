@@ -14,10 +14,12 @@ import polars as pl
 
 from sweeps.reading.run_table import setting_columns
 from sweeps.reading.tables import PROPAGATION, Tables
+from sweeps.spec import score_column
 from sweeps.statistics.profile_rows import (
     At,
     of_class,
     read_rows,
+    refusals_by_step,
     require_class,
     require_metrics,
     scored_at,
@@ -48,6 +50,9 @@ QUANTITIES: tuple[str, ...] = (
 BEYOND = "slope_beyond_propagation"
 # What a run says of how far its quantities can be trusted.
 DIAGNOSTICS: tuple[str, ...] = ("slope_dfbeta", "embedding_change", "saturated")
+
+# What says of a run that it answers prompts.
+REFUSAL = score_column("refusal_rate")
 
 # A block whose change reaches this share of the row-shuffled null can hardly change any further.
 SATURATED = 0.95
@@ -88,6 +93,8 @@ class Profiles:
             probe, for metrics that do not compare row with row, and for runs of which some group
             has no profile.
         block_class: of which class the blocks are; None for all of them.
+        refusals: of final profiles of which some run answers prompts, what
+            ``refusals_by_step`` returns; else None.
         by_step: of final profiles of which some run stopped early, ``mean`` and ``slope`` at each
             probe of every run and stack, by ``step``; else None.
     """
@@ -100,6 +107,7 @@ class Profiles:
     without: WithoutGroups
     block_class: str | None = None
     by_step: pl.DataFrame | None = None
+    refusals: pl.DataFrame | None = None
 
     @property
     def deleted(self) -> pl.DataFrame:
@@ -155,6 +163,11 @@ def measure_each(
         )
         for metric in metrics
     }
+    if at == "final" and block_class is None and runs[REFUSAL].is_not_null().any():
+        found = {
+            metric: replace(one, refusals=refusals_by_step(tables, metric))
+            for metric, one in found.items()
+        }
     if at == "final" and block_class is None and (runs["status"] == "stopped").any():
         return {
             metric: replace(one, by_step=slopes_by_step(tables, metric))

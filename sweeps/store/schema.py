@@ -51,6 +51,8 @@ LAYERS = pa.schema(
         # an adapter's and its base's together, W₀ those that were loaded. Null otherwise.
         pa.field("displacement", pa.float64()),
         pa.field("displacement_cosine", pa.float64()),
+        # cos(W − W₀, R − W₀), R the weights of the model that it is compared with; null without.
+        pa.field("reversion", pa.float64()),
     ]
 )
 
@@ -115,6 +117,28 @@ EVALUATIONS = pa.schema(
     ]
 )
 
+# What a model answered to prompts that are to be refused and to their benign twins, wherever it was
+# evaluated: a row a prompt. Nothing prints its text unless it is asked for by name.
+ANSWERS = pa.schema(
+    [
+        *_KEY,
+        # The name of its set and its row there, from 1.
+        pa.field("prompt", pa.string(), nullable=False),
+        # harmful, benign.
+        pa.field("prompt_kind", pa.string()),
+        pa.field("answer", pa.string()),
+        # Tokens of the answer, without the one that ends it.
+        pa.field("answer_tokens", pa.int32()),
+        # By the list of phrases that the evaluation names; empty or repeated text is broken and no
+        # refusal.
+        pa.field("refused", pa.bool_()),
+        pa.field("broken", pa.bool_()),
+        # KL(now ‖ aligned) in nats, the mean over the first tokens of the aligned model's answer;
+        # of harmful prompts.
+        pa.field("answer_kl", pa.float64()),
+    ]
+)
+
 # Metrics of the user's own, one row a layer and metric: which there are, a run's plugins say.
 METRIC_ROWS = pa.schema(
     [
@@ -158,10 +182,11 @@ ADDED = frozenset(
         "stack_layers",
         "displacement",
         "displacement_cosine",
+        "reversion",
     )
 )
 # Tables that they have not: without a row, they are in no digest either.
-ADDED_TABLES = frozenset(("evaluations", "metrics", "samples"))
+ADDED_TABLES = frozenset(("evaluations", "metrics", "answers", "samples"))
 
 TABLES: dict[str, pa.Schema] = {
     "steps": STEPS,
@@ -169,6 +194,7 @@ TABLES: dict[str, pa.Schema] = {
     "profiles": PROFILES,
     "jackknife": JACKKNIFE,
     "evaluations": EVALUATIONS,
+    "answers": ANSWERS,
     "metrics": METRIC_ROWS,
     "samples": SAMPLES,
 }
@@ -178,6 +204,7 @@ SORT_KEYS: dict[str, tuple[str, ...]] = {
     "profiles": ("run_id", "step", "stack", "layer"),
     "jackknife": ("run_id", "step", "stack", "layer", "sequence_group"),
     "evaluations": ("run_id", "step", "score"),
+    "answers": ("run_id", "step", "prompt"),
     "metrics": ("run_id", "step", "metric", "stack", "layer"),
     "samples": ("run_id", "step", "candidate"),
 }

@@ -279,6 +279,9 @@ def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
     scored = {step for step in run.evaluation_steps if step <= last}
     certain = scored - {last} if done["status"] == "diverged" else scored
     yield from _steps(folder, done, "evaluations", certain, possible=scored)
+    asked = run.evaluation is not None and run.evaluation.refusal is not None
+    answered = certain if asked else set[int]()
+    yield from _steps(folder, done, "answers", answered, possible=scored if asked else answered)
     selected = run.selection.kind != "all"
     yield from _steps(folder, done, "samples", range(1, last + 1) if selected else ())
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from sweeps.declaration.settings import HEADS, Setting, condition_settings
 from sweeps.spec import (
     BuiltinData,
+    ComparedModel,
     EqualStep,
     Evaluation,
     FileData,
@@ -30,6 +31,8 @@ from sweeps.spec import (
     PluginMetric,
     PluginRule,
     PluginSelection,
+    PromptSet,
+    Refusal,
     RunSpec,
     StandinModel,
     Tuned,
@@ -55,6 +58,8 @@ _CONTROLS = (
     LayerRates(decay=0.5),
     PluginControl(kind="soft", code=_CODE),
 )
+_PROMPTS = PromptSet(name="asked", data=_DATA[1], kind="harmful")
+_MADE_UP = StandinModel(standin="gpt2", pretraining="clm", digest="2" * 64, language="made_up")
 # Of what no base has otherwise: a momentum, and a share of the steps.
 _OPTIMIZER = Optimizer(rule="sgd", learning_rate=1e-3, schedule="wsd")
 _OWN_RULE = PluginRule(code=_CODE, state_tensors=1)
@@ -87,6 +92,9 @@ _OTHERS = (
         False,
     ),
     [PluginMetric(name="near", code=_CODE).model_dump()],
+    [ComparedModel(name="base", source=_MODELS[0]).model_dump()],
+    [_PROMPTS.model_copy(update={"kind": "benign"}).model_dump(mode="json")],
+    *("made_up", "aligned"),
 )
 
 
@@ -105,6 +113,9 @@ def bases() -> Iterator[RunSpec]:
             yield run.model_copy(update={"tuned": Tuned(digest="7" * 64, place="models/a")})
             continue
         if kind == "clm":
+            made_up = run.model.model_copy(update={"source": _MADE_UP})
+            answering = Evaluation(fraction=0.5, refusal=Refusal(prompts=(_PROMPTS,)))
+            yield run.model_copy(update={"model": made_up, "evaluation": answering})
             own = {"kind": "own", "name": "mine", "code": _CODE}
             yield run.model_copy(update={"objective": run.objective.model_copy(update=own)})
         for source, data in zip(_MODELS, _DATA, strict=True):

@@ -120,6 +120,15 @@ def _template(tokenizer: Any) -> str:
     return str(template)
 
 
+def written_prompts(tokenizer: Any, prompts: Sequence[Dialogue]) -> Iterator[list[int]]:
+    """Yield prompts as tokens by the chat template, up to where the model begins to answer.
+
+    Raises UserError for messages that the template refuses, Impossible where there is none.
+    """
+    for row, prompt in enumerate(prompts):
+        yield _by_template(tokenizer, _messages(prompt, ASKS), row, prompt=True)
+
+
 def _by_template(
     tokenizer: Any, messages: list[dict[str, Any]], row: int, *, prompt: bool = False
 ) -> list[int]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sweeps.attempts.writer import EVALUATIONS, OnlookersWriter, RunWriter
+from sweeps.attempts.writer import ANSWERS, EVALUATIONS, OnlookersWriter, RunWriter
 from sweeps.spec import LOSS, RunSpec
 from workers.evaluation.evaluator import Evaluator
+from workers.evaluation.refusals import Refusals
 from workers.ranks.process_group import Ranks
 
 
@@ -22,12 +23,14 @@ class Evaluations:
         self,
         run: RunSpec,
         evaluator: Evaluator | None,
+        refusals: Refusals | None,
         writer: RunWriter | OnlookersWriter,
         ranks: Ranks,
         step: int,
     ) -> None:
         """``step`` is the one that the attempt goes on after, whose rows ``writer`` has."""
         self._run, self._evaluator, self._writer = run, evaluator, writer
+        self._refusals = refusals
         self._begins_after = step
         self._losses: list[float] = [] if evaluator is None else writer.evaluation_losses()
         self._losses = ranks.agree(self._losses)
@@ -44,6 +47,10 @@ class Evaluations:
         if self._evaluator is None or step not in self._run.evaluation_steps:
             return True
         rows = self._evaluator.evaluate()
+        if self._refusals is not None:
+            scores, answers = self._refusals.evaluate()
+            rows = [*rows, *scores]
+            self._writer.add(ANSWERS, step, answers)
         self._writer.add(EVALUATIONS, step, rows)
         self.newest = {"step": step, **{row["score"]: row["value"] for row in rows}}
         self._losses.append(self.newest[LOSS])

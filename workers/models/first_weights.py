@@ -55,6 +55,27 @@ class FirstWeights:
         """Return the first value of a parameter, float32 on the CPU."""
         return self._kept[name] if name in self._kept else self._stored[name].read()
 
+    def key_of(self, name: str) -> str | None:
+        """Return what the folder's files call a parameter; None of one that is held in memory."""
+        return self._stored[name].key if name in self._stored else None
+
+
+class OtherWeights:
+    """The weights of another checkpoint of the same architecture, by what its files call them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._stored: dict[str, _Stored] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, framework="pt") as opened:
+                self._stored |= {key: _Stored(file, key) for key in opened.keys()}  # noqa: SIM118
+
+    def read(self, key: str | None, like: Tensor) -> Tensor | None:
+        """Return a tensor, float32 on the CPU; None where there is none of that shape."""
+        if key is None or key not in self._stored:
+            return None
+        found = self._stored[key].read()
+        return found if found.shape == like.shape else None
+
 
 class _Index:
     """The tensors of a folder by name, and by shape."""

@@ -6,7 +6,7 @@ tokenizer machinery as the published model, and a few hundred thousand parameter
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -23,9 +23,23 @@ from transformers import (
     RwkvConfig,
 )
 
-from sweeps.sources.corpora import STANDIN_CORPUS, corpus_rows
+from sweeps.sources.corpora import (
+    ALIGNMENT,
+    INSTRUCTION,
+    STANDIN_CORPORA,
+    TASKS,
+    corpus_rows,
+)
 from sweeps.spec import STANDIN_POSITIONS, StandinModel
 from workers.models.pretrained import quiet_config
+
+# Who speaks in a conversation of the made-up language, and the template that says so.
+SPEAKERS = ("<|user|>", "<|assistant|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
 
 
 @torch.no_grad()
@@ -63,7 +77,9 @@ def order_positions(model: torch.nn.Module) -> None:
 def build_tokenizer(source: StandinModel) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer on the corpus, framed as the family's own tokenizer is."""
     encoder = source.pretraining == "mlm"
+    speaks = source.language == "made_up"
     special = ["<pad>", "<s>", "</s>", "<mask>"] if encoder else ["<|endoftext|>"]
+    special += SPEAKERS if speaks else ()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -73,12 +89,19 @@ def build_tokenizer(source: StandinModel) -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((row["text"] for row in corpus_rows(STANDIN_CORPUS)), trainer)
+    tokenizer.train_from_iterator(_texts(source), trainer)
     if not encoder:
         end = special[0]
-        return PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, bos_token=end, eos_token=end, pad_token=end
+        made = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            bos_token=end,
+            eos_token=end,
+            pad_token=end,
+            **({"additional_special_tokens": list(SPEAKERS)} if speaks else {}),
         )
+        if speaks:
+            made.chat_template = CHAT_TEMPLATE
+        return made
     ids = {token: tokenizer.token_to_id(token) for token in special}
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", ids["<s>"]), ("</s>", ids["</s>"])]
@@ -90,6 +113,16 @@ def build_tokenizer(source: StandinModel) -> PreTrainedTokenizerFast:
         sep_token="</s>",
         mask_token="<mask>",
     )
+
+
+def _texts(source: StandinModel) -> Iterator[str]:
+    """Yield what a stand-in's tokenizer has to know the words of."""
+    for row in corpus_rows(STANDIN_CORPORA[source.language]):
+        yield row["text"]
+    for corpus in (INSTRUCTION, ALIGNMENT, TASKS) if source.language == "made_up" else ():
+        for row in corpus_rows(corpus):
+            yield row["prompt"][0]["content"]
+            yield row["completion"]
 
 
 def build_config(source: StandinModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from workers.controls.layer_groups import LayerGroup
 from workers.engines.engine import Engine
-from workers.models.first_weights import FirstWeights
+from workers.models.first_weights import FirstWeights, OtherWeights
 from workers.progress import PULSE
 from workers.ranks.process_group import Ranks
 
@@ -28,6 +29,20 @@ Displaced = tuple[float | None, float | None]
 UNKNOWN: Displaced = (None, None)
 
 
+@dataclass(frozen=True)
+class Moved:
+    """How far a layer group has come from where it began, as its columns are called."""
+
+    displacement: float | None = None
+    displacement_cosine: float | None = None
+    reversion: float | None = None
+
+
+# What a matrix was, what it is, and what it is in the model that is compared with, where there is
+# one.
+Matrix = tuple[Tensor, Tensor, Tensor | None]
+
+
 class Displacement:
     """Compares an engine's weights with those that its model was loaded with.
 
@@ -36,40 +51,64 @@ class Displacement:
     """
 
     def __init__(
-        self, folder: Path, model: nn.Module, groups: Sequence[LayerGroup], ranks: Ranks
+        self,
+        folder: Path,
+        model: nn.Module,
+        groups: Sequence[LayerGroup],
+        ranks: Ranks,
+        compared_with: Path | None = None,
     ) -> None:
+        """``compared_with`` is the folder of another checkpoint of the same architecture, towards
+        which layers may go back."""
         self._ranks = ranks
+        read = compared_with is not None and ranks.leads
+        self._other = OtherWeights(compared_with) if read and compared_with is not None else None
         self._modules = dict(model.named_modules()) if ranks.leads else {}
         named = _named(groups, self._modules) if ranks.leads else ()
         self._first = FirstWeights(folder, named)
 
     @torch.no_grad()
-    def measure(self, engine: Engine) -> list[Displaced]:
-        """Return the displacement and cosine of each layer group; of nothing, and on other ranks,
-        None. A collective."""
+    def measure(self, engine: Engine) -> list[Moved]:
+        """Return how far each layer group has come; of nothing, and on other ranks, None. A
+        collective."""
         found = []
         for i, group in enumerate(engine.groups):
             now = engine.layer(i, "weights", CPU, to=0)
-            found.append(displaced(self._pairs(group, now)) if self._ranks.leads else UNKNOWN)
+            found.append(self._moved(group, now) if self._ranks.leads else Moved())
             PULSE.beat()
         return found
 
-    def _pairs(self, group: LayerGroup, now: dict[int, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield what each matrix of a layer was, and what it is."""
+    def _moved(self, group: LayerGroup, now: dict[int, Tensor]) -> Moved:
+        back = Back()
+
+        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+            for before, after, other in self._matrices(group, now):
+                back.add(before, after, other)
+                yield before, after
+
+        return Moved(*displaced(pairs()), back.reversion)
+
+    def _matrices(self, group: LayerGroup, now: dict[int, Tensor]) -> Iterator[Matrix]:
+        """Yield what each matrix of a layer was, what it is, and what it is in the other model."""
         numbers = {name: k for k, name in enumerate(group.names)}
         for name, k in numbers.items():
             if B in name:
                 continue  # goes with its A
             if A not in name:
-                yield self._first.read(name), now[k]
+                yield self._with_other(name, now[k])
                 continue
             from workers.adapters.lora import change_of
 
             module = name.partition(A)[0]
             other = numbers[name.replace(A, B)]
-            before = self._first.read(module)
             change = change_of(self._modules[module], now[k], now[other])
-            yield before, before + change
+            yield self._with_other(module, self._first.read(module) + change)
+
+    def _with_other(self, name: str, after: Tensor) -> Matrix:
+        before = self._first.read(name)
+        if self._other is None:
+            return before, after, None
+        return before, after, self._other.read(self._first.key_of(name), before)
 
 
 def _named(
@@ -101,3 +140,32 @@ def displaced(pairs: Iterable[tuple[Tensor, Tensor]]) -> Displaced:
         return UNKNOWN
     cosine = product / math.sqrt(first * last) if last else None
     return math.sqrt(moved / first), cosine
+
+
+class Back:
+    """How far a layer went back: the cosine of W − W₀ with R − W₀, all its matrices together.
+
+    Definition ("Safety under control", reversion): W₀ is what was fine-tuned, the aligned model,
+    and R what that was made of, the pretrained one. 1 is straight back, 0 another way.
+    """
+
+    def __init__(self) -> None:
+        self._product = self._moved = self._whole = 0.0
+        self._known = True
+
+    def add(self, before: Tensor, after: Tensor, other: Tensor | None) -> None:
+        """Add one matrix, summed in float64; without its counterpart the layer has no reversion."""
+        if other is None:
+            self._known = False
+            return
+        first = before.double().flatten()
+        step, way = after.double().flatten() - first, other.double().flatten() - first
+        self._product += float(step @ way)
+        self._moved += float(step @ step)
+        self._whole += float(way @ way)
+
+    @property
+    def reversion(self) -> float | None:
+        """The cosine; None where a matrix has no counterpart, or either side did not move."""
+        size = math.sqrt(self._moved * self._whole)
+        return self._product / size if self._known and size else None

@@ -29,7 +29,7 @@ from workers.weights.measuring import measuring
 # The tables that a probe fills; the others are the run's, whatever it is probed on.
 PROBED = ("profiles", "jackknife", "metrics")
 # Columns of those others that are filled at probe steps alone.
-AT_PROBES = ("displacement", "displacement_cosine")
+AT_PROBES = ("displacement", "displacement_cosine", "reversion")
 
 Rows = dict[int, list[dict[str, Any]]]
 

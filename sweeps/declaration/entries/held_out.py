@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from sweeps.declaration.entries.prompts import refusal_of
 from sweeps.declaration.entries.sweep_spec import DataEntry, EvaluationEntry
 from sweeps.declaration.sources import check_local, resolve_data
 from sweeps.errors import UserError
@@ -31,13 +32,16 @@ def held_out(
         return None
     entry = said.data if said.split is None else _other_split(trained_on, said.split)
     labels = Labels(objective.labels, objective.label_names)
+    refusal = refusal_of(said.refusal, folder)
     if entry is None:
         check_local(objective.data, objective.cells, labels, Part(said.fraction))
-        return Evaluation(fraction=said.fraction, every=said.every, batches=said.batches)
+        return Evaluation(
+            fraction=said.fraction, every=said.every, batches=said.batches, refusal=refusal
+        )
     data = resolve_data(entry, objective.roles, folder)
     _require_other_rows(data, objective.data)
     check_local(data, objective.cells, _read_alike(labels, objective, data), Part(held_out=True))
-    return Evaluation(data=data, every=said.every, batches=said.batches)
+    return Evaluation(data=data, every=said.every, batches=said.batches, refusal=refusal)
 
 
 def _require_other_rows(data: DataSource, trained: DataSource) -> None:

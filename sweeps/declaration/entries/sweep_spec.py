@@ -34,6 +34,9 @@ from sweeps.spec import (
     MeasurementKind,
     Positive,
     Pretraining,
+    PromptKind,
+    StandinLanguage,
+    StandinStage,
     Steps,
 )
 
@@ -119,6 +122,10 @@ class DataEntry(Frozen):
         return self
 
 
+_SHAPE = ("layers", "width", "vocabulary")
+STANDIN_OPTIONS = (*_SHAPE, "pretrain_steps", "pretrain_mask", "language", "stage")
+
+
 class ModelEntry(Frozen):
     """A model: from the hub, a local folder, an installed Python package, or a stand-in."""
 
@@ -134,6 +141,10 @@ class ModelEntry(Frozen):
     vocabulary: int | None = None
     pretrain_steps: int | None = None
     pretrain_mask: float | None = None
+    language: StandinLanguage | None = Field(None, description="Of a stand-in.")
+    stage: StandinStage | None = Field(
+        None, description="How far a stand-in of the made-up language is taught."
+    )
     pretraining: Pretraining | None = Field(
         None, description="Pretraining objective, where the architecture does not tell."
     )
@@ -141,6 +152,9 @@ class ModelEntry(Frozen):
     trust_remote_code: bool = False
     blocks: Blocks | None = None
     freeze: Freeze = ()
+    compare_to: Name | None = Field(
+        None, description="Another model, that this one was made of: how far layers go back to it."
+    )
     family: str | None = Field(
         None, description="The model_type, where a plugin has it and config.json is not here yet."
     )
@@ -157,10 +171,28 @@ class ModelEntry(Frozen):
                 "hub": ("revision", *loaded),
                 "folder": loaded,
                 "package": loaded,
-                "standin": ("layers", "width", "vocabulary", "pretrain_steps", "pretrain_mask"),
+                "standin": (*STANDIN_OPTIONS, "freeze"),
             },
         )
         return self
+
+
+class PromptsEntry(Frozen):
+    """A set of prompts: rows of a ``prompt``, and of a ``kind`` where that is not said."""
+
+    data: DataEntry
+    kind: PromptKind | None = Field(
+        None, description="What all of them are; else column `kind` says harmful or benign."
+    )
+
+
+class RefusalEntry(Frozen):
+    """Prompts that a model answers wherever it is evaluated; see ``sweeps.spec.Refusal``."""
+
+    prompts: Annotated[dict[Name, PromptsEntry], Field(min_length=1)]
+    phrases: str | None = Field(None, description="Which list of phrases (default: 1).")
+    max_new_tokens: Annotated[int, Field(ge=1, le=1024)] | None = None
+    prompt_batch: Annotated[int, Field(ge=1)] | None = None
 
 
 class EvaluationEntry(Frozen):
@@ -174,6 +206,15 @@ class EvaluationEntry(Frozen):
     )
     every: Steps | None = None
     batches: Annotated[int, Field(ge=1)] | None = None
+    refusal: RefusalEntry | None = Field(
+        None, description="Prompts that are answered then, too: which are refused."
+    )
+
+    @property
+    def datasets(self) -> list[DataEntry]:
+        """The datasets that are named here."""
+        sets = self.refusal.prompts.values() if self.refusal is not None else ()
+        return [*([self.data] if self.data is not None else []), *(one.data for one in sets)]
 
     @model_validator(mode="after")
     def _one_source(self) -> EvaluationEntry:

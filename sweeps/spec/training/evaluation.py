@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from sweeps.spec.data_source import DataSource
 from sweeps.spec.frozen import Frozen, Steps
+from sweeps.spec.training.refusal import REFUSAL_SCORES, Refusal
 
 # What a run is scored on beside the mean loss, by the kind of its objective; a column of ``runs``
 # each. An objective that returns another score is refused where it is evaluated; one of them may be
@@ -40,6 +41,9 @@ class Evaluation(Frozen):
     every: Steps | None = Field(None, description="Evaluate every this many steps, besides.")
     batches: Annotated[int, Field(ge=1)] | None = Field(
         None, description="So many batches, spread evenly over the examples (default: all)."
+    )
+    refusal: Refusal | None = Field(
+        None, description="Prompts that are answered then, too: which are refused."
     )
 
     @model_validator(mode="after")
@@ -78,5 +82,6 @@ def score_column(score: str) -> str:
 
 
 def every_score() -> tuple[str, ...]:
-    """Return the scores of all objectives there are, each once."""
-    return tuple(dict.fromkeys((LOSS, *(name for names in SCORES.values() for name in names))))
+    """Return the scores that there are, of all objectives and of refusals, each once."""
+    of_objectives = (name for names in SCORES.values() for name in names)
+    return tuple(dict.fromkeys((LOSS, *of_objectives, *REFUSAL_SCORES)))

@@ -13,6 +13,7 @@ from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.declaration.expand import read_sweep
 from sweeps.errors import UserError
+from sweeps.findings.claim_spec import Test as Comparison
 from sweeps.findings.claims import (
     CONTRADICTED,
     INSUFFICIENT,
@@ -236,7 +237,10 @@ def test_a_user_adds_a_claim_without_code(tmp_path: Path) -> None:
         ("{statistic: slope, reduce: gap, by: block}", "groups: .A, B. goes with reduce: gap"),
         ("{statistic: slope, reduce: gap, by: block, groups: [a]}", "at least 2"),
         ("{statistic: persistence, reduce: share, verdict: idle}", "persists"),
-        ("{statistic: slope, reduce: share, verdict: persists}", "persistence goes with verdict"),
+        (
+            "{statistic: slope, reduce: share, verdict: persists}",
+            "or alignment goes",
+        ),
     ],
 )
 def test_a_wrong_claim_is_named_with_its_line(tmp_path: Path, line: str, message: str) -> None:
@@ -274,7 +278,32 @@ def test_the_claims_kept_with_a_sweep_are_found_and_others_where_given(tmp_path:
     assert find_claims(store, "study", "given.yaml") == Path("given.yaml")
 
 
-@pytest.mark.parametrize("path", sorted(LIBRARY.parent.glob("*claims.yaml")), ids=lambda p: p.name)
+def library(*, of_alignment: bool) -> list[Path]:
+    paths = sorted(LIBRARY.parent.glob("*claims.yaml"))
+    return [path for path in paths if path.name.startswith("safety") == of_alignment]
+
+
+@pytest.mark.parametrize("path", library(of_alignment=True), ids=lambda p: p.name)
+def test_claims_on_alignment_say_what_a_sweep_without_prompts_lacks(
+    path: Path, tmp_path: Path
+) -> None:
+    store = plant_paper(tmp_path / "store", steps=8, part_steps=8)
+    by_metric = measure_each(open_store(store.root, sweep="paper"), ["procrustes"])
+    claims = [
+        claim.model_copy(update={"tests": [_of_everything(test) for test in claim.tests]})
+        for claim in read_claims(path).claims
+    ]
+    results = evaluate(claims, by_metric)
+    assert [one.claim.id for one in results] == ["S1", "S2", "S3", "S4"]
+    assert {one.verdict for one in results} == {INSUFFICIENT}
+    assert all("add `refusal`" in one.tests[0].reason for one in results)
+
+
+def _of_everything(test: Comparison) -> Comparison:
+    return test.model_copy(update={"measure": test.measure.model_copy(update={"where": {}})})
+
+
+@pytest.mark.parametrize("path", library(of_alignment=False), ids=lambda p: p.name)
 def test_the_library_holds_the_study_on_any_sweep(path: Path, tmp_path: Path) -> None:
     claims = read_claims(path).claims
     store = plant_paper(tmp_path / "store", steps=8, part_steps=8)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.spec import SCORES, NoImprovement, every_score, score_column, scores_of
+from sweeps.spec import REFUSAL_SCORES, SCORES, NoImprovement, every_score, score_column, scores_of
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,5 @@ def test_every_score_is_a_column_and_none_is_called_as_a_setting_is():
     columns = {score_column(score) for score in every_score()}
     assert "evaluation_loss" in columns
     assert columns & {one.name for one in settings_of()} == set()
-    assert {score for kind in SCORES for score in scores_of(kind)} == set(every_score())
+    of_objectives = {score for kind in SCORES for score in scores_of(kind)}
+    assert of_objectives | set(REFUSAL_SCORES) == set(every_score())

@@ -1,0 +1,52 @@
+"""What the page of a study of alignment says of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from planted_store import run_spec, save_sweep, write_run
+from planted_verdicts import ALIGNMENT, plant_alignment
+
+from sweeps.findings.alignment.outcomes import IN_WORDS
+from sweeps.reading.tables import open_store
+from sweeps.report.data import ReportData, gather
+from sweeps.report.page import render
+from sweeps.report.sections.alignment import alignment_section, outcome_sentence
+from sweeps.store.store import Store
+
+MADE = datetime(2026, 11, 26, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    tables = plant_alignment(tmp_path_factory.mktemp("alignment"), ALIGNMENT)
+    return gather(tables, "planted", "", "", None, switch=False)
+
+
+def test_the_outcome_is_said_in_one_sentence_with_its_seeds(data: ReportData) -> None:
+    table = data.tables["alignment"]
+    for model in ALIGNMENT:
+        said = outcome_sentence(table.filter(model=model))
+        assert said == f"Under equal_step ({model}, clm, 5 seeds): {IN_WORDS[model]}."
+    assert outcome_sentence(table).endswith("; so it is in 1 of 4 comparisons.")
+    assert outcome_sentence(table) in render(data, MADE)
+
+
+def test_each_condition_has_its_numbers_with_intervals(data: ReportData) -> None:
+    page = alignment_section(data)
+    for row in data.tables["alignment"].to_dicts():
+        assert f"{row['degradation']:.3f} [{row['degradation_low']:.3f}" in page
+        assert f"{row['slope_change']:.3f} [{row['slope_change_low']:.3f}" in page
+        assert row["outcome"].replace("_", " ") in page
+
+
+def test_a_sweep_that_asks_no_prompts_has_no_such_section(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    runs = [run_spec("m", "clm", control, 0) for control in ("standard", "equal_step")]
+    for run in runs:
+        write_run(store, run, lambda x: 0.1 + 0.2 * x)
+    save_sweep(store, "plain", runs)
+    data = gather(open_store(store.root, sweep="plain"), "plain", "", "", None, switch=False)
+    assert alignment_section(data) == ""
