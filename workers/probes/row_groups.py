@@ -92,7 +92,7 @@ def changes_without(x: Reference, y: Reference, groups: RowGroups) -> list[Remai
             found.append(Remaining(int(kept[group].sum()), math.nan, math.nan, math.nan))
             continue
         core = _product(a, b, whole)
-        distance = distance_by_spectrum(core)
+        distance = distance_by_spectrum(core, x)
         if distance < CANCELLATION:
             distance = distance_by_residual(a.unit(), b.unit(), core)
         cross, norms = float(core.square().sum()), (norms_x[group], norms_y[group])
