@@ -16,8 +16,6 @@ values computed after all.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -65,8 +63,7 @@ def _log_volume(rows: Tensor) -> float:
     """Return Σ ln σ of a matrix (r, k), r ≤ k, of full rank: ln|det| where it is square."""
     if rows.shape[0] == rows.shape[1]:
         return float(torch.linalg.slogdet(rows.T).logabsdet)
-    diagonal = torch.linalg.qr(rows.T, mode="r").R.diagonal()
-    return math.fsum(diagonal.abs().log().tolist())
+    return float(torch.geqrf(rows.T)[0].diagonal().abs().log().sum())
 
 
 def upper_product(a: Tensor) -> Tensor:

@@ -269,7 +269,8 @@ def _centred(x: Tensor, label: str, *, with_axes: bool) -> Reference:
             "the probe rows are distinct tokens and that the hook reads the block's output"
         )
     unit = centred.div_(norm)
-    coordinates = unit if n >= d else torch.linalg.qr(unit.T, mode="r").R.T
+    # Two thirds of the time of `torch.linalg.qr`, which copies what it is given.
+    coordinates = unit if n >= d else torch.geqrf(unit.T)[0][:n].triu().T
     row_energy = torch.linalg.vector_norm(coordinates, dim=1).square_()
     gram, axes = upper_product(coordinates), None
     if with_axes:
