@@ -137,6 +137,9 @@ ADDED = frozenset(
         "stack_layers",
         "displacement",
         "displacement_cosine",
+        "rank_95",
+        "rank_99",
+        "subspace_overlap",
     )
 )
 # Tables that they have not: without a row, they are in no digest either.

@@ -31,13 +31,12 @@ NEGLIGIBLE = 1e-15
 BLOCK = 256
 
 
-def nuclear_norm(core: Tensor, axes: Tensor) -> float:
-    """Return the sum of the singular values of ``core`` (k, k) = XᵀY, ‖X‖ = ‖Y‖ = 1.
+def nuclear_norm(graded: Tensor) -> float:
+    """Return the sum of the singular values of (X·A)ᵀY (k, k), ‖X‖ = ‖Y‖ = 1.
 
-    ``axes`` (k, k) are orthonormal columns along which X is ever larger, as `torch.linalg.eigh` of
-    XᵀX returns them; any others are as right and slower. The absolute error is about 1e-15.
+    A (k, k) are orthonormal columns along which X is ever larger, as `torch.linalg.eigh` of XᵀX
+    returns them; any others are as right and slower. The absolute error is about 1e-15.
     """
-    graded = axes.T @ core
     found = _by_eigenvalues(graded)
     return float(torch.linalg.svdvals(graded).sum()) if found is None else found
 

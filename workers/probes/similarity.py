@@ -37,6 +37,10 @@ ROUNDING = 1e-12
 """A quantity this small next to the terms it was subtracted from is float64 rounding."""
 
 
+TIE = 1e-9
+"""Shares of the energy that differ by less are the same."""
+
+
 class Incomparable(ValueError):
     """A state that has no distance to anything: not finite, or the same in every row."""
 
@@ -58,6 +62,11 @@ class Change:
         scale_log_ratio: ln(‖Y_c‖_F / ‖X_c‖_F), positive when the representation has grown.
         effective_rank: exp(entropy of the normalised squared singular values of Y_c), in [1, k].
             Of the current representation alone.
+        rank_95, rank_99: the smallest number of principal directions of Y_c that hold 95 and 99 %
+            of its energy Σσ², in [1, k]. Of the current representation alone.
+        subspace_overlap: ‖UᵀY‖²_F in [0, 1], U the principal directions over the rows that hold
+            95 % of the reference's energy: the share of Y's that lies in their span. Unchanged, it
+            is the reference's own, 0.95 or a little more. Not symmetric.
     """
 
     procrustes: float
@@ -66,6 +75,9 @@ class Change:
     mean_shift: float
     scale_log_ratio: float
     effective_rank: float
+    rank_95: float
+    rank_99: float
+    subspace_overlap: float
 
 
 METRICS: tuple[str, ...] = tuple(field.name for field in fields(Change))
@@ -122,6 +134,12 @@ class Reference:
         shares = self.spectrum / self.spectrum.sum()
         return math.exp(float(torch.special.entr(shares).sum()))
 
+    def rank_at(self, fidelity: float) -> int:
+        """The smallest number of principal directions with this share of the energy, or with so
+        much but for rounding."""
+        held = self.spectrum.flip(0).cumsum(0) / self.spectrum.sum()
+        return min(1 + int((held < fidelity - TIE).sum()), len(held))
+
     def to(self, device: torch.device) -> Reference:
         """The same representation on another device."""
         return replace(
@@ -167,11 +185,15 @@ def shuffled_null(reference: Reference, generator: torch.Generator) -> Change:
 
 
 def _change(x: Reference, y: Reference) -> Change:
+    assert x.axes is not None
     core = x.coordinates.T @ y.coordinates
+    graded = x.axes.T @ core
+    leading = x.rank_at(0.95)
+    overlap = graded[-leading:].square().sum(dim=1) / x.spectrum[-leading:]
     cross = float(core.square().sum())
     shift = float(torch.linalg.vector_norm(y.mean - x.mean))
     return Change(
-        procrustes=procrustes_distance(x, y, core),
+        procrustes=procrustes_distance(x, y, core, graded),
         cka_distance=cka_distance(cross, x.gram_norm, y.gram_norm),
         cka_distance_debiased=debiased_cka_distance(
             hsic(cross, x.row_energy, y.row_energy), x.self_hsic, y.self_hsic
@@ -179,14 +201,18 @@ def _change(x: Reference, y: Reference) -> Change:
         mean_shift=shift / x.norm * math.sqrt(x.shape[0]),
         scale_log_ratio=math.log(y.norm / x.norm),
         effective_rank=y.effective_rank,
+        rank_95=float(y.rank_at(0.95)),
+        rank_99=float(y.rank_at(0.99)),
+        subspace_overlap=min(1.0, float(overlap.sum())),
     )
 
 
-def procrustes_distance(x: Reference, y: Reference, core: Tensor) -> float:
-    """√(2 − 2·nuc) of a reference and what is compared with it, ``core`` (k, k) their product."""
+def procrustes_distance(x: Reference, y: Reference, core: Tensor, graded: Tensor) -> float:
+    """√(2 − 2·nuc) of a reference and what is compared with it; ``core`` (k, k) is their product,
+    ``graded`` the same in the reference's principal axes."""
     if not _differ(x, y):
         return 0.0
-    distance = distance_by_spectrum(core, x)
+    distance = distance_by_spectrum(graded)
     if distance >= CANCELLATION:
         return distance
     return distance_by_residual(x.coordinates, y.coordinates, core)
@@ -200,13 +226,10 @@ def _differ(x: Reference, y: Reference) -> bool:
     return bool((x.coordinates != y.coordinates).any())
 
 
-def distance_by_spectrum(core: Tensor, x: Reference) -> float:
-    """√(2 − 2·nuc) from the core (k, k) alone; of no use below ``CANCELLATION``.
-
-    ``x`` is a reference whose principal axes are those of the core's first matrix, or near.
-    """
-    assert x.axes is not None
-    return math.sqrt(max(0.0, 2.0 - 2.0 * nuclear_norm(core, x.axes)))
+def distance_by_spectrum(graded: Tensor) -> float:
+    """√(2 − 2·nuc) from the core (k, k) in axes of its first matrix, as `nuclear_norm` takes it; of
+    no use below ``CANCELLATION``."""
+    return math.sqrt(max(0.0, 2.0 - 2.0 * nuclear_norm(graded)))
 
 
 def distance_by_residual(a: Tensor, b: Tensor, core: Tensor) -> float:

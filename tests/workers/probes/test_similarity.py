@@ -46,6 +46,8 @@ class TestSlowReference:
         x, y = correlated_pair(n, d, seeded(n * d))
         fast, slow = compare(x, y), slow_change(x, y)
         assert_same_distances(fast, slow)
+        assert (fast.rank_95, fast.rank_99) == (slow.rank_95, slow.rank_99)
+        assert fast.subspace_overlap == pytest.approx(slow.subspace_overlap, rel=LOOSE)
         for name in ("mean_shift", "scale_log_ratio", "effective_rank"):
             # Relative, with k·4e-15 of the Gram spectrum's entropy as the largest part.
             assert getattr(fast, name) == pytest.approx(getattr(slow, name), rel=TIGHT)
@@ -171,6 +173,33 @@ class TestOracles:
         for rank in (1, 5, 15):
             y = centred_orthonormal(n, rank, generator) @ rotation(d, generator)[:rank] + 2.0
             assert compare(x, y).effective_rank == pytest.approx(rank, rel=TIGHT)
+
+    @pytest.mark.parametrize(("n", "d"), [(60, 30), (30, 60)])
+    def test_ranks_count_the_directions_that_hold_the_energy(self, n: int, d: int) -> None:
+        """Ten equal directions: nine hold 90 %, ten all; 99 % are held by the first of two whose
+        energies are 0.992 and 0.008."""
+        generator = seeded(47)
+        turned = rotation(d, generator)
+        x = centred_orthonormal(n, 10, generator) @ turned[:10]
+        assert (compare(x, x).rank_95, compare(x, x).rank_99) == (10, 10)
+        lengths = torch.tensor([0.992, 0.008], dtype=torch.float64).sqrt()
+        y = centred_orthonormal(n, 2, generator) * lengths @ turned[:2]
+        assert (compare(x, y).rank_95, compare(x, y).rank_99) == (1, 1)
+        lengths = torch.tensor([0.96, 0.04], dtype=torch.float64).sqrt()
+        y = centred_orthonormal(n, 2, generator) * lengths @ turned[:2]
+        assert (compare(x, y).rank_95, compare(x, y).rank_99) == (1, 2)
+
+    @pytest.mark.parametrize(("n", "d"), [(60, 30), (30, 60)])
+    def test_overlap_is_the_share_of_energy_in_the_references_span(self, n: int, d: int) -> None:
+        generator = seeded(48)
+        u = centred_orthonormal(n, 12, generator)
+        x = u[:, :6] @ rotation(d, generator)[:6]
+        inside, outside = u[:, :6], u[:, 6:]
+        assert compare(x, x).subspace_overlap == pytest.approx(1, abs=TIGHT)
+        for share in (0.0, 0.3, 1.0):
+            both = torch.cat([inside * share**0.5, outside * (1 - share) ** 0.5], dim=1)
+            y = both @ rotation(d, generator)[:12]
+            assert compare(x, y).subspace_overlap == pytest.approx(share, abs=TIGHT)
 
     def test_mean_shift_is_in_units_of_the_references_row_radius(self) -> None:
         x = gaussian(40, 8, seeded(15)) + 5.0
@@ -302,3 +331,5 @@ class TestProperties:
         assert change.mean_shift >= 0
         assert math.isfinite(change.scale_log_ratio)
         assert 1 <= change.effective_rank <= min(n, d) * (1 + TIGHT)
+        assert 1 <= change.rank_95 <= change.rank_99 <= min(n, d)
+        assert 0 <= change.subspace_overlap <= 1

@@ -74,6 +74,9 @@ class TestInputs:
             "mean_shift",
             "scale_log_ratio",
             "effective_rank",
+            "rank_95",
+            "rank_99",
+            "subspace_overlap",
         )
         x, y = correlated_pair(8, 3, seeded(32))
         assert tuple(asdict(compare(x, y))) == METRICS
