@@ -31,6 +31,7 @@ from state_pairs import (
     slow_change,
 )
 
+from workers.probes import similarity
 from workers.probes.similarity import (
     CANCELLATION,
     Reference,
@@ -235,6 +236,24 @@ class TestSmallChange:
         # Above the switch 1e-14 in d² is 1e-14/(2d²) relative in d; below it 1e-14 in d itself.
         relative = 1e-14 / (2 * truth**2) if truth >= CANCELLATION else 1e-14 / truth
         assert compare(x, y).procrustes == pytest.approx(truth, rel=3 * relative + TIGHT)
+
+    @pytest.mark.parametrize(("n", "d"), [(200, 64), (64, 200)])
+    def test_one_that_has_not_been_turned_needs_no_spectrum(
+        self, n: int, d: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """‖X − Y‖ is an upper bound: below the switch the residual is due whatever the spectrum."""
+        x = gaussian(n, d, seeded(49))
+        y = x * (1 + 1e-6 * gaussian(n, d, seeded(50)))
+        expected = compare(x, y @ rotation(d, seeded(51))).procrustes
+
+        def refuse(*_: object) -> None:
+            raise AssertionError("the spectrum was asked for")
+
+        monkeypatch.setattr(similarity, "nuclear_norm", refuse)
+        assert 0 < compare(x, y).procrustes == pytest.approx(expected, rel=1e-7)
+        assert compare(x, x).procrustes == 0.0
+        with pytest.raises(AssertionError, match="the spectrum"):
+            compare(x, y @ rotation(d, seeded(51)))
 
     def test_ill_conditioned_spectra_keep_an_absolute_error_of_the_root_of_rounding(self) -> None:
         """Directions below 1e-8 of the largest are rounding in XᵀY: 1e-16 each in d² is unseen."""
