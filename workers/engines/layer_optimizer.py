@@ -283,9 +283,9 @@ class LayerOptimizer(torch.optim.Optimizer):
                 self._put_squares(places[UPDATE], updates)
                 self._put_squares(places[WEIGHT], slab.weights)
                 if waits:
-                    _each(Tensor.copy_, torch._foreach_copy_, gradient, slab.updates)
+                    torch._foreach_copy_(gradient, slab.updates)
                 else:
-                    _each(Tensor.add_, torch._foreach_add_, slab.weights, slab.updates)
+                    torch._foreach_add_(slab.weights, slab.updates)
         squares = self._sums()
         if measured_first:
             squares[:, UPDATE:] = self._total(squares[:, UPDATE:].clone())
@@ -390,16 +390,3 @@ class LayerOptimizer(torch.optim.Optimizer):
         moved = squares.new_zeros(len(groups)).index_add_(0, self._group_of, applied)
         factor = (moved / groups[:, UPDATE]).sqrt().nan_to_num(nan=1.0)
         return record_of(groups.sqrt(), factor, clip, scaled)
-
-
-def _each(
-    one: Callable[[Tensor, Tensor], Tensor],
-    several: Callable[[list[Tensor], list[Tensor]], object],
-    targets: list[Tensor],
-    sources: list[Tensor],
-) -> None:
-    """Do something to each target with its source; to one, without what a list of them costs."""
-    if len(targets) > 1:
-        several(targets, sources)
-    else:
-        one(targets[0], sources[0])
