@@ -81,7 +81,7 @@ class Cell:
 
 def build(family, lora_rank=0):
     """Return the objective and the model of a cell, the same in every process."""
-    masked = family in ("bert", "roberta")
+    masked = family in ("bert", "roberta", "albert")
     source = spec.StandinModel(
         standin=family,
         layers=3,
@@ -108,7 +108,7 @@ def build(family, lora_rank=0):
 def batch_of(family, step):
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(0, VOCABULARY, (BATCH, LENGTH), generator=generator)
-    if family not in ("bert", "roberta"):
+    if family not in ("bert", "roberta", "albert"):
         return {"input_ids": ids}
     masked = torch.rand(ids.shape, generator=generator) < 0.3
     return {"input_ids": ids, "labels": torch.where(masked, ids, IGNORED)}

@@ -11,6 +11,7 @@ from sweeps.sources.catalog import by_hub
 from sweeps.sources.model_folder import read_config, stored_parameters
 from sweeps.spec import (
     PROBE_SEQUENCES,
+    TIED_STANDINS,
     All,
     FolderModel,
     HubModel,
@@ -133,6 +134,7 @@ def parameter_count(source: ModelSource) -> int | None:
         known = by_hub(source.hub)
         return known.parameters if known else None
     if isinstance(source, StandinModel):
-        return 12 * source.layers * source.width**2 + source.vocabulary * source.width
+        blocks = 1 if source.standin in TIED_STANDINS else source.layers
+        return 12 * blocks * source.width**2 + source.vocabulary * source.width
     assert isinstance(source, FolderModel)
     return stored_parameters(Path(source.folder))

@@ -22,6 +22,7 @@ from sweeps.reading.measurements import MeasuredOfRuns
 from sweeps.sources.catalog import CATALOG, FAMILIES
 from sweeps.spec import (
     LOSS,
+    TIED_STANDINS,
     FolderModel,
     HubModel,
     RunSpec,
@@ -277,7 +278,7 @@ def expected_facts(spec: RunSpec) -> dict[str, Any]:
             "family": source.standin,
             "kind": known.kind if known else None,
             "block": known.block if known else None,
-            "layers": source.layers,
+            "layers": 1 if source.standin in TIED_STANDINS else source.layers,
             "width": source.width,
         }
     return {}

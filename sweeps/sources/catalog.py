@@ -20,6 +20,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "bert": Family("encoder", "sequential", "mlm"),
     "roberta": Family("encoder", "sequential", "mlm"),
+    "albert": Family("encoder", "sequential", "mlm"),
     "gpt2": Family("decoder", "sequential", "clm"),
     "opt": Family("decoder", "sequential", "clm"),
     "gpt_neox": Family("decoder", "parallel", "clm"),

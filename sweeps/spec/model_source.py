@@ -83,6 +83,7 @@ class FolderModel(Frozen):
 STANDIN_FAMILIES = (
     "bert",
     "roberta",
+    "albert",
     "gpt2",
     "opt",
     "opt_post_norm",
@@ -95,6 +96,8 @@ STANDIN_FAMILIES = (
 # Token positions of a stand-in; the recurrent ones, which have none, take any length.
 STANDIN_POSITIONS = 256
 RECURRENT_STANDINS = ("mamba", "rwkv")
+# Of these one block is called again and again: ``layers`` are its calls.
+TIED_STANDINS = ("albert",)
 
 
 # What a stand-in's language is: that of docstrings, or the made-up one in which there are things
@@ -114,7 +117,9 @@ class StandinModel(Frozen):
     code: ClassVar[None] = None
 
     standin: Literal[STANDIN_FAMILIES]  # type: ignore[valid-type]
-    layers: Annotated[int, Field(ge=2, le=64)] = 6
+    layers: Annotated[int, Field(ge=2, le=64)] = Field(
+        6, description="Blocks; of albert, how often its one block is called."
+    )
     width: Annotated[int, Field(ge=16, le=1024, multiple_of=16)] = 64
     vocabulary: Annotated[int, Field(ge=300, le=65536)] = 512
     pretrain_steps: Steps = 300

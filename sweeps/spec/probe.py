@@ -19,6 +19,9 @@ METRICS = (
     "mean_shift",
     "scale_log_ratio",
     "effective_rank",
+    "rank_95",
+    "rank_99",
+    "subspace_overlap",
 )
 # At a quarter of a row a feature a slope comes out 40 % too small; from two on it is stable.
 ROWS_PER_WIDTH = 2.0

@@ -19,6 +19,7 @@ from sweeps.statistics.intervals import (
     moments,
     together,
 )
+from sweeps.statistics.profile_rows import CALL
 from sweeps.statistics.profiles import (
     BEYOND,
     DEFAULT_BY,
@@ -296,7 +297,8 @@ def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataF
     ``null_low`` and ``null_high`` are its range.
 
     Runs of one condition share L; where a condition mixes models of different L, its blocks are
-    kept apart by ``blocks``. ``block_class`` is there where runs say of which class a block is.
+    kept apart by ``blocks``. ``block_class`` is there where runs say of which class a block is,
+    ``block_number`` and ``iteration`` where a block of some model runs several times.
     """
     keys = condition_columns(everyone(profiles))
     by = keys if by is None else list(by)
@@ -308,6 +310,9 @@ def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataF
     ).drop("depth")
     groups = [*by, "blocks", "layer"]
     kinds = ["block_class"] if blocks["block_class"].is_not_null().any() else []
+    # Of a model whose every block runs once, layer and block are the same.
+    if (blocks["iteration"] > 0).any():
+        kinds += CALL
     shown = blocks.group_by(groups, maintain_order=True).agg(
         pl.col("block_depth").first().alias("depth"),
         pl.col(kinds).first(),

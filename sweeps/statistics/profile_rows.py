@@ -21,6 +21,8 @@ from sweeps.store.records import COMPLETE
 from sweeps.store.schema import NULL_METRICS
 
 At = int | Literal["final"]
+# Which distinct block a layer is a call of, from 1, and which of its calls, from 0.
+CALL = ("block_number", "iteration")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ class ProfileRows:
         return (
             self.layers.select(
                 *PROFILE,
-                *("step", "layer", "depth", "stack_layers", "block_class", "rows_a_feature"),
+                *("step", "layer", "depth", "stack_layers", "block_class", *CALL, "rows_a_feature"),
                 pl.col(metric).alias("value"),
                 pl.col(f"{metric}_null").alias("null"),
             ),
@@ -69,7 +71,8 @@ def read_rows(
     known = scan.collect_schema()
     rows = scan.select(
         *PROFILE,
-        *("step", "layer", "depth", "stack_layers", "block_class", "status", "last_step", *metrics),
+        *("step", "layer", "depth", "stack_layers", "block_class", *CALL, "status", "last_step"),
+        *metrics,
         (pl.col("rows") / pl.col("width")).alias("rows_a_feature"),
         *[
             (pl.col(null) if null in known else pl.lit(None, pl.Float64)).alias(null)

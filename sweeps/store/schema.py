@@ -183,6 +183,9 @@ ADDED = frozenset(
         "displacement",
         "displacement_cosine",
         "reversion",
+        "rank_95",
+        "rank_99",
+        "subspace_overlap",
     )
 )
 # Tables that they have not: without a row, they are in no digest either.

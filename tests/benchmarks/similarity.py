@@ -2,10 +2,12 @@
 
     python -m tests.benchmarks.similarity [--threads N] [--small]
 
-Every pair is X = U·diag(a)·Q₁ᵀ, Y = U·diag(b)·Q₂ᵀ with orthonormal U, Q₁, Q₂, so the true
-Procrustes distance ‖a/‖a‖ − b/‖b‖‖ is known and each candidate's relative error is measured against
-it. The candidates of a shape take turns within each repeat, in random order, so a busy machine
-slows all of them alike. Ours computes all six metrics; the others the Procrustes distance alone.
+Every pair is X = U·diag(a)·Q₁ᵀ, Y = U·B·Q₂ᵀ with orthonormal U, Q₁, Q₂ and diag(a)·B = W·diag(s),
+W a rotation: so nuc = Σs/(‖a‖·‖B‖), the true Procrustes distance is known, and each candidate's
+relative error is measured against it (2 − 2·nuc cancels: about 1e-12). Where next to nothing has
+changed W is the identity, B = diag(b), and the distance is ‖a/‖a‖ − b/‖b‖‖, which does not cancel.
+The candidates of a shape take turns within each repeat, in random order, so a busy machine slows
+all of them alike. Ours computes all six metrics; the others the Procrustes distance alone.
 
 The limit of a shape is the floating-point work of ours with the reference prebuilt (Golub and Van
 Loan's counts) at the rate of a float64 matrix product measured in the same run. Nothing beats it,
@@ -21,7 +23,7 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,10 +31,16 @@ from scipy.linalg import orthogonal_procrustes  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
+from tests.benchmarks.recorded.figures import Figure
 from workers.probes.row_groups import GROUPS, RowGroups, changes_without
-from workers.probes.similarity import Reference, compare
+from workers.probes.similarity import Reference, compare, current_of
 
 BASELINE = "netrep-style SVD (torch)"
+OURS = "ours, reference prebuilt"
+JACKKNIFE = f"ours, without each of {GROUPS} groups"
+
+# What to time, and the true distance of its pair.
+Candidate = tuple[Callable[[], float], float]
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class Shape:
 
 
 SHAPES = (Shape(512, 768, 15), Shape(2048, 768, 9), Shape(1024, 4096, 3))
+SMALL = (Shape(64, 48, 2), Shape(32, 48, 2))
 
 
 @dataclass(frozen=True)
@@ -70,10 +79,16 @@ def scipy_style(x: Tensor, y: Tensor) -> float:
     return math.sqrt(max(0.0, 2 - 2 * float(nuclear)))
 
 
-def make_pair(n: int, d: int, jitter: float, generator: torch.Generator) -> Pair:
-    """A pair whose spectra fall as 1/i and differ by a relative `jitter`, rotated and shifted."""
+def make_pair(
+    n: int, d: int, jitter: float, generator: torch.Generator, turned: bool = True
+) -> Pair:
+    """A pair whose spectra fall as 1/i and differ by a relative `jitter`, rotated and shifted.
+
+    `turned` says whether their axes differ, too, each the more from others the nearer these are.
+    """
     k = min(n - 1, d)
-    a = 1 / torch.arange(1, k + 1, dtype=torch.float64)
+    index = torch.arange(1, k + 1, dtype=torch.float64)
+    a = 1 / index
     b = a * (1 + jitter * torch.randn(k, dtype=torch.float64, generator=generator))
     rows = torch.randn(n, k, dtype=torch.float64, generator=generator)
     u = torch.linalg.qr(rows - rows.mean(dim=0)).Q
@@ -81,8 +96,22 @@ def make_pair(n: int, d: int, jitter: float, generator: torch.Generator) -> Pair
         torch.linalg.qr(torch.randn(d, k, dtype=torch.float64, generator=generator)).Q
         for _ in range(2)
     )
-    distance = torch.linalg.vector_norm(a / a.norm() - b / b.norm())
-    return Pair(x=u * a @ left.T, y=u * b @ right.T + 1.0, distance=float(distance))
+    if turned:
+        drawn = torch.randn(k, k, dtype=torch.float64, generator=generator).triu(1)
+        drawn *= (
+            jitter
+            * torch.minimum(index[:, None], index)
+            / torch.maximum(index[:, None], index).square()
+        )
+        turn, signs = torch.linalg.qr(torch.eye(k, dtype=torch.float64) + drawn - drawn.T)
+        turn = turn * signs.diagonal().sign()
+        y = turn * (a * b) / a[:, None]
+        overlap = (a * b).sum() / (a.norm() * torch.linalg.matrix_norm(y))
+        distance = (2 - 2 * overlap).sqrt()
+    else:
+        y = torch.diag(b)
+        distance = torch.linalg.vector_norm(a / a.norm() - b / b.norm())
+    return Pair(x=u * a @ left.T, y=u @ y @ right.T + 1.0, distance=float(distance))
 
 
 def work(n: int, d: int) -> tuple[float, float]:
@@ -104,42 +133,63 @@ def rates(k: int) -> tuple[float, float]:
     return 2 * k**3 / by_matrix, 2 * k**2 / by_vector
 
 
-def measure(shape: Shape, generator: torch.Generator) -> None:
-    """Time the candidates of one shape in turns and print its table."""
-    n, d = shape.n, shape.d
-    moved = make_pair(n, d, 0.1, generator)
-    still = make_pair(n, d, 1e-6, generator)
+def candidates_of(shape: Shape, generator: torch.Generator) -> dict[str, Candidate]:
+    """Return what is timed on one shape, with the true distance of its pair."""
+    moved = make_pair(shape.n, shape.d, 0.1, generator)
+    still = make_pair(shape.n, shape.d, 1e-6, generator, turned=False)
     reference, still_reference = Reference.of(moved.x), Reference.of(still.x)
-    candidates: dict[str, tuple[Callable[[], float], float]] = {
-        "ours, reference prebuilt": (
-            lambda: compare(reference, moved.y).procrustes,
-            moved.distance,
-        ),
+    return {
+        OURS: (lambda: compare(reference, moved.y).procrustes, moved.distance),
         "ours, reference included": (
             lambda: compare(moved.x, moved.y).procrustes,
             moved.distance,
         ),
+        "ours, prebuilt, unchanged": (lambda: compare(reference, moved.x).procrustes, 0.0),
         f"ours, prebuilt, d = {still.distance:.0e}": (
             lambda: compare(still_reference, still.y).procrustes,
             still.distance,
         ),
         BASELINE: (lambda: netrep_style(moved.x, moved.y), moved.distance),
         "scipy orthogonal_procrustes": (lambda: scipy_style(moved.x, moved.y), moved.distance),
+        JACKKNIFE: (
+            lambda: (
+                changes_without(
+                    reference,
+                    current_of(moved.y),
+                    RowGroups(torch.arange(shape.n) * GROUPS // shape.n, GROUPS),
+                )[0].procrustes
+            ),
+            math.nan,
+        ),
     }
+
+
+def taken_in_turns(
+    candidates: dict[str, Candidate], repeats: int
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Return the seconds of each candidate, and its relative error (absolute where it is 0)."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     errors: dict[str, float] = {}
     shuffler = random.Random(0)
-    for _ in range(shape.repeats):
+    for _ in range(repeats):
         for name in shuffler.sample(list(candidates), k=len(candidates)):
             candidate, truth = candidates[name]
             _settle()
             elapsed, value = _timed(candidate)
             seconds[name].append(elapsed)
-            errors[name] = abs(value - truth) / truth
-    (by_matrix, by_vector), (matrix_rate, vector_rate) = work(n, d), rates(min(n, d))
+            errors[name] = abs(value - truth) / (truth or 1.0)
+    return seconds, errors
+
+
+def measure(shape: Shape, generator: torch.Generator) -> None:
+    """Time the candidates of one shape in turns and print its table."""
+    candidates = candidates_of(shape, generator)
+    seconds, errors = taken_in_turns(candidates, shape.repeats)
+    (by_matrix, by_vector) = work(shape.n, shape.d)
+    matrix_rate, vector_rate = rates(min(shape.n, shape.d))
     limit = (by_matrix + by_vector) / matrix_rate
     practical = by_matrix / matrix_rate + by_vector / vector_rate
-    print(f"\nn={n} d={d}  true d={moved.distance:.4f}  {shape.repeats} interleaved repeats")
+    print(f"\nn={shape.n} d={shape.d}  {shape.repeats} interleaved repeats")
     print(f"{'':30}{'median ms':>11}{'speed-up':>11}{'x limit':>10}{'rel. error':>12}")
     for name in candidates:
         median = statistics.median(seconds[name])
@@ -153,16 +203,28 @@ def measure(shape: Shape, generator: torch.Generator) -> None:
         f"{matrix_rate / 1e9:.0f} GFLOP/s; practical {1e3 * practical:.0f} ms: of these "
         f"{by_vector / 1e9:.1f} at {vector_rate / 1e9:.0f}"
     )
-    groups = RowGroups(torch.arange(n) * GROUPS // n, GROUPS)
-    _settle()
-    jackknife, _ = _timed(
-        lambda: changes_without(reference, Reference.of(moved.y), groups)[0].procrustes
-    )
-    once = statistics.median(seconds["ours, reference prebuilt"])
-    print(
-        f"without each of {GROUPS} groups of rows: {1e3 * jackknife:.0f} ms,"
-        f" {jackknife / once:.1f} comparisons"
-    )
+
+
+def figures(threads: int, shapes: Sequence[Shape]) -> Iterator[Figure]:
+    """Yield what all six metrics of a layer cost, the reference prebuilt, a shape each."""
+    torch.set_num_threads(threads)
+    with threadpool_limits(limits=threads):
+        for shape in shapes:
+            every = candidates_of(shape, torch.Generator().manual_seed(0))
+            seconds, _ = taken_in_turns({n: every[n] for n in (OURS, BASELINE)}, shape.repeats)
+            ratios = [a / b for a, b in zip(seconds[OURS], seconds[BASELINE], strict=True)]
+            rate, _ = rates(min(shape.n, shape.d))
+            yield Figure(
+                what="six metrics of a layer",
+                size=f"{shape.n} x {shape.d}",
+                threads=threads,
+                seconds=statistics.median(seconds[OURS]),
+                peer="Procrustes alone, netrep's way",
+                peer_seconds=statistics.median(seconds[BASELINE]),
+                ratio=statistics.median(ratios),
+                limit_seconds=sum(work(shape.n, shape.d)) / rate,
+                limit="operations of Golub and Van Loan's counts at the rate of a product",
+            )
 
 
 def _settle() -> None:
@@ -174,9 +236,11 @@ def _settle() -> None:
 
 
 def _timed(function: Callable[[], float | Tensor]) -> tuple[float, float]:
-    start = time.perf_counter()
+    # Of one thread its own time, which others on the machine do not lengthen by what they take.
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     value = function()
-    elapsed = time.perf_counter() - start
+    elapsed = clock() - start
     return elapsed, value if isinstance(value, float) else math.nan
 
 

@@ -230,6 +230,9 @@ def _part(
             "mean_shift": values,
             "scale_log_ratio": values,
             "effective_rank": 50 + values,
+            "rank_95": np.full(size, 40.0),
+            "rank_99": np.full(size, 60.0),
+            "subspace_overlap": np.full(size, 0.9),
             **{f"{metric}_null": np.full(size, 1.1) for metric in NULL_METRICS},
         }
         if groups_left_out and run.steps in probed:

@@ -76,6 +76,8 @@ def slow_change(x: Tensor, y: Tensor) -> Change:
     k, l_ = a @ a.T, b @ b.T
     shares = np.linalg.svd(b_1, compute_uv=False) ** 2
     shares = shares[shares > 0]
+    directions, lengths, _ = np.linalg.svd(a_1, full_matrices=False)
+    leading = directions[:, : rank(lengths**2, 0.95)]
     return Change(
         procrustes=float(np.sqrt(max(0.0, 2 - 2 * nuclear))),
         cka_distance=float(1 - cka),
@@ -85,7 +87,20 @@ def slow_change(x: Tensor, y: Tensor) -> Change:
         ),
         scale_log_ratio=float(np.log(np.linalg.norm(b_c) / np.linalg.norm(a_c))),
         effective_rank=float(np.exp(-(shares * np.log(shares)).sum())),
+        rank_95=float(rank(shares, 0.95)),
+        rank_99=float(rank(shares, 0.99)),
+        subspace_overlap=float(np.linalg.norm(leading.T @ b_1) ** 2),
     )
+
+
+def rank(energies: np.ndarray, fidelity: float) -> int:
+    """The smallest number of the energies, descending, that hold a share of them."""
+    held = 0.0
+    for number, energy in enumerate(energies, start=1):
+        held += energy / energies.sum()
+        if held >= fidelity - 1e-9:
+            return number
+    return len(energies)
 
 
 def assert_same_distances(one: Change, other: Change) -> None:

@@ -20,7 +20,7 @@ def tokenizers():
 
 def standin(family, pretraining=None, layers=3, width=32):
     if pretraining is None:
-        pretraining = "mlm" if family in ("bert", "roberta") else "clm"
+        pretraining = "mlm" if family in ("bert", "roberta", "albert") else "clm"
     return StandinModel(
         standin=family,
         layers=layers,

@@ -25,7 +25,7 @@ DIGEST = standin_digest()
 
 
 def standin(family="gpt2", **fields):
-    masked = family in ("bert", "roberta")
+    masked = family in ("bert", "roberta", "albert")
     return StandinModel(
         standin=family, pretraining="mlm" if masked else "clm", **{"digest": DIGEST, **fields}
     )

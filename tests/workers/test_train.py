@@ -20,7 +20,7 @@ from sweeps.spec import (
     Standard,
 )
 from sweeps.store.run_folder import RunFolder
-from sweeps.store.schema import TABLES
+from sweeps.store.schema import NULL_METRICS, TABLES
 from sweeps.store.store import Store
 from sweeps.upkeep.audit import audit
 from workers import assembly
@@ -86,6 +86,17 @@ def test_fine_tuning_moves_states_and_leaves_the_null_far_away(store):
     assert (last["procrustes"] < last["procrustes_null"]).all()
     steps = rows(store, run, "steps")
     assert steps["loss"][-1] < steps["loss"][0]
+
+
+def test_a_run_has_one_null_a_layer_at_all_of_its_probes(store):
+    run = make_run()
+    list(train(run, store, CPU))
+    profiles = rows(store, run, "profiles")
+    assert profiles["step"].n_unique() > 1
+    for metric in NULL_METRICS:
+        nulls = profiles.group_by("layer").agg(pl.col(f"{metric}_null").n_unique())
+        assert nulls[f"{metric}_null"].to_list() == [1] * len(nulls)
+        assert profiles[f"{metric}_null"].is_finite().all()
 
 
 def test_the_rows_are_a_function_of_the_run(store, tmp_path_factory, cache):

@@ -39,6 +39,10 @@ def _nothing(call: int) -> None:
     del call
 
 
+# Of one slab: scalars of ``found`` for gradients, updates and weights.
+Places = tuple[list[Tensor], list[Tensor], list[Tensor]]
+
+
 class LayerOptimizer(torch.optim.Optimizer):
     """A rule with one parameter group per layer group, stepping under a ``LayerControl``.
 
@@ -116,6 +120,8 @@ class LayerOptimizer(torch.optim.Optimizer):
             self._slabs.append(list(cut(layer, rank, self._scratch, self._step)))
             units = [unit for slab in self._slabs[i] for unit in slab.units]
             self._units.append(torch.tensor(units, device=device))
+        self._found = torch.zeros((sum(map(len, self._units)), 3), device=device)
+        self._places = self._found_places()
 
     def _first_units(self) -> list[int]:
         """Return the number of each group's first unit: of a parameter, or of the group itself."""
@@ -128,6 +134,22 @@ class LayerOptimizer(torch.optim.Optimizer):
         if not self._by_parameter:
             return list(firsts)
         return [i for i, shapes in enumerate(self._shapes) for _ in shapes]
+
+    def _found_places(self) -> list[list[Places]]:
+        """Return of each slab where the squared norms of its pieces are put, by column: those of
+        gradients, of updates (one for all, but by parameter) and of weights."""
+        places, row = [], 0
+        for slabs in self._slabs:
+            of_group = []
+            for slab in slabs:
+                columns = self._found[row : row + len(slab.units)].unbind(1)
+                gradients, updates, weights = (list(column.unbind()) for column in columns)
+                of_group.append(
+                    (gradients, updates if self._by_parameter else updates[:1], weights)
+                )
+                row += len(slab.units)
+            places.append(of_group)
+        return places
 
     def _fresh(self, i: int, shard: Shard) -> dict[str, Tensor]:
         """Return what the rule keeps of a shard, zero."""
@@ -162,7 +184,10 @@ class LayerOptimizer(torch.optim.Optimizer):
 
     def held_beside_state(self) -> list[Tensor]:
         """Return what is kept from step to step and is no state of a shard."""
-        return [self._scratch, self._step, self._index, self._group_of, *self._units]
+        return [
+            *(self._scratch, self._step, self._found),
+            *(self._index, self._group_of, *self._units),
+        ]
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -214,12 +239,15 @@ class LayerOptimizer(torch.optim.Optimizer):
             flat.append(parts[0] if len(parts) == 1 else torch.cat(parts))
             for start, end in shard.padding:
                 flat[-1][start:end] = 0
-        return [
-            [
-                (flat[k] if e - a == flat[k].numel() else flat[k][a:e]).view(like.shape)
-                for (k, a, e), like in zip(slab.pieces, slab.weights, strict=True)
-            ]
+        cut = [
+            [flat[k] if e - a == flat[k].numel() else flat[k][a:e] for k, a, e in slab.pieces]
             for slab in self._slabs[i]
+        ]
+        if not self.rule.whole_matrices:
+            return cut
+        return [
+            [piece.view(like.shape) for piece, like in zip(pieces, slab.weights, strict=True)]
+            for pieces, slab in zip(cut, self._slabs[i], strict=True)
         ]
 
     def _gradient(self, owner: Tensor) -> Tensor:
@@ -229,73 +257,78 @@ class LayerOptimizer(torch.optim.Optimizer):
         return gradient.reshape(-1)
 
     def _apply(self, gradients: list[list[list[Tensor]]]) -> LayerStep:
-        squares = self._scratch.new_zeros((len(self._group_of), 3), dtype=torch.float64)
-        coefficients = torch.ones(len(squares), device=squares.device)
-        clip = torch.ones((), device=squares.device)
+        coefficients = torch.ones(len(self._group_of), device=self._scratch.device)
+        clip = torch.ones((), device=coefficients.device)
+        self._found.zero_()
         if self._measures:
-            self._measure(gradients, squares, (GRADIENT, WEIGHT))
-            return self._record(self._total(squares), coefficients, clip)
+            self._measure(gradients, (GRADIENT, WEIGHT))
+            return self._record(self._total(self._sums()), coefficients, clip)
         self._step += 1
         measured_first = self.control.scales_gradients or self._max_grad_norm is not None
         if measured_first:
-            self._measure(gradients, squares, (GRADIENT,))
-            squares[:, GRADIENT] = self._total(squares[:, GRADIENT].clone())
-            gradient_norms = squares[:, GRADIENT].sqrt().float()
-            clip = self._gradient_factors(gradient_norms, coefficients)
+            self._measure(gradients, (GRADIENT,))
+            gradient_squares = self._total(self._sums()[:, GRADIENT].clone())
+            clip = self._gradient_factors(gradient_squares.sqrt().float(), coefficients)
         # A kernel divides the gradient by these as it reads it.
         divisors = (coefficients * clip).reciprocal() if measured_first else None
         for i, slabs in enumerate(gradients):
             waits = self.control.scales_updates and i in self._controlled
-            found: dict[int, list[Tensor]] = {GRADIENT: [], UPDATE: [], WEIGHT: []}
             divisor = None if divisors is None else divisors[self._firsts[i]]
-            for slab, gradient in zip(self._slabs[i], slabs, strict=True):
+            for slab, places, gradient in zip(self._slabs[i], self._places[i], slabs, strict=True):
                 self._make_update(i, slab, gradient, divisor)
                 # After the kernel, whose arithmetic hides the fetching of what they read.
                 if not measured_first:
-                    found[GRADIENT].extend(self._squares(gradient))
-                whole = [slab.scratch] if not self._by_parameter else slab.updates
-                found[UPDATE].extend(self._squares(whole))
-                found[WEIGHT].extend(self._squares(slab.weights))
+                    self._put_squares(places[GRADIENT], gradient)
+                updates = slab.updates if self._by_parameter else [slab.scratch]
+                self._put_squares(places[UPDATE], updates)
+                self._put_squares(places[WEIGHT], slab.weights)
                 if waits:
                     torch._foreach_copy_(gradient, slab.updates)
                 else:
                     torch._foreach_add_(slab.weights, slab.updates)
-            self._add(squares, i, found)
+        squares = self._sums()
         if measured_first:
             squares[:, UPDATE:] = self._total(squares[:, UPDATE:].clone())
+            squares[:, GRADIENT] = gradient_squares
         else:
             squares = self._total(squares)
         if self.control.scales_updates:
             self._apply_waiting(gradients, squares, coefficients)
         return self._record(squares, coefficients, clip)
 
-    def _measure(
-        self, gradients: list[list[list[Tensor]]], squares: Tensor, columns: tuple[int, ...]
-    ) -> None:
-        """Add squared norms of gradients and weights, as ``columns`` say, before any update."""
+    def _measure(self, gradients: list[list[list[Tensor]]], columns: tuple[int, ...]) -> None:
+        """Put squared norms of gradients and weights, as ``columns`` say, before any update."""
         for i, slabs in enumerate(gradients):
-            found: dict[int, list[Tensor]] = {column: [] for column in columns}
-            for slab, gradient in zip(self._slabs[i], slabs, strict=True):
-                for column, parts in found.items():
-                    parts.extend(self._squares(gradient if column == GRADIENT else slab.weights))
-            self._add(squares, i, found)
+            for slab, places, gradient in zip(self._slabs[i], self._places[i], slabs, strict=True):
+                for column in columns:
+                    measured = gradient if column == GRADIENT else slab.weights
+                    self._put_squares(places[column], measured)
 
-    def _add(self, squares: Tensor, i: int, found: dict[int, list[Tensor]]) -> None:
-        """Put squared norms of a group's slabs, or of their pieces, to those of its units."""
-        for column, parts in found.items():
-            if not parts:
-                continue
+    def _sums(self) -> Tensor:
+        """Return the squared norms of units, (U, 3) in float64, from what was put of pieces."""
+        squares = self._found.new_zeros((len(self._group_of), 3), dtype=torch.float64)
+        groups = torch.split(self._found, [len(units) for units in self._units])
+        for i, (of_group, units) in enumerate(zip(groups, self._units, strict=True)):
             if self._by_parameter:
-                squares[:, column].index_add_(0, self._units[i], torch.stack(parts).double())
+                squares.index_add_(0, units, of_group.double())
             else:
-                squares[i, column] = torch.stack(parts).double().sum()
+                torch.sum(of_group, 0, dtype=torch.float64, out=squares[i])
+        return squares
 
-    def _squares(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the squared norm of each tensor, of no more than a slab at once: in float32 those
-        of larger ones lose digits."""
-        if tensors[0].device.type != "cpu":
-            return torch._foreach_pow(torch._foreach_norm(list(tensors)), 2.0)
-        return [_square(tensor.view(-1), self._limit) for tensor in tensors]
+    def _put_squares(self, places: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+        """Put the squared norm of each tensor, of no more than a slab at once: in float32 those of
+        larger ones lose digits."""
+        if self._found.device.type != "cpu":
+            norms = torch._foreach_norm(list(tensors))
+            torch._foreach_copy_(list(places), torch._foreach_pow(norms, 2.0))
+            return
+        for place, tensor in zip(places, tensors, strict=True):
+            flat = tensor if tensor.dim() == 1 else tensor.view(-1)
+            if flat.numel() <= self._limit:
+                torch.dot(flat, flat, out=place)
+            else:
+                parts = [torch.dot(part, part) for part in torch.split(flat, self._limit)]
+                place.copy_(torch.stack(parts).double().sum())
 
     def _gradient_factors(self, norms: Tensor, coefficients: Tensor) -> Tensor:
         """Set the control's gradient factors; return that of the global clipping."""
@@ -357,10 +390,3 @@ class LayerOptimizer(torch.optim.Optimizer):
         moved = squares.new_zeros(len(groups)).index_add_(0, self._group_of, applied)
         factor = (moved / groups[:, UPDATE]).sqrt().nan_to_num(nan=1.0)
         return record_of(groups.sqrt(), factor, clip, scaled)
-
-
-def _square(flat: Tensor, limit: int) -> Tensor:
-    if flat.numel() <= limit:
-        return torch.dot(flat, flat)
-    parts = [torch.dot(part, part) for part in torch.split(flat, limit)]
-    return torch.stack(parts).double().sum().float()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AlbertConfig,
     BertConfig,
     CodeGenConfig,
     GPT2Config,
@@ -154,6 +155,8 @@ def build_config(source: StandinModel, tokenizer: PreTrainedTokenizerFast) -> Pr
     makers: dict[str, Callable[[], PreTrainedConfig]] = {
         "bert": lambda: BertConfig(**tokens, **encoder),
         "roberta": lambda: RobertaConfig(**tokens, **encoder),
+        # One block, called ``layers`` times.
+        "albert": lambda: AlbertConfig(**tokens, **encoder, embedding_size=width // 2),
         "gpt2": lambda: GPT2Config(**tokens, **narrow),
         "opt": lambda: OPTConfig(**tokens, **wide, ffn_dim=4 * width, word_embed_proj_dim=width),
         # The layout of opt-350m: norm after each residual, narrower embedding, projections.

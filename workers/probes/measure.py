@@ -19,7 +19,13 @@ from workers.probes.capture import ReferenceStates, capture
 from workers.probes.own_metrics import OwnMetrics
 from workers.probes.row_groups import changes_without, row_groups
 from workers.probes.rows import largest_share
-from workers.probes.similarity import Incomparable, Reference, compare_with_null
+from workers.probes.similarity import (
+    Incomparable,
+    Reference,
+    compare,
+    current_of,
+    shuffled_null,
+)
 from workers.progress import PULSE
 
 CPU = torch.device("cpu")
@@ -76,6 +82,7 @@ class DepthProbe:
             self._prepared(state, f"{position.label} before fine-tuning")
             for position, state in zip(self._positions, reference.states, strict=False)
         ]
+        self._nulls: dict[int, dict[str, float]] = {}
 
     def _prepared(self, state: Tensor, label: str) -> Reference | str:
         """Return a state ready to be compared, kept on the CPU; or why it never can be."""
@@ -87,17 +94,18 @@ class DepthProbe:
     def measure(self, step: int, *, jackknife: bool = False) -> Measured:
         """Return one row a depth position; a collective where ranks share the weights.
 
-        With ``jackknife`` also the rows without each group of sequences, for the time of five to
-        nine measurements.
+        Nulls are of the reference, so those of every step of a run are one computation. With
+        ``jackknife`` also the rows without each group of sequences, for the time of about ten
+        measurements.
         """
         states = capture(self._backbone, self._stacks, self._rows, self._device)
         rows, reasons = [], []
-        for position, reference, before, state in zip(
-            self._positions, self._references, self._shares, states, strict=False
+        for k, (position, before, state) in enumerate(
+            zip(self._positions, self._shares, states, strict=False)
         ):
             PULSE.beat()
             try:
-                metrics = self._compare(reference, state, position.label, step)
+                metrics = self._compare(k, state, step)
             except Incomparable as error:
                 metrics = _NOT_COMPARABLE
                 reasons.append(str(error))
@@ -134,7 +142,7 @@ class DepthProbe:
             try:
                 if isinstance(reference, str):
                     raise Incomparable(reference)
-                now = Reference.of(state.to(self._device), label=position.label)
+                now = current_of(state.to(self._device), label=position.label)
             except Incomparable:
                 changes = [{"rows": len(state), **_NO_DISTANCE}] * self._groups.count
             else:
@@ -144,21 +152,20 @@ class DepthProbe:
                 rows.append({**_place(position), "sequence_group": group, **change})
         return rows
 
-    def _compare(
-        self, reference: Reference | str, state: Tensor, label: str, step: int
-    ) -> dict[str, float]:
+    def _compare(self, layer: int, state: Tensor, step: int) -> dict[str, float]:
+        """Return the metrics and nulls of a layer, by its number among the positions."""
+        reference = self._references[layer]
         if isinstance(reference, str):
             raise Incomparable(reference)
-        # One shuffle per (probe, step), the same for every layer and run.
-        generator = torch.Generator().manual_seed(self._probe.seed + step)
-        change, null = compare_with_null(
-            reference.to(self._device),
-            state.to(self._device),
-            generator,
-            label=f"{label} at step {step}",
-        )
-        nulls = asdict(null)
-        return {**asdict(change), **{f"{name}_null": nulls[name] for name in NULL_METRICS}}
+        there, label = reference.to(self._device), self._positions[layer].label
+        change = compare(there, state.to(self._device), label=f"{label} at step {step}")
+        if layer not in self._nulls:
+            # One shuffle a probe, the same for every layer and run, and at whatever step it is
+            # first asked for.
+            generator = torch.Generator().manual_seed(self._probe.seed)
+            null = asdict(shuffled_null(there, generator))
+            self._nulls[layer] = {f"{name}_null": null[name] for name in NULL_METRICS}
+        return {**asdict(change), **self._nulls[layer]}
 
 
 def _place(position: Position) -> dict[str, Any]:

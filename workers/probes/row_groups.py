@@ -86,13 +86,14 @@ def changes_without(x: Reference, y: Reference, groups: RowGroups) -> list[Remai
     rests_x, rests_y = ([_Rest.of(each, rows) for rows in kept] for each in (x, y))
     norms_x, norms_y = _gram_norms(x, rests_x), _gram_norms(y, rests_y)
     whole = x.coordinates.T @ y.coordinates
+    assert x.axes is not None
     found = []
     for group, (a, b) in enumerate(zip(rests_x, rests_y, strict=True)):
         if a is None or b is None:
             found.append(Remaining(int(kept[group].sum()), math.nan, math.nan, math.nan))
             continue
         core = _product(a, b, whole)
-        distance = distance_by_spectrum(core)
+        distance = distance_by_spectrum(x.axes.T @ core)
         if distance < CANCELLATION:
             distance = distance_by_residual(a.unit(), b.unit(), core)
         cross, norms = float(core.square().sum()), (norms_x[group], norms_y[group])

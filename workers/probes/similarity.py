@@ -25,6 +25,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from workers.probes.nuclear_norm import nuclear_norm, upper_product
+
 MINIMUM_ROWS = 4
 """HSIC₁ is an average over quadruples of rows: at n = 3 it is 0/0 for every input."""
 
@@ -33,6 +35,10 @@ CANCELLATION = 3e-5
 
 ROUNDING = 1e-12
 """A quantity this small next to the terms it was subtracted from is float64 rounding."""
+
+
+TIE = 1e-9
+"""Shares of the energy that differ by less are the same."""
 
 
 class Incomparable(ValueError):
@@ -56,6 +62,11 @@ class Change:
         scale_log_ratio: ln(‖Y_c‖_F / ‖X_c‖_F), positive when the representation has grown.
         effective_rank: exp(entropy of the normalised squared singular values of Y_c), in [1, k].
             Of the current representation alone.
+        rank_95, rank_99: the smallest number of principal directions of Y_c that hold 95 and 99 %
+            of its energy Σσ², in [1, k]. Of the current representation alone.
+        subspace_overlap: ‖UᵀY‖²_F in [0, 1], U the principal directions over the rows that hold
+            95 % of the reference's energy: the share of Y's that lies in their span. Unchanged, it
+            is the reference's own, 0.95 or a little more. Not symmetric.
     """
 
     procrustes: float
@@ -64,6 +75,9 @@ class Change:
     mean_shift: float
     scale_log_ratio: float
     effective_rank: float
+    rank_95: float
+    rank_99: float
+    subspace_overlap: float
 
 
 METRICS: tuple[str, ...] = tuple(field.name for field in fields(Change))
@@ -73,7 +87,7 @@ METRICS: tuple[str, ...] = tuple(field.name for field in fields(Change))
 class Reference:
     """A representation prepared for comparison, built once by `of` and compared many times.
 
-    Holds no copy of the input: for n < d it costs n·n float64 values, otherwise n·d.
+    Holds no copy of the input: it costs k·(n + k) float64 values.
 
     Attributes:
         label: what errors call this representation, for example "block 3 at step 0".
@@ -83,6 +97,8 @@ class Reference:
         coordinates: (n, k) rows of the centred, normalised matrix, rotated to k features if n < d.
         row_energy: (n,) squared row norms, the diagonal of K = XXᵀ. They sum to 1.
         spectrum: (k,) squared singular values of X, ascending. They sum to 1.
+        axes: (k, k) the principal axes of the coordinates as columns, ascending as the spectrum;
+            None of what is only compared with a reference.
         gram_norm: ‖XᵀX‖_F = ‖XXᵀ‖_F.
         self_hsic: HSIC₁(X, X) up to the factor 1/(n(n−3)), NaN if it is rounding noise.
     """
@@ -94,12 +110,13 @@ class Reference:
     coordinates: Tensor
     row_energy: Tensor
     spectrum: Tensor
+    axes: Tensor | None
     gram_norm: float
     self_hsic: float
 
     @classmethod
     def of(cls, x: Tensor, *, label: str = "reference") -> Reference:
-        """Centre, normalise and reduce `x` (n, d).
+        """Centre, normalise and reduce `x` (n, d), to be compared with.
 
         The spectrum comes from the k×k Gram matrix. That is enough for what is asked of it: its
         absolute error of 1e-16 per value moves the entropy by about k·4e-15. It would not be
@@ -109,30 +126,19 @@ class Reference:
             ValueError: not a matrix, or fewer than 4 rows.
             Incomparable: non-finite values, or no variation between rows.
         """
-        _check_input(x, label)
-        n, d = x.shape
-        wide = x.detach().to(torch.float64)
-        mean = wide.mean(dim=0)
-        centred = wide - mean
-        norm = float(torch.linalg.matrix_norm(centred))
-        if norm <= ROUNDING * float(torch.linalg.matrix_norm(wide)):
-            raise Incomparable(
-                f"{label}: all {n} rows are equal, so there is no variation to compare; check that "
-                "the probe rows are distinct tokens and that the hook reads the block's output"
-            )
-        unit = centred / norm
-        coordinates = unit if n >= d else torch.linalg.qr(unit.T, mode="r").R.T
-        row_energy = coordinates.square().sum(dim=1)
-        spectrum = torch.linalg.eigvalsh(coordinates.T @ coordinates).clamp_min(0)
-        gram_norm = float(torch.linalg.vector_norm(spectrum))
-        own = self_hsic(gram_norm, row_energy)
-        return cls(label, (n, d), mean, norm, coordinates, row_energy, spectrum, gram_norm, own)
+        return _centred(x, label, with_axes=True)
 
     @property
     def effective_rank(self) -> float:
         """exp(−Σ pᵢ ln pᵢ), p the squared singular values divided by their sum."""
         shares = self.spectrum / self.spectrum.sum()
         return math.exp(float(torch.special.entr(shares).sum()))
+
+    def rank_at(self, fidelity: float) -> int:
+        """The smallest number of principal directions with this share of the energy, or with so
+        much but for rounding."""
+        held = self.spectrum.flip(0).cumsum(0) / self.spectrum.sum()
+        return min(1 + int((held < fidelity - TIE).sum()), len(held))
 
     def to(self, device: torch.device) -> Reference:
         """The same representation on another device."""
@@ -142,6 +148,7 @@ class Reference:
             coordinates=self.coordinates.to(device),
             row_energy=self.row_energy.to(device),
             spectrum=self.spectrum.to(device),
+            axes=None if self.axes is None else self.axes.to(device),
         )
 
     def shuffled(self, generator: torch.Generator) -> Reference:
@@ -152,7 +159,9 @@ class Reference:
 
 
 def compare(reference: Reference | Tensor, current: Tensor, *, label: str = "current") -> Change:
-    """All metrics of `current` (n, d) against `reference` (n, d), one SVD of a k×k matrix.
+    """All metrics of `current` (n, d) against `reference` (n, d).
+
+    The work: two k×k products over n rows and the eigenvalues of two symmetric k×k matrices.
 
     Args:
         reference: the matrix, or better `Reference.of(matrix)` when it is compared repeatedly.
@@ -165,44 +174,26 @@ def compare(reference: Reference | Tensor, current: Tensor, *, label: str = "cur
     return _change(*_prepare(reference, current, label))
 
 
-def shuffled_null(
-    reference: Reference | Tensor,
-    current: Tensor,
-    generator: torch.Generator,
-    *,
-    label: str = "current",
-) -> Change:
-    """The row-shuffled null: `compare` with the rows of `current` in a random order.
+def shuffled_null(reference: Reference, generator: torch.Generator) -> Change:
+    """The row-shuffled null: a reference against its own rows in a random order.
 
-    Shuffling destroys the correspondence of rows and keeps both spectra, so procrustes and the CKA
-    distances become what (n, d) and the spectra alone produce. The other metrics do not depend on
-    the order of rows and equal those of `compare`.
-
-    Raises:
-        ValueError: as `compare`.
+    Shuffling destroys the correspondence of rows and keeps the spectrum, so procrustes and the CKA
+    distances become what (n, d) and the spectrum alone produce. The spectrum of what a layer
+    becomes moves them little (`tests/benchmarks/README.md`), so one null serves all steps of a run.
     """
-    x, y = _prepare(reference, current, label)
-    return _change(x, y.shuffled(generator))
-
-
-def compare_with_null(
-    reference: Reference, current: Tensor, generator: torch.Generator, *, label: str = "current"
-) -> tuple[Change, Change]:
-    """`compare` and `shuffled_null` of the same pair, preparing `current` once.
-
-    Raises:
-        ValueError: as `compare`.
-    """
-    x, y = _prepare(reference, current, label)
-    return _change(x, y), _change(x, y.shuffled(generator))
+    return _change(reference, reference.shuffled(generator))
 
 
 def _change(x: Reference, y: Reference) -> Change:
+    assert x.axes is not None
     core = x.coordinates.T @ y.coordinates
+    graded = x.axes.T @ core
+    leading = x.rank_at(0.95)
+    overlap = graded[-leading:].square().sum(dim=1) / x.spectrum[-leading:]
     cross = float(core.square().sum())
     shift = float(torch.linalg.vector_norm(y.mean - x.mean))
     return Change(
-        procrustes=procrustes_distance(x.coordinates, y.coordinates, core),
+        procrustes=procrustes_distance(x, y, core, graded),
         cka_distance=cka_distance(cross, x.gram_norm, y.gram_norm),
         cka_distance_debiased=debiased_cka_distance(
             hsic(cross, x.row_energy, y.row_energy), x.self_hsic, y.self_hsic
@@ -210,18 +201,40 @@ def _change(x: Reference, y: Reference) -> Change:
         mean_shift=shift / x.norm * math.sqrt(x.shape[0]),
         scale_log_ratio=math.log(y.norm / x.norm),
         effective_rank=y.effective_rank,
+        rank_95=float(y.rank_at(0.95)),
+        rank_99=float(y.rank_at(0.99)),
+        subspace_overlap=min(1.0, float(overlap.sum())),
     )
 
 
-def procrustes_distance(a: Tensor, b: Tensor, core: Tensor) -> float:
-    """√(2 − 2·nuc) from the coordinates a, b (n, k) and their core aᵀb (k, k)."""
-    distance = distance_by_spectrum(core)
-    return distance if distance >= CANCELLATION else distance_by_residual(a, b, core)
+def procrustes_distance(x: Reference, y: Reference, core: Tensor, graded: Tensor) -> float:
+    """√(2 − 2·nuc) of a reference and what is compared with it; ``core`` (k, k) is their product,
+    ``graded`` the same in the reference's principal axes."""
+    bound = _bound(x, y)
+    if bound == 0.0:
+        return 0.0
+    if bound >= CANCELLATION:
+        distance = distance_by_spectrum(graded)
+        if distance >= CANCELLATION:
+            return distance
+    return distance_by_residual(x.coordinates, y.coordinates, core)
 
 
-def distance_by_spectrum(core: Tensor) -> float:
-    """√(2 − 2·nuc) from the core (k, k) alone; of no use below ``CANCELLATION``."""
-    return math.sqrt(max(0.0, 2.0 - 2.0 * float(torch.linalg.svdvals(core).sum())))
+def _bound(x: Reference, y: Reference) -> float:
+    """An upper bound of d: ‖a − b‖_F, 0 for the same bits, where it may be below ``CANCELLATION``;
+    else √2, the most there is.
+
+    By the triangle inequality Σ|‖aᵢ‖² − ‖bᵢ‖²| ≤ 2·‖a − b‖_F, which nearly always tells.
+    """
+    if float((x.row_energy - y.row_energy).abs().sum()) > 2.0 * CANCELLATION:
+        return math.sqrt(2.0)
+    return float(torch.linalg.matrix_norm(x.coordinates - y.coordinates))
+
+
+def distance_by_spectrum(graded: Tensor) -> float:
+    """√(2 − 2·nuc) from the core (k, k) in axes of its first matrix, as `nuclear_norm` takes it; of
+    no use below ``CANCELLATION``."""
+    return math.sqrt(max(0.0, 2.0 - 2.0 * nuclear_norm(graded)))
 
 
 def distance_by_residual(a: Tensor, b: Tensor, core: Tensor) -> float:
@@ -263,6 +276,43 @@ def debiased_cka_distance(hsic_xy: float, self_hsic_x: float, self_hsic_y: float
     return max(1.0 - hsic_xy / math.sqrt(self_hsic_x * self_hsic_y), 0.0)
 
 
+def current_of(x: Tensor, *, label: str = "current") -> Reference:
+    """As ``Reference.of``, of what is only compared with a reference: it has no axes, and costs a
+    third."""
+    return _centred(x, label, with_axes=False)
+
+
+def _centred(x: Tensor, label: str, *, with_axes: bool) -> Reference:
+    _check_input(x, label)
+    n, d = x.shape
+    wide = x.detach().to(torch.float64)
+    mean = wide.mean(dim=0)
+    centred = wide - mean
+    norm = float(torch.linalg.matrix_norm(centred))
+    # ‖x‖² = ‖x_c‖² + n·‖mean‖²
+    whole = math.hypot(norm, math.sqrt(n) * float(torch.linalg.vector_norm(mean)))
+    if norm <= ROUNDING * whole:
+        raise Incomparable(
+            f"{label}: all {n} rows are equal, so there is no variation to compare; check that "
+            "the probe rows are distinct tokens and that the hook reads the block's output"
+        )
+    unit = centred.div_(norm)
+    # Two thirds of the time of `torch.linalg.qr`, which copies what it is given.
+    coordinates = unit if n >= d else torch.geqrf(unit.T)[0][:n].triu().T
+    row_energy = torch.linalg.vector_norm(coordinates, dim=1).square_()
+    gram, axes = upper_product(coordinates), None
+    if with_axes:
+        spectrum, axes = torch.linalg.eigh(gram, UPLO="U")
+    else:
+        spectrum = torch.linalg.eigvalsh(gram, UPLO="U")
+    spectrum = spectrum.clamp_min(0)
+    gram_norm = float(torch.linalg.vector_norm(spectrum))
+    own = self_hsic(gram_norm, row_energy)
+    return Reference(
+        label, (n, d), mean, norm, coordinates, row_energy, spectrum, axes, gram_norm, own
+    )
+
+
 def _check_input(x: Tensor, label: str) -> None:
     if x.ndim != 2:
         raise ValueError(
@@ -275,6 +325,9 @@ def _check_input(x: Tensor, label: str) -> None:
             f"{label}: {n} rows of {d} features; the debiased CKA needs at least {MINIMUM_ROWS} "
             "rows and one feature: use more probe tokens"
         )
+    # A sum is finite only if all of its terms are, and costs a tenth of looking at each.
+    if bool(x.sum(dtype=torch.float64).isfinite()):
+        return
     finite = torch.isfinite(x)
     if not bool(finite.all()):
         row, column = torch.nonzero(~finite)[0].tolist()
@@ -299,4 +352,4 @@ def _prepare(
             f"{label}: on {current.device} but {x.label} is on {x.coordinates.device}; move one "
             "of them with .to(device)"
         )
-    return x, Reference.of(current, label=label)
+    return x, current_of(current, label=label)

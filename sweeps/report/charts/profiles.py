@@ -29,7 +29,7 @@ from sweeps.report.charts.chart import (
 from sweeps.report.data import ReportData
 from sweeps.report.tables.names import arms_of
 
-# What changes are called on an axis, with their unit; none has one but the effective rank.
+# What changes are called on an axis, with their unit; only ranks have one.
 METRIC_TITLES = {
     "procrustes": "Procrustes distance",
     "cka_distance": "1 − CKA",
@@ -37,6 +37,9 @@ METRIC_TITLES = {
     "mean_shift": "mean shift",
     "scale_log_ratio": "log scale ratio",
     "effective_rank": "effective rank",
+    "rank_95": "rank at 95 %",
+    "rank_99": "rank at 99 %",
+    "subspace_overlap": "subspace overlap",
 }
 
 

@@ -6,7 +6,7 @@ from orchestrator.sizing.cost import estimate, evaluated_tokens, parameter_count
 from sweeps.declaration.entries.sweep_spec import ModelEntry
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.sources import resolve_model
-from sweeps.spec import Evaluation, Objective
+from sweeps.spec import Evaluation, Objective, StandinModel
 
 PAPER = list(read_sweep("sweeps/library/paper.yaml").runs)
 
@@ -71,3 +71,13 @@ def test_a_folders_parameters_are_counted_in_its_files_whatever_their_type(
     (tmp_path / "tokenizer.json").write_text("{}")
     source = resolve_model("m", {"m": ModelEntry(folder=str(tmp_path))}, tmp_path)
     assert parameter_count(source) == 1000
+
+
+def test_a_block_that_is_called_again_has_its_parameters_once():
+    twice, often = (
+        StandinModel(standin="albert", layers=calls, pretraining="mlm", digest="d")
+        for calls in (2, 8)
+    )
+    assert parameter_count(twice) == parameter_count(often)
+    own = twice.model_copy(update={"standin": "bert"})
+    assert parameter_count(own) > parameter_count(twice)

@@ -21,6 +21,7 @@ from sweeps.findings.claims import ClaimResult, evaluate
 from sweeps.findings.deciding import deciding
 from sweeps.findings.persistence import compare
 from sweeps.reading.tables import Tables, open_store
+from sweeps.report.charts.calls import call_charts, called
 from sweeps.report.charts.profiles import profile_charts
 from sweeps.report.data import ReportData, gather
 from sweeps.report.page import render
@@ -205,3 +206,33 @@ def test_a_report_marks_the_kinds_of_blocks_of_a_hybrid_and_of_no_other(tmp_path
     drawn = {chart.only["model"]: json.dumps(chart.spec) for chart in profile_charts(shown)}
     assert "block_class" in drawn["zamba"]
     assert "block_class" not in drawn["opt"]
+
+
+def test_a_report_draws_change_over_iteration_and_block_where_a_block_runs_twice(
+    tmp_path: Path,
+) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in (0, 1, 2):
+        write_run(store, run_spec("looped", seed=seed), line(0.3, 6), calls=[1, 2] * 3)
+        write_run(store, run_spec("opt", seed=seed), line(0.3, 6))
+    runs = [run_spec(name, seed=seed) for name in ("looped", "opt") for seed in (0, 1, 2)]
+    save_sweep(store, "loops", runs)
+    shown = gather(open_store(store.root, sweep="loops"), "loops", "", "", None)
+    (chart,) = call_charts(shown)
+    assert chart.only["model"] == "looped"
+    cells = called(shown.shown("bands")).sort("layer")
+    assert cells["block_number"].to_list() == [1, 2] * 3
+    assert cells["iteration"].to_list() == [0, 0, 1, 1, 2, 2]
+    assert cells["value"].to_list() == pytest.approx(line(0.3, 6))
+    page = render(shown, datetime.now(UTC))
+    assert "change by iteration and block" in page
+    assert [one.only["model"] for one in profile_charts(shown)] == ["looped", "opt"]
+
+
+def test_without_loops_there_is_no_such_chart(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    write_run(store, run_spec("opt"), line(0.3, 6))
+    save_sweep(store, "plain", [run_spec("opt")])
+    shown = gather(open_store(store.root, sweep="plain"), "plain", "", "", None)
+    assert call_charts(shown) == []
+    assert "by iteration and block" not in render(shown, datetime.now(UTC))

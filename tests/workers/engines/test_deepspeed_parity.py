@@ -200,7 +200,8 @@ def test_every_architecture_takes_equal_steps(stage):
     cells = [
         Cell("equal_step_mean", stage, family=family, steps=3) for family in spec.STANDIN_FAMILIES
     ]
-    for name, result in deepspeed_cells(cells, 2).items():
-        ratios = result["ratios"]
-        assert len(ratios) == 3
-        assert ratios.max() / ratios.min() - 1 < 1e-5, name
+    found = deepspeed_cells(cells, 2)
+    for cell in cells:
+        ratios = found[cell.name]["ratios"]
+        assert len(ratios) == (1 if cell.family in spec.TIED_STANDINS else 3)
+        assert ratios.max() / ratios.min() - 1 < 1e-5, cell.name

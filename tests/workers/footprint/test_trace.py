@@ -37,7 +37,7 @@ from workers.updates.slabs import DEVICE_SLAB
 
 
 def run_of(family="gpt_neox", kind=None, **fields):
-    masked = family in ("bert", "roberta")
+    masked = family in ("bert", "roberta", "albert")
     source = StandinModel(
         standin=family,
         layers=2,

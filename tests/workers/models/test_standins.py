@@ -13,7 +13,7 @@ def test_a_post_norm_stand_in_hears_its_tokens_above_their_positions(make_langua
 
 
 def test_an_encoder_knows_from_the_start_which_places_are_near(make_language_model):
-    for family in ("bert", "roberta"):
+    for family in ("bert", "roberta", "albert"):
         model, _ = make_language_model(family)
         positions = model.base_model.embeddings.position_embeddings.weight
         scale = positions.std().item()

@@ -31,6 +31,7 @@ from state_pairs import (
     slow_change,
 )
 
+from workers.probes import similarity
 from workers.probes.similarity import (
     CANCELLATION,
     Reference,
@@ -46,6 +47,8 @@ class TestSlowReference:
         x, y = correlated_pair(n, d, seeded(n * d))
         fast, slow = compare(x, y), slow_change(x, y)
         assert_same_distances(fast, slow)
+        assert (fast.rank_95, fast.rank_99) == (slow.rank_95, slow.rank_99)
+        assert fast.subspace_overlap == pytest.approx(slow.subspace_overlap, rel=LOOSE)
         for name in ("mean_shift", "scale_log_ratio", "effective_rank"):
             # Relative, with k·4e-15 of the Gram spectrum's entropy as the largest part.
             assert getattr(fast, name) == pytest.approx(getattr(slow, name), rel=TIGHT)
@@ -172,6 +175,33 @@ class TestOracles:
             y = centred_orthonormal(n, rank, generator) @ rotation(d, generator)[:rank] + 2.0
             assert compare(x, y).effective_rank == pytest.approx(rank, rel=TIGHT)
 
+    @pytest.mark.parametrize(("n", "d"), [(60, 30), (30, 60)])
+    def test_ranks_count_the_directions_that_hold_the_energy(self, n: int, d: int) -> None:
+        """Ten equal directions: nine hold 90 %, ten all; 99 % are held by the first of two whose
+        energies are 0.992 and 0.008."""
+        generator = seeded(47)
+        turned = rotation(d, generator)
+        x = centred_orthonormal(n, 10, generator) @ turned[:10]
+        assert (compare(x, x).rank_95, compare(x, x).rank_99) == (10, 10)
+        lengths = torch.tensor([0.992, 0.008], dtype=torch.float64).sqrt()
+        y = centred_orthonormal(n, 2, generator) * lengths @ turned[:2]
+        assert (compare(x, y).rank_95, compare(x, y).rank_99) == (1, 1)
+        lengths = torch.tensor([0.96, 0.04], dtype=torch.float64).sqrt()
+        y = centred_orthonormal(n, 2, generator) * lengths @ turned[:2]
+        assert (compare(x, y).rank_95, compare(x, y).rank_99) == (1, 2)
+
+    @pytest.mark.parametrize(("n", "d"), [(60, 30), (30, 60)])
+    def test_overlap_is_the_share_of_energy_in_the_references_span(self, n: int, d: int) -> None:
+        generator = seeded(48)
+        u = centred_orthonormal(n, 12, generator)
+        x = u[:, :6] @ rotation(d, generator)[:6]
+        inside, outside = u[:, :6], u[:, 6:]
+        assert compare(x, x).subspace_overlap == pytest.approx(1, abs=TIGHT)
+        for share in (0.0, 0.3, 1.0):
+            both = torch.cat([inside * share**0.5, outside * (1 - share) ** 0.5], dim=1)
+            y = both @ rotation(d, generator)[:12]
+            assert compare(x, y).subspace_overlap == pytest.approx(share, abs=TIGHT)
+
     def test_mean_shift_is_in_units_of_the_references_row_radius(self) -> None:
         x = gaussian(40, 8, seeded(15)) + 5.0
         radius = (x - x.mean(dim=0)).square().sum(dim=1).mean().sqrt()
@@ -206,6 +236,24 @@ class TestSmallChange:
         # Above the switch 1e-14 in d² is 1e-14/(2d²) relative in d; below it 1e-14 in d itself.
         relative = 1e-14 / (2 * truth**2) if truth >= CANCELLATION else 1e-14 / truth
         assert compare(x, y).procrustes == pytest.approx(truth, rel=3 * relative + TIGHT)
+
+    @pytest.mark.parametrize(("n", "d"), [(200, 64), (64, 200)])
+    def test_one_that_has_not_been_turned_needs_no_spectrum(
+        self, n: int, d: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """‖X − Y‖ is an upper bound: below the switch the residual is due whatever the spectrum."""
+        x = gaussian(n, d, seeded(49))
+        y = x * (1 + 1e-6 * gaussian(n, d, seeded(50)))
+        expected = compare(x, y @ rotation(d, seeded(51))).procrustes
+
+        def refuse(*_: object) -> None:
+            raise AssertionError("the spectrum was asked for")
+
+        monkeypatch.setattr(similarity, "nuclear_norm", refuse)
+        assert 0 < compare(x, y).procrustes == pytest.approx(expected, rel=1e-7)
+        assert compare(x, x).procrustes == 0.0
+        with pytest.raises(AssertionError, match="the spectrum"):
+            compare(x, y @ rotation(d, seeded(51)))
 
     def test_ill_conditioned_spectra_keep_an_absolute_error_of_the_root_of_rounding(self) -> None:
         """Directions below 1e-8 of the largest are rounding in XᵀY: 1e-16 each in d² is unseen."""
@@ -302,3 +350,5 @@ class TestProperties:
         assert change.mean_shift >= 0
         assert math.isfinite(change.scale_log_ratio)
         assert 1 <= change.effective_rank <= min(n, d) * (1 + TIGHT)
+        assert 1 <= change.rank_95 <= change.rank_99 <= min(n, d)
+        assert 0 <= change.subspace_overlap <= 1

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from state_pairs import (
+    TIGHT,
     assert_same_distances,
     correlated_pair,
     gaussian,
@@ -19,42 +20,48 @@ from workers.probes.similarity import (
     METRICS,
     Reference,
     compare,
-    compare_with_null,
     shuffled_null,
 )
 
 
 class TestShuffledNull:
     @pytest.mark.parametrize(("n", "d"), [(60, 20), (20, 60)])
-    def test_is_compare_with_the_rows_of_current_in_another_order(self, n: int, d: int) -> None:
-        x, y = correlated_pair(n, d, seeded(24))
+    def test_is_compare_with_the_references_own_rows_in_another_order(self, n: int, d: int) -> None:
+        x, _ = correlated_pair(n, d, seeded(24))
         order = torch.randperm(n, generator=seeded(25))
-        null = shuffled_null(Reference.of(x), y, seeded(25))
-        assert_same_distances(null, compare(x, y[order]))
-        assert null == shuffled_null(x, y, seeded(25))
+        null = shuffled_null(Reference.of(x), seeded(25))
+        assert_same_distances(null, compare(x, x[order]))
+        assert null == shuffled_null(Reference.of(x), seeded(25))
 
-    def test_metrics_without_correspondence_of_rows_are_those_of_compare(self) -> None:
-        x, y = correlated_pair(30, 12, seeded(26))
-        null, change = shuffled_null(x, y, seeded(27)), compare(x, y)
-        for name in ("mean_shift", "scale_log_ratio", "effective_rank"):
-            assert getattr(null, name) == getattr(change, name)
+    def test_metrics_without_correspondence_of_rows_are_those_of_no_change(self) -> None:
+        x, _ = correlated_pair(30, 12, seeded(26))
+        null, unchanged = shuffled_null(Reference.of(x), seeded(27)), compare(x, x)
+        assert null.mean_shift == unchanged.mean_shift == 0.0
+        assert null.scale_log_ratio == unchanged.scale_log_ratio == 0.0
+        assert null.effective_rank == pytest.approx(unchanged.effective_rank, rel=TIGHT)
 
     def test_unchanged_layer_is_far_below_its_null(self) -> None:
         x = gaussian(100, 10, seeded(28))
-        null = shuffled_null(x, x, seeded(29))
+        null = shuffled_null(Reference.of(x), seeded(29))
         assert null.procrustes > 0.9
         assert null.cka_distance_debiased == pytest.approx(1, abs=0.1)
         assert compare(x, x).procrustes == 0.0
 
-    def test_compare_with_null_is_both_at_once(self) -> None:
-        x, y = correlated_pair(20, 33, seeded(45))
-        both = compare_with_null(Reference.of(x), y, seeded(46))
-        assert both == (compare(x, y), shuffled_null(x, y, seeded(46)))
+    @pytest.mark.parametrize(("n", "d"), [(256, 64), (64, 128)])
+    def test_a_changed_layer_has_nearly_the_null_of_its_reference(self, n: int, d: int) -> None:
+        """What lets a run compute it once: half of the variance is another, and the spectrum
+        differs, and yet the null of the pair moves by a few hundredths of itself."""
+        x, y = correlated_pair(n, d, seeded(24))
+        order = torch.randperm(n, generator=seeded(25))
+        null = shuffled_null(Reference.of(x), seeded(25))
+        of_pair = compare(x, y[order])
+        assert compare(x, y).procrustes > 0.4
+        assert null.procrustes == pytest.approx(of_pair.procrustes, rel=0.15)
 
     def test_advances_the_generator(self) -> None:
-        x, y = correlated_pair(30, 12, seeded(30))
-        generator = seeded(31)
-        first, second = shuffled_null(x, y, generator), shuffled_null(x, y, generator)
+        x, _ = correlated_pair(30, 12, seeded(30))
+        generator, reference = seeded(31), Reference.of(x)
+        first, second = shuffled_null(reference, generator), shuffled_null(reference, generator)
         assert first.procrustes != second.procrustes
 
 
@@ -67,6 +74,9 @@ class TestInputs:
             "mean_shift",
             "scale_log_ratio",
             "effective_rank",
+            "rank_95",
+            "rank_99",
+            "subspace_overlap",
         )
         x, y = correlated_pair(8, 3, seeded(32))
         assert tuple(asdict(compare(x, y))) == METRICS
@@ -86,7 +96,7 @@ class TestInputs:
     def test_float32_input_keeps_a_change_that_float32_arithmetic_loses(self) -> None:
         x = gaussian(512, 64, seeded(35)).float()
         y = x + 1e-3 * gaussian(512, 64, seeded(36)).float()
-        assert compare(x, y).procrustes == pytest.approx(1e-3, rel=0.1)
+        assert compare(x, y).procrustes == pytest.approx(1e-3, rel=0.15)
 
     def test_input_is_left_unchanged_and_gradients_are_not_followed(self) -> None:
         x, y = correlated_pair(12, 6, seeded(37))
