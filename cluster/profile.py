@@ -196,13 +196,18 @@ class Kuberay(ClusterProfile):
 
 
 class Slurm(ClusterProfile):
-    """A Slurm allocation in which `ray symmetric-run` makes a cluster for one sweep."""
+    """A Slurm allocation that is a Ray cluster for one sweep."""
 
     kind: Literal["slurm"]
     nodes: AtLeastOne
     cpus_per_node: AtLeastOne
     gpus_per_node: Count = 0
     time: Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2}$")]
+    notice_seconds: AtLeastOne | None = Field(
+        default=None,
+        description="How long before the time limit runs are told to checkpoint; unsaid: as long"
+        " as the largest one needs.",
+    )
     partition: Word | None = None
     account: Word | None = None
     qos: Word | None = None
@@ -215,6 +220,13 @@ class Slurm(ClusterProfile):
     @property
     def most_gpus(self) -> int:
         return self.nodes * self.gpus_per_node
+
+    @property
+    def seconds(self) -> int:
+        """The time limit in seconds."""
+        days, _, clock = self.time.rpartition("-")
+        hours, minutes, seconds = map(int, clock.split(":"))
+        return ((24 * int(days or 0) + hours) * 60 + minutes) * 60 + seconds
 
 
 KINDS: dict[str, type[ClusterProfile]] = {

@@ -33,13 +33,15 @@ class KubernetesJobs:
 
     profile: Kuberay
 
-    def start(self, job: Job, say: Callable[[str], None]) -> None:
-        """Apply the rendered RayJob; the file stays here, to read and to apply by hand."""
+    def start(self, job: Job, say: Callable[[str], None]) -> dict[str, str]:
+        """Apply the rendered RayJob; the file stays here, to read and to apply by hand. Return what
+        a record keeps of it: nothing more."""
         path = Path(f"{job.submission_id}.yaml")
         path.write_text(render(self.profile, job), encoding="utf-8")
         command = ["kubectl", "apply", "-f", str(path), "--namespace", self.profile.namespace]
         say(f"runs: {' '.join(command)}")
         run_tool(command)
+        return {}
 
     def jobs(self) -> list[JobState]:
         """Return the RayJobs of the namespace, oldest first."""

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -13,6 +14,7 @@ from cluster.job import Job
 from cluster.library import PROFILES, profile_names, read_profile
 from cluster.profile import KINDS
 from cluster.render import EXAMPLE, local_commands, render
+from sweeps.errors import UserError
 
 CRD = json.loads(Path(__file__).with_name("rayjob_v1_fields.json").read_text(encoding="utf-8"))
 JOB = Job(
@@ -151,7 +153,14 @@ def stub(folder, name, script):
     path.chmod(0o755)
 
 
-def test_the_batch_script_runs_the_sweep_once_on_a_cluster_of_all_nodes(tmp_path):
+# What squeue says of the job when its step has ended, and what the site then does to the script.
+STEP_ENDS = 'while [[ $1 == --* ]]; do echo "srun $1"; shift; done; echo "$*"; exit $ENDS'
+
+
+@pytest.fixture
+def batch(tmp_path):
+    """Return ``batch(ends, state)``, which runs the script with stubs of Slurm; the step ends with
+    an exit code. Returns the script's exit code, and what it and the stubs said."""
     profile = read_profile("slurm").model_copy(update={"venv": str(tmp_path / "my venv")})
     script = tmp_path / "job.sh"
     script.write_text(render(profile, JOB), encoding="utf-8")
@@ -160,39 +169,61 @@ def test_the_batch_script_runs_the_sweep_once_on_a_cluster_of_all_nodes(tmp_path
     (tmp_path / "my venv/bin/activate").write_text("")
     bin_ = tmp_path / "stubs"
     bin_.mkdir()
-    stub(bin_, "scontrol", "printf 'node7\\nnode8\\n'")
-    stub(bin_, "srun", 'while [[ $1 == --* ]]; do echo "srun $1"; shift; done; exec "$@"')
-    stub(bin_, "ray", 'printf "%s|" "$@"; echo; echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN_PATH"')
-    shown = subprocess.run(
-        ["bash", str(script)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={
-            "PATH": f"{bin_}:{os.environ['PATH']}",
-            "HOME": "/home/me",
-            "SLURM_JOB_ID": "41",
-            "SLURM_JOB_NUM_NODES": "2",
-            "SLURM_JOB_NODELIST": "node[7-8]",
-        },
-    ).stdout
-    assert "srun --nodes=2\nsrun --ntasks=2\n" in shown
+    stub(bin_, "srun", STEP_ENDS)
+    stub(bin_, "squeue", "echo $STATE")
+    stub(bin_, "sleep", "exit 0")
+    stub(bin_, "scontrol", 'echo "scontrol $*"')
+    stub(bin_, "scancel", 'echo "scancel $*"')
+
+    def run(ends, state="RUNNING"):
+        environment = {"HOME": "/home/me", "SLURM_JOB_ID": "41", "ENDS": str(ends), "STATE": state}
+        done = subprocess.run(
+            ["bash", str(script)],
+            capture_output=True,
+            text=True,
+            env={"PATH": f"{bin_}:{os.environ['PATH']}", **environment},
+        )
+        return done.returncode, done.stdout
+
+    return run
+
+
+def test_the_batch_script_runs_the_sweep_once_on_a_cluster_of_all_nodes(batch):
+    code, shown = batch(0)
+    assert code == 0
+    assert "srun --nodes=2\nsrun --ntasks=2\nsrun --wait=0\nsrun --kill-on-bad-exit=0\n" in shown
     assert (
-        "symmetric-run|--address|node7:20041|--min-nodes|2|--num-cpus|64|--num-gpus|8|--|"
-        "depthsweep|run|/shared/my sweep.yaml|--address|auto|--store|s3://b/x|\n" in shown
+        "python -m orchestrator.jobs.slurm_node --nodes 2 --cpus 64 --gpus 8 --notice 90 --"
+        " depthsweep run /shared/my sweep.yaml --address auto --store s3://b/x\n" in shown
     )
-    assert "token /home/me/.ray/auth_token" in shown
+    assert "depthsweep: job 41 ended with exit code 0\n" in shown
+    assert "requeue" not in shown
 
 
-def test_symmetric_run_understands_what_it_is_given():
-    from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
+@pytest.mark.parametrize("ends", [1, 2])
+def test_a_sweep_that_failed_fails_its_job(batch, ends):
+    code, shown = batch(ends)
+    assert code == ends
+    assert "requeue" not in shown
 
-    text = render(read_profile("slurm"), JOB)
-    assert "ray symmetric-run --address" in text
-    kept = curate_and_validate_ray_start_args(
-        ["--address", "node7:20041", "--min-nodes", "2", "--num-cpus", "64", "--num-gpus", "8"]
-    )
-    assert kept == ["--num-cpus", "64", "--num-gpus", "8"]
+
+def test_a_sweep_that_a_notice_stopped_goes_back_into_the_line_unless_slurm_ends_it(batch):
+    assert "scontrol requeue 41" in batch(143)[1]
+    for state in ("COMPLETING", "PENDING", "CANCELLED"):
+        assert "requeue" not in batch(143, state)[1]
+
+
+def test_the_notice_before_the_time_limit_leaves_time_to_run():
+    profile = read_profile("slurm")
+    assert "#SBATCH --signal=TERM@90\n" in render(profile, JOB)
+    large = replace(JOB, notice_seconds=1660)
+    assert "#SBATCH --signal=TERM@1660\n" in render(profile, large)
+    own = profile.model_copy(update={"notice_seconds": 300})
+    assert "#SBATCH --signal=TERM@300\n" in render(own, large)
+    short = profile.model_copy(update={"time": "00:28:00"})
+    with pytest.raises(UserError, match="leaves nothing beside the 1660 s"):
+        render(short, large)
+    assert profile.model_copy(update={"time": "1-02:03:04"}).seconds == 93_784
 
 
 def test_a_local_cluster_listens_on_loopback_alone():

@@ -1,0 +1,187 @@
+"""Sweeps on a real Slurm: slurmctld and two slurmd on loopback (``slurm_site``)."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from slurm_site import missing, serve_slurm
+
+from sweeps.store.store import Store
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+SWEEP = """
+name: pair
+models:
+  a: {{standin: gpt2, layers: 2, width: 32, vocabulary: 400, pretrain_steps: 3}}
+objectives:
+  clm: {{data: {{builtin: python-docs}}}}
+probe: {{data: {{builtin: python-docs}}, rows: 32, sequence_length: 16, every: {every}}}
+defaults: {{steps: {steps}, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
+  part_steps: {part}, checkpoint_share: 0}}
+blocks:
+  - name: all
+    grid: {{model: [a], objective: [clm], control: [standard], seed: [0, 1]}}
+"""
+PROFILE = """
+kind: slurm
+nodes: 2
+cpus_per_node: 1
+gpus_per_node: {gpus}
+time: "{time}"
+notice_seconds: {notice}
+partition: low
+venv: {venv}
+token_file: {folder}/token
+"""
+
+
+class Desk:
+    """A folder with a sweep, a profile and a token, and a Slurm to submit to."""
+
+    def __init__(self, folder, site):
+        self.folder, self.site = folder, site
+        (folder / "token").write_text("0123456789abcdef" * 4)
+        (folder / "token").chmod(0o600)
+        (folder / "venv/bin").mkdir(parents=True)
+        (folder / "venv/bin/activate").write_text(f"PATH={Path(sys.executable).parent}:$PATH\n")
+        self.profile()
+
+    def profile(self, time="01:00:00", notice=90, gpus=0):
+        """Write the profile."""
+        given = {"time": time, "notice": notice, "gpus": gpus, "folder": self.folder}
+        text = PROFILE.format(venv=self.folder / "venv", **given)
+        (self.folder / "slurm.yaml").write_text(text)
+
+    def sweep(self, steps=8, part=4, every=4):
+        """Write the sweep file; nothing but a notice makes a checkpoint of its runs."""
+        text = SWEEP.format(steps=steps, part=part, every=every)
+        (self.folder / "pair.yaml").write_text(text)
+
+    def call(self, *words, code=0):
+        """Return what a command prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator", *words],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env={**os.environ, **self.site.environment},
+        )
+        assert done.returncode == code, done.stdout + done.stderr + self.said()
+        return done.stdout
+
+    def submit(self, *more):
+        """Submit, and return the job's name."""
+        given = ("pair.yaml", "--cluster", "./slurm.yaml", "--store", "store", "--json")
+        return json.loads(self.call("submit", *given, *more))["submission_id"]
+
+    def said(self):
+        """Return what jobs have said."""
+        return "".join(path.read_text() for path in sorted(self.folder.glob("*.out")))
+
+    def runs(self):
+        """Return the runs' folders once the store has them."""
+        store = Store.at(str(self.folder / "store"))
+        return [store.run(run.run_id) for run in store.load_sweep("pair").runs]
+
+    def await_steps(self, attempt):
+        """Return once one run is past the first part of an attempt."""
+        until = time.monotonic() + 240
+        while time.monotonic() < until:
+            if (self.folder / "store/sweeps/pair").is_dir():
+                for path in (self.folder / "store/runs").glob(f"*/steps/*.a{attempt}.parquet"):
+                    return path
+            time.sleep(0.1)
+        raise AssertionError(f"attempt {attempt} does not get on: {self.said()}")
+
+    def digest(self, store="store"):
+        return self.call("digest", "pair", "--store", store)
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """Return ``desk(**settings)``, which starts a Slurm and returns the desk before it."""
+    started = []
+
+    def desk(**settings):
+        # Paths of sockets are short.
+        folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+        serving = serve_slurm(folder, **settings)
+        started.append((serving, folder))
+        return Desk(tmp_path, serving.__enter__())
+
+    yield desk
+    for serving, folder in started:
+        serving.__exit__(None, None, None)
+        shutil.rmtree(folder)
+
+
+def processes_of(desk):
+    """Return the processes that name the desk's folder."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(desk.folder) in word for word in process.cmdline()):
+                found.append(process.cmdline())
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_sweep_is_submitted_and_the_job_completes(slurm):
+    desk = slurm(job_age=2)
+    desk.sweep()
+    name = desk.submit()
+    assert desk.submit() == name  # attaches
+    (desk.folder / "pair.yaml").write_text(
+        (desk.folder / "pair.yaml").read_text().replace("steps: 8", "steps: 12")
+    )
+    edited = ("submit", "pair.yaml", "--cluster", "./slurm.yaml", "--store", "store")
+    desk.call(*edited, code=2)
+    # "" once Slurm has forgotten it.
+    assert desk.site.await_state(name, "COMPLETED", "FAILED", "") in ("COMPLETED", "")
+    assert "2 nodes" in desk.said()
+    assert "ended with exit code 0" in desk.said()
+    assert [folder.attempts()[-1]["cause"] for folder in desk.runs()] == ["finished"] * 2
+    desk.site.await_state(name, "")
+    elsewhere = desk.folder / "elsewhere"
+    elsewhere.mkdir()
+    desk.folder, home = elsewhere, desk.folder
+    store = ("--store", str(home / "store"))
+    assert "pair: 2 finished" in desk.call("logs", "pair", *store)
+    desk.call("cancel", "pair", *store, code=2)
+    assert processes_of(desk) == []
+
+
+@pytest.mark.slow
+def test_a_job_preempted_twice_goes_on_by_itself_and_loses_no_step(slurm):
+    desk = slurm(grace=60)
+    desk.sweep(steps=900, part=10, every=100)
+    name = desk.submit()
+    for attempt in (1, 2):
+        desk.await_steps(attempt)
+        desk.site.preempt()
+        desk.site.await_state(name, "PENDING")
+        desk.site.await_state("urgent", "COMPLETED")
+        desk.site.await_state(name, "RUNNING")
+    assert desk.site.await_state(name, "COMPLETED", "FAILED", "CANCELLED") == "COMPLETED"
+    assert desk.said().count("goes back into the line") == 2
+    for folder in desk.runs():
+        ended = folder.attempts()
+        assert [one["cause"] for one in ended][-1] == "finished"
+        # No checkpoint but that of a notice is ever made: each attempt begins where one was.
+        assert [one["cause"] for one in ended[:-1]] == ["preempted"] * (len(ended) - 1)
+        resumed = [one["resumed_from"] for one in ended]
+        assert resumed == sorted(resumed)
+        assert resumed[0] == 0
+    assert max(len(folder.attempts()) for folder in desk.runs()) == 3
+    assert any(folder.attempts()[-1]["resumed_from"] > 0 for folder in desk.runs())
+    desk.call("run", "pair.yaml", "--store", "alone")
+    assert desk.digest() == desk.digest("alone")
