@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.job import Job
 from cluster.library import profile_path, read_profile
-from cluster.profile import Aws, Gcp, JobsApi, Kuberay, Local, Profile, Slurm, Static
+from cluster.profile import Aws, Gcp, JobsApi, Kuberay, Local, Profile, Slurm, Static, in_clear
 from orchestrator.jobs.job_identity import (
     JobState,
     Queue,
@@ -120,6 +120,8 @@ def jobs_api(profile: Local | Static | Aws | Gcp) -> JobsApiClient:
         steps += " cluster render` prints for the profile as cluster.yaml, `ray up cluster.yaml`"
         if not isinstance(profile, Static):
             steps += ", and leave `ray dashboard cluster.yaml` open"
+        elif profile.reach == "tunnel" and profile.jobs_address is None:
+            steps += f", and leave `{profile.tunnel}` open"
         raise UserError(f"{error}; {steps}") from None
 
 
@@ -131,6 +133,12 @@ def submit(request: Request, say: Callable[[str], None]) -> Submission:
     """
     with tracing(say):
         require_feasible(request.sweep.runs)
+    profile = request.profile
+    if isinstance(profile, JobsApi) and in_clear(profile.address):
+        say(
+            f"warning: {profile.address} is reached without encryption: whoever reads along has the"
+            " token, and may run code there; prefer a tunnel (reach: tunnel) or https"
+        )
     version = version_of(request.sweep)
     store = _visible(request)
     records = job_records(store, request.sweep.name) if store else {}

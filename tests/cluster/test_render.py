@@ -12,7 +12,7 @@ import yaml
 
 from cluster.job import Job
 from cluster.library import PROFILES, profile_names, read_profile
-from cluster.profile import KINDS
+from cluster.profile import KINDS, in_clear
 from cluster.render import EXAMPLE, local_commands, render
 from sweeps.errors import UserError
 
@@ -83,6 +83,21 @@ def test_every_node_asks_for_the_token_and_gets_it_as_a_file(name):
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         assert "RAY_AUTH_MODE=token" in config[commands][-1]
         assert "RAY_AUTH_TOKEN_PATH=~/.ray/auth_token" in config[commands][-1]
+
+
+def test_the_jobs_api_of_own_machines_is_reached_by_a_tunnel_unless_told_otherwise():
+    (tunnelled,) = documents("static")
+    assert not any("dashboard-host" in line for line in tunnelled["head_start_ray_commands"])
+    profile = read_profile("static")
+    assert profile.address == "http://127.0.0.1:8265"
+    assert profile.tunnel == ("ssh -N -L 8265:127.0.0.1:8265 -i ~/.ssh/id_ed25519 ubuntu@10.0.0.1")
+    assert f"reach:  {profile.tunnel}" in render(profile)
+    assert not in_clear(profile.address)
+    open_ = profile.model_copy(update={"reach": "network"})
+    assert "--dashboard-host=0.0.0.0" in render(open_)
+    assert open_.address == "http://10.0.0.1:8265"
+    assert in_clear(open_.address)
+    assert not in_clear("https://10.0.0.1:8265")
 
 
 def test_the_rayjob_has_the_published_fields_only():
