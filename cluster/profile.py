@@ -210,6 +210,15 @@ class Kuberay(ClusterProfile):
         default=None, description="A ReadWriteMany claim, mounted at /store."
     )
     backoff_limit: Count = Field(default=3, description="New clusters after a failed one.")
+    queue: Name | None = Field(
+        default=None, description="Local queue of Kueue; the cluster then has all pods at once."
+    )
+    image_pull_secrets: tuple[Name, ...] = ()
+    grace_seconds: AtLeastOne | None = Field(
+        default=None,
+        description="What a pod that is taken away is given to checkpoint; unsaid: as long as the"
+        " largest run needs.",
+    )
     kept_seconds: Count = Field(default=600, description="How long an ended RayJob stays.")
 
     @property

@@ -23,6 +23,7 @@ from orchestrator.jobs.job_identity import (
     version_of,
 )
 from orchestrator.sizing.choice import require_feasible
+from orchestrator.sizing.cost import notice_seconds
 from orchestrator.sizing.tracer import tracing
 from sweeps.declaration.expand import Sweep, SweepFile
 from sweeps.errors import UserError
@@ -78,7 +79,8 @@ def job_of(
     place = absolute_store(store)
     name = f"{job_name(sweep.name, place)}-{attempt}"
     path = str(file.absolute())
-    return Job(name, sweep.name, version_of(sweep), path, sweep.text, place, options)
+    notice = notice_seconds(sweep.runs)
+    return Job(name, sweep.name, version_of(sweep), path, sweep.text, place, options, notice)
 
 
 def stored_profile_name(name: str) -> str:

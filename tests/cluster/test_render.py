@@ -112,6 +112,76 @@ def test_the_rayjob_has_the_published_fields_only():
         jsonschema.validate(misspelt, CRD)
 
 
+def kubernetes(**changes):
+    """Return the ConfigMap and the RayJob of a profile with some changes."""
+    profile = read_profile("kuberay").model_copy(update=changes)
+    return list(yaml.safe_load_all(render(profile, JOB)))
+
+
+def pods_of(job):
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [group["template"] for group in groups]
+
+
+def as_pod(template):
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": template["spec"]}
+
+
+def test_kubernetes_own_definitions_take_every_object_strictly():
+    validate = pytest.importorskip("kubernetes_validate")
+    own = {"priorityClassName": "low", "affinity": {"nodeAffinity": {}}}
+    workers = tuple(
+        group.model_copy(update={"pod": own}) for group in read_profile("kuberay").workers
+    )
+    more = {"image_pull_secrets": ("registry",), "volume_claim": "store", "queue": "study"}
+    for changes in ({}, {"workers": workers, **more}):
+        sweep, job = kubernetes(**changes)
+        jsonschema.validate(job["spec"], CRD)
+        validate.validate(sweep, "1.33", strict=True)
+        for template in pods_of(job):
+            validate.validate(as_pod(template), "1.33", strict=True)
+    assert pods_of(job)[1]["spec"]["priorityClassName"] == "low"
+    misspelt = json.loads(json.dumps(as_pod(template)).replace("preStop", "prestop"))
+    with pytest.raises(validate.ValidationError):
+        validate.validate(misspelt, "1.33", strict=True)
+
+
+def test_a_pod_that_is_taken_away_has_its_ranks_checkpoint_first():
+    for changes, job_seconds, grace in (
+        ({}, 90, 90),
+        ({}, 400, 400),
+        ({"grace_seconds": 120}, 400, 120),
+    ):
+        profile = read_profile("kuberay").model_copy(update=changes)
+        job = replace(JOB, notice_seconds=job_seconds)
+        head, *workers = pods_of(list(yaml.safe_load_all(render(profile, job)))[1])
+        assert "lifecycle" not in head["spec"]["containers"][0]
+        for pod in workers:
+            assert pod["spec"]["terminationGracePeriodSeconds"] == grace
+            hook = pod["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+            assert hook == ["python", "-m", "workers.ranks.leaving", str(grace - 10)]
+
+
+def test_volumes_belong_to_the_image_s_user():
+    image = (PROFILES.parent / "Dockerfile").read_text(encoding="utf-8")
+    for pod in pods_of(kubernetes(volume_claim="store")[1]):
+        user = pod["spec"]["securityContext"]["fsGroup"]
+        assert f"--uid {user} ray" in image
+        mounts = pod["spec"]["containers"][0]["volumeMounts"]
+        assert {"name": "store", "mountPath": "/store"} in mounts
+
+
+def test_a_queue_of_kueue_admits_the_cluster_as_a_whole():
+    _, job = kubernetes(queue="study")
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "study"
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["enableInTreeAutoscaling"] is False
+    for group in cluster["workerGroupSpecs"]:
+        assert group["replicas"] == group["minReplicas"] == group["maxReplicas"] > 0
+    assert "kueue.x-k8s.io/queue-name" not in kubernetes()[1]["metadata"]["labels"]
+
+
 def test_the_rayjob_goes_on_where_a_lost_cluster_stopped_and_leaves_none_behind():
     _, job = documents("kuberay")
     spec = job["spec"]

@@ -24,7 +24,7 @@ objectives:
 probe: {data: {builtin: python-docs}, rows: 32, sequence_length: 16, every: 20}
 defaults: {steps: 60, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
   part_steps: 10, checkpoint_share: 1}
-measure: []
+measurements: []
 blocks:
   - name: all
     grid: {model: [a], objective: [clm], control: [standard], seed: [0, 1]}
@@ -120,7 +120,7 @@ def test_of_those_who_create_or_replace_at_once_one_wins(server):
 @pytest.mark.parametrize("server", [pytest.param(Rclone, id="rclone")], indirect=True)
 def test_a_server_that_ignores_conditions_is_refused_in_one_line(server):
     with pytest.raises(UserError, match="ignores the conditions If-None-Match and If-") as refusal:
-        Store.at(server.url()).require_writable()
+        Store.at(server.url()).identify()
     assert "\n" not in str(refusal.value)
 
 

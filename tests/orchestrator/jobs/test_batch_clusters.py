@@ -113,6 +113,18 @@ def test_kubernetes_gets_the_rayjob_once_and_again_after_its_end(site):
     assert json.loads(submit(site, "kuberay", "--json").stdout)["attempt"] == 3
 
 
+def test_following_ends_with_the_rayjob_also_where_no_pod_ever_comes(site):
+    site.stub(
+        "kubectl",
+        f"[ $1 = get ] && cat {site.folder}/rayjobs.json; [ $1 = logs ] && exit 1; exit 0",
+    )
+    (site.folder / "rayjobs.json").write_text(rayjobs())
+    name = json.loads(submit(site, "kuberay", "--json").stdout)["submission_id"]
+    (site.folder / "rayjobs.json").write_text(rayjobs((name, "ValidationFailed")))
+    shown = site.call("logs", "pair", "-f", "--store", "store")
+    assert (shown.returncode, shown.stdout) == (0, "")
+
+
 def test_a_refusal_of_kubernetes_is_one_line(site):
     site.stub("kubectl", 'echo "Unable to connect to the server" >&2; exit 1')
     shown = submit(site, "kuberay")
