@@ -185,3 +185,89 @@ def test_a_job_preempted_twice_goes_on_by_itself_and_loses_no_step(slurm):
     assert any(folder.attempts()[-1]["resumed_from"] > 0 for folder in desk.runs())
     desk.call("run", "pair.yaml", "--store", "alone")
     assert desk.digest() == desk.digest("alone")
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_soon_after_its_notice_keeps_its_steps(slurm):
+    """GraceTime=0: SIGTERM to all processes at once, and SIGKILL after KillWait."""
+    desk = slurm(grace=0, kill_wait=60)
+    desk.sweep(steps=900, part=10, every=100)
+    name = desk.submit()
+    desk.await_steps(1)
+    desk.site.preempt()
+    desk.site.await_state("urgent", "COMPLETED")
+    assert desk.site.await_state(name, "COMPLETED", "FAILED", "CANCELLED") == "COMPLETED"
+    ends = [folder.attempts() for folder in desk.runs()]
+    assert any(len(ended) == 2 for ended in ends)
+    for first, *then in ends:
+        assert all(one["resumed_from"] > 0 for one in then)
+        assert first["cause"] == ("preempted" if then else "finished")
+
+
+@pytest.mark.slow
+def test_a_job_goes_on_past_its_time_limit(slurm):
+    desk = slurm()
+    desk.profile(time="00:10:00", notice=45)
+    desk.sweep(steps=900, part=10, every=100)
+    name = desk.submit()
+    desk.await_steps(1)
+    number = desk.site.ask("squeue", "--noheader", f"--name={name}", "--format=%i").strip()
+    told = desk.site.ask("squeue", "--noheader", f"--name={name}", "--format=%M").strip()
+    minutes = (
+        int(told.split(":")[-2]) + 2
+    )  # at most 120 s are left, the last 45 of them with notice
+    desk.site.ask("scontrol", "update", f"JobId={number}", f"TimeLimit={minutes}")
+    desk.site.await_state(name, "PENDING", "COMPLETED")
+    desk.site.ask("scontrol", "update", f"JobId={number}", "TimeLimit=60")
+    assert desk.site.await_state(name, "COMPLETED", "FAILED", "TIMEOUT") == "COMPLETED"
+    assert desk.said().count("goes back into the line") == 1
+    assert [folder.attempts()[-1]["cause"] for folder in desk.runs()] == ["finished"] * 2
+    assert max(folder.attempts()[-1]["resumed_from"] for folder in desk.runs()) > 0
+
+
+@pytest.mark.slow
+def test_a_job_is_cancelled_with_checkpoints_and_submitted_again_goes_on(slurm):
+    desk = slurm()
+    desk.sweep(steps=900, part=10, every=100)
+    name = desk.submit()
+    desk.await_steps(1)
+    assert "continue from a checkpoint" in desk.call("cancel", "pair", "--store", "store")
+    assert desk.site.state(name) == "CANCELLED"
+    assert "143, cancelled" in desk.said()
+    assert "goes back into the line" not in desk.said()
+    again = desk.submit()
+    assert again != name
+    assert desk.site.await_state(again, "COMPLETED", "FAILED") == "COMPLETED"
+    assert max(folder.attempts()[-1]["resumed_from"] for folder in desk.runs()) > 0
+
+
+SEES = """
+import os, ray
+ray.init(address="auto", logging_level="ERROR", log_to_driver=False)
+@ray.remote(num_gpus=1)
+def visible():
+    import time
+    time.sleep(1)
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+print("gpus", sorted(node["Resources"]["GPU"] for node in ray.nodes()))
+print("seen", sorted(ray.get([visible.remote() for _ in range(4)])))
+"""
+
+
+@pytest.mark.slow
+def test_gpus_that_slurm_grants_are_what_ranks_see(slurm):
+    desk = slurm(gpus=4)
+    desk.profile(gpus=2)
+    desk.sweep()
+    driver = desk.folder / "stubs/depthsweep"
+    driver.parent.mkdir()
+    driver.write_text(f"#!/bin/sh\nexec {sys.executable} {desk.folder}/sees.py\n")
+    driver.chmod(0o755)
+    (desk.folder / "sees.py").write_text(SEES)
+    with (desk.folder / "venv/bin/activate").open("a") as activate:
+        activate.write(f"PATH={driver.parent}:$PATH\n")
+    name = desk.submit()
+    assert desk.site.await_state(name, "COMPLETED", "FAILED") == "COMPLETED", desk.said()
+    assert "gpus [2.0, 2.0]" in desk.said()
+    # Of four on each node two are the job's: the first of each.
+    assert "seen ['0', '0', '1', '1']" in desk.said()
