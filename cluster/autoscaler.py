@@ -157,6 +157,15 @@ def _everywhere(profile: JobsApi, setup: list[str], dashboard_port: int) -> dict
         "head_start_ray_commands": ["ray stop", f"ulimit -n 65536; {head}"],
         "worker_start_ray_commands": [
             "ray stop",
+            *_spot_notice(profile),
             f"ulimit -n 65536; {exports} ray start --address=$RAY_HEAD_IP:{GCS_PORT}",
         ],
     }
+
+
+def _spot_notice(profile: JobsApi) -> list[str]:
+    """Return the command that has a node of a cloud ask whether it is taken back, beside Ray."""
+    if not isinstance(profile, (Aws, Gcp)):
+        return []
+    watch = f"python -m workers.ranks.spot_notice {profile.kind}"
+    return [f"nohup setsid {watch} > /tmp/depthsweep-spot-notice.log 2>&1 < /dev/null &"]

@@ -85,6 +85,22 @@ def test_every_node_asks_for_the_token_and_gets_it_as_a_file(name):
         assert "RAY_AUTH_TOKEN_PATH=~/.ray/auth_token" in config[commands][-1]
 
 
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_workers_of_a_cloud_ask_whether_they_are_taken_back(name, tmp_path):
+    from workers.ranks.spot_notice import CLOUDS
+
+    (config,) = documents(name)
+    (asks,) = [line for line in config["worker_start_ray_commands"] if "spot_notice" in line]
+    assert not any("spot_notice" in line for line in config["head_start_ray_commands"])
+    assert name in CLOUDS
+    stub(tmp_path, "python", f'echo "$@" > {tmp_path}/asked')
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", f"{asks} wait"], env={"PATH": path}, check=True)
+    assert (tmp_path / "asked").read_text() == f"-m workers.ranks.spot_notice {name}\n"
+    (own,) = documents("static")
+    assert not any("spot_notice" in line for line in own["worker_start_ray_commands"])
+
+
 def test_the_jobs_api_of_own_machines_is_reached_by_a_tunnel_unless_told_otherwise():
     (tunnelled,) = documents("static")
     assert not any("dashboard-host" in line for line in tunnelled["head_start_ray_commands"])

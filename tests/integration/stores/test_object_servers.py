@@ -12,6 +12,7 @@ from object_servers import SOUND, Rclone, SeaweedFS, serving
 
 from sweeps.errors import UserError
 from sweeps.files.objects import ObjectFiles, ObjectPath
+from sweeps.files.whole_files import occupied
 from sweeps.leases.capability import shortcoming
 from sweeps.store.store import Store
 
@@ -87,6 +88,10 @@ def test_a_server_keeps_what_a_store_relies_on(server):
     files.delete(["a/d", "a/x"])
     assert list(files.listing("a/")) == ["a/b/c"]
     assert files.replace_if("a/x", b"", files.tag("a/b/c")) is None
+    # Some show a folder for a while after its last object has gone.
+    files.put("left/checkpoints/layer", b"")
+    files.delete(["left/checkpoints/layer"])
+    assert occupied(ObjectPath(files, "left")) == []
 
 
 @pytest.mark.parametrize("server", kinds(SeaweedFS), indirect=True)
