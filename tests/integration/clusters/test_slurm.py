@@ -94,7 +94,9 @@ class Desk:
         until = time.monotonic() + 240
         while time.monotonic() < until:
             if (self.folder / "store/sweeps/pair").is_dir():
-                for path in (self.folder / "store/runs").glob(f"*/steps/part-*.a{attempt}-*.parquet"):
+                for path in (self.folder / "store/runs").glob(
+                    f"*/steps/part-*.a{attempt}-*.parquet"
+                ):
                     return path
             time.sleep(0.1)
         raise AssertionError(f"attempt {attempt} does not get on: {self.said()}")
