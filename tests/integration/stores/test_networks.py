@@ -72,6 +72,7 @@ class Site:
             **CREDENTIALS,
             "AWS_ENDPOINT_URL": f"http://{self.net.address(SERVER)}:{PORT}",
             "DEPTHSWEEP_CACHE": str(self.folder / f"cache-{host}"),
+            "DEPTHSWEEP_STALE_SECONDS": "8",
         }
 
     def start(self, host, *words):

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from object_servers import SOUND, Rclone, SeaweedFS, serving
+from object_servers import SOUND, FakeGcs, Rclone, SeaweedFS, serving
 
 from sweeps.errors import UserError
 from sweeps.files.objects import ObjectFiles, ObjectPath
@@ -47,10 +47,10 @@ def server(request, tmp_path, monkeypatch):
         yield there
 
 
-def kinds(quick):
-    """Return the servers that keep what a store relies on; all but one of them are slow."""
+def kinds(*quick):
+    """Return the servers that keep what a store relies on; all but some of them are slow."""
     return [
-        pytest.param(kind, id=name, marks=[] if kind is quick else pytest.mark.slow)
+        pytest.param(kind, id=name, marks=[] if kind in quick else pytest.mark.slow)
         for name, kind in SOUND.items()
     ]
 
@@ -73,7 +73,7 @@ def said(*words, cwd):
     return out
 
 
-@pytest.mark.parametrize("server", kinds(SeaweedFS), indirect=True)
+@pytest.mark.parametrize("server", kinds(SeaweedFS, FakeGcs), indirect=True)
 def test_a_server_keeps_what_a_store_relies_on(server):
     files = ObjectFiles(server.url())
     assert shortcoming(ObjectPath(files)) is None
@@ -94,7 +94,7 @@ def test_a_server_keeps_what_a_store_relies_on(server):
     assert occupied(ObjectPath(files, "left")) == []
 
 
-@pytest.mark.parametrize("server", kinds(SeaweedFS), indirect=True)
+@pytest.mark.parametrize("server", kinds(SeaweedFS, FakeGcs), indirect=True)
 def test_of_those_who_create_or_replace_at_once_one_wins(server):
     url = server.url()
 
