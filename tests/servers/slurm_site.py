@@ -95,13 +95,24 @@ class Site:
         asked = ("squeue", "--states=all", "--noheader", f"--name={name}", "--format=%T")
         return (self.ask(*asked).split() or [""])[-1]
 
-    def await_state(self, name, *states, seconds=240):
+    def await_state(self, name, *states):
         """Return the state once it is one of some."""
+        found = [""]
+
+        def reached():
+            found[0] = self.state(name)
+            return found[0] in states
+
+        self.awaits(reached, lambda: f"{name} is {found[0]}, not {states}")
+        return found[0]
+
+    @staticmethod
+    def awaits(ready, why, seconds=300):
+        """Return once something is so."""
         until = time.monotonic() + seconds
-        while (found := self.state(name)) not in states:
-            assert time.monotonic() < until, f"{name} is {found}, not {states}"
+        while not ready():
+            assert time.monotonic() < until, why()
             time.sleep(0.2)
-        return found
 
     def preempt(self, seconds=1):
         """Give both nodes to a job of more priority, for some seconds; return its number."""
