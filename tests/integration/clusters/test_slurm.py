@@ -246,13 +246,13 @@ def test_a_job_is_cancelled_with_checkpoints_and_submitted_again_goes_on(slurm):
 SEES = """
 import os, ray
 ray.init(address="auto", logging_level="ERROR", log_to_driver=False)
-@ray.remote(num_gpus=1)
-def visible():
-    import time
-    time.sleep(1)
-    return os.environ["CUDA_VISIBLE_DEVICES"]
+@ray.remote(num_gpus=1, num_cpus=0)
+class Rank:
+    def sees(self):
+        return os.environ["CUDA_VISIBLE_DEVICES"]
 print("gpus", sorted(node["Resources"]["GPU"] for node in ray.nodes()))
-print("seen", sorted(ray.get([visible.remote() for _ in range(4)])))
+ranks = [Rank.remote() for _ in range(4)]
+print("seen", sorted(ray.get([rank.sees.remote() for rank in ranks])))
 """
 
 
