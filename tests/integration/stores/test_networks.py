@@ -63,7 +63,8 @@ class Site:
         self.run = make_run(steps=400, execution=Execution(part_steps=20, checkpoint_share=1))
         (folder / "run.json").write_text(self.run.model_dump_json())
         where = ("-H", net.address(SERVER), "-p", str(PORT))
-        self._started = [self.start(SERVER, "-m", "moto.server", *where)]
+        # It says a line a request: nobody reads them, and a pipe that is full would stop it.
+        self._started = [self.start(SERVER, "-m", "moto.server", *where, said=subprocess.DEVNULL)]
         self.ask(ONE, MAKE_BUCKET)
 
     def environment(self, host):
@@ -75,10 +76,10 @@ class Site:
             "DEPTHSWEEP_STALE_SECONDS": "8",
         }
 
-    def start(self, host, *words):
+    def start(self, host, *words, said=subprocess.PIPE):
         return subprocess.Popen(
             [*self.net.at(host), sys.executable, *words],
-            stdout=subprocess.PIPE,
+            stdout=said,
             stderr=subprocess.STDOUT,
             text=True,
             env=self.environment(host),
