@@ -98,7 +98,7 @@ $(VENV)/.replica: pyproject.toml $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.torch
-	$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[demo,deepspeed,s3,track,test,check]'
+	$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[demo,deepspeed,s3,gcs,azure,track,test,check]'
 	@touch $@ $(VENV)/.demo $(VENV)/.replica
 
 $(VENV)/.check: $(VENV)/.test

@@ -147,9 +147,9 @@ def _everywhere(profile: JobsApi, setup: list[str], dashboard_port: int) -> dict
         f"{exports} ray start --head --port={GCS_PORT}"
         f" --autoscaling-config=~/ray_bootstrap_config.yaml --dashboard-port={dashboard_port}"
     )
-    # From here the Jobs API of machines of one's own is reached at the head's address; in a cloud
-    # through `ray dashboard`, so that it listens on loopback alone.
-    if isinstance(profile, Static):
+    # The Jobs API listens on loopback alone, and is reached by a tunnel or `ray dashboard`, unless
+    # the profile says otherwise.
+    if isinstance(profile, Static) and profile.reach == "network":
         head += " --dashboard-host=0.0.0.0"
     return {
         "file_mounts": {TOKEN_ON_NODE: profile.token_file},
@@ -157,6 +157,15 @@ def _everywhere(profile: JobsApi, setup: list[str], dashboard_port: int) -> dict
         "head_start_ray_commands": ["ray stop", f"ulimit -n 65536; {head}"],
         "worker_start_ray_commands": [
             "ray stop",
+            *_spot_notice(profile),
             f"ulimit -n 65536; {exports} ray start --address=$RAY_HEAD_IP:{GCS_PORT}",
         ],
     }
+
+
+def _spot_notice(profile: JobsApi) -> list[str]:
+    """Return the command that has a node of a cloud ask whether it is taken back, beside Ray."""
+    if not isinstance(profile, (Aws, Gcp)):
+        return []
+    watch = f"python -m workers.ranks.spot_notice {profile.kind}"
+    return [f"nohup setsid {watch} > /tmp/depthsweep-spot-notice.log 2>&1 < /dev/null &"]

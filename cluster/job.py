@@ -11,7 +11,8 @@ class Job:
     """A sweep, where its results go, and the id under which the cluster knows it.
 
     ``version`` is a digest of which runs the sweep stands for, ``options`` are further arguments of
-    its driver.
+    its driver. ``notice_seconds`` is what its largest run should be given between the notice that
+    a machine is taken away and its end.
     """
 
     submission_id: str
@@ -21,6 +22,7 @@ class Job:
     sweep_text: str
     store: str
     options: tuple[str, ...] = ()
+    notice_seconds: int = 90
 
     def command(self, sweep_file: str | None = None) -> list[str]:
         """Return what the cluster runs: it starts the sweep, or goes on with what is left of it."""

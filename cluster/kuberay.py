@@ -14,8 +14,11 @@ from cluster.profile import Kuberay
 
 SWEEP_FOLDER = "/sweep"
 STORE_FOLDER = "/store"
-# Time for a checkpoint between a preemption notice and the end.
-GRACE_SECONDS = 90
+# Who the image's processes are: a volume that is mounted belongs to this group.
+IMAGE_USER = 1000
+# Of a pod's last seconds what Ray is left to end by itself.
+ENDING_SECONDS = 10
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 OWN_LABEL = {"app.kubernetes.io/name": "depthsweep"}
 
 
@@ -23,6 +26,8 @@ def rayjob(profile: Kuberay, job: Job, ray_version: str) -> list[dict[str, Any]]
     """Return the documents to apply: a ConfigMap with the sweep file, and the RayJob."""
     name = job.submission_id
     metadata = {"name": name, "namespace": profile.namespace, "labels": OWN_LABEL}
+    queued = {QUEUE_LABEL: profile.queue} if profile.queue else {}
+    grace = profile.grace_seconds or job.notice_seconds
     sweep = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -37,8 +42,12 @@ def rayjob(profile: Kuberay, job: Job, ray_version: str) -> list[dict[str, Any]]
         "backoffLimit": profile.backoff_limit,
         "rayClusterSpec": {
             "rayVersion": ray_version,
-            "enableInTreeAutoscaling": True,
-            "autoscalerOptions": {"version": "v2"},
+            # Kueue admits a cluster as a whole.
+            **(
+                {"enableInTreeAutoscaling": False}
+                if queued
+                else {"enableInTreeAutoscaling": True, "autoscalerOptions": {"version": "v2"}}
+            ),
             "authOptions": {"mode": "token", "secretName": profile.token_secret},
             "headGroupSpec": {
                 # No run on the head: what it holds must outlive every worker.
@@ -47,30 +56,40 @@ def rayjob(profile: Kuberay, job: Job, ray_version: str) -> list[dict[str, Any]]
                     "num-gpus": "0",
                     "dashboard-host": "0.0.0.0",
                 },
-                "template": _pod(profile, profile.head, name, "ray-head"),
+                "template": _pod(profile, profile.head, name, "ray-head", grace),
             },
-            "workerGroupSpecs": [_worker_group(profile, group, name) for group in profile.workers],
+            "workerGroupSpecs": [
+                _worker_group(profile, group, name, grace) for group in profile.workers
+            ],
         },
     }
     return [
         sweep,
-        {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec},
+        {
+            "apiVersion": "ray.io/v1",
+            "kind": "RayJob",
+            "metadata": {**metadata, "labels": {**OWN_LABEL, **queued}},
+            "spec": spec,
+        },
     ]
 
 
-def _worker_group(profile: Kuberay, group: PodGroup, name: str) -> dict[str, Any]:
+def _worker_group(profile: Kuberay, group: PodGroup, name: str, grace: int) -> dict[str, Any]:
+    least = group.max if profile.queue else group.min
     return {
         "groupName": group.name,
-        "replicas": group.min,
-        "minReplicas": group.min,
+        "replicas": least,
+        "minReplicas": least,
         "maxReplicas": group.max,
         "rayStartParams": {},
         **({"labels": group.labels} if group.labels else {}),
-        "template": _pod(profile, group, name, "ray-worker"),
+        "template": _pod(profile, group, name, "ray-worker", grace),
     }
 
 
-def _pod(profile: Kuberay, group: PodGroup, name: str, container: str) -> dict[str, Any]:
+def _pod(
+    profile: Kuberay, group: PodGroup, name: str, container: str, grace: int
+) -> dict[str, Any]:
     size: dict[str, str] = {"cpu": str(group.cpus), "memory": group.memory}
     if group.gpus:
         size["nvidia.com/gpu"] = str(group.gpus)
@@ -89,12 +108,20 @@ def _pod(profile: Kuberay, group: PodGroup, name: str, container: str) -> dict[s
     tolerations = [toleration.model_dump(exclude_none=True) for toleration in group.tolerations]
     if group.gpus:
         tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists"})
+    # Kubernetes tells a container's first process alone, which is Ray's.
+    told = ["python", "-m", "workers.ranks.leaving", str(max(1, grace - ENDING_SECONDS))]
+    ranks = {} if group is profile.head else {"lifecycle": {"preStop": {"exec": {"command": told}}}}
     pod: dict[str, Any] = {
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": grace,
+        "securityContext": {
+            "fsGroup": IMAGE_USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+        },
         "containers": [
             {
                 "name": container,
                 "image": profile.image,
+                **ranks,
                 "resources": {"requests": size, "limits": size},
                 "env": [{"name": key, "value": value} for key, value in profile.env.items()],
                 "envFrom": [{"secretRef": {"name": secret}} for secret in profile.secrets],
@@ -105,8 +132,10 @@ def _pod(profile: Kuberay, group: PodGroup, name: str, container: str) -> dict[s
     }
     if profile.service_account:
         pod["serviceAccountName"] = profile.service_account
+    if profile.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": secret} for secret in profile.image_pull_secrets]
     if group.node_selector:
         pod["nodeSelector"] = group.node_selector
     if tolerations:
         pod["tolerations"] = tolerations
-    return {"metadata": {"labels": OWN_LABEL}, "spec": pod}
+    return {"metadata": {"labels": OWN_LABEL}, "spec": {**pod, **group.pod}}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sweeps.spec.frozen import Frozen
 
@@ -102,6 +102,18 @@ class NodeType(Workers):
         return int(self.memory[:-2]) * units[self.memory[-2:]]
 
 
+# What a pod's spec has from elsewhere in the profile.
+OF_DEPTHSWEEP = {
+    "containers": "say image, cpus, memory, gpus",
+    "volumes": "say volume_claim, shared_memory",
+    "terminationGracePeriodSeconds": "say grace_seconds",
+    "serviceAccountName": "say service_account",
+    "imagePullSecrets": "say image_pull_secrets",
+    "nodeSelector": "say node_selector",
+    "tolerations": "say tolerations",
+}
+
+
 class Toleration(Frozen):
     key: str
     operator: Literal["Exists", "Equal"] = "Exists"
@@ -116,3 +128,16 @@ class PodGroup(Workers):
     shared_memory: Memory = "16Gi"
     node_selector: dict[str, str] = Field(default={}, description="Labels of the nodes to use.")
     tolerations: tuple[Toleration, ...] = ()
+    pod: dict[str, Any] = Field(
+        default={},
+        description="Further fields of the pods' spec, as Kubernetes names them: priorityClassName,"
+        " affinity, runtimeClassName, …; none that depthsweep sets itself.",
+    )
+
+    @field_validator("pod")
+    @classmethod
+    def _not_ours(cls, pod: dict[str, Any]) -> dict[str, Any]:
+        for name in pod:
+            if name in OF_DEPTHSWEEP:
+                raise ValueError(f"pod: {name}: depthsweep sets it: {OF_DEPTHSWEEP[name]}")
+        return pod

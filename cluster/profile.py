@@ -6,7 +6,9 @@ A profile names secrets (a file, a Kubernetes secret), it never holds one.
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -51,6 +53,12 @@ class ClusterProfile(Frozen):
     def most_gpus(self) -> int | None:
         """GPUs of the cluster at its largest; None where the profile does not say."""
         return None
+
+
+def in_clear(address: str) -> bool:
+    """Return whether what is sent to an address (a token, for one) can be read on the way."""
+    parts = urlsplit(address)
+    return parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1")
 
 
 class JobsApi(ClusterProfile):
@@ -99,13 +107,27 @@ class Static(JobsApi):
     ssh_private_key: str | None = Field(default=None, description="Path of the key file here.")
     setup: tuple[str, ...] = Field(default=(), description="Shell commands on each machine.")
     dashboard_port: Port = 8265
+    reach: Literal["tunnel", "network"] = Field(
+        default="tunnel",
+        description="tunnel: the Jobs API listens on the head's loopback, and ssh forwards its port"
+        " to this machine; network: on every address of the head, its token in clear.",
+    )
     jobs_address: Url | None = Field(
-        default=None, description="Where the Jobs API is reached from here (a tunnel, a proxy)."
+        default=None, description="Where the Jobs API is reached from here, if elsewhere."
     )
 
     @property
     def address(self) -> str:
-        return self.jobs_address or f"http://{self.head}:{self.dashboard_port}"
+        host = "127.0.0.1" if self.reach == "tunnel" else self.head
+        return self.jobs_address or f"http://{host}:{self.dashboard_port}"
+
+    @property
+    def tunnel(self) -> str:
+        """The command that forwards the Jobs API to this machine while it runs."""
+        path, port = self.ssh_private_key, self.dashboard_port
+        home = "~/" if path and path.startswith("~/") else ""  # which a shell does not see quoted
+        key = f" -i {home}{shlex.quote(path.removeprefix(home))}" if path else ""
+        return f"ssh -N -L {port}:127.0.0.1:{port}{key} {self.ssh_user}@{self.head}"
 
 
 class Cloud(JobsApi):
@@ -188,6 +210,15 @@ class Kuberay(ClusterProfile):
         default=None, description="A ReadWriteMany claim, mounted at /store."
     )
     backoff_limit: Count = Field(default=3, description="New clusters after a failed one.")
+    queue: Name | None = Field(
+        default=None, description="Local queue of Kueue; the cluster then has all pods at once."
+    )
+    image_pull_secrets: tuple[Name, ...] = ()
+    grace_seconds: AtLeastOne | None = Field(
+        default=None,
+        description="What a pod that is taken away is given to checkpoint; unsaid: as long as the"
+        " largest run needs.",
+    )
     kept_seconds: Count = Field(default=600, description="How long an ended RayJob stays.")
 
     @property
@@ -196,13 +227,18 @@ class Kuberay(ClusterProfile):
 
 
 class Slurm(ClusterProfile):
-    """A Slurm allocation in which `ray symmetric-run` makes a cluster for one sweep."""
+    """A Slurm allocation that is a Ray cluster for one sweep."""
 
     kind: Literal["slurm"]
     nodes: AtLeastOne
     cpus_per_node: AtLeastOne
     gpus_per_node: Count = 0
     time: Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2}$")]
+    notice_seconds: AtLeastOne | None = Field(
+        default=None,
+        description="How long before the time limit runs are told to checkpoint; unsaid: as long"
+        " as the largest one needs.",
+    )
     partition: Word | None = None
     account: Word | None = None
     qos: Word | None = None
@@ -215,6 +251,13 @@ class Slurm(ClusterProfile):
     @property
     def most_gpus(self) -> int:
         return self.nodes * self.gpus_per_node
+
+    @property
+    def seconds(self) -> int:
+        """The time limit in seconds."""
+        days, _, clock = self.time.rpartition("-")
+        hours, minutes, seconds = map(int, clock.split(":"))
+        return ((24 * int(days or 0) + hours) * 60 + minutes) * 60 + seconds
 
 
 KINDS: dict[str, type[ClusterProfile]] = {

@@ -109,6 +109,8 @@ def _usage(profile: Profile, job: Job | None) -> list[str]:
         lines += ["apply:  ray up FILE", "end:    ray down FILE"]
         if not isinstance(profile, Static):
             lines.append(f"reach:  ray dashboard FILE (forwards {profile.address})")
+        elif profile.reach == "tunnel":
+            lines.append(f"reach:  {profile.tunnel} (forwards {profile.address})")
         lines.append(f"token:  {profile.token_file}, made by: ray get-auth-token --generate")
     if job is None and isinstance(profile, (Kuberay, Slurm)):
         lines.append("Sweep and store are placeholders: give --sweep FILE and --store URL.")

@@ -1,6 +1,9 @@
 """A batch script for Slurm: one allocation, one Ray cluster, one sweep.
 
-Requeued after a preemption or a node failure, the same script goes on with what is left.
+`srun` starts `orchestrator.jobs.slurm_node` on every node. Told that the allocation ends (by a
+preemption, or before the time limit), runs checkpoint and the script has Slurm put the job into the
+line again, where it goes on with what is left. USR2 to the script is `depthsweep cancel`: runs
+checkpoint, and the job ends.
 """
 
 from __future__ import annotations
@@ -9,17 +12,61 @@ import shlex
 
 from cluster.job import Job
 from cluster.profile import Slurm
+from sweeps.errors import UserError
+
+# Slurm looks at time limits now and then: it may say so that much earlier.
+SLURM_LATE_SECONDS = 60
+_TOLD = """\
+# Slurm tells the nodes when the allocation ends; this script only has to outlast them.
+trap : TERM
+cancelled=
+trap 'cancelled=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR2
+"""
+_AFTERWARDS = """\
+step=$!
+code=0
+wait "$step" || code=$?
+while kill -0 "$step" 2>/dev/null; do code=0; wait "$step" || code=$?; done
+# 143: a notice came before the sweep was done. Where Slurm itself ends or requeues the job, it is
+# no longer running by now.
+if [[ $code == 143 && -z $cancelled ]]; then
+  if [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; then
+    echo "depthsweep: job $SLURM_JOB_ID goes back into the line"
+    trap - TERM
+    scontrol requeue "$SLURM_JOB_ID" && sleep 600
+  fi
+fi
+echo "depthsweep: job $SLURM_JOB_ID ended with exit code $code${cancelled:+, cancelled}"
+if [[ -n $cancelled ]]; then trap - TERM; scancel "$SLURM_JOB_ID"; sleep 600; fi
+exit "$code"
+"""
+
+
+def notice_seconds(profile: Slurm, job: Job) -> int:
+    """Return how long before its time limit a job is told; raise UserError where it is told at
+    once."""
+    seconds = profile.notice_seconds or job.notice_seconds
+    if seconds + SLURM_LATE_SECONDS >= profile.seconds:
+        raise UserError(
+            f"time: {profile.time} leaves nothing beside the {seconds} s that runs need to"
+            " checkpoint before it is up; ask for more time, or set notice_seconds"
+        )
+    return seconds
 
 
 def batch_script(profile: Slurm, job: Job, comment: str) -> str:
-    """Return the script for `sbatch`; ``comment`` stands below its first line."""
+    """Return the script for `sbatch`; ``comment`` stands below its first line. Raises UserError
+    as ``notice_seconds``."""
+    notice = notice_seconds(profile, job)
     options = [
         f"--job-name={job.submission_id}",
+        f"--comment={job.version}",
         f"--nodes={profile.nodes}",
         "--ntasks-per-node=1",
         "--exclusive",
         f"--cpus-per-task={profile.cpus_per_node}",
         f"--time={profile.time}",
+        f"--signal=TERM@{notice}",
         "--requeue",
         "--open-mode=append",
         f"--output={job.submission_id}.out",
@@ -29,30 +76,25 @@ def batch_script(profile: Slurm, job: Job, comment: str) -> str:
     for name in ("partition", "account", "qos"):
         if getattr(profile, name):
             options.append(f"--{name}={getattr(profile, name)}")
-    start = ["--num-cpus", str(profile.cpus_per_node), "--num-gpus", str(profile.gpus_per_node)]
+    size = f"--nodes {profile.nodes} --cpus {profile.cpus_per_node} --gpus {profile.gpus_per_node}"
     lines = [
         "#!/bin/bash",
         comment.rstrip(),
         *(f"#SBATCH {option}" for option in options),
         "",
-        "set -euo pipefail",
-        *(f"module load {module}" for module in profile.modules),
-        f"source {_path(profile.venv)}/bin/activate",
+        "set -uo pipefail",
+        *(f"module load {module} || exit 1" for module in profile.modules),
+        f"source {_path(profile.venv)}/bin/activate || exit 1",
         *(f"export {name}={shlex.quote(value)}" for name, value in profile.env.items()),
         "export RAY_AUTH_MODE=token",
         f"export RAY_AUTH_TOKEN_PATH={_path(profile.token_file)}",
-        # Of this job alone: a node may have had another Ray before.
-        'export RAY_TMPDIR="/tmp/ray-$SLURM_JOB_ID"',
         "",
-        'nodes="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"',
-        "head=\"${nodes%%$'\\n'*}\"",
-        'address="$head:$((20000 + SLURM_JOB_ID % 20000))"',
-        "# The command runs on the head, once; every other node joins it, and leaves when it ends.",
-        'srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --wait=60 \\',
-        '  ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \\',
-        f"  {shlex.join(start)} -- \\",
-        f"  {job.shell()}",
-        "",
+        _TOLD,
+        # Each node ends by itself, in its time; a site may have other defaults.
+        f"srun --nodes={profile.nodes} --ntasks={profile.nodes} --wait=0 --kill-on-bad-exit=0 \\",
+        f"  python -m orchestrator.jobs.slurm_node {size} --notice {notice} -- \\",
+        f"  {job.shell()} &",
+        _AFTERWARDS,
     ]
     return "\n".join(lines)
 

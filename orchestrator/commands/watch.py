@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import click
 
 from orchestrator.shell.completion import SWEEP
@@ -19,6 +21,8 @@ from sweeps.errors import UserError
 def command(name: str, store: str, port: int, file: str | None, metric: str) -> None:
     """Serve the report of sweep NAME on this machine, refreshed from the store while it runs.
 
+    The address that is printed has a token: whoever has it can read the page, others of this
+    machine cannot. From another one: ssh -L 9000:127.0.0.1:8777 HOST, and 9000 in the address.
     Rows of runs that have not ended are shown in the training curves. Ctrl-C stops.
     """
     from orchestrator.display.live_report import HOST, LiveReport, serve
@@ -34,13 +38,14 @@ def command(name: str, store: str, port: int, file: str | None, metric: str) -> 
         lambda state: page_of(name, store, file, metric, include_running=True, live=state),
     )
     report.page()
+    token = secrets.token_urlsafe(16)
     try:
-        server = serve(report, port)
+        server = serve(report, token, port)
     except OSError as error:
         raise UserError(
             f"--port {port}: cannot be listened on ({error.strerror}); give another, or 0"
         ) from None
-    click.echo(f"http://{HOST}:{server.server_port}/  (Ctrl-C stops)")
+    click.echo(f"http://{HOST}:{server.server_port}/?token={token}  (Ctrl-C stops)")
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -7,8 +7,10 @@ import logging
 import math
 import os
 import platform
+import secrets
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,25 +21,57 @@ from sweeps.errors import UserError
 OBJECT_STORE_BYTES = 200_000_000
 # A cluster that does not accept a connection for so long is not there; Ray itself tries minutes.
 ANSWER_SECONDS = 5.0
+# Where Ray looks for its token, and whether it asks for one.
+TOKEN, TOKEN_PATH, AUTH_MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
 
 
 @contextlib.contextmanager
 def local_ray(cpus: int, gpus: int = 0) -> Iterator[None]:
     """Start an embedded Ray of this process's own and stop it at the end."""
     logging.getLogger("ray").setLevel(logging.ERROR)
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        num_gpus=gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
-    try:
+    with own_token():
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            num_gpus=gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def own_token() -> Iterator[None]:
+    """Have the Ray that is started meanwhile ask for a token in a file that nobody else may read.
+
+    Ray itself leaves one in the home, mode 0644: with it whoever may log in could run code as this
+    user. A token that the environment names, or that none is wanted, is kept to.
+    """
+    if (
+        any(os.environ.get(name) for name in (TOKEN, TOKEN_PATH))
+        or os.environ.get(AUTH_MODE, "token") != "token"
+    ):
         yield
-    finally:
-        ray.shutdown()
+        return
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    with tempfile.TemporaryDirectory(prefix="depthsweep-token-") as folder:  # mode 0700
+        path = Path(folder) / "token"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        os.environ[TOKEN_PATH] = str(path)
+        # What a process has read before, of another Ray, it would keep to.
+        AuthenticationTokenLoader.instance().reset_cache()
+        try:
+            yield
+        finally:
+            del os.environ[TOKEN_PATH]
+            AuthenticationTokenLoader.instance().reset_cache()
 
 
 def ray_is_here() -> bool:

@@ -2,16 +2,21 @@
 
 The page asks ``/state`` every few seconds and reloads itself when the answer differs from the
 state it was made from. Only this machine can ask: the server binds 127.0.0.1 and answers to no
-other name, so that no page of another site can read it through a name that resolves here.
+other name, so that no page of another site can read it through a name that resolves here; and of
+those on this machine only who has the token.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable
+from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 
 HOST = "127.0.0.1"
+COOKIE = "depthsweep"
 
 
 class LiveReport:
@@ -45,21 +50,33 @@ class LiveReport:
             return self._page
 
 
-def serve(report: LiveReport, port: int = 0) -> ThreadingHTTPServer:
-    """Return a server of ``report``, listening; port 0 takes a free one."""
+def serve(report: LiveReport, token: str, port: int = 0) -> ThreadingHTTPServer:
+    """Return a server of ``report``, listening; port 0 takes a free one.
 
-    names: list[str] = []
+    It answers who has ``token``, which its address carries (``/?token=…``) and a cookie after that:
+    others of the machine can connect, too. The port in a request's Host is not looked at, since a
+    tunnel has one of its own; the name is, so that no page of another host is answered.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.headers.get("Host") not in names:
+            path, _, asked = self.path.partition("?")
+            name = (self.headers.get("Host") or "").rpartition(":")[0]
+            if name not in (HOST, "localhost"):
                 self._answer(403, "text/plain", "this page is for this machine alone")
-            elif self.path == "/":
+            elif not self._has_token(asked):
+                self._answer(403, "text/plain", "open the address that `depthsweep watch` printed")
+            elif path == "/":
                 self._report()
-            elif self.path == "/state":
+            elif path == "/state":
                 self._answer(200, "text/plain", report.state())
             else:
                 self._answer(404, "text/plain", "only / and /state are here")
+
+        def _has_token(self, asked: str) -> bool:
+            cookies = SimpleCookie(self.headers.get("Cookie") or "")
+            said = [*parse_qs(asked).get("token", []), *(one.value for one in cookies.values())]
+            return any(secrets.compare_digest(one.encode(), token.encode()) for one in said)
 
         def _report(self) -> None:
             try:
@@ -74,6 +91,9 @@ def serve(report: LiveReport, port: int = 0) -> ThreadingHTTPServer:
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
+            self.send_header("Referrer-Policy", "no-referrer")
+            if code == 200:
+                self.send_header("Set-Cookie", f"{COOKIE}={token}; HttpOnly; SameSite=Strict")
             self.end_headers()
             self.wfile.write(body)
 
@@ -82,5 +102,4 @@ def serve(report: LiveReport, port: int = 0) -> ThreadingHTTPServer:
 
     server = ThreadingHTTPServer((HOST, port), Handler)
     server.daemon_threads = True
-    names += [f"{name}:{server.server_port}" for name in (HOST, "localhost")]
     return server

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 
-from orchestrator.sizing.cost import estimate, parameter_count, probed_tokens, width_of
+from orchestrator.sizing.cost import (
+    estimate,
+    largest_checkpoint,
+    notice_seconds,
+    probed_tokens,
+    width_of,
+)
 from orchestrator.sizing.estimates import ASSUMED_FLOPS
 from sweeps.declaration.expand import Sweep
-from sweeps.spec import HubData, HubModel, Lora, RunSpec, counted
-from workers.checkpoints.cadence import checkpoint_bytes, notice_needs_in_words
+from sweeps.spec import HubData, HubModel, RunSpec, counted
+from workers.checkpoints.cadence import notice_needs_in_words
 
 # Of a model so narrow that a row more or less shows.
 MINIMUM_WIDTH = 16
@@ -44,15 +50,7 @@ def needs_lines(sweep: Sweep) -> list[str]:
     costs = [estimate(run) for run in sweep.runs]
     flops = sum(cost.flops for cost in costs)
     state = max((cost.state_bytes or 0) for cost in costs)
-    # A checkpoint has what is trained: next to a model an adapter is nothing.
-    whole = [run for run in sweep.runs if not isinstance(run.adapter, Lora)]
-    largest = max(
-        (
-            checkpoint_bytes(parameter_count(run.model.source) or 0, run.optimizer.kept)
-            for run in whole
-        ),
-        default=0,
-    )
+    largest = largest_checkpoint(sweep.runs)
     rows = sum(probed_tokens(run) * len(run.probe_steps) for run in sweep.runs)
     models = {run.model.source.hub for run in sweep.runs if isinstance(run.model.source, HubModel)}
     sources = [data for run in sweep.runs for data in run.datasets.values()]
@@ -66,6 +64,7 @@ def needs_lines(sweep: Sweep) -> list[str]:
         f"  tokens     {sum(cost.tokens for cost in costs):,} trained on, {rows:,} read by probes",
         f"  memory     {_gib(state)} for weights, gradients and optimizer of the largest",
         *(f"  checkpoint {words}" for words in notice_needs_in_words(largest)),
+        f"  notice     {notice_seconds(sweep.runs)} s for a pod or a Slurm job that is taken away",
         f"  downloads  {len(models)} models, {len(datasets)} datasets from the hub",
     ]
     if datasets:

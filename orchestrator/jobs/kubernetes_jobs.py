@@ -33,13 +33,15 @@ class KubernetesJobs:
 
     profile: Kuberay
 
-    def start(self, job: Job, say: Callable[[str], None]) -> None:
-        """Apply the rendered RayJob; the file stays here, to read and to apply by hand."""
+    def start(self, job: Job, say: Callable[[str], None]) -> dict[str, str]:
+        """Apply the rendered RayJob; the file stays here, to read and to apply by hand. Return what
+        a record keeps of it: nothing more."""
         path = Path(f"{job.submission_id}.yaml")
         path.write_text(render(self.profile, job), encoding="utf-8")
         command = ["kubectl", "apply", "-f", str(path), "--namespace", self.profile.namespace]
         say(f"runs: {' '.join(command)}")
         run_tool(command)
+        return {}
 
     def jobs(self) -> list[JobState]:
         """Return the RayJobs of the namespace, oldest first."""
@@ -55,13 +57,18 @@ class KubernetesJobs:
             return ""  # no pod yet
 
     def follow(self, submission_id: str) -> Iterator[str]:
-        """Yield what the driver says until it ends."""
-        while not self.log(submission_id):
-            time.sleep(POLL_SECONDS)
+        """Yield what the driver says, and the one after it where the RayJob is tried again, until
+        the RayJob has ended or is gone."""
         command = self._command("logs", "--follow", f"job/{submission_id}")
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            yield from process.stdout
+        while True:
+            if self.log(submission_id):
+                with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                    assert process.stdout is not None
+                    yield from process.stdout
+            known = {job.submission_id: job for job in self.jobs()}
+            if submission_id not in known or known[submission_id].ended_state:
+                return
+            time.sleep(POLL_SECONDS)
 
     def stop(self, submission_id: str) -> None:
         """Delete the RayJob, and with it its cluster."""

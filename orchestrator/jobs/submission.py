@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.job import Job
 from cluster.library import profile_path, read_profile
-from cluster.profile import Aws, Gcp, JobsApi, Kuberay, Local, Profile, Slurm, Static
+from cluster.profile import Aws, Gcp, JobsApi, Kuberay, Local, Profile, Slurm, Static, in_clear
 from orchestrator.jobs.job_identity import (
     JobState,
     Queue,
@@ -23,6 +23,7 @@ from orchestrator.jobs.job_identity import (
     version_of,
 )
 from orchestrator.sizing.choice import require_feasible
+from orchestrator.sizing.cost import notice_seconds
 from orchestrator.sizing.tracer import tracing
 from sweeps.declaration.expand import Sweep, SweepFile
 from sweeps.errors import UserError
@@ -78,7 +79,8 @@ def job_of(
     place = absolute_store(store)
     name = f"{job_name(sweep.name, place)}-{attempt}"
     path = str(file.absolute())
-    return Job(name, sweep.name, version_of(sweep), path, sweep.text, place, options)
+    notice = notice_seconds(sweep.runs)
+    return Job(name, sweep.name, version_of(sweep), path, sweep.text, place, options, notice)
 
 
 def stored_profile_name(name: str) -> str:
@@ -86,8 +88,12 @@ def stored_profile_name(name: str) -> str:
     return str(profile_path(name).absolute()) if "/" in name or "." in name else name
 
 
-def queue_of(profile: Profile) -> Queue:
-    """Return where jobs of a profile are; raise UserError where that does not answer."""
+def queue_of(profile: Profile, records: Mapping[int, dict[str, Any]]) -> Queue:
+    """Return where jobs of a profile are; raise UserError where that does not answer.
+
+    ``records`` are a store's of the jobs of a sweep by attempt: not every queue remembers a job
+    that has ended.
+    """
     if isinstance(profile, Kuberay):
         from orchestrator.jobs.kubernetes_jobs import KubernetesJobs
 
@@ -95,7 +101,7 @@ def queue_of(profile: Profile) -> Queue:
     if isinstance(profile, Slurm):
         from orchestrator.jobs.slurm_jobs import SlurmJobs
 
-        return SlurmJobs(profile)
+        return SlurmJobs(profile, {str(one["submission_id"]): one for one in records.values()})
     return jobs_api(profile)
 
 
@@ -116,6 +122,8 @@ def jobs_api(profile: Local | Static | Aws | Gcp) -> JobsApiClient:
         steps += " cluster render` prints for the profile as cluster.yaml, `ray up cluster.yaml`"
         if not isinstance(profile, Static):
             steps += ", and leave `ray dashboard cluster.yaml` open"
+        elif profile.reach == "tunnel" and profile.jobs_address is None:
+            steps += f", and leave `{profile.tunnel}` open"
         raise UserError(f"{error}; {steps}") from None
 
 
@@ -127,19 +135,29 @@ def submit(request: Request, say: Callable[[str], None]) -> Submission:
     """
     with tracing(say):
         require_feasible(request.sweep.runs)
+    profile = request.profile
+    if isinstance(profile, JobsApi) and in_clear(profile.address):
+        say(
+            f"warning: {profile.address} is reached without encryption: whoever reads along has the"
+            " token, and may run code there; prefer a tunnel (reach: tunnel) or https"
+        )
     version = version_of(request.sweep)
-    recorded = max(_records(request), default=0)
-    queue = queue_of(request.profile)
-    chosen = submission(queue.jobs(), request.name, version, recorded)
+    store = _visible(request)
+    records = job_records(store, request.sweep.name) if store else {}
+    queue = queue_of(request.profile, records)
+    chosen = submission(queue.jobs(), request.name, version, max(records, default=0))
+    kept: dict[str, str] = {}
     if not chosen.attaches:
-        chosen = _start(request, queue, chosen, version, say)
-    _record(request, chosen, version)
+        chosen, kept = _start(request, queue, chosen, version, say)
+    if store is not None and chosen.attempt not in records:
+        _record(store, request, chosen, version, kept)
     return chosen
 
 
 def _start(
     request: Request, queue: Queue, chosen: Submission, version: str, say: Callable[[str], None]
-) -> Submission:
+) -> tuple[Submission, dict[str, str]]:
+    """Return the job, and what a record keeps of it beside what every one does."""
     from orchestrator.jobs.kubernetes_jobs import KubernetesJobs
     from orchestrator.jobs.ray_jobs import JobsApiClient
     from orchestrator.jobs.slurm_jobs import SlurmJobs
@@ -162,8 +180,8 @@ def _start(
                 " and plugins into the image or on a volume, and give absolute paths"
             )
         place, options = request.store, request.options
-        queue.start(job_of(file.path, request.sweep, place, chosen.attempt, options), say)
-        return chosen
+        job = job_of(file.path, request.sweep, place, chosen.attempt, options)
+        return chosen, queue.start(job, say)
     assert isinstance(queue, JobsApiClient)
     assert isinstance(request.profile, JobsApi)
     uploads = request.profile.code == "upload"
@@ -179,10 +197,10 @@ def _start(
             {"sweep": request.sweep.name, "version": version},
         )
     if not taken:  # another submit was faster by a moment
-        return Submission(chosen.submission_id, chosen.attempt, True)
+        return Submission(chosen.submission_id, chosen.attempt, True), {}
     say(f"submitted {chosen.submission_id}; the cluster looks at code, versions and store")
     _watch(queue, chosen.submission_id)
-    return chosen
+    return chosen, {}
 
 
 def _watch(queue: Queue, submission_id: str) -> None:
@@ -210,28 +228,26 @@ def refusal(said: str, state: JobState) -> str:
 
 
 # --------------------------------------------------------------------------- jobs by a sweep's name
-def _records(request: Request) -> list[int]:
-    store = _visible(request)
-    return list(job_records(store, request.sweep.name)) if store else []
-
-
-def _record(request: Request, chosen: Submission, version: str) -> None:
-    store = _visible(request)
-    if store is None or chosen.attempt in job_records(store, request.sweep.name):
-        return
+def _record(
+    store: Store, request: Request, chosen: Submission, version: str, kept: dict[str, str]
+) -> None:
     record = {
         "submission_id": chosen.submission_id,
         "cluster": stored_profile_name(request.profile_name),
         "version": version,
         "submitted": datetime.now(UTC).isoformat(timespec="seconds"),
+        **kept,
     }
     record_job(store, request.sweep.name, chosen.attempt, record)
 
 
 def _visible(request: Request) -> Store | None:
-    """Return the store where it can be seen from here; a cluster's path may not be."""
-    if "://" in request.store or isinstance(request.profile, Local) or Path(request.store).is_dir():
-        return Store.at(request.store)
+    """Return the store where it can be seen from here; a cluster's path may not be. What Slurm is
+    given lies on a file system that this machine sees, too: there a first job makes the folder."""
+    place, profile = request.store, request.profile
+    folder = Path(place).parent if isinstance(profile, Slurm) else Path(place)
+    if "://" in place or isinstance(profile, Local) or folder.is_dir():
+        return Store.at(place)
     return None
 
 
@@ -259,7 +275,7 @@ def find(sweep: str, store: str, profile_name: str | None) -> Found:
                 " its runs by id (`status --json` has them); else name its cluster with --cluster"
             )
         profile_name = str(records[max(records)]["cluster"])
-    queue = queue_of(read_profile(profile_name))
+    queue = queue_of(read_profile(profile_name), records)
     known = attempts(queue.jobs(), job_name(SweepName.parse(sweep).name, place))
     if not known:
         raise UserError(f"the cluster {profile_name} knows of no job of {sweep!r} in {place}")

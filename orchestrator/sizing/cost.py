@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from sweeps.spec import (
     RunSpec,
     StandinModel,
 )
+from workers.checkpoints.cadence import checkpoint_bytes, seconds_for_notice
+from workers.ranks.notice import LEAST_SECONDS
 
 # Of a parameter: float32 weights, gradients, and what the optimizer keeps of it; of a model beside
 # which an adapter is trained the weights alone, next to which the adapter's own is little.
@@ -30,6 +34,8 @@ TRAINED_FLOPS, BASE_FLOPS = 6, 4
 # Of a model whose parameters or width are not known before loading.
 ASSUMED_PARAMETERS = 100_000_000
 ASSUMED_WIDTH = 1024
+# What a machine that is taken away is asked to leave in any case, in seconds.
+LEAST_NOTICE = 90
 # As configurations of transformers call the width of a block.
 WIDTH_NAMES = ("hidden_size", "n_embd", "d_model")
 
@@ -138,3 +144,21 @@ def parameter_count(source: ModelSource) -> int | None:
         return 12 * blocks * source.width**2 + source.vocabulary * source.width
     assert isinstance(source, FolderModel)
     return stored_parameters(Path(source.folder))
+
+
+def largest_checkpoint(runs: Iterable[RunSpec]) -> int:
+    """Return the bytes of the largest checkpoint of some runs: next to a model an adapter is
+    nothing."""
+    whole = (run for run in runs if not isinstance(run.adapter, Lora))
+    sizes = (
+        checkpoint_bytes(parameter_count(run.model.source) or 0, run.optimizer.kept)
+        for run in whole
+    )
+    return max(sizes, default=0)
+
+
+def notice_seconds(runs: Iterable[RunSpec]) -> int:
+    """Return how long each of some runs should be given between the notice that its machine is
+    taken away and its end: for the step that it is in, and its checkpoint on a slow disk."""
+    seconds = LEAST_SECONDS + seconds_for_notice(largest_checkpoint(runs))
+    return max(LEAST_NOTICE, 10 * math.ceil(seconds / 10))

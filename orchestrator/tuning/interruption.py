@@ -11,8 +11,9 @@ from typing import Any, Self
 class Interruption:
     """While entered, a SIGTERM to this process is an interrupt; ``code`` says which it was.
 
-    130 for an interrupt, 143 for SIGTERM. To be entered after Ray is started, which puts a handler
-    of its own in place, and in the main thread.
+    130 for an interrupt, 143 for SIGTERM, of which only the first counts: a batch system says it
+    again, and a second interrupt would end the sweep on the spot. To be entered after Ray is
+    started, which puts a handler of its own in place, and in the main thread.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,8 @@ class Interruption:
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
         del number, frame
+        if self.code == 143:
+            return
         self.code = 143
         signal.raise_signal(signal.SIGINT)
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sweeps.attempts.run_log import RunLog
+from sweeps.attempts.signed_addresses import without_secrets
 from sweeps.files.patience import patiently
 from sweeps.leases.lease import Lease, close, newest, now, owner
 from sweeps.liveness.watch import stale_seconds
@@ -128,7 +129,8 @@ class Attempt:
             if isinstance(error, FileNotFoundError):
                 raise self.superseded() from error
         else:
-            self.end("failed", "".join(traceback.format_exception(kind, error, trace)))
+            said = "".join(traceback.format_exception(kind, error, trace))
+            self.end("failed", without_secrets(said))
 
     def _is_forgotten(self) -> bool:
         """Return whether the number is not this attempt's: all that it had written was removed."""

@@ -1,7 +1,7 @@
 """The log of one attempt: a JSON object a line, beside the run's rows.
 
-Has what the run says of itself and every warning that a library logs meanwhile. A log that cannot
-be written is no reason to lose a run: what fails here is dropped.
+Has what the run says of itself and every warning that a library logs meanwhile, without signatures
+and tokens. A log that cannot be written is no reason to lose a run: what fails here is dropped.
 
 An object cannot be appended to: on an object store the log is put whole with every heartbeat.
 """
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from sweeps.attempts.signed_addresses import without_secrets
 from sweeps.files.whole_files import Place, is_local
 
 
@@ -30,7 +31,13 @@ class RunLog(logging.Handler):
     def event(self, message: str, level: str = "info", **fields: Any) -> None:
         """Append one event; ``fields`` are JSON data."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "level": level, "event": message, **fields}, default=str)
+        line = without_secrets(
+            json.dumps(
+                {"time": now, "level": level, "event": message, **fields},
+                default=str,
+                ensure_ascii=False,
+            )
+        )
         if not is_local(self._path):
             self._lines.append(line)
             return

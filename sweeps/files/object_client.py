@@ -7,14 +7,23 @@ from the URL.
 from __future__ import annotations
 
 import inspect
+import json
+import secrets
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from sweeps.errors import UserError
 
-# What says that an object was written anew, by file system: whichever of them is there.
-_VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "created", "mtime")
+# What says that an object was written anew, by file system: whichever of them is there first, which
+# is what conditions name, too. (Google's servers compare generations.)
+_VERSIONS = ("generation", "ETag", "etag", "md5Hash", "LastModified", "created", "mtime")
+# The clients that are extras of this package, by the schemes of their URLs.
+EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(("gs", "gcs"), "gcs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "azure"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,19 +56,20 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         kind = fsspec.get_filesystem_class(parts.scheme)
     except ImportError as error:
+        extra = EXTRAS.get(parts.scheme)
         extra = (
-            " pip install -e '.[s3]' where depthsweep was cloned"
-            if parts.scheme in ("s3", "s3a")
-            else f" {error}"
+            f" pip install -e '.[{extra}]' where depthsweep was cloned" if extra else f" {error}"
         )
         raise UserError(f"--store {url}: its client is not installed:{extra}") from None
     except ValueError:
         raise UserError(
-            f"--store {url}: no client knows {scheme}; give a folder or an s3:// URL"
+            f"--store {url}: no client knows {scheme}; give a folder, or an s3://, gs:// or az://"
+            " URL"
         ) from None
     if "host" in inspect.signature(kind.__init__).parameters:  # ftp, sftp, smb
         raise UserError(
-            f"--store {url}: {scheme} is no object store; give a folder or an s3:// URL"
+            f"--store {url}: {scheme} is no object store; give a folder, or an s3://, gs:// or az://"
+            " URL"
         )
     # What another machine has written is seen only without a listing kept from before.
     return kind(use_listings_cache=False, skip_instance_cache=True), kind._strip_protocol(url)
@@ -70,19 +80,63 @@ def entry_of(info: dict[str, Any]) -> Entry:
     return Entry(info["size"], f"{tag} {info['size']}", tag)
 
 
-def condition(system: Any, unless_there: bool, tag: str = "") -> dict[str, str]:
-    """Return what makes a PUT exclusive (If-None-Match: *), or conditional on a tag (If-Match).
+def put_if(system: Any, place: str, data: bytes, tag: str | None) -> str:
+    """Put an object if its tag is the one given, or if there is none where that is None: the
+    server decides (If-Match, If-None-Match: *, ifGenerationMatch). Return the new tag, "" where the
+    answer names none.
 
-    Raises UserError for a client of which it is not known how to ask for that.
+    Raises what the client raises where it does not hold, and UserError for a client of which it is
+    not known how to ask for that.
     """
-    if "s3" not in system.protocol:
-        raise UserError(
-            "--store: it needs writes that a server makes only if nobody else has, which"
-            " depthsweep asks of s3:// servers alone so far; give an s3:// URL or a folder"
-        )
-    return {"mode": "create"} if unless_there else {"IfMatch": tag}
+    spoken = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
+    if "s3" in spoken:
+        terms: dict[str, Any] = {"mode": "create"} if tag is None else {"IfMatch": tag}
+        return _tag_of(system.pipe_file(place, data, **terms))
+    if "abfs" in spoken:
+        return _tag_of(system.pipe_file(place, data, **_azure_terms(tag)))
+    if "gs" in spoken:
+        return _put_to_google(system, place, data, tag or "0")
+    raise UserError(
+        "--store: it needs writes that a server makes only if nobody else has, which depthsweep"
+        " asks of s3://, gs:// and az:// servers alone; give such a URL, or a folder"
+    )
 
 
-def tag_of(answer: Any) -> str:
-    """Return the tag that the answer to a PUT names, "" where it names none."""
-    return str(answer.get("ETag") or "") if isinstance(answer, dict) else ""
+def _put_to_google(system: Any, place: str, data: bytes, generation: str) -> str:
+    """Put an object if its generation is the one given, 0 for none: gcsfs itself asks for the
+    latter alone. In the form that gcsfs uses, a request of two parts."""
+    bucket, key, _ = system.split_path(place)
+    boundary = secrets.token_hex(16)
+    parts = (
+        ("application/json; charset=UTF-8", json.dumps({"name": key}).encode()),
+        ("application/octet-stream", data),
+    )
+    lines = [
+        f"--{boundary}\r\nContent-Type: {kind}\r\n\r\n".encode() + part + b"\r\n"
+        for kind, part in parts
+    ]
+    answer = system.call(
+        "POST",
+        f"{system._location}/upload/storage/v1/b/{{}}/o",
+        bucket,
+        uploadType="multipart",
+        ifGenerationMatch=generation,
+        headers={"Content-Type": f'multipart/related; boundary="{boundary}"'},
+        data=b"".join(lines) + f"--{boundary}--".encode(),
+        json_out=True,
+    )
+    return str(answer["generation"])
+
+
+def _azure_terms(tag: str | None) -> dict[str, Any]:
+    if tag is None:
+        return {"mode": "create"}
+    from azure.core import MatchConditions
+
+    return {"etag": tag, "match_condition": MatchConditions.IfNotModified}
+
+
+def _tag_of(answer: Any) -> str:
+    if not isinstance(answer, dict):
+        return ""
+    return str(answer.get("ETag") or answer.get("etag") or "")

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from sweeps.errors import UserError
 from sweeps.files.object_client import Entry as Entry
-from sweeps.files.object_client import condition, entry_of, file_system, tag_of
+from sweeps.files.object_client import entry_of, file_system, put_if
 from sweeps.files.patience import StoreRefused, patiently
 from sweeps.files.refusals import advice, is_missing_bucket, is_unmet, may_pass, said
 
@@ -116,20 +116,20 @@ class ObjectFiles:
         An answer may be lost and the request made again: the object that is there then is ours if
         it holds what we wrote, which must name its writer.
         """
-        return self._conditional(key, data, condition(self._system, unless_there=True))
+        return self._conditional(key, data, None)
 
     def replace_if(self, key: str, data: bytes, tag: str) -> str | None:
         """Replace an object if it has the tag still; return the new one, or None where it has not.
 
         Of an answer that was lost as ``create`` says.
         """
-        return self._conditional(key, data, condition(self._system, unless_there=False, tag=tag))
+        return self._conditional(key, data, tag)
 
-    def _conditional(self, key: str, data: bytes, terms: dict[str, str]) -> str | None:
+    def _conditional(self, key: str, data: bytes, wanted: str | None) -> str | None:
         place = self._place(key)
         try:
-            answer = self._ask(
-                lambda: self._system.pipe_file(place, data, **terms),
+            put = self._ask(
+                lambda: put_if(self._system, place, data, wanted),
                 missing_bucket=True,
                 patient=False,
             )
@@ -139,7 +139,7 @@ class ObjectFiles:
                 return tag if tag is not None and self.get(key) == data else None
             except FileNotFoundError:
                 return None
-        return tag_of(answer) or self.tag(key)
+        return put or self.tag(key)
 
     def tag(self, key: str) -> str | None:
         """Return the tag of an object as it is now, None where there is none."""

@@ -147,6 +147,14 @@ def children(path: Place) -> list[Place]:
         return []
 
 
+def occupied(path: Place) -> list[Place]:
+    """Return the same, of an object store only what is an object or has one below: a server may
+    show a folder for a while after the last object in it has gone (SeaweedFS does)."""
+    if isinstance(path, ObjectPath):
+        return [path / name for name in sorted({key.split("/")[0] for key in path.entries()})]
+    return children(path)
+
+
 def names_with(path: Place, file: str) -> list[str]:
     """Return the names of the folders below a folder in which there is a file of a name."""
     if isinstance(path, ObjectPath):

@@ -57,6 +57,6 @@ def _remedy(root: Place) -> str:
     if is_local(root):
         return (
             "give a folder on a local disk, NFS (mounted without `nocto`), Lustre or another POSIX"
-            " file system, or an s3:// URL"
+            " file system, or a URL of an object store"
         )
     return "use a server that honours them, such as AWS S3, Ceph, SeaweedFS or MinIO, or a folder"

@@ -11,6 +11,7 @@ from sweeps.files.whole_files import (
     Place,
     children,
     names_with,
+    occupied,
     read_if_readable,
     remove_folder,
 )
@@ -174,7 +175,7 @@ class RunFolder:
         kept = self.kept(keep)
         return [
             *(path for path in parts if name_in(self, path) not in listed),
-            *(path for path in children(self.path / "checkpoints") if path != kept),
+            *(path for path in occupied(self.path / "checkpoints") if path != kept),
             *left_beside(self.path),
             *left_beside(self.path / "attempts"),
         ]

@@ -37,6 +37,7 @@ def edited(tmp_path):
         ("aws", "name: small", "name: medium", "need names of their own"),
         ("gcp", "gpu: nvidia-l4, ", "", "node type small: name its accelerator with `gpu:`"),
         ("kuberay", "memory: 28Gi", "memory: 28", "mine.yaml"),
+        ("kuberay", "max: 16", "max: 16\n    pod: {volumes: []}", "say volume_claim"),
         ("slurm", "gpus_per_node: 8", "gpus_per_node: many", "mine.yaml:6: gpus_per_node"),
         ("slurm", "partition: gpu", "partition: 'gpu; rm -rf /'", "mine.yaml:8: partition"),
         ("local", "nodes: 2", "env: {HF_TOKEN: abc}", "HF_TOKEN looks like a secret"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,8 @@ def unconditional() -> None:
         new = create(path, data, None if last else version.split("~")[1])
         return new or version
 
-    def put(self: objects.ObjectFiles, key: str, data: bytes, terms: Mapping[str, str]) -> Any:
-        del terms
+    def put(self: objects.ObjectFiles, key: str, data: bytes, wanted: str | None) -> Any:
+        del wanted
         self.put(key, data)
         return self.tag(key)
 

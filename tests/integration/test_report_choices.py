@@ -145,13 +145,14 @@ def test_a_watched_report_reloads_when_a_run_has_ended(browser: Any, tmp_path: P
         LiveReport(
             StoreState(store, "toy"),
             lambda state: page_of("toy", str(store.root), include_running=True, live=state),
-        )
+        ),
+        "a-token",
     )
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
         page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        page.goto(f"http://127.0.0.1:{server.server_port}/?token=a-token")
         page.wait_for_selector("html[data-charts=drawn]")
         assert "1\npending" in page.inner_text(".tiles")
         page.click("nav button[data-model='tiny']")

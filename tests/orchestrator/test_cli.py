@@ -80,7 +80,10 @@ def test_a_mistake_in_the_sweep_is_one_line_with_code_2_and_writes_nothing(sweep
         (("run", "sweep.yaml", "--store", "sweep.yaml"), "is a file; give a folder"),
         (("run", "sweep.yaml", "--store", "/proc/store"), "cannot be written"),
         (("run", "sweep.yaml", "--store", "~nobodyhere/x"), "no such user; write the folder out"),
-        (("run", "sweep.yaml", "--store", "ftp://host/x"), "give a folder or an s3:// URL"),
+        (
+            ("run", "sweep.yaml", "--store", "ftp://host/x"),
+            "give a folder, or an s3://, gs:// or az:// URL",
+        ),
         (("status", "demo", "--store", "store"), "no such folder"),
         (("plann",), "no command 'plann'; did you mean 'plan'?"),
         (("run", "sweep.yaml", "--max-concurrent", "0"), "not in the range"),

@@ -174,6 +174,8 @@ def serve(connection: Connection, deadline: int | None = None) -> None:
     """
     talk = _Talk(connection, deadline)
     signal.signal(signal.SIGTERM, lambda *_: talk.notice.give("preempted"))
+    # A Ray whose own processes are to outlast the notice is started with it blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=talk.listen, name="listen", daemon=True).start()
     while (job := talk.jobs.get()) is not None:

@@ -134,9 +134,9 @@ def _before_a_request(act: Callable[..., Any]) -> None:
     def uploaded(self: ObjectFiles, path: Path, key: str) -> None:
         act(lambda *_: upload(self, path, key), path, f"{self.url}/{key}")
 
-    def asked(self: ObjectFiles, key: str, data: bytes, terms: dict[str, str]) -> str | None:
+    def asked(self: ObjectFiles, key: str, data: bytes, wanted: str | None) -> str | None:
         tag: str | None = act(
-            lambda *_: conditional(self, key, data, terms), data, f"{self.url}/{key}"
+            lambda *_: conditional(self, key, data, wanted), data, f"{self.url}/{key}"
         )
         return tag
 

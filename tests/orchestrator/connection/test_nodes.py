@@ -1,13 +1,24 @@
 """Which Ray carries a sweep: what a user reads when a cluster is not as expected."""
 
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from orchestrator.connection import nodes
-from orchestrator.connection.nodes import connected_ray, cpu_count, cpu_quota, gpu_count
+from orchestrator.connection.nodes import (
+    AUTH_MODE,
+    TOKEN,
+    TOKEN_PATH,
+    connected_ray,
+    cpu_count,
+    cpu_quota,
+    gpu_count,
+    own_token,
+)
 from sweeps.errors import UserError
 
 
@@ -105,3 +116,27 @@ def test_cpus_are_those_of_the_affinity_and_the_quota(monkeypatch, tmp_path):
     (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
     assert cpu_quota(tmp_path) is None
     assert cpu_quota(tmp_path / "none") is None
+
+
+def test_an_own_ray_asks_for_a_token_that_nobody_else_can_read(monkeypatch):
+    for name in (TOKEN, TOKEN_PATH, AUTH_MODE):
+        monkeypatch.delenv(name, raising=False)
+    with own_token():
+        path = Path(os.environ[TOKEN_PATH])
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert len(path.read_text()) >= 32
+    assert not path.exists()
+    assert TOKEN_PATH not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(TOKEN, "given"), (TOKEN_PATH, "/given"), (AUTH_MODE, "disabled")]
+)
+def test_a_token_that_the_environment_names_is_kept_to(monkeypatch, name, value):
+    for each in (TOKEN, TOKEN_PATH, AUTH_MODE):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    with own_token():
+        assert dict(os.environ) == before

@@ -15,6 +15,8 @@ from sweeps.reading.store_state import StoreState
 from sweeps.report.store_page import page_of
 from sweeps.store.store import Store
 
+TOKEN = "told-by-the-address"
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
@@ -30,7 +32,7 @@ def port(store: Store) -> Iterator[int]:
         StoreState(store, "toy"),
         lambda state: page_of("toy", str(store.root), include_running=True, live=state),
     )
-    server = serve(report)
+    server = serve(report, TOKEN)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server.server_port
@@ -39,10 +41,15 @@ def port(store: Store) -> Iterator[int]:
     server.server_close()
 
 
-def get(port: int, path: str, host: str | None = None) -> tuple[int, str]:
+def get(
+    port: int, path: str, host: str | None = None, cookie: str = f"depthsweep={TOKEN}"
+) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{port}"})
+    headers = {"Host": host or f"127.0.0.1:{port}", "Cookie": cookie}
+    connection.request("GET", path, headers=headers)
     answer = connection.getresponse()
+    if answer.status == 200:
+        assert f"depthsweep={TOKEN}; HttpOnly" in (answer.getheader("Set-Cookie") or "")
     return answer.status, answer.read().decode()
 
 
@@ -65,7 +72,17 @@ def test_the_page_follows_the_store(store: Store, port: int) -> None:
 def test_only_this_machine_is_answered(port: int) -> None:
     assert get(port, "/", host="evil.example")[0] == 403
     assert get(port, "/state", host=f"localhost:{port}")[0] == 200
+    # A tunnel has a port of its own.
+    assert get(port, "/state", host="localhost:9000")[0] == 200
     assert get(port, "/../etc/passwd")[0] == 404
+
+
+def test_only_who_has_the_token_is_answered(port: int) -> None:
+    for cookie in ("", "depthsweep=guess", "other=1"):
+        assert get(port, "/", cookie=cookie)[0] == 403
+        assert get(port, "/state", cookie=cookie)[0] == 403
+        assert get(port, "/?token=guess", cookie=cookie)[0] == 403
+        assert get(port, f"/?token={TOKEN}", cookie=cookie)[0] == 200
 
 
 def test_a_page_that_cannot_be_made_leaves_the_one_before() -> None:

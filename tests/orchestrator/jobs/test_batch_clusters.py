@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,11 +48,11 @@ def site(tmp_path):
             return path.read_text().splitlines() if path.exists() else []
 
         @staticmethod
-        def call(*arguments):
+        def call(*arguments, at=tmp_path):
             path = f"{stubs}:/usr/bin:/bin" if any(stubs.iterdir()) else str(stubs)
             env = {**os.environ, "PATH": path}
             return subprocess.run(
-                [DEPTHSWEEP, *arguments], capture_output=True, text=True, cwd=tmp_path, env=env
+                [DEPTHSWEEP, *arguments], capture_output=True, text=True, cwd=at, env=env
             )
 
     return Site
@@ -112,6 +113,18 @@ def test_kubernetes_gets_the_rayjob_once_and_again_after_its_end(site):
     assert json.loads(submit(site, "kuberay", "--json").stdout)["attempt"] == 3
 
 
+def test_following_ends_with_the_rayjob_also_where_no_pod_ever_comes(site):
+    site.stub(
+        "kubectl",
+        f"[ $1 = get ] && cat {site.folder}/rayjobs.json; [ $1 = logs ] && exit 1; exit 0",
+    )
+    (site.folder / "rayjobs.json").write_text(rayjobs())
+    name = json.loads(submit(site, "kuberay", "--json").stdout)["submission_id"]
+    (site.folder / "rayjobs.json").write_text(rayjobs((name, "ValidationFailed")))
+    shown = site.call("logs", "pair", "-f", "--store", "store")
+    assert (shown.returncode, shown.stdout) == (0, "")
+
+
 def test_a_refusal_of_kubernetes_is_one_line(site):
     site.stub("kubectl", 'echo "Unable to connect to the server" >&2; exit 1')
     shown = submit(site, "kuberay")
@@ -142,15 +155,57 @@ def test_slurm_gets_the_script_attaches_logs_and_cancels(site):
     assert f"sbatch --parsable {name}.sbatch" in site.asked()
     assert "Slurm job 41" in first.stderr
     subprocess.run(["bash", "-n", f"{name}.sbatch"], cwd=site.folder, check=True)
+    version = (site.folder / f"{name}.sbatch").read_text().split("--comment=")[1].split()[0]
 
-    (site.folder / "queue").write_text(f"{name}|RUNNING|2026-01-01T00:00:00\nother|RUNNING|x\n")
+    def queue(state, version=version):
+        line = f"{name}|{state}|2026-01-01T00:00:00|41|{version}\nother|RUNNING|x|7|\n"
+        (site.folder / "queue").write_text(line)
+
+    queue("RUNNING")
     assert json.loads(submit(site, "slurm", "--json").stdout) == {**told, "attached": True}
     (site.folder / f"{name}.out").write_text("pair: 2 runs\n")
     logs = site.call("logs", "pair", "--store", "store")
     assert logs.stdout == "pair: 2 runs\n"
 
-    (site.folder / "stubs/scancel").write_text(f"#!/bin/bash\n: > {site.folder}/queue\n")
+    (site.folder / "pair.yaml").write_text(SWEEP.replace("steps: 8", "steps: 9"))
+    edited = submit(site, "slurm")
+    assert edited.returncode == 2
+    assert f"{name} is running another version of this sweep" in edited.stderr
+    (site.folder / "pair.yaml").write_text(SWEEP)
+
+    # A job that runs is told, and ends itself; Slurm says so for a while.
+    (site.folder / "stubs/scancel").write_text(
+        f"#!/bin/bash\necho scancel $* >> {site.folder}/asked\nsed -i s/RUNNING/CANCELLED/"
+        f" {site.folder}/queue\n"
+    )
     cancelled = site.call("cancel", "pair", "--store", "store")
     assert cancelled.returncode == 0, cancelled.stderr
+    assert site.asked()[-2].startswith("scancel --batch --signal=USR2 41")
     assert f"{name} stopped" in cancelled.stdout
+    assert json.loads(submit(site, "slurm", "--json").stdout)["attempt"] == 2
+
+
+@pytest.mark.parametrize(
+    ("last", "state"),
+    [
+        ("depthsweep: job 41 ended with exit code 0", "succeeded"),
+        ("depthsweep: job 41 ended with exit code 1", "failed"),
+        ("depthsweep: job 41 ended with exit code 143, cancelled", "stopped"),
+        ("slurmstepd: error: *** STEP 41.0 CANCELLED", "failed"),
+    ],
+)
+def test_a_job_that_has_left_the_queue_is_found_by_what_is_recorded(site, last, state):
+    site.stub("squeue", "exit 0")
+    site.stub("sbatch", "echo 41")
+    shutil.rmtree(site.folder / "store")  # the first submit makes it
+    name = json.loads(submit(site, "slurm", "--json").stdout)["submission_id"]
+    (site.folder / f"{name}.out").write_text(f"pair: 2 runs\n{last}\n")
+    elsewhere = site.folder / "elsewhere"
+    elsewhere.mkdir()
+    store = ("--store", str(site.folder / "store"))
+    assert last in site.call("logs", "pair", *store, at=elsewhere).stdout
+    assert last in site.call("logs", "pair", "-f", *store, at=elsewhere).stdout
+    refused = site.call("cancel", "pair", *store, at=elsewhere)
+    assert refused.returncode == 2
+    assert f"{name} has ended already ({state})" in refused.stderr
     assert json.loads(submit(site, "slurm", "--json").stdout)["attempt"] == 2
