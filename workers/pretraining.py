@@ -160,13 +160,7 @@ def pretrain(source: StandinModel, model: torch.nn.Module, tokenizer: Any) -> Pr
     seen = [text for position, text in enumerate(texts) if position % HELD_OUT_EVERY]
     arrays = objective.tokenise(tokenizer, {"text": seen}, run.sequence_length)
     held_out = objective.tokenise(tokenizer, {"text": texts[::HELD_OUT_EVERY]}, run.sequence_length)
-    sample = torch.zeros((1, 4), dtype=torch.long)
-    groups = find_layer_groups(trained, lambda: trained(sample))
-    engine = PlainEngine(trained, groups, build_control(run.control), run.optimizer, "fp32")
-    for step in range(1, run.steps + 1):
-        batch = objective.batch(arrays, run, step)
-        objective.accumulate(engine, batch, run.batch_size)
-        engine.step(learning_rate(run.optimizer, step, run.steps))
+    _carry_out(run, objective, trained, arrays)
     loss, standard_error = _held_out_loss(objective, trained, held_out, run)
     predicted = held_out["input_ids"]
     predicted = predicted[~np.isin(predicted, held_out.get("special_ids", ()))]
@@ -257,6 +251,19 @@ def instruct(source: StandinModel, model: torch.nn.Module, tokenizer: Any) -> No
             return
 
 
+def _carry_out(
+    run: RunSpec, objective: TrainingObjective, trained: torch.nn.Module, arrays: Arrays
+) -> None:
+    """Train a model in place, without probes, rows or checkpoints."""
+    sample = torch.zeros((1, 4), dtype=torch.long)
+    groups = find_layer_groups(trained, lambda: trained(sample))
+    engine = PlainEngine(trained, groups, build_control(run.control), run.optimizer, "fp32")
+    for step in range(1, run.steps + 1):
+        batch = objective.batch(arrays, run, step)
+        objective.accumulate(engine, batch, run.batch_size)
+        engine.step(learning_rate(run.optimizer, step, run.steps))
+
+
 def _teach(run: RunSpec, model: torch.nn.Module, tokenizer: Any) -> None:
     objective = build_objective(run.objective)
     facts = ModelFacts("", "", "", 0, 0, 0)
@@ -265,13 +272,7 @@ def _teach(run: RunSpec, model: torch.nn.Module, tokenizer: Any) -> None:
     rows = corpus_rows(run.objective.data.builtin)
     cells = {role: [row[role] for row in rows] for role in run.objective.roles}
     arrays = objective.tokenise(tokenizer, cells, run.sequence_length)
-    sample = torch.zeros((1, 4), dtype=torch.long)
-    groups = find_layer_groups(trained, lambda: trained(sample))
-    engine = PlainEngine(trained, groups, build_control(run.control), run.optimizer, "fp32")
-    for step in range(1, run.steps + 1):
-        batch = objective.batch(arrays, run, step)
-        objective.accumulate(engine, batch, run.batch_size)
-        engine.step(learning_rate(run.optimizer, step, run.steps))
+    _carry_out(run, objective, trained, arrays)
 
 
 def _teaching_run(source: StandinModel, corpus: str, steps: int) -> RunSpec:

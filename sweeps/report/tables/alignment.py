@@ -9,6 +9,7 @@ import polars as pl
 from sweeps.findings.alignment.outcomes import alignment_table
 from sweeps.findings.persistence import comparison_columns
 from sweeps.reading.tables import Tables
+from sweeps.report.tables.comparisons import with_all_that_varies
 from sweeps.report.tables.names import STANDARD, named
 from sweeps.statistics.conditions import condition_columns, everyone
 from sweeps.statistics.profiles import Profiles
@@ -30,16 +31,8 @@ def alignment_by_control(profiles: Profiles) -> pl.DataFrame:
 def _compared(profiles: Profiles, control: str, runs: pl.DataFrame) -> pl.DataFrame:
     keys, own, _ = comparison_columns(runs, control, STANDARD)
     table = alignment_table(profiles, control, STANDARD)
-    # What varies in the sweep and not in these two controls is in the names of conditions, too.
-    every = condition_columns(runs)
-    others = [key for key in every if key not in (*keys, *own, "control")]
-    told = (
-        runs.filter(pl.col("control") == control)
-        .group_by([*keys, *own])
-        .agg(pl.col(others).first())
-    )
-    joined = table.join(told, on=[*keys, *own], how="left", nulls_equal=True, maintain_order="left")
-    return named(joined.with_columns(control=pl.lit(control)), every)
+    table = with_all_that_varies(table, runs, control, [*keys, *own])
+    return named(table.with_columns(control=pl.lit(control)), condition_columns(runs))
 
 
 def reversions(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:

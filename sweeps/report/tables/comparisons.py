@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from sweeps.declaration.matched_seeds import FEWEST_SEEDS
@@ -36,20 +38,22 @@ def comparisons(profiles: dict[str, Profiles], paths: Paths | None = None) -> pl
     return pl.concat(found, how="diagonal_relaxed") if found else pl.DataFrame()
 
 
+def with_all_that_varies(
+    table: pl.DataFrame, runs: pl.DataFrame, control: str, keys: Sequence[str]
+) -> pl.DataFrame:
+    """Add what varies in the sweep and not in a control and its reference: it is in the names of
+    conditions, too. ``keys`` name the row of a condition."""
+    others = [key for key in condition_columns(runs) if key not in (*keys, "control")]
+    told = runs.filter(pl.col("control") == control).group_by(keys).agg(pl.col(others).first())
+    return table.join(told, on=keys, how="left", nulls_equal=True, maintain_order="left")
+
+
 def _compared(profiles: dict[str, Profiles], control: str, paths: Paths | None) -> pl.DataFrame:
     first = next(iter(profiles.values()))
     runs = everyone(first)
     keys, own, _ = comparison_columns(runs, control, STANDARD)
     table = verdicts_by_metric(profiles, control, STANDARD, paths)
-    # What varies in the sweep and not in these two controls is in the names of conditions, too.
-    every = condition_columns(runs)
-    others = [key for key in every if key not in (*keys, *own, "control")]
-    told = (
-        runs.filter(pl.col("control") == control)
-        .group_by([*keys, *own])
-        .agg(pl.col(others).first())
-    )
-    table = table.join(told, on=[*keys, *own], how="left", nulls_equal=True, maintain_order="left")
+    table = with_all_that_varies(table, runs, control, [*keys, *own])
     seeds = (
         matched_pairs(first, keys, own, control, STANDARD)
         .sort("seed")
@@ -70,7 +74,7 @@ def _compared(profiles: dict[str, Profiles], control: str, paths: Paths | None) 
         )
         .with_columns(pl.col("seed", *sides).fill_null([]), control=pl.lit(control))
     )
-    return _said(without_intervals_of_few(named(table, every), "n"))
+    return _said(without_intervals_of_few(named(table, condition_columns(runs)), "n"))
 
 
 def _said(table: pl.DataFrame) -> pl.DataFrame:
