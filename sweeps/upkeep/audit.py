@@ -44,6 +44,9 @@ class Finding:
     mend: Callable[[], bool] | None
 
 
+NO_RECORD = "run.json is missing or cannot be read"
+
+
 def audit(store: Store) -> Iterator[Finding]:
     """Yield what is wrong with each run and measurement of a store, and with its cache.
 
@@ -103,12 +106,14 @@ def unsound_result(folder: RunFolder) -> str | None:
 
 
 def harmed_part(folder: RunFolder) -> str | None:
-    """Return which part of a closed run is not there, or not what it was; None without a result.
+    """Return which file of a closed run is not there, or not what it was; None without a result.
 
     Of an object store it is asked whether the parts are there, elsewhere their content is compared.
     """
     done = folder.done()
-    return None if done is None else next(_harmed_parts(folder, done), None)
+    if done is None:
+        return None
+    return next(_harmed_parts(folder, done), None) or (NO_RECORD if not folder.record() else None)
 
 
 def _harmed_parts(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
@@ -258,7 +263,7 @@ def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
     try:
         run = RunSpec.model_validate_json(json.dumps((folder.record() or {})["spec"]))
     except (ValidationError, ValueError, KeyError):
-        yield "run.json is missing or cannot be read"
+        yield NO_RECORD
         return
     if run.run_id != folder.run_id:
         yield f"run.json is of run {run.run_id}"

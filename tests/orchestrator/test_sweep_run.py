@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from planted_store import write_run
 from small_run import make_run
 
 from orchestrator.ledger.recovery import Action, MeasureAction
@@ -138,6 +139,20 @@ def test_a_part_of_an_earlier_result_that_was_harmed_is_named(store):
     part.write_bytes(content)
     said = _unsound(plan, SweepResult("one", 1))
     assert said == {run.run_id: f"profiles/{part.name} does not match its checksum"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+@pytest.mark.parametrize("ended", [{}, "finished"])
+def test_a_result_whose_record_of_the_run_is_lost_is_named(kind, ended, tmp_path, request):
+    """As a server that was killed lost it: readers then have the rows and not whose they are."""
+    place = request.getfixturevalue("s3_url") if kind == "s3" else str(tmp_path / "store")
+    store, run = Store.at(place), make_run()
+    folder = write_run(store, run, [0.3, 0.2])
+    plan = Plan(Sweep("one", "", "", (run,)), store, [])
+    result = SweepResult("one", 0, {run.run_id: ended} if ended else {})
+    assert "run.json" not in str(_unsound(plan, result))
+    (folder.path / "run.json").unlink()
+    assert _unsound(plan, result) == {run.run_id: "run.json is missing or cannot be read"}
 
 
 def test_what_was_asked_of_a_sweep_later_stands_where_its_file_leaves_it_open(store):
