@@ -60,14 +60,19 @@ def row(lines, *cells):
     return found[0]
 
 
+def below(lines, condition):
+    """Return the words under a condition that stands on a line of its own."""
+    (at,) = [k for k, line in enumerate(lines) if line.strip() == condition]
+    return lines[at + 1].split()
+
+
 def test_where_does_it_change(store):
     lines = screen(store, "profile mine", "profile demo")
-    shown = row(lines, "clm", "standard", "0.0001")
-    n, shape, slope, low = shown[3:7]
+    n, shape, slope, low = below(lines, "clm, standard, learning_rate 0.0001")[:4]
     assert (n, slope) == ("3", "0.300")
     assert shape[0] < shape[-1]  # bars, low to high: the end changes more
     assert float(low.strip("[,")) > 0
-    assert row(lines, "clm", "equal_step", "0.01")[5] == "0.000"
+    assert below(lines, "clm, equal_step, learning_rate 0.01")[2] == "0.000"
 
 
 def test_does_it_survive(store):

@@ -86,7 +86,7 @@ def test_the_driver_of_a_ray_job_is_told(file, monkeypatch):
             return True
 
     queue = Taking()
-    monkeypatch.setattr(submission, "queue_of", lambda _: queue)
+    monkeypatch.setattr(submission, "queue_of", lambda *_: queue)
     store = str(file.parent / "store")
     options = ("--track", "mlflow")
     profile = read_profile("local")
