@@ -215,7 +215,7 @@ def test_a_job_that_is_killed_soon_after_its_notice_keeps_its_steps(slurm):
 def test_a_job_goes_on_past_its_time_limit(slurm):
     desk = slurm()
     desk.profile(time="00:10:00", notice=45)
-    desk.sweep(steps=900, part=10, every=100)
+    desk.sweep(steps=9000, part=100, every=100)  # more than a limit of 75 s lets pass when quiet
     name = desk.submit()
     desk.await_steps(1)
     number = desk.site.ask("squeue", "--noheader", f"--name={name}", "--format=%i").strip()
