@@ -9,8 +9,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,3 +222,17 @@ def _await(ready, folder):
         said = "".join(path.read_text() for path in sorted(folder.glob("said-*")))
         assert time.monotonic() < until, f"Slurm does not start: {said[-2000:]}"
         time.sleep(0.1)
+
+
+@contextmanager
+def slurm_sites():
+    """Yield ``start(**settings)``, which starts a Slurm in a new folder and returns its site."""
+    with ExitStack() as until_done:
+
+        def start(**settings):
+            # Paths of sockets are short.
+            folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+            until_done.callback(shutil.rmtree, folder)
+            return until_done.enter_context(serve_slurm(folder, **settings))
+
+        yield start

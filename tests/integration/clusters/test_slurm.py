@@ -2,15 +2,13 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
-from slurm_site import missing, serve_slurm
+from slurm_site import missing, slurm_sites
 
 from sweeps.store.store import Store
 
@@ -108,19 +106,8 @@ class Desk:
 @pytest.fixture
 def slurm(tmp_path):
     """Return ``desk(**settings)``, which starts a Slurm and returns the desk before it."""
-    started = []
-
-    def desk(**settings):
-        # Paths of sockets are short.
-        folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
-        serving = serve_slurm(folder, **settings)
-        started.append((serving, folder))
-        return Desk(tmp_path, serving.__enter__())
-
-    yield desk
-    for serving, folder in started:
-        serving.__exit__(None, None, None)
-        shutil.rmtree(folder)
+    with slurm_sites() as start:
+        yield lambda **settings: Desk(tmp_path, start(**settings))
 
 
 def processes_of(desk):

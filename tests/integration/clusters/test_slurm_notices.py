@@ -4,15 +4,12 @@ Of Ray a process that sleeps is enough here; sweeps on it are in ``test_slurm.py
 """
 
 import os
-import shutil
 import stat
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
-from slurm_site import missing, serve_slurm
+from slurm_site import missing, slurm_sites
 
 from cluster.job import Job
 from cluster.profile import Slurm
@@ -105,18 +102,8 @@ class Desk:
 @pytest.fixture
 def slurm(tmp_path):
     """Return ``desk(**settings)``, which starts a Slurm and returns the desk before it."""
-    started = []
-
-    def desk(**settings):
-        folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # paths of sockets are short
-        serving = serve_slurm(folder, **settings)
-        started.append((serving, folder))
-        return Desk(tmp_path, serving.__enter__())
-
-    yield desk
-    for serving, folder in started:
-        serving.__exit__(None, None, None)
-        shutil.rmtree(folder)
+    with slurm_sites() as start:
+        yield lambda **settings: Desk(tmp_path, start(**settings))
 
 
 def test_a_job_that_is_preempted_twice_checkpoints_and_goes_on_by_itself(slurm):
