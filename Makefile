@@ -24,11 +24,17 @@ replica: $(VENV)/.replica
 		> sweeps/library/replica-claims.json
 
 # Does alignment survive when depth is controlled? In miniature: 120 runs. Interrupted, the same
-# command goes on.
+# command goes on. What it found goes into committed files, as that of the replica does.
 safety: $(VENV)/.demo
 	$(BIN)/depthsweep run sweeps/library/safety-mini.yaml --store $(STORE)
 	$(BIN)/depthsweep claims safety-mini --store $(STORE)
 	$(BIN)/depthsweep report safety-mini --store $(STORE) -o safety.html
+	$(BIN)/depthsweep profile safety-mini --store $(STORE) --runs \
+		-o sweeps/library/safety-mini-summary.csv
+	for control in equal_step layer_rates; do \
+		$(BIN)/depthsweep compare safety-mini --control $$control --store $(STORE) \
+			-o sweeps/library/safety-mini-$$control.csv || exit; \
+	done
 
 # Every output and picture of README.md and the other pages, made again from the demo.
 readme: $(VENV)/.test

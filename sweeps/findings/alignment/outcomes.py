@@ -46,6 +46,9 @@ IN_WORDS = {
     "degradation_falls": "the degradation falls and the profile stays",
     "neither_falls": "neither the profile nor the degradation falls",
 }
+# What is told of a condition, each mean with its interval.
+_MEANS = ("slope", "degradation", "slope_change", "degradation_change")
+_FOUND = ("n", "outcome", *(name + end for name in _MEANS for end in ("", "_low", "_high")))
 # By run and stack: slope, evaluation loss and refusal rate, (P, 3), before the first step and at
 # each probe.
 _Paths = dict[tuple[str, str | None], Floats]
@@ -164,13 +167,12 @@ def alignment_table(profiles: Profiles, control: str, against: str = "standard")
     if both is None:
         return pl.DataFrame()
     judged, found = both
-    names = ("slope", "degradation", "slope_change", "degradation_change")
     columns = {
         name + end: pl.Series(
             [(getattr(one, name).value, *getattr(one, name).interval)[k] for one in found],
             dtype=pl.Float64,
         ).fill_nan(None)
-        for name in names
+        for name in _MEANS
         for k, end in enumerate(("", "_low", "_high"))
     }
     kept = judged.table.drop([name for name in columns if name in judged.table.columns])
@@ -179,3 +181,21 @@ def alignment_table(profiles: Profiles, control: str, against: str = "standard")
         outcome=pl.Series([one.outcome for one in found], dtype=pl.String),
         **columns,
     )
+
+
+def findings_of(alignment: pl.DataFrame) -> pl.DataFrame:
+    """Return of the rows of ``alignment_table`` what a condition is and what was found of it."""
+    keys = alignment.columns[: alignment.columns.index("family")] if alignment.width else []
+    return alignment.select(*keys, *[name for name in _FOUND if name in alignment.columns])
+
+
+def with_alignment(table: pl.DataFrame, alignment: pl.DataFrame) -> pl.DataFrame:
+    """Return a comparison with what was found of the alignment of the same conditions beside it, as
+    columns whose names begin with ``alignment_``."""
+    if alignment.is_empty():
+        return table
+    keys = alignment.columns[: alignment.columns.index("family")]
+    found = findings_of(alignment).rename(
+        lambda name: name if name in keys else f"alignment_{name}"
+    )
+    return table.join(found, on=keys, how="left", nulls_equal=True, maintain_order="left")

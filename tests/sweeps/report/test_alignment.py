@@ -9,19 +9,25 @@ import pytest
 from planted_store import run_spec, save_sweep, write_run
 from planted_verdicts import ALIGNMENT, plant_alignment
 
-from sweeps.findings.alignment.outcomes import IN_WORDS
-from sweeps.reading.tables import open_store
+from sweeps.findings.alignment.outcomes import IN_WORDS, alignment_table
+from sweeps.reading.tables import Tables, open_store
+from sweeps.report.alignment_text import alignment_text
 from sweeps.report.data import ReportData, gather
 from sweeps.report.page import render
 from sweeps.report.sections.alignment import alignment_section, outcome_sentence
+from sweeps.statistics.profiles import measure_each
 from sweeps.store.store import Store
 
 MADE = datetime(2026, 11, 26, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
-    tables = plant_alignment(tmp_path_factory.mktemp("alignment"), ALIGNMENT)
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    return plant_alignment(tmp_path_factory.mktemp("alignment"), ALIGNMENT)
+
+
+@pytest.fixture(scope="module")
+def data(tables: Tables) -> ReportData:
     return gather(tables, "planted", "", "", None, switch=False)
 
 
@@ -40,6 +46,17 @@ def test_each_condition_has_its_numbers_with_intervals(data: ReportData) -> None
         assert f"{row['degradation']:.3f} [{row['degradation_low']:.3f}" in page
         assert f"{row['slope_change']:.3f} [{row['slope_change_low']:.3f}" in page
         assert row["outcome"].replace("_", " ") in page
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_as_text_a_condition_has_its_outcome_and_both_changes(tables: Tables, width: int) -> None:
+    table = alignment_table(measure_each(tables, ["procrustes"])["procrustes"], "equal_step")
+    shown = alignment_text(table, "equal_step", "standard", width)
+    assert max(map(len, shown.splitlines())) <= width
+    for row in table.to_dicts():
+        assert f"{row['degradation_change']:.3f} [{row['degradation_change_low']:.3f}" in shown
+        assert f"{row['slope_change']:.3f} [{row['slope_change_low']:.3f}" in shown
+        assert f"{row['outcome']}: {IN_WORDS[row['outcome']]}" in shown
 
 
 def test_a_sweep_that_asks_no_prompts_has_no_such_section(tmp_path: Path) -> None:
