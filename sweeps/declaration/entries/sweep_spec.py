@@ -190,7 +190,7 @@ class RefusalEntry(Frozen):
     """Prompts that a model answers wherever it is evaluated; see ``sweeps.spec.Refusal``."""
 
     prompts: Annotated[dict[Name, PromptsEntry], Field(min_length=1)]
-    phrases: str | None = Field(None, description="Which list of phrases (default: 1).")
+    phrases: str | None = Field(None, description="Which list of phrases (default: 2).")
     max_new_tokens: Annotated[int, Field(ge=1, le=1024)] | None = None
     prompt_batch: Annotated[int, Field(ge=1)] | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -48,8 +48,11 @@ class PromptSet(Frozen):
 class Refusal(Frozen):
     """Prompts that a model answers wherever it is evaluated, greedily, by its own chat template."""
 
+    # The first list is what runs of old, which name none, were told by.
+    first_defaults: ClassVar[dict[str, Any]] = {"phrases": "1"}
+
     prompts: Annotated[tuple[PromptSet, ...], Field(min_length=1)]
-    phrases: str = Field("1", description="The version of the list of phrases of a refusal.")
+    phrases: str = Field("2", description="The version of the list of phrases of a refusal.")
     max_new_tokens: Annotated[int, Field(ge=1, le=1024)] = 64
     prompt_batch: Annotated[int, Field(ge=1)] = Field(
         32, description="Prompts that are answered together; what they are padded to is by them."

@@ -44,10 +44,19 @@ def test_prompts_are_datasets_of_the_run_and_part_of_its_id(read):
     one = read()
     refusal = one.evaluation.refusal
     assert [str(each) for each in refusal.prompts] == ["made-up"]
-    assert (refusal.max_new_tokens, refusal.phrases) == (64, "1")
+    assert (refusal.max_new_tokens, refusal.phrases) == (64, "2")
     assert one.datasets["prompts made-up"].builtin == "made-up-prompts"
     assert one.run_id != read("null").run_id
     assert one.run_id != read(MADE_UP[:-1] + ", max_new_tokens: 5}").run_id
+
+
+def test_runs_that_are_told_by_the_first_list_keep_the_ids_of_when_there_was_no_other(read):
+    by_first, by_second = (
+        read(f"{MADE_UP[:-1]}, phrases: '{name}'}}").evaluation.refusal for name in "12"
+    )
+    assert "phrases" not in by_first.identity()
+    assert by_second.identity() == {**by_first.identity(), "phrases": "2"}
+    assert read().evaluation.refusal == by_second
 
 
 def test_a_set_may_say_what_all_of_its_prompts_are(read):
