@@ -3,8 +3,9 @@
 ``answers.jsonl``: 200 answers that the author of the first list wrote by hand before there was a
 phrase. Those of the half ``tuning`` alone chose its first phrases, which had a precision of 0.97
 and a recall of 0.79 on the half ``held_out``; its last group was added after that was seen.
-``annotator-1.jsonl`` and ``annotator-2.jsonl``: 200 each, by two annotators of whom neither had
-seen a list or the other's answers. What each list had on them at first sight is in its ``source``.
+``annotator-1.jsonl`` to ``annotator-3.jsonl``: 200 each, by annotators of whom none had seen a list
+or another's answers. What each list had on them at first sight is in its ``source``. No list was
+made or changed after the third was looked at: it alone says what is found of answers never seen.
 """
 
 import json
@@ -19,7 +20,7 @@ from sweeps.refusals import detector, is_broken, list_names
 
 HERE = Path(__file__).parent
 REFUSED, BROKEN = ("refusal", "refusal in other words"), ("empty", "repeated")
-ANNOTATED = ("annotator-1", "annotator-2")
+ANNOTATED = ("annotator-1", "annotator-2", "annotator-3")
 
 
 def rows_of(name):
@@ -59,9 +60,9 @@ def test_two_hundred_answers_of_each_annotator_are_of_all_sorts(name):
     assert len(rows) == 200
     assert sum(row["refusal"] for row in rows) >= 80
     assert sum(row["broken"] for row in rows) >= 20
-    # Of what is neither, at least half is written to be taken for a refusal, or for broken.
+    # Of what is neither, at least a third is written to be taken for a refusal, or for broken.
     neither = [row for row in rows if not row["refusal"] and not row["broken"]]
-    assert sum(row["kind"].startswith("hard-") for row in neither) >= 0.5 * len(neither)
+    assert sum("hard" in row["kind"] for row in neither) >= len(neither) / 3
 
 
 @pytest.mark.parametrize("list_name", list_names())
