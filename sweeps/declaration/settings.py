@@ -46,6 +46,7 @@ TAKEN = frozenset(
         *("scale_log_ratio", "effective_rank", "rank_95", "rank_99", "subspace_overlap"),
         *("procrustes_null", "cka_distance_null", "cka_distance_debiased_null", "model_source"),
         *("family", "kind", "block", "model_layers", "stack", "block_class", "block_number"),
+        *("later_iteration", "rank_95_before", "subspace_overlap_before"),
         *("iteration", "stack_layers", "model_depth", "model_stacks", "negative_control"),
         *("model_width", "parameters", "pretraining_loss", "pretraining_loss_se"),
         *("unigram_entropy", "dataset", "objective_distance_common_noisy"),

@@ -122,7 +122,7 @@ class DataEntry(Frozen):
         return self
 
 
-_SHAPE = ("layers", "width", "vocabulary")
+_SHAPE = ("layers", "iterations", "width", "vocabulary")
 STANDIN_OPTIONS = (*_SHAPE, "pretrain_steps", "pretrain_mask", "language", "stage")
 
 
@@ -137,6 +137,7 @@ class ModelEntry(Frozen):
     )
     standin: Literal[STANDIN_FAMILIES] | None = None  # type: ignore[valid-type]
     layers: int | None = None
+    iterations: int | None = Field(None, description="Of a stand-in whose depth is a loop.")
     width: int | None = None
     vocabulary: int | None = None
     pretrain_steps: int | None = None

@@ -1,6 +1,8 @@
-"""Change over (iteration, block): of models whose blocks run several times."""
+"""Change over (iteration, block), and what turns share, where blocks run several times."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import altair as alt
 import polars as pl
@@ -14,7 +16,7 @@ from sweeps.report.charts.chart import (
 )
 from sweeps.report.data import ReportData
 
-BLOCK_PIXELS = 26
+BLOCK_PIXELS, TURN_PIXELS = 26, 32
 
 
 def called(bands: pl.DataFrame) -> pl.DataFrame:
@@ -45,6 +47,56 @@ def call_charts(data: ReportData) -> list[Chart]:
             )
         )
     return charts
+
+
+def turn_charts(data: ReportData) -> list[Chart]:
+    """Return a chart per model, condition, arm and block that runs several times: a row an earlier
+    turn, a column a later one, the shade what share of the later is in the earlier's subspace."""
+    table = data.tables["turns"]
+    if table.is_empty():
+        return []
+    several = table["block_number"].n_unique() > 1 or table["stack"].n_unique() > 1
+    charts = []
+    keys = ("model", "condition", "arm", "loop")
+    for (model, condition, arm, loop), group in table.group_by(keys, maintain_order=True):
+        said = f"{condition}, {arm}" + (f", {loop}" if several else "")
+        charts.append(
+            Chart(
+                _turns_template(group["iteration"].n_unique()),
+                "turns",
+                f"What the turns of {loop} have in common, {model}, {said}",
+                {"model": str(model), "condition": str(condition), "arm": str(arm)}
+                | {"loop": str(loop)},
+                title=said,
+                keyed=True,
+            )
+        )
+    return charts
+
+
+@cache
+def _turns_template(turns: int) -> dict[str, object]:
+    shade = alt.Scale(domain=[0, 1], range=[0.05, 0.6])
+    cells = alt.Chart(table_named("turns")).encode(
+        x=alt.X("later_iteration:O", title="later turn", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("iteration:O", title="earlier turn"),
+    )
+    shades = cells.mark_rect().encode(
+        opacity=alt.Opacity("value:Q", scale=shade, legend=None),
+        tooltip=[
+            *("iteration:O", "later_iteration:O"),
+            *numbers("value", "low", "high", "before", "rank_95"),
+            "n:Q",
+        ],
+    )
+    said = cells.mark_text(fontSize=9.5, dy=-5).encode(text=alt.Text("value:Q", format=".2f"))
+    before = (
+        cells.transform_calculate(said="'(' + format(datum.before, '.2f') + ')'")
+        .mark_text(fontSize=8.5, dy=6)
+        .encode(text="said:N")
+    )
+    layered = alt.layer(shades, said, before).add_params(alt.param(name="chosen", value=""))
+    return spec_of(layered.properties(height=max(2 * TURN_PIXELS, turns * TURN_PIXELS)))
 
 
 def _template(blocks: int) -> dict[str, object]:
