@@ -44,7 +44,7 @@ def render(data: ReportData, made: datetime, live: str | None = None) -> str:
             calls_section(data, book),
             persistence_section(data, book),
             slopes_section(data, book),
-            alignment_section(data),
+            alignment_section(data, book),
             learned_section(data, book),
             changes_section(data, book),
             ratios_section(data, book),
