@@ -133,6 +133,8 @@ ANSWERS = pa.schema(
         # refusal.
         pa.field("refused", pa.bool_()),
         pa.field("broken", pa.bool_()),
+        # By the judge that the evaluation names; null without one.
+        pa.field("refused_by_judge", pa.bool_()),
         # KL(now ‖ aligned) in nats, the mean over the first tokens of the aligned model's answer;
         # of harmful prompts.
         pa.field("answer_kl", pa.float64()),
@@ -204,6 +206,7 @@ ADDED = frozenset(
         "rank_95",
         "rank_99",
         "subspace_overlap",
+        "refused_by_judge",
     )
 )
 # Tables that they have not: without a row, they are in no digest either.

@@ -20,6 +20,7 @@ from sweeps.spec import (
     FolderModel,
     HubData,
     HubModel,
+    Judge,
     LayerClip,
     LayerRates,
     LengthMatched,
@@ -95,6 +96,7 @@ _OTHERS = (
     [PluginMetric(name="near", code=_CODE).model_dump()],
     [ComparedModel(name="base", source=_MODELS[0]).model_dump()],
     [_PROMPTS.model_copy(update={"kind": "benign"}).model_dump(mode="json")],
+    [Judge(name="judge", source=_MODELS[0]).model_dump()],
     *("made_up", "aligned"),
 )
 

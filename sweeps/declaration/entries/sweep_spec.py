@@ -143,9 +143,7 @@ class ModelEntry(Frozen):
     pretrain_steps: int | None = None
     pretrain_mask: float | None = None
     language: StandinLanguage | None = Field(None, description="Of a stand-in.")
-    stage: StandinStage | None = Field(
-        None, description="How far a stand-in of the made-up language is taught."
-    )
+    stage: StandinStage | None = Field(None, description="Of one of the made-up language.")
     pretraining: Pretraining | None = Field(
         None, description="Pretraining objective, where the architecture does not tell."
     )
@@ -194,6 +192,8 @@ class RefusalEntry(Frozen):
     phrases: str | None = Field(None, description="Which list of phrases (default: 1).")
     max_new_tokens: Annotated[int, Field(ge=1, le=1024)] | None = None
     prompt_batch: Annotated[int, Field(ge=1)] | None = None
+    judge: ModelEntry | None = Field(None, description="A model that judges each answer, too.")
+    judge_question: str | None = Field(None, description="Which question it is asked (default: 1).")
 
 
 class EvaluationEntry(Frozen):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from sweeps.report.charts.chart import (
@@ -78,7 +80,7 @@ def alignment_chart(data: ReportData) -> Chart | None:
     )
 
 
-def _level() -> alt.Chart:
+def _level() -> Any:
     """Return the line on which degradation is as under standard training."""
     one = alt.Chart(alt.InlineData(values=[{}]))
     return one.mark_rule(strokeDash=[4, 4]).encode(y=alt.datum(0))
