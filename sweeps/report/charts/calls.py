@@ -17,6 +17,10 @@ from sweeps.report.charts.chart import (
 from sweeps.report.data import ReportData
 
 BLOCK_PIXELS, TURN_PIXELS = 26, 32
+# Of the colour of text, in a light or a dark theme: so faint that numbers are read on them.
+SHADES = [0.03, 0.28]
+# So many columns leave room for a third digit.
+FEW_TURNS = 5
 
 
 def called(bands: pl.DataFrame) -> pl.DataFrame:
@@ -37,7 +41,7 @@ def call_charts(data: ReportData) -> list[Chart]:
         blocks = group["block_number"].n_unique()
         charts.append(
             Chart(
-                _template(blocks),
+                _template(blocks, group["iteration"].n_unique()),
                 "bands",
                 f"Change by iteration and block, {model}, {condition}, {arm}",
                 {"model": str(model), "condition": str(condition), "arm": str(arm)},
@@ -76,7 +80,7 @@ def turn_charts(data: ReportData) -> list[Chart]:
 
 @cache
 def _turns_template(turns: int) -> dict[str, object]:
-    shade = alt.Scale(domain=[0, 1], range=[0.05, 0.6])
+    shade = alt.Scale(domain=[0, 1], range=SHADES)
     cells = alt.Chart(table_named("turns")).encode(
         x=alt.X("later_iteration:O", title="later turn", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("iteration:O", title="earlier turn"),
@@ -99,9 +103,9 @@ def _turns_template(turns: int) -> dict[str, object]:
     return spec_of(layered.properties(height=max(2 * TURN_PIXELS, turns * TURN_PIXELS)))
 
 
-def _template(blocks: int) -> dict[str, object]:
-    # Of any colour of text, in a light or a dark theme: shades do not hide the numbers on them.
-    shade = alt.Scale(domain=[{"expr": "low"}, {"expr": "high"}], range=[0.05, 0.6])
+def _template(blocks: int, turns: int) -> dict[str, object]:
+    digits = ".3f" if turns <= FEW_TURNS else ".2f"
+    shade = alt.Scale(domain=[{"expr": "low"}, {"expr": "high"}], range=SHADES)
     cells = (
         alt.Chart(table_named("bands"))
         .transform_filter("datum.layer > 0")
@@ -114,7 +118,7 @@ def _template(blocks: int) -> dict[str, object]:
         opacity=alt.Opacity("value:Q", scale=shade, title=METRIC_TITLE, legend=None),
         tooltip=["iteration:O", "block_number:O", *numbers("value", "low", "high"), "n:Q"],
     )
-    said = cells.mark_text(fontSize=9.5).encode(text=alt.Text("value:Q", format=".3f"))
+    said = cells.mark_text(fontSize=9.5).encode(text=alt.Text("value:Q", format=digits))
     layered = alt.layer(shades, said).add_params(
         alt.param(name="chosen", value=""),
         alt.param(name="low", value=0.0),

@@ -9,7 +9,7 @@ import polars as pl
 
 from sweeps.declaration.matched_seeds import FEWEST_SEEDS
 from sweeps.reading.tables import Tables
-from sweeps.report.tables.names import named
+from sweeps.report.tables.names import named, reference_first
 from sweeps.statistics.intervals import mean_of
 from sweeps.statistics.stacks import STACK
 from sweeps.store.records import COMPLETE
@@ -19,7 +19,7 @@ PAIR = ("stack", "block_number", "iteration", "later_iteration")
 
 def turns(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
     """Return ``turn_overlaps`` under the names of conditions, and which ``loop`` a row is of."""
-    found = named(turn_overlaps(tables, keys), keys)
+    found = reference_first(named(turn_overlaps(tables, keys), keys))
     stack = pl.col("stack").fill_null("") + " "
     return found.with_columns(
         loop=pl.concat_str(stack, pl.lit("block "), pl.col("block_number")).str.strip_chars_start()
