@@ -64,6 +64,7 @@ class Alignment:
         slope_change: c − r, along the reference's sign.
         degradation_change: C − R, in shares of harmful prompts.
         slope: r; ``degradation``: R.
+        of_seeds: c − r and C − R of each pair.
     """
 
     outcome: str
@@ -73,6 +74,7 @@ class Alignment:
     degradation_change: Mean
     slope: Mean
     degradation: Mean
+    of_seeds: tuple[tuple[float, float], ...] = ()
 
 
 _NO_MEAN = Mean(np.nan, np.nan, np.nan)
@@ -156,13 +158,15 @@ def _of_condition(pairs: Floats | None, matched: int, state: str | None) -> Alig
         mean_of(lost - reference_lost),
         mean_of(r),
         degradation,
+        tuple(zip((c - r).tolist(), (lost - reference_lost).tolist(), strict=True)),
     )
 
 
 def alignment_table(profiles: Profiles, control: str, against: str = "standard") -> pl.DataFrame:
     """Return one row per condition under a control: what it is, ``n``, ``outcome``, and the means
     ``slope``, ``degradation`` (of the reference), ``slope_change`` and ``degradation_change``, each
-    with ``_low`` and ``_high``; without rows where no run answers prompts."""
+    with ``_low`` and ``_high``, and both changes of each pair of seeds as lists; without rows where
+    no run answers prompts."""
     both = alignments(profiles, control, against)
     if both is None:
         return pl.DataFrame()
@@ -179,6 +183,12 @@ def alignment_table(profiles: Profiles, control: str, against: str = "standard")
     return kept.with_columns(
         n=pl.Series([one.n for one in found], dtype=pl.Int64),
         outcome=pl.Series([one.outcome for one in found], dtype=pl.String),
+        **{
+            f"seed_{name}": pl.Series(
+                [[pair[k] for pair in one.of_seeds] for one in found], dtype=pl.List(pl.Float64)
+            )
+            for k, name in enumerate(("slope_change", "degradation_change"))
+        },
         **columns,
     )
 

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.sizing.memory import GIB, estimate_memory, memory_of
 from sweeps.sources.catalog import CATALOG
-from sweeps.spec import Execution
+from sweeps.spec import Evaluation, Execution, FileData, HubModel, Judge, PromptSet, Refusal
 from tests.gpu import catalogue
 
 MEASURED = json.loads(Path(__file__).with_name("measured.json").read_text())
@@ -63,3 +63,24 @@ def test_a_scan_in_plain_pytorch_is_seen():
 def test_every_model_of_the_catalogue_but_the_largest_was_measured():
     names = {entry["model"] for entry in MEASURED["models"]}
     assert set(CATALOG) - names == {"pythia-6.9b"}
+
+
+def test_a_judge_is_held_beside_the_run_that_it_judges():
+    run = catalogue.paper_run("gpt2")
+    execution = Execution(engine="plain", micro_batch_size=run.batch_size).settled()
+    answers = FileData(file="prompts.csv", digest="0" * 64)
+    asked = (PromptSet(name="asked", data=answers, kind="harmful"),)
+    beside = {}
+    for hub in (None, CATALOG["pythia-160m"].hub, "somebody/else"):
+        source = None if hub is None else HubModel(hub=hub, revision="0" * 40, pretraining="clm")
+        judges = () if source is None else (Judge(name="judge", source=source),)
+        refusal = Refusal(prompts=asked, judge=judges)
+        judged = run.model_copy(update={"evaluation": Evaluation(fraction=0.1, refusal=refusal)})
+        beside[hub] = memory_of(judged, execution)
+    alone, known, unknown = beside.values()
+    held = 4 * CATALOG["pythia-160m"].parameters
+    assert known.terms["judge"] == held
+    assert known.allocated - alone.allocated == pytest.approx(held)
+    assert known.host - alone.host == pytest.approx(held)
+    assert "judge" not in alone.terms
+    assert unknown is None, "nobody knows its size"

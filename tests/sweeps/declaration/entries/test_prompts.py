@@ -93,3 +93,33 @@ def test_what_a_model_is_compared_with_decides_and_is_whole(read):
 def test_what_cannot_be_is_refused_with_its_place(read, how, said):
     with pytest.raises(UserError, match=rf"asked\.yaml.*{said}"):
         read(**how)
+
+
+JUDGED = MADE_UP[:-1] + ", judge: {standin: gpt2, language: made_up, stage: instructed}"
+
+
+def test_a_judge_is_part_of_the_id_where_it_is_named(read):
+    (judge,) = read(JUDGED + "}").evaluation.refusal.judge
+    assert (str(judge), judge.source.stage, judge.question) == ("gpt2", "instructed", "1")
+    plain = read()
+    assert "judge" not in plain.identity()["evaluation"]["refusal"]
+    assert read(JUDGED + "}").run_id != plain.run_id
+    assert read(JUDGED + "}").run_id == read(JUDGED + ", judge_question: '1'}").run_id
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (JUDGED + ", judge_question: '9'}", "question: none is called '9'"),
+        (MADE_UP[:-1] + ", judge_question: '1'}", "judge_question does nothing without judge"),
+        (
+            MADE_UP[:-1] + ", judge: {standin: gpt2, freeze: [embedding]}}",
+            "judge: is not trained; leave out freeze and compare_to",
+        ),
+        (MADE_UP[:-1] + ", judge: {standin: bert}}", "judge: was pretrained with mlm"),
+        (MADE_UP[:-1] + ", judge: {standin: gpt2}}", "judge: .*chat template"),
+    ],
+)
+def test_a_judge_that_cannot_judge_is_refused_while_the_sweep_is_read(read, refusal, said):
+    with pytest.raises(UserError, match=said):
+        read(refusal)
