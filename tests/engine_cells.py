@@ -18,8 +18,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from sweeps import spec
-from tests.forked_ranks import PATHS, run_forked, run_fresh
 from tests.own_sweep import own_optimizer
+from tests.servers.forked_ranks import PATHS, run_forked, run_fresh
 from workers.adapters.lora import add_lora
 from workers.assembly import show_batches
 from workers.controls.layer_groups import find_layer_groups

@@ -12,7 +12,7 @@ import pytest
 import pytest.__main__
 from own_sweep import EXAMPLES
 
-from tests.forked_ranks import run_forked
+from tests.servers.forked_ranks import run_forked
 
 # Installed, pytest loads the plugin by itself.
 REGISTERED = any(

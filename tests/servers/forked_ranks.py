@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PATHS = [ROOT, ROOT / "tests", ROOT / "tests/samples", ROOT / "tests/rank_scripts"]
 
 
