@@ -62,8 +62,8 @@ def test_a_seed_says_which_faults():
 def test_files_and_tests_of_a_subject_are_there(subject):
     for file in subject.files:
         assert (ROOT / file).is_file(), file
-        assert subject.tests_for(file)
-    assert all((ROOT / place).exists() for place in subject.tests)
+    assert subject.test_files()
+    assert all((ROOT / file).is_file() for file in subject.test_files())
 
 
 def test_what_is_called_equivalent_is_still_in_the_files_and_says_why():
