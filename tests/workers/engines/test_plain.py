@@ -189,6 +189,21 @@ def test_global_clipping_is_torchs(make_language_model):
         torch.testing.assert_close(mine, other, rtol=0, atol=3e-6)
 
 
+def test_gradients_under_the_limit_are_left_as_they_are(make_language_model):
+    ends, records = [], []
+    for limit in (None, 1e4):
+        model, _ = make_language_model("gpt2")
+        optimizer = OPTIMIZER.model_copy(update={"max_grad_norm": limit})
+        engine = engine_of(model, spec.Standard(), optimizer)
+        engine.backward(loss_of(model, 0))
+        records.append(engine.step(1e-2))
+        ends.append([p.detach().clone() for p in model.parameters()])
+    assert [record.clip_coefficient for record in records] == [1.0, 1.0]
+    assert records[1].total_gradient_norm < 1e4
+    for free, limited in zip(*ends, strict=True):
+        torch.testing.assert_close(free, limited, rtol=0, atol=1e-7)
+
+
 def test_bf16_computes_in_bf16_and_keeps_float32_weights(make_language_model):
     model, _ = make_language_model("gpt2")
     engine = PlainEngine(model, groups_of(model), build_control(spec.Standard()), OPTIMIZER, "bf16")
