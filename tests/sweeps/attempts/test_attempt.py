@@ -27,19 +27,21 @@ def folder(tmp_path):
 
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from sweeps.attempts.attempt import Attempt
 from sweeps.store.run_folder import RunFolder
 with Attempt(RunFolder(Path(sys.argv[1]))) as attempt:
     print(attempt.number, flush=True)
-    time.sleep(float(sys.argv[2]))
+    sys.stdin.read()
 """
 
 
-def hold(folder, seconds=60.0):
+def hold(folder):
+    """Start a process that has an attempt until its input is closed."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder.path), str(seconds)],
+        [sys.executable, "-c", HOLDER, str(folder.path)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -82,13 +84,22 @@ def test_a_file_that_is_not_there_is_a_failure_of_its_own_run(folder):
 
 
 def test_a_successor_waits_for_a_live_attempt(folder):
-    process, _ = hold(folder, 2.0)
-    began = time.monotonic()
-    with Attempt(folder) as mine:
-        assert time.monotonic() - began > 0.5
-        assert mine.number == 2
-    assert folder.attempts()[0]["cause"] == "cancelled"
-    assert process.wait(10) == 0
+    process, _ = hold(folder)
+    claimed = threading.Event()
+
+    def succeed():
+        with Attempt(folder) as mine:
+            assert mine.number == 2
+            claimed.set()
+
+    successor = threading.Thread(target=succeed)
+    successor.start()
+    assert not claimed.wait(1.0)
+    process.stdin.close()
+    assert claimed.wait(60)
+    successor.join()
+    assert [a["cause"] for a in folder.attempts()] == ["cancelled", "cancelled"]
+    assert process.wait(60) == 0
 
 
 def test_a_killed_attempt_is_succeeded_at_once(folder):
@@ -125,10 +136,11 @@ def test_the_heartbeat_outlives_a_store_that_was_away_for_a_while(folder, monkey
 
     monkeypatch.setattr(folder_records, "_rename", away)
     with Attempt(folder) as mine:
-        before = seals(folder)
-        time.sleep(0.4)
+        before, until = seals(folder), time.monotonic() + 60
+        while seals(folder) == before:
+            assert time.monotonic() < until
+            time.sleep(0.01)
         assert len(refused) == 3
-        assert seals(folder) != before
         mine.require_ownership()
 
 
@@ -143,7 +155,6 @@ def test_a_record_that_cannot_be_read_is_of_an_attempt_that_beats_or_is_gone(fol
         harmed.require_ownership()
         assert alive_runs([folder]) == {"run"}
         harmed._stop.set()
-        time.sleep(0.1)
         with Attempt(folder) as mine:
             assert mine.number == 2
 
