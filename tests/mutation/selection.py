@@ -9,9 +9,9 @@ does one that only a slow test beyond the first thirty seconds of tests would no
 from __future__ import annotations
 
 import ast
+import os
 import sys
 import threading
-import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,8 @@ from types import FrameType
 
 import pytest
 
-# What a trial may take: of the tests that reach a fault, the last ones are not asked beyond it.
+# What a trial may take, in seconds of a processor: of the tests that reach a fault, the last ones
+# are not asked beyond it.
 MOST_SECONDS = 30.0
 
 
@@ -43,11 +44,11 @@ class Survey:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item) -> Iterator[None]:
-        began = time.monotonic()
+        began = processor_seconds()
         with self._recorded() as called:
             result = yield
         called |= {one for name in item.fixturenames for one in self._of_fixture.get(name, ())}
-        self.tests[item.nodeid] = (time.monotonic() - began, sorted(called))
+        self.tests[item.nodeid] = (processor_seconds() - began, sorted(called))
         return result
 
     def pytest_runtest_logreport(self, report) -> None:
@@ -71,6 +72,12 @@ class Survey:
             file = self._paths.get(frame.f_code.co_filename)
             if file is not None:
                 self._now.add(f"{file}:{frame.f_code.co_firstlineno}")
+
+
+def processor_seconds() -> float:
+    """Return what this process and those it has waited for have used: no machine is idle."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 class Chosen:

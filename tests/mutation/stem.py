@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -39,7 +40,7 @@ def main() -> None:
             answer = _survey(request["tests"], request["files"])
             known = answer["tests"]
         else:
-            answer = _trial(request["wanted"], known, request["limit"])
+            answer = _trial(request["wanted"], known, request["limit"], request["wall"])
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -77,15 +78,19 @@ def _survey(tests: Sequence[str], files: Sequence[str]) -> dict[str, object]:
     return {"code": code, "said": said, **json.loads(text or '{"tests": {}, "failed": []}')}
 
 
-def _trial(wanted: Sequence[str], known: dict[str, object], limit: float) -> dict[str, object]:
+def _trial(
+    wanted: Sequence[str], known: dict[str, object], limit: float, wall: float
+) -> dict[str, object]:
     def tried(_: Path) -> int:
+        seconds = max(1, round(limit))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         files = list(dict.fromkeys(test.partition("::")[0] for test in wanted))
         options = (*OPTIONS, "--hypothesis-seed=0")
         return int(pytest.main([*options, *files], plugins=[Chosen(wanted, known)]))
 
-    code, _, said = _in_child(tried, limit)
+    code, _, said = _in_child(tried, wall)
     return {"passed": code in (0, NO_TESTS), "said": said}
 
 

@@ -52,7 +52,8 @@ def copy(tmp_path_factory):
     (tree / "test_product.py").write_text(TEST)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trial, "ROOT", tree)
-        patch.setattr(trial, "SPARE_SECONDS", 3.0)
+        patch.setattr(trial, "SPARE_SECONDS", 2.0)
+        patch.setattr(trial, "WALL", 3.0)
         copy = Copy(tmp_path_factory.mktemp("copy"))
         copy.survey(["test_product.py"], ["product.py"])
         yield copy
@@ -65,6 +66,7 @@ def copy(tmp_path_factory):
         ("return min(x, limit)", "return max(x, limit)", True, 1),
         ("return min(x, limit)", "return x", False, 1),
         ("return min(x, limit)", "while True: pass", True, 1),
+        ("return min(x, limit)", "import time; time.sleep(600)", True, 1),
         ("return min(x, limit)", "import os; os.kill(os.getpid(), 9)", True, 1),
         ("return min(x, limit)", "return (", True, 1),
         ("return 1", "return 2", False, 0),

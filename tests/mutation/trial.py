@@ -20,6 +20,9 @@ from tests.mutation.subjects import ROOT
 # Of what the tests take without a fault: a loop that no longer ends is noticed by this.
 PATIENCE = 4.0
 SPARE_SECONDS = 30.0
+# Both are of a processor. What waits for something that never comes uses none: it is ended after so
+# many times as long by the clock, for a machine may be busy.
+WALL = 20.0
 
 
 # The process that forks trials is of this tree, what its children import of the copy.
@@ -89,7 +92,7 @@ class Copy:
         os.utime(place, (time.time() + 10, time.time() + 10))  # of no compiled file that is there
         try:
             limit = PATIENCE * usual + SPARE_SECONDS
-            answer = self._asked({"wanted": wanted, "limit": limit})
+            answer = self._asked({"wanted": wanted, "limit": limit, "wall": WALL * limit})
         finally:
             place.write_text(sound)
             os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
