@@ -21,6 +21,11 @@ def guarded(x: int | None = 3) -> list[int]:
     x.count += 1
     check(x)
     return [1, x]
+
+
+@dataclass(frozen=True)
+class Kept:
+    x: int | None
 '''
 
 
@@ -44,6 +49,7 @@ def test_annotations_imports_and_what_an_error_says_get_none():
     assert 2 not in lines
     assert not any("BitOr" in name for name in lines[5])
     assert lines[8] == {"RemoveStatement"}
+    assert max(lines) == 11
 
 
 @pytest.mark.parametrize("example", RemoveStatement.examples())
