@@ -19,10 +19,10 @@ from tests.mutation.subjects import ROOT
 
 # Of what the tests take without a fault: a loop that no longer ends is noticed by this.
 PATIENCE = 4.0
-SPARE_SECONDS = 30.0
+SPARE_SECONDS = 10.0
 # Both are of a processor. What waits for something that never comes uses none: it is ended after so
 # many times as long by the clock, for a machine may be busy.
-WALL = 20.0
+WALL = 8.0
 
 
 # The process that forks trials is of this tree, what its children import of the copy.

@@ -125,6 +125,7 @@ def test_the_last_word_is_the_last_one(folder):
     assert lease.end()
     assert on_disk(folder) == record
     assert (lease.end(), lease.renew(), lease.write()) == (False, False, False)
+    assert [path.name for path in folder.iterdir()] == ["1.json"], "nothing may replace it"
 
 
 @pytest.mark.parametrize("call", ["renew", "write", "end"])
