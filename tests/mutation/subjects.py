@@ -70,7 +70,7 @@ SUBJECTS = (
     Subject(
         "expansion",
         _of("sweeps/declaration", "expand", "grid", "matched_seeds", "resolving", "sources"),
-        ("tests/sweeps/declaration",),
+        ("tests/sweeps/declaration", "tests/sweeps/sources"),
     ),
     Subject(
         "lease",

@@ -235,6 +235,15 @@ def test_weights_are_looked_for_after_a_change_and_not_again_without_one():
     assert clock.read == 4
 
 
+def test_weights_are_of_the_demands_that_runs_have_now():
+    fresh, exchanged = books_on(mixed(), {"n": 4}), books_on(alike(8), {"n": 4})
+    exchanged.exchange({run.run_id: run for run in mixed()})
+    for books in (fresh, exchanged):
+        books.weigh(1.0)
+    assert set(fresh.line.weights) == {Demand.of(1), Demand.of(2)}
+    assert exchanged.line.weights == fresh.line.weights
+
+
 def test_the_search_for_weights_pauses_in_proportion_to_what_it_took():
     clock = Ticks()
     books = books_on(mixed(), {"n": 4}, clock=clock)
