@@ -38,6 +38,13 @@ def names(model, layer):
     return {name for group in groups_of(model) if group.layer == layer for name in group.names}
 
 
+def test_a_block_is_known_with_its_class_and_nothing_else_has_one(make_language_model):
+    for group in groups_of(make_language_model("gpt2")[0]):
+        is_block = group.kind == "block"
+        assert group.block_class == ("GPT2Block" if is_block else None)
+        assert (group.block is not None) == is_block
+
+
 def test_a_tied_output_embedding_belongs_to_the_embedding(make_language_model):
     model, _ = make_language_model("gpt2")
     assert model.lm_head.weight is model.transformer.wte.weight

@@ -7,7 +7,7 @@ from torch import nn
 from sweeps import spec
 from sweeps.errors import UserError
 from workers.controls.layer_groups import BLOCK, EMBEDDING, HEAD, LayerGroup
-from workers.controls.layer_rates import BATCHES, LayerRates
+from workers.controls.layer_rates import LayerRates
 from workers.depth.stacks import Stack
 
 
@@ -76,7 +76,7 @@ def test_scope_says_which_groups_are_controlled(scope, kinds):
 def test_relative_gradient_norms_are_means_of_ratios_as_shares_of_the_largest():
     rule = LayerRates(spec.LayerRates(rates="rgn"))
     rule.prepare(groups_of(stack(3)), [stack(3)])
-    assert (rule.batches, rule.multipliers) == (BATCHES, None)
+    assert (rule.batches, rule.multipliers) == (5, None)
     gradients = torch.tensor([[1.0, 2.0, 4.0], [3.0, 2.0, 12.0]])
     weights = torch.tensor([[1.0, 1.0, 2.0], [1.0, 2.0, 2.0]])
     rule.learn(gradients, weights)  # ratios 1 2 2 and 3 1 6: means 2, 1.5 and 4
