@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sweeps.errors import UserError
 from sweeps.spec import TIED_STANDINS
-from workers.controls.layer_groups import find_layer_groups, group_layers
+from workers.controls.layer_groups import UngroupedParameters, find_layer_groups, group_layers
 from workers.depth.finding import find_stacks
 
 IDS = torch.arange(4)[None]
@@ -111,6 +111,14 @@ def test_a_parameter_that_no_loss_reaches_is_left_out_of_training_and_named():
     assert not model.unused.weight.requires_grad
     grouped = {name for group in grouping.groups for name in group.names}
     assert grouped == {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_blocks_that_nothing_trains_leave_nothing_to_compare_by_depth():
+    model = Chain()
+    for parameter in model.blocks.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(UngroupedParameters, match=r"Chain: no gradient .* its blocks \(blocks\)"):
+        grouping_of(model)
 
 
 def test_a_parameter_that_only_an_unused_output_reads_is_left_out():
