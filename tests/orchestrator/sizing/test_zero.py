@@ -30,6 +30,7 @@ def said(stage, *, bf16=False, passes=ONE, ranks=2, offload="none", sizes=SIZES)
 
 def test_elements_are_those_of_all_layers():
     assert (SIZES.trained, SIZES.parameters, SIZES.largest) == (300.0, 350.0, 100.0)
+    assert Sizes(((1.0,),)) == Sizes(((1.0,),), frozen=0.0, kept=2), "what AdamW keeps"
 
 
 @pytest.mark.parametrize(
