@@ -9,11 +9,15 @@ from sweeps.spec import (
     EqualStep,
     Evaluation,
     Execution,
+    FolderModel,
     HubModel,
     LayerClip,
     Lora,
     ModelSpec,
+    Objective,
     Optimizer,
+    PromptSet,
+    Refusal,
     RunSpec,
     Stop,
     measurements_of,
@@ -42,6 +46,10 @@ def objective(kind):
     [
         ({"objective": objective("mlm")}, "objective mlm does not fit model gpt2"),
         ({"model": model(pretraining="mlm")}, "objective clm does not fit model gpt2"),
+        (
+            {"model": model(pretraining="mlm"), "objective": Objective(kind="sft", data=HELD_OUT)},
+            "objective sft is for decoders",
+        ),
         (
             {
                 "control": LayerClip(max_norm=1.0),
@@ -86,6 +94,7 @@ def test_what_does_not_go_together_is_refused(changes, message):
     "changes",
     [
         {"model": model(pretraining="mlm"), "objective": objective("mlm")},
+        {"objective": Objective(kind="sft", data=HELD_OUT)},
         {"control": LayerClip(max_norm=1.0)},
         {"optimizer": Optimizer(learning_rate=1e-3, max_grad_norm=1.0)},
         {"adapter": Lora(), "control": EqualStep(unit="matrix", target="learning_rate")},
@@ -159,6 +168,10 @@ def test_all_that_a_run_reads_is_named():
         "probe": run.probe.data,
         "evaluation": HELD_OUT,
     }
+    asked = PromptSet(name="mine", data=HELD_OUT, kind="benign")
+    answers = made(evaluation=Evaluation(fraction=0.1, refusal=Refusal(prompts=(asked,))))
+    assert set(answers.datasets) == {"dataset", "probe", "prompts mine"}
+    assert answers.datasets["prompts mine"] == HELD_OUT
     assert set(made(evaluation=Evaluation(fraction=0.1)).datasets) == {"dataset", "probe"}
     assert set(made().datasets) == {"dataset", "probe"}
 
@@ -175,3 +188,11 @@ def test_a_measurement_is_said_with_its_objective_where_that_decides_it():
     labels = [one.label for one in measurements_of([made()], kinds)]
     assert sum(" clm" in label for label in labels) == 1
     assert all(" of gpt2" in label for label in labels)
+
+
+def test_neither_pickles_nor_code_of_a_model_are_trusted_unless_that_is_said():
+    for source in (
+        model().source,
+        FolderModel(folder="/m", digest="0" * 64, pretraining="clm"),
+    ):
+        assert (source.pickled_weights, source.trust_remote_code) == (False, False)
