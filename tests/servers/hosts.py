@@ -48,10 +48,14 @@ class Network:
         """Return what a command begins with that is to run on a host."""
         return ["ip", "netns", "exec", f"{self._name}-{host}"]
 
+    def namespace(self, host):
+        """Return the file of a host's network namespace."""
+        return f"/run/netns/{self._name}-{host}"
+
     def enter(self, host):
         """Move this process, which has one thread, to a host."""
         libc = ctypes.CDLL(None, use_errno=True)
-        with open(f"/run/netns/{self._name}-{host}") as there:
+        with open(self.namespace(host)) as there:
             if libc.setns(there.fileno(), CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
 
