@@ -225,8 +225,14 @@ def test_a_run_of_a_host_that_is_cut_off_goes_on_elsewhere_and_nothing_twice(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [40, 300])
-@pytest.mark.parametrize("cut", [ONE, OTHER], ids=["the rank that writes", "the other rank"])
+@pytest.mark.parametrize(
+    ("cut", "seconds"),
+    [
+        pytest.param(ONE, 40, id="40 s the rank that writes"),
+        pytest.param(OTHER, 40, id="40 s the other rank"),
+        pytest.param(ONE, 300, id="5 min the rank that writes"),
+    ],
+)
 def test_a_gang_and_a_run_beside_it_go_on_elsewhere_while_a_host_is_cut_off(
     site, undisturbed, undisturbed_gang, cut, seconds
 ):
@@ -244,8 +250,9 @@ def test_a_gang_and_a_run_beside_it_go_on_elsewhere_while_a_host_is_cut_off(
     before = [site.tell(run, THIRD) for run in (GANG, SINGLE)]
     time.sleep(max(0.0, healed - time.monotonic()))
     site.net.heal(cut)
+    # A rank that waits for another one's word, whose connection nobody ends, does so for 15 min.
     for process in (far, alone):
-        said = process.communicate(timeout=500)[0]
+        said = process.communicate(timeout=1000)[0]
         assert process.returncode not in (0, None), said
     assert [site.tell(run, THIRD) for run in (GANG, SINGLE)] == before
     assert_gone_on_once(before[0], undisturbed_gang)
