@@ -69,10 +69,11 @@ ends = [(one["cause"], one["resumed_from"]) for one in folder.attempts()]
 print(json.dumps({"attempts": ends, "parts": parts, "status": (folder.done() or {}).get("status")}))
 """
 SINGLE = make_run(steps=400, execution=Execution(part_steps=20, checkpoint_share=1))
+# Long enough to be at it when a run that is started at its first checkpoint has one, too.
 GANG = make_run(
-    steps=400,
+    steps=1500,
     execution=Execution(
-        part_steps=20, checkpoint_share=1, processes=2, engine="deepspeed", zero_stage=2
+        part_steps=50, checkpoint_share=1, processes=2, engine="deepspeed", zero_stage=2
     ),
 )
 
@@ -236,8 +237,9 @@ def test_a_run_of_a_host_that_is_cut_off_goes_on_elsewhere_and_nothing_twice(
 def test_a_gang_and_a_run_beside_it_go_on_elsewhere_while_a_host_is_cut_off(
     site, undisturbed, undisturbed_gang, cut, seconds
 ):
-    gang, alone = site.gang([ONE, OTHER]), site.worker(cut)
+    gang = site.gang([ONE, OTHER])
     site.await_checkpoint(GANG, THIRD)
+    alone = site.worker(cut)
     site.await_checkpoint(SINGLE, THIRD)
     site.net.cut(cut)
     healed = time.monotonic() + seconds
