@@ -5,8 +5,8 @@ processor and kept where Python keeps this module's own bytecode, or where that 
 to (a shared installation) in the user's own cache: who could change it could change the module.
 
 Each function works on rows ``first`` to ``last`` of a table, one row a stretch of memory, and lets
-other threads run. Sums of squares are float32 in several parts a row, which is short. No flag lets
-the compiler assume that numbers are finite: a run that diverges has to show it.
+other threads run. No flag lets the compiler assume that numbers are finite: a run that diverges has
+to show it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from numba.extending import intrinsic
 # the layer and of what a control scales as one; 1 where weights decay.
 WEIGHTS, GRADIENTS, MEANS, SQUARES, COUNT, LAYER, UNIT, DECAYS = range(8)
 COLUMNS = 8
+SIZE = 4  # bytes of a number
+# How many squares are added in float32, in parts that a vector has side by side; blocks are added
+# in float64.
+BLOCK = 4096
 # Columns of what differs from layer to layer.
 FACTOR, STEP_SIZE, DECAY = range(3)
 
@@ -52,7 +56,7 @@ def _pointer_of(typing_context: Any, address: Any) -> Any:
 _pointer: Any = intrinsic(_pointer_of)
 
 
-def _update_row(
+def _update_block(
     weights: Any,
     gradients: Any,
     means: Any,
@@ -94,7 +98,7 @@ def _update_row(
     return of_gradient, of_update, of_weight
 
 
-_update_row = njit(**OPTIONS)(_update_row)
+_update_block = njit(**OPTIONS)(_update_block)
 
 
 def _update(
@@ -111,27 +115,39 @@ def _update(
     found: Any,
 ) -> None:
     for r in range(first, last):
-        i, n = rows[r, LAYER], rows[r, COUNT]
-        found[r, 0], found[r, 1], found[r, 2] = _update_row(
-            carray(_pointer(rows[r, WEIGHTS]), n),
-            carray(_pointer(rows[r, GRADIENTS]), n),
-            carray(_pointer(rows[r, MEANS]), n),
-            carray(_pointer(rows[r, SQUARES]), n),
-            waits[i],
-            layers[i],
-            layers[i, DECAY] if rows[r, DECAYS] else np.float32(0),
-            one_less_beta1,
-            beta2,
-            one_less_beta2,
-            over_root,
-            eps,
-        )
+        i = rows[r, LAYER]
+        decay = layers[i, DECAY] if rows[r, DECAYS] else np.float32(0)
+        found[r, :] = 0
+        for start in range(0, rows[r, COUNT], BLOCK):
+            n, offset = min(BLOCK, rows[r, COUNT] - start), SIZE * start
+            of_gradient, of_update, of_weight = _update_block(
+                carray(_pointer(rows[r, WEIGHTS] + offset), n),
+                carray(_pointer(rows[r, GRADIENTS] + offset), n),
+                carray(_pointer(rows[r, MEANS] + offset), n),
+                carray(_pointer(rows[r, SQUARES] + offset), n),
+                waits[i],
+                layers[i],
+                decay,
+                one_less_beta1,
+                beta2,
+                one_less_beta2,
+                over_root,
+                eps,
+            )
+            found[r, 0] += of_gradient
+            found[r, 1] += of_update
+            found[r, 2] += of_weight
 
 
-def _sum_of_squares(numbers: Any) -> Any:
-    total = np.float32(0)
-    for k in range(numbers.size):
-        total += numbers[k] * numbers[k]
+def _sum_of_squares(address: Any, count: Any) -> Any:
+    total = 0.0
+    for start in range(0, count, BLOCK):
+        n = min(BLOCK, count - start)
+        numbers = carray(_pointer(address + SIZE * start), n)
+        of_block = np.float32(0)
+        for k in range(n):
+            of_block += numbers[k] * numbers[k]
+        total += of_block
     return total
 
 
@@ -142,9 +158,9 @@ def _measure(rows: Any, first: Any, last: Any, gradients: Any, weights: Any, fou
     for r in range(first, last):
         n = rows[r, COUNT]
         if gradients:
-            found[r, 0] = _sum_of_squares(carray(_pointer(rows[r, GRADIENTS]), n))
+            found[r, 0] = _sum_of_squares(rows[r, GRADIENTS], n)
         if weights:
-            found[r, 2] = _sum_of_squares(carray(_pointer(rows[r, WEIGHTS]), n))
+            found[r, 2] = _sum_of_squares(rows[r, WEIGHTS], n)
 
 
 def _apply(rows: Any, first: Any, last: Any, waits: Any, factors: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from functools import cache
+from importlib import import_module
 
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
@@ -25,7 +26,7 @@ def passes_for(stepped: Stepped) -> Passes:
     The kernel knows AdamW on float32 in the CPU's memory, offloaded weights included; every other
     rule, and every other device, has torch's operations.
     """
-    if type(stepped.rule) is AdamW and _worth(stepped.layers) and _compiles():
+    if type(stepped.rule) is AdamW and _worth(stepped.layers) and compiles():
         from workers.passes.kernel_passes import KernelPasses
 
         return KernelPasses(replace(stepped, limit=min(stepped.limit, CPU_SLAB)))
@@ -42,13 +43,17 @@ def _has_values(weights: Tensor) -> bool:
 
 
 @cache
-def _compiles() -> bool:
+def compiles() -> bool:
     """Return whether the kernel can be had, and say once where it cannot: results are the same
     within rounding, steps take twice as long."""
     try:
-        import workers.passes.adamw_kernel  # noqa: F401
+        _import_kernel()
     except Exception as error:  # whatever a compiler raises on a machine it does not know
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         print(f"optimizer steps in torch's operations, without numba: {said}", file=sys.stderr)
         return False
     return True
+
+
+def _import_kernel() -> None:
+    import_module("workers.passes.adamw_kernel")

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from workers.passes import adamw_kernel as kernel
+from workers.passes.adamw_kernel import SIZE
 from workers.passes.passes import GRADIENT, WEIGHT, Passes, Stepped
 from workers.passes.row_threads import over_rows
 from workers.updates.adamw import AdamW
 from workers.updates.slabs import cut
 from workers.updates.update_rule import Slab
-
-SIZE = 4  # bytes of a number
 
 
 class KernelPasses(Passes):
