@@ -29,6 +29,7 @@ from workers.models.pretrained import ModelFacts, PretrainedModel
 from workers.models.standins import build_config, build_tokenizer
 from workers.objectives.language_modelling import IGNORED
 from workers.objectives.registry import build_objective
+from workers.passes import choosing
 from workers.ranks.process_group import Ranks
 from workers.ranks.rank_process import end_process
 
@@ -73,6 +74,8 @@ class Cell:
     rule: str = "adamw"
     # Of an adapter, which is trained then in place of the model.
     lora_rank: int = 0
+    # Whether ranks step by the kernel, which is for larger models otherwise.
+    kernel: bool = False
 
     @property
     def name(self):
@@ -238,9 +241,10 @@ def deepspeed_cells(cells, ranks):
 def main():
     torch.set_num_threads(1)
     ranks = Ranks.from_environment()
-    found = {}
+    found, kernel_from = {}, choosing.KERNEL_FROM
     for entry in json.loads(Path(sys.argv[1]).read_text()):
         cell = Cell(**entry)
+        choosing.KERNEL_FROM = 0 if cell.kernel else kernel_from
         for key, value in run_cell(cell, "deepspeed", ranks).items():
             found[f"{cell.name}/{key}"] = value.contiguous()
     if ranks.leads:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Columns of norms.
-GRADIENT, UPDATE, WEIGHT = 0, 1, 2
+from workers.passes.passes import GRADIENT, UPDATE
 
 
 @dataclass(frozen=True)

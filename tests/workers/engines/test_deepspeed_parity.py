@@ -75,6 +75,17 @@ def test_offload_tied_embeddings_and_checkpointing_give_the_plain_weights(ranks,
     assert beyond(differences([*offloaded, *without_weights, *tied, *again], ranks)) == {}
 
 
+@pytest.mark.parametrize("stages", [(2, 3), pytest.param((0, 1), marks=SLOW)], ids=str)
+def test_the_kernel_gives_the_plain_weights_in_torchs_operations(stages):
+    cells = [
+        Cell(control, stage, 2, offload=offload, kernel=True)
+        for stage, offload in ((s, o) for s in stages for o in ("none", "optimizer"))
+        for control in ("layer_clip", "equal_step_mean", "equal_step_matrix", "global_clip")
+        if stage or offload == "none"
+    ]
+    assert beyond(differences(cells, 2)) == {}
+
+
 @pytest.mark.parametrize(
     ("ranks", "stages"),
     [(2, (2, 3)), *(pytest.param(*rest, marks=SLOW) for rest in ((2, (0, 1)), (1, range(4))))],

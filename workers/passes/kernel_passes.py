@@ -1,0 +1,124 @@
+"""AdamW on the CPU with each pass one trip to memory.
+
+Words a parameter, read and written: 7 as in torch's fused kernel, norms included; 3 more for
+updates that wait for the norms of layers; 1 more where gradients are measured before they are used.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workers.passes import adamw_kernel as kernel
+from workers.passes.adamw_kernel import SIZE
+from workers.passes.passes import GRADIENT, WEIGHT, Passes, Stepped
+from workers.passes.row_threads import over_rows
+from workers.updates.adamw import AdamW
+from workers.updates.slabs import cut
+from workers.updates.update_rule import Slab
+
+
+class KernelPasses(Passes):
+    """A table with one row a stretch of weights that lies together, is of one layer and unit, and
+    decays or does not; rows are no longer than a slab."""
+
+    def __init__(self, stepped: Stepped) -> None:
+        assert type(stepped.rule) is AdamW
+        self._optimizer, self._weight_decay = stepped.rule.optimizer, stepped.weight_decay
+        self._step, self._firsts, self._count = stepped.step, stepped.firsts, stepped.units
+        # Slabs are cut as for a scratch that has no memory: the kernel needs none.
+        scratch = torch.empty(stepped.limit, device="meta")
+        rows: list[tuple[int, ...]] = []
+        places: list[tuple[int, int]] = []
+        # What the addresses of rows point into.
+        self._slabs: list[Slab] = []
+        before = 0
+        for i, layer in enumerate(stepped.layers):
+            for slab in cut(layer, stepped.rank, scratch, stepped.step):
+                self._slabs.append(slab)
+                for shard, offset, row in _rows(i, slab):
+                    rows.append(row)
+                    places.append((before + shard, SIZE * offset))
+            before += len(layer.shards)
+        self._rows = np.array(rows, dtype=np.int64).reshape(-1, kernel.COLUMNS)
+        self._shard, self._offset = np.array(places, dtype=np.int64).reshape(-1, 2).T
+        self._found = np.zeros((len(rows), 3))
+        self._layers = len(stepped.layers)
+
+    def held(self) -> list[Tensor]:
+        return [torch.from_numpy(one) for one in (self._rows, self._found)]
+
+    def take(self, gradients: Sequence[Sequence[Tensor]]) -> None:
+        # Kept until the next step's: rows have their addresses, and updates wait in them.
+        self._gradients = [flat.contiguous() for layer in gradients for flat in layer]
+        if any(flat.dtype != torch.float32 or flat.is_cuda for flat in self._gradients):
+            raise TypeError("gradients of float32 weights on the CPU have to be so, too")
+        starts = np.array([flat.data_ptr() for flat in self._gradients], dtype=np.int64)
+        self._rows[:, kernel.GRADIENTS] = starts[self._shard] + self._offset
+
+    def measure(self, columns: Collection[int]) -> Tensor:
+        self._found.fill(0)
+        self._over(kernel.measure, GRADIENT in columns, WEIGHT in columns, self._found)
+        return self._sums(columns)
+
+    def update(
+        self,
+        rates: Sequence[float],
+        factors: Tensor | None,
+        waits: Collection[int],
+        columns: Collection[int],
+    ) -> Tensor:
+        beta1, beta2 = self._optimizer.betas
+        step = float(self._step)
+        layers = np.zeros((self._layers, 3), dtype=np.float32)
+        layers[:, kernel.FACTOR] = 1.0 if factors is None else factors[list(self._firsts)].numpy()
+        rate = np.array(rates, dtype=np.float64)
+        layers[:, kernel.STEP_SIZE] = rate / (1 - beta1**step)
+        layers[:, kernel.DECAY] = rate * self._weight_decay
+        constants = (1 - beta1, beta2, 1 - beta2, (1 - beta2**step) ** -0.5, self._optimizer.eps)
+        numbers = map(np.float32, constants)
+        self._over(kernel.update, self._marks(waits), layers, *numbers, self._found)
+        return self._sums(columns)
+
+    def apply(self, waits: Collection[int], factors: Sequence[float]) -> None:
+        self._over(kernel.apply, self._marks(waits), np.array(factors, dtype=np.float32))
+
+    def _over(self, function: kernel.Function, *arguments: object) -> None:
+        over_rows(
+            self._rows[:, kernel.COUNT],
+            lambda first, last: function(self._rows, first, last, *arguments),
+        )
+
+    def _marks(self, waits: Collection[int]) -> np.ndarray:
+        marks = np.zeros(self._layers, dtype=np.bool_)
+        marks[list(waits)] = True
+        return marks
+
+    def _sums(self, columns: Collection[int]) -> Tensor:
+        """Return the squared norms of units, (U, 3) in float64, summed in the order of rows."""
+        squares = torch.zeros((self._count, 3), dtype=torch.float64)
+        units = self._rows[:, kernel.UNIT]
+        for column in columns:
+            sums = np.bincount(units, self._found[:, column], self._count)
+            squares[:, column] = torch.from_numpy(sums)
+        return squares
+
+
+def _rows(layer: int, slab: Slab) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    """Yield of each stretch the shard it is of, where it begins there, and its row."""
+    decays = sorted((view.data_ptr(), SIZE * view.numel()) for view in slab.decays[0])
+    parts = zip(slab.pieces, slab.weights, slab.states, slab.units, strict=True)
+    for (shard, start, _), weights, state, unit in parts:
+        begin = weights.data_ptr()
+        end = begin + SIZE * weights.numel()
+        inside = [(a, a + size) for a, size in decays if begin <= a < end]
+        bounds = sorted({begin, end, *(edge for pair in inside for edge in pair)})
+        for a, e in itertools.pairwise(bounds):
+            addresses = (a, 0, *(state[name].data_ptr() + a - begin for name in AdamW.states))
+            decaying = any(first <= a < last for first, last in inside)
+            row = (*addresses, (e - a) // SIZE, layer, unit, int(decaying))
+            yield shard, start + (a - begin) // SIZE, row
