@@ -263,7 +263,11 @@ class TestChoosing:
         model = nn.ParameterList([p for group in groups for p in group.parameters])
         assert sum(p.numel() for p in model.parameters()) < 1 << 20
         engine = PlainEngine(
-            model, groups, build_control(spec.Standard()), spec.Optimizer(), "fp32"
+            model,
+            groups,
+            build_control(spec.Standard()),
+            spec.Optimizer(learning_rate=1e-3),
+            "fp32",
         )
         assert type(engine.optimizer._passes) is TorchPasses
 
@@ -278,7 +282,9 @@ class TestChoosing:
                 groups = layer_groups()
                 model = nn.ParameterList([p for group in groups for p in group.parameters])
                 control = build_control(spec.Standard())
-                engine = PlainEngine(model, groups, control, spec.Optimizer(), "fp32")
+                engine = PlainEngine(
+                    model, groups, control, spec.Optimizer(learning_rate=1e-3), "fp32"
+                )
                 assert type(engine.optimizer._passes) is TorchPasses
             stepped(engine, 1)
         finally:
