@@ -17,7 +17,7 @@ from sweeps.errors import UserError, closest
 from sweeps.plugins.catalogue import Plugin, Plugins
 from sweeps.rows.cells import Labels
 from sweeps.rows.local_rows import PLAIN_TEXT, label_role
-from sweeps.sources.ability import Ability, ability_of
+from sweeps.sources.ability import Ability, ability_of, require_same_architecture
 from sweeps.spec import (
     COMPARING,
     DATA_FORMS,
@@ -209,6 +209,12 @@ class Resolver:
             raise UserError(f"model {name!r}: compare_to names itself; name what it was made of")
         source = resolve_model(
             entry.compare_to, self._spec.models, self._source.folder, self._plugins
+        )
+        require_same_architecture(
+            name,
+            resolve_model(name, self._spec.models, self._source.folder, self._plugins),
+            entry.compare_to,
+            source,
         )
         whole = source.model_copy(update={"freeze": ()})
         return (ComparedModel(name=entry.compare_to, source=whole),)

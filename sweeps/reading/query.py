@@ -82,6 +82,9 @@ def _said(error: Exception, tables: Tables, sql: str) -> str:
     named = _named(sql)
     if "statement type is not supported" in message:
         return ANSWERED
+    if "ambiguous reference" in message:
+        # Polars names the choices; the column is there, in more than one table.
+        return message[:MESSAGE]
     columns = [column for name in named for column in tables.schema_of(name)]
     unknown = re.search(r"""column (?:named )?['"`]?(\w+)""", message)
     if isinstance(error, pl.exceptions.ColumnNotFoundError) or unknown:

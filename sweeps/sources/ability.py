@@ -120,6 +120,34 @@ def ability_of(source: ModelSource) -> Ability:
     )
 
 
+# What two checkpoints of one architecture have alike, as configurations and stand-ins call it.
+_SHAPE_KEYS = (
+    *("model_type", "hidden_size", "n_embd", "d_model", "dim", "num_hidden_layers", "n_layer"),
+    *("num_layers", "n_layers", "intermediate_size"),
+)
+_STANDIN_SHAPE = ("standin", "layers", "blocks_of_its_own", "width", "vocabulary", "language")
+
+
+def require_same_architecture(
+    name: str, source: ModelSource, other: str, compared: ModelSource
+) -> None:
+    """Raise UserError where ``compare_to`` names a model whose layers are not those of the model,
+    as far as both tell from here: its layers would go back to nothing, or to others' weights."""
+    if isinstance(source, StandinModel) and isinstance(compared, StandinModel):
+        pairs = [(key, getattr(source, key), getattr(compared, key)) for key in _STANDIN_SHAPE]
+    else:
+        mine, theirs = ability_of(source).config, ability_of(compared).config
+        pairs = [
+            (key, mine[key], theirs[key]) for key in _SHAPE_KEYS if key in mine and key in theirs
+        ]
+    for key, ours, its in pairs:
+        if ours != its:
+            raise UserError(
+                f"model {name!r}: compare_to {other} is of another architecture, {key} {its} and"
+                f" not {ours}; name the checkpoint that it was made of"
+            )
+
+
 def _headless(folder: Path, config: dict[str, Any], pretraining: str) -> str | None:
     """Return the class without an output head that a checkpoint was saved as, where its weights
     have none either: one tensor alone, the embedding, has a row for each token.

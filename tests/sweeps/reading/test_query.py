@@ -63,6 +63,10 @@ def test_every_table_answers(tables: Tables, table: str) -> None:
         ("SELECT * FROM xyz", "no table 'xyz'; there are runs, steps, layers, profiles,"),
         ("DESCRIBE profile", "no table 'profile'; did you mean 'profiles'?"),
         ("SELECT loss FROM runs", "no column 'loss' in runs; steps, samples have it"),
+        (
+            "SELECT control FROM runs JOIN steps USING (run_id)",
+            'ambiguous reference to column "control" (use one of: runs.control, steps.control)',
+        ),
         ("SELECT qqqq FROM runs", "DESCRIBE and a table shows all there are"),
         ("INSERT INTO runs VALUES (1)", "only SELECT, SHOW TABLES and DESCRIBE"),
         ("  drop TABLE runs", "only SELECT, SHOW TABLES and DESCRIBE"),

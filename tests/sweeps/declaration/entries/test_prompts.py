@@ -88,6 +88,14 @@ def test_what_a_model_is_compared_with_decides_and_is_whole(read):
         ({"model": "{standin: gpt2, stage: aligned}"}, "stage aligned is of stand-ins with"),
         ({"model": ALIGNED.replace("compare_to: base", "compare_to: tiny")}, "names itself"),
         ({"model": ALIGNED.replace("compare_to: base", "compare_to: bose")}, "base"),
+        (
+            {"model": ALIGNED.replace("gpt2,", "gpt2, width: 32,")},
+            "compare_to base is of another architecture, width 64 and not 32",
+        ),
+        (
+            {"model": ALIGNED.replace("gpt2,", "gpt2, layers: 3,")},
+            "compare_to base is of another architecture, layers 6 and not 3",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(read, how, said):
