@@ -99,6 +99,7 @@ ROOMS = {
         {"sample_gradients"},
         {"engines", "data", "adapters"},
         {"ranks", "models"},
+        {"passes"},
         {"updates"},
         {"controls"},
         {"depth"},
