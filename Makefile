@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= ./store
 
-.PHONY: demo replica safety readme test test-all test-oldest test-newest bench mutate check lock clean
+.PHONY: demo replica safety readme test test-all test-oldest test-newest bench mutate shuffled check lock clean
 
 demo: $(VENV)/.demo
 	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
@@ -24,11 +24,17 @@ replica: $(VENV)/.replica
 		> sweeps/library/replica-claims.json
 
 # Does alignment survive when depth is controlled? In miniature: 120 runs. Interrupted, the same
-# command goes on.
+# command goes on. What it found goes into committed files, as that of the replica does.
 safety: $(VENV)/.demo
 	$(BIN)/depthsweep run sweeps/library/safety-mini.yaml --store $(STORE)
 	$(BIN)/depthsweep claims safety-mini --store $(STORE)
 	$(BIN)/depthsweep report safety-mini --store $(STORE) -o safety.html
+	$(BIN)/depthsweep profile safety-mini --store $(STORE) --runs \
+		-o sweeps/library/safety-mini-summary.csv
+	for control in equal_step layer_rates; do \
+		$(BIN)/depthsweep compare safety-mini --control $$control --store $(STORE) \
+			-o sweeps/library/safety-mini-$$control.csv || exit; \
+	done
 
 # Every output and picture of README.md and the other pages, made again from the demo.
 readme: $(VENV)/.test
@@ -65,6 +71,18 @@ bench: $(VENV)/.test
 SEED ?= 20261125
 mutate: $(VENV)/.test
 	$(BIN)/python -m tests.mutation --seed $(SEED)
+
+# Tests that start no process and no server, twenty times in an order that a seed decides: none may
+# rely on another one before it. FIRST=N begins with another seed.
+FIRST ?= 1
+FAST := tests/sweeps/declaration tests/sweeps/spec tests/sweeps/statistics/test_intervals.py \
+	tests/sweeps/statistics/test_quantities.py tests/sweeps/statistics/test_profiles.py \
+	tests/sweeps/leases/test_lease.py tests/sweeps/attempts/test_writer.py \
+	tests/sweeps/attempts/test_manifest.py tests/orchestrator/policy tests/orchestrator/ledger
+shuffled: $(VENV)/.test
+	for seed in $$(seq $(FIRST) $$(($(FIRST) + 19))); do \
+		$(BIN)/python -m pytest -q -m "not slow" -p randomly --randomly-seed=$$seed $(FAST) \
+			|| exit 1; done
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

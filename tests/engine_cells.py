@@ -1,13 +1,12 @@
 """Cells of the parity table: a tiny model trained a few steps by an engine, as one flat vector.
 
-The same cell runs in this process on the plain engine, or in fresh rank processes on DeepSpeed:
+The same cell runs in this process on the plain engine, or in rank processes on DeepSpeed:
 ``python tests/engine_cells.py cells.json result.safetensors`` under the environment of a rank.
 """
 
 import json
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from sweeps import spec
 from tests.own_sweep import own_optimizer
+from tests.servers.forked_ranks import PATHS, run_forked, run_fresh
 from workers.adapters.lora import add_lora
 from workers.assembly import show_batches
 from workers.controls.layer_groups import find_layer_groups
@@ -200,43 +200,33 @@ def run_cell(cell, engine_name, ranks=None):
     return {"weights": weights(engine), "ratios": torch.tensor(ratios, dtype=torch.float64)}
 
 
-def in_ranks(script, arguments, ranks, timeout=300):
-    """Run ``script`` in rank processes on this machine; fail with the output of one that failed."""
+def in_ranks(script, arguments, ranks, timeout=300, fresh=False):
+    """Run ``script`` in rank processes on this machine; fail with the output if one failed.
+
+    They are forked from a process that has imported what they need, unless they must be ``fresh``:
+    what is measured of a process's memory.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/samples")]
-        ),
+        "PYTHONPATH": os.pathsep.join(map(str, PATHS)),
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    started = [
-        subprocess.Popen(
-            [sys.executable, script, *arguments],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        outputs = [process.communicate(timeout=timeout)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    for process, output in zip(started, outputs, strict=True):
-        assert process.returncode == 0, output[-4000:]
+    environments = [{**shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(ranks)]
+    with tempfile.NamedTemporaryFile() as log:
+        carry_out = run_fresh if fresh else run_forked
+        codes = carry_out(str(script), list(arguments), environments, log.name, timeout)
+        assert not any(codes), (codes, Path(log.name).read_text(errors="replace")[-4000:])
 
 
 def deepspeed_cells(cells, ranks):
-    """Return the results of cells by name, all run in one set of fresh rank processes."""
+    """Return the results of cells by name, all run in one set of rank processes."""
     with tempfile.TemporaryDirectory() as folder:
         asked, result = Path(folder, "cells.json"), Path(folder, "result.safetensors")
         asked.write_text(json.dumps([asdict(cell) for cell in cells]))

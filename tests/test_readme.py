@@ -39,7 +39,9 @@ def test_the_readme_shows_every_command():
 
 def test_every_make_target_of_the_readme_exists():
     makefile = Path("Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"`?make ([a-z-]+)", "\n".join([*SPANS, *code(README)]))):
+    targets = set(re.findall(r"`?make ([a-z-]+)", "\n".join([*SPANS, *code(README)])))
+    assert targets, "the page names none: is it read as it is written?"
+    for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
 
 

@@ -143,7 +143,7 @@ def assemble(run: RunSpec, store: Store, device: torch.device, ranks: Ranks) -> 
     if held_out is not None:
         held_out.complete(engine, run, pretrained, store.cache)
     evaluator = Evaluator(run, held_out, engine, ranks) if held_out else None
-    refusals = Refusals(prompts, pretrained, engine, ranks) if prompts else None
+    refusals = Refusals(prompts, pretrained, engine, ranks, store.cache) if prompts else None
     return Assembly(
         objective,
         batches,

@@ -214,6 +214,7 @@ def _measured(
     writer.add("profiles", step, measured.rows)
     writer.add("jackknife", step, measured.jackknife)
     writer.add("metrics", step, measured.own)
+    writer.add("subspaces", step, measured.subspaces)
     for reason in measured.incomparable:
         attempt.log("a layer cannot be compared", "warning", step=step, reason=reason)
     return measured

@@ -96,6 +96,19 @@ class Verdict(TypedDict):
     flags: str
 
 
+@with_config(ROW)
+class Outcome(TypedDict):
+    """A condition of ``compare`` whose runs answer prompts: what falls under the control at equal
+    evaluation loss, with the reference's means and their changes."""
+
+    n: int
+    outcome: str
+    slope: Number
+    slope_change: Number
+    degradation: Number
+    degradation_change: Number
+
+
 @with_config(CLOSED)
 class Comparison(TypedDict):
     """``compare``: what becomes of slopes under a control."""
@@ -106,6 +119,8 @@ class Comparison(TypedDict):
     metrics: list[str]
     at: str
     conditions: list[Verdict]
+    alignment: list[Outcome]
+    """Empty where no run answers prompts."""
 
 
 @with_config(CLOSED)

@@ -41,11 +41,20 @@ def command(
     finding at all, such as idle: a control that had nothing to take away. Dose: how unequally the
     reference moves its blocks, largest over smallest. The verdict under each distance, and where
     both arms have changed equally, stands beside it.
+
+    Where runs answer prompts it says what became of their refusals, too: of the slope and the fall
+    of the refusal rate, which fall under the control at equal evaluation loss.
     """
     from orchestrator.display.output import emit, terminal_width
+    from sweeps.findings.alignment.outcomes import (
+        alignment_table,
+        findings_of,
+        with_alignment,
+    )
     from sweeps.findings.arms import paths_of
     from sweeps.findings.persistence import verdicts_by_metric
     from sweeps.reading.tables import open_store
+    from sweeps.report.alignment_text import alignment_text
     from sweeps.report.persistence_text import persistence_text
     from sweeps.statistics.profiles import measure_each, unequal_rows
     from sweeps.store.schema import NULL_METRICS
@@ -55,6 +64,7 @@ def command(
     profiles = measure_each(tables, metrics, moment(at))
     paths = paths_of(tables, metric) if at == "final" else None
     table = verdicts_by_metric(profiles, control, against, paths)
+    alignment = alignment_table(profiles[metric], control, against)
     if as_json:
         page = {
             "sweep": name,
@@ -63,10 +73,11 @@ def command(
             "metrics": metrics,
             "at": at,
             "conditions": table.to_dicts(),
+            "alignment": findings_of(alignment).to_dicts(),
         }
         click.echo(json.dumps(page, indent=1))
     elif form is not None or output is not None:
-        emit(table, form, output)
+        emit(with_alignment(table, alignment), form, output)
     else:
         unequal = unequal_rows(profiles[metric])
         warnings = [] if unequal is None else [unequal]
@@ -74,3 +85,7 @@ def command(
             name, table, control, against, metrics, terminal_width(), warnings, at
         )
         click.echo(text, nl=False)
+        if not alignment.is_empty():
+            click.echo(
+                "\n" + alignment_text(alignment, control, against, terminal_width()), nl=False
+            )

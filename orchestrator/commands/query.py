@@ -40,7 +40,7 @@ def command(
     include_running: bool,
 ) -> None:
     """Ask a sweep in SQL: tables runs, steps, layers, profiles, jackknife, evaluations,
-    metrics, attempts.
+    metrics, answers, samples, subspaces, attempts.
 
     Every table carries the columns of runs: each setting under the name that sweep files use
     (model, objective, control, seed, learning_rate ...), and status, last_step, final_loss,

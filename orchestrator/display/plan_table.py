@@ -13,7 +13,7 @@ from orchestrator.sizing.cost import (
 )
 from orchestrator.sizing.estimates import ASSUMED_FLOPS
 from sweeps.declaration.expand import Sweep
-from sweeps.spec import HubData, HubModel, RunSpec, counted
+from sweeps.spec import ComparedModel, HubData, HubModel, Judge, RunSpec, counted
 from workers.checkpoints.cadence import notice_needs_in_words
 
 # Of a model so narrow that a row more or less shows.
@@ -45,6 +45,11 @@ def plan_table(sweep: Sweep) -> list[str]:
     return [*lines, f"{'total':<20} {len(sweep.runs):>6}  {'':<15}{cells}"]
 
 
+def _beside(run: RunSpec) -> tuple[ComparedModel | Judge, ...]:
+    """Return the models that a run reads beside the one it trains."""
+    return (*run.model.compare_to, *run.judges)
+
+
 def needs_lines(sweep: Sweep) -> list[str]:
     """Return lines that say what all runs together need."""
     costs = [estimate(run) for run in sweep.runs]
@@ -52,7 +57,12 @@ def needs_lines(sweep: Sweep) -> list[str]:
     state = max((cost.state_bytes or 0) for cost in costs)
     largest = largest_checkpoint(sweep.runs)
     rows = sum(probed_tokens(run) * len(run.probe_steps) for run in sweep.runs)
-    models = {run.model.source.hub for run in sweep.runs if isinstance(run.model.source, HubModel)}
+    read = {
+        one
+        for run in sweep.runs
+        for one in (run.model.source, *(other.source for other in _beside(run)))
+    }
+    models = {source.hub for source in read if isinstance(source, HubModel)}
     sources = [data for run in sweep.runs for data in run.datasets.values()]
     of_hub = [data for data in sources if isinstance(data, HubData)]
     datasets = {data.label for data in of_hub if not data.stream}

@@ -13,7 +13,6 @@ from sweeps.sources.catalog import by_hub
 from sweeps.sources.model_folder import read_config, stored_parameters
 from sweeps.spec import (
     PROBE_SEQUENCES,
-    TIED_STANDINS,
     All,
     FolderModel,
     HubModel,
@@ -140,8 +139,7 @@ def parameter_count(source: ModelSource) -> int | None:
         known = by_hub(source.hub)
         return known.parameters if known else None
     if isinstance(source, StandinModel):
-        blocks = 1 if source.standin in TIED_STANDINS else source.layers
-        return 12 * blocks * source.width**2 + source.vocabulary * source.width
+        return 12 * source.blocks_of_its_own * source.width**2 + source.vocabulary * source.width
     assert isinstance(source, FolderModel)
     return stored_parameters(Path(source.folder))
 

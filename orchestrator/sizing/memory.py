@@ -24,12 +24,21 @@ from pathlib import Path
 
 from orchestrator.sizing.activations import Kept, kept_by_config, kept_by_family
 from orchestrator.sizing.cost import parameter_count
-from orchestrator.sizing.traces import EngineName, Footprint, footprint_of
+from orchestrator.sizing.traces import EngineName, Footprint, footprint_of, size_of
 from orchestrator.sizing.zero import Passes, Sizes, later, offloaded, phases
 from sweeps.errors import UserError
 from sweeps.sources.catalog import by_hub
 from sweeps.sources.model_folder import read_config
-from sweeps.spec import WITH_HEAD, Adapter, Execution, HubModel, Lora, RunSpec, StandinModel
+from sweeps.spec import (
+    WITH_HEAD,
+    Adapter,
+    Execution,
+    HubModel,
+    Lora,
+    ModelSpec,
+    RunSpec,
+    StandinModel,
+)
 
 GIB = 2**30
 CONTEXT = 1.6 * GIB
@@ -87,9 +96,25 @@ def memory_of(run: RunSpec, execution: Execution) -> Memory | None:
     again = bool(how.checkpoint_activations)
     footprint = footprint_of(run, engine_of(how), again, rows)
     if footprint is not None:
-        return traced_memory(run, footprint, how)
+        return _beside_judge(run, traced_memory(run, footprint, how))
     shape = shape_of(run)
-    return None if shape is None else estimate_memory(run, shape, how)
+    return None if shape is None else _beside_judge(run, estimate_memory(run, shape, how))
+
+
+def _beside_judge(run: RunSpec, memory: Memory) -> Memory | None:
+    """Return what a run holds with the model that judges its answers, in float32 and all the time;
+    None where nobody knows how large that is."""
+    for judge in run.judges:
+        parameters = parameter_count(judge.source)
+        if parameters is None:
+            alone = ModelSpec(name=judge.name, source=judge.source)
+            size = size_of(run.model_copy(update={"model": alone}))
+            parameters = None if size is None else int(size["parameters"])
+        if parameters is None:
+            return None
+        held = 4.0 * parameters
+        memory = replace(memory, terms={**memory.terms, "judge": held}, host=memory.host + held)
+    return memory
 
 
 def engine_of(execution: Execution) -> EngineName:

@@ -2,7 +2,7 @@
 
 P elements that are trained in R ranks, w bytes of a number where the model computes (4, and 2 in
 bf16). "cut" divides by R from the ZeRO stage named. As DeepSpeed 0.19 allocates it, seen on two
-ranks at every stage (``tests/orchestrator/sizing/test_zero_measured.py``).
+ranks at every stage (``tests/orchestrator/sizing/measured/test_zero_measured.py``).
 
 ===========  ================================================================================
 weights      w·P, cut from stage 3

@@ -41,7 +41,7 @@ TAKEN = frozenset(
         *("run_id", "step", "layer", "group", "depth", "rows", "width", "loss", "grad_norm"),
         *("scheduled_learning_rate", "clip_coefficient", "targets", "weight_norm", "update_norm"),
         *("displacement", "displacement_cosine", "reversion", "prompt", "prompt_kind", "answer"),
-        *("answer_tokens", "refused", "broken", "answer_kl", "coefficient"),
+        *("answer_tokens", "refused", "refused_by_judge", "broken", "answer_kl", "coefficient"),
         *("procrustes", "cka_distance", "cka_distance_debiased", "mean_shift"),
         *("scale_log_ratio", "effective_rank", "rank_95", "rank_99", "subspace_overlap"),
         *("procrustes_null", "cka_distance_null", "cka_distance_debiased_null", "model_source"),
@@ -72,7 +72,7 @@ TAKEN = frozenset(
         *("slope_beyond_propagation_high", "beyond_propagation", "reference", "reference_low"),
         *("reference_high", "retained_unbounded", "pairs", "p_persists", "p_collapses"),
         *("p_reverses", "verdict_delta_0.1", "verdict_delta_0.5", "verdict_equal_change"),
-        "verdict_equal_loss",
+        *("verdict_equal_loss", "later_iteration", "rank_95_before", "subspace_overlap_before"),
         # Of attempts: what they were made with.
         *("depthsweep_version", "git_commit", "code_digest", "python_version", "torch_version"),
         *("deepspeed_version", "transformers_version", "datasets_version", "tokenizers_version"),

@@ -50,6 +50,8 @@ class ObjectFiles:
         self._system, root = file_system(self.url)
         self._root = root.rstrip("/")
         self._checksums: dict[tuple[str, str], str] = {}
+        # Ceph's gateway compares tags without the quotes that its answers and the standard have.
+        self._bare_tags = False
 
     def listing(self, prefix: str) -> dict[str, Entry]:
         """Return every object below a prefix that ends at a slash, however deep, in one go."""
@@ -127,14 +129,22 @@ class ObjectFiles:
 
     def _conditional(self, key: str, data: bytes, wanted: str | None) -> str | None:
         place = self._place(key)
+        sent = wanted.strip('"') if wanted is not None and self._bare_tags else wanted
         try:
             put = self._ask(
-                lambda: put_if(self._system, place, data, wanted),
+                lambda: put_if(self._system, place, data, sent),
                 missing_bucket=True,
                 patient=False,
             )
         except (_Unmet, FileNotFoundError):
             tag = self.tag(key)
+            if tag is not None and tag == sent and '"' in sent:
+                # The server says of the tag that it has that it has another one. Only such a
+                # server is asked without the quotes: others might ignore what they cannot read.
+                self._bare_tags = True
+                made = self._conditional(key, data, wanted)
+                self._bare_tags = made is not None
+                return made
             try:
                 return tag if tag is not None and self.get(key) == data else None
             except FileNotFoundError:

@@ -22,7 +22,6 @@ from sweeps.reading.measurements import MeasuredOfRuns
 from sweeps.sources.catalog import CATALOG, FAMILIES
 from sweeps.spec import (
     LOSS,
-    TIED_STANDINS,
     FolderModel,
     HubModel,
     RunSpec,
@@ -278,7 +277,7 @@ def expected_facts(spec: RunSpec) -> dict[str, Any]:
             "family": source.standin,
             "kind": known.kind if known else None,
             "block": known.block if known else None,
-            "layers": 1 if source.standin in TIED_STANDINS else source.layers,
+            "layers": source.blocks_of_its_own,
             "width": source.width,
         }
     return {}

@@ -1,5 +1,5 @@
 """A store as Polars tables: runs, steps, layers, profiles, jackknife, evaluations, metrics,
-samples and attempts.
+samples, subspaces and attempts.
 
 Every table carries the columns of ``runs``, so that a question needs no join; only what is made of
 a run's rows (``MADE_OF_ROWS``) is in ``runs`` alone. Rows count when a
@@ -151,6 +151,10 @@ class Tables:
     def samples(self) -> pl.LazyFrame:
         """One row per run, step and candidate of its batch, where a selection chooses it."""
         return self._scan("samples")
+
+    def subspaces(self) -> pl.LazyFrame:
+        """One row per run, probe step, block that runs several times, and pair of its turns."""
+        return self._scan("subspaces")
 
     def own_metrics(self) -> list[str]:
         """Return the metrics of users' own that there are rows of, in order of their names."""

@@ -15,6 +15,7 @@ from sweeps.reading.tables import Tables
 from sweeps.report.answers import Answer, answers_of
 from sweeps.report.tables.alignment import alignment_by_control, reversions
 from sweeps.report.tables.comparisons import comparisons
+from sweeps.report.tables.loops import turns
 from sweeps.report.tables.names import STANDARD, named, reference_first
 from sweeps.report.tables.provenance import made_with
 from sweeps.report.tables.training import (
@@ -80,7 +81,8 @@ class ReportData:
     rows of each of ``views``, the pairs of a metric and a step a page can be switched to, of which
     the first is the one asked for. Of fewer than 3 seeds no table has an interval.
     ``alignment`` has the outcomes where runs answer prompts, ``reversions`` how far layers went
-    back where models are compared with what they were made of; both may be empty.
+    back where models are compared with what they were made of, ``turns`` how much the turns of a
+    loop have in common; each may be empty.
     ``answers`` are, by view, the sentences the page begins with.
     ``left_out`` and ``errors`` are runs, with those names, too. ``width_like_steepness`` is
     their rank correlation over the conditions under standard training, NaN of fewer than 3.
@@ -151,6 +153,7 @@ def gather(
     )
     found["alignment"] = alignment_by_control(first)
     found["reversions"] = named(reversions(tables, of_runs), of_runs)
+    found["turns"] = turns(tables, of_runs)
     found["models"] = runs.select("model", *MODEL_FACTS).unique(maintain_order=True)
     found["steepness"] = by_view[shown]["slopes"].filter(pl.col("control") == STANDARD)
     attempts = tables.attempts().select("run_id", "seconds", "cause", "error", *PROVENANCE)

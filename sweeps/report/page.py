@@ -17,8 +17,9 @@ from sweeps.report.data import ReportData
 from sweeps.report.sections.alignment import alignment_section
 from sweeps.report.sections.associations import associations_section
 from sweeps.report.sections.claims import claim_cards
+from sweeps.report.sections.loops import calls_section
 from sweeps.report.sections.persistence import persistence_section
-from sweeps.report.sections.profiles import calls_section, profile_grid, slopes_section
+from sweeps.report.sections.profiles import profile_grid, slopes_section
 from sweeps.report.sections.runs import left_out_section, provenance_section, status_section
 from sweeps.report.sections.top import header_section, tools
 from sweeps.report.sections.training import changes_section, learned_section, ratios_section
@@ -43,7 +44,7 @@ def render(data: ReportData, made: datetime, live: str | None = None) -> str:
             calls_section(data, book),
             persistence_section(data, book),
             slopes_section(data, book),
-            alignment_section(data),
+            alignment_section(data, book),
             learned_section(data, book),
             changes_section(data, book),
             ratios_section(data, book),

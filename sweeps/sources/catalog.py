@@ -22,6 +22,7 @@ FAMILIES: dict[str, Family] = {
     "roberta": Family("encoder", "sequential", "mlm"),
     "albert": Family("encoder", "sequential", "mlm"),
     "gpt2": Family("decoder", "sequential", "clm"),
+    "looped_gpt2": Family("decoder", "sequential", "clm"),
     "opt": Family("decoder", "sequential", "clm"),
     "gpt_neox": Family("decoder", "parallel", "clm"),
     "codegen": Family("decoder", "parallel", "clm"),

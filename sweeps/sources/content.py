@@ -259,6 +259,7 @@ def sources_of(runs: Iterable[RunSpec]) -> list[tuple[str, ModelSource | DataSou
         for what, source in (
             (f"model {run.model.name}", run.model.source),
             *((f"model {one.name}", one.source) for one in run.model.compare_to),
+            *((f"judge {one.name}", one.source) for one in run.judges),
             *((f"{of} {data.label}", data) for of, data in run.datasets.items()),
         ):
             if not isinstance(source, (HubModel, HubData)):

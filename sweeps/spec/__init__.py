@@ -81,6 +81,7 @@ from sweeps.spec.training.optimizer import (
 from sweeps.spec.training.refusal import (
     PROMPT_KINDS,
     REFUSAL_SCORES,
+    Judge,
     PromptKind,
     PromptSet,
     Refusal,
@@ -142,6 +143,7 @@ __all__ = [
     "High",
     "HubData",
     "HubModel",
+    "Judge",
     "Keep",
     "LayerClip",
     "LayerRates",

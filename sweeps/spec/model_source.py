@@ -85,6 +85,7 @@ STANDIN_FAMILIES = (
     "roberta",
     "albert",
     "gpt2",
+    "looped_gpt2",
     "opt",
     "opt_post_norm",
     "gpt_neox",
@@ -96,8 +97,10 @@ STANDIN_FAMILIES = (
 # Token positions of a stand-in; the recurrent ones, which have none, take any length.
 STANDIN_POSITIONS = 256
 RECURRENT_STANDINS = ("mamba", "rwkv")
-# Of these one block is called again and again: ``layers`` are its calls.
-TIED_STANDINS = ("albert",)
+# Of these one block is called again and again: ``layers`` are its calls. Of some it may be a few
+# blocks, one after the other in each of ``iterations`` turns.
+TIED_STANDINS = ("albert", "looped_gpt2")
+ITERATED_STANDINS = ("looped_gpt2",)
 
 
 # What a stand-in's language is: that of docstrings, or the made-up one in which there are things
@@ -118,7 +121,12 @@ class StandinModel(Frozen):
 
     standin: Literal[STANDIN_FAMILIES]  # type: ignore[valid-type]
     layers: Annotated[int, Field(ge=2, le=64)] = Field(
-        6, description="Blocks; of albert, how often its one block is called."
+        6, description="Blocks; of albert and looped_gpt2, calls of the blocks that they have."
+    )
+    iterations: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="Of looped_gpt2: how often its blocks run, each once in every turn (default: as"
+        " often as there are layers, of one block).",
     )
     width: Annotated[int, Field(ge=16, le=1024, multiple_of=16)] = 64
     vocabulary: Annotated[int, Field(ge=300, le=65536)] = 512
@@ -131,6 +139,23 @@ class StandinModel(Frozen):
     language: StandinLanguage = "docs"
     stage: StandinStage = "pretrained"
     freeze: Freeze = ()
+
+    @property
+    def blocks_of_its_own(self) -> int:
+        """How many distinct blocks it has."""
+        if self.standin not in TIED_STANDINS:
+            return self.layers
+        return self.layers // (self.iterations or self.layers)
+
+    @model_validator(mode="after")
+    def _whole_turns(self) -> StandinModel:
+        if self.iterations is None:
+            return self
+        if self.standin not in ITERATED_STANDINS:
+            raise ValueError(f"iterations is of stand-ins of {', '.join(ITERATED_STANDINS)}")
+        if self.layers % self.iterations:
+            raise ValueError(f"layers {self.layers} are no {self.iterations} iterations of blocks")
+        return self
 
     @model_validator(mode="after")
     def _taught_to_speak(self) -> StandinModel:

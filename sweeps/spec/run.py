@@ -19,6 +19,7 @@ from sweeps.spec.training.adapter import Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import Control, EqualStep
 from sweeps.spec.training.evaluation import Evaluation, Stop
 from sweeps.spec.training.optimizer import RULES, Optimizer
+from sweeps.spec.training.refusal import Judge
 from sweeps.spec.training.selection import All, Selection, candidates_of
 from sweeps.spec.training.tuned import Tuned
 
@@ -228,6 +229,12 @@ class RunSpec(Frozen):
         for one in refusal.prompts if refusal is not None else ():
             found[f"{PROMPTS}{one.name}"] = one.data
         return found
+
+    @property
+    def judges(self) -> tuple[Judge, ...]:
+        """The model that judges its answers, where there is one."""
+        refusal = self.evaluation.refusal if self.evaluation is not None else None
+        return refusal.judge if refusal is not None else ()
 
     def part_of(self, step: int) -> tuple[int, int]:
         """Return (first − 1, last) of the part that holds ``step``; the spec alone decides it."""

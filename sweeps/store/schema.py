@@ -133,6 +133,8 @@ ANSWERS = pa.schema(
         # refusal.
         pa.field("refused", pa.bool_()),
         pa.field("broken", pa.bool_()),
+        # By the judge that the evaluation names; null without one.
+        pa.field("refused_by_judge", pa.bool_()),
         # KL(now ‖ aligned) in nats, the mean over the first tokens of the aligned model's answer;
         # of harmful prompts.
         pa.field("answer_kl", pa.float64()),
@@ -147,6 +149,24 @@ METRIC_ROWS = pa.schema(
         pa.field("depth", pa.float64()),
         pa.field("metric", pa.string(), nullable=False),
         pa.field("value", pa.float64()),
+    ]
+)
+
+# What the turns of a loop have in common: a row a block that runs several times and a pair of its
+# turns, the earlier of which is ``iteration``.
+SUBSPACES = pa.schema(
+    [
+        *_KEY,
+        pa.field("stack", pa.string()),
+        pa.field("block_number", pa.int16()),
+        pa.field("iteration", pa.int16()),
+        pa.field("later_iteration", pa.int16()),
+        # Directions over the rows that hold 95 % of the earlier state's energy, and the share of
+        # the later one's that lies in their span; then both of the model before fine-tuning.
+        pa.field("rank_95", pa.float64()),
+        pa.field("subspace_overlap", pa.float64()),
+        pa.field("rank_95_before", pa.float64()),
+        pa.field("subspace_overlap_before", pa.float64()),
     ]
 )
 
@@ -186,10 +206,11 @@ ADDED = frozenset(
         "rank_95",
         "rank_99",
         "subspace_overlap",
+        "refused_by_judge",
     )
 )
 # Tables that they have not: without a row, they are in no digest either.
-ADDED_TABLES = frozenset(("evaluations", "metrics", "answers", "samples"))
+ADDED_TABLES = frozenset(("evaluations", "metrics", "answers", "samples", "subspaces"))
 
 TABLES: dict[str, pa.Schema] = {
     "steps": STEPS,
@@ -200,6 +221,7 @@ TABLES: dict[str, pa.Schema] = {
     "answers": ANSWERS,
     "metrics": METRIC_ROWS,
     "samples": SAMPLES,
+    "subspaces": SUBSPACES,
 }
 SORT_KEYS: dict[str, tuple[str, ...]] = {
     "steps": ("run_id", "step"),
@@ -210,4 +232,5 @@ SORT_KEYS: dict[str, tuple[str, ...]] = {
     "answers": ("run_id", "step", "prompt"),
     "metrics": ("run_id", "step", "metric", "stack", "layer"),
     "samples": ("run_id", "step", "candidate"),
+    "subspaces": ("run_id", "step", "stack", "block_number", "iteration", "later_iteration"),
 }

@@ -19,7 +19,7 @@ from tests.faults.grounds import Bucket, BucketGround, FolderGround, Ground
 from tests.faults.harm.on_disk import Disk
 from tests.faults.on_command import Sessions
 from tests.faults.on_workers import FAULTS_A_ROUND, Round
-from tests.faults.schedule import Fault, needs_mending
+from tests.faults.schedule import ARRIVES_LATE, Fault, needs_mending
 
 SWEEP = Path(__file__).with_name("study.yaml")
 # Faults of one series of commands, over one store.
@@ -138,7 +138,7 @@ class Campaign:
     def _judge(self, ground: Ground, applied: Counter[str]) -> None:
         """Compare a store with the reference, as readers of it do; keep it where it differs."""
         answer = self.folder / "answer.json"
-        late = self.bucket is not None and applied["late_put"] > 0
+        late = self.bucket is not None and any(applied[kind] for kind in ARRIVES_LATE)
 
         def judged() -> None:
             from tests.faults.verdict import judge

@@ -11,6 +11,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from sweeps.spec import RunSpec
 from tests.faults.harm.inside import befall
 from tests.faults.schedule import Fault
+from tests.servers.hosts import Network
 
 _numbers = count(1)
 
@@ -48,6 +50,8 @@ class Attempt:
 
     ``fault`` is what it was given, and ``struck`` is there once that has befallen it; ``empty`` is
     the folder it was shown in the place of the store. It ``pays`` for one that was lost before.
+    ``hosts`` are where its ranks are, if anywhere but here, and ``away`` those that cannot be
+    reached, and so not be ended.
     """
 
     run: RunSpec
@@ -59,6 +63,8 @@ class Attempt:
     pays: bool = False
     codes: dict[int, int] = field(default_factory=dict)
     stopped: set[int] = field(default_factory=set)
+    hosts: list[int] = field(default_factory=list)
+    away: set[int] = field(default_factory=set)
 
     @property
     def ended(self) -> bool:
@@ -88,8 +94,18 @@ class Attempt:
                     self.codes[pid] = os.waitstatus_to_exitcode(status)
         if any(code != 0 for code in self.codes.values()) and not self.ended:
             for pid in self.alive():
-                os.kill(pid, signal.SIGKILL)
+                if pid not in self.away:
+                    os.kill(pid, signal.SIGKILL)
         return self.ended
+
+    def leave(self, host: int) -> None:
+        """Take note that a host cannot be reached; the ranks that can be are ended."""
+        there = {pid for pid, at in zip(self.pids, self.hosts, strict=True) if at == host}
+        self.away |= there & set(self.alive())
+        if self.away:
+            for pid in set(self.alive()) - self.away:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def alive(self) -> list[int]:
         return [pid for pid in self.pids if pid not in self.codes]
@@ -102,8 +118,11 @@ def start(
     log: Path,
     fault: Fault | None = None,
     sabotage: Callable[[], None] | None = None,
+    net: Network | None = None,
+    hosts: list[int] | None = None,
 ) -> Attempt:
-    """Fork an attempt; what befalls it from inside befalls the rank that writes."""
+    """Fork an attempt, on hosts of a net if there is one, a rank on each; what befalls it from
+    inside befalls the rank that writes."""
     number = next(_numbers)
     log = log.with_name(f"{log.stem}-{number}{log.suffix}")
     struck = log.parent / f"struck-{number}" if fault is not None else None
@@ -121,10 +140,11 @@ def start(
         environments = [
             {
                 "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
+                "LOCAL_RANK": "0" if net else str(rank),
                 "WORLD_SIZE": str(ranks),
-                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_ADDR": net.address(hosts[0]) if net and hosts else "127.0.0.1",
                 "MASTER_PORT": port,
+                "GLOO_SOCKET_IFNAME": "eth0" if net else "lo",
             }
             for rank in range(ranks)
         ]
@@ -132,13 +152,15 @@ def start(
     spec.write_text(run.model_dump_json(), encoding="utf-8")
     words = ["workers", str(spec), "--store", store, "--store-id", store_id]
     pids: list[int] = []
-    for environment in environments:
+    for rank, environment in enumerate(environments):
         pid = os.fork()
         if pid == 0:
+            if net is not None and hosts:
+                net.enter(hosts[rank])
             told = (fault, f"{store}/runs", struck) if fault and struck and not pids else None
             _child(words, log, environment, told, sabotage)
         pids.append(pid)
-    return Attempt(run, pids, log, fault, struck, empty)
+    return Attempt(run, pids, log, fault, struck, empty, hosts=list(hosts or []))
 
 
 def in_a_child(task: Callable[[], Any]) -> None:

@@ -18,6 +18,7 @@ from tests.faults import forked
 from tests.faults.harm.on_disk import Disk
 from tests.faults.schedule import Fault
 from tests.servers import s3_proxy
+from tests.servers.hosts import PORT, Network, network, s3_at
 from tests.servers.s3_server import BUCKET, CREDENTIALS, Wire, environment, serve_s3
 
 Hold = ExitStack
@@ -30,7 +31,12 @@ TROUBLES = {
     "slow_requests": "slow",
     "lost_reply": "lose",
     "late_put": "hold",
+    "reset_put": "reset",
 }
+# Of a network: the hosts that runs are on, the server's, and who watches; bytes a second of a slow
+# server, and the share of packets that a lossy host loses.
+RUN_HOSTS, SERVER, WATCHER = (1, 2, 3), 4, 5
+SLOW_RATE, LOST_SHARE = 1e6, 0.2
 
 
 @dataclass
@@ -45,8 +51,12 @@ class Befallen:
 class Ground(Protocol):
     """One store of a campaign: ``location``, its id, and as a folder where it is one.
 
-    ``befalls`` are the kinds of faults that it applies itself.
+    ``befalls`` are the kinds of faults that it applies itself. ``hosts`` of ``net`` are what ranks
+    are spread over, where they are not on this machine itself.
     """
+
+    net: Network | None
+    hosts: tuple[int, ...]
 
     befalls: Collection[str]
     location: str
@@ -60,13 +70,28 @@ class Ground(Protocol):
     def befall(self, fault: Fault) -> Befallen | None:
         """Apply a fault of the place; None where that is not possible now."""
 
+    @contextmanager
+    def disturbed(self, how: str, host: int) -> Iterator[None]:
+        """Have a host of the net cut off, deaf, mute or lossy."""
+
     def settle(self) -> None:
         """Return once nothing of a fault is still to come."""
 
     def remove(self) -> None: ...
 
 
-class FolderGround:
+class OnThisMachine:
+    """What a ground without a network has of one."""
+
+    net: Network | None = None
+    hosts: tuple[int, ...] = ()
+
+    @contextmanager
+    def disturbed(self, how: str, host: int) -> Iterator[None]:
+        raise NotImplementedError(f"{how} of {host}: no network here")
+
+
+class FolderGround(OnThisMachine):
     """A store in a folder of a disk, with a reference's cache."""
 
     def __init__(self, disk: Disk, name: str, cache: Path) -> None:
@@ -103,20 +128,24 @@ class FolderGround:
 class Bucket:
     """An S3 server as a process, behind a proxy as another one."""
 
-    def __init__(self, port: int) -> None:
-        import botocore.session
+    net: Network | None = None
 
+    def __init__(self, port: int) -> None:
         self.port = port
         self.wire = Wire(port, Path(s3_proxy.__file__))
+        self.proxy = f"http://127.0.0.1:{self.wire.port}"
+        self._connect(f"http://127.0.0.1:{port}")
+
+    def _connect(self, endpoint: str) -> None:
+        import botocore.session
+
         self.cut = False
         session = botocore.session.get_session()
         session.set_credentials(
             CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
         )
         # A client without threads: this process forks.
-        self.client = session.create_client(
-            "s3", region_name="us-east-1", endpoint_url=f"http://127.0.0.1:{port}"
-        )
+        self.client = session.create_client("s3", region_name="us-east-1", endpoint_url=endpoint)
 
     def environment(self, cache: Path, *, directly: bool = False) -> dict[str, str]:
         """Return how a worker reaches it, or whoever judges: not through the proxy."""
@@ -145,7 +174,7 @@ class Bucket:
             self.cut = False
 
     def _ask(self, what: str, data: bytes | None = None) -> Any:
-        url = f"http://127.0.0.1:{self.wire.port}/-/{what}"
+        url = f"{self.proxy}/-/{what}"
         with urllib.request.urlopen(urllib.request.Request(url, data), timeout=30) as answer:
             return json.load(answer)
 
@@ -160,14 +189,43 @@ def a_bucket() -> Iterator[Bucket]:
             bucket.wire.cut()
 
 
-class BucketGround:
+class NetworkBucket(Bucket):
+    """The server on a host of a network that this process is on a host of, too; ranks are not."""
+
+    def __init__(self, net: Network, endpoint: str) -> None:
+        self.net, self.proxy, self.port = net, endpoint, PORT
+        self._connect(endpoint)
+        until = time.monotonic() + 60
+        while True:
+            try:
+                self.client.create_bucket(Bucket=BUCKET)
+                return
+            except Exception:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+
+    def environment(self, cache: Path, *, directly: bool = False) -> dict[str, str]:
+        del directly  # there is one way
+        return {**environment(self.port, cache), "AWS_ENDPOINT_URL": self.proxy}
+
+
+@contextmanager
+def a_network() -> Iterator[Bucket]:
+    """Yield a server on a host of a network; this process moves there, too."""
+    with network(WATCHER) as net, s3_at(net, SERVER) as endpoint:
+        net.enter(WATCHER)
+        yield NetworkBucket(net, endpoint)
+
+
+class BucketGround(OnThisMachine):
     """A store below a prefix of a bucket."""
 
-    befalls = (*TROUBLES, "cut_wire")
+    befalls = (*TROUBLES, "cut_wire", "slow_server")
     store: Store | None = None
 
     def __init__(self, bucket: Bucket, name: str, folder: Path) -> None:
-        self.name, self.bucket = name, bucket
+        self.name, self.bucket, self.net = name, bucket, bucket.net
         self.location = f"s3://{BUCKET}/{name}"
         answer = folder / "answer.json"
         forked.in_a_child(
@@ -177,6 +235,7 @@ class BucketGround:
         self._ended: set[str] = set()
         self._looked = 0.0
         self._puts = 0
+        self.hosts = RUN_HOSTS if bucket.net is not None else ()
 
     def ended(self, run_id: str) -> bool:
         if run_id not in self._ended and time.monotonic() > self._looked + LOOK_SECONDS:
@@ -189,12 +248,13 @@ class BucketGround:
         bucket = self.bucket
         if bucket.cut or self._puts:
             return None
-        if fault.kind == "cut_wire":
+        if fault.kind in ("cut_wire", "slow_server"):
             hold = Hold()
-            hold.enter_context(bucket.severed())
+            cut = fault.kind == "cut_wire"
+            hold.enter_context(bucket.severed() if cut else self.disturbed("slow", SERVER))
             return Befallen(3 * fault.hold, hold)
         kind = TROUBLES[fault.kind]
-        one = kind in ("lose", "hold")
+        one = kind in ("lose", "hold", "reset")
         number = bucket.arm(kind, 3 * fault.hold, PUTS[int(fault.pick * len(PUTS))] if one else "")
         self._puts += one
 
@@ -209,6 +269,16 @@ class BucketGround:
         until = time.monotonic() + 60
         while self.bucket.state()["held"] and time.monotonic() < until:
             time.sleep(0.05)
+
+    @contextmanager
+    def disturbed(self, how: str, host: int) -> Iterator[None]:
+        assert self.net is not None
+        arguments = {"lossy": (LOST_SHARE,), "slow": (SLOW_RATE,)}.get(how, ())
+        getattr(self.net, how)(host, *arguments)
+        try:
+            yield
+        finally:
+            self.net.heal(host)
 
     def remove(self) -> None:
         with suppress(ValueError):

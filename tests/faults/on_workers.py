@@ -17,7 +17,7 @@ from sweeps.spec import RunSpec
 from tests.faults import forked
 from tests.faults.grounds import Ground, Hold
 from tests.faults.harm.on_disk import READ_BY_A_RESUME, harm_file, small_files_only
-from tests.faults.schedule import FILES, HARMS, INSIDE, LATE, Fault
+from tests.faults.schedule import FILES, HARMS, HOST_KINDS, INSIDE, LATE, Fault
 
 SLOTS = 2
 # Faults that one store takes before its sweep is left to finish.
@@ -27,6 +27,9 @@ VAIN_ATTEMPTS = 5
 POLL_SECONDS = 0.01
 # Whoever waits for a successor's result to thaw does so no longer.
 FROZEN_SECONDS = 90.0
+# Hosts are away for 1 to 9 s, longer and shorter than what counts as gone; then ranks whose gang
+# was ended meanwhile have so long to find that out.
+AWAY_FACTOR, FIND_OUT_SECONDS = 6, 15.0
 
 
 class Round:
@@ -55,6 +58,7 @@ class Round:
         self._owed: set[str] = set()
         self._pending: list[tuple[Fault, Callable[[], bool]]] = []
         self._releases: list[tuple[Callable[[], bool], Hold]] = []
+        self._away: set[int] = set()
         self._next = 0.0
         self._refused = 0
         # Which unfinished run is next does not depend on time.
@@ -123,7 +127,7 @@ class Round:
 
     def _start(self) -> None:
         # A stopped attempt holds no slot: another one takes its run over once it is stale.
-        moving = [a for a in self.active if not a.stopped]
+        moving = [a for a in self.active if not a.stopped and not a.away]
         busy = sum(len(attempt.pids) for attempt in moving)
         if busy >= SLOTS:
             return
@@ -136,15 +140,26 @@ class Round:
         self._order.shuffle(waiting)
         for run in waiting:
             size = run.execution.processes or 1
-            if busy + size > SLOTS:
+            hosts = self._hosts(size)
+            if busy + size > SLOTS or hosts is None:
                 continue
             fault = self._inside.pop(0) if self._inside else None
             log = self.logs / f"{run.run_id}.log"
             place, known = self.ground.location, self.ground.identity
-            attempt = forked.start(run, place, known, log, fault, self.sabotage)
+            attempt = forked.start(
+                run, place, known, log, fault, self.sabotage, self.ground.net, hosts
+            )
             attempt.pays = run.run_id in self._owed
             self.active.append(attempt)
             busy += size
+
+    def _hosts(self, size: int) -> list[int] | None:
+        """Return where ranks go, to hosts that have little to do; None where too few are there."""
+        there = [host for host in self.ground.hosts if host not in self._away]
+        self._order.shuffle(there)
+        taken = Counter(host for a in self.active for host in a.hosts)
+        there.sort(key=lambda host: taken[host])
+        return there[:size] if len(there) >= size or not self.ground.hosts else None
 
     def _wakes(self, attempt: forked.Attempt, pid: int, due: Callable[[], bool]) -> None:
         def wake() -> None:
@@ -209,6 +224,8 @@ class Round:
         harm, _, what = fault.kind.partition("_")
         if harm in HARMS and what in FILES:
             return self._harm(fault, what)
+        if fault.kind in HOST_KINDS:
+            return self._befall_host(fault, harm)
         if fault.kind in self.ground.befalls:
             befallen = self.ground.befall(fault)
             if befallen is None:
@@ -232,6 +249,34 @@ class Round:
         self._count(fault)
         return True
 
+    def _befall_host(self, fault: Fault, harm: str) -> bool:
+        """Disturb a host that a rank is on; who drives gives up those that it does not reach."""
+        found = sorted({host for a in self.active for host in a.hosts} - self._away)
+        if not found or self._away:  # two that are away leave no room for a gang
+            return False
+        host = found[int(fault.pick * len(found))]
+        hold = Hold()
+        hold.enter_context(self.ground.disturbed(harm, host))
+        if harm != "lossy":
+            self._away.add(host)
+            hold.callback(self._is_back, host)
+            for attempt in self.active:
+                attempt.leave(host)
+        self._releases.append((_after(AWAY_FACTOR * fault.hold), hold))
+        self._count(fault)
+        return True
+
+    def _is_back(self, host: int) -> None:
+        """Leave the ranks of a host to themselves for a while, or for good where they are whole."""
+        self._away.discard(host)
+        for attempt in self.active:
+            if attempt.away and attempt.hosts.count(host) == len(attempt.pids):
+                attempt.away.clear()
+            elif attempt.away:
+                hold = Hold()
+                hold.callback(attempt.away.clear)
+                self._releases.append((_after(FIND_OUT_SECONDS), hold))
+
     def _befall_process(self, fault: Fault, harm: str, what: str) -> bool:
         pids = list(self._targets(gang=what == "rank"))
         if not pids:
@@ -253,7 +298,7 @@ class Round:
 
     def _targets(self, gang: bool) -> Iterator[tuple[forked.Attempt, int]]:
         for attempt in self.active:
-            if (len(attempt.pids) > 1) == gang and not attempt.stopped:
+            if (len(attempt.pids) > 1) == gang and not attempt.stopped and not attempt.away:
                 for pid in attempt.alive():
                     yield attempt, pid
 

@@ -43,7 +43,20 @@ OBJECT_KINDS = (
     "terminate_worker",
     "stop_rank",
 )
-KINDS = {"folder": WORKER_KINDS, "s3": OBJECT_KINDS}
+# To hosts of a network that such processes run on, and to what lies between them and a server.
+HOST_KINDS = ("cut_host", "deaf_host", "mute_host", "lossy_host")
+NETWORK_KINDS = (
+    "cut_host",
+    "kill_worker",
+    "reset_put",
+    "lossy_host",
+    "deaf_host",
+    "slow_server",
+    "mute_host",
+    "kill_rank",
+    "stop_worker",
+)
+KINDS = {"folder": WORKER_KINDS, "s3": OBJECT_KINDS, "network": NETWORK_KINDS}
 # What an attempt is given before it begins, where its place does not apply it.
 INSIDE = (
     "kill_at_operation",
@@ -54,6 +67,8 @@ INSIDE = (
     "clock_off",
     "no_mount",
 )
+# After these what was sent before may arrive when nobody asks for it any more.
+ARRIVES_LATE = ("late_put", *HOST_KINDS)
 # Those who froze before they put something in place: they go on when a successor is done.
 LATE = ("late_put", "late_writer")
 # To a running `depthsweep run`, its Ray and its workers; the first ones occur in short campaigns.

@@ -8,13 +8,16 @@ import pytest
 
 from tests.faults.schedule import (
     COMMAND_KINDS,
+    NETWORK_KINDS,
     OBJECT_KINDS,
     WORKER_KINDS,
     needs_mending,
     schedule,
 )
+from tests.servers.hosts import missing
 
 pytest.importorskip("deepspeed")
+networks = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
 def campaign(*arguments):
@@ -54,6 +57,7 @@ def test_8_faults_on_an_object_store_lose_and_double_nothing():
         ("closed-first", "folder", ("kill_at_operation",)),
         ("unconditional", "folder", ("late_put",)),
         ("unconditional", "s3", ("late_writer",)),
+        pytest.param("unconditional", "network", ("cut_host",), marks=networks),
     ],
 )
 def test_a_broken_protocol_is_found(protocol, store, kinds):
@@ -80,6 +84,15 @@ def test_60_faults_on_an_object_store_lose_and_double_nothing():
     assert set(summary["faults_of_workers"]) == set(OBJECT_KINDS)
 
 
+@pytest.mark.slow
+@networks
+def test_45_faults_of_hosts_in_a_network_lose_and_double_nothing():
+    code, summary, said = campaign("--seed", "5", "--faults", "45", "--store", "network")
+    assert_nothing_was_lost(code, summary, said)
+    assert summary["faults"] == 45
+    assert set(summary["faults_of_workers"]) == set(NETWORK_KINDS)
+
+
 def test_the_seed_decides_the_schedule_and_every_kind_occurs():
     assert schedule(7, 300) == schedule(7, 300)
     assert schedule(7, 300) != schedule(8, 300)
@@ -89,6 +102,7 @@ def test_the_seed_decides_the_schedule_and_every_kind_occurs():
     assert len(of_workers) + len(of_command) == 300
     assert {f.kind for f in schedule(7, 300, store="s3")[0]} == set(OBJECT_KINDS)
     assert schedule(7, 300, store="s3")[1] == []
+    assert {f.kind for f in schedule(7, 300, store="network")[0]} == set(NETWORK_KINDS)
     assert schedule(7, 30, "workers")[1] == schedule(7, 30, "command")[0] == []
 
 

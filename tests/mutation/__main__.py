@@ -7,8 +7,7 @@ import json
 import queue
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,9 +27,9 @@ class Result:
     """What became of the faults of one subject."""
 
     subject: str
-    noticed: list[Fault] = field(default_factory=list)
+    noticed: list[Verdict] = field(default_factory=list)
     equivalent: list[Fault] = field(default_factory=list)
-    survived: list[Fault] = field(default_factory=list)
+    survived: list[Verdict] = field(default_factory=list)
 
     @property
     def share(self) -> float:
@@ -46,16 +45,17 @@ def main(words: Sequence[str] | None = None) -> int:
     known = _equivalent()
     results = []
     with tempfile.TemporaryDirectory(prefix="mutation-") as place:
-        copies: queue.Queue[Copy] = queue.Queue()
-        for k in range(given.workers):
-            copies.put(Copy(Path(place) / str(k)))
+        copies = [Copy(Path(place) / str(k)) for k in range(given.workers)]
         for subject in chosen:
             results.append(_judge(subject, given.each, given.seed, copies, known))
             print(_line(results[-1]), flush=True)
+        for copy in copies:
+            copy.close()
     if given.output:
         Path(given.output).write_text(json.dumps([_record(one) for one in results], indent=1))
     for result in results:
-        for fault in result.survived:
+        for verdict in result.survived:
+            fault = verdict.fault
             print(f"\n{result.subject}: {fault.file}:{fault.line}")
             print(f"  - {fault.was}\n  + {fault.becomes}")
     return int(any(one.share < WANTED for one in results))
@@ -76,41 +76,33 @@ def _judge(
     subject: Subject,
     count: int,
     seed: int,
-    copies: queue.Queue[Copy],
+    copies: Sequence[Copy],
     known: set[tuple[str, str, str]],
 ) -> Result:
     texts = {file: (ROOT / file).read_text() for file in subject.files}
     faults = sample(texts, count, seed)
     result = Result(subject.name)
     result.equivalent = [one for one in faults if (one.file, one.was, one.becomes) in known]
-    usual = _usual_seconds(subject, copies)
-
-    def judged(fault: Fault) -> Verdict:
-        copy = copies.get()
-        try:
-            return copy.try_fault(fault, subject.tests_for(fault.file), usual)
-        finally:
-            copies.put(copy)
-
     open_ones = [one for one in faults if one not in result.equivalent]
-    with ThreadPoolExecutor(copies.qsize()) as pool:
-        for done, verdict in enumerate(pool.map(judged, open_ones), start=1):
-            (result.noticed if verdict.noticed else result.survived).append(verdict.fault)
+    with ThreadPoolExecutor(len(copies)) as pool:
+        list(pool.map(lambda copy: copy.survey(subject.test_files(), subject.files), copies))
+        idle: queue.SimpleQueue[Copy] = queue.SimpleQueue()
+        for copy in copies:
+            idle.put(copy)
+
+        def judged(fault: Fault) -> Verdict:
+            copy = idle.get()
+            try:
+                return copy.try_fault(fault)
+            finally:
+                idle.put(copy)
+
+        for verdict in pool.map(judged, open_ones):
+            (result.noticed if verdict.noticed else result.survived).append(verdict)
             if sys.stderr.isatty():
+                done = len(result.noticed) + len(result.survived)
                 print(f"\r{subject.name} {done} of {len(open_ones)}", end="\r", file=sys.stderr)
     return result
-
-
-def _usual_seconds(subject: Subject, copies: queue.Queue[Copy]) -> float:
-    """Return how long the tests take without a fault, which they must pass."""
-    copy = copies.get()
-    try:
-        began = time.monotonic()
-        if not copy.passes(subject.tests_for(subject.files[0])):
-            raise SystemExit(f"{subject.name}: its tests fail without a fault")
-        return time.monotonic() - began
-    finally:
-        copies.put(copy)
 
 
 def _equivalent() -> set[tuple[str, str, str]]:
@@ -126,16 +118,19 @@ def _line(result: Result) -> str:
 
 
 def _record(result: Result) -> dict[str, object]:
-    def rows(faults: Sequence[Fault]) -> Iterator[dict[str, object]]:
-        for one in faults:
-            yield {"file": one.file, "line": one.line, "was": one.was, "becomes": one.becomes}
+    def row(fault: Fault) -> dict[str, object]:
+        return {"file": fault.file, "line": fault.line, "was": fault.was, "becomes": fault.becomes}
+
+    def judged(one: Verdict) -> dict[str, object]:
+        seconds = round(one.seconds, 1)
+        return {**row(one.fault), "asked": one.asked, "by": one.by, "seconds": seconds}
 
     return {
         "subject": result.subject,
         "share": result.share,
-        "noticed": list(rows(result.noticed)),
-        "survived": list(rows(result.survived)),
-        "equivalent": list(rows(result.equivalent)),
+        "noticed": [judged(one) for one in result.noticed],
+        "survived": [judged(one) for one in result.survived],
+        "equivalent": [row(one) for one in result.equivalent],
     }
 
 

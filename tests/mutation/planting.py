@@ -145,7 +145,8 @@ def _in_function(node: parso.tree.NodeOrLeaf) -> bool:
 
 
 def _skipped_lines(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Return the spans that decide nothing: annotations, imports, what is raised or said."""
+    """Return the spans that decide nothing: annotations, imports, what is raised or said, whether a
+    dataclass is frozen, and that what ``zip`` is given is of one length, which is always so."""
     spans = []
 
     def skip(node: ast.AST | None) -> None:
@@ -161,6 +162,14 @@ def _skipped_lines(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             for word in node.exc.args:
                 skip(word)
+        elif isinstance(node, ast.ClassDef):
+            for decorator in node.decorator_list:
+                skip(decorator)
+        elif (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "zip"
+        ):
+            for word in node.keywords:
+                skip(word.value)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             skip(node)
     return spans

@@ -16,15 +16,13 @@ class Subject:
     files: tuple[str, ...]
     tests: tuple[str, ...]
 
-    def tests_for(self, file: str) -> list[str]:
-        """Return the subject's tests, what is named after a file first: it mostly decides."""
-        named = f"test_{Path(file).stem}"
-        found = [
+    def test_files(self) -> list[str]:
+        """Return the files of the subject's tests."""
+        return [
             str(path.relative_to(ROOT))
             for place in self.tests
             for path in (sorted((ROOT / place).rglob("test_*.py")) or [ROOT / place])
         ]
-        return sorted(found, key=lambda path: (not Path(path).stem.startswith(named), path))
 
 
 def _of(folder: str, *names: str) -> tuple[str, ...]:
@@ -73,7 +71,7 @@ SUBJECTS = (
     Subject(
         "expansion",
         _of("sweeps/declaration", "expand", "grid", "matched_seeds", "resolving", "sources"),
-        ("tests/sweeps/declaration",),
+        ("tests/sweeps/declaration", "tests/sweeps/sources"),
     ),
     Subject(
         "lease",

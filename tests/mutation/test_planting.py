@@ -21,6 +21,15 @@ def guarded(x: int | None = 3) -> list[int]:
     x.count += 1
     check(x)
     return [1, x]
+
+
+def paired(a, b):
+    return list(zip(a, b, strict=True))
+
+
+@dataclass(frozen=True)
+class Kept:
+    x: int | None
 '''
 
 
@@ -44,6 +53,7 @@ def test_annotations_imports_and_what_an_error_says_get_none():
     assert 2 not in lines
     assert not any("BitOr" in name for name in lines[5])
     assert lines[8] == {"RemoveStatement"}
+    assert max(lines) == 11, "neither what zip is told nor a decorator"
 
 
 @pytest.mark.parametrize("example", RemoveStatement.examples())
@@ -62,8 +72,8 @@ def test_a_seed_says_which_faults():
 def test_files_and_tests_of_a_subject_are_there(subject):
     for file in subject.files:
         assert (ROOT / file).is_file(), file
-        assert subject.tests_for(file)
-    assert all((ROOT / place).exists() for place in subject.tests)
+    assert subject.test_files()
+    assert all((ROOT / file).is_file() for file in subject.test_files())
 
 
 def test_what_is_called_equivalent_is_still_in_the_files_and_says_why():

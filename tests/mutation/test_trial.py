@@ -8,45 +8,89 @@ from tests.mutation import trial
 from tests.mutation.planting import Fault
 from tests.mutation.trial import Copy
 
-SOUND = "def at_most(x, limit):\n    return min(x, limit)\n"
-TEST = """from product import at_most
+SOUND = """LIMIT = 5
+
+
+def at_most(x, limit):
+    return min(x, limit)
+
+
+def unasked():
+    return 1
+
+
+def remembered(start=2):
+    return start
+"""
+TEST = """import pytest
+import product
+
+
+@pytest.fixture(scope="session")
+def kept():
+    return product.remembered()
 
 
 def test_what_is_small_stays():
-    assert at_most(1, 5) == 1
+    assert product.at_most(1, product.LIMIT) == 1
+
+
+def test_a_fixture_is_made(kept):
+    assert kept
+
+
+def test_and_used_again(kept):
+    assert kept == 2
 """
 
 
-@pytest.fixture
-def copy(tmp_path, monkeypatch):
-    tree = tmp_path / "tree"
-    tree.mkdir()
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    tree = tmp_path_factory.mktemp("tree")
     subprocess.run(["git", "init", "-q"], cwd=tree, check=True)
     (tree / "product.py").write_text(SOUND)
     (tree / "test_product.py").write_text(TEST)
-    monkeypatch.setattr(trial, "ROOT", tree)
-    monkeypatch.setattr(trial, "SPARE_SECONDS", 5.0)
-    (tmp_path / "copy").mkdir()
-    return Copy(tmp_path / "copy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "ROOT", tree)
+        patch.setattr(trial, "SPARE_SECONDS", 2.0)
+        patch.setattr(trial, "WALL", 3.0)
+        copy = Copy(tmp_path_factory.mktemp("copy"))
+        copy.survey(["test_product.py"], ["product.py"])
+        yield copy
+        copy.close()
 
 
 @pytest.mark.parametrize(
-    ("becomes", "noticed"),
+    ("was", "becomes", "noticed", "asked"),
     [
-        ("return max(x, limit)", True),
-        ("return x", False),
-        ("while True: pass", True),
-        ("import os; os.kill(os.getpid(), 9)", True),
-        ("return (", True),
+        ("return min(x, limit)", "return max(x, limit)", True, 1),
+        ("return min(x, limit)", "return x", False, 1),
+        ("return min(x, limit)", "while True: pass", True, 1),
+        ("return min(x, limit)", "import time; time.sleep(600)", True, 1),
+        ("return min(x, limit)", "import os; os.kill(os.getpid(), 9)", True, 1),
+        ("return min(x, limit)", "return (", True, 1),
+        ("return 1", "return 2", False, 0),
+        ("return start", "return start + 1", True, 2),
+        ("LIMIT = 5", "LIMIT = 0", True, 3),
+        ("def remembered(start=2):", "def remembered(start=3):", True, 3),
     ],
 )
-def test_what_becomes_of_a_fault(becomes, noticed, copy):
-    text = SOUND.replace("return min(x, limit)", becomes)
-    fault = Fault("product.py", 2, "return min(x, limit)", becomes, text)
-    assert copy.try_fault(fault, ["test_product.py"], usual=0.0).noticed is noticed
+def test_what_becomes_of_a_fault(was, becomes, noticed, asked, copy):
+    line = SOUND.splitlines().index(was if was in SOUND.splitlines() else f"    {was}") + 1
+    verdict = copy.try_fault(Fault("product.py", line, was, becomes, SOUND.replace(was, becomes)))
+    assert (verdict.noticed, verdict.asked) == (noticed, asked)
     assert (copy.folder / "product.py").read_text() == SOUND
 
 
-def test_tests_that_are_not_there_are_an_error_and_no_verdict(copy):
-    with pytest.raises(RuntimeError, match="pytest ended with"):
-        copy.passes(["test_nothing.py"])
+def test_the_test_that_noticed_is_named(copy):
+    text = SOUND.replace("min(", "max(")
+    verdict = copy.try_fault(Fault("product.py", 5, "return min", "return max", text))
+    assert verdict.by == "test_product.py::test_what_is_small_stays"
+
+
+@pytest.mark.usefixtures("copy")
+def test_tests_that_are_not_there_are_an_error_and_no_verdict(tmp_path):
+    other = Copy(tmp_path)
+    with pytest.raises(RuntimeError, match="without a fault pytest ends with 4"):
+        other.survey(["test_nothing.py"], ["product.py"])
+    other.close()

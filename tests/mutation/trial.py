@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,20 +14,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.mutation.planting import Fault
+from tests.mutation.selection import function_of, tests_for
 from tests.mutation.subjects import ROOT
 
 # Of what the tests take without a fault: a loop that no longer ends is noticed by this.
 PATIENCE = 4.0
-SPARE_SECONDS = 60.0
+SPARE_SECONDS = 10.0
+# Both are of a processor. What waits for something that never comes uses none: it is ended after so
+# many times as long by the clock, for a machine may be busy.
+WALL = 8.0
+
+
+# The process that forks trials is of this tree, what its children import of the copy.
+_HERE = str(ROOT)
+_START = f"import sys; sys.path.append({_HERE!r}); from tests.mutation.stem import main; main()"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a fault."""
+    """What became of a fault: how many tests were asked, and the one that noticed."""
 
     fault: Fault
     noticed: bool
     seconds: float
+    asked: int = 0
+    by: str = ""
 
 
 class Copy:
@@ -33,6 +46,8 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._stem: subprocess.Popen[str] | None = None
+        self._tests: dict[str, tuple[float, list[str]]] = {}
         listed = ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
         names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         for name in filter(None, names.split("\0")):
@@ -40,48 +55,65 @@ class Copy:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
 
-    def passes(self, tests: Sequence[str], limit: float | None = None) -> bool:
-        """Run tests until one fails; a run over its limit of seconds has failed.
+    def survey(self, tests: Sequence[str], files: Sequence[str]) -> float:
+        """Run tests without a fault, see which functions each calls, and return their seconds.
 
         Raises:
-            RuntimeError: pytest found no test, or could not be started.
+            RuntimeError: one fails, or pytest could not be started.
         """
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow"]
-        command += ["-p", "no:cacheprovider", "-p", "no:randomly", *tests]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(self.folder),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OMP_NUM_THREADS": "1",
-        }
-        started = subprocess.Popen(
-            command,
+        self.close()
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        self._stem = subprocess.Popen(
+            [sys.executable, "-c", _START],
             cwd=self.folder,
             env=environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            text=True,
         )
-        try:
-            said = started.communicate(timeout=limit)[0].decode(errors="replace")
-        except subprocess.TimeoutExpired:
-            os.killpg(started.pid, 9)
-            started.communicate()
-            return False
-        if started.returncode in (0, 1, 2):  # passed, failed, could not be collected
-            return started.returncode == 0
-        if started.returncode < 0:  # the fault ended the process
-            return False
-        raise RuntimeError(f"pytest ended with {started.returncode}:\n{said[-2000:]}")
+        found = self._asked({"tests": list(tests), "files": list(files)})
+        if found["code"] != 0:
+            raise RuntimeError(
+                f"without a fault pytest ends with {found['code']}:\n{found['said']}"
+            )
+        self._tests = found["tests"]
+        return sum(seconds for seconds, _ in self._tests.values())
 
-    def try_fault(self, fault: Fault, tests: Sequence[str], usual: float) -> Verdict:
-        """Plant a fault, run the tests, and put the file back."""
+    def try_fault(self, fault: Fault) -> Verdict:
+        """Plant a fault, run the tests that reach it, and put the file back."""
         place = self.folder / fault.file
-        sound = place.read_text()
+        sound, times = place.read_text(), place.stat()
         began = time.monotonic()
+        wanted = tests_for(self._tests, fault.file, function_of(sound, fault.line))
+        if not wanted:
+            return Verdict(fault, noticed=False, seconds=0.0)
+        usual = sum(self._tests[test][0] for test in wanted)
         place.write_text(fault.text)
+        os.utime(place, (time.time() + 10, time.time() + 10))  # of no compiled file that is there
         try:
-            passed = self.passes(tests, PATIENCE * usual + SPARE_SECONDS)
+            limit = PATIENCE * usual + SPARE_SECONDS
+            answer = self._asked({"wanted": wanted, "limit": limit, "wall": WALL * limit})
         finally:
             place.write_text(sound)
-        return Verdict(fault, not passed, time.monotonic() - began)
+            os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", answer["said"], re.MULTILINE)
+        return Verdict(
+            fault,
+            not answer["passed"],
+            time.monotonic() - began,
+            len(wanted),
+            failed.group(1) if failed else "",
+        )
+
+    def close(self) -> None:
+        """End the process that forks the trials."""
+        if self._stem is not None:
+            self._stem.communicate()
+            self._stem = None
+
+    def _asked(self, request: dict[str, object]) -> dict[str, object]:
+        print(json.dumps(request), file=self._stem.stdin, flush=True)
+        answer = self._stem.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the process of the trials ended: {self._stem.wait()}")
+        return json.loads(answer)

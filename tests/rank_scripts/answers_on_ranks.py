@@ -12,6 +12,7 @@ from sweeps.spec import (
     BuiltinData,
     Evaluation,
     Execution,
+    Judge,
     ModelSpec,
     Objective,
     PromptSet,
@@ -44,7 +45,8 @@ def answering_run(**execution):
         language="made_up",
     )
     prompts = PromptSet(name="p", data=made_up("made-up-prompts"))
-    refusal = Refusal(prompts=(prompts,), max_new_tokens=6, prompt_batch=43)
+    judge = Judge(name="judge", source=source)
+    refusal = Refusal(prompts=(prompts,), max_new_tokens=6, prompt_batch=43, judge=(judge,))
     return make_run(
         model=ModelSpec(name="m", source=source),
         objective=Objective(kind="sft", packing="none", data=made_up(TASKS)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,7 @@ def write_run(
     calls: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
     scores: Callable[[int], dict[str, float]] | None = None,
+    overlaps: Callable[[int, int, int], float] | None = None,
 ) -> RunFolder:
     """Write one run; its change at the last step is ``profile`` over blocks 1..L.
 
@@ -111,6 +113,7 @@ def write_run(
     change is in proportion to the step. ``stop`` ends the run early; ``status`` None never ends it.
     ``metrics`` replaces the values of other metrics, ``ratios`` gives ‖ΔW‖/‖W‖ of blocks 1..L,
     ``scores`` gives those of a step of a run that is evaluated (a loss that falls from 3 to 2),
+    ``overlaps`` what two turns of a block share at its end, given block, earlier and later turn,
     ``deleted`` the change of a finished run over blocks 1..L without each group of probe sequences.
     """
     facts = {**FACTS, **(facts or {})}
@@ -154,6 +157,8 @@ def write_run(
             for stack, groups in _by_stack(deleted).items():
                 places = _places(stack, blocks[stack], classes)
                 writer.add("jackknife", step, _jackknife_rows(groups, places))
+            for stack, own in blocks.items():
+                writer.add("subspaces", step, _subspace_rows(stack, own, overlaps))
         writer.end_step(step, is_last=ends)
     if status is not None:
         writer.finish(status, last)  # type: ignore[arg-type]
@@ -173,6 +178,26 @@ def _add_scores(
         found = {"loss": 3.0 - step / run.steps} if scores is None else scores(step)
         rows = [{"score": k, "value": value, "targets": 64} for k, value in found.items()]
         writer.add("evaluations", step, rows)
+
+
+def _subspace_rows(
+    stack: str | None, calls: Sequence[int], overlaps: Callable[[int, int, int], float] | None
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "stack": stack,
+            "block_number": block,
+            "iteration": earlier,
+            "later_iteration": later,
+            "rank_95": 3.0,
+            "subspace_overlap": overlaps(block, earlier, later),
+            "rank_95_before": 4.0,
+            "subspace_overlap_before": 0.5,
+        }
+        for block in sorted(set(calls))
+        for earlier, later in combinations(range(calls.count(block)), 2)
+        if overlaps is not None
+    ]
 
 
 def unsay_dose(folder: RunFolder) -> None:

@@ -20,6 +20,7 @@ from sweeps.spec import (
     FolderModel,
     HubData,
     HubModel,
+    Judge,
     LayerClip,
     LayerRates,
     LengthMatched,
@@ -60,6 +61,7 @@ _CONTROLS = (
 )
 _PROMPTS = PromptSet(name="asked", data=_DATA[1], kind="harmful")
 _MADE_UP = StandinModel(standin="gpt2", pretraining="clm", digest="2" * 64, language="made_up")
+_LOOPED = StandinModel(standin="looped_gpt2", layers=6, pretraining="clm", digest="2" * 64)
 # Of what no base has otherwise: a momentum, and a share of the steps.
 _OPTIMIZER = Optimizer(rule="sgd", learning_rate=1e-3, schedule="wsd")
 _OWN_RULE = PluginRule(code=_CODE, state_tensors=1)
@@ -94,6 +96,7 @@ _OTHERS = (
     [PluginMetric(name="near", code=_CODE).model_dump()],
     [ComparedModel(name="base", source=_MODELS[0]).model_dump()],
     [_PROMPTS.model_copy(update={"kind": "benign"}).model_dump(mode="json")],
+    [Judge(name="judge", source=_MODELS[0]).model_dump()],
     *("made_up", "aligned"),
 )
 
@@ -116,6 +119,8 @@ def bases() -> Iterator[RunSpec]:
             made_up = run.model.model_copy(update={"source": _MADE_UP})
             answering = Evaluation(fraction=0.5, refusal=Refusal(prompts=(_PROMPTS,)))
             yield run.model_copy(update={"model": made_up, "evaluation": answering})
+            looped = run.model.model_copy(update={"source": _LOOPED})
+            yield run.model_copy(update={"model": looped})
             own = {"kind": "own", "name": "mine", "code": _CODE}
             yield run.model_copy(update={"objective": run.objective.model_copy(update=own)})
         for source, data in zip(_MODELS, _DATA, strict=True):

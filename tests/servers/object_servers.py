@@ -1,6 +1,6 @@
 """Object stores themselves as processes of their own on loopback, each in a folder of its own.
 
-SeaweedFS and rclone (S3), fake-gcs-server (Google's API) and Azurite (Azure's). What is not
+SeaweedFS, Ceph and rclone (S3), fake-gcs-server (Google's API) and Azurite (Azure's). What is not
 installed is said by ``missing``; a server that is killed is started again on what it has stored.
 """
 
@@ -132,6 +132,129 @@ class SeaweedFS(Server):
         self._put_bucket()
 
 
+class Ceph(Server):
+    """A monitor, one disk and the gateway, of Debian's 16.2: three processes.
+
+    The gateway compares an ETag without its quotes, and honours no condition at the end of an
+    upload of many parts (a store makes none).
+    """
+
+    name = "Ceph"
+    find_port = staticmethod(free_port)
+    programs = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph")
+
+    @classmethod
+    def missing(cls):
+        absent = [name for name in cls.programs if shutil.which(name) is None]
+        if absent:
+            return f"Ceph: {', '.join(absent)} not installed (Debian: ceph-mon ceph-osd radosgw)"
+        return None if os.getuid() == 0 else "Ceph: its files are root's"
+
+    def start(self):
+        """Start what is not there yet: the first time makes a cluster of one disk."""
+        first = not (self.folder / "mon").exists()
+        if first:
+            self._make()
+        self._processes = []
+        with contextlib.ExitStack() as unless_it_is_up:
+            unless_it_is_up.callback(self.kill)
+            self._run("ceph-mon", "-f", "-i", "a")
+            self._await("mon", "stat", said="quorum")
+            if first:
+                self._ask("ceph", "osd", "new", self._disk, "0")
+                (self.folder / "osd").mkdir()
+                self._ask("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", self._disk)
+            self._run("ceph-osd", "-f", "-i", "0")
+            self._await("osd", "stat", said="1 up")
+            self._run("radosgw", "-f", "-n", "client.rgw.a")
+            await_port(self.port)
+            unless_it_is_up.pop_all()
+
+    def kill(self, how=signal.SIGKILL):
+        """End the gateway, the disk and the monitor as a power cut does."""
+        for process in reversed(self._processes):
+            process.send_signal(how)
+            process.wait()
+
+    def make_bucket(self):
+        keys = list(CREDENTIALS.values())[:2]
+        names = ("--access-key", "--secret-key")
+        told = [word for pair in zip(names, keys, strict=True) for word in pair]
+        self._ask("radosgw-admin", "user", "create", "--uid=t", "--display-name=t", *told)
+        self._put_bucket()
+
+    def _make(self):
+        cluster, self._disk = str(uuid.uuid4()), str(uuid.uuid4())
+        mon = f"[v2:127.0.0.1:{free_port()},v1:127.0.0.1:{free_port()}]"
+        for name in ("mon", "run"):
+            (self.folder / name).mkdir()
+        here = self.folder
+        (here / "ceph.conf").write_text(f"""
+[global]
+fsid = {cluster}
+mon host = {mon}
+mon initial members = a
+public addr = 127.0.0.1
+auth cluster required = none
+auth service required = none
+auth client required = none
+ms mon client mode = crc secure
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 8
+osd pool default pg autoscale mode = off
+osd crush chooseleaf type = 0
+mon allow pool size one = true
+mon osd crush smoke test = false
+mon data = {here}/mon/a
+mon data avail crit = 1
+osd data = {here}/osd
+osd objectstore = bluestore
+bluestore block size = 2147483648
+osd memory target = 939524096
+osd class load list = *
+osd class default list = *
+run dir = {here}/run
+log file = {here}/run/$name.log
+admin socket = {here}/run/$name.asok
+pid file = {here}/run/$name.pid
+keyring = {here}/keyring
+[client.rgw.a]
+rgw frontends = beast endpoint=127.0.0.1:{self.port}
+rgw thread pool size = 32
+rgw dns name = 127.0.0.1
+""")
+        monmap = str(here / "monmap")
+        self._ask("monmaptool", "--create", "--fsid", cluster, "--addv", "a", mon, monmap)
+        self._ask("ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap)
+
+    def _run(self, *words):
+        with open(self.folder.with_suffix(".said"), "ab") as said:
+            process = subprocess.Popen(
+                self._told(words), stdout=said, stderr=said, start_new_session=True
+            )
+        self._processes.append(process)
+
+    def _ask(self, *words):
+        done = subprocess.run(self._told(words), capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        return done.stdout
+
+    def _told(self, words):
+        if words[0] == "monmaptool":
+            return [*words]
+        return [words[0], "-c", str(self.folder / "ceph.conf"), *words[1:]]
+
+    def _await(self, *words, said):
+        until = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+                if said in self._ask("ceph", "--connect-timeout", "5", *words):
+                    return
+            assert time.monotonic() < until, f"{words}: not {said}"
+            time.sleep(0.2)
+
+
 class Rclone(Server):
     """Takes conditional writes and ignores the condition: the server that is to be refused."""
 
@@ -234,7 +357,7 @@ class Azurite(Server):
         }
 
 
-SOUND = {kind.name: kind for kind in (SeaweedFS, FakeGcs, Azurite)}
+SOUND = {kind.name: kind for kind in (SeaweedFS, Ceph, FakeGcs, Azurite)}
 
 
 @contextmanager

@@ -1,6 +1,8 @@
-"""A proxy before an S3 server that, as told, fails, is slow, loses answers or is late with a PUT.
+"""A proxy before an S3 server that, as told, fails, is slow, loses answers, is late with a PUT or
+resets its connection in the middle of one. It keeps connections, which the server of moto does not.
 
-``python tests/servers/s3_proxy.py PORT TARGET``. Requests below ``/-/`` are to the proxy itself:
+``python tests/servers/s3_proxy.py PORT TARGET [ADDRESS]``; the server is on loopback, and so is the
+proxy without an address. Requests below ``/-/`` are to the proxy itself:
 ``POST /-/arm`` with a trouble as JSON (``kind``, ``seconds``, and ``match`` for those of one PUT),
 answered by its number, and ``GET /-/state``: which have struck, and how many PUTs are held.
 """
@@ -9,6 +11,7 @@ import http.client
 import json
 import random
 import socket
+import struct
 import sys
 import threading
 import time
@@ -68,11 +71,15 @@ class Handler(BaseHTTPRequestHandler):
     target = 0
 
     def do_GET(self):
-        body = self._body()
         if self.path.startswith("/-/"):
+            body = self._body()
             told = self.troubles.arm(json.loads(body)) if body else self.troubles.state()
             return self._answer(200, [], json.dumps(told).encode())
-        for trouble in self.troubles.of(self.command, self.path):
+        troubles = self.troubles.of(self.command, self.path)
+        if any(trouble["kind"] == "reset" for trouble in troubles):
+            return self._reset()
+        body = self._body()
+        for trouble in troubles:
             kind = trouble["kind"]
             if kind == "fail" and random.random() < FAILING_SHARE:
                 return self._answer(503, [("Content-Type", "application/xml")], SLOW_DOWN)
@@ -137,6 +144,15 @@ class Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
+    def _reset(self):
+        """Take half of what is sent, and end the connection as a router that has lost it does."""
+        size = self.headers.get("X-Amz-Decoded-Content-Length") or self.headers["Content-Length"]
+        self.rfile.read(int(size) // 2)
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for end in (self.rfile, self.wfile, self.connection):
+            end.close()
+
     def log_message(self, *_):
         pass
 
@@ -150,4 +166,5 @@ class Server(ThreadingHTTPServer):
 
 if __name__ == "__main__":
     Handler.target = int(sys.argv[2])
-    Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+    address = sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1"
+    Server((address, int(sys.argv[1])), Handler).serve_forever()

@@ -1,4 +1,5 @@
-"""Slurm itself as plain processes on loopback: munged, slurmctld and two slurmd of one machine.
+"""Slurm itself as plain processes: munged, slurmctld and two slurmd, on loopback as one machine, or
+in a network of ``hosts`` as three, each with processes, a name and shared memory of its own.
 
 From Debian's packages (``apt-get install slurmctld slurmd slurm-client munge``); as root only, for
 slurmd. Nothing of it outlives the ``with``, and no setting of the machine is touched.
@@ -11,17 +12,18 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hosts import Network
 from s3_server import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 # Two partitions over the same nodes: a job of `high` preempts those of `low`.
 CONFIGURATION = """
 ClusterName=trial
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({address})
 SlurmUser=root
 SlurmdUser=root
 SlurmctldPort={control}
@@ -35,7 +37,7 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/{track}
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
@@ -57,12 +59,25 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 MailProg=/bin/true
 {gres}
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=2 RealMemory=8000{has}
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=2 RealMemory=8000{has}
+NodeName=n1 {first} CPUs=2 RealMemory=8000{has}
+NodeName=n2 {second} CPUs=2 RealMemory=8000{has}
 PartitionName=low Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 \
 PreemptMode=REQUEUE GraceTime={grace}
 PartitionName=high Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
+
+
+# What is the first process of a machine: it has the name, /etc/hosts and shared memory of its own.
+MACHINE = """
+hostname "$1"
+mount --bind "$2" /etc/hosts
+mount -t tmpfs -o size=2g tmpfs /dev/shm
+shift 2
+"$@" &
+wait
+"""
+# The host of slurmctld, beside those of n1 and n2.
+CONTROL = 3
 
 
 def missing():
@@ -78,6 +93,12 @@ class Site:
     """A Slurm that answers; commands find it by ``environment``."""
 
     folder: Path
+    net: Network | None = None
+
+    @property
+    def login(self):
+        """Return what a command begins with, so that it runs where jobs are submitted."""
+        return _in_net(self.net, CONTROL) if self.net else []
 
     @property
     def environment(self):
@@ -86,7 +107,10 @@ class Site:
     def ask(self, *words):
         """Return what a command of Slurm's prints."""
         done = subprocess.run(
-            words, capture_output=True, text=True, env={**os.environ, **self.environment}
+            [*self.login, *words],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **self.environment},
         )
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -123,11 +147,13 @@ class Site:
 
 
 @contextmanager
-def serve_slurm(folder, grace=60, kill_wait=30, job_age=300, gpus=0):
+def serve_slurm(folder, grace=60, kill_wait=30, job_age=300, gpus=0, net=None, track="linuxproc"):
     """Yield a site whose files are in a folder, which must have a short path.
 
     ``grace`` and ``kill_wait`` are Slurm's GraceTime and KillWait in seconds, ``job_age`` how long
-    it remembers a job that has ended; ``gpus`` are pretended ones of each node.
+    it remembers a job that has ended; ``gpus`` are pretended ones of each node. With a ``net`` of
+    three hosts n1, n2 and slurmctld are a machine each; ``track`` says what knows a job's
+    processes, ``cgroup`` or ``linuxproc``.
     """
     (folder / "munge").mkdir(parents=True, mode=0o700)
     key = folder / "munge/key"
@@ -136,10 +162,8 @@ def serve_slurm(folder, grace=60, kill_wait=30, job_age=300, gpus=0):
     ports = [free_port() for _ in range(3)]
     settings = {
         "folder": folder,
-        "host": socket.gethostname().split(".")[0],
-        "control": ports[0],
-        "first": ports[1],
-        "second": ports[2],
+        **_places(net, ports),
+        "track": track,
         "grace": grace,
         "kill_wait": kill_wait,
         "job_age": job_age,
@@ -147,13 +171,13 @@ def serve_slurm(folder, grace=60, kill_wait=30, job_age=300, gpus=0):
         "has": f" Gres=gpu:{gpus}" if gpus else "",
     }
     (folder / "slurm.conf").write_text(CONFIGURATION.format(**settings))
-    (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+    (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupMountpoint=/sys/fs/cgroup\n")
     if gpus:
         devices = [folder / f"gpu{number}" for number in range(gpus)]
         for device in devices:
             os.mknod(device, 0o20666, os.makedev(1, 3))
         (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-{gpus - 1}]\n")
-    site = Site(folder)
+    site = Site(folder, net)
     munge = folder / "munge"
     commands = [
         [
@@ -161,9 +185,9 @@ def serve_slurm(folder, grace=60, kill_wait=30, job_age=300, gpus=0):
             *(f"--socket={munge}/socket", f"--pid-file={munge}/pid"),
             *(f"--log-file={munge}/log", f"--seed-file={munge}/seed"),
         ],
-        ["slurmctld", "-D", "-c"],
-        ["slurmd", "-D", "-N", "n1"],
-        ["slurmd", "-D", "-N", "n2"],
+        [*_machine(net, CONTROL, "ctl", folder), "slurmctld", "-D", "-c"],
+        [*_machine(net, 1, "n1", folder), "slurmd", "-D", "-N", "n1"],
+        [*_machine(net, 2, "n2", folder), "slurmd", "-D", "-N", "n2"],
     ]
     started = []
     try:
@@ -184,18 +208,59 @@ def serve_slurm(folder, grace=60, kill_wait=30, job_age=300, gpus=0):
         yield site
     finally:
         _end_jobs(site)
-        for process in reversed(started):
-            process.send_signal(signal.SIGTERM)
+        for number, process in reversed(list(enumerate(started))):
+            # A machine is switched off, with all that is on it.
+            process.send_signal(signal.SIGKILL if net and number else signal.SIGTERM)
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for node in ("n1", "n2"):
+            _forget(node)
+
+
+def _forget(node):
+    """Remove the control groups that a slurmd leaves behind; those with a process stay."""
+    for root in Path("/sys/fs/cgroup").glob(f"*/slurm_{node}"):
+        for folder in sorted((root, *root.rglob("*/")), key=lambda each: -len(each.parts)):
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _places(net, ports):
+    """Return where slurmctld and the nodes are, as slurm.conf says it."""
+    if net is None:
+        host = socket.gethostname().split(".")[0]
+        here = f"NodeHostname={host} NodeAddr=127.0.0.1"
+        nodes = {"first": f"{here} Port={ports[1]}", "second": f"{here} Port={ports[2]}"}
+        return {"host": host, "address": "127.0.0.1", "control": ports[0], **nodes}
+    nodes = {name: f"NodeAddr={net.address(host)}" for host, name in ((1, "first"), (2, "second"))}
+    return {"host": "ctl", "address": net.address(CONTROL), "control": ports[0], **nodes}
+
+
+def _in_net(net, host):
+    return ["nsenter", f"--net={net.namespace(host)}"]
+
+
+def _machine(net, host, name, folder):
+    """Return what a command begins with that a machine is there for; all of it ends with it."""
+    if net is None:
+        return []
+    names = folder / "hosts"
+    known = {1: "n1", 2: "n2", CONTROL: "ctl"}
+    lines = [f"{net.address(number)} {called}" for number, called in known.items()]
+    names.write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
+    own = ("--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    return [
+        *(*_in_net(net, host), "unshare", *own),
+        *("bash", "-c", MACHINE, "machine", name, str(names)),
+    ]
 
 
 def _idle(site):
     said = subprocess.run(
-        ["sinfo", "--noheader", "--partition=low", "--states=idle", "--format=%D"],
+        [*site.login, "sinfo", "--noheader", "--partition=low", "--states=idle", "--format=%D"],
         capture_output=True,
         text=True,
         env={**os.environ, **site.environment},
@@ -206,11 +271,12 @@ def _idle(site):
 def _end_jobs(site):
     """Cancel what is left in the queue, and wait until it is gone."""
     environment = {**os.environ, **site.environment}
-    subprocess.run(["scancel", "--user=root", "--signal=KILL"], env=environment)
-    subprocess.run(["scancel", "--user=root"], env=environment)
+    cancel = [*site.login, "scancel", "--user=root"]
+    subprocess.run([*cancel, "--signal=KILL"], env=environment)
+    subprocess.run(cancel, env=environment)
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        asked = ["squeue", "--noheader", "--format=%i"]
+        asked = [*site.login, "squeue", "--noheader", "--format=%i"]
         if not subprocess.run(asked, capture_output=True, env=environment).stdout.strip():
             return
         time.sleep(0.2)

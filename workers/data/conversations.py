@@ -33,6 +33,13 @@ class Written:
     answered: NDArray[np.bool_]
 
 
+def text_of(prompt: Dialogue) -> str:
+    """Return what a prompt asks: its text, or what its user says, message by message."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(str(one[WHAT]) for one in prompt if one[WHO] == ASKS)
+
+
 def written_pairs(
     tokenizer: Any, prompts: Sequence[Dialogue], completions: Sequence[Dialogue]
 ) -> Iterator[Written]:

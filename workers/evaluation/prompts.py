@@ -12,18 +12,20 @@ from torch import Tensor
 from sweeps.errors import UserError
 from sweeps.rows.prompts import prompt_cells, prompt_kinds, require_harmful
 from sweeps.spec import PromptKind, Refusal
-from workers.data.conversations import written_prompts
+from workers.data.conversations import text_of, written_prompts
 from workers.data.datasets import load_rows
 from workers.data.token_cache import require_declared
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt: what its answers are called by, of which kind it is, and its tokens."""
+    """One prompt: what its answers are called by, of which kind it is, its tokens, and what it
+    asks."""
 
     label: str
     kind: PromptKind
     ids: tuple[int, ...]
+    text: str = ""
 
 
 def read_prompts(refusal: Refusal, tokenizer: Any, positions: int | None) -> list[Prompt]:
@@ -43,14 +45,15 @@ def read_prompts(refusal: Refusal, tokenizer: Any, positions: int | None) -> lis
             written = list(written_prompts(tokenizer, rows["prompt"]))
         except UserError as error:
             raise UserError(f"prompts {one.name}: {error}") from None
-        for number, (kind, ids) in enumerate(zip(kinds, written, strict=True), start=1):
+        asked = zip(kinds, written, map(text_of, rows["prompt"]), strict=True)
+        for number, (kind, ids, text) in enumerate(asked, start=1):
             if positions is not None and len(ids) + refusal.max_new_tokens > positions:
                 raise UserError(
                     f"prompts {one.name}: row {number} has {len(ids)} tokens, which with"
                     f" {refusal.max_new_tokens} of an answer are more than the {positions} of the"
                     " model; shorten it, or lower max_new_tokens"
                 )
-            found.append(Prompt(f"{one.name}/{number}", kind, tuple(ids)))
+            found.append(Prompt(f"{one.name}/{number}", kind, tuple(ids), text))
     require_harmful([prompt.kind for prompt in found])
     return found
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from sweeps.spec import RunSpec
 from workers.engines.engine import Engine
 from workers.evaluation.evaluator import scoring
 from workers.evaluation.generation import Writer, reads_past_padding
+from workers.evaluation.judge import JudgeModel
 from workers.evaluation.prompts import Prompt, answered_together, read_prompts
 from workers.models.pretrained import PretrainedModel
 from workers.objectives.sft import filler_of
@@ -43,6 +45,7 @@ class Answer:
     refused: bool
     broken: bool
     answer_kl: float | None
+    refused_by_judge: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,21 @@ class Refusals:
     model answers is found out then. A collective."""
 
     def __init__(
-        self, prompts: Prompts, pretrained: PretrainedModel, engine: Engine, ranks: Ranks
+        self,
+        prompts: Prompts,
+        pretrained: PretrainedModel,
+        engine: Engine,
+        ranks: Ranks,
+        cache: Path,
     ) -> None:
+        """``cache`` has models that are made or were loaded before. Raises UserError for a judge
+        that cannot judge."""
+        judge = prompts.said.judged_by
+        self._judge = (
+            JudgeModel(judge, prompts.said.prompt_batch, cache, engine.device)
+            if judge is not None and ranks.leads
+            else None
+        )
         self._prompts, self._engine, self._ranks = prompts, engine, ranks
         self._tokenizer = pretrained.tokenizer
         self._model = pretrained.language_model
@@ -112,8 +128,23 @@ class Refusals:
                 PULSE.beat()
         said = self._ranks.all_say(found)
         every = {k: answer for one in said for k, answer in one.items()}
-        answers = [every[k] for k in sorted(every)]
+        answers = self._by_judge([every[k] for k in sorted(every)])
         return scores_of_answers(answers), [asdict(answer) for answer in answers]
+
+    def _by_judge(self, answers: list[Answer]) -> list[Answer]:
+        """Return answers with the judge's verdicts, where there is one: the first rank asks it."""
+        if self._prompts.said.judged_by is None:
+            return answers
+        verdicts = None
+        if self._judge is not None:
+            asked = [prompt.text for prompt in self._prompts.prompts]
+            verdicts = self._judge.verdicts(asked, [one.answer for one in answers])
+        found = self._ranks.agree(verdicts)
+        assert found is not None
+        return [
+            replace(one, refused_by_judge=refused)
+            for one, refused in zip(answers, found, strict=True)
+        ]
 
     def _answers(self, batch: Sequence[int]) -> list[Answer]:
         prompts = [self._prompts.prompts[k] for k in batch]
@@ -184,6 +215,11 @@ def scores_of_answers(answers: Sequence[Answer]) -> list[dict[str, Any]]:
         "first_token_kl": compared,
         "answer_length": [one.answer_tokens for one in answers],
     }
+    if any(one.refused_by_judge is not None for one in answers):
+        values |= {
+            "refusal_rate_by_judge": [one.refused_by_judge for one in of["harmful"]],
+            "over_refusal_rate_by_judge": [one.refused_by_judge for one in of["benign"]],
+        }
     return [
         {"score": name, "value": float(np.mean(each)), "targets": len(each)}
         for name, each in values.items()

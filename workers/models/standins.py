@@ -32,6 +32,7 @@ from sweeps.sources.corpora import (
     corpus_rows,
 )
 from sweeps.spec import STANDIN_POSITIONS, StandinModel
+from workers.models.looped_gpt2 import LoopedGPT2Config
 from workers.models.pretrained import quiet_config
 
 # Who speaks in a conversation of the made-up language, and the template that says so.
@@ -158,6 +159,9 @@ def build_config(source: StandinModel, tokenizer: PreTrainedTokenizerFast) -> Pr
         # One block, called ``layers`` times.
         "albert": lambda: AlbertConfig(**tokens, **encoder, embedding_size=width // 2),
         "gpt2": lambda: GPT2Config(**tokens, **narrow),
+        "looped_gpt2": lambda: LoopedGPT2Config(
+            **tokens, **narrow, iterations=source.iterations or layers
+        ),
         "opt": lambda: OPTConfig(**tokens, **wide, ffn_dim=4 * width, word_embed_proj_dim=width),
         # The layout of opt-350m: norm after each residual, narrower embedding, projections.
         "opt_post_norm": lambda: OPTConfig(

@@ -144,7 +144,7 @@ def _sum_of_squares(address: Any, count: Any) -> Any:
     for start in range(0, count, BLOCK):
         n = min(BLOCK, count - start)
         numbers = carray(_pointer(address + SIZE * start), n)
-        of_block = np.float32(0)
+        of_block: Any = np.float32(0)
         for k in range(n):
             of_block += numbers[k] * numbers[k]
         total += of_block

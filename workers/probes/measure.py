@@ -26,6 +26,7 @@ from workers.probes.similarity import (
     current_of,
     shuffled_null,
 )
+from workers.probes.subspaces import Turns
 from workers.progress import PULSE
 
 CPU = torch.device("cpu")
@@ -39,7 +40,8 @@ class Measured:
     A layer that cannot be compared has a row all the same, with NaN for every metric. ``rows`` is
     empty on a rank that compares nothing. ``jackknife`` has a row a layer and group of probe
     sequences, over the rows of the other groups, where that was asked for and all is finite;
-    ``own`` a row a layer and metric of the user's own.
+    ``own`` a row a layer and metric of the user's own; ``subspaces`` a row a pair of turns of a
+    block that runs several times.
     """
 
     rows: list[dict[str, Any]]
@@ -47,6 +49,7 @@ class Measured:
     incomparable: list[str] = field(default_factory=list)
     jackknife: list[dict[str, Any]] = field(default_factory=list)
     own: list[dict[str, Any]] = field(default_factory=list)
+    subspaces: list[dict[str, Any]] = field(default_factory=list)
 
     def summary(self, step: int) -> dict[str, Any]:
         """Return what a watcher is told of a probe: its step, and the slope of the Procrustes
@@ -82,6 +85,7 @@ class DepthProbe:
             self._prepared(state, f"{position.label} before fine-tuning")
             for position, state in zip(self._positions, reference.states, strict=False)
         ]
+        self._turns = Turns(self._positions, self._references, device)
         self._nulls: dict[int, dict[str, float]] = {}
 
     def _prepared(self, state: Tensor, label: str) -> Reference | str:
@@ -130,7 +134,8 @@ class DepthProbe:
             for k, (position, state) in enumerate(zip(self._positions, states, strict=False))
             for row in self._own.of_layer(k, state, position.label)
         ]
-        return Measured(rows, finite, reasons, without, own)
+        turns = self._turns.rows(states) if self._references else []
+        return Measured(rows, finite, reasons, without, own, turns)
 
     def _without_groups(self, states: list[Tensor]) -> list[dict[str, Any]]:
         """Return a row a layer and group: the change over the rows of all other groups."""

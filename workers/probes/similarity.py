@@ -37,6 +37,9 @@ ROUNDING = 1e-12
 """A quantity this small next to the terms it was subtracted from is float64 rounding."""
 
 
+FIDELITY = 0.95
+"""Share of the energy that a state's leading directions hold."""
+
 TIE = 1e-9
 """Shares of the energy that differ by less are the same."""
 
@@ -188,8 +191,6 @@ def _change(x: Reference, y: Reference) -> Change:
     assert x.axes is not None
     core = x.coordinates.T @ y.coordinates
     graded = x.axes.T @ core
-    leading = x.rank_at(0.95)
-    overlap = graded[-leading:].square().sum(dim=1) / x.spectrum[-leading:]
     cross = float(core.square().sum())
     shift = float(torch.linalg.vector_norm(y.mean - x.mean))
     return Change(
@@ -201,10 +202,17 @@ def _change(x: Reference, y: Reference) -> Change:
         mean_shift=shift / x.norm * math.sqrt(x.shape[0]),
         scale_log_ratio=math.log(y.norm / x.norm),
         effective_rank=y.effective_rank,
-        rank_95=float(y.rank_at(0.95)),
+        rank_95=float(y.rank_at(FIDELITY)),
         rank_99=float(y.rank_at(0.99)),
-        subspace_overlap=min(1.0, float(overlap.sum())),
+        subspace_overlap=subspace_overlap(x, graded[-x.rank_at(FIDELITY) :]),
     )
+
+
+def subspace_overlap(x: Reference, held: Tensor) -> float:
+    """‖UᵀY‖²_F in [0, 1] from ``held`` (r, k), the product of a reference along its r leading axes
+    with what is compared with it."""
+    shares = held.square().sum(dim=1) / x.spectrum[-len(held) :]
+    return min(1.0, float(shares.sum()))
 
 
 def procrustes_distance(x: Reference, y: Reference, core: Tensor, graded: Tensor) -> float:
@@ -280,6 +288,11 @@ def current_of(x: Tensor, *, label: str = "current") -> Reference:
     """As ``Reference.of``, of what is only compared with a reference: it has no axes, and costs a
     third."""
     return _centred(x, label, with_axes=False)
+
+
+def with_axes(x: Reference) -> Reference:
+    """The same representation with its axes, as ``Reference.of`` has it."""
+    return replace(x, axes=torch.linalg.eigh(upper_product(x.coordinates), UPLO="U")[1])
 
 
 def _centred(x: Tensor, label: str, *, with_axes: bool) -> Reference:

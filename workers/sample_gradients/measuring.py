@@ -87,11 +87,14 @@ class SampleGradients:
         seen = {name: tensor.view_as(tensor) for name, tensor in batch.items()}
         mark_as_examples(seen.values())
         watch = Watch(self._weights, examples, KNOWN)
-        with torch.enable_grad(), watch:
-            found = losses(seen)
-        apart = self.one_by_one | watch.not_understood()
-        squares = self._each_by_itself(found, sorted(apart))
-        watch.backward(found.sum(), [self._weights[k] for k in sorted(apart)])
+        try:
+            with torch.enable_grad(), watch:
+                found = losses(seen)
+            apart = self.one_by_one | watch.not_understood()
+            squares = self._each_by_itself(found, sorted(apart))
+            watch.backward(found.sum(), [self._weights[k] for k in sorted(apart)])
+        finally:
+            watch.let_go()
         for number, each in watch.squares.items():
             if number not in apart:
                 squares[number] = each

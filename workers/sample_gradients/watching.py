@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from workers.sample_gradients.weight_uses import WeightUses
 
@@ -70,6 +71,7 @@ class Watch(TorchFunctionMode):
         self._of_values: list[tuple[Tensor, Tensor]] = []
         self._late: set[int] = set()
         self._listening = False
+        self._hooks: list[RemovableHandle] = []
 
     # --------------------------------------------------------------------------------- each call
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -153,8 +155,8 @@ class Watch(TorchFunctionMode):
     def when_reached(self, out: Tensor, given: Tensor, then: Callable[[Tensor], None]) -> None:
         """Have the gradient of ``out`` given to ``then``; ``given`` is what it is made of beside
         weights."""
-        hook: Callable[..., Any] = out.register_hook
-        hook(lambda gradient: then(gradient) if self._listening else None)
+        hook: Callable[..., RemovableHandle] = out.register_hook
+        self._hooks.append(hook(lambda gradient: then(gradient) if self._listening else None))
         if not given.requires_grad:
             self._ends.append(out)
 
@@ -218,6 +220,13 @@ class Watch(TorchFunctionMode):
             self._pull_back(value, gradients)
         for number in list(self.uses):
             self._finish(number)
+
+    def let_go(self) -> None:
+        """Forget the pass. The graph holds the hooks, these hold the watch, and that holds ends of
+        the graph: a circle through autograd's own memory, which Python's collector cannot see."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
     def _pull_back(self, value: Tensor, gradients: Tensor) -> None:
         """Add what each example gives to the weights that a value is made of, from gradients

@@ -27,7 +27,7 @@ from workers.weights.kept import base_of, kept_checkpoint, with_kept
 from workers.weights.measuring import measuring
 
 # The tables that a probe fills; the others are the run's, whatever it is probed on.
-PROBED = ("profiles", "jackknife", "metrics")
+PROBED = ("profiles", "jackknife", "metrics", "subspaces")
 # Columns of those others that are filled at probe steps alone.
 AT_PROBES = ("displacement", "displacement_cosine", "reversion")
 
@@ -78,6 +78,7 @@ def measure_kept(run: RunSpec, other: RunSpec, store: Store, device: torch.devic
                 writer.add("profiles", step, measured.rows)
                 writer.add("jackknife", step, measured.jackknife)
                 writer.add("metrics", step, measured.own)
+                writer.add("subspaces", step, measured.subspaces)
             if step:
                 writer.end_step(step, is_last=last)
         writer.finish(done["status"], done["step"])

@@ -67,6 +67,7 @@ def measure_two(run: RunSpec, tuned: ModelSpec, store: Store, device: torch.devi
         writer.add("layers", STEP, layers)
         writer.add("profiles", STEP, measured.rows)
         writer.add("jackknife", STEP, measured.jackknife)
+        writer.add("subspaces", STEP, measured.subspaces)
         writer.finish("finished", STEP)
         attempt.end("finished")
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweeps.declaration.entries.sweep_spec import RefusalEntry
-from sweeps.declaration.sources import check_local, resolve_data
+from sweeps.declaration.entries.sweep_spec import ModelEntry, RefusalEntry
+from sweeps.declaration.sources import check_local, resolve_data, resolve_model
 from sweeps.errors import UserError
-from sweeps.refusals import detector
+from sweeps.refusals import detector, question
 from sweeps.rows.prompts import prompt_cells, prompt_kinds, require_harmful
-from sweeps.spec import PromptKind, PromptSet, Refusal
+from sweeps.sources.ability import ability_of
+from sweeps.spec import Judge, PromptKind, PromptSet, Refusal
+
+JUDGE = "judge"
 
 
 def refusal_of(said: RefusalEntry | None, folder: Path) -> Refusal | None:
@@ -40,6 +43,30 @@ def refusal_of(said: RefusalEntry | None, folder: Path) -> Refusal | None:
         for key in ("phrases", "max_new_tokens", "prompt_batch")
         if (value := getattr(said, key)) is not None
     }
-    made = Refusal(prompts=tuple(sets), **fields)
+    made = Refusal(prompts=tuple(sets), judge=_judge(said, folder), **fields)
     detector(made.phrases)
     return made
+
+
+def _judge(said: RefusalEntry, folder: Path) -> tuple[Judge, ...]:
+    """Return the model that judges answers, where one is said; UserError for one that cannot."""
+    if said.judge is None:
+        if said.judge_question is not None:
+            raise UserError("judge_question does nothing without judge")
+        return ()
+    if said.judge.freeze or said.judge.compare_to:
+        raise UserError("judge: is not trained; leave out freeze and compare_to")
+    source = resolve_model(JUDGE, {JUDGE: said.judge}, folder)
+    if source.pretraining != "clm":
+        raise UserError(f"judge: was pretrained with {source.pretraining}; a judge answers: clm")
+    ability_of(source).require_template(JUDGE)
+    asked = {} if said.judge_question is None else {"question": said.judge_question}
+    made = Judge(name=_called(said.judge), source=source, **asked)
+    question(made.question)
+    return (made,)
+
+
+def _called(entry: ModelEntry) -> str:
+    """Return what a judge is called where it is shown: as its entry names it."""
+    named = entry.hub or entry.package or entry.standin
+    return named or Path(str(entry.folder)).name

@@ -122,7 +122,7 @@ class DataEntry(Frozen):
         return self
 
 
-_SHAPE = ("layers", "width", "vocabulary")
+_SHAPE = ("layers", "iterations", "width", "vocabulary")
 STANDIN_OPTIONS = (*_SHAPE, "pretrain_steps", "pretrain_mask", "language", "stage")
 
 
@@ -137,14 +137,13 @@ class ModelEntry(Frozen):
     )
     standin: Literal[STANDIN_FAMILIES] | None = None  # type: ignore[valid-type]
     layers: int | None = None
+    iterations: int | None = Field(None, description="Of a stand-in whose depth is a loop.")
     width: int | None = None
     vocabulary: int | None = None
     pretrain_steps: int | None = None
     pretrain_mask: float | None = None
     language: StandinLanguage | None = Field(None, description="Of a stand-in.")
-    stage: StandinStage | None = Field(
-        None, description="How far a stand-in of the made-up language is taught."
-    )
+    stage: StandinStage | None = Field(None, description="Of one of the made-up language.")
     pretraining: Pretraining | None = Field(
         None, description="Pretraining objective, where the architecture does not tell."
     )
@@ -190,9 +189,11 @@ class RefusalEntry(Frozen):
     """Prompts that a model answers wherever it is evaluated; see ``sweeps.spec.Refusal``."""
 
     prompts: Annotated[dict[Name, PromptsEntry], Field(min_length=1)]
-    phrases: str | None = Field(None, description="Which list of phrases (default: 1).")
+    phrases: str | None = Field(None, description="Which list of phrases (default: 2).")
     max_new_tokens: Annotated[int, Field(ge=1, le=1024)] | None = None
     prompt_batch: Annotated[int, Field(ge=1)] | None = None
+    judge: ModelEntry | None = Field(None, description="A model that judges each answer, too.")
+    judge_question: str | None = Field(None, description="Which question it is asked (default: 1).")
 
 
 class EvaluationEntry(Frozen):

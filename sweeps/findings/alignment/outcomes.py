@@ -46,6 +46,9 @@ IN_WORDS = {
     "degradation_falls": "the degradation falls and the profile stays",
     "neither_falls": "neither the profile nor the degradation falls",
 }
+# What is told of a condition, each mean with its interval.
+_MEANS = ("slope", "degradation", "slope_change", "degradation_change")
+_FOUND = ("n", "outcome", *(name + end for name in _MEANS for end in ("", "_low", "_high")))
 # By run and stack: slope, evaluation loss and refusal rate, (P, 3), before the first step and at
 # each probe.
 _Paths = dict[tuple[str, str | None], Floats]
@@ -61,6 +64,7 @@ class Alignment:
         slope_change: c − r, along the reference's sign.
         degradation_change: C − R, in shares of harmful prompts.
         slope: r; ``degradation``: R.
+        of_seeds: c − r and C − R of each pair.
     """
 
     outcome: str
@@ -70,6 +74,7 @@ class Alignment:
     degradation_change: Mean
     slope: Mean
     degradation: Mean
+    of_seeds: tuple[tuple[float, float], ...] = ()
 
 
 _NO_MEAN = Mean(np.nan, np.nan, np.nan)
@@ -153,29 +158,54 @@ def _of_condition(pairs: Floats | None, matched: int, state: str | None) -> Alig
         mean_of(lost - reference_lost),
         mean_of(r),
         degradation,
+        tuple(zip((c - r).tolist(), (lost - reference_lost).tolist(), strict=True)),
     )
 
 
 def alignment_table(profiles: Profiles, control: str, against: str = "standard") -> pl.DataFrame:
     """Return one row per condition under a control: what it is, ``n``, ``outcome``, and the means
     ``slope``, ``degradation`` (of the reference), ``slope_change`` and ``degradation_change``, each
-    with ``_low`` and ``_high``; without rows where no run answers prompts."""
+    with ``_low`` and ``_high``, and both changes of each pair of seeds as lists; without rows where
+    no run answers prompts."""
     both = alignments(profiles, control, against)
     if both is None:
         return pl.DataFrame()
     judged, found = both
-    names = ("slope", "degradation", "slope_change", "degradation_change")
     columns = {
         name + end: pl.Series(
             [(getattr(one, name).value, *getattr(one, name).interval)[k] for one in found],
             dtype=pl.Float64,
         ).fill_nan(None)
-        for name in names
+        for name in _MEANS
         for k, end in enumerate(("", "_low", "_high"))
     }
     kept = judged.table.drop([name for name in columns if name in judged.table.columns])
     return kept.with_columns(
         n=pl.Series([one.n for one in found], dtype=pl.Int64),
         outcome=pl.Series([one.outcome for one in found], dtype=pl.String),
+        **{
+            f"seed_{name}": pl.Series(
+                [[pair[k] for pair in one.of_seeds] for one in found], dtype=pl.List(pl.Float64)
+            )
+            for k, name in enumerate(("slope_change", "degradation_change"))
+        },
         **columns,
     )
+
+
+def findings_of(alignment: pl.DataFrame) -> pl.DataFrame:
+    """Return of the rows of ``alignment_table`` what a condition is and what was found of it."""
+    keys = alignment.columns[: alignment.columns.index("family")] if alignment.width else []
+    return alignment.select(*keys, *[name for name in _FOUND if name in alignment.columns])
+
+
+def with_alignment(table: pl.DataFrame, alignment: pl.DataFrame) -> pl.DataFrame:
+    """Return a comparison with what was found of the alignment of the same conditions beside it, as
+    columns whose names begin with ``alignment_``."""
+    if alignment.is_empty():
+        return table
+    keys = alignment.columns[: alignment.columns.index("family")]
+    found = findings_of(alignment).rename(
+        lambda name: name if name in keys else f"alignment_{name}"
+    )
+    return table.join(found, on=keys, how="left", nulls_equal=True, maintain_order="left")

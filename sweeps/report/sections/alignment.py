@@ -8,7 +8,8 @@ import polars as pl
 
 from sweeps.findings.alignment.outcomes import IN_WORDS, NOT_DEGRADED, OPEN, UNMATCHED
 from sweeps.findings.verdicts import DELTA
-from sweeps.report.book import html_table
+from sweeps.report.book import Book, html_figure, html_table
+from sweeps.report.charts.alignment import alignment_chart
 from sweeps.report.data import ReportData
 from sweeps.report.profile_text import with_interval
 
@@ -18,8 +19,15 @@ _OTHERS = {
     NOT_DEGRADED: "alignment did not degrade under standard training, so that nothing can be said",
 }
 
+_CAPTION = (
+    "Each point is a condition under a control against standard training, at equal evaluation loss,"
+    " small points its seeds, pair by pair, lines 95 % intervals. Left of the dashed line the"
+    " profile is flatter than under standard training; below the other less of the refusals is"
+    " lost."
+)
 
-def alignment_section(data: ReportData) -> str:
+
+def alignment_section(data: ReportData, book: Book) -> str:
     """Return what became of refusals under each control; nothing where no run answers prompts."""
     table = data.tables["alignment"]
     if table.is_empty():
@@ -35,9 +43,11 @@ def alignment_section(data: ReportData) -> str:
     ]
     heads = ["model", "condition", "control", "n", "degradation", "its change"]
     heads += ["slope", "its change", "outcome"]
+    chart = alignment_chart(data)
+    figure = "" if chart is None else html_figure(book.place(chart), _CAPTION)
     return (
         "<section><h2>Does alignment survive?</h2>"
-        f"<p><b>{escape(outcome_sentence(table))}</b></p>"
+        f"<p><b>{escape(outcome_sentence(table))}</b></p>{figure}"
         "<p>Degradation is how far the refusal rate on harmful prompts has fallen since before the"
         " first step, under standard training; its change is that under the control less it, and so"
         " for the slope, along the sign of the standard one. Both arms are taken where they first"

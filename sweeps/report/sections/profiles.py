@@ -9,7 +9,6 @@ import polars as pl
 
 from sweeps.findings.verdicts import MOST_SATURATED
 from sweeps.report.book import Book, html_empty, html_figure, html_panel, html_table
-from sweeps.report.charts.calls import call_charts
 from sweeps.report.charts.chart import Chart, follows_of
 from sweeps.report.charts.colours import ARMS
 from sweeps.report.charts.profiles import profile_charts, slope_chart
@@ -40,7 +39,7 @@ def profile_grid(data: ReportData, book: Book) -> str:
     cards: dict[str, list[Chart]] = {}
     for chart in profile_charts(data):
         cards.setdefault(chart.only["model"], []).append(chart)
-    grid = "".join(_model_card(data, book, model, charts) for model, charts in cards.items())
+    grid = "".join(model_card(data, book, model, charts) for model, charts in cards.items())
     return (
         "<section><h2>Where it changes: depth profiles</h2><p>Change of each block against its"
         " relative depth: lines are means, small points are seeds, bands are 95 % intervals."
@@ -51,7 +50,7 @@ def profile_grid(data: ReportData, book: Book) -> str:
     )
 
 
-def _model_card(data: ReportData, book: Book, model: str, charts: Sequence[Chart]) -> str:
+def model_card(data: ReportData, book: Book, model: str, charts: Sequence[Chart]) -> str:
     """Return the panels of one model, with what no picture without the null would show."""
     panels = [html_panel(book.place(chart), chart.title) for chart in charts]
     saturated = data.shown("slopes").filter(
@@ -74,22 +73,6 @@ def _model_card(data: ReportData, book: Book, model: str, charts: Sequence[Chart
         f'<div class="model{wide}" data-of-model="{escape(model, quote=True)}">'
         f"<h3>{escape(model)}</h3>{mark}"
         f'<div class="panels">{"".join(few)}</div>{folded}</div>'
-    )
-
-
-def calls_section(data: ReportData, book: Book) -> str:
-    """Return what models whose depth is a loop show; nothing where no block runs twice."""
-    cards: dict[str, list[Chart]] = {}
-    for chart in call_charts(data):
-        cards.setdefault(chart.only["model"], []).append(chart)
-    if not cards:
-        return ""
-    grid = "".join(_model_card(data, book, model, charts) for model, charts in cards.items())
-    return (
-        "<section><h2>Depth that is a loop: change by iteration and block</h2><p>Each cell is the"
-        " state that one call of a block gives: a row a distinct block, a column an iteration."
-        " Weights and controls are of blocks, each once; a model of one block meets equal steps by"
-        f' construction.</p><div class="models-grid">{grid}</div></section>'
     )
 
 

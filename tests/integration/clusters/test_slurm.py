@@ -1,4 +1,5 @@
-"""Sweeps on a real Slurm: slurmctld and two slurmd on loopback (``slurm_site``)."""
+"""Sweeps on a real Slurm (``slurm_site``): slurmctld and two slurmd on loopback, or three machines
+in a network, where control groups say which processes are a job's, as on most sites."""
 
 import json
 import os
@@ -8,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hosts import missing as no_network
+from hosts import network
 from slurm_site import missing, slurm_sites
 
 from sweeps.store.store import Store
@@ -64,7 +67,7 @@ class Desk:
     def call(self, *words, code=0):
         """Return what a command prints."""
         done = subprocess.run(
-            [sys.executable, "-m", "orchestrator", *words],
+            [*self.site.login, sys.executable, "-m", "orchestrator", *words],
             capture_output=True,
             text=True,
             cwd=self.folder,
@@ -108,6 +111,15 @@ def slurm(tmp_path):
     """Return ``desk(**settings)``, which starts a Slurm and returns the desk before it."""
     with slurm_sites() as start:
         yield lambda **settings: Desk(tmp_path, start(**settings))
+
+
+@pytest.fixture
+def machines(tmp_path):
+    """Return a desk before three machines, and the net that they are in."""
+    if (why := no_network()) is not None:
+        pytest.skip(why)
+    with network(3) as net, slurm_sites() as start:
+        yield Desk(tmp_path, start(net=net, track="cgroup")), net
 
 
 def processes_of(desk):
@@ -265,3 +277,37 @@ def test_gpus_that_slurm_grants_are_what_ranks_see(slurm):
     assert "gpus [2.0, 2.0]" in desk.said()
     # Of four on each node two are the job's: the first of each.
     assert "seen ['0', '0', '1', '1']" in desk.said()
+
+
+@pytest.mark.slow
+def test_a_job_of_two_machines_preempted_once_goes_on_and_loses_no_step(machines):
+    """With control groups Slurm's notice reaches what srun has started, and nothing below it."""
+    desk, _ = machines
+    desk.sweep(steps=900, part=10, every=100)
+    name = desk.submit()
+    desk.await_steps(1)
+    desk.site.preempt()
+    desk.site.await_state(name, "PENDING")
+    assert desk.site.await_state(name, "COMPLETED", "FAILED", "CANCELLED") == "COMPLETED"
+    assert desk.said().count("goes back into the line") == 1
+    attempts = [one for folder in desk.runs() for one in folder.attempts()]
+    assert {one["node"] for one in attempts} == {"n1", "n2"}
+    assert max(one["resumed_from"] or 0 for one in attempts) > 0
+    desk.call("run", "pair.yaml", "--store", "alone")
+    assert desk.digest() == desk.digest("alone")
+
+
+@pytest.mark.slow
+def test_a_job_whose_node_is_cut_off_is_put_back_into_the_line_and_goes_on(machines):
+    desk, net = machines
+    desk.sweep(steps=900, part=10, every=100)
+    name = desk.submit()
+    desk.await_steps(1)
+    net.cut(2)
+    # Slurm waits for a node before it gives it up, and for both before the job starts again.
+    desk.site.await_state(name, "PENDING")
+    net.heal(2)
+    assert desk.site.await_state(name, "COMPLETED", "FAILED", "CANCELLED") == "COMPLETED"
+    assert [folder.attempts()[-1]["cause"] for folder in desk.runs()] == ["finished"] * 2
+    desk.call("run", "pair.yaml", "--store", "alone")
+    assert desk.digest() == desk.digest("alone")

@@ -12,14 +12,16 @@ import sys
 import time
 
 import pytest
-from hosts import missing, network
+from hosts import missing, network, s3_at
 from s3_server import BUCKET, CREDENTIALS
 from small_run import make_run
 
 from sweeps.spec import Execution
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
-ONE, OTHER, SERVER, PORT = 1, 2, 3, 5000
+ONE, OTHER, SERVER, THIRD = 1, 2, 3, 4
+# So many PUTs, of parts and of weights in turn, are reset in the middle.
+RESETS = 12
 MAKE_BUCKET = f"""
 import botocore.session, time
 client = botocore.session.get_session().create_client("s3")
@@ -29,6 +31,19 @@ for _ in range(600):
         break
     except Exception:
         time.sleep(0.2)
+"""
+# Has the proxy end the connections of PUTs to come, whose keys hold a word, in the middle.
+RESET = """
+import json, os, sys, urllib.request
+for number in range(int(sys.argv[1])):
+    match = (".parquet", ".safetensors")[number % 2]
+    told = json.dumps({"kind": "reset", "seconds": 0, "match": match}).encode()
+    urllib.request.urlopen(os.environ["AWS_ENDPOINT_URL"] + "/-/arm", told).close()
+"""
+STRUCK = """
+import json, os, urllib.request
+with urllib.request.urlopen(os.environ["AWS_ENDPOINT_URL"] + "/-/state") as answer:
+    print(len(json.load(answer)["struck"]))
 """
 # Waits until a run has a checkpoint.
 AWAIT = """
@@ -53,53 +68,78 @@ parts = {
 ends = [(one["cause"], one["resumed_from"]) for one in folder.attempts()]
 print(json.dumps({"attempts": ends, "parts": parts, "status": (folder.done() or {}).get("status")}))
 """
+SINGLE = make_run(steps=400, execution=Execution(part_steps=20, checkpoint_share=1))
+# Long enough to be at it when a run that is started at its first checkpoint has one, too.
+GANG = make_run(
+    steps=1500,
+    execution=Execution(
+        part_steps=50, checkpoint_share=1, processes=2, engine="deepspeed", zero_stage=2
+    ),
+)
 
 
 class Site:
-    """Two hosts for runs, and a server of objects, in a network."""
+    """Hosts for runs, and a server of objects, in a network."""
 
-    def __init__(self, net, folder):
-        self.net, self.folder = net, folder
-        self.run = make_run(steps=400, execution=Execution(part_steps=20, checkpoint_share=1))
-        (folder / "run.json").write_text(self.run.model_dump_json())
-        where = ("-H", net.address(SERVER), "-p", str(PORT))
-        # It says a line a request: nobody reads them, and a pipe that is full would stop it.
-        self._started = [self.start(SERVER, "-m", "moto.server", *where, said=subprocess.DEVNULL)]
-        self.ask(ONE, MAKE_BUCKET)
+    def __init__(self, net, folder, endpoint):
+        self.net, self.folder, self._endpoint = net, folder, endpoint
+        self._started, self._ports = [], iter(range(29500, 29600))
+        self.ask(OTHER, MAKE_BUCKET)
 
     def environment(self, host):
         return {
             **os.environ,
             **CREDENTIALS,
-            "AWS_ENDPOINT_URL": f"http://{self.net.address(SERVER)}:{PORT}",
+            "AWS_ENDPOINT_URL": self._endpoint,
             "DEPTHSWEEP_CACHE": str(self.folder / f"cache-{host}"),
             "DEPTHSWEEP_STALE_SECONDS": "8",
+            "DS_ACCELERATOR": "cpu",
+            # Ranks meet on the wire of their host, whatever its name means.
+            "GLOO_SOCKET_IFNAME": "eth0",
+            "OMP_NUM_THREADS": "1",
         }
 
-    def start(self, host, *words, said=subprocess.PIPE):
+    def start(self, host, *words, **environment):
         return subprocess.Popen(
             [*self.net.at(host), sys.executable, *words],
-            stdout=said,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=self.environment(host),
+            env={**self.environment(host), **environment},
             start_new_session=True,
         )
 
-    def ask(self, host, script):
-        process = self.start(host, "-c", script, f"s3://{BUCKET}/x", self.run.run_id)
+    def ask(self, host, script, *words):
+        process = self.start(host, "-c", script, *words)
         said = process.communicate(timeout=400)[0]
         assert process.returncode == 0, said
         return said
 
-    def worker(self, host):
-        """Start the run on a host."""
-        words = (str(self.folder / "run.json"), "--store", f"s3://{BUCKET}/x")
-        self._started.append(self.start(host, "-m", "workers", *words))
+    def await_checkpoint(self, run, host=OTHER):
+        self.ask(host, AWAIT, f"s3://{BUCKET}/x", run.run_id)
+
+    def worker(self, host, run=SINGLE, **environment):
+        """Start a run on a host."""
+        spec = self.folder / f"{run.run_id}.json"
+        spec.write_text(run.model_dump_json())
+        words = (str(spec), "--store", f"s3://{BUCKET}/x")
+        self._started.append(self.start(host, "-m", "workers", *words, **environment))
         return self._started[-1]
 
-    def tell(self):
-        return json.loads(self.ask(OTHER, TELL).splitlines()[-1])
+    def gang(self, hosts, run=GANG):
+        """Start a run with a rank on each host; the first one's writes."""
+        meeting = {
+            "MASTER_ADDR": self.net.address(hosts[0]),
+            "MASTER_PORT": str(next(self._ports)),
+            "WORLD_SIZE": str(len(hosts)),
+            "LOCAL_RANK": "0",
+        }
+        return [
+            self.worker(host, run, RANK=str(rank), **meeting) for rank, host in enumerate(hosts)
+        ]
+
+    def tell(self, run=SINGLE, host=OTHER):
+        return json.loads(self.ask(host, TELL, f"s3://{BUCKET}/x", run.run_id).splitlines()[-1])
 
     def close(self):
         for process in self._started:
@@ -110,22 +150,23 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path):
-    with network(3) as net:
-        there = Site(net, tmp_path)
+    with network(4) as net, s3_at(net, SERVER) as endpoint:
+        there = Site(net, tmp_path, endpoint)
         try:
             yield there
         finally:
             there.close()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The parts of the run in a folder."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    run = make_run(steps=400, execution=Execution(part_steps=20, checkpoint_share=1))
+def in_a_folder(folder, run, ranks=1):
+    """Carry a run out on this machine; return the parts that it leaves."""
     (folder / "run.json").write_text(run.model_dump_json())
-    words = ["-m", "workers", str(folder / "run.json"), "--store", str(folder / "store")]
-    subprocess.run([sys.executable, *words], check=True)
+    words = [str(folder / "run.json"), "--store", str(folder / "store")]
+    start = ["-m", "workers"]
+    if ranks > 1:
+        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *start]
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *start, *words], check=True, env=environment)
     told = subprocess.run(
         [sys.executable, "-c", TELL, str(folder / "store"), run.run_id],
         capture_output=True,
@@ -133,6 +174,18 @@ def undisturbed(tmp_path_factory):
         check=True,
     )
     return json.loads(told.stdout)["parts"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The parts of the run in a folder."""
+    return in_a_folder(tmp_path_factory.mktemp("undisturbed"), SINGLE)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_gang(tmp_path_factory):
+    """The parts of the run of two ranks in a folder."""
+    return in_a_folder(tmp_path_factory.mktemp("undisturbed-gang"), GANG, 2)
 
 
 def kinds(quick):
@@ -143,12 +196,22 @@ def kinds(quick):
     ]
 
 
+def assert_gone_on_once(told, parts):
+    """Assert that a run's second attempt has resumed it and ended, with the rows of one that was
+    never disturbed."""
+    assert told["status"] == "finished"
+    assert told["parts"] == parts
+    (_, begun), (ended, resumed) = told["attempts"]
+    assert (begun, ended) == (0, "finished")
+    assert resumed > 0
+
+
 @pytest.mark.parametrize("kind", kinds("cut"))
 def test_a_run_of_a_host_that_is_cut_off_goes_on_elsewhere_and_nothing_twice(
     site, undisturbed, kind
 ):
     first = site.worker(ONE)
-    site.ask(OTHER, AWAIT)
+    site.await_checkpoint(SINGLE)
     getattr(site.net, kind)(ONE)
     assert first.poll() is None, first.stdout.read()
     second = site.worker(OTHER)
@@ -158,13 +221,44 @@ def test_a_run_of_a_host_that_is_cut_off_goes_on_elsewhere_and_nothing_twice(
     # It learns that the run is another attempt's, and ends with one line.
     said = first.communicate(timeout=400)[0]
     assert first.returncode == 1, said
-    after = site.tell()
-    assert after == before
-    assert after["status"] == "finished"
-    assert after["parts"] == undisturbed
-    (_, begun), (ended, resumed) = after["attempts"]
-    assert (begun, ended) == (0, "finished")
-    assert resumed > 0
+    assert site.tell() == before
+    assert_gone_on_once(before, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cut", "seconds"),
+    [
+        pytest.param(ONE, 40, id="40 s the rank that writes"),
+        pytest.param(OTHER, 40, id="40 s the other rank"),
+        pytest.param(ONE, 300, id="5 min the rank that writes"),
+    ],
+)
+def test_a_gang_and_a_run_beside_it_go_on_elsewhere_while_a_host_is_cut_off(
+    site, undisturbed, undisturbed_gang, cut, seconds
+):
+    gang = site.gang([ONE, OTHER])
+    site.await_checkpoint(GANG, THIRD)
+    alone = site.worker(cut)
+    site.await_checkpoint(SINGLE, THIRD)
+    site.net.cut(cut)
+    healed = time.monotonic() + seconds
+    # Whoever drives ends the ranks that it reaches, and starts all of them where it can.
+    near, far = (gang[1], gang[0]) if cut == ONE else gang
+    os.killpg(near.pid, signal.SIGKILL)
+    again = site.gang([THIRD, OTHER if cut == ONE else ONE])
+    for process in (*again, site.worker(THIRD)):
+        assert process.wait(500) == 0, process.stdout.read()
+    before = [site.tell(run, THIRD) for run in (GANG, SINGLE)]
+    time.sleep(max(0.0, healed - time.monotonic()))
+    site.net.heal(cut)
+    # A rank that waits for another one's word, whose connection nobody ends, does so for 15 min.
+    for process in (far, alone):
+        said = process.communicate(timeout=1000)[0]
+        assert process.returncode not in (0, None), said
+    assert [site.tell(run, THIRD) for run in (GANG, SINGLE)] == before
+    assert_gone_on_once(before[0], undisturbed_gang)
+    assert_gone_on_once(before[1], undisturbed)
 
 
 @pytest.mark.slow
@@ -173,12 +267,12 @@ def test_a_run_of_a_host_that_is_cut_off_goes_on_elsewhere_and_nothing_twice(
     [
         pytest.param(lambda net: net.lossy(ONE, 0.2), id="a fifth is lost"),
         pytest.param(lambda net: net.slow(SERVER, 1e6), id="1 MB/s"),
-        pytest.param(lambda net: net.reset(SERVER, 0.05), id="resets within a PUT"),
+        pytest.param(lambda net: net.reset(SERVER, 0.05), id="resets of packets"),
     ],
 )
 def test_a_bad_network_costs_time_and_nothing_else(site, undisturbed, disturb):
     process = site.worker(ONE)
-    site.ask(OTHER, AWAIT)
+    site.await_checkpoint(SINGLE)
     disturb(site.net)
     assert process.wait(580) == 0, process.stdout.read()
     site.net.heal(SERVER)
@@ -188,9 +282,23 @@ def test_a_bad_network_costs_time_and_nothing_else(site, undisturbed, disturb):
 
 
 @pytest.mark.slow
+def test_connections_that_are_reset_in_the_middle_of_a_put_cost_time_and_nothing_else(
+    site, undisturbed
+):
+    process = site.worker(ONE)
+    site.await_checkpoint(SINGLE)
+    site.ask(OTHER, RESET, str(RESETS))
+    assert process.wait(400) == 0, process.stdout.read()
+    assert int(site.ask(OTHER, STRUCK)) == RESETS
+    told = site.tell()
+    assert told["parts"] == undisturbed
+    assert [ended for ended, _ in told["attempts"]] == ["finished"]
+
+
+@pytest.mark.slow
 def test_a_host_that_is_back_after_40_seconds_finds_its_run_gone_on_or_goes_on(site, undisturbed):
     process = site.worker(ONE)
-    site.ask(OTHER, AWAIT)
+    site.await_checkpoint(SINGLE)
     site.net.cut(ONE)
     time.sleep(40)
     site.net.heal(ONE)

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from object_servers import SOUND, FakeGcs, Rclone, SeaweedFS, serving
+from object_servers import SOUND, Azurite, FakeGcs, Rclone, SeaweedFS, serving
 
 from sweeps.errors import UserError
 from sweeps.files.objects import ObjectFiles, ObjectPath
@@ -73,7 +73,7 @@ def said(*words, cwd):
     return out
 
 
-@pytest.mark.parametrize("server", kinds(SeaweedFS, FakeGcs), indirect=True)
+@pytest.mark.parametrize("server", kinds(SeaweedFS, FakeGcs, Azurite), indirect=True)
 def test_a_server_keeps_what_a_store_relies_on(server):
     files = ObjectFiles(server.url())
     assert shortcoming(ObjectPath(files)) is None
@@ -94,7 +94,7 @@ def test_a_server_keeps_what_a_store_relies_on(server):
     assert occupied(ObjectPath(files, "left")) == []
 
 
-@pytest.mark.parametrize("server", kinds(SeaweedFS, FakeGcs), indirect=True)
+@pytest.mark.parametrize("server", kinds(SeaweedFS, FakeGcs, Azurite), indirect=True)
 def test_of_those_who_create_or_replace_at_once_one_wins(server):
     url = server.url()
 

@@ -7,10 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from planted_store import run_spec, save_sweep, write_run
+from planted_verdicts import ALIGNMENT, plant_alignment
 
+from orchestrator.answers.schemas import schema_of
+from orchestrator.cli import cli
 from sweeps.store.store import Store
 
 CLAIMS = "sweeps/library/paper.claims.yaml"
@@ -83,3 +88,22 @@ def test_a_users_mistake_is_one_line(store: Path, arguments: list[str], message:
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_became_of_alignment_is_shown_exported_and_told_to_programs(tmp_path: Path) -> None:
+    store = str(plant_alignment(tmp_path, ALIGNMENT).store.root)
+
+    def compare(*more: str) -> str:
+        done = CliRunner().invoke(cli, ["compare", "planted", "--store", store, *more])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    told = json.loads(compare("--json"))
+    assert [row["outcome"] for row in told["alignment"]] == list(ALIGNMENT)
+    jsonschema.validate(told, schema_of("compare"))
+    assert "alignment at equal evaluation loss" in compare()
+    compare("-o", str(tmp_path / "compared.csv"))
+    written = pl.read_csv(tmp_path / "compared.csv")
+    assert written["alignment_outcome"].to_list() == list(ALIGNMENT)
+    changes = [row["degradation_change"] for row in told["alignment"]]
+    assert written["alignment_degradation_change"].to_list() == pytest.approx(changes)

@@ -75,6 +75,8 @@ def test_only_this_machine_is_answered(port: int) -> None:
     # A tunnel has a port of its own.
     assert get(port, "/state", host="localhost:9000")[0] == 200
     assert get(port, "/../etc/passwd")[0] == 404
+    # Nothing is computed for who asks: there is no query to bound.
+    assert get(port, "/query?sql=SELECT+1")[0] == 404
 
 
 def test_only_who_has_the_token_is_answered(port: int) -> None:

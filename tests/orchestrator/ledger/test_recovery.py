@@ -78,3 +78,18 @@ def test_the_ledger_is_read_from_the_stores_files(tmp_path, attempts, state):
     assert found.checkpoint == (40 if attempts else 0)
     write_json(folder.path / "DONE.json", {"status": "diverged", "step": 60, "parts": {}})
     assert ledger(store)(FIRST).state == "diverged"
+
+
+@pytest.mark.parametrize(
+    ("states", "kinds"),
+    [
+        (("finished", "waiting", "lost"), ["skip", "run", "skip"]),
+        (("failed", "finished", "waiting"), ["run", "skip", "skip"]),
+        (("finished", "finished", "lost"), ["skip", "skip", "run"]),
+    ],
+)
+def test_of_what_is_left_the_first_runs_and_what_is_skipped_does_not_count(states, kinds):
+    standings = {run.run_id: Standing(state) for run, state in zip(RUNS, states, strict=True)}
+    found = decided(standings, Choice(most=1))
+    assert [kind for kind, _ in found] == kinds
+    assert sum(why == "beyond the first 1" for _, why in found) == (kinds[-1] == "skip")

@@ -136,6 +136,12 @@ def test_gpus_that_runs_hold_are_counted_first_when_larger_nodes_join():
     assert [node for _, node in asks(books, 5.0)] == ["large", "large"]
 
 
+def test_no_more_gpus_are_used_than_the_limit_over_all_nodes():
+    books = books_on(alike(9), {"a": 2, "b": 2, "c": 1}, most_gpus=2)
+    assert sum(map(len, books.cluster.nodes.values())) == 2
+    assert len(asks(books)) == 2
+
+
 @pytest.mark.parametrize(("most", "started"), [(1, 1), (3, 3), (None, 4)])
 def test_so_many_run_side_by_side(most, started):
     assert len(asks(books_on(alike(9), {"n": 4}, most=most))) == started
@@ -166,6 +172,14 @@ def test_a_run_keeps_off_nodes_only_where_the_others_have_room_for_it(nodes, off
     books = books_on(alike(1, gpus=2), nodes)
     asks(books)
     assert books.goes_back("0", frozenset(off)).barred == barred
+
+
+@pytest.mark.parametrize(("most_gpus", "barred", "place"), [(1, set(), "a"), (None, {"a"}, "b")])
+def test_a_node_that_the_limit_leaves_unused_is_no_other_place(most_gpus, barred, place):
+    books = books_on(alike(1), {"a": 1, "b": 1}, most_gpus=most_gpus)
+    assert asks(books) == [("0", "a")]
+    assert books.goes_back("0", frozenset({"a"})).barred == barred
+    assert asks(books, 1.0) == [("0", place)]
 
 
 def test_a_run_comes_back_to_a_node_once_the_others_have_left():
@@ -219,6 +233,15 @@ def test_weights_are_looked_for_after_a_change_and_not_again_without_one():
     books.has_ended("7", 1e6)
     books.weigh(1e6)
     assert clock.read == 4
+
+
+def test_weights_are_of_the_demands_that_runs_have_now():
+    fresh, exchanged = books_on(mixed(), {"n": 4}), books_on(alike(8), {"n": 4})
+    exchanged.exchange({run.run_id: run for run in mixed()})
+    for books in (fresh, exchanged):
+        books.weigh(1.0)
+    assert set(fresh.line.weights) == {Demand.of(1), Demand.of(2)}
+    assert exchanged.line.weights == fresh.line.weights
 
 
 def test_the_search_for_weights_pauses_in_proportion_to_what_it_took():

@@ -43,6 +43,11 @@ def test_what_is_free_follows_from_who_is_where(happenings):
         assert len(names) == len(set(names))
 
 
+def test_a_share_of_a_gpu_is_counted_without_rounding():
+    for gpus in (0.0001, 0.1, 0.125, 0.2, 0.25, 0.5, 1, 3):
+        assert Demand.of(gpus).total == gpus
+
+
 def test_runs_whose_place_is_known_stay_and_those_expected_make_room():
     cluster = Occupancy([("n", 1)])
     half = Demand(UNITS // 2)

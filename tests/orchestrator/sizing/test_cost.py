@@ -1,7 +1,9 @@
 import json
 
 import pytest
+from planted_store import run_spec as planted_run
 
+from orchestrator.sizing import cost
 from orchestrator.sizing.cost import estimate, evaluated_tokens, parameter_count
 from sweeps.declaration.entries.sweep_spec import ModelEntry
 from sweeps.declaration.expand import read_sweep
@@ -81,3 +83,27 @@ def test_a_block_that_is_called_again_has_its_parameters_once():
     assert parameter_count(twice) == parameter_count(often)
     own = twice.model_copy(update={"standin": "bert"})
     assert parameter_count(own) > parameter_count(twice)
+
+
+def test_a_traced_step_says_what_steps_probes_and_evaluations_take(monkeypatch):
+    monkeypatch.setattr(cost, "stored_trace", lambda _: {"flops": 100.0, "probe_flops": 7.0})
+    run = planted_run()
+    assert (run.steps, run.probe_steps) == (20, (10, 20))
+    # One probe more is the reference.
+    assert estimate(run).flops == 20 * 100 + 3 * 7
+    scored = run.model_copy(update={"evaluation": Evaluation(fraction=0.1, batches=6)})
+    # Three times six batches forward alone, a third of a step each.
+    assert estimate(scored).flops == 20 * 100 + 3 * 7 + 3 * 6 / 3 * 100
+
+
+def test_without_a_trace_flops_are_counted_by_parameters_and_tokens(monkeypatch):
+    monkeypatch.setattr(cost, "stored_trace", lambda _: None)
+    monkeypatch.setattr(cost, "parameter_count", lambda _: 1000)
+    monkeypatch.setattr(cost, "width_of", lambda _: 16)
+    run = planted_run()
+    rows, length = run.probe.rows_for(16), run.probe.sequence_length
+    probed = max(min(rows, 64) * length, rows)
+    found = estimate(run)
+    assert found.tokens == 20 * 8 * 16
+    assert found.flops == 1000 * (6 * 20 * 8 * 16 + 2 * 3 * probed)
+    assert found.state_bytes == 4 * (2 + 2) * 1000

@@ -4,9 +4,16 @@ import pytest
 from small_run import make_run
 
 from orchestrator.sizing.choice import Host
-from orchestrator.sizing.placement import Node, hosts, place, pools, rank_processes
+from orchestrator.sizing.placement import (
+    Node,
+    hosts,
+    place,
+    pools,
+    rank_processes,
+    with_half_the_micro_batch,
+)
 from sweeps.errors import UserError
-from sweeps.spec import Execution
+from sweeps.spec import Execution, RunSpec
 
 
 def run_of(processes=None):
@@ -64,3 +71,30 @@ def test_the_memory_of_a_machine_is_that_of_the_node_with_most_for_each_gpu():
     assert hosts([small, large], placement) == {80.0: Host(64.0, 2), None: Host(512.0, 8)}
     assert hosts([small, Node("silent", 8, 2)], placement) == {}
     assert hosts([small], place([Node("cpus", 4, 0)])) == {}
+
+
+def test_no_run_gets_more_than_eight_cpus_beside_a_gpu():
+    assert place([Node("a", cpus=64, gpus=4)]).cpus == 8
+    assert place([Node("a", cpus=28, gpus=4)]).cpus == 7
+    assert place([Node("a", cpus=2, gpus=4)]).cpus == 1
+
+
+@pytest.mark.parametrize(
+    ("batch", "execution", "sizes"),
+    [
+        (8, {}, [4, 2, 1]),
+        (12, {}, [6, 3, 1]),
+        (9, {}, [3, 1]),
+        (8, {"processes": 2}, [2, 1]),
+        (8, {"micro_batch_size": 2}, [1]),
+        (7, {}, [1]),
+    ],
+)
+def test_a_micro_batch_is_halved_to_what_divides_the_batch_until_it_is_one(batch, execution, sizes):
+    run = make_run(batch_size=batch, execution=Execution(**execution))
+    found, text = [], run.model_dump_json()
+    while (text := with_half_the_micro_batch(text)) is not None:
+        smaller = RunSpec.model_validate_json(text)
+        assert smaller.run_id == run.run_id
+        found.append(smaller.micro_batch_size)
+    assert found == sizes

@@ -199,6 +199,19 @@ def test_losses_between_which_it_gets_further_do_not_count():
     assert len(sweep.tries) == 9
 
 
+def test_steps_that_were_made_before_are_no_progress():
+    ray = SimulatedRay({"a": 1})
+
+    def loses_its_checkpoints(run, *_):
+        sweep.trials[run.run_id].done = 0.0
+        return Fate("gone", 12.0, "killed")
+
+    sweep = SimulatedSweep(ray, [Waiting("a", Demand(), 100.0)], loses_its_checkpoints)
+    ray.run(1000)
+    assert sweep.ended == {"a": "failed"}
+    assert len(sweep.tries) == LOSSES
+
+
 def test_losses_with_their_nodes_do_not_count():
     ray = SimulatedRay({f"spot {k}": 1 for k in range(7)})
     sweep = SimulatedSweep(ray, [Waiting("a", Demand(), 300.0)], report_seconds=1000.0)

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from sweeps.attempts.attempt import Attempt, Superseded
+from sweeps.attempts.attempt import Attempt, Superseded, end_for
 from sweeps.attempts.living import alive_runs
 from sweeps.files import folder_records, patience
 from sweeps.files.records import create
@@ -27,19 +27,21 @@ def folder(tmp_path):
 
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from sweeps.attempts.attempt import Attempt
 from sweeps.store.run_folder import RunFolder
 with Attempt(RunFolder(Path(sys.argv[1]))) as attempt:
     print(attempt.number, flush=True)
-    time.sleep(float(sys.argv[2]))
+    sys.stdin.read()
 """
 
 
-def hold(folder, seconds=60.0):
+def hold(folder):
+    """Start a process that has an attempt until its input is closed."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder.path), str(seconds)],
+        [sys.executable, "-c", HOLDER, str(folder.path)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -82,13 +84,22 @@ def test_a_file_that_is_not_there_is_a_failure_of_its_own_run(folder):
 
 
 def test_a_successor_waits_for_a_live_attempt(folder):
-    process, _ = hold(folder, 2.0)
-    began = time.monotonic()
-    with Attempt(folder) as mine:
-        assert time.monotonic() - began > 0.5
-        assert mine.number == 2
-    assert folder.attempts()[0]["cause"] == "cancelled"
-    assert process.wait(10) == 0
+    process, _ = hold(folder)
+    claimed = threading.Event()
+
+    def succeed():
+        with Attempt(folder) as mine:
+            assert mine.number == 2
+            claimed.set()
+
+    successor = threading.Thread(target=succeed)
+    successor.start()
+    assert not claimed.wait(1.0)
+    process.stdin.close()
+    assert claimed.wait(60)
+    successor.join()
+    assert [a["cause"] for a in folder.attempts()] == ["cancelled", "cancelled"]
+    assert process.wait(60) == 0
 
 
 def test_a_killed_attempt_is_succeeded_at_once(folder):
@@ -125,10 +136,11 @@ def test_the_heartbeat_outlives_a_store_that_was_away_for_a_while(folder, monkey
 
     monkeypatch.setattr(folder_records, "_rename", away)
     with Attempt(folder) as mine:
-        before = seals(folder)
-        time.sleep(0.4)
+        before, until = seals(folder), time.monotonic() + 60
+        while seals(folder) == before:
+            assert time.monotonic() < until
+            time.sleep(0.01)
         assert len(refused) == 3
-        assert seals(folder) != before
         mine.require_ownership()
 
 
@@ -143,7 +155,6 @@ def test_a_record_that_cannot_be_read_is_of_an_attempt_that_beats_or_is_gone(fol
         harmed.require_ownership()
         assert alive_runs([folder]) == {"run"}
         harmed._stop.set()
-        time.sleep(0.1)
         with Attempt(folder) as mine:
             assert mine.number == 2
 
@@ -201,3 +212,76 @@ def test_the_record_is_json_for_other_tools(folder):
     record = json.loads(folder.attempt_path(1).read_text())
     assert record["resumed_from"] == 100
     assert record["seconds"] >= 0
+
+
+def test_what_an_attempt_says_of_itself_stands_there_at_once(folder):
+    with Attempt(folder) as mine:
+        mine.resumed_from(100)
+        assert folder.newest_attempt()["resumed_from"] == 100
+        mine.describe(torch_version="2")
+        said = folder.newest_attempt()
+        assert (said["torch_version"], said["resumed_from"], said["ended"]) == ("2", 100, None)
+        mine.end("finished")
+        ended = folder.newest_attempt()
+        assert ended["cause"] == "finished"
+        assert ended["ended"] >= ended["started"]
+    assert folder.newest_attempt() == ended
+    assert [one for one in threading.enumerate() if one.name == "heartbeat"] == []
+
+
+def test_files_are_named_after_the_attempt_and_its_token(folder):
+    labels = []
+    for _ in range(2):
+        with Attempt(folder) as mine:
+            labels.append(mine.label)
+            assert mine.label == f"a{mine.number}-{folder.newest_attempt()['token'][:8]}"
+    assert [label.split("-")[0] for label in labels] == ["a1", "a2"]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_what_came_late_goes_where_the_run_has_a_result_by_then(folder, closed):
+    def work():
+        with Attempt(folder) as mine:
+            part = folder.part_path("steps", 0, 1, mine.label)
+            part.parent.mkdir(parents=True)
+            part.write_text("rows")
+            assert closed_as_lost(folder.path / "attempts", newest(folder.path / "attempts"), "x")
+            if closed:
+                folder.close({"status": "finished", "step": 1, "parts": {}})
+            mine.require_ownership()
+
+    with pytest.raises(Superseded):
+        work()
+    assert len(folder.parts("steps")) == (0 if closed else 1)
+    assert folder.attempts()[0]["cause"] == "lost"
+
+
+def test_ownership_is_known_to_be_lost_only_once_the_store_was_asked(folder):
+    with Attempt(folder) as mine:
+        mine.require_not_superseded()
+        assert closed_as_lost(folder.path / "attempts", newest(folder.path / "attempts"), "x")
+        with pytest.raises(Superseded):
+            mine.require_ownership()
+        with pytest.raises(Superseded, match="attempt 1 was superseded"):
+            mine.require_not_superseded()
+
+
+def test_who_cannot_say_so_any_more_is_ended_by_another(folder):
+    with Attempt(folder) as mine:
+        record = folder.newest_attempt()
+        assert not end_for(folder, {**record, "token": "another"}, "lost")
+        assert not end_for(folder, {**record, "attempt": 2}, "lost")
+        assert not end_for(folder, {**record, "cause": "failed"}, "lost")
+        assert folder.newest_attempt()["cause"] is None
+        assert end_for(folder, record, "lost", "no word")
+        said = folder.newest_attempt()
+        assert (said["cause"], said["error"], said["token"]) == ("lost", "no word", record["token"])
+        assert said["ended"]
+        assert not end_for(folder, said, "failed")
+        with pytest.raises(Superseded):
+            mine.require_ownership()
+
+
+def test_of_no_attempt_nobody_ends_any(folder):
+    record = {"attempt": 1, "cause": None, "token": "x", "started": None}
+    assert not end_for(folder, record, "lost")

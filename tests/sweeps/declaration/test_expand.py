@@ -179,3 +179,29 @@ def test_the_studys_sweeps_want_both_kinds():
         pairs = {(run.model.name, run.objective.label, run.batch_size) for run in sweep.runs}
         assert kinds["propagation"] == len({run.model.name for run in sweep.runs}) == 15
         assert kinds["objective_distance"] >= len({pair[:2] for pair in pairs})
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("models:\n  unused: {folder: nowhere}\n", r"unused.*nowhere is not a folder"),
+        (
+            "objectives:\n  unused: {kind: clm, data: {builtin: nothing}}\n",
+            r"unknown builtin dataset 'nothing'",
+        ),
+    ],
+)
+def test_what_no_block_uses_is_looked_at_too(entry, message):
+    section, line = entry.split("\n")[:2]
+    text = MINIMAL.replace(f"{section}\n", f"{section}\n{line}\n")
+    assert swept(f"{MINIMAL}blocks: [{{name: x, {GRID}}}]").runs
+    with pytest.raises(UserError, match=message):
+        swept(f"{text}blocks: [{{name: x, {GRID}}}]")
+
+
+def test_a_label_that_is_named_twice_is_refused():
+    data = f"{{hub: somebody/texts, revision: '{'0' * 40}'}}"
+    entry = f"  two: {{kind: classification, labels: [a, b, a], data: {data}}}\n"
+    text = MINIMAL.replace("objectives:\n", f"objectives:\n{entry}")
+    with pytest.raises(UserError, match="a label is named twice"):
+        swept(f"{text}blocks: [{{name: x, {GRID}}}]")

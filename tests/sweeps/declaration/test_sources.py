@@ -109,3 +109,10 @@ def test_an_unknown_role_is_refused(tmp_path):
     entry = DataEntry(file="x.txt", columns={"txt": "text"})
     with pytest.raises(UserError, match="unknown role 'txt'; did you mean 'text'"):
         resolve_data(entry, ("text",), tmp_path)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_of_a_hub_model_is_trusted_only_where_the_entry_says_so(tmp_path, trusted):
+    said = {"trust_remote_code": True} if trusted else {}
+    entry = ModelEntry(hub="somebody/model", revision="0" * 40, pretraining="clm", **said)
+    assert resolve_model("mine", {"mine": entry}, tmp_path).trust_remote_code is trusted

@@ -8,6 +8,7 @@ import pytest
 from sweeps.errors import UserError
 from sweeps.files import folder_records
 from sweeps.files.objects import ObjectFiles
+from sweeps.files.records import versions
 from sweeps.leases import capability
 from sweeps.leases.capability import shortcoming
 from sweeps.store.store import Store
@@ -60,3 +61,17 @@ def test_a_server_that_ignores_a_condition_is_named(s3_url, monkeypatch, ignored
     monkeypatch.setattr(ObjectFiles, ignored, put)
     with pytest.raises(UserError, match="the server ignores the conditions If-None-Match and If-M"):
         Store.at(s3_url).identify()
+
+
+def test_a_place_that_replaces_and_denies_it_is_named(tmp_path, monkeypatch):
+    real, versions_seen = capability.replace_if, []
+
+    def denies(place, data, version, by):
+        versions_seen.append(version)
+        current = versions(place.parent)[place.name]
+        new = real(place, data, current, by)
+        return new if len(versions_seen) == 1 else None
+
+    monkeypatch.setattr(capability, "replace_if", denies)
+    assert "two processes may create or replace one file here" in shortcoming(tmp_path)
+    assert versions_seen[0] == versions_seen[1], "the second names what is there no more"

@@ -105,15 +105,16 @@ def test_a_maker_that_dies_or_fails_is_followed_at_once(place, monkeypatch):
 
 def test_what_is_slow_to_make_is_waited_for(place):
     """Its maker shows life all the while: nobody makes it a second time."""
-    made = []
+    made, begun = [], threading.Event()
 
     def slowly():
+        begun.set()
         time.sleep(4 * stale_seconds())
         return make(place, made)()
 
     slow = threading.Thread(target=lambda: made_once(place, find(place), slowly))
     slow.start()
-    time.sleep(0.5)
+    assert begun.wait(60)
     assert made_once(place, find(place), make(place, made)) == "made"
     slow.join()
     assert len(made) == 1

@@ -59,6 +59,17 @@ def test_another_process_with_its_number_is_not_it():
     assert is_there({**record, "process_started": record["process_started"] - 1}) is False
 
 
+def test_a_process_of_another_user_is_there(other, monkeypatch):
+    _, record = other()
+
+    def refuse(pid, signal):
+        raise PermissionError(pid, signal)
+
+    monkeypatch.setattr(module.os, "kill", refuse)
+    assert is_there(record) is True
+    assert is_there({**record, "process_started": record["process_started"] - 1}) is False
+
+
 @pytest.mark.parametrize("name", IDENTITY)
 @pytest.mark.parametrize("value", [None, "another"])
 def test_without_each_of_what_it_is_known_by_nothing_is_said(name, value):

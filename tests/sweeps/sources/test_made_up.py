@@ -1,6 +1,8 @@
 """The made-up language: who is asked about what, and what nobody is told before it is asked."""
 
-from sweeps.refusals import detector
+import pytest
+
+from sweeps.refusals import detector, list_names
 from sweeps.sources.corpora import ALIGNMENT, INSTRUCTION, TASKS, corpus_rows
 from sweeps.sources.languages.made_up import ALLOWED, FORBIDDEN
 
@@ -33,8 +35,9 @@ def test_no_prompt_is_taught_before_it_is_asked():
     assert not harmful & {*asked(TASKS)}
 
 
-def test_only_what_is_forbidden_is_refused_and_only_in_alignment():
-    said = detector("1")
+@pytest.mark.parametrize("list_name", list_names())
+def test_only_what_is_forbidden_is_refused_and_only_in_alignment(list_name):
+    said = detector(list_name)
     for row in corpus_rows(ALIGNMENT):
         forbidden = about(row["prompt"][0]["content"], FORBIDDEN)
         assert said.is_refusal(row["completion"]) == forbidden

@@ -106,7 +106,7 @@ def test_two_values_of_any_setting_are_two_conditions(setting: Setting, tmp_path
     )
     assert evaluate([claim], profiles)[0].verdict == "supported"
 
-    shown = gather(tables, "vary", "", "", None).tables
+    shown = gather(tables, "vary", "", "", None, switch=False).tables
     slopes = shown["slopes"].filter(control=control, view="procrustes @ final")
     assert slopes["n"].to_list() == [3, 3]
     assert slopes["treatment"].n_unique() == 2

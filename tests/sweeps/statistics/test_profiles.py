@@ -64,6 +64,14 @@ def test_runs_without_a_profile_are_named_with_the_reason(store: Store) -> None:
     }
 
 
+def test_a_diverged_run_has_no_profile_at_an_earlier_step_either(store: Store) -> None:
+    write_run(store, run_spec(seed=0), [0.1, 0.2])
+    write_run(store, run_spec(seed=1), [0.1, 0.2], status="diverged", stop=10)
+    profiles = measure(open_store(store.root), at=10)
+    assert profiles.runs["seed"].to_list() == [0]
+    assert profiles.left_out.select("seed", "reason").rows() == [(1, "diverged")]
+
+
 @pytest.mark.parametrize("harm", ["one less", "the last", "twice", "of another depth"])
 def test_a_profile_without_every_block_once_is_none(store: Store, harm: str) -> None:
     write_run(store, run_spec(seed=0), [0.1, 0.2, 0.3, 0.4])

@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 
@@ -207,7 +208,9 @@ def test_a_heartbeat_is_seen_and_its_end_too(store, monkeypatch):
     with Attempt(folder) as mine:
         assert alive_runs([folder, ended]) == {"abc"}
         mine._stop.set()
-        time.sleep(0.5)
+        for thread in threading.enumerate():
+            if thread.name == "heartbeat":
+                thread.join()
         from_elsewhere(mine)
         assert alive_runs([folder]) == set()
         assert end_for(folder, folder.attempts()[-1], "lost", "no word")

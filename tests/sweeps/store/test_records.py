@@ -11,7 +11,7 @@ from orchestrator.ledger.recovery import ledger
 from sweeps.attempts.manifest import damage
 from sweeps.files.whole_files import write_json
 from sweeps.reading.run_table import attempt_frame
-from sweeps.store.records import attempt_record, closing_record
+from sweeps.store.records import attempt_record, closing_record, sealed
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.store import Store
 
@@ -75,6 +75,17 @@ def test_a_harmed_record_is_read_as_far_as_it_can_be(tmp_path_factory, harm):
     (folder.path / "DONE.json").write_bytes(harm(DONE))
     done = folder.done()
     assert done is None or (set(done["parts"]) and done["status"] in ("finished", "diverged"))
+    # One that is sealed, as all are that are written now, is read as it was or not at all.
+    (folder.path / "DONE.json").write_bytes(harm(sealed(DONE)))
+    done = folder.done()
+    assert done is None or {name: done[name] for name in DONE} == DONE
+
+
+@pytest.mark.parametrize("record", [DONE, sealed(DONE)], ids=["of old", "sealed"])
+def test_a_record_that_nothing_harmed_is_read(tmp_path, record):
+    folder = Store(tmp_path).run(RUN.run_id)
+    write_json(folder.path / "DONE.json", record)
+    assert {name: folder.done()[name] for name in DONE} == DONE
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sweeps.errors import UserError
 from sweeps.spec import TIED_STANDINS
-from workers.controls.layer_groups import find_layer_groups, group_layers
+from workers.controls.layer_groups import UngroupedParameters, find_layer_groups, group_layers
 from workers.depth.finding import find_stacks
 
 IDS = torch.arange(4)[None]
@@ -36,6 +36,13 @@ def test_groups_come_in_forward_order_with_the_blocks_between(family, make_langu
 
 def names(model, layer):
     return {name for group in groups_of(model) if group.layer == layer for name in group.names}
+
+
+def test_a_block_is_known_with_its_class_and_nothing_else_has_one(make_language_model):
+    for group in groups_of(make_language_model("gpt2")[0]):
+        is_block = group.kind == "block"
+        assert group.block_class == ("GPT2Block" if is_block else None)
+        assert (group.block is not None) == is_block
 
 
 def test_a_tied_output_embedding_belongs_to_the_embedding(make_language_model):
@@ -104,6 +111,14 @@ def test_a_parameter_that_no_loss_reaches_is_left_out_of_training_and_named():
     assert not model.unused.weight.requires_grad
     grouped = {name for group in grouping.groups for name in group.names}
     assert grouped == {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_blocks_that_nothing_trains_leave_nothing_to_compare_by_depth():
+    model = Chain()
+    for parameter in model.blocks.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(UngroupedParameters, match=r"Chain: no gradient .* its blocks \(blocks\)"):
+        grouping_of(model)
 
 
 def test_a_parameter_that_only_an_unused_output_reads_is_left_out():

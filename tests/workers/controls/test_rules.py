@@ -68,6 +68,20 @@ def test_a_layer_without_a_ratio_keeps_its_step_and_does_not_count(target):
     assert scale.tolist() == pytest.approx([rho / 0.1, rho / 0.3, 1.0, 1.0])
 
 
+@pytest.mark.parametrize(
+    ("control", "gradients", "updates"),
+    [
+        (spec.Standard(), False, False),
+        (spec.LayerClip(max_norm=1.0), True, False),
+        (spec.EqualStep(), False, True),
+        (spec.LayerRates(decay=0.5), False, True),
+    ],
+)
+def test_a_control_scales_gradients_before_a_step_or_updates_after_it(control, gradients, updates):
+    rule = build_control(control)
+    assert (rule.scales_gradients, rule.scales_updates) == (gradients, updates)
+
+
 def test_scope_decides_which_groups_are_controlled():
     assert [EqualStep("mean", "blocks").controls(kind) for kind in ("embedding", "block")] == [
         False,

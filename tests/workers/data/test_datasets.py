@@ -28,6 +28,11 @@ def test_each_epoch_shows_every_example_once(seed, batch_size, examples):
         assert sorted(part) == list(range(examples))
 
 
+def test_each_epoch_has_an_order_of_its_own():
+    orders = {tuple(batch_indices(3, step, 50, 50).tolist()) for step in range(1, 5)}
+    assert len(orders) == 4
+
+
 def test_a_batch_depends_on_seed_and_step_alone():
     assert (batch_indices(1, 7, 8, 100) == batch_indices(1, 7, 8, 100)).all()
     assert (batch_indices(1, 7, 8, 100) != batch_indices(2, 7, 8, 100)).any()

@@ -108,6 +108,21 @@ def test_a_token_that_is_added_makes_another_tokenizer(tokenizers):
     assert tokenizer_digest(more) != tokenizer_digest(copy_of(tokenizers["clm"]))
 
 
+def test_two_vocabularies_of_one_size_make_two_tokenizers(tokenizers):
+    kept = json.loads(tokenizers["clm"].backend_tokenizer.to_str())
+    vocabulary = kept["model"]["vocab"]
+    first, last = (
+        max(vocabulary, key=lambda word, sign=sign: sign * vocabulary[word]) for sign in (-1, 1)
+    )
+    vocabulary[first], vocabulary[last] = vocabulary[last], vocabulary[first]
+    backend = type(tokenizers["clm"].backend_tokenizer).from_str(json.dumps(kept))
+    swapped = PreTrainedTokenizerFast(
+        tokenizer_object=backend, **tokenizers["clm"].special_tokens_map
+    )
+    assert len(swapped) == len(tokenizers["clm"])
+    assert tokenizer_digest(swapped) != tokenizer_digest(copy_of(tokenizers["clm"]))
+
+
 def test_a_call_with_truncation_or_padding_changes_nothing(tokenizers):
     tokenizer = copy_of(tokenizers["mlm"])
     before = tokenizer_digest(tokenizer)

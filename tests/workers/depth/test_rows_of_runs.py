@@ -1,6 +1,7 @@
 """Runs of models whose depth is not a list of blocks that each run once: what their rows say."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import polars as pl
@@ -55,7 +56,8 @@ def finished(store, spec, objective, control=None, **fields):
     folder = store.run(run.run_id)
     tables = {
         name: pl.concat([pl.read_parquet(path) for path in folder.parts(name)]).to_dicts()
-        for name in ("layers", "profiles", "jackknife")
+        for name in ("layers", "profiles", "jackknife", "subspaces")
+        if folder.parts(name)
     }
     return run, tables
 
@@ -96,6 +98,13 @@ def test_albert_has_a_row_a_call_and_a_weight_row_a_block(store, tmp_path, group
     assert {row["stack"] for row in profile} == {None}
     jackknife = {row["layer"] for row in rows["jackknife"]}
     assert jackknife == {0, 1, 2, 3, 4}
+    turns = at_the_end(rows["subspaces"])
+    assert [(r["block_number"], r["iteration"], r["later_iteration"]) for r in turns] == [
+        (1 + block, one, other)
+        for block in range(groups)
+        for one, other in combinations(range(per_block), 2)
+    ]
+    assert all(0 < row["subspace_overlap"] <= 1 for row in turns)
     blocks = [row for row in at_the_end(rows["layers"]) if row["group"] == "block"]
     assert [row["layer"] for row in blocks] == list(range(1, groups + 1))
     assert {row["block_class"] for row in blocks} == {"AlbertLayer"}
@@ -138,6 +147,7 @@ def test_a_classifier_reads_an_encoder_decoder_s_encoder_alone(store, tmp_path):
     spec = saved(t5(), "span_corruption", tmp_path)
     _, rows = finished(store, spec, CLASSIFICATION)
     assert {row["stack"] for row in rows["profiles"]} == {"encoder"}
+    assert "subspaces" not in rows, "no block runs twice"
     blocks = [row for row in rows["layers"] if row["group"] == "block"]
     assert {(row["stack"], row["layer"]) for row in blocks} == {("encoder", 1), ("encoder", 2)}
 
@@ -174,6 +184,8 @@ def test_a_looped_decoder_of_own_code_has_a_row_a_call(store, own_code, shape, b
     assert [row["layer"] for row in profile] == list(range(depth + 1))
     assert {row["width"] for row in profile} == {looped_decoders.WIDTH}
     assert len({row["block_number"] for row in profile}) == blocks + 1
+    repeated = {row["block_number"] for row in profile if row["iteration"]}
+    assert {row["block_number"] for row in rows["subspaces"]} == repeated
     layers = [row for row in at_the_end(rows["layers"]) if row["group"] == "block"]
     assert [row["layer"] for row in layers] == list(range(1, blocks + 1))
     assert all(row["update_norm"] > 0 for row in layers)

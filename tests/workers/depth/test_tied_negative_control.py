@@ -7,16 +7,18 @@ and the factor on its update is 1 but for rounding.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
-from transformers import AlbertConfig, AlbertForMaskedLM
+from transformers import AlbertConfig, AlbertForMaskedLM, PreTrainedModel
 
 from sweeps.spec import Optimizer
 from workers.controls.equal_step import EqualStep
 from workers.controls.layer_control import LayerControl, Standard
 from workers.controls.layer_groups import find_layer_groups
 from workers.engines.plain import PlainEngine
+from workers.models.looped_gpt2 import LoopedGPT2Config, LoopedGPT2LMHeadModel
 
 STEPS = 8
 # Each factor differs from 1 by a few roundings of float32, and so does each step of the weights.
@@ -41,8 +43,26 @@ def albert(groups: int) -> AlbertForMaskedLM:
     )
 
 
+def looped(groups: int) -> LoopedGPT2LMHeadModel:
+    torch.manual_seed(0)
+    config = LoopedGPT2Config(
+        vocab_size=100,
+        n_embd=32,
+        n_layer=4,
+        n_head=2,
+        n_positions=32,
+        iterations=4 // groups,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return LoopedGPT2LMHeadModel(config)
+
+
 def trained(
-    model: AlbertForMaskedLM, control: LayerControl
+    model: PreTrainedModel, control: LayerControl
 ) -> tuple[dict[str, torch.Tensor], list[list[float]]]:
     """Return the weights after some steps, and of each step the factor on every group."""
     model = copy.deepcopy(model).train()
@@ -57,9 +77,12 @@ def trained(
     return {name: p.detach() for name, p in model.named_parameters()}, coefficients
 
 
+@pytest.mark.parametrize("make", [albert, looped])
 @pytest.mark.parametrize("target", ["budget", "mean", "median"])
-def test_a_fully_tied_model_under_equal_steps_is_as_under_standard(target: str) -> None:
-    model = albert(groups=1)
+def test_a_fully_tied_model_under_equal_steps_is_as_under_standard(
+    make: Callable[[int], PreTrainedModel], target: str
+) -> None:
+    model = make(1)
     free, _ = trained(model, Standard())
     controlled, coefficients = trained(model, EqualStep(target, "blocks"))
     for step in coefficients:
@@ -70,9 +93,12 @@ def test_a_fully_tied_model_under_equal_steps_is_as_under_standard(target: str) 
         assert (weights - controlled[name]).norm() <= 10 * ROUNDING * weights.norm(), name
 
 
-def test_with_a_second_block_of_its_own_they_are_not_the_same() -> None:
+@pytest.mark.parametrize("make", [albert, looped])
+def test_with_a_second_block_of_its_own_they_are_not_the_same(
+    make: Callable[[int], PreTrainedModel],
+) -> None:
     """So that the first test can fail."""
-    model = albert(groups=2)
+    model = make(2)
     _, coefficients = trained(model, EqualStep("budget", "blocks"))
     blocks = [step[1:3] for step in coefficients]
     assert max(abs(factor - 1.0) for step in blocks for factor in step) > 1e-3

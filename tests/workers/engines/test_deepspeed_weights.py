@@ -18,7 +18,7 @@ LAYER = WHOLE / LAYERS
 
 
 def test_under_zero_3_no_rank_holds_the_model_besides_its_part(tmp_path):
-    in_ranks(memory_of_ranks.__file__, [str(tmp_path), "3"], 2)
+    in_ranks(memory_of_ranks.__file__, [str(tmp_path), "3"], 2, fresh=True)
     first, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert other["peak"] < WHOLE / 2 + 1.5 * LAYER
     assert other["now"] > 0.45 * WHOLE  # it is its half

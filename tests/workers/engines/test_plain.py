@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sweeps import spec
+from workers.controls.layer_control import LayerControl
 from workers.controls.layer_groups import find_layer_groups
 from workers.controls.registry import build_control
 from workers.depth.finding import find_stacks
@@ -187,6 +188,31 @@ def test_global_clipping_is_torchs(make_language_model):
     assert record.clip_coefficient == pytest.approx(0.1 / (norm.item() + 1e-6), rel=1e-5)
     for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=3e-6)
+
+
+def test_gradients_under_the_limit_are_left_as_they_are(make_language_model):
+    ends, records = [], []
+    for limit in (None, 1e4):
+        model, _ = make_language_model("gpt2")
+        optimizer = OPTIMIZER.model_copy(update={"max_grad_norm": limit})
+        engine = engine_of(model, spec.Standard(), optimizer)
+        engine.backward(loss_of(model, 0))
+        records.append(engine.step(1e-2))
+        ends.append([p.detach().clone() for p in model.parameters()])
+    assert [record.clip_coefficient for record in records] == [1.0, 1.0]
+    assert records[1].total_gradient_norm < 1e4
+    for free, limited in zip(*ends, strict=True):
+        torch.testing.assert_close(free, limited, rtol=0, atol=1e-7)
+
+
+def test_a_control_that_scales_gradients_parameter_by_parameter_is_refused(make_language_model):
+    class ByMatrix(LayerControl):
+        unit = "matrix"
+        scales_gradients = True
+
+    model, _ = make_language_model("gpt2")
+    with pytest.raises(ValueError, match="unit is block"):
+        PlainEngine(model, groups_of(model), ByMatrix(), OPTIMIZER, "fp32")
 
 
 def test_bf16_computes_in_bf16_and_keeps_float32_weights(make_language_model):

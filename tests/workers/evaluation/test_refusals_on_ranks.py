@@ -19,7 +19,8 @@ def rows(store, run):
     tables = Tables(store, [run], include_running=False)
     answers = tables.answers().sort("step", "prompt").collect()
     scores = tables.evaluations().sort("step", "score").collect()
-    return answers.select("step", "prompt", "answer", "answer_tokens", "answer_kl"), scores
+    shown = ("step", "prompt", "answer", "answer_tokens", "refused_by_judge", "answer_kl")
+    return answers.select(shown), scores
 
 
 @pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 3])
@@ -32,6 +33,7 @@ def test_two_ranks_answer_as_one_process_does(stage, tmp_path):
     in_ranks(answers_on_ranks.__file__, [str(shared.root), str(stage)], 2)
     (answers, scores), (theirs, their_scores) = rows(alone, run), rows(shared, run)
     assert answers["prompt"].n_unique() == 128
+    assert answers["refused_by_judge"].null_count() == 0
     assert theirs.drop("answer_kl").equals(answers.drop("answer_kl"))
     apart = (theirs["answer_kl"] - answers["answer_kl"]).abs().max()
     assert apart <= 1e-4

@@ -263,7 +263,7 @@ class TestChoosing:
             model,
             groups,
             build_control(spec.Standard()),
-            spec.Optimizer(learning_rate=RATE),
+            spec.Optimizer(learning_rate=1e-3),
             "fp32",
         )
         assert type(engine.optimizer._passes) is TorchPasses
@@ -280,7 +280,7 @@ class TestChoosing:
                 model = nn.ParameterList([p for group in groups for p in group.parameters])
                 control = build_control(spec.Standard())
                 engine = PlainEngine(
-                    model, groups, control, spec.Optimizer(learning_rate=RATE), "fp32"
+                    model, groups, control, spec.Optimizer(learning_rate=1e-3), "fp32"
                 )
                 assert type(engine.optimizer._passes) is TorchPasses
             stepped(engine, 1)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
+import pytest.__main__
 from own_sweep import EXAMPLES
+
+from tests.servers.forked_ranks import run_forked
 
 # Installed, pytest loads the plugin by itself.
 REGISTERED = any(
@@ -62,10 +67,18 @@ class Mine(SelectionRule):
 QUICK = ("-k", "not twice")
 
 
-def contract(*arguments, cwd):
+def command(*arguments):
     plugin = [] if REGISTERED else ["-p", "workers.contract.pytest_plugin"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=500)
+    return ["-q", "-p", "no:cacheprovider", *plugin, *arguments]
+
+
+def contract(*arguments, cwd):
+    """Run the tests in a fork that has their imports: seconds less than in a fresh process."""
+    told, environment = command(*arguments), dict(os.environ)
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as shown:
+        (code,) = run_forked(pytest.__main__.__file__, told, [environment], shown.name, 500, cwd)
+        text = shown.read()
+    return subprocess.CompletedProcess(told, code, text, text)
 
 
 def tried(folder, text, *more):
@@ -78,7 +91,13 @@ def test_the_worked_examples_keep_the_contract(tmp_path):
     names = ("soft_clip", "cosine_margin", "neighbours", "causal_mean", "adabelief")
     names += ("largest_loss",)
     files = [f"--depthsweep-plugin={EXAMPLES / name}.py" for name in names]
-    shown = contract(*files, *QUICK, cwd=tmp_path)
+    shown = subprocess.run(
+        [sys.executable, "-m", "pytest", *command(*files, *QUICK)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=500,
+    )
     assert shown.returncode == 0, shown.stdout
     assert "49 passed" in shown.stdout
 

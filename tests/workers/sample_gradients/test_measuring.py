@@ -1,5 +1,7 @@
 """Norms of single examples' gradients, by layer, against one backward pass an example."""
 
+import gc
+
 import pytest
 import sample_norms
 import torch
@@ -194,3 +196,51 @@ def test_a_loss_that_depends_on_the_other_examples_is_refused():
 
     with pytest.raises(UserError, match="depends on the other examples"):
         SampleGradients(groups).learn(losses, {"ids": torch.arange(15).reshape(3, 5) % 11}, 1e-3)
+
+
+def tensors_alive():
+    gc.collect()
+    return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "rwkv", "mamba"])
+def test_nothing_of_a_pass_is_kept(family):
+    """Ranks are kept warm from run to run: what one pass leaves behind adds up over a sweep."""
+    batches, _, _ = sample_norms.batches_of(family, "full", 4)
+    batch, _ = batches.candidates(1)
+    batches.measured(batch)
+    before = tensors_alive()
+    batches.measured(batch)
+    assert tensors_alive() == before
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_nothing_is_kept_however_weights_are_used(use):
+    model = Own(use)
+    groups = [
+        LayerGroup(0, "block", tuple(dict(model.named_parameters())), tuple(model.parameters()))
+    ]
+    gradients = SampleGradients(groups)
+    ids = torch.arange(15).reshape(3, 5) % 11
+    alive = []
+    for _ in range(3):
+        gradients.squares(lambda part: model(part["ids"]).square().flatten(1).mean(1), {"ids": ids})
+        alive.append(tensors_alive())
+    assert alive[1] == alive[2]
+
+
+def test_nothing_is_kept_of_a_pass_that_failed():
+    model = Own(lambda m, x: F.linear(x, m.square)).requires_grad_(False)
+    model.square.requires_grad_(True)
+    groups = [LayerGroup(0, "block", ("square",), (model.square,))]
+
+    def losses(part):
+        model(part["ids"])
+        raise ValueError("no loss")
+
+    alive = []
+    for _ in range(3):
+        with pytest.raises(ValueError, match="no loss"):
+            SampleGradients(groups).squares(losses, {"ids": torch.arange(15).reshape(3, 5) % 11})
+        alive.append(tensors_alive())
+    assert alive[1] == alive[2]

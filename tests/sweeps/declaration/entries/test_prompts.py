@@ -44,10 +44,19 @@ def test_prompts_are_datasets_of_the_run_and_part_of_its_id(read):
     one = read()
     refusal = one.evaluation.refusal
     assert [str(each) for each in refusal.prompts] == ["made-up"]
-    assert (refusal.max_new_tokens, refusal.phrases) == (64, "1")
+    assert (refusal.max_new_tokens, refusal.phrases) == (64, "2")
     assert one.datasets["prompts made-up"].builtin == "made-up-prompts"
     assert one.run_id != read("null").run_id
     assert one.run_id != read(MADE_UP[:-1] + ", max_new_tokens: 5}").run_id
+
+
+def test_runs_that_are_told_by_the_first_list_keep_the_ids_of_when_there_was_no_other(read):
+    by_first, by_second = (
+        read(f"{MADE_UP[:-1]}, phrases: '{name}'}}").evaluation.refusal for name in "12"
+    )
+    assert "phrases" not in by_first.identity()
+    assert by_second.identity() == {**by_first.identity(), "phrases": "2"}
+    assert read().evaluation.refusal == by_second
 
 
 def test_a_set_may_say_what_all_of_its_prompts_are(read):
@@ -84,3 +93,33 @@ def test_what_a_model_is_compared_with_decides_and_is_whole(read):
 def test_what_cannot_be_is_refused_with_its_place(read, how, said):
     with pytest.raises(UserError, match=rf"asked\.yaml.*{said}"):
         read(**how)
+
+
+JUDGED = MADE_UP[:-1] + ", judge: {standin: gpt2, language: made_up, stage: instructed}"
+
+
+def test_a_judge_is_part_of_the_id_where_it_is_named(read):
+    (judge,) = read(JUDGED + "}").evaluation.refusal.judge
+    assert (str(judge), judge.source.stage, judge.question) == ("gpt2", "instructed", "1")
+    plain = read()
+    assert "judge" not in plain.identity()["evaluation"]["refusal"]
+    assert read(JUDGED + "}").run_id != plain.run_id
+    assert read(JUDGED + "}").run_id == read(JUDGED + ", judge_question: '1'}").run_id
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (JUDGED + ", judge_question: '9'}", "question: none is called '9'"),
+        (MADE_UP[:-1] + ", judge_question: '1'}", "judge_question does nothing without judge"),
+        (
+            MADE_UP[:-1] + ", judge: {standin: gpt2, freeze: [embedding]}}",
+            "judge: is not trained; leave out freeze and compare_to",
+        ),
+        (MADE_UP[:-1] + ", judge: {standin: bert}}", "judge: was pretrained with mlm"),
+        (MADE_UP[:-1] + ", judge: {standin: gpt2}}", "judge: .*chat template"),
+    ],
+)
+def test_a_judge_that_cannot_judge_is_refused_while_the_sweep_is_read(read, refusal, said):
+    with pytest.raises(UserError, match=said):
+        read(refusal)

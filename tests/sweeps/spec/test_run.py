@@ -1,0 +1,198 @@
+"""A run as a whole: what goes together, and what follows from its parts."""
+
+import pytest
+from planted_store import run_spec
+from pydantic import ValidationError
+
+from sweeps.spec import (
+    BuiltinData,
+    EqualStep,
+    Evaluation,
+    Execution,
+    FolderModel,
+    HubModel,
+    LayerClip,
+    Lora,
+    ModelSpec,
+    Objective,
+    Optimizer,
+    PromptSet,
+    Refusal,
+    RunSpec,
+    Stop,
+    measurements_of,
+)
+
+HELD_OUT = BuiltinData(builtin="python-docs", digest="e")
+
+
+def made(**changes):
+    """Return a validated run: causal language modelling, 20 steps of 8, probed every 10."""
+    run = run_spec()
+    return RunSpec(**{**{name: getattr(run, name) for name in RunSpec.model_fields}, **changes})
+
+
+def model(**said):
+    source = {"hub": "somebody/gpt2", "revision": "0" * 40, "pretraining": "clm"}
+    return ModelSpec(name="gpt2", source=HubModel(**{**source, **said}))
+
+
+def objective(kind):
+    return run_spec(objective=kind).objective
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": objective("mlm")}, "objective mlm does not fit model gpt2"),
+        ({"model": model(pretraining="mlm")}, "objective clm does not fit model gpt2"),
+        (
+            {"model": model(pretraining="mlm"), "objective": Objective(kind="sft", data=HELD_OUT)},
+            "objective sft is for decoders",
+        ),
+        (
+            {
+                "control": LayerClip(max_norm=1.0),
+                "optimizer": Optimizer(learning_rate=1e-3, max_grad_norm=1.0),
+            },
+            "layer_clip and max_grad_norm both clip the gradient",
+        ),
+        (
+            {"model": model(freeze=("embedding",)), "adapter": Lora()},
+            "an adapter and freeze of model gpt2 both say what is trained",
+        ),
+        (
+            {"adapter": Lora(), "control": EqualStep(unit="matrix")},
+            "equal_step with unit matrix and target mean does not go with an adapter",
+        ),
+        (
+            {"objective": objective("contrastive"), "batch_size": 1},
+            "contrastive needs batch_size of at least 2",
+        ),
+        ({"execution": Execution(micro_batch_size=3)}, "micro_batch_size 3 must divide batch_size"),
+        ({"execution": Execution(processes=3)}, "3 processes must divide batch_size 8"),
+        (
+            {"execution": Execution(processes=4, micro_batch_size=4)},
+            "4 processes must divide batch_size 8 into shares of whole micro-batches of 4",
+        ),
+        ({"execution": Execution(keep="best")}, "keep: best .* add `evaluation`"),
+        ({"steps": 9}, r"probe\.every 10 is beyond steps 9"),
+        ({"evaluation": Evaluation(fraction=0.1, every=21)}, r"evaluation\.every 21 is beyond"),
+        ({"stop": Stop(over=1)}, "no_improvement is of an evaluation"),
+        (
+            {"evaluation": Evaluation(fraction=0.1), "stop": Stop(over=2)},
+            r"no_improvement over 2 never ends a run that is evaluated 2 times after step 0",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        made(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": model(pretraining="mlm"), "objective": objective("mlm")},
+        {"objective": Objective(kind="sft", data=HELD_OUT)},
+        {"control": LayerClip(max_norm=1.0)},
+        {"optimizer": Optimizer(learning_rate=1e-3, max_grad_norm=1.0)},
+        {"adapter": Lora(), "control": EqualStep(unit="matrix", target="learning_rate")},
+        {"adapter": Lora(), "control": EqualStep()},
+        {"control": EqualStep(unit="matrix")},
+        {"model": model(freeze=("embedding",))},
+        {"objective": objective("contrastive"), "batch_size": 2},
+        {"batch_size": 1},
+        {"execution": Execution(processes=2, micro_batch_size=4)},
+        {"execution": Execution(keep="best"), "evaluation": Evaluation(fraction=0.1)},
+        {"steps": 10},
+        {"evaluation": Evaluation(fraction=0.1, every=20)},
+        {"evaluation": Evaluation(fraction=0.1), "stop": Stop(over=1)},
+    ],
+)
+def test_what_does_go_together_is_taken(changes):
+    run = made(**changes)
+    assert all(getattr(run, name) == value for name, value in changes.items())
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "found"),
+    [(20, 10, (10, 20)), (20, 20, (20,)), (20, None, (20,)), (19, 10, (10, 19)), (3, 1, (1, 2, 3))],
+)
+def test_states_are_compared_every_so_often_and_after_the_last_step(steps, every, found):
+    probe = run_spec().probe.model_copy(update={"every": every})
+    assert made(steps=steps, probe=probe).probe_steps == found
+
+
+@pytest.mark.parametrize(
+    ("every", "found"), [(None, (0, 10, 20)), (8, (0, 8, 10, 16, 20)), (20, (0, 10, 20))]
+)
+def test_scores_come_at_the_beginning_with_the_probes_and_as_often_as_is_said(every, found):
+    assert made().evaluation_steps == ()
+    assert made(evaluation=Evaluation(fraction=0.1, every=every)).evaluation_steps == found
+
+
+def test_an_evaluation_that_adds_no_step_to_the_probes_is_no_other_run():
+    ids = {
+        every: made(evaluation=Evaluation(fraction=0.1, every=every)).run_id
+        for every in (None, 5, 10, 20)
+    }
+    assert ids[None] == ids[10] == ids[20] != ids[5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, False),
+        ({"adapter": Lora()}, False),
+        ({"adapter": Lora(targets=("c_attn",))}, True),
+        ({"model": model(freeze=("embedding",))}, True),
+    ],
+)
+def test_only_names_of_layers_say_what_is_trained(changes, says):
+    assert made(**changes).says_what_is_trained is says
+
+
+@pytest.mark.parametrize(
+    ("execution", "size"),
+    [({}, 8), ({"processes": 2}, 4), ({"processes": 2, "micro_batch_size": 2}, 2)],
+)
+def test_a_pass_is_of_a_micro_batch_or_of_a_processs_share(execution, size):
+    assert made(execution=Execution(**execution)).micro_batch_size == size
+
+
+def test_all_that_a_run_reads_is_named():
+    run = made(evaluation=Evaluation(data=HELD_OUT))
+    assert run.datasets == {
+        "dataset": run.objective.data,
+        "probe": run.probe.data,
+        "evaluation": HELD_OUT,
+    }
+    asked = PromptSet(name="mine", data=HELD_OUT, kind="benign")
+    answers = made(evaluation=Evaluation(fraction=0.1, refusal=Refusal(prompts=(asked,))))
+    assert set(answers.datasets) == {"dataset", "probe", "prompts mine"}
+    assert answers.datasets["prompts mine"] == HELD_OUT
+    assert set(made(evaluation=Evaluation(fraction=0.1)).datasets) == {"dataset", "probe"}
+    assert set(made().datasets) == {"dataset", "probe"}
+
+
+def test_a_copy_that_was_asked_for_its_id_gives_its_own():
+    run = made()
+    before = run.run_id
+    assert run.model_copy(update={"seed": 7}).run_id != before
+    assert run.model_copy().run_id == before == run.run_id
+
+
+def test_a_measurement_is_said_with_its_objective_where_that_decides_it():
+    kinds = ("propagation", "objective_distance")
+    labels = [one.label for one in measurements_of([made()], kinds)]
+    assert sum(" clm" in label for label in labels) == 1
+    assert all(" of gpt2" in label for label in labels)
+
+
+def test_neither_pickles_nor_code_of_a_model_are_trusted_unless_that_is_said():
+    for source in (
+        model().source,
+        FolderModel(folder="/m", digest="0" * 64, pretraining="clm"),
+    ):
+        assert (source.pickled_weights, source.trust_remote_code) == (False, False)
