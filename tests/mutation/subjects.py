@@ -42,6 +42,7 @@ SUBJECTS = (
         "engines",
         (
             *_of("workers/engines", "plain", "layer_optimizer", "layer_step"),
+            *_of("workers/passes", "torch_passes"),
             *_of("workers/updates", "adamw", "slabs", "decay"),
         ),
         ("tests/workers/engines/test_plain.py", "tests/workers/updates", "tests/workers/controls"),

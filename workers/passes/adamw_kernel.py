@@ -140,7 +140,7 @@ def _update(
 
 
 def _sum_of_squares(address: Any, count: Any) -> Any:
-    total = 0.0
+    total: Any = 0.0
     for start in range(0, count, BLOCK):
         n = min(BLOCK, count - start)
         numbers = carray(_pointer(address + SIZE * start), n)
