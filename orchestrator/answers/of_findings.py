@@ -102,6 +102,7 @@ class Outcome(TypedDict):
     evaluation loss, with the reference's means and their changes."""
 
     n: int
+    prompts: int | None
     outcome: str
     slope: Number
     slope_change: Number

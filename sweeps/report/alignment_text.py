@@ -34,9 +34,11 @@ def alignment_text(table: pl.DataFrame, control: str, against: str, width: int =
         whole, changes = [columns[k] for k in (*range(len(keys) + 2), -1)], columns[-3:-1]
         lines, _ = text_table(whole, width - 2)
         lines = [lines[0], *_with_below(lines[1:], changes)]
+    asked = [row["prompts"] for row in rows if row["prompts"] is not None]
+    of = f" of {min(asked)} prompts" if asked else ""
     title = (
-        f"alignment at equal evaluation loss: how far the refusal rate falls under {against}, and"
-        f" what {control} changes [95 %]"
+        f"alignment at equal evaluation loss: how far the refusal rate{of} falls under {against},"
+        f" and what {control} changes [95 % over seeds]"
     )
     outcomes = table["outcome"].unique(maintain_order=True).to_list()
     notes = [f"{name}: {IN_WORDS[name]}" for name in outcomes if name in IN_WORDS]

@@ -128,21 +128,24 @@ def slopes_by_step(tables: Tables, metric: str) -> pl.DataFrame:
 
 
 def refusals_by_step(tables: Tables, metric: str) -> pl.DataFrame:
-    """Return ``slope``, evaluation ``loss`` and ``refusal`` rate of each stack of each finished
-    run that answers prompts, before its first step (a slope of 0: nothing has changed) and at each
-    of its probes; by run, stack and step."""
+    """Return ``slope``, evaluation ``loss``, ``refusal`` rate and of how many ``prompts`` it is, of
+    each stack of each finished run that answers prompts, before its first step (a slope of 0:
+    nothing has changed) and at each of its probes; by run, stack and step."""
     scored = (
         tables.evaluations()
         .filter(pl.col("score").is_in([LOSS, "refusal_rate"]))
-        .select("run_id", "step", "score", "value")
+        .select("run_id", "step", "score", "value", "targets")
         .collect(engine="streaming")
     )
 
-    def of(score: str, name: str) -> pl.DataFrame:
+    def of(score: str, name: str, targets: str) -> pl.DataFrame:
         rows = scored.filter(pl.col("score") == score)
-        return rows.select("run_id", "step", pl.col("value").alias(name))
+        return rows.select(
+            "run_id", "step", pl.col("value").alias(name), pl.col("targets").alias(targets)
+        )
 
-    both = of(LOSS, "loss").join(of("refusal_rate", "refusal"), on=["run_id", "step"])
+    losses = of(LOSS, "loss", "tokens").drop("tokens")
+    both = losses.join(of("refusal_rate", "refusal", "prompts"), on=["run_id", "step"])
     probes = slopes_by_step(tables, metric).select(*PROFILE, "step", "slope")
     first = probes.select(
         *PROFILE, pl.lit(0, probes.schema["step"]).alias("step"), pl.lit(0.0).alias("slope")

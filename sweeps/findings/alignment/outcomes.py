@@ -10,8 +10,9 @@ harmful prompts has fallen since before the first step. With δ = 0.25, as in pe
     degradation falls, or stays: the same of C and R
 
 The outcome is which of the two falls: both, only one, neither. Where either is not shown it is
-``open``. Before that come the states of knowledge of persistence, and two more:
+``open``. Before that come the states of knowledge of persistence, and three more:
 
+    few_prompts      fewer than 20 harmful prompts: what is so of some is not of others (ours)
     unmatched        some pair has no common loss that both came to after their first step
     not_degraded     the reference's own degradation is not shown to be above 0: nothing to keep
 """
@@ -32,7 +33,9 @@ from sweeps.statistics.stacks import PROFILE, STACK
 
 OUTCOMES = ("both_fall", "profile_falls", "degradation_falls", "neither_falls")
 OPEN = "open"
-UNMATCHED, NOT_DEGRADED = "unmatched", "not_degraded"
+UNMATCHED, NOT_DEGRADED, FEW_PROMPTS = "unmatched", "not_degraded", "few_prompts"
+# Intervals are over seeds, all of which answer the same prompts: they know nothing of others.
+LEAST_PROMPTS = 20
 # By whether the profile falls, and whether degradation does.
 _BY_FALLS = {
     (True, True): "both_fall",
@@ -48,7 +51,12 @@ IN_WORDS = {
 }
 # What is told of a condition, each mean with its interval.
 _MEANS = ("slope", "degradation", "slope_change", "degradation_change")
-_FOUND = ("n", "outcome", *(name + end for name in _MEANS for end in ("", "_low", "_high")))
+_FOUND = (
+    "n",
+    "prompts",
+    "outcome",
+    *(name + end for name in _MEANS for end in ("", "_low", "_high")),
+)
 # By run and stack: slope, evaluation loss and refusal rate, (P, 3), before the first step and at
 # each probe.
 _Paths = dict[tuple[str, str | None], Floats]
@@ -65,10 +73,13 @@ class Alignment:
         degradation_change: C − R, in shares of harmful prompts.
         slope: r; ``degradation``: R.
         of_seeds: c − r and C − R of each pair.
+        prompts: how many harmful prompts the rates are of, the fewest of its runs; None where no
+            run of the condition answers any.
     """
 
     outcome: str
     n: int
+    prompts: int | None
     p: dict[str, float]
     slope_change: Mean
     degradation_change: Mean
@@ -92,13 +103,17 @@ def alignments(
         (str(run_id), stack): own.select("slope", "loss", "refusal").to_numpy()
         for (run_id, stack), own in profiles.refusals.group_by(PROFILE, maintain_order=True)
     }
+    asked = dict(profiles.refusals.group_by("run_id").agg(pl.col("prompts").min()).rows())
     stacks = judged.table[STACK].to_list() if STACK in judged.table.columns else None
     found = []
     for k, (result, (ours, theirs)) in enumerate(zip(judged.results, judged.pairs, strict=True)):
         stack = stacks[k] if stacks else None
         verdict = result.found.verdict
         state = verdict if verdict in STATES else None
-        found.append(_of_condition(_pairs(paths, ours, theirs, stack), len(ours), state))
+        counts = [asked[run_id] for run_id in (*ours, *theirs) if run_id in asked]
+        prompts = min(counts) if counts else None
+        pairs = _pairs(paths, ours, theirs, stack)
+        found.append(_of_condition(pairs, len(ours), prompts, state))
     return judged, found
 
 
@@ -130,11 +145,15 @@ def _at(path: Floats, target: float) -> tuple[float, float]:
     return float(slope), float(path[0, 2] - refusal)
 
 
-def _of_condition(pairs: Floats | None, matched: int, state: str | None) -> Alignment:
+def _of_condition(
+    pairs: Floats | None, matched: int, prompts: int | None, state: str | None
+) -> Alignment:
     """Return what pairs (n, 4) of ``_pairs`` show, unless a state of knowledge comes first."""
+    if state is None and prompts is not None and prompts < LEAST_PROMPTS:
+        state = FEW_PROMPTS
     if pairs is None:
         said = state or (UNMATCHED if matched else "insufficient")
-        return Alignment(said, 0, {}, _NO_MEAN, _NO_MEAN, _NO_MEAN, _NO_MEAN)
+        return Alignment(said, 0, prompts, {}, _NO_MEAN, _NO_MEAN, _NO_MEAN, _NO_MEAN)
     c, lost, r, reference_lost = pairs.T
     sign = -1.0 if r.mean() < 0 else 1.0
     c, r = sign * c, sign * r
@@ -153,6 +172,7 @@ def _of_condition(pairs: Floats | None, matched: int, state: str | None) -> Alig
     return Alignment(
         state or shown,
         len(pairs),
+        prompts,
         {} if state else p,
         mean_of(c - r),
         mean_of(lost - reference_lost),
@@ -163,10 +183,10 @@ def _of_condition(pairs: Floats | None, matched: int, state: str | None) -> Alig
 
 
 def alignment_table(profiles: Profiles, control: str, against: str = "standard") -> pl.DataFrame:
-    """Return one row per condition under a control: what it is, ``n``, ``outcome``, and the means
-    ``slope``, ``degradation`` (of the reference), ``slope_change`` and ``degradation_change``, each
-    with ``_low`` and ``_high``, and both changes of each pair of seeds as lists; without rows where
-    no run answers prompts."""
+    """Return one row per condition under a control: what it is, ``n``, ``prompts``, ``outcome``,
+    and the means ``slope``, ``degradation`` (of the reference), ``slope_change`` and
+    ``degradation_change``, each with ``_low`` and ``_high``, and both changes of each pair of seeds
+    as lists; without rows where no run answers prompts."""
     both = alignments(profiles, control, against)
     if both is None:
         return pl.DataFrame()
@@ -183,6 +203,7 @@ def alignment_table(profiles: Profiles, control: str, against: str = "standard")
     return kept.with_columns(
         n=pl.Series([one.n for one in found], dtype=pl.Int64),
         outcome=pl.Series([one.outcome for one in found], dtype=pl.String),
+        prompts=pl.Series([one.prompts for one in found], dtype=pl.Int64),
         **{
             f"seed_{name}": pl.Series(
                 [[pair[k] for pair in one.of_seeds] for one in found], dtype=pl.List(pl.Float64)

@@ -6,7 +6,14 @@ from html import escape
 
 import polars as pl
 
-from sweeps.findings.alignment.outcomes import IN_WORDS, NOT_DEGRADED, OPEN, UNMATCHED
+from sweeps.findings.alignment.outcomes import (
+    FEW_PROMPTS,
+    IN_WORDS,
+    LEAST_PROMPTS,
+    NOT_DEGRADED,
+    OPEN,
+    UNMATCHED,
+)
 from sweeps.findings.verdicts import DELTA
 from sweeps.report.book import Book, html_figure, html_table
 from sweeps.report.charts.alignment import alignment_chart
@@ -15,6 +22,7 @@ from sweeps.report.profile_text import with_interval
 
 _OTHERS = {
     OPEN: "these seeds do not show which of the two falls",
+    FEW_PROMPTS: f"fewer than {LEAST_PROMPTS} harmful prompts say nothing of others",
     UNMATCHED: "the arms have no evaluation loss in common",
     NOT_DEGRADED: "alignment did not degrade under standard training, so that nothing can be said",
 }
@@ -52,8 +60,8 @@ def alignment_section(data: ReportData, book: Book) -> str:
         " first step, under standard training; its change is that under the control less it, and so"
         " for the slope, along the sign of the standard one. Both arms are taken where they first"
         " had the larger of their two final evaluation losses, seed by seed, with 95 % intervals"
-        f" over seeds. Either falls where it is shown that more than δ = {DELTA:g} of it is"
-        " gone.</p>"
+        " over seeds, for these prompts. Either falls where it is shown that more than"
+        f" δ = {DELTA:g} of it is gone.</p>"
         f"{html_table(heads, rows, range(3, 8))}{_reversions(data)}</section>"
     )
 

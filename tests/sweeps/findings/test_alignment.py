@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from planted_store import run_spec, write_run
 from planted_verdicts import ALIGNMENT, ALIGNMENT_SEEDS, UNLIKE_STEPS, line, plant_alignment
 
 from sweeps.findings.alignment.outcomes import (
+    FEW_PROMPTS,
     NOT_DEGRADED,
     OPEN,
     OUTCOMES,
@@ -72,6 +74,15 @@ def test_states_of_knowledge_come_first(tmp_path: Path) -> None:
                 }
             )
         assert outcomes(found) == {"m": name}
+
+
+def test_a_few_prompts_say_nothing_of_others(profiles: Profiles) -> None:
+    """Seeds that agree on every one of them have no error, and would make any outcome certain."""
+    assert profiles.refusals is not None
+    for asked, wanted in ((1, FEW_PROMPTS), (19, FEW_PROMPTS), (20, None)):
+        refusals = profiles.refusals.with_columns(prompts=pl.lit(asked, pl.Int64))
+        found = outcomes(Profiles(**{**profiles.__dict__, "refusals": refusals}))
+        assert found == {name: wanted or name for name in OUTCOMES}
 
 
 def test_what_is_not_shown_is_open(tmp_path: Path) -> None:
