@@ -57,7 +57,6 @@ def test_8_faults_on_an_object_store_lose_and_double_nothing():
         ("closed-first", "folder", ("kill_at_operation",)),
         ("unconditional", "folder", ("late_put",)),
         ("unconditional", "s3", ("late_writer",)),
-        pytest.param("unconditional", "network", ("cut_host",), marks=networks),
     ],
 )
 def test_a_broken_protocol_is_found(protocol, store, kinds):
