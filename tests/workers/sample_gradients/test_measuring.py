@@ -211,7 +211,7 @@ def test_nothing_of_a_pass_is_kept(family):
     batches.measured(batch)
     before = tensors_alive()
     batches.measured(batch)
-    assert tensors_alive() == before
+    assert tensors_alive() <= before
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
@@ -226,7 +226,7 @@ def test_nothing_is_kept_however_weights_are_used(use):
     for _ in range(3):
         gradients.squares(lambda part: model(part["ids"]).square().flatten(1).mean(1), {"ids": ids})
         alive.append(tensors_alive())
-    assert alive[1] == alive[2]
+    assert alive[2] <= alive[1]  # what others left may go meanwhile
 
 
 def test_nothing_is_kept_of_a_pass_that_failed():
@@ -243,4 +243,4 @@ def test_nothing_is_kept_of_a_pass_that_failed():
         with pytest.raises(ValueError, match="no loss"):
             SampleGradients(groups).squares(losses, {"ids": torch.arange(15).reshape(3, 5) % 11})
         alive.append(tensors_alive())
-    assert alive[1] == alive[2]
+    assert alive[2] <= alive[1]  # what others left may go meanwhile

@@ -50,7 +50,7 @@ def test_a_rank_allocates_what_is_planned(stage, precision, micro_batch, tmp_pat
     (tmp_path / "run.json").write_text(run.model_dump_json())
     arguments = [str(tmp_path / "run.json"), str(tmp_path / "out.json")]
     script = str(ROOT / "tests" / "rank_scripts" / "rank_memory.py")
-    in_ranks(script, arguments, RANKS, timeout=900)
+    in_ranks(script, arguments, RANKS, timeout=900, fresh=True)
     found = json.loads((tmp_path / "out.json").read_text())
     trained = [name for name in found if name not in ("model", "engine")]
     measured = max(found[name]["peak"] for name in trained)
