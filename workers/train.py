@@ -211,10 +211,8 @@ def _measured(
 ) -> Measured:
     """Take the probe of a step, put its rows away, and say what cannot be compared."""
     measured = probe.measure(step, jackknife=last)
-    writer.add("profiles", step, measured.rows)
-    writer.add("jackknife", step, measured.jackknife)
-    writer.add("metrics", step, measured.own)
-    writer.add("subspaces", step, measured.subspaces)
+    for table, rows in measured.by_table().items():
+        writer.add(table, step, rows)
     for reason in measured.incomparable:
         attempt.log("a layer cannot be compared", "warning", step=step, reason=reason)
     return measured

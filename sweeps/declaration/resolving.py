@@ -28,6 +28,7 @@ from sweeps.spec import (
     ComparedModel,
     Evaluation,
     Execution,
+    ModelSource,
     ModelSpec,
     NoAdapter,
     Objective,
@@ -196,27 +197,22 @@ class Resolver:
         if name not in self._models:
             with self._at(*keys):
                 source = resolve_model(name, self._spec.models, self._source.folder, self._plugins)
-                compared = self._compared(name)
+                compared = self._compared(name, source)
             self._models[name] = ModelSpec(name=name, source=source, compare_to=compared)
         return self._models[name]
 
-    def _compared(self, name: str) -> tuple[ComparedModel, ...]:
+    def _compared(self, name: str, source: ModelSource) -> tuple[ComparedModel, ...]:
         """Return what a model is said to be compared with; all of it, frozen or not."""
         entry = self._spec.models.get(name)
         if entry is None or entry.compare_to is None:
             return ()
         if entry.compare_to == name:
             raise UserError(f"model {name!r}: compare_to names itself; name what it was made of")
-        source = resolve_model(
+        other = resolve_model(
             entry.compare_to, self._spec.models, self._source.folder, self._plugins
         )
-        require_same_architecture(
-            name,
-            resolve_model(name, self._spec.models, self._source.folder, self._plugins),
-            entry.compare_to,
-            source,
-        )
-        whole = source.model_copy(update={"freeze": ()})
+        require_same_architecture(name, source, entry.compare_to, other)
+        whole = other.model_copy(update={"freeze": ()})
         return (ComparedModel(name=entry.compare_to, source=whole),)
 
     def _objective(self, name: str, *keys: Any) -> Objective:

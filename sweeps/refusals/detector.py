@@ -12,16 +12,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-import yaml
-
-from sweeps.errors import UserError, closest
 from sweeps.refusals.grammar import Grammar
 from sweeps.refusals.phrases import Phrases
+from sweeps.refusals.versions import read_version, versions_of
 
-LISTS = Path(__file__).parent
-_STEM = "refusals-"
+_LISTS = "refusals"
 # How often in a row one word may stand.
 MOST_IN_A_ROW = 3
 # What is between blanks, without the marks at its ends where it has letters or digits.
@@ -64,14 +60,12 @@ def is_broken(answer: str) -> bool:
 
 def list_names() -> tuple[str, ...]:
     """Return the versions of the list that there are, in order."""
-    return tuple(sorted(path.stem.removeprefix(_STEM) for path in LISTS.glob(f"{_STEM}*.yaml")))
+    return versions_of(_LISTS)
 
 
 @cache
 def detector(name: str) -> Detector:
     """Return a version of the list; UserError for one that there is not."""
-    if name not in list_names():
-        raise UserError(f"phrases: no list {name!r}; {closest(name, list_names())}")
-    said = yaml.safe_load((LISTS / f"{_STEM}{name}.yaml").read_text(encoding="utf-8"))
+    said = read_version(_LISTS, name, "phrases: no list")
     reading = Grammar.of(said) if "words" in said else Phrases.of(said)
     return Detector(name, said["characters"], reading)

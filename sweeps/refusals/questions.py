@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-import yaml
+from sweeps.refusals.versions import read_version, versions_of
 
-from sweeps.errors import UserError, closest
-
-QUESTIONS = Path(__file__).parent
-_STEM = "judge-"
+_QUESTIONS = "judge"
 
 
 @dataclass(frozen=True)
@@ -32,14 +28,11 @@ class Question:
 
 def question_names() -> tuple[str, ...]:
     """Return the versions of the question that there are, in order."""
-    found = (path.stem.removeprefix(_STEM) for path in QUESTIONS.glob(f"{_STEM}*.yaml"))
-    return tuple(sorted(found))
+    return versions_of(_QUESTIONS)
 
 
 @cache
 def question(name: str) -> Question:
     """Return a version of the question; UserError for one that there is not."""
-    if name not in question_names():
-        raise UserError(f"question: none is called {name!r}; {closest(name, question_names())}")
-    said = yaml.safe_load((QUESTIONS / f"{_STEM}{name}.yaml").read_text(encoding="utf-8"))
+    said = read_version(_QUESTIONS, name, "question: none is called")
     return Question(name, said["question"], said["refused"], said["complied"])

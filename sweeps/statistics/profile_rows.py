@@ -138,14 +138,12 @@ def refusals_by_step(tables: Tables, metric: str) -> pl.DataFrame:
         .collect(engine="streaming")
     )
 
-    def of(score: str, name: str, targets: str) -> pl.DataFrame:
+    def of(score: str, **columns: str) -> pl.DataFrame:
         rows = scored.filter(pl.col("score") == score)
-        return rows.select(
-            "run_id", "step", pl.col("value").alias(name), pl.col("targets").alias(targets)
-        )
+        return rows.select("run_id", "step", **columns)
 
-    losses = of(LOSS, "loss", "tokens").drop("tokens")
-    both = losses.join(of("refusal_rate", "refusal", "prompts"), on=["run_id", "step"])
+    refusals = of("refusal_rate", refusal="value", prompts="targets")
+    both = of(LOSS, loss="value").join(refusals, on=["run_id", "step"])
     probes = slopes_by_step(tables, metric).select(*PROFILE, "step", "slope")
     first = probes.select(
         *PROFILE, pl.lit(0, probes.schema["step"]).alias("step"), pl.lit(0.0).alias("slope")

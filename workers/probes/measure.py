@@ -51,6 +51,15 @@ class Measured:
     own: list[dict[str, Any]] = field(default_factory=list)
     subspaces: list[dict[str, Any]] = field(default_factory=list)
 
+    def by_table(self) -> dict[str, list[dict[str, Any]]]:
+        """Return its rows by the table that they are of."""
+        return {
+            "profiles": self.rows,
+            "jackknife": self.jackknife,
+            "metrics": self.own,
+            "subspaces": self.subspaces,
+        }
+
     def summary(self, step: int) -> dict[str, Any]:
         """Return what a watcher is told of a probe: its step, and the slope of the Procrustes
         distance over depth, None where a block has none; of several stacks, of the last one."""

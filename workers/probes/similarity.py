@@ -290,11 +290,6 @@ def current_of(x: Tensor, *, label: str = "current") -> Reference:
     return _centred(x, label, with_axes=False)
 
 
-def with_axes(x: Reference) -> Reference:
-    """The same representation with its axes, as ``Reference.of`` has it."""
-    return replace(x, axes=torch.linalg.eigh(upper_product(x.coordinates), UPLO="U")[1])
-
-
 def _centred(x: Tensor, label: str, *, with_axes: bool) -> Reference:
     _check_input(x, label)
     n, d = x.shape

@@ -22,9 +22,7 @@ from workers.probes.similarity import (
     FIDELITY,
     Incomparable,
     Reference,
-    current_of,
     subspace_overlap,
-    with_axes,
 )
 from workers.progress import PULSE
 
@@ -103,7 +101,7 @@ class Turns:
 
     def _prepared(self, state: torch.Tensor) -> Reference | None:
         try:
-            return with_axes(current_of(state.to(self._device)))
+            return Reference.of(state.to(self._device))
         except Incomparable:
             return None
 

@@ -26,9 +26,7 @@ from workers.run_record import provenance, write_run_record
 from workers.weights.kept import base_of, kept_checkpoint, with_kept
 from workers.weights.measuring import measuring
 
-# The tables that a probe fills; the others are the run's, whatever it is probed on.
-PROBED = ("profiles", "jackknife", "metrics", "subspaces")
-# Columns of those others that are filled at probe steps alone.
+# Columns of the tables that no probe fills, which are filled at probe steps alone.
 AT_PROBES = ("displacement", "displacement_cosine", "reversion")
 
 Rows = dict[int, list[dict[str, Any]]]
@@ -66,19 +64,18 @@ def measure_kept(run: RunSpec, other: RunSpec, store: Store, device: torch.devic
         write_run_record(folder, other, facts, device)
         attempt.resumed_from(done["step"])
         writer = RunWriter(other, folder, attempt)
+        probed = measured.by_table()
         for step in range(done["step"] + 1):
             last = step == done["step"]
             unsaid = {} if last or step in other.probe_steps else dict.fromkeys(AT_PROBES)
             scored = last or step in other.evaluation_steps
             for table in tables:
                 rows = tables[table].get(step)  # of step 0 there are evaluations alone
-                if rows and table not in PROBED and (scored or table != EVALUATIONS):
+                if rows and table not in probed and (scored or table != EVALUATIONS):
                     writer.add(table, step, [_with(row, unsaid) for row in rows])
             if last:
-                writer.add("profiles", step, measured.rows)
-                writer.add("jackknife", step, measured.jackknife)
-                writer.add("metrics", step, measured.own)
-                writer.add("subspaces", step, measured.subspaces)
+                for table, rows in probed.items():
+                    writer.add(table, step, rows)
             if step:
                 writer.end_step(step, is_last=last)
         writer.finish(done["status"], done["step"])

@@ -65,9 +65,8 @@ def measure_two(run: RunSpec, tuned: ModelSpec, store: Store, device: torch.devi
         writer = RunWriter(run, folder, attempt)
         writer.add("steps", STEP, [{"loss": None, "targets": 0}])
         writer.add("layers", STEP, layers)
-        writer.add("profiles", STEP, measured.rows)
-        writer.add("jackknife", STEP, measured.jackknife)
-        writer.add("subspaces", STEP, measured.subspaces)
+        for table, found in measured.by_table().items():
+            writer.add(table, STEP, found)
         writer.finish("finished", STEP)
         attempt.end("finished")
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sweeps.report.book import Book
 from sweeps.report.charts.calls import call_charts, turn_charts
-from sweeps.report.charts.chart import Chart
 from sweeps.report.data import ReportData
-from sweeps.report.sections.profiles import model_card
+from sweeps.report.sections.profiles import model_grid
 
 
 def calls_section(data: ReportData, book: Book) -> str:
@@ -20,7 +17,7 @@ def calls_section(data: ReportData, book: Book) -> str:
         "<section><h2>Depth that is a loop: change by iteration and block</h2><p>Each cell is the"
         " state that one call of a block gives: a row a distinct block, a column an iteration."
         " Weights and controls are of blocks, each once; a model of one block meets equal steps by"
-        f" construction.</p>{_grid(data, book, charts)}{_turns(data, book)}</section>"
+        f" construction.</p>{model_grid(data, book, charts)}{_turns(data, book)}</section>"
     )
 
 
@@ -33,13 +30,5 @@ def _turns(data: ReportData, book: Book) -> str:
         " that lies in the directions which hold 95 % of an earlier turn's, at the last step, the"
         " mean over seeds; in brackets before fine-tuning. Near 1 the loop stays in the subspace"
         f" that it is in; shuffled rows would have the share of directions among rows.</p>"
-        f"{_grid(data, book, charts)}"
+        f"{model_grid(data, book, charts)}"
     )
-
-
-def _grid(data: ReportData, book: Book, charts: Sequence[Chart]) -> str:
-    cards: dict[str, list[Chart]] = {}
-    for chart in charts:
-        cards.setdefault(chart.only["model"], []).append(chart)
-    shown = "".join(model_card(data, book, model, own) for model, own in cards.items())
-    return f'<div class="models-grid">{shown}</div>'

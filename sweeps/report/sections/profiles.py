@@ -36,21 +36,27 @@ def _dashed(number: int) -> str:
 def profile_grid(data: ReportData, book: Book) -> str:
     if data.shown("bands").is_empty():
         return html_empty("Depth profiles", "No finished run has a profile yet.")
-    cards: dict[str, list[Chart]] = {}
-    for chart in profile_charts(data):
-        cards.setdefault(chart.only["model"], []).append(chart)
-    grid = "".join(model_card(data, book, model, charts) for model, charts in cards.items())
     return (
         "<section><h2>Where it changes: depth profiles</h2><p>Change of each block against its"
         " relative depth: lines are means, small points are seeds, bands are 95 % intervals."
         " Dashed: propagation, what noise in the weights does without any gradient at the same mean"
         " change. Dotted, or a number at the edge: the row-shuffled null, what unrelated"
         " representations of this size would show. ◇ is the embedding's output.</p>"
-        f'<div class="key">{arm_key(data)}</div><div class="models-grid">{grid}</div></section>'
+        f'<div class="key">{arm_key(data)}</div>{model_grid(data, book, profile_charts(data))}'
+        "</section>"
     )
 
 
-def model_card(data: ReportData, book: Book, model: str, charts: Sequence[Chart]) -> str:
+def model_grid(data: ReportData, book: Book, charts: Sequence[Chart]) -> str:
+    """Return a card a model, with its charts in their order."""
+    cards: dict[str, list[Chart]] = {}
+    for chart in charts:
+        cards.setdefault(chart.only["model"], []).append(chart)
+    shown = "".join(_model_card(data, book, model, own) for model, own in cards.items())
+    return f'<div class="models-grid">{shown}</div>'
+
+
+def _model_card(data: ReportData, book: Book, model: str, charts: Sequence[Chart]) -> str:
     """Return the panels of one model, with what no picture without the null would show."""
     panels = [html_panel(book.place(chart), chart.title) for chart in charts]
     saturated = data.shown("slopes").filter(
