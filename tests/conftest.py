@@ -1,6 +1,8 @@
 """Settings of all tests, and the object store that some of them share."""
 
+import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -23,3 +25,12 @@ def s3_url(s3_port, tmp_path, monkeypatch):
     for name, value in environment(s3_port, tmp_path / "node").items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="session")
+def kept_by_git():
+    """What a clone of the checkout as it stands would have: paths of files, from its root."""
+    root = Path(__file__).resolve().parent.parent
+    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split("\0") if name and (root / name).is_file()]

@@ -31,22 +31,15 @@ def given(instruction):
     return [words for name, words in steps() if name == instruction]
 
 
-def copied(folder):
-    """Do what WORKDIR and COPY do, from what git keeps: a clone has nothing else."""
+def copied(folder, kept):
+    """Do what WORKDIR and COPY do, from what git has kept: a clone has nothing else."""
     (place, *_) = given("WORKDIR")
     workdir = folder / place.lstrip("/")
     workdir.mkdir(parents=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\0")
     for words in given("COPY"):
         *sources, target = words.split()
         for source in sources:
-            names = [name for name in listed if name == source or name.startswith(f"{source}/")]
+            names = [name for name in kept if name == source or name.startswith(f"{source}/")]
             assert names, f"COPY {source}: git keeps nothing of that name"
             for name in names:
                 inside = name.removeprefix(f"{source}/") if name != source else source
@@ -64,8 +57,10 @@ def environment(**more):
     return {**own, **more}
 
 
-def test_what_is_copied_is_enough_to_install_and_anybody_may_read_what_is_installed(tmp_path):
-    workdir = copied(tmp_path / "root")
+def test_what_is_copied_is_enough_to_install_and_anybody_may_read_what_is_installed(
+    tmp_path, kept_by_git
+):
+    workdir = copied(tmp_path / "root", kept_by_git)
     site, empty = tmp_path / "site", tmp_path / "empty"
     empty.mkdir()
     # The last RUN of pip, without what it depends on: that is the environment of the tests.
@@ -105,9 +100,9 @@ def test_it_runs_as_a_user_of_its_own_with_the_extras_that_clusters_need():
 
 
 @pytest.mark.slow
-def test_its_own_steps_make_an_environment_in_which_a_node_starts(tmp_path):
+def test_its_own_steps_make_an_environment_in_which_a_node_starts(tmp_path, kept_by_git):
     """RUN as it stands, in an environment of Python: it needs a package index, and minutes."""
-    workdir = copied(tmp_path / "root")
+    workdir = copied(tmp_path / "root", kept_by_git)
     venv, empty = tmp_path / "python", tmp_path / "empty"
     empty.mkdir()
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
