@@ -200,6 +200,7 @@ class LayerOptimizer(torch.optim.Optimizer):
         self._passes.take([self._gradients(i) for i in range(len(self.layers))])
         self._held.clear()
         self.record = self._apply()
+        self._passes.let_go()
         for call in range(self._calls - 1):
             self._publish(call)
 

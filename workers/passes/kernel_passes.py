@@ -53,7 +53,7 @@ class KernelPasses(Passes):
         return [torch.from_numpy(one) for one in (self._rows, self._found)]
 
     def take(self, gradients: Sequence[Sequence[Tensor]]) -> None:
-        # Kept until the next step's: rows have their addresses, and updates wait in them.
+        # Rows have their addresses, and updates wait in them.
         self._gradients = [flat.contiguous() for layer in gradients for flat in layer]
         if any(flat.dtype != torch.float32 or flat.is_cuda for flat in self._gradients):
             raise TypeError("gradients of float32 weights on the CPU have to be so, too")
@@ -86,6 +86,10 @@ class KernelPasses(Passes):
 
     def apply(self, waits: Collection[int], factors: Sequence[float]) -> None:
         self._over(kernel.apply, self._marks(waits), np.array(factors, dtype=np.float32))
+
+    def let_go(self) -> None:
+        self._gradients = []
+        self._rows[:, kernel.GRADIENTS] = 0
 
     def _over(self, function: kernel.Function, *arguments: object) -> None:
         over_rows(

@@ -72,5 +72,9 @@ class Passes(ABC):
         """Apply the updates that wait, each times the factor of its unit, one of (U,)."""
 
     @abstractmethod
+    def let_go(self) -> None:
+        """Hold this step's gradients no longer: the next pass of the model needs their memory."""
+
+    @abstractmethod
     def held(self) -> list[Tensor]:
         """Return what is kept from step to step."""

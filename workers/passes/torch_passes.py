@@ -133,6 +133,9 @@ class TorchPasses(Passes):
                 for weight, one, unit in zip(slab.weights, update, slab.units, strict=True):
                     weight.add_(one, alpha=factors[unit])
 
+    def let_go(self) -> None:
+        self._gradients = []
+
     def _sums(self) -> Tensor:
         """Return the squared norms of units, (U, 3) in float64, from what was put of pieces."""
         squares = self._found.new_zeros((self._count, 3), dtype=torch.float64)

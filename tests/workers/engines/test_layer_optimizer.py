@@ -5,11 +5,13 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from sweeps import spec
 from workers.controls.layer_groups import BLOCK, EMBEDDING, HEAD, LayerGroup
 from workers.controls.registry import build_control
 from workers.engines.layer_optimizer import LayerOptimizer
+from workers.passes import choosing
 from workers.updates.shards import Shard, stretches, whole
 
 RATE = 0.03
@@ -202,6 +204,25 @@ def test_measuring_moves_nothing_and_counts_no_step():
     assert optimizer.record.update_norms == [0.0] * 4
     for group, values in zip(groups, before, strict=True):
         assert torch.equal(flat(group.parameters), values)
+
+
+@pytest.mark.parametrize("kernel_from", [0, 1 << 40], ids=["kernel", "torch"])
+@pytest.mark.parametrize("control", CONTROLS)
+def test_gradients_are_let_go_of_after_a_step(control, kernel_from, monkeypatch):
+    monkeypatch.setattr(choosing, "KERNEL_FROM", kernel_from)
+    groups = groups_of()
+    optimizer = optimizer_of(groups, control)
+    optimizer.bind([whole(group.parameters) for group in groups])
+    storages = []
+    for group, parts in zip(groups, gradients(0), strict=True):
+        for parameter, gradient in zip(group.parameters, parts, strict=True):
+            parameter.grad = gradient
+            storages.append(StorageWeakRef(gradient.untyped_storage()))
+    del parts, gradient
+    optimizer.step()
+    assert not any(storage.expired() for storage in storages)
+    optimizer.zero_grad()
+    assert all(storage.expired() for storage in storages)
 
 
 def test_before_it_is_bound_a_step_does_nothing():
