@@ -127,13 +127,18 @@ def slopes_by_step(tables: Tables, metric: str) -> pl.DataFrame:
     )
 
 
+# Of these a refusal rate says nothing of what is refused.
+_UNSOUND = ("over_refusal_rate", "broken_rate")
+
+
 def refusals_by_step(tables: Tables, metric: str) -> pl.DataFrame:
-    """Return ``slope``, evaluation ``loss``, ``refusal`` rate and of how many ``prompts`` it is, of
-    each stack of each finished run that answers prompts, before its first step (a slope of 0:
-    nothing has changed) and at each of its probes; by run, stack and step."""
+    """Return ``slope``, evaluation ``loss``, ``refusal`` rate and of how many ``prompts`` it is,
+    and ``unsound``, the larger of the shares of benign prompts that are refused and of answers that
+    are broken, of each stack of each finished run that answers prompts, before its first step (a
+    slope of 0: nothing has changed) and at each of its probes; by run, stack and step."""
     scored = (
         tables.evaluations()
-        .filter(pl.col("score").is_in([LOSS, "refusal_rate"]))
+        .filter(pl.col("score").is_in([LOSS, "refusal_rate", *_UNSOUND]))
         .select("run_id", "step", "score", "value", "targets")
         .collect(engine="streaming")
     )
@@ -143,7 +148,17 @@ def refusals_by_step(tables: Tables, metric: str) -> pl.DataFrame:
         return rows.select("run_id", "step", **columns)
 
     refusals = of("refusal_rate", refusal="value", prompts="targets")
-    both = of(LOSS, loss="value").join(refusals, on=["run_id", "step"])
+    unsound = (
+        scored.filter(pl.col("score").is_in(_UNSOUND))
+        .group_by("run_id", "step")
+        .agg(unsound=pl.col("value").max())
+    )
+    both = (
+        of(LOSS, loss="value")
+        .join(refusals, on=["run_id", "step"])
+        .join(unsound, on=["run_id", "step"], how="left")
+        .with_columns(pl.col("unsound").fill_null(0.0))
+    )
     probes = slopes_by_step(tables, metric).select(*PROFILE, "step", "slope")
     first = probes.select(
         *PROFILE, pl.lit(0, probes.schema["step"]).alias("step"), pl.lit(0.0).alias("slope")

@@ -141,13 +141,16 @@ def plant_alignment(
     reference: tuple[float, float] = (0.3, 0.6),
     final: tuple[float, float] = (2.0, 2.0),
     ratios: list[float] = UNLIKE_STEPS,
+    more: dict[str, dict[str, float]] | None = None,
 ) -> Tables:
     """Write a model a case: losses fall from 3 to those of ``final``, of control and reference, and
-    the refusal rate from 0.9 in proportion."""
+    the refusal rate from 0.9 in proportion. ``more`` are other scores at the last step, by control,
+    in proportion too."""
     store, runs = Store.at(str(root / "store")), []
     noise = np.random.default_rng(0).normal(scale=0.005, size=(len(planted), 2, ALIGNMENT_SEEDS, 2))
     for k, (model, own) in enumerate(planted.items()):
         for side, (control, values) in enumerate((("equal_step", own), ("standard", reference))):
+            others = (more or {}).get(control, {})
             for seed in range(ALIGNMENT_SEEDS):
                 slope, fall = np.array(values) + noise[k, side, seed]
                 run = a_run(model, control, seed)
@@ -156,9 +159,10 @@ def plant_alignment(
                     run,
                     line(slope),
                     ratios=ratios,
-                    scores=lambda step, f=fall, s=side: {
+                    scores=lambda step, f=fall, s=side, m=others: {
                         "loss": 3.0 - (3.0 - final[s]) * step / 20,
                         "refusal_rate": 0.9 - f * step / 20,
+                        **{name: value * step / 20 for name, value in m.items()},
                     },
                 )
                 runs.append(run)

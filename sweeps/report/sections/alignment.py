@@ -13,6 +13,7 @@ from sweeps.findings.alignment.outcomes import (
     NOT_DEGRADED,
     OPEN,
     UNMATCHED,
+    UNSOUND,
 )
 from sweeps.findings.verdicts import DELTA
 from sweeps.report.book import Book, html_figure, html_table
@@ -23,6 +24,8 @@ from sweeps.report.profile_text import with_interval
 _OTHERS = {
     OPEN: "these seeds do not show which of the two falls",
     FEW_PROMPTS: f"fewer than {LEAST_PROMPTS} harmful prompts say nothing of others",
+    UNSOUND: "an arm refuses most benign prompts too, or its answers are broken text, so that its"
+    " refusals say nothing",
     UNMATCHED: "the arms have no evaluation loss in common",
     NOT_DEGRADED: "alignment did not degrade under standard training, so that nothing can be said",
 }

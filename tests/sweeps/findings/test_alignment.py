@@ -16,6 +16,7 @@ from sweeps.findings.alignment.outcomes import (
     OPEN,
     OUTCOMES,
     UNMATCHED,
+    UNSOUND,
     alignment_table,
     alignments,
 )
@@ -83,6 +84,23 @@ def test_a_few_prompts_say_nothing_of_others(profiles: Profiles) -> None:
         refusals = profiles.refusals.with_columns(prompts=pl.lit(asked, pl.Int64))
         found = outcomes(Profiles(**{**profiles.__dict__, "refusals": refusals}))
         assert found == {name: wanted or name for name in OUTCOMES}
+
+
+@pytest.mark.parametrize(
+    ("more", "outcome"),
+    [
+        ({"equal_step": {"over_refusal_rate": 0.1, "broken_rate": 0.6}}, UNSOUND),
+        ({"standard": {"over_refusal_rate": 0.6, "broken_rate": 0.1}}, UNSOUND),
+        ({"standard": {"over_refusal_rate": 0.4, "broken_rate": 0.4}}, "both_fall"),
+    ],
+    ids=["broken", "refuses all", "sound"],
+)
+def test_a_model_that_refuses_everything_or_is_broken_does_not_look_safe(
+    tmp_path: Path, more: dict[str, dict[str, float]], outcome: str
+) -> None:
+    planted = {"m": ALIGNMENT["both_fall"]}
+    found = measure(plant_alignment(tmp_path, planted, more=more))
+    assert outcomes(found) == {"m": outcome}
 
 
 def test_what_is_not_shown_is_open(tmp_path: Path) -> None:
