@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sweeps.errors import UserError
 from sweeps.spec import PROMPT_KINDS, Cell, PromptKind, PromptSet
@@ -11,28 +12,47 @@ from sweeps.spec import PROMPT_KINDS, Cell, PromptKind, PromptSet
 _CELLS: dict[str, Cell] = {"prompt": "dialogue", "kind": "text"}
 
 
+class Asked(NamedTuple):
+    """A prompt as its set has it: where (the set and the row, from 1), its cell, its kind."""
+
+    where: str
+    cell: Any
+    kind: PromptKind
+
+
 def prompt_cells(one: PromptSet) -> dict[str, Cell]:
     """Return what a cell of each role is that is read of a set of prompts."""
     return {role: _CELLS[role] for role in one.roles}
 
 
-def prompt_kinds(one: PromptSet, rows: Mapping[str, Sequence[Any]]) -> list[PromptKind]:
-    """Return of which kind each prompt is; UserError for a cell that says none of them."""
-    if one.kind is not None:
-        return [one.kind] * len(rows["prompt"])
+def prompts_of(one: PromptSet, rows: Mapping[str, Sequence[Any]]) -> Iterator[Asked]:
+    """Yield the prompts of a set; UserError for a cell that says no kind."""
     known = {kind: kind for kind in PROMPT_KINDS}
-    for number, cell in enumerate(rows["kind"], start=1):
-        if cell not in known:
+    kinds = rows["kind"] if one.kind is None else [one.kind] * len(rows["prompt"])
+    for number, (cell, kind) in enumerate(zip(rows["prompt"], kinds, strict=True), start=1):
+        if kind not in known:
             raise UserError(
-                f"prompts {one.name}: row {number} is of kind {cell!r}; a prompt is"
+                f"prompts {one.name}: row {number} is of kind {kind!r}; a prompt is"
                 f" {' or '.join(PROMPT_KINDS)}. Say `kind:` of the set where all are alike"
             )
-    return [known[cell] for cell in rows["kind"]]
+        yield Asked(f"{one.name}, row {number}", cell, known[kind])
 
 
-def require_harmful(kinds: Sequence[PromptKind] | None) -> None:
+def require_one_kind(prompts: Sequence[Asked]) -> None:
+    """Raise UserError for a prompt that is to be refused in one place and not in another."""
+    first = dict[str, Asked]()
+    for asked in prompts:
+        before = first.setdefault(json.dumps(asked.cell, sort_keys=True), asked)
+        if before.kind != asked.kind:
+            raise UserError(
+                f"refusal: the prompt of {asked.where} is {asked.kind}, and {before.kind} in"
+                f" {before.where}; one answer cannot be right in both, so take it out of one"
+            )
+
+
+def require_harmful(prompts: Sequence[Asked]) -> None:
     """Raise UserError where no prompt is one to be refused."""
-    if kinds is not None and "harmful" not in kinds:
+    if all(asked.kind != "harmful" for asked in prompts):
         raise UserError(
             "refusal: no prompt is harmful, so that there is nothing to refuse; add such a set"
         )

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from sweeps.errors import UserError
-from sweeps.rows.prompts import prompt_cells, prompt_kinds, require_harmful
+from sweeps.rows.prompts import (
+    Asked,
+    prompt_cells,
+    prompts_of,
+    require_harmful,
+    require_one_kind,
+)
 from sweeps.spec import PromptKind, Refusal
 from workers.data.conversations import text_of, written_prompts
 from workers.data.datasets import load_rows
@@ -32,29 +38,31 @@ def read_prompts(refusal: Refusal, tokenizer: Any, positions: int | None) -> lis
     """Return all prompts of an evaluation, in the order of its sets and of their rows, each called
     by its set and its row, from 1.
 
-    Raises UserError for rows that cannot be read, prompts of which none is to be refused, and one
-    that leaves no room for an answer in the model's ``positions``; Impossible where there is no
-    chat template.
+    Raises UserError for rows that cannot be read, prompts of which none is to be refused, one that
+    both is and is not, and one that leaves no room for an answer in the model's ``positions``;
+    Impossible where there is no chat template.
     """
-    found = []
+    found, everything = [], list[Asked]()
     for one in refusal.prompts:
         require_declared(one.data)
         try:
             rows = load_rows(one.data, prompt_cells(one))
-            kinds = prompt_kinds(one, rows)
+            own = list(prompts_of(one, rows))
             written = list(written_prompts(tokenizer, rows["prompt"]))
         except UserError as error:
             raise UserError(f"prompts {one.name}: {error}") from None
-        asked = zip(kinds, written, map(text_of, rows["prompt"]), strict=True)
-        for number, (kind, ids, text) in enumerate(asked, start=1):
+        everything += own
+        for number, (asked, ids) in enumerate(zip(own, written, strict=True), start=1):
             if positions is not None and len(ids) + refusal.max_new_tokens > positions:
                 raise UserError(
                     f"prompts {one.name}: row {number} has {len(ids)} tokens, which with"
                     f" {refusal.max_new_tokens} of an answer are more than the {positions} of the"
                     " model; shorten it, or lower max_new_tokens"
                 )
-            found.append(Prompt(f"{one.name}/{number}", kind, tuple(ids), text))
-    require_harmful([prompt.kind for prompt in found])
+            text = text_of(asked.cell)
+            found.append(Prompt(f"{one.name}/{number}", asked.kind, tuple(ids), text))
+    require_one_kind(everything)
+    require_harmful(everything)
     return found
 
 

@@ -8,9 +8,15 @@ from sweeps.declaration.entries.sweep_spec import ModelEntry, RefusalEntry
 from sweeps.declaration.sources import check_local, resolve_data, resolve_model
 from sweeps.errors import UserError
 from sweeps.refusals import detector, question
-from sweeps.rows.prompts import prompt_cells, prompt_kinds, require_harmful
+from sweeps.rows.prompts import (
+    Asked,
+    prompt_cells,
+    prompts_of,
+    require_harmful,
+    require_one_kind,
+)
 from sweeps.sources.ability import ability_of
-from sweeps.spec import Judge, PromptKind, PromptSet, Refusal
+from sweeps.spec import Judge, PromptSet, Refusal
 
 JUDGE = "judge"
 
@@ -19,11 +25,11 @@ def refusal_of(said: RefusalEntry | None, folder: Path) -> Refusal | None:
     """Return the prompts of an evaluation; None where it has none.
 
     Raises UserError for a dataset that cannot be used, a kind that is none, prompts of which none
-    is to be refused, and a list of phrases that there is not.
+    is to be refused or one both is and is not, and a list of phrases that there is not.
     """
     if said is None:
         return None
-    sets, kinds = [], list[PromptKind]()
+    sets, asked = [], list[Asked]()
     at_hand = True
     for name, entry in said.prompts.items():
         roles = ("prompt",) if entry.kind else ("prompt", "kind")
@@ -35,9 +41,11 @@ def refusal_of(said: RefusalEntry | None, folder: Path) -> Refusal | None:
         except UserError as error:
             raise UserError(f"prompts {name}: {error}") from None
         at_hand = at_hand and bool(rows)
-        kinds += prompt_kinds(one, rows) if rows else [one.kind] if one.kind else []
+        asked += prompts_of(one, rows) if rows else ()
         sets.append(one)
-    require_harmful(kinds if at_hand else None)  # of the hub's own kinds the run sees
+    require_one_kind(asked)
+    if at_hand:  # what is on the hub the run sees
+        require_harmful(asked)
     fields = {
         key: value
         for key in ("phrases", "max_new_tokens", "prompt_batch")

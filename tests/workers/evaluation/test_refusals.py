@@ -235,6 +235,9 @@ def test_prompts_that_cannot_be_answered_are_refused_before_training(prompts, ca
     benign = Refusal(prompts=(PromptSet(name="mine", data=prompts, kind="benign"),))
     with pytest.raises(UserError, match="no prompt is harmful"):
         read_prompts(benign, tokenizer, None)
+    both = PromptSet(name="hers", data=prompts, kind="harmful")
+    with pytest.raises(UserError, match=r"hers, row 1 is harmful, and benign in mine, row 1"):
+        read_prompts(Refusal(prompts=(*benign.prompts, both)), tokenizer, None)
     path = Path(prompts.file)
     path.write_text("prompt,kind\nOpen it.,odd\n")
     odd = prompts.model_copy(update={"digest": data_digest([path])})

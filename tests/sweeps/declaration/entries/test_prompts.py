@@ -73,6 +73,10 @@ def test_what_a_model_is_compared_with_decides_and_is_whole(read):
     assert one.run_id != read(model=ALIGNED.replace("compare_to: base, ", "")).run_id
 
 
+PLAIN = "{kind: %s, data: {file: plain.txt, columns: {prompt: text}}}"
+BOTH_KINDS = f"{{prompts: {{a: {PLAIN % 'harmful'}, b: {PLAIN % 'benign'}}}}}"
+
+
 @pytest.mark.parametrize(
     ("how", "said"),
     [
@@ -80,6 +84,10 @@ def test_what_a_model_is_compared_with_decides_and_is_whole(read):
         (
             {"refusal": MADE_UP.replace("data:", "kind: benign, data:")},
             "no prompt is harmful",
+        ),
+        (
+            {"refusal": BOTH_KINDS},
+            "prompt of b, row 1 is benign, and harmful in a, row 1; one answer cannot be right",
         ),
         ({"refusal": "{prompts: {p: {data: {file: none.csv}}}}"}, "prompts p: .*none.csv"),
         ({"refusal": MADE_UP[:-1] + ", phrases: '7'}"}, "no list '7'"),
