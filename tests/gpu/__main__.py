@@ -32,6 +32,8 @@ import torch
 from tests.gpu.checks import Check, Place, Seen, chosen, skipped
 
 ROOT = Path(__file__).resolve().parents[2]
+# Limits are for a machine with a GPU, which has cores to start processes on: a CPU may be busy.
+CPU_LIMIT = 10
 POLL_SECONDS = 0.1
 # The columns of the table: name, what was seen, how it was.
 NAME, TEXT, RESULT = 13, 57, 8
@@ -128,7 +130,7 @@ def run_all(checks: Sequence[Check], minutes: float, at_once: int, kept: Path | 
     where = place_of()
     print(where["line"], heading(), sep="\n", flush=True)
     if where["device"] is None:  # where nothing is measured, nothing needs the machine alone
-        checks = [replace(check, alone=False) for check in checks]
+        checks = [replace(one, alone=False, limit=CPU_LIMIT * one.limit) for one in checks]
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="gpu", dir="/tmp") as folder:
         waiting, running, told = list(checks), list[Running](), 0

@@ -189,9 +189,14 @@ def test_slurm_gets_the_script_attaches_logs_and_cancels(site):
     ("last", "state"),
     [
         ("depthsweep: job 41 ended with exit code 0", "succeeded"),
-        ("depthsweep: job 41 ended with exit code 1", "failed"),
-        ("depthsweep: job 41 ended with exit code 143, cancelled", "stopped"),
-        ("slurmstepd: error: *** STEP 41.0 CANCELLED", "failed"),
+        *(
+            pytest.param(*rest, marks=pytest.mark.slow)
+            for rest in (
+                ("depthsweep: job 41 ended with exit code 1", "failed"),
+                ("depthsweep: job 41 ended with exit code 143, cancelled", "stopped"),
+                ("slurmstepd: error: *** STEP 41.0 CANCELLED", "failed"),
+            )
+        ),
     ],
 )
 def test_a_job_that_has_left_the_queue_is_found_by_what_is_recorded(site, last, state):

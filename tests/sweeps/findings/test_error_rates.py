@@ -32,7 +32,8 @@ def verdicts(truth, *, cv: float, seeds: int, claims=ABOUT_CONTROL, times: int =
     return found
 
 
-@pytest.mark.parametrize(("cv", "seeds"), [(0.1, 3), pytest.param(0.3, 5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("cv", "seeds"), [(0.1, 3), (0.3, 5)])
 def test_where_no_slope_is_there_no_claim_is_supported(cv, seeds):
     """Also C2, which asks no control: half of all slopes are then above 0."""
     about = [claim for claim in CLAIMS if claim.id != "C6"]
@@ -49,6 +50,7 @@ def test_the_papers_pattern_contradicts_no_claim_of_the_paper():
     assert found["C5"].count(SUPPORTED) >= 0.9 * TIMES
 
 
+@pytest.mark.slow
 def test_with_noisy_seeds_the_papers_pattern_is_open_rather_than_contradicted():
     found = verdicts(PUBLISHED, cv=0.3, seeds=3)
     for name, each in found.items():
@@ -61,7 +63,7 @@ def test_where_all_keep_half_that_some_collapse_is_not_supported():
     assert found["C3"].count(SUPPORTED) <= 0.05 * TIMES
 
 
-@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("paired", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_gap_that_is_not_there_is_found_as_rarely_as_it_says(paired):
     """Two groups within models, and two groups of models."""
     by, groups = ("objective", ["clm", "contrastive"]) if paired else ("block", ["a", "b"])

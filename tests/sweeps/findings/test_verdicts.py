@@ -150,7 +150,13 @@ def rates(kept: float, cv: float, n: int, times: int = 2_000) -> dict[str, float
     return {verdict: found[verdict] / times for verdict in VERDICTS}
 
 
-@pytest.mark.parametrize(("cv", "n"), [(0.05, 3), (0.1, 5), (0.2, 5), (0.3, 10)])
+BOUNDARIES = [
+    (0.05, 3),
+    *(pytest.param(*rest, marks=pytest.mark.slow) for rest in ((0.1, 5), (0.2, 5), (0.3, 10))),
+]
+
+
+@pytest.mark.parametrize(("cv", "n"), BOUNDARIES)
 def test_at_its_boundary_a_finding_is_made_as_often_as_it_may_be(cv, n):
     assert rates(DELTA, cv, n)["persists"] <= 0.035
     assert rates(DELTA, cv, n)["collapses"] <= 0.06

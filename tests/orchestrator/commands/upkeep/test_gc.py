@@ -36,7 +36,7 @@ def gc(store, *arguments):
     )
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("DEPTHSWEEP_CACHE", str(tmp_path / "node"))
