@@ -108,11 +108,16 @@ def called(*words: str) -> str:
     ("words", "said"),
     [
         (("status", "many"), f"{RUNS} finished"),
-        (("plan", "many"), f"skip {RUNS} finished"),
-        (("query", "SELECT count(*) AS n FROM runs"), f"n {RUNS} (1 row)"),
-        (("query", "SELECT count(*) AS n FROM runs", "--all"), f"n {RUNS} (1 row)"),
-        (("query", "SELECT status, sum(attempts) FROM runs GROUP BY status"), f"{RUNS}"),
-        (("resume", "many"), f"{RUNS} already finished"),
+        *(
+            pytest.param(*rest, marks=pytest.mark.slow)
+            for rest in (
+                (("plan", "many"), f"skip {RUNS} finished"),
+                (("query", "SELECT count(*) AS n FROM runs"), f"n {RUNS} (1 row)"),
+                (("query", "SELECT count(*) AS n FROM runs", "--all"), f"n {RUNS} (1 row)"),
+                (("query", "SELECT status, sum(attempts) FROM runs GROUP BY status"), f"{RUNS}"),
+                (("resume", "many"), f"{RUNS} already finished"),
+            )
+        ),
     ],
 )
 def test_a_finished_sweep_is_known_by_few_requests(

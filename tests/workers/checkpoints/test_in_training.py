@@ -179,7 +179,9 @@ worker.end_process(worker.main())
 """
 
 
-@pytest.mark.parametrize("real", ["writing.write_layer", "saving.write_json"])
+@pytest.mark.parametrize(
+    "real", ["writing.write_layer", pytest.param("saving.write_json", marks=pytest.mark.slow)]
+)
 def test_one_that_was_on_its_way_when_the_process_was_killed_does_not_count(
     tmp_path, monkeypatch, real
 ):

@@ -50,7 +50,15 @@ def losses(store, run):
     return pl.concat([pl.read_parquet(path) for path in parts]).sort("step")["loss"].to_list()
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("sft", "preference", "pairs")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in KINDS
+    ],
+)
 def test_a_run_that_was_cut_short_ends_as_one_that_was_not(name, store_of, tmp_path, cache):
     run = run_of(name, tmp_path)
     whole, cut = store_of("whole"), store_of("cut")

@@ -94,7 +94,11 @@ def test_an_objective_is_no_distance_from_itself_at_any_batch_size(cache, batch_
 
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [("gpt2", "contrastive"), ("bert", "classification"), ("bert", "mlm")],
+    [
+        ("bert", "mlm"),
+        pytest.param("gpt2", "contrastive", marks=pytest.mark.slow),
+        pytest.param("bert", "classification", marks=pytest.mark.slow),
+    ],
 )
 def test_another_objective_has_a_distance_and_one_on_a_common_text(cache, family, kind):
     data = builtin("python-source") if kind == "mlm" else None
@@ -212,7 +216,7 @@ def test_the_gradient_of_a_group_is_that_of_its_batches_mean_losses(cache):
         torch.testing.assert_close(gradient, flat, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["clm", "contrastive"])
+@pytest.mark.parametrize("kind", ["clm", pytest.param("contrastive", marks=pytest.mark.slow)])
 def test_micro_batches_change_nothing_and_weights_stay(cache, kind):
     run = run_of(kind, batch_size=4)
     small = run.model_copy(

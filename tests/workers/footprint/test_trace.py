@@ -88,7 +88,11 @@ def real_peaks(run):
         run_of("bert"),
         run_of("bert", "classification", control=EqualStep(target="median")),
         run_of("opt_post_norm", "contrastive", batch_size=5),
-        *(run_of("gpt2", kind) for kind in OBJECTIVES if kind not in PRETRAINING_OBJECTIVES),
+        *(
+            pytest.param(run_of("gpt2", kind), marks=pytest.mark.slow)
+            for kind in OBJECTIVES
+            if kind not in PRETRAINING_OBJECTIVES
+        ),
         run_of("opt", optimizer=Optimizer(rule="lion", learning_rate=1e-4, weight_decay=0.1)),
         run_of("gpt2", optimizer=Optimizer(rule="adafactor", learning_rate=1e-2)),
         run_of("bert", optimizer=Optimizer(rule="muon", learning_rate=1e-3)),

@@ -104,11 +104,12 @@ print(snapshot_download("owner/tiny", revision="a" * 40, allow_patterns={pattern
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "left",
     [
-        pytest.param(["config.json", "tokenizer*"], marks=pytest.mark.slow),
-        pytest.param(["config.json", "*.safetensors"], marks=pytest.mark.slow),
+        ["config.json", "tokenizer*"],
+        ["config.json", "*.safetensors"],
         ["*.json", "model-00001-of-00002.safetensors"],
     ],
 )

@@ -31,8 +31,15 @@ def test_it_is_the_distance_over_the_first_norm_and_the_angle():
     assert displaced([(zero + 1, zero)]) == (1.0, None)
 
 
-@pytest.mark.parametrize("adapter", [None, Lora(rank=2, alpha=5.0)])
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize(
+    ("family", "adapter"),
+    [
+        ("bert", None),
+        ("gpt2", Lora(rank=2, alpha=5.0)),
+        pytest.param("gpt2", None, marks=pytest.mark.slow),
+        pytest.param("bert", Lora(rank=2, alpha=5.0), marks=pytest.mark.slow),
+    ],
+)
 def test_rows_at_probe_steps_say_what_the_folder_and_the_kept_weights_say(
     tmp_path, adapter, family
 ):
