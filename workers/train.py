@@ -68,7 +68,7 @@ def train(
         scores = Evaluations(run, parts.evaluator, parts.refusals, writer, ranks, resumed)
         scores.begin()
         status: Status = "stopped" if scores.stopped else "finished"
-        rate = probe = None
+        rate, probe, recorded = None, None, run.recorded_steps
         step, loss, stop = resumed, None, ranks.agreed_cause(notice, device)
         share = run.execution.checkpoint_share
         with Checkpoints(folder, engine, attempt, share, ranks, notice, keep) as checkpoints:
@@ -78,15 +78,20 @@ def train(
                 batch, total, rows = accumulate(run, objective, parts.batches, engine, step)
                 # Of a batch with nothing to predict there is no loss, and 0 would be the best.
                 loss = float(total) if objective.targets(batch) else None
-                layers = engine.step(rate)
-                finite = math.isfinite(loss or 0.0) and math.isfinite(layers.total_gradient_norm)
+                # A loss that is not finite ends the run, whose last step is recorded.
+                finite = math.isfinite(loss or 0.0)
+                layers = engine.step(rate, record=step in recorded or not finite)
+                finite = finite and (layers is None or math.isfinite(layers.total_gradient_norm))
                 finite = finite and scores.after(step)
                 last = step == run.steps or scores.stopped
                 probes = finite and (last or step in run.probe_steps)
                 moved = parts.displacement.measure(engine) if probes else None
-                writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
                 writer.add("samples", step, rows)
-                writer.add("layers", step, _layer_rows(engine.groups, layers, moved))
+                if layers is not None:
+                    row = _step_row(loss, rate, objective.targets(batch), layers)
+                    covered = None if recorded.all else recorded.covered(step)
+                    writer.add("steps", step, [row])
+                    writer.add("layers", step, _layer_rows(engine.groups, layers, covered, moved))
                 if probes:
                     measured = _measured(parts.probe, step, last, writer, attempt)
                     probe = measured.summary(step) if ranks.leads else None
@@ -229,7 +234,10 @@ def _step_row(loss: float | None, rate: float, targets: int, layers: LayerStep) 
 
 
 def _layer_rows(
-    groups: Sequence[LayerGroup], layers: LayerStep, moved: Sequence[Moved] | None
+    groups: Sequence[LayerGroup],
+    layers: LayerStep,
+    covered: int | None,
+    moved: Sequence[Moved] | None,
 ) -> Iterator[dict[str, Any]]:
     for k, group in enumerate(groups):
         how_far = moved[k] if moved else Moved()
@@ -242,5 +250,6 @@ def _layer_rows(
             "weight_norm": layers.weight_norms[k],
             "update_norm": layers.update_norms[k],
             "coefficient": layers.coefficients[k],
+            "steps_covered": covered,
             **asdict(how_far),
         }
