@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    create_model,
-    model_validator,
-)
+from pydantic import Field, create_model, model_validator
 
 from sweeps.declaration.entries.notify import NotifyEntry
 from sweeps.declaration.entries.step_entries import (
