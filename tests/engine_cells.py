@@ -76,6 +76,8 @@ class Cell:
     lora_rank: int = 0
     # Whether ranks step by the kernel, which is for larger models otherwise.
     kernel: bool = False
+    # Steps from one record to the next; the last has one.
+    record_every: int = 1
 
     @property
     def name(self):
@@ -170,7 +172,10 @@ def advance(cell, objective, engine, steps):
     record = None
     for step in steps:
         objective.accumulate(engine, batch_of(cell.family, step), micro)
-        record = engine.step(OPTIMIZERS[cell.rule].learning_rate * (1 - 0.1 * step))
+        due = (step + 1) % cell.record_every == 0
+        rate = OPTIMIZERS[cell.rule].learning_rate * (1 - 0.1 * step)
+        record = engine.step(rate, record=due)
+        assert (record is None) != due
     return record
 
 

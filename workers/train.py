@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sweeps.attempts.attempt import Attempt, OnlookersAttempt
 from sweeps.attempts.writer import OnlookersWriter, RunWriter
@@ -48,7 +49,7 @@ def train(
     """
     _require_training(run)
     folder, notice = store.run(run.run_id), notice or Notice()
-    keep = run.execution.keep
+    keep, share = run.execution.keep, run.execution.checkpoint_share
     if ranks.size > 1:
         fetch(run, store)
         connect(ranks, device)
@@ -68,25 +69,25 @@ def train(
         scores = Evaluations(run, parts.evaluator, parts.refusals, writer, ranks, resumed)
         scores.begin()
         status: Status = "stopped" if scores.stopped else "finished"
-        rate = probe = None
+        rate, probe, recorded = None, None, run.recorded_steps
         step, loss, stop = resumed, None, ranks.agreed_cause(notice, device)
-        share = run.execution.checkpoint_share
         with Checkpoints(folder, engine, attempt, share, ranks, notice, keep) as checkpoints:
             while step < run.steps and not scores.stopped and not stop:
                 step += 1
                 rate = learning_rate(run.optimizer, step, run.steps)
                 batch, total, rows = accumulate(run, objective, parts.batches, engine, step)
-                # Of a batch with nothing to predict there is no loss, and 0 would be the best.
-                loss = float(total) if objective.targets(batch) else None
-                layers = engine.step(rate)
-                finite = math.isfinite(loss or 0.0) and math.isfinite(layers.total_gradient_norm)
-                finite = finite and scores.after(step)
+                loss = _loss(total, targets := objective.targets(batch))
+                finite = math.isfinite(loss or 0.0)
+                layers = engine.step(rate, record=step in recorded or not finite)  # its last, then
+                finite = finite and _is_finite(layers) and scores.after(step)
                 last = step == run.steps or scores.stopped
                 probes = finite and (last or step in run.probe_steps)
                 moved = parts.displacement.measure(engine) if probes else None
-                writer.add("steps", step, [_step_row(loss, rate, objective.targets(batch), layers)])
                 writer.add("samples", step, rows)
-                writer.add("layers", step, _layer_rows(engine.groups, layers, moved))
+                if layers is not None:
+                    covered = None if recorded.all else recorded.covered(step)
+                    writer.add("steps", step, [_step_row(loss, rate, targets, layers)])
+                    writer.add("layers", step, _layer_rows(engine.groups, layers, covered, moved))
                 if probes:
                     measured = _measured(parts.probe, step, last, writer, attempt)
                     probe = measured.summary(step) if ranks.leads else None
@@ -218,6 +219,17 @@ def _measured(
     return measured
 
 
+def _loss(total: Tensor, targets: int) -> float | None:
+    """Return the mean loss of a batch; of one with nothing to predict there is none, and 0 would be
+    the best."""
+    return float(total) if targets else None
+
+
+def _is_finite(layers: LayerStep | None) -> bool:
+    """Return whether a step was taken by gradients that are finite, as far as was measured."""
+    return layers is None or math.isfinite(layers.total_gradient_norm)
+
+
 def _step_row(loss: float | None, rate: float, targets: int, layers: LayerStep) -> dict[str, Any]:
     return {
         "loss": loss,
@@ -229,7 +241,10 @@ def _step_row(loss: float | None, rate: float, targets: int, layers: LayerStep) 
 
 
 def _layer_rows(
-    groups: Sequence[LayerGroup], layers: LayerStep, moved: Sequence[Moved] | None
+    groups: Sequence[LayerGroup],
+    layers: LayerStep,
+    covered: int | None,
+    moved: Sequence[Moved] | None,
 ) -> Iterator[dict[str, Any]]:
     for k, group in enumerate(groups):
         how_far = moved[k] if moved else Moved()
@@ -242,5 +257,6 @@ def _layer_rows(
             "weight_norm": layers.weight_norms[k],
             "update_norm": layers.update_norms[k],
             "coefficient": layers.coefficients[k],
+            "steps_covered": covered,
             **asdict(how_far),
         }

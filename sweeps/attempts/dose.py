@@ -13,7 +13,7 @@ import pyarrow as pa
 OUTSIDE_BLOCKS = ("embedding", "head")
 # Sums are made in another order elsewhere: to so many digits it makes no difference.
 DIGITS = 9
-COLUMNS = ("layer", "stack", "group", "update_norm", "weight_norm")
+COLUMNS = ("layer", "stack", "group", "update_norm", "weight_norm", "steps_covered")
 
 
 def dose_of(parts: Iterable[pa.Table]) -> dict[str, Any] | None:
@@ -21,7 +21,8 @@ def dose_of(parts: Iterable[pa.Table]) -> dict[str, Any] | None:
     ``COLUMNS``; None where a block has no row, no weight or no step, or depth is not one number.
 
     Definitions "Profile", dose: R_l = √Σ_t (‖ΔW_l‖/‖W_l‖)², the ratio of its extremes and the
-    least squares slope of its log₂ on relative depth, null where there is one block.
+    least squares slope of its log₂ on relative depth, null where there is one block. Of a run that
+    does not record every step a recorded one counts as often as it covers steps: an estimate.
     """
     squares: dict[int, float] = {}
     for part in parts:
@@ -32,7 +33,7 @@ def dose_of(parts: Iterable[pa.Table]) -> dict[str, Any] | None:
         norms = (part[name].to_numpy()[inside] for name in ("update_norm", "weight_norm"))
         with np.errstate(all="ignore"):
             update, weight = norms
-            ratios = (update / weight) ** 2
+            ratios = (update / weight) ** 2 * _covered(part)[inside]
         for layer in np.unique(layers):
             mine = ratios[layers == layer]
             squares[int(layer)] = squares.get(int(layer), 0.0) + float(mine.sum())
@@ -52,3 +53,10 @@ def dose_of(parts: Iterable[pa.Table]) -> dict[str, Any] | None:
         "dose_slope": None if slope is None else round(slope, DIGITS),
         "blocks": blocks,
     }
+
+
+def _covered(part: pa.Table) -> Any:
+    """Return for how many steps each row stands; 1 where nothing is said."""
+    if "steps_covered" not in part.column_names:
+        return np.ones(part.num_rows)
+    return part["steps_covered"].fill_null(1).to_numpy()

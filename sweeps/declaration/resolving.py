@@ -110,6 +110,7 @@ class Resolver:
             selection=fields.get("selection", All()),
             precision=fields.get("precision", "fp32"),
             dropout=fields.get("dropout", False),
+            record_every=fields.get("record_every", 1),
         )
         with self._at(*keys):
             self._require_fit(run)

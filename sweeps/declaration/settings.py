@@ -42,7 +42,7 @@ TAKEN = frozenset(
         *("scheduled_learning_rate", "clip_coefficient", "targets", "weight_norm", "update_norm"),
         *("displacement", "displacement_cosine", "reversion", "prompt", "prompt_kind", "answer"),
         *("answer_tokens", "refused", "refused_by_judge", "broken", "answer_kl", "coefficient"),
-        *("procrustes", "cka_distance", "cka_distance_debiased", "mean_shift"),
+        *("procrustes", "cka_distance", "cka_distance_debiased", "mean_shift", "steps_covered"),
         *("scale_log_ratio", "effective_rank", "rank_95", "rank_99", "subspace_overlap"),
         *("procrustes_null", "cka_distance_null", "cka_distance_debiased_null", "model_source"),
         *("family", "kind", "block", "model_layers", "stack", "block_class", "block_number"),

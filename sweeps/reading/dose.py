@@ -1,7 +1,8 @@
 """How unevenly a run's steps were spread over its blocks: what a control had to take away.
 
 R_l = √Σ_t r_l(t)² with r_l = ‖ΔW_l‖/‖W_l‖ of block l at step t. Embedding and head are no blocks,
-whatever the scope of the control.
+whatever the scope of the control. Where only some steps are recorded, each counts as often as it
+covers steps (``steps_covered``): an estimate of the sum over all.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def doses_of_stacks(layers: pl.LazyFrame, runs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _doses(layers: pl.LazyFrame, runs: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    squared = (pl.col("update_norm") / pl.col("weight_norm")) ** 2
+    ratio = pl.col("update_norm") / pl.col("weight_norm")
+    squared = ratio**2 * pl.col("steps_covered").fill_null(1)
     moved = (
         layers.filter(~pl.col("group").is_in(OUTSIDE_BLOCKS))
         .group_by(*keys, "layer")

@@ -19,6 +19,7 @@ from sweeps.spec.training.adapter import Adapter, Lora, NoAdapter
 from sweeps.spec.training.control import Control, EqualStep
 from sweeps.spec.training.evaluation import Evaluation, Stop
 from sweeps.spec.training.optimizer import RULES, Optimizer
+from sweeps.spec.training.recorded import RecordedSteps
 from sweeps.spec.training.refusal import Judge
 from sweeps.spec.training.selection import All, Selection, candidates_of
 from sweeps.spec.training.tuned import Tuned
@@ -49,6 +50,11 @@ class RunSpec(Frozen):
         False,
         description="Train with the model's own dropout, drawn by (seed, step, micro-batch, rank):"
         " the result depends on how a batch is cut, which is no part of the identity.",
+    )
+    record_every: Steps = Field(
+        1,
+        description="Measure and record what steps did (loss, norms, coefficients) every so many"
+        " steps, besides the first and those that are probed or evaluated after.",
     )
     probe: Probe
     evaluation: Evaluation | None = None
@@ -111,6 +117,15 @@ class RunSpec(Frozen):
             )
         if self.probe.every is not None and self.probe.every > self.steps:
             raise ValueError(f"probe.every {self.probe.every} is beyond steps {self.steps}")
+        if self.record_every > self.steps:
+            raise ValueError(
+                f"record_every {self.record_every} is beyond steps {self.steps}: lower it, or leave"
+                " it out to record each"
+            )
+        if self.tuned is not None and self.record_every != 1:
+            raise ValueError(
+                "record_every does nothing for a checkpoint that was trained elsewhere"
+            )
         self._require_evaluation()
         return self
 
@@ -156,8 +171,11 @@ class RunSpec(Frozen):
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the result; a probe that comes at the last step only is the default,
-        however its interval says so, and so is an evaluation that comes with the probes."""
+        however its interval says so, and so are an evaluation that comes with the probes and a
+        record of every step."""
         found = super().identity()
+        if 1 < self.record_every <= self.steps and self.recorded_steps.all:
+            del found["record_every"]
         if self.probe.every == self.steps:
             found["probe"].pop("every", None)
         every = self.evaluation.every if self.evaluation is not None else None
@@ -208,6 +226,13 @@ class RunSpec(Frozen):
         """Steps after which hidden states are compared: every k-th and always the last."""
         every = self.probe.every or self.steps
         return tuple(sorted({*range(every, self.steps + 1, every), self.steps}))
+
+    @property
+    def recorded_steps(self) -> RecordedSteps:
+        """Steps that have rows in ``steps`` and ``layers``: the first, every k-th, and those with a
+        probe or an evaluation, after which a run may end."""
+        besides = (*self.probe_steps, *self.evaluation_steps)
+        return RecordedSteps(self.steps, self.record_every, besides)
 
     @property
     def evaluation_steps(self) -> tuple[int, ...]:

@@ -47,6 +47,9 @@ LAYERS = pa.schema(
         pa.field("update_norm", pa.float64()),
         # What the control multiplied by: the gradient (layer_clip) or the update (equal_step).
         pa.field("coefficient", pa.float64()),
+        # For how many steps the row stands: those since the row before, this one included. Null
+        # where every step of the run has rows.
+        pa.field("steps_covered", pa.int32()),
         # At probe steps: ‖W − W₀‖/‖W₀‖ and cos(W, W₀) of the weights that the model computes with,
         # an adapter's and its base's together, W₀ those that were loaded. Null otherwise.
         pa.field("displacement", pa.float64()),
@@ -197,6 +200,7 @@ ADDED = frozenset(
     (
         "stack",
         "block_class",
+        "steps_covered",
         "block_number",
         "iteration",
         "stack_layers",

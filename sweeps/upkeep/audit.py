@@ -268,14 +268,16 @@ def _closed(folder: RunFolder, done: dict[str, Any]) -> Iterator[str]:
     if run.run_id != folder.run_id:
         yield f"run.json is of run {run.run_id}"
     last = done["step"]
-    yield from _steps(folder, done, "steps", range(1, last + 1))
+    # The step that a run ends with is recorded, whatever it is.
+    recorded = {*run.recorded_steps.until(last), *([last] if last else [])}
+    yield from _steps(folder, done, "steps", recorded)
     # One that stops early is probed and evaluated where it does.
     stopped = {last} if done["status"] == "stopped" else set[int]()
     probed = {step for step in run.probe_steps if step <= last} | stopped
     # A run may diverge before the probe of its last step, or because of what that probe has seen.
     certain = probed - {last} if done["status"] == "diverged" else probed
     yield from _steps(folder, done, "profiles", certain, possible=probed)
-    yield from _steps(folder, done, "layers", range(1, last + 1))
+    yield from _steps(folder, done, "layers", recorded)
     # Only the last probe of a run that finished has it. A run that finished before there was this
     # table has none of its parts, and is sound.
     final = {last} if done["status"] in COMPLETE else set()

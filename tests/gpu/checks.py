@@ -90,6 +90,7 @@ CHECKS: tuple[Check, ...] = (
     Check("parity-mamba", "parity:parity", 40, 150, "mamba"),
     Check("controls", "controls:plain_engine", 20, 90, on_cpu=LITTLE),
     Check("controls-zero", "controls:deepspeed_engine", 30, 120),
+    Check("stepping", "parity:stepping", 40, 150, alone=True),
     Check("families", "parity:families", 30, 150, on_cpu="float32 and bf16 on the CPU"),
     Check("kinds", "parity:kinds", 25, 120, on_cpu="a few of them, on the CPU"),
     Check("out-of-memory", "forked:out_of_memory", 30, 120, on_cpu="with a pretended error"),

@@ -24,9 +24,11 @@ from tests.engine_cells import (
     batch_of,
     prepare,
 )
-from tests.gpu.checks import Place, Seen, broken
+from tests.gpu.checks import Place, Seen, broken, skipped
 from tests.rank_scripts.kinds_on_ranks import KINDS, trained
 from workers.depth.stacks import in_twin
+from workers.passes import choosing
+from workers.passes.torch_passes import TorchPasses
 from workers.probes.capture import capture
 from workers.probes.rows import ProbeRows
 from workers.probes.similarity import compare
@@ -187,3 +189,48 @@ def one_step(family: str, precision: str, device: torch.device) -> tuple[float, 
     backbone = pretrained.backbone
     states = capture(backbone, pretrained.stacks, some_rows(), device)
     return loss, all(bool(state.isfinite().all()) for state in states)
+
+
+# Of the two ways of AdamW: norms are summed in another order, over some steps under each control.
+STEPPED = 1e-5
+STEPPED_UNDER = ("standard", "layer_clip", "mean", "matrix")
+
+
+def stepping(place: Place) -> Iterator[Seen]:
+    """Say how far AdamW by Triton's kernels and in torch's operations are apart under each control,
+    how long each takes, and which is chosen."""
+    if place.small:
+        yield skipped("needs a GPU; under Triton's interpreter the suite compares them")
+        return
+    from tests.rank_scripts import triton_interpreted as steps
+    from workers.passes.triton_passes import TritonPasses
+
+    for control in STEPPED_UNDER:
+        try:
+            found = []
+            for way in (TritonPasses, TorchPasses):
+                engine = steps.engine_of(control, way, device=place.device, weight_decay=0.1)
+                found.append((steps.stepped(engine, 3), steps.state(engine)))
+            (mine, kept), (other, expected) = found
+            records = max(
+                float((steps.numbers(a) / steps.numbers(b) - 1).abs().max())
+                for a, b in zip(mine, other, strict=True)
+            )
+            states = max(
+                float((kept[name] - one).norm() / one.norm()) for name, one in expected.items()
+            )
+            worst = max(records, states)
+            figures = {"records": records, "states": states}
+            yield Seen(f"{control}: apart by {worst:.1e}", worst <= STEPPED, figures)
+        except Exception as error:
+            yield broken(control, error)
+    kernels, torchs = (choosing.seconds(way, place.device) for way in (TritonPasses, TorchPasses))
+    taken = "Triton's kernels" if choosing.wins(place.device) else "torch's operations"
+    count = choosing.TRIED_LAYERS * choosing.TRIED_SIZE
+    rate = 28 * count / kernels
+    yield Seen(
+        f"{count / 1e6:.0f} M parameters: Triton {kernels * 1e3:.2f} ms ({rate / 1e12:.2f} TB/s),"
+        f" torch {torchs * 1e3:.2f} ms; chosen: {taken}",
+        None,
+        {"triton": kernels, "torch": torchs},
+    )

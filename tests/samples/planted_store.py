@@ -145,14 +145,17 @@ def write_run(
     folder = store.run(run.run_id)
     _write_records(folder, run, facts, status)
     writer = RunWriter(_in_one_part(run) if status == "finished" else run, folder, LoneAttempt())
-    last = stop or run.steps
+    last, recorded = stop or run.steps, run.recorded_steps
     planned = {stack: [1e-3 * (1 + i) for i in range(max(own))] for stack, own in blocks.items()}
     planned |= _by_stack(ratios)
     _add_scores(writer, run, 0, scores)
     for step in range(1, last + 1):
         _add_scores(writer, run, step, scores)
-        writer.add("steps", step, [_step_row(step, run)])
-        writer.add("layers", step, _layer_rows(planned, classes))
+        if step in recorded or step == last:
+            covered = None if recorded.all else recorded.covered(step)
+            moved = [{**row, "steps_covered": covered} for row in _layer_rows(planned, classes)]
+            writer.add("steps", step, [_step_row(step, run)])
+            writer.add("layers", step, moved)
         ends = step == run.steps or (status == "stopped" and step == last)
         if ends or step in run.probe_steps:
             share = step / run.steps

@@ -68,7 +68,19 @@ _OWN_RULE = PluginRule(code=_CODE, state_tensors=1)
 _OWN = Optimizer(rule="mine", learning_rate=1e-3, own=_OWN_RULE)
 # What a field of any type may hold instead of what it holds.
 _OTHERS = (
-    *(3, 5, 32, 512, 1024, 0.25, 0.02, [0.8, 0.99], ["procrustes", "mean_shift"], {"text": "body"}),
+    *(
+        3,
+        4,
+        5,
+        32,
+        512,
+        1024,
+        0.25,
+        0.02,
+        [0.8, 0.99],
+        ["procrustes", "mean_shift"],
+        {"text": "body"},
+    ),
     ["text", "text_pair", "label"],
     *(
         "6" * 40,

@@ -84,6 +84,26 @@ def test_stopping_again_and_again_changes_no_byte(store, shared):
     assert parts(store, run) == shared[1][CONTROLS[1]]
 
 
+@pytest.mark.parametrize("step", [3, 5, 8])
+def test_stopping_between_recorded_steps_changes_no_byte(step, store, tmp_path, shared):
+    run = make_run(
+        steps=11,
+        record_every=5,
+        execution=Execution(part_steps=2, checkpoint_share=1),
+        probe=make_run().probe.model_copy(update={"every": 11}),
+    )
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "cache").symlink_to(shared[0])
+    whole = Store(tmp_path / "whole")
+    list(train(run, whole, CPU))
+    folder = stop_after(run, store, step)
+    list(train(run, store, CPU))
+    assert folder.attempts()[-1]["resumed_from"] == step // 2 * 2
+    assert parts(store, run) == parts(whole, run)
+    (part,) = folder.parts("steps")
+    assert pq.read_table(part)["step"].to_pylist() == [1, 5, 10, 11]
+
+
 def checkpoint(folder, step):
     """Return the newest checkpoint after a step."""
     return next(path for path in reversed(folder.checkpoints()) if folder.step_of(path) == step)

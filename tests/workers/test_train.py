@@ -14,6 +14,7 @@ from sweeps.spec import (
     EqualStep,
     Evaluation,
     Execution,
+    LayerClip,
     Objective,
     Optimizer,
     Probe,
@@ -24,6 +25,8 @@ from sweeps.store.schema import NULL_METRICS, TABLES
 from sweeps.store.store import Store
 from sweeps.upkeep.audit import audit
 from workers import assembly
+from workers.passes.passes import GRADIENT, UPDATE, WEIGHT
+from workers.passes.torch_passes import TorchPasses
 from workers.train import train
 
 CPU = torch.device("cpu")
@@ -317,3 +320,62 @@ def test_a_step_with_nothing_to_predict_has_no_loss(store, monkeypatch):
     list(train(run, store, CPU))
     assert rows(store, run, "steps")["loss"].null_count() == run.steps
     assert store.run(run.run_id).done()["loss"] is None
+
+
+def test_recording_some_steps_leaves_their_rows_and_the_same_training(store):
+    every = make_run(steps=11, control=EqualStep(), evaluation=EVALUATION)
+    some = every.model_copy(update={"record_every": 4})
+    assert [p.step for p in train(every, store, CPU)] == [p.step for p in train(some, store, CPU)]
+    recorded = [1, 3, 4, 6, 8, 9, 11]  # probed after 3, 6, 9 and 11
+    for table in ("steps", "layers"):
+        found, expected = rows(store, some, table), rows(store, every, table)
+        assert found["step"].unique().sort().to_list() == recorded
+        expected = expected.filter(pl.col("step").is_in(recorded))
+        apart = ("run_id", "steps_covered")
+        assert found.drop(apart, strict=False).equals(expected.drop(apart, strict=False))
+    layers = rows(store, some, "layers")
+    covered = dict(layers.select("step", "steps_covered").unique().iter_rows())
+    assert covered == dict(zip(recorded, [1, 2, 1, 2, 2, 1, 2], strict=True))
+    assert rows(store, every, "layers")["steps_covered"].null_count() == 11 * 5
+    for table in ("profiles", "jackknife", "evaluations"):
+        found, expected = rows(store, some, table), rows(store, every, table)
+        assert found.drop("run_id", strict=False).equals(expected.drop("run_id", strict=False))
+    assert list(audit(store)) == []
+    done = store.run(some.run_id).done()
+    assert done["loss"] == store.run(every.run_id).done()["loss"] is not None
+
+
+def test_between_records_standard_measures_nothing_and_a_control_what_it_needs(store, monkeypatch):
+    asked = {}
+    update = TorchPasses.update
+
+    def seen(self, rates, factors, waits, columns):
+        asked.setdefault(control.kind, []).append(tuple(columns))
+        return update(self, rates, factors, waits, columns)
+
+    for control in (Standard(), EqualStep(), LayerClip(max_norm=0.05)):
+        run = make_run(steps=4, control=control, record_every=4, probe=Probe(data=DOCS, rows=32))
+        with monkeypatch.context() as patch:
+            patch.setattr(TorchPasses, "update", seen)
+            list(train(run, store, CPU))
+    recorded = (GRADIENT, UPDATE, WEIGHT)
+    # A stand-in's own pretraining comes first, where there is any.
+    assert asked["standard"][-4:] == [recorded, (), (), recorded]
+    assert asked["equal_step"][-4:] == [recorded, *[(UPDATE, WEIGHT)] * 2, recorded]
+    assert asked["layer_clip"][-4:] == [recorded[1:], (), (), recorded[1:]]
+
+
+@pytest.mark.parametrize("every", [3, 50])
+def test_the_step_with_which_a_run_diverges_is_recorded(store, every):
+    run = make_run(
+        optimizer=Optimizer(learning_rate=1e18),
+        steps=50,
+        record_every=every,
+        probe=Probe(data=DOCS, rows=32, sequence_length=16),
+    )
+    assert list(train(run, store, CPU))[-1].status == "diverged"
+    done = store.run(run.run_id).done()
+    steps = rows(store, run, "steps")["step"].to_list()
+    assert steps == sorted({*run.recorded_steps.until(done["step"]), done["step"]})
+    assert rows(store, run, "layers")["step"].unique().sort().to_list() == steps
+    assert list(audit(store)) == []

@@ -73,6 +73,7 @@ def advance(
         for parameter in engine.model.parameters():
             parameter.grad = scale(step) * gradient(parameter)
         record = engine.step(RATE)
+    assert record is not None
     return record
 
 

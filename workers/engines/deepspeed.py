@@ -115,13 +115,14 @@ class DeepSpeedEngine(Engine):
         # DeepSpeed divides the sum over ranks by their number; a share of a mean is summed.
         self._engine.backward(loss * self.ranks, scale_wrt_gas=False)
 
-    def step(self, learning_rate: float) -> LayerStep:
+    def step(self, learning_rate: float, record: bool = True) -> LayerStep | None:
         """See ``Engine.step``; DeepSpeed skips a step of infinite gradients: norms are NaN."""
         for group in self.optimizer.settings:
             group["lr"] = learning_rate
-        self.optimizer.record = None
+        self.optimizer.records = record
+        self.optimizer.record = no_step(len(self.groups))
         self._engine.step()
-        return self.optimizer.record or no_step(len(self.groups))
+        return self.optimizer.record
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         if self.ranks == 1:

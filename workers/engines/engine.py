@@ -61,14 +61,20 @@ class Engine(ABC):
         """Add the gradient of a share of the batch's mean loss."""
 
     @abstractmethod
-    def step(self, learning_rate: float) -> LayerStep:
-        """Apply the accumulated gradient under the control, and clear it."""
+    def step(self, learning_rate: float, record: bool = True) -> LayerStep | None:
+        """Apply the accumulated gradient under the control, and clear it.
+
+        Returns what it did to each layer. Without ``record`` only what the step itself needs is
+        measured, the weights are the same, and it returns None, unless the step was not taken.
+        """
 
     def measure(self) -> LayerStep:
         """Return the norms of the accumulated gradient and of the weights, and clear the gradient;
         nothing moves."""
         with self.optimizer.measuring():
-            return self.step(0.0)
+            measured = self.step(0.0)
+        assert measured is not None
+        return measured
 
     def draw_dropout(self, seed: int, step: int) -> None:
         """Have the forward passes that follow draw their dropout for a step of a run of a seed; by

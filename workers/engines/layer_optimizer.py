@@ -48,6 +48,8 @@ class LayerOptimizer(torch.optim.Optimizer):
     ) -> None:
         self.control = control
         self.rule = build_rule(optimizer)
+        # Whether a step leaves a record; one that does not measures only what its control needs.
+        self.records = True
         self.record: LayerStep | None = None
         self._max_grad_norm = optimizer.max_grad_norm
         self._weight_decay = optimizer.weight_decay
@@ -182,7 +184,8 @@ class LayerOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take in gradients; on the last call of a step apply it and leave its ``record``.
+        """Take in gradients; on the last call of a step apply it and leave its ``record``, None
+        where it ``records`` nothing.
 
         The gradients' values are used up.
         """
@@ -220,29 +223,34 @@ class LayerOptimizer(torch.optim.Optimizer):
             return torch.zeros_like(owner).view(-1)
         return gradient.reshape(-1)
 
-    def _apply(self) -> LayerStep:
+    def _apply(self) -> LayerStep | None:
         coefficients = torch.ones(len(self._group_of), device=self._step.device)
         clip = torch.ones((), device=coefficients.device)
         if self._measures:
+            assert self.records
             squares = self._total(self._passes.measure((GRADIENT, WEIGHT)))
             return self._record(squares, coefficients, clip)
         self._step += 1
         rates = [settings["lr"] for settings in self.settings]
         waits = self._controlled if self.control.scales_updates else []
+        moved = (UPDATE, WEIGHT) if self.records or self.control.scales_updates else ()
         if self.control.scales_gradients or self._max_grad_norm is not None:
             measured = self._passes.measure((GRADIENT,))
             gradient_squares = self._total(measured[:, GRADIENT].clone())
             clip = self._gradient_factors(gradient_squares.sqrt().float(), coefficients)
-            squares = self._passes.update(rates, coefficients * clip, waits, (UPDATE, WEIGHT))
-            squares[:, UPDATE:] = self._total(squares[:, UPDATE:].clone())
+            squares = self._passes.update(rates, coefficients * clip, waits, moved)
+            if moved:
+                squares[:, UPDATE:] = self._total(squares[:, UPDATE:].clone())
             squares[:, GRADIENT] = gradient_squares
         else:
-            columns = (GRADIENT, UPDATE, WEIGHT)
-            squares = self._total(self._passes.update(rates, None, waits, columns))
+            columns = (GRADIENT, *moved) if self.records else moved
+            squares = self._passes.update(rates, None, waits, columns)
+            if columns:
+                squares = self._total(squares)
         if self.control.scales_updates:
             self._scale(squares, coefficients)
             self._passes.apply(waits, coefficients.tolist())
-        return self._record(squares, coefficients, clip)
+        return self._record(squares, coefficients, clip) if self.records else None
 
     def _gradient_factors(self, norms: Tensor, coefficients: Tensor) -> Tensor:
         """Set the control's gradient factors; return that of the global clipping."""

@@ -43,10 +43,10 @@ class PlainEngine(Engine):
     def backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def step(self, learning_rate: float) -> LayerStep:
+    def step(self, learning_rate: float, record: bool = True) -> LayerStep | None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        self.optimizer.records = record
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        assert self.optimizer.record is not None
         return self.optimizer.record

@@ -101,8 +101,8 @@ class Unstepped(Engine):
     def backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def step(self, learning_rate: float) -> LayerStep:
-        del learning_rate
+    def step(self, learning_rate: float, record: bool = True) -> LayerStep:
+        del learning_rate, record
         return no_step(len(self.groups))
 
 

@@ -101,11 +101,40 @@ def _update_block(
 _update_block = njit(**OPTIONS)(_update_block)
 
 
+def _update_unmeasured(
+    weights: Any,
+    gradients: Any,
+    means: Any,
+    squares: Any,
+    layer: Any,
+    decay: Any,
+    one_less_beta1: Any,
+    beta2: Any,
+    one_less_beta2: Any,
+    over_root: Any,
+    eps: Any,
+) -> None:
+    """Do the same to weights and moments, to the last bit, and measure nothing."""
+    factor, step_size = layer[FACTOR], layer[STEP_SIZE]
+    for k in range(weights.size):
+        weight, gradient = weights[k], gradients[k] * factor
+        mean = means[k] + (gradient - means[k]) * one_less_beta1
+        square = beta2 * squares[k] + one_less_beta2 * (gradient * gradient)
+        update = step_size * mean / (np.sqrt(square) * over_root + eps) + decay * weight
+        means[k], squares[k], weights[k] = mean, square, weight - update
+
+
+# There is no sum to take in another order; where the update itself is not asked for, the compiler
+# would take it apart.
+_update_unmeasured = njit(**{**OPTIONS, "fastmath": {"contract"}})(_update_unmeasured)
+
+
 def _update(
     rows: Any,
     first: Any,
     last: Any,
     waits: Any,
+    measured: Any,
     layers: Any,
     one_less_beta1: Any,
     beta2: Any,
@@ -120,11 +149,30 @@ def _update(
         found[r, :] = 0
         for start in range(0, rows[r, COUNT], BLOCK):
             n, offset = min(BLOCK, rows[r, COUNT] - start), SIZE * start
+            weights = carray(_pointer(rows[r, WEIGHTS] + offset), n)
+            gradients = carray(_pointer(rows[r, GRADIENTS] + offset), n)
+            means = carray(_pointer(rows[r, MEANS] + offset), n)
+            squares = carray(_pointer(rows[r, SQUARES] + offset), n)
+            if not (measured or waits[i]):
+                _update_unmeasured(
+                    weights,
+                    gradients,
+                    means,
+                    squares,
+                    layers[i],
+                    decay,
+                    one_less_beta1,
+                    beta2,
+                    one_less_beta2,
+                    over_root,
+                    eps,
+                )
+                continue
             of_gradient, of_update, of_weight = _update_block(
-                carray(_pointer(rows[r, WEIGHTS] + offset), n),
-                carray(_pointer(rows[r, GRADIENTS] + offset), n),
-                carray(_pointer(rows[r, MEANS] + offset), n),
-                carray(_pointer(rows[r, SQUARES] + offset), n),
+                weights,
+                gradients,
+                means,
+                squares,
                 waits[i],
                 layers[i],
                 decay,
@@ -176,6 +224,8 @@ def _apply(rows: Any, first: Any, last: Any, waits: Any, factors: Any) -> None:
 Function = Callable[..., None]
 
 # With their types given they are compiled, or read, where this module is imported.
-update = njit(types.void(*_ROWS, _MARKS, _LAYERS, *[_NUMBER] * 5, _FOUND), **OPTIONS)(_update)
+update = njit(types.void(*_ROWS, _MARKS, _FLAG, _LAYERS, *[_NUMBER] * 5, _FOUND), **OPTIONS)(
+    _update
+)
 measure = njit(types.void(*_ROWS, _FLAG, _FLAG, _FOUND), **OPTIONS)(_measure)
 apply = njit(types.void(*_ROWS, _MARKS, _FACTORS), **OPTIONS)(_apply)

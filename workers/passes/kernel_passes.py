@@ -6,20 +6,17 @@ updates that wait for the norms of layers; 1 more where gradients are measured b
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from workers.passes import adamw_kernel as kernel
-from workers.passes.adamw_kernel import SIZE
 from workers.passes.passes import GRADIENT, WEIGHT, Passes, Stepped
 from workers.passes.row_threads import over_rows
+from workers.passes.stretch_rows import rows_of
 from workers.updates.adamw import AdamW
-from workers.updates.slabs import cut
-from workers.updates.update_rule import Slab
 
 
 class KernelPasses(Passes):
@@ -30,22 +27,13 @@ class KernelPasses(Passes):
         assert type(stepped.rule) is AdamW
         self._optimizer, self._weight_decay = stepped.rule.optimizer, stepped.weight_decay
         self._step, self._firsts, self._count = stepped.step, stepped.firsts, stepped.units
-        # Slabs are cut as for a scratch that has no memory: the kernel needs none.
-        scratch = torch.empty(stepped.limit, device="meta")
-        rows: list[tuple[int, ...]] = []
-        places: list[tuple[int, int]] = []
-        # What the addresses of rows point into.
-        self._slabs: list[Slab] = []
-        before = 0
-        for i, layer in enumerate(stepped.layers):
-            for slab in cut(layer, stepped.rank, scratch, stepped.step):
-                self._slabs.append(slab)
-                for shard, offset, row in _rows(i, slab):
-                    rows.append(row)
-                    places.append((before + shard, SIZE * offset))
-            before += len(layer.shards)
-        self._rows = np.array(rows, dtype=np.int64).reshape(-1, kernel.COLUMNS)
-        self._shard, self._offset = np.array(places, dtype=np.int64).reshape(-1, 2).T
+        rows, self._slabs = rows_of(stepped)
+        table = [
+            (r.weights, 0, r.means, r.squares, r.count, r.layer, r.unit, r.decays) for r in rows
+        ]
+        self._rows = np.array(table, dtype=np.int64).reshape(-1, kernel.COLUMNS)
+        self._shard = np.array([row.shard for row in rows], dtype=np.int64)
+        self._offset = np.array([row.offset for row in rows], dtype=np.int64)
         self._found = np.zeros((len(rows), 3))
         self._layers = len(stepped.layers)
 
@@ -81,7 +69,8 @@ class KernelPasses(Passes):
         layers[:, kernel.DECAY] = rate * self._weight_decay
         constants = (1 - beta1, beta2, 1 - beta2, (1 - beta2**step) ** -0.5, self._optimizer.eps)
         numbers = map(np.float32, constants)
-        self._over(kernel.update, self._marks(waits), layers, *numbers, self._found)
+        measured = bool(columns)
+        self._over(kernel.update, self._marks(waits), measured, layers, *numbers, self._found)
         return self._sums(columns)
 
     def apply(self, waits: Collection[int], factors: Sequence[float]) -> None:
@@ -110,19 +99,3 @@ class KernelPasses(Passes):
             sums = np.bincount(units, self._found[:, column], self._count)
             squares[:, column] = torch.from_numpy(sums)
         return squares
-
-
-def _rows(layer: int, slab: Slab) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-    """Yield of each stretch the shard it is of, where it begins there, and its row."""
-    decays = sorted((view.data_ptr(), SIZE * view.numel()) for view in slab.decays[0])
-    parts = zip(slab.pieces, slab.weights, slab.states, slab.units, strict=True)
-    for (shard, start, _), weights, state, unit in parts:
-        begin = weights.data_ptr()
-        end = begin + SIZE * weights.numel()
-        inside = [(a, a + size) for a, size in decays if begin <= a < end]
-        bounds = sorted({begin, end, *(edge for pair in inside for edge in pair)})
-        for a, e in itertools.pairwise(bounds):
-            addresses = (a, 0, *(state[name].data_ptr() + a - begin for name in AdamW.states))
-            decaying = any(first <= a < last for first, last in inside)
-            row = (*addresses, (e - a) // SIZE, layer, unit, int(decaying))
-            yield shard, start + (a - begin) // SIZE, row

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    create_model,
-    model_validator,
-)
+from pydantic import Field, create_model, model_validator
 
 from sweeps.declaration.entries.notify import NotifyEntry
 from sweeps.declaration.entries.step_entries import (
@@ -320,6 +316,9 @@ class Settings(Frozen):
         None, description="Which examples of each batch of candidates are trained on."
     )
     precision: Literal["fp32", "bf16"] | None = None
+    record_every: Steps | None = Field(
+        None, description="Record what steps did every so many of them (default: each)."
+    )
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     part_steps: Steps | None = None
     checkpoint_share: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -165,6 +165,9 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
 
     Without rows in ``ratios`` where they are more than a page can hold.
 
+    Of runs that record some steps a mean weighs each by the steps it covers, and ``spread`` is the
+    largest of the recorded ones.
+
     The layers table is the only long one: it is grouped by run first, and joined to the columns of
     runs when it is short.
     """
@@ -177,6 +180,8 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
     )
     run = ["run_id", *([STACK] if STACK in keys else [])]
     ratio = pl.col("update_norm") / pl.col("weight_norm")
+    # A row stands for the steps since the one before it, where not all are recorded.
+    covered, known = pl.col("steps_covered").fill_null(1), ratio.is_not_null()
     of_blocks = runs.select(*[name for name in keys if name != STACK], "model_layers").unique()
     columns = moments_of(int(of_blocks["model_layers"].sum() or 1), HEAT_COLUMNS, LEAST_COLUMNS)
     moment = ((pl.col("step") - 1) * columns) // pl.col("steps")
@@ -187,8 +192,10 @@ def ratios(tables: Tables, runs: pl.DataFrame, keys: Sequence[str]) -> dict[str,
     heat = (
         blocks.group_by(*run, "layer", moment.alias("moment"))
         .agg(
-            ratio.mean().alias("ratio"),
-            (pl.col("step").min() - 1).alias("start"),
+            pl.when(known.any())
+            .then((ratio * covered).sum() / covered.filter(known).sum())
+            .alias("ratio"),
+            (pl.col("step") - covered).min().alias("start"),
             pl.col("step").max().alias("until"),
         )
         .with_columns(relative=(pl.col("ratio") / pl.col("ratio").mean().over(*run, "moment")))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from planted_store import run_spec, unsay_dose, write_run
 from scipy import stats
@@ -67,6 +68,29 @@ def test_a_dose_is_the_sum_over_steps_written_out(store: Store) -> None:
     dose, dose_slope = dose_of(store)
     assert dose == pytest.approx(max(sizes) / min(sizes), rel=1e-8)
     assert dose_slope == pytest.approx(slope, rel=1e-9)
+
+
+def test_of_recorded_steps_each_counts_as_often_as_it_covers_steps(store: Store) -> None:
+    run = run_spec(steps=30).model_copy(update={"record_every": 7})
+    folder = write_run(store, run, PROFILE)
+    unsay_dose(folder)
+    norms = np.random.default_rng(1).uniform(0.5, 2, (31, 5))
+    for part in folder.parts("layers"):
+        rows = pl.read_parquet(part)
+        drawn = norms[rows["step"].to_numpy(), rows["layer"].to_numpy()]
+        rows.with_columns(update_norm=pl.Series(drawn), weight_norm=pl.lit(1.0)).write_parquet(part)
+    times = {1: 1, 7: 6, 10: 3, 14: 4, 20: 6, 21: 1, 28: 7, 30: 2}
+    assert sum(times.values()) == 30
+    sizes = [
+        math.sqrt(sum(often * norms[step, block] ** 2 for step, often in times.items()))
+        for block in (1, 2, 3)
+    ]
+    slope = stats.linregress([1 / 3, 2 / 3, 1], np.log2(sizes)).slope
+    expected = (pytest.approx(max(sizes) / min(sizes), rel=1e-8), pytest.approx(slope, rel=1e-8))
+    assert dose_of(store) == expected
+    told = in_closing_record(pq.read_table(part) for part in folder.parts("layers"))
+    assert told is not None
+    assert (told["dose"], told["dose_slope"]) == expected
 
 
 def test_equal_steps_are_a_dose_of_one(store: Store) -> None:

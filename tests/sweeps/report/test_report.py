@@ -19,8 +19,9 @@ from sweeps.findings.claim_spec import Claim, ClaimsFile, Measure, Test
 from sweeps.reading.tables import open_store
 from sweeps.report.data import ReportData, gather
 from sweeps.report.page import render
+from sweeps.report.tables import training
 from sweeps.report.tables.names import arms_of
-from sweeps.report.tables.training import CURVE_POINTS, LEAST_POINTS, moments_of
+from sweeps.report.tables.training import CURVE_POINTS, LEAST_POINTS, moments_of, ratios
 from sweeps.store.store import Store
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -115,6 +116,29 @@ def test_update_ratios_show_whether_the_control_held(data: ReportData) -> None:
     ratios = data.tables["ratios"].filter(treatment="equal_step")
     assert ratios["relative"].abs().max() == pytest.approx(0, abs=1e-9)
     assert sorted(ratios["layer"].unique()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_of_recorded_steps_each_weighs_as_many_as_it_covers(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    run = run_spec(probe_every=20, part_steps=20).model_copy(update={"record_every": 20})
+    folder = write_run(store, run, [0.1, 0.2])
+    assert run.recorded_steps.until(20) == [1, 20]
+    (part,) = folder.parts("layers")
+    rows = pl.read_parquet(part).with_columns(
+        update_norm=pl.col("layer") * pl.when(step=1).then(100.0).otherwise(1.0),
+        weight_norm=pl.lit(1.0),
+    )
+    rows.write_parquet(part)
+    tables, keys = open_store(store.root), ["model", "objective", "control"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "HEAT_COLUMNS", 1)
+        patch.setattr(training, "LEAST_COLUMNS", 1)
+        found = ratios(tables, tables.runs().collect(), keys)["ratios"]
+    mean = (100 * 1 + 1 * 19) / 20
+    assert found.select("layer", "ratio", "start", "until").rows() == [
+        (1, pytest.approx(mean), 0, 20),
+        (2, pytest.approx(2 * mean), 0, 20),
+    ]
 
 
 def test_change_over_training_ends_at_what_the_profiles_show(data: ReportData) -> None:

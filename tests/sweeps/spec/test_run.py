@@ -20,6 +20,7 @@ from sweeps.spec import (
     Refusal,
     RunSpec,
     Stop,
+    Tuned,
     measurements_of,
 )
 
@@ -78,6 +79,11 @@ def objective(kind):
         ({"execution": Execution(keep="best")}, "keep: best .* add `evaluation`"),
         ({"steps": 9}, r"probe\.every 10 is beyond steps 9"),
         ({"evaluation": Evaluation(fraction=0.1, every=21)}, r"evaluation\.every 21 is beyond"),
+        ({"record_every": 21}, r"record_every 21 is beyond steps 20: lower it"),
+        (
+            {"record_every": 2, "tuned": Tuned(digest="d", place="p")},
+            "record_every does nothing for a checkpoint that was trained elsewhere",
+        ),
         ({"stop": Stop(over=1)}, "no_improvement is of an evaluation"),
         (
             {"evaluation": Evaluation(fraction=0.1), "stop": Stop(over=2)},
@@ -106,6 +112,7 @@ def test_what_does_not_go_together_is_refused(changes, message):
         {"execution": Execution(processes=2, micro_batch_size=4)},
         {"execution": Execution(keep="best"), "evaluation": Evaluation(fraction=0.1)},
         {"steps": 10},
+        {"record_every": 20},
         {"evaluation": Evaluation(fraction=0.1, every=20)},
         {"evaluation": Evaluation(fraction=0.1), "stop": Stop(over=1)},
     ],
@@ -130,6 +137,19 @@ def test_states_are_compared_every_so_often_and_after_the_last_step(steps, every
 def test_scores_come_at_the_beginning_with_the_probes_and_as_often_as_is_said(every, found):
     assert made().evaluation_steps == ()
     assert made(evaluation=Evaluation(fraction=0.1, every=every)).evaluation_steps == found
+
+
+def test_what_a_run_may_end_with_is_recorded_whatever_the_interval():
+    run = made(record_every=7, evaluation=Evaluation(fraction=0.1, every=8))
+    assert run.recorded_steps.until(20) == [1, 7, 8, 10, 14, 16, 20]
+
+
+def test_recording_some_steps_is_another_run_and_recording_all_is_not():
+    once, probe = made(), run_spec().probe.model_copy(update={"every": 1})
+    assert "record_every" not in once.identity()
+    assert once.run_id == made(record_every=1).run_id != made(record_every=2).run_id
+    assert made(probe=probe).run_id == made(probe=probe, record_every=2).run_id
+    assert made(steps=10).run_id != made(steps=10, record_every=10).run_id
 
 
 def test_an_evaluation_that_adds_no_step_to_the_probes_is_no_other_run():

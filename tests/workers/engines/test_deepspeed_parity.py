@@ -75,6 +75,26 @@ def test_offload_tied_embeddings_and_checkpointing_give_the_plain_weights(ranks,
     assert beyond(differences([*offloaded, *without_weights, *tied, *again], ranks)) == {}
 
 
+def test_steps_that_are_not_recorded_give_the_plain_weights_and_the_same_record():
+    cells = [
+        Cell(control, stage, record_every=every, kernel=kernel)
+        for control, stage, kernel in (
+            ("standard", 1, False),
+            ("standard", 2, True),
+            ("equal_step_mean", 3, False),
+            ("layer_clip", 2, True),
+            ("global_clip", 0, False),
+        )
+        for every in (1, 5)
+    ]
+    found = deepspeed_cells(cells, 2)
+    apart = {cell.name: found[cell.name]["weights"] - expected(cell) for cell in cells}
+    assert beyond({name: one.abs().max().item() for name, one in apart.items()}) == {}
+    for each, some in zip(cells[::2], cells[1::2], strict=True):
+        assert found[each.name]["weights"].equal(found[some.name]["weights"])
+        assert found[each.name]["ratios"].equal(found[some.name]["ratios"])
+
+
 @pytest.mark.parametrize("stages", [(2, 3), pytest.param((0, 1), marks=SLOW)], ids=str)
 def test_the_kernel_gives_the_plain_weights_in_torchs_operations(stages):
     cells = [

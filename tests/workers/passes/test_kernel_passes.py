@@ -143,6 +143,21 @@ def test_neither_the_number_of_threads_nor_who_takes_which_part_shows(control, t
         assert all(torch.equal(kept[name], found[0][1][name]) for name in kept)
 
 
+@pytest.mark.parametrize("passes", [KernelPasses, TorchPasses])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_step_that_is_not_recorded_is_the_same_to_the_last_bit(control, options, passes):
+    every, none = (engine_of(control, passes, **OPTIONS[options]) for _ in range(2))
+    stepped(every)
+
+    def unrecorded(engine, rate):
+        return engine.step(rate, record=False)
+
+    assert stepped(none, act=unrecorded) == [None] * 4
+    for name, expected in state(every).items():
+        assert torch.equal(state(none)[name], expected), name
+
+
 def test_a_forked_process_steps_with_threads_of_its_own(threads):
     threads(2)
     engine = engine_of()
