@@ -1,5 +1,8 @@
 """Which tests run a function: seen once, in a run without a fault, so that a trial asks only these.
 
+Each function of the files says that it is called, by a line that is added to it as the file is
+imported: a profiler, which hears of every call of every library, takes tens of times as long.
+
 A test that never calls the function with the fault cannot notice it. What runs at import (defaults,
 constants, the bodies of classes) is in every test's reach. Functions that another process runs are
 not seen here: a fault that only a test of whole processes would notice counts as a survivor, and so
@@ -9,27 +12,29 @@ does one that only a slow test beyond the first thirty seconds of tests would no
 from __future__ import annotations
 
 import ast
+import builtins
 import os
-import sys
-import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import FrameType
+from types import CodeType
 
 import pytest
 
 # What a trial may take, in seconds of a processor: of the tests that reach a fault, the last ones
 # are not asked beyond it.
 MOST_SECONDS = 30.0
+# What a function of a surveyed file calls.
+CALLED = "__called_in_a_survey__"
 
 
 class Survey:
     """A pytest plugin: how long each test takes, and which functions of some files it calls."""
 
     def __init__(self, root: Path, files: Collection[str]) -> None:
-        self._paths = {str(root / file): file for file in files}
         self._now: set[str] = set()
+        _say_what_is_called({str(root / file): file for file in files}, self._note)
         self._of_fixture: dict[str, set[str]] = {}
         self.tests: dict[str, tuple[float, list[str]]] = {}
         self.failed: list[str] = []
@@ -59,19 +64,45 @@ class Survey:
     def _recorded(self) -> Iterator[set[str]]:
         before, self._now = self._now, set()
         called = self._now
-        sys.setprofile(self._note)
-        threading.setprofile(self._note)
         try:
             yield called
         finally:
             before |= called
             self._now = before
 
-    def _note(self, frame: FrameType, event: str, _: object) -> None:
-        if event == "call":
-            file = self._paths.get(frame.f_code.co_filename)
-            if file is not None:
-                self._now.add(f"{file}:{frame.f_code.co_firstlineno}")
+    def _note(self, function: str) -> None:
+        self._now.add(function)
+
+
+def _say_what_is_called(paths: dict[str, str], say: Callable[[str], None]) -> None:
+    """Have the functions of files, imported from now on, say their file and first line."""
+    setattr(builtins, CALLED, say)
+    get_code = SourceFileLoader.get_code
+
+    def told(loader: SourceFileLoader, name: str) -> CodeType | None:
+        path = loader.get_filename(name)
+        if path not in paths:
+            return get_code(loader, name)
+        # Not through compiled files: those are for all who import the module.
+        return compile(_telling(Path(path).read_text(), paths[path]), path, "exec")
+
+    SourceFileLoader.get_code = told
+
+
+def _telling(text: str, file: str) -> ast.Module:
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            line = ast.parse(f"{CALLED}({f'{file}:{_first_line(node)}'!r})").body[0]
+            for part in ast.walk(line):
+                ast.copy_location(part, node.body[0])
+            node.body.insert(1 if ast.get_docstring(node) is not None else 0, line)
+    return tree
+
+
+def _first_line(node: ast.FunctionDef) -> int:
+    """Return the line of a function's first decorator, or of its name."""
+    return min([node.lineno, *(d.lineno for d in node.decorator_list)])
 
 
 def processor_seconds() -> float:
@@ -100,7 +131,7 @@ def function_of(text: str, line: int) -> int | None:
     found = None
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef) and node.body[0].lineno <= line <= node.end_lineno:
-            found = max(found or 0, min([node.lineno, *(d.lineno for d in node.decorator_list)]))
+            found = max(found or 0, _first_line(node))
     return found
 
 
