@@ -40,7 +40,10 @@ class Result:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print what survives, as it does, and a line a subject and seed. Return 0 where at least 95 % of the faults of each subject are noticed."""
+    """Print what survives, as it does, and a line a subject and seed.
+
+    Return 0 where at least 95 % of the faults of each subject are noticed.
+    """
     given = _parser().parse_args(words)
     chosen = [one for one in SUBJECTS if not given.only or one.name in given.only]
     known = _equivalent()
