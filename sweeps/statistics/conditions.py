@@ -323,7 +323,7 @@ def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataF
     )
     seeds = blocks.filter(~pl.col("_several")).select(*groups, "value")
     models = _by_model(blocks.filter("_several"), keys, groups, ["value"]).select(*groups, "value")
-    units = pl.concat([seeds, models]).group_by(groups, maintain_order=True).agg("value")
+    units = pl.concat([seeds, models]).group_by(groups).agg("value")
     table = shown.join(units, on=groups, how="left", nulls_equal=True, maintain_order="left")
     found = np.full((3, table.height), np.nan)
     lengths = table["value"].list.len().to_numpy()
