@@ -51,7 +51,8 @@ def main(words: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="mutation-") as place:
         copies = [Copy(Path(place) / str(k)) for k in range(given.workers)]
         for subject in chosen:
-            for result in _judge(subject, given.each, given.seed, copies, known):
+            tests = subject.nearest() if given.near else subject.test_files()
+            for result in _judge(subject, tests, given.each, given.seed, copies, known):
                 results.append(result)
                 print(_line(result), flush=True)
         for copy in copies:
@@ -71,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         "--each", type=int, default=20, metavar="N", help="faults a subject and seed"
     )
     parser.add_argument("--only", nargs="+", choices=names, help="subjects; all of them otherwise")
+    parser.add_argument(
+        "--near", action="store_true", help="ask only tests that are called after a subject's file"
+    )
     parser.add_argument("--workers", type=int, default=2, help="how many are tried side by side")
     parser.add_argument("-o", "--output", metavar="FILE.json", help="also write what was found")
     return parser
@@ -78,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _judge(
     subject: Subject,
+    tests: Sequence[str],
     count: int,
     seeds: Sequence[int],
     copies: Sequence[Copy],
@@ -90,7 +95,7 @@ def _judge(
     open_ones = [one for one in distinct if (one.file, one.was, one.becomes) not in known]
     verdicts: dict[Fault, Verdict] = {}
     with ThreadPoolExecutor(len(copies)) as pool:
-        list(pool.map(lambda copy: copy.survey(subject.test_files(), subject.files), copies))
+        list(pool.map(lambda copy: copy.survey(tests, subject.files), copies))
         idle: queue.SimpleQueue[Copy] = queue.SimpleQueue()
         for copy in copies:
             idle.put(copy)
