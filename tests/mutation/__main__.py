@@ -110,7 +110,8 @@ def _judge(
         for verdict in pool.map(judged, open_ones):
             fault, verdicts[verdict.fault] = verdict.fault, verdict
             if not verdict.noticed:
-                print(f"{subject.name}: {fault.file}:{fault.line}")
+                reached = "" if verdict.asked else " (no test calls it)"
+                print(f"{subject.name}: {fault.file}:{fault.line}{reached}")
                 print(f"  - {fault.was}\n  + {fault.becomes}", flush=True)
             if sys.stderr.isatty():
                 done = f"{subject.name} {len(verdicts)} of {len(open_ones)}"

@@ -1,7 +1,7 @@
 """Which tests run a function: seen once, in a run without a fault, so that a trial asks only these.
 
-Each function of the files says that it is called, by a line that is added to it as the file is
-imported: a profiler, which hears of every call of every library, takes tens of times as long.
+For the survey each function of the files gets a line that says that it is called: a profiler, which
+hears of every call of every library, takes tens of times as long.
 
 A test that never calls the function with the fault cannot notice it. What runs at import (defaults,
 constants, the bodies of classes) is in every test's reach. Functions that another process runs are
@@ -14,27 +14,26 @@ from __future__ import annotations
 import ast
 import builtins
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType
 
 import pytest
 
 # What a trial may take, in seconds of a processor: of the tests that reach a fault, the last ones
 # are not asked beyond it.
 MOST_SECONDS = 30.0
-# What a function of a surveyed file calls.
+# What a function of a surveyed file calls; in processes that the tests start it is not there.
 CALLED = "__called_in_a_survey__"
+SAYS = f"getattr(__import__('builtins'), {CALLED!r}, str)"
 
 
 class Survey:
-    """A pytest plugin: how long each test takes, and which functions of some files it calls."""
+    """A pytest plugin: how long each test takes, and which functions that tell so it calls."""
 
-    def __init__(self, root: Path, files: Collection[str]) -> None:
+    def __init__(self) -> None:
         self._now: set[str] = set()
-        _say_what_is_called({str(root / file): file for file in files}, self._note)
+        setattr(builtins, CALLED, self._note)
         self._of_fixture: dict[str, set[str]] = {}
         self.tests: dict[str, tuple[float, list[str]]] = {}
         self.failed: list[str] = []
@@ -74,30 +73,21 @@ class Survey:
         self._now.add(function)
 
 
-def _say_what_is_called(paths: dict[str, str], say: Callable[[str], None]) -> None:
-    """Have the functions of files, imported from now on, say their file and first line."""
-    setattr(builtins, CALLED, say)
-    get_code = SourceFileLoader.get_code
-
-    def told(loader: SourceFileLoader, name: str) -> CodeType | None:
-        path = loader.get_filename(name)
-        if path not in paths:
-            return get_code(loader, name)
-        # Not through compiled files: those are for all who import the module.
-        return compile(_telling(Path(path).read_text(), paths[path]), path, "exec")
-
-    SourceFileLoader.get_code = told
+def telling(text: str, file: str) -> str:
+    """Return the text of a file whose functions say that they are called: file and first line."""
+    lines = text.splitlines(keepends=True)
+    for node in sorted(_functions(text), key=lambda node: -node.lineno):
+        own = node.body[0 if ast.get_docstring(node) is None else 1 :] or node.body[-1:]
+        first = own[0]
+        place = min([first.lineno, *(d.lineno for d in getattr(first, "decorator_list", ()))])
+        if place > node.lineno and lines[place - 1][: first.col_offset].strip() in ("", "@"):
+            indent = " " * node.body[0].col_offset
+            lines.insert(place - 1, f"{indent}{SAYS}({f'{file}:{_first_line(node)}'!r})\n")
+    return "".join(lines)
 
 
-def _telling(text: str, file: str) -> ast.Module:
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            line = ast.parse(f"{CALLED}({f'{file}:{_first_line(node)}'!r})").body[0]
-            for part in ast.walk(line):
-                ast.copy_location(part, node.body[0])
-            node.body.insert(1 if ast.get_docstring(node) is not None else 0, line)
-    return tree
+def _functions(text: str) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
 
 
 def _first_line(node: ast.FunctionDef) -> int:
@@ -129,8 +119,8 @@ def function_of(text: str, line: int) -> int | None:
     Nothing for a line that runs at import.
     """
     found = None
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef) and node.body[0].lineno <= line <= node.end_lineno:
+    for node in _functions(text):
+        if node.body[0].lineno <= line <= node.end_lineno:
             found = max(found or 0, _first_line(node))
     return found
 

@@ -66,7 +66,7 @@ def test_survivors_are_named_once_and_one_part_under_the_limit_fails(judged):
     assert code == 1
     assert [one["share"] for one in found] == [0.75, 0.75]
     assert [[row["line"] for row in one["survived"]] for one in found] == [[2], [2]]
-    assert said.count("part: second.py:2\n  - x.go()\n  + pass\n") == 1
+    assert said.count("part: second.py:2 (no test calls it)\n  - x.go()\n  + pass\n") == 1
 
 
 def test_what_is_called_equivalent_is_neither_tried_nor_counted(judged, monkeypatch):

@@ -230,3 +230,47 @@ def test_models_that_were_tried_are_traced_only_for_what_a_run_changes_in_them(a
     assert asked(large("pythia-160m"), make_run()) == []
     dropped = make_run(dropout=True)
     assert [one for one, *_ in asked(dropped)] == [dropped.run_id]
+
+
+def test_what_a_models_code_refuses_is_refused_before_it_is_traced(asked, monkeypatch):
+    def refuses(run):
+        raise UserError(f"{run.model.name} is not for this")
+
+    monkeypatch.setattr(choice, "require_usable", refuses)
+    with pytest.raises(UserError, match="mine is not for this"):
+        asked(unknown())
+    assert asked(large("pythia-160m")) == []
+
+
+@pytest.mark.parametrize(
+    ("execution", "text"),
+    [
+        ({"micro_batch_size": 4}, "plain, micro-batch 4"),
+        (
+            {"engine": "deepspeed", "zero_stage": 3, "processes": 2, "micro_batch_size": 1},
+            "ZeRO-3 on 2, micro-batch 1",
+        ),
+        (
+            {
+                "engine": "deepspeed",
+                "zero_stage": 2,
+                "processes": 1,
+                "offload": "optimizer",
+                "micro_batch_size": 8,
+                "checkpoint_activations": True,
+            },
+            "ZeRO-2 on 1, optimizer in CPU memory, micro-batch 8, checkpointing",
+        ),
+        ({"offload": "none", "micro_batch_size": 2}, "plain, micro-batch 2"),
+    ],
+)
+def test_how_a_run_is_carried_out_is_said_in_few_words(execution, text):
+    assert execution_text(Execution(**execution)) == text
+
+
+def test_the_reason_is_why_nothing_simpler_was_taken():
+    assert choose(large("pythia-160m"), 78 * GIB, 8).reason == "the simplest fits"
+    assert choose(large(), 400 * GIB, 1).reason == "from 1B parameters on"
+    cut = choose(large(), 40 * GIB, 8)
+    assert cut.reason.endswith("of 40.0 GiB")
+    assert "needs" in cut.reason

@@ -5,13 +5,16 @@ from planted_store import run_spec
 from pydantic import ValidationError
 
 from sweeps.spec import (
+    STANDIN_POSITIONS,
     BuiltinData,
     EqualStep,
     Evaluation,
     Execution,
     FolderModel,
+    High,
     HubModel,
     LayerClip,
+    LengthMatched,
     Lora,
     ModelSpec,
     Objective,
@@ -188,6 +191,68 @@ def test_a_measurement_is_said_with_its_objective_where_that_decides_it():
     labels = [one.label for one in measurements_of([made()], kinds)]
     assert sum(" clm" in label for label in labels) == 1
     assert all(" of gpt2" in label for label in labels)
+
+
+def test_a_copy_shares_the_parts_that_were_not_replaced():
+    run = made()
+    copy = run.model_copy(update={"seed": 7})
+    assert copy.objective is run.objective
+    assert run.model_copy(deep=True).objective is not run.objective
+
+
+def test_a_key_but_for_the_seed_is_by_the_values_of_numbers_and_by_which_parts():
+    run = made()
+    steps = int("1000")
+    key = run.model_copy(update={"steps": steps}).but_for_the_seed()
+    again = run.model_copy(update={"seed": 9, "steps": int("1000")})
+    assert again.but_for_the_seed() == key != run.but_for_the_seed()
+    other = run.model_copy(update={"objective": objective("mlm")})
+    assert other.but_for_the_seed() != run.but_for_the_seed()
+
+
+def test_a_run_is_described_by_what_people_call_its_parts():
+    assert made().describe() == "gpt2 clm standard seed 0"
+    clipped = made(control=LayerClip(max_norm=0.5), seed=3)
+    assert clipped.describe() == f"gpt2 clm layer_clip({clipped.control.setting}) seed 3"
+    assert "0.5" in clipped.control.setting
+
+
+def test_positions_of_stand_ins_are_what_their_ids_have_always_stood_for():
+    """They decide first weights and are in no id: another number would be other runs' results."""
+    assert STANDIN_POSITIONS == 256
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"objective": objective("contrastive"), "selection": High()},
+            "selection high needs a loss of each example",
+        ),
+        ({"selection": LengthMatched()}, "selection length_matched is random for objective clm"),
+        (
+            {
+                "objective": objective("classification"),
+                "evaluation": Evaluation(
+                    fraction=0.1,
+                    refusal=Refusal(prompts=(PromptSet(name="p", data=HELD_OUT, kind="benign"),)),
+                ),
+            },
+            "refusal has the model write answers, which objective classification",
+        ),
+    ],
+)
+def test_a_selection_or_prompts_that_the_objective_has_nothing_for_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        made(**changes)
+
+
+def test_parts_begin_after_the_last_step_of_the_one_before():
+    run = made(execution=Execution(part_steps=6))
+    assert [run.part_of(step) for step in (1, 6, 7, 12, 13, 20)] == [
+        *((0, 6), (0, 6), (6, 12)),
+        *((6, 12), (12, 18), (18, 20)),
+    ]
 
 
 def test_neither_pickles_nor_code_of_a_model_are_trusted_unless_that_is_said():
