@@ -172,14 +172,10 @@ def _units(
         on=PROFILE,
         nulls_equal=True,
     )
-    of_rows = (
-        mean_deviations(found, by, quantities)
-        .group_by(by, maintain_order=True)
-        .agg(struct.alias("_deleted"))
-    )
+    of_rows = mean_deviations(found, by, quantities).group_by(by).agg(struct.alias("_deleted"))
     pooled = (
         _by_model(runs.filter(pl.col("conditions") > 1), keys, by, quantities)
-        .group_by(by, maintain_order=True)
+        .group_by(by)
         .agg(struct.alias("_values"))
     )
     return pl.concat([seeds, pooled]).join(

@@ -149,3 +149,24 @@ def test_what_nobody_knows_is_none_and_its_flops_those_of_an_assumed_model(monke
     known = estimate(planted_run())
     assert (known.parameters, known.state_bytes) == (10**8, 16 * 10**8)
     assert known.flops == unknown.flops
+
+
+def test_the_largest_checkpoint_is_of_models_that_are_trained_whole(monkeypatch):
+    run = planted_run()
+    small = run.model_copy(update={"model": run.model.model_copy(update={"name": "small"})})
+    adapted = run.model_copy(update={"adapter": Lora()})
+    monkeypatch.setattr(cost, "parameter_count", lambda _: 10**9)
+    assert cost.largest_checkpoint([]) == cost.largest_checkpoint([adapted]) == 0
+    assert cost.largest_checkpoint([small, adapted, run]) == 12 * 10**9
+    sizes = iter([10**6, 10**9])
+    monkeypatch.setattr(cost, "parameter_count", lambda _: next(sizes))
+    assert cost.largest_checkpoint([small, run]) == 12 * 10**9
+
+
+def test_a_notice_is_for_the_largest_checkpoint_in_whole_tens_of_seconds(monkeypatch):
+    monkeypatch.setattr(cost, "seconds_for_notice", lambda size: size / 1e9)
+    monkeypatch.setattr(cost, "parameter_count", lambda _: 10**9)
+    spare = cost.LEAST_SECONDS
+    assert cost.notice_seconds([]) == max(90, 10 * -(-spare // 10))
+    monkeypatch.setattr(cost, "seconds_for_notice", lambda _: 201.0)
+    assert cost.notice_seconds([planted_run()]) == 10 * -(-(spare + 201) // 10)

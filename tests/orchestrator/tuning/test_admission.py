@@ -402,3 +402,34 @@ def test_a_run_that_is_lost_steps_back_and_in_the_end_says_why_it_is_given_up():
     assert sweep.ended == {"000": "failed"}
     sweep.admission.reports("000", {"status": "failed", "error": text})
     assert sweep.ended == {"000": "failed"}
+
+
+def test_what_is_waited_for_is_said_again_after_five_minutes():
+    ray = SimulatedRay({"n": 1})
+    ray.hold(1)
+    sweep = SimulatedSweep(ray, alike(1))
+    said = {}
+    for second in range(640):
+        ray.now = float(second)
+        sweep.turn()
+        said[second] = len(sweep.notices)
+    first = next(second for second, count in said.items() if count)
+    second = next(second for second, count in said.items() if count == 2)
+    assert second - first == 301, "more than 300 s"
+    assert said[639] == 3
+    assert len(set(sweep.notices)) == 1
+
+
+def test_reports_are_told_as_what_they_are():
+    sweep = SimulatedSweep(SimulatedRay({"n": 1}), alike(1))
+    started(sweep)
+    report = {"step": 3, "steps": 9, "loss": 1.5}
+    assert sweep.admission.reports("000", report) == "goes on"
+    last = {"step": 4, "status": "cancelled"}
+    assert sweep.admission.reports("000", last) == "pauses"
+    assert [(kind, said) for _, _, kind, said in sweep.events] == [
+        ("started", {"nodes": ("n",)}),
+        ("progress", report),
+        ("progress", last),
+        ("preempted", {}),
+    ]

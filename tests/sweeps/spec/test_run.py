@@ -79,6 +79,10 @@ def objective(kind):
             "4 processes must divide batch_size 8 into shares of whole micro-batches of 4",
         ),
         ({"execution": Execution(keep="best")}, "keep: best .* add `evaluation`"),
+        (
+            {"optimizer": Optimizer(learning_rate=1e-3, warmup_steps=20)},
+            "warmup_steps 20 must be below steps 20",
+        ),
         ({"steps": 9}, r"probe\.every 10 is beyond steps 9"),
         ({"evaluation": Evaluation(fraction=0.1, every=21)}, r"evaluation\.every 21 is beyond"),
         ({"stop": Stop(over=1)}, "no_improvement is of an evaluation"),
