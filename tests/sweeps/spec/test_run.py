@@ -5,7 +5,6 @@ from planted_store import run_spec
 from pydantic import ValidationError
 
 from sweeps.spec import (
-    STANDIN_POSITIONS,
     BuiltinData,
     EqualStep,
     Evaluation,
@@ -219,11 +218,6 @@ def test_a_run_is_described_by_what_people_call_its_parts():
     clipped = made(control=LayerClip(max_norm=0.5), seed=3)
     assert clipped.describe() == f"gpt2 clm layer_clip({clipped.control.setting}) seed 3"
     assert "0.5" in clipped.control.setting
-
-
-def test_positions_of_stand_ins_are_what_their_ids_have_always_stood_for():
-    """They decide first weights and are in no id: another number would be other runs' results."""
-    assert STANDIN_POSITIONS == 256
 
 
 @pytest.mark.parametrize(
