@@ -138,6 +138,14 @@ def test_scores_come_at_the_beginning_with_the_probes_and_as_often_as_is_said(ev
     assert made(evaluation=Evaluation(fraction=0.1, every=every)).evaluation_steps == found
 
 
+def test_a_probe_at_the_last_step_alone_is_the_default_however_it_is_said():
+    ids = {
+        every: made(probe=run_spec().probe.model_copy(update={"every": every})).run_id
+        for every in (None, 10, 20)
+    }
+    assert ids[None] == ids[20] != ids[10]
+
+
 def test_an_evaluation_that_adds_no_step_to_the_probes_is_no_other_run():
     ids = {
         every: made(evaluation=Evaluation(fraction=0.1, every=every)).run_id
