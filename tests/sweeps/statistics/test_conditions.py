@@ -303,3 +303,21 @@ def test_by_that_names_no_column_is_refused(profiles: Profiles) -> None:
     with pytest.raises(UserError, match="names no column"):
         parse_by(" , ", profiles.runs)
     assert parse_by("model, model", profiles.runs) == ["model"]
+
+
+def test_a_setting_that_nobody_says_groups_as_one_that_is_said(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(2):
+        profile = [0.1, 0.2, 0.3 + 0.1 * seed, 0.4]
+        deleted = [[d + 0.01 * g * i for i, d in enumerate(profile)] for g in range(4)]
+        write_run(store, run_spec(seed=seed), profile, deleted=deleted)
+    profiles = measure(open_store(store.root))
+    assert profiles.runs["max_grad_norm"].null_count() == 2
+    by = [*BY, "max_grad_norm"]
+    row = summarise(profiles, by).row(0, named=True)
+    assert row["rows"]
+    assert row["slope_low"] == pytest.approx(summarise(profiles, BY)["slope_low"][0])
+    assert (
+        layer_bands(profiles, by)["value"].to_list() == layer_bands(profiles, BY)["value"].to_list()
+    )
+    assert layer_bands(profiles, by)["low"].null_count() == 0

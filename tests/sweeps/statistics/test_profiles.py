@@ -258,3 +258,15 @@ def test_a_summary_says_how_often_blocks_run_where_one_runs_several_times(store:
     assert run_summary(replace(profiles, runs=looped))["model_depth"].to_list() == [4]
     row = run_summary(profiles).row(0, named=True)
     assert row["slope"] == 0.0469136, "six significant digits"
+
+
+def test_a_summary_has_the_settings_that_differ_between_its_runs_and_no_others(
+    store: Store,
+) -> None:
+    write_run(store, run_spec(seed=0), [0.1, 0.2])
+    alone = run_summary(measure(open_store(store.root))).columns
+    assert not {"learning_rate", "steps"} & set(alone)
+    write_run(store, run_spec(seed=1, learning_rate=5e-4), [0.1, 0.2])
+    both = run_summary(measure(open_store(store.root)))
+    assert set(both.columns) - set(alone) == {"learning_rate"}
+    assert both["learning_rate"].to_list() == [5e-4, 1e-3]
