@@ -172,14 +172,10 @@ def _units(
         on=PROFILE,
         nulls_equal=True,
     )
-    of_rows = (
-        mean_deviations(found, by, quantities)
-        .group_by(by, maintain_order=True)
-        .agg(struct.alias("_deleted"))
-    )
+    of_rows = mean_deviations(found, by, quantities).group_by(by).agg(struct.alias("_deleted"))
     pooled = (
         _by_model(runs.filter(pl.col("conditions") > 1), keys, by, quantities)
-        .group_by(by, maintain_order=True)
+        .group_by(by)
         .agg(struct.alias("_values"))
     )
     return pl.concat([seeds, pooled]).join(
@@ -323,7 +319,7 @@ def layer_bands(profiles: Profiles, by: Sequence[str] | None = None) -> pl.DataF
     )
     seeds = blocks.filter(~pl.col("_several")).select(*groups, "value")
     models = _by_model(blocks.filter("_several"), keys, groups, ["value"]).select(*groups, "value")
-    units = pl.concat([seeds, models]).group_by(groups, maintain_order=True).agg("value")
+    units = pl.concat([seeds, models]).group_by(groups).agg("value")
     table = shown.join(units, on=groups, how="left", nulls_equal=True, maintain_order="left")
     found = np.full((3, table.height), np.nan)
     lengths = table["value"].list.len().to_numpy()

@@ -24,9 +24,10 @@ WANTED = 0.95
 
 @dataclass
 class Result:
-    """What became of the faults of one subject."""
+    """What became of the faults of one subject that a seed takes."""
 
     subject: str
+    seed: int
     noticed: list[Verdict] = field(default_factory=list)
     equivalent: list[Fault] = field(default_factory=list)
     survived: list[Verdict] = field(default_factory=list)
@@ -39,7 +40,10 @@ class Result:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Return 0 where at least 95 % of the faults of each subject are noticed."""
+    """Print what survives, as it does, and a line a subject and seed.
+
+    Return 0 where at least 95 % of the faults of each subject are noticed.
+    """
     given = _parser().parse_args(words)
     chosen = [one for one in SUBJECTS if not given.only or one.name in given.only]
     known = _equivalent()
@@ -47,26 +51,30 @@ def main(words: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="mutation-") as place:
         copies = [Copy(Path(place) / str(k)) for k in range(given.workers)]
         for subject in chosen:
-            results.append(_judge(subject, given.each, given.seed, copies, known))
-            print(_line(results[-1]), flush=True)
+            tests = subject.nearest() if given.near else subject.test_files()
+            for result in _judge(subject, tests, given.each, given.seed, copies, known):
+                results.append(result)
+                print(_line(result), flush=True)
         for copy in copies:
             copy.close()
     if given.output:
         Path(given.output).write_text(json.dumps([_record(one) for one in results], indent=1))
-    for result in results:
-        for verdict in result.survived:
-            fault = verdict.fault
-            print(f"\n{result.subject}: {fault.file}:{fault.line}")
-            print(f"  - {fault.was}\n  + {fault.becomes}")
     return int(any(one.share < WANTED for one in results))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     names = [one.name for one in SUBJECTS]
-    parser.add_argument("--seed", type=int, default=20261125, help="which faults are taken")
-    parser.add_argument("--each", type=int, default=20, metavar="N", help="faults a subject")
+    parser.add_argument(
+        "--seed", type=int, nargs="+", default=[20261125], help="which faults are taken"
+    )
+    parser.add_argument(
+        "--each", type=int, default=20, metavar="N", help="faults a subject and seed"
+    )
     parser.add_argument("--only", nargs="+", choices=names, help="subjects; all of them otherwise")
+    parser.add_argument(
+        "--near", action="store_true", help="ask only tests that are called after a subject's file"
+    )
     parser.add_argument("--workers", type=int, default=2, help="how many are tried side by side")
     parser.add_argument("-o", "--output", metavar="FILE.json", help="also write what was found")
     return parser
@@ -74,18 +82,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _judge(
     subject: Subject,
+    tests: Sequence[str],
     count: int,
-    seed: int,
+    seeds: Sequence[int],
     copies: Sequence[Copy],
     known: set[tuple[str, str, str]],
-) -> Result:
+) -> list[Result]:
+    """Judge what each seed takes; a fault that two of them take is tried once."""
     texts = {file: (ROOT / file).read_text() for file in subject.files}
-    faults = sample(texts, count, seed)
-    result = Result(subject.name)
-    result.equivalent = [one for one in faults if (one.file, one.was, one.becomes) in known]
-    open_ones = [one for one in faults if one not in result.equivalent]
+    taken = {seed: sample(texts, count, seed) for seed in seeds}
+    distinct = dict.fromkeys(fault for faults in taken.values() for fault in faults)
+    open_ones = [one for one in distinct if (one.file, one.was, one.becomes) not in known]
+    verdicts: dict[Fault, Verdict] = {}
     with ThreadPoolExecutor(len(copies)) as pool:
-        list(pool.map(lambda copy: copy.survey(subject.test_files(), subject.files), copies))
+        list(pool.map(lambda copy: copy.survey(tests, subject.files), copies))
         idle: queue.SimpleQueue[Copy] = queue.SimpleQueue()
         for copy in copies:
             idle.put(copy)
@@ -98,11 +108,27 @@ def _judge(
                 idle.put(copy)
 
         for verdict in pool.map(judged, open_ones):
-            (result.noticed if verdict.noticed else result.survived).append(verdict)
+            fault, verdicts[verdict.fault] = verdict.fault, verdict
+            if not verdict.noticed:
+                reached = "" if verdict.asked else " (no test calls it)"
+                print(f"{subject.name}: {fault.file}:{fault.line}{reached}")
+                print(f"  - {fault.was}\n  + {fault.becomes}", flush=True)
             if sys.stderr.isatty():
-                done = len(result.noticed) + len(result.survived)
-                print(f"\r{subject.name} {done} of {len(open_ones)}", end="\r", file=sys.stderr)
-    return result
+                done = f"{subject.name} {len(verdicts)} of {len(open_ones)}"
+                print(f"\r{done}", end="\r", file=sys.stderr)
+    results = []
+    for seed, faults in taken.items():
+        tried = [verdicts[one] for one in faults if one in verdicts]
+        results.append(
+            Result(
+                subject.name,
+                seed,
+                noticed=[one for one in tried if one.noticed],
+                equivalent=[one for one in faults if one not in verdicts],
+                survived=[one for one in tried if not one.noticed],
+            )
+        )
+    return results
 
 
 def _equivalent() -> set[tuple[str, str, str]]:
@@ -112,9 +138,8 @@ def _equivalent() -> set[tuple[str, str, str]]:
 
 def _line(result: Result) -> str:
     counts = f"{len(result.noticed):3d} noticed, {len(result.survived):2d} survived"
-    return (
-        f"{result.subject:<11} {counts}, {len(result.equivalent):2d} equivalent {result.share:6.0%}"
-    )
+    equivalent = f"{len(result.equivalent):2d} equivalent"
+    return f"{result.subject:<11} {result.seed:<9} {counts}, {equivalent} {result.share:6.0%}"
 
 
 def _record(result: Result) -> dict[str, object]:
@@ -127,6 +152,7 @@ def _record(result: Result) -> dict[str, object]:
 
     return {
         "subject": result.subject,
+        "seed": result.seed,
         "share": result.share,
         "noticed": [judged(one) for one in result.noticed],
         "survived": [judged(one) for one in result.survived],

@@ -1,5 +1,8 @@
 """Which tests run a function: seen once, in a run without a fault, so that a trial asks only these.
 
+For the survey each function of the files gets a line that says that it is called: a profiler, which
+hears of every call of every library, takes tens of times as long.
+
 A test that never calls the function with the fault cannot notice it. What runs at import (defaults,
 constants, the bodies of classes) is in every test's reach. Functions that another process runs are
 not seen here: a fault that only a test of whole processes would notice counts as a survivor, and so
@@ -9,27 +12,28 @@ does one that only a slow test beyond the first thirty seconds of tests would no
 from __future__ import annotations
 
 import ast
+import builtins
 import os
-import sys
-import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
 # What a trial may take, in seconds of a processor: of the tests that reach a fault, the last ones
 # are not asked beyond it.
 MOST_SECONDS = 30.0
+# What a function of a surveyed file calls; in processes that the tests start it is not there.
+CALLED = "__called_in_a_survey__"
+SAYS = f"getattr(__import__('builtins'), {CALLED!r}, str)"
 
 
 class Survey:
-    """A pytest plugin: how long each test takes, and which functions of some files it calls."""
+    """A pytest plugin: how long each test takes, and which functions that tell so it calls."""
 
-    def __init__(self, root: Path, files: Collection[str]) -> None:
-        self._paths = {str(root / file): file for file in files}
+    def __init__(self) -> None:
         self._now: set[str] = set()
+        setattr(builtins, CALLED, self._note)
         self._of_fixture: dict[str, set[str]] = {}
         self.tests: dict[str, tuple[float, list[str]]] = {}
         self.failed: list[str] = []
@@ -59,19 +63,36 @@ class Survey:
     def _recorded(self) -> Iterator[set[str]]:
         before, self._now = self._now, set()
         called = self._now
-        sys.setprofile(self._note)
-        threading.setprofile(self._note)
         try:
             yield called
         finally:
             before |= called
             self._now = before
 
-    def _note(self, frame: FrameType, event: str, _: object) -> None:
-        if event == "call":
-            file = self._paths.get(frame.f_code.co_filename)
-            if file is not None:
-                self._now.add(f"{file}:{frame.f_code.co_firstlineno}")
+    def _note(self, function: str) -> None:
+        self._now.add(function)
+
+
+def telling(text: str, file: str) -> str:
+    """Return the text of a file whose functions say that they are called: file and first line."""
+    lines = text.splitlines(keepends=True)
+    for node in sorted(_functions(text), key=lambda node: -node.lineno):
+        own = node.body[0 if ast.get_docstring(node) is None else 1 :] or node.body[-1:]
+        first = own[0]
+        place = min([first.lineno, *(d.lineno for d in getattr(first, "decorator_list", ()))])
+        if place > node.lineno and lines[place - 1][: first.col_offset].strip() in ("", "@"):
+            indent = " " * node.body[0].col_offset
+            lines.insert(place - 1, f"{indent}{SAYS}({f'{file}:{_first_line(node)}'!r})\n")
+    return "".join(lines)
+
+
+def _functions(text: str) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
+
+
+def _first_line(node: ast.FunctionDef) -> int:
+    """Return the line of a function's first decorator, or of its name."""
+    return min([node.lineno, *(d.lineno for d in node.decorator_list)])
 
 
 def processor_seconds() -> float:
@@ -98,9 +119,9 @@ def function_of(text: str, line: int) -> int | None:
     Nothing for a line that runs at import.
     """
     found = None
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef) and node.body[0].lineno <= line <= node.end_lineno:
-            found = max(found or 0, min([node.lineno, *(d.lineno for d in node.decorator_list)]))
+    for node in _functions(text):
+        if node.body[0].lineno <= line <= node.end_lineno:
+            found = max(found or 0, _first_line(node))
     return found
 
 

@@ -29,15 +29,15 @@ NO_TESTS = 5
 
 
 def main() -> None:
-    """Answer ``{"tests": files, "files": surveyed}`` and then any ``{"wanted": tests}``."""
+    """Answer ``{"tests": files}`` and then any ``{"wanted": tests}``."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     known: dict[str, object] = {}
     for line in sys.stdin:
         request = json.loads(line)
-        if "files" in request:
+        if "tests" in request:
             _import_what_others_wrote(request["tests"])
-            answer = _survey(request["tests"], request["files"])
+            answer = _survey(request["tests"])
             known = answer["tests"]
         else:
             answer = _trial(request["wanted"], known, request["limit"], request["wall"])
@@ -66,11 +66,10 @@ def _import_what_others_wrote(tests: Sequence[str]) -> None:
     gc.freeze()
 
 
-def _survey(tests: Sequence[str], files: Sequence[str]) -> dict[str, object]:
+def _survey(tests: Sequence[str]) -> dict[str, object]:
     def surveyed(place: Path) -> int:
-        survey = Survey(Path.cwd(), files)
+        survey = Survey()
         code = pytest.main([*OPTIONS, *tests], plugins=[survey])
-        sys.setprofile(None)
         place.write_text(json.dumps({"tests": survey.tests, "failed": survey.failed}))
         return int(code)
 

@@ -24,6 +24,11 @@ class Subject:
             for path in (sorted((ROOT / place).rglob("test_*.py")) or [ROOT / place])
         ]
 
+    def nearest(self) -> list[str]:
+        """Return those of them that are called after one of its files."""
+        names = tuple(f"test_{Path(file).stem}" for file in self.files)
+        return [test for test in self.test_files() if Path(test).stem.startswith(names)]
+
 
 def _of(folder: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{folder}/{name}.py" for name in names)
@@ -45,7 +50,13 @@ SUBJECTS = (
             *_of("workers/passes", "torch_passes"),
             *_of("workers/updates", "adamw", "slabs", "decay"),
         ),
-        ("tests/workers/engines/test_plain.py", "tests/workers/updates", "tests/workers/controls"),
+        (
+            "tests/workers/engines/test_plain.py",
+            "tests/workers/engines/test_layer_optimizer.py",
+            "tests/workers/passes/test_torch_passes.py",
+            "tests/workers/updates",
+            "tests/workers/controls",
+        ),
     ),
     Subject(
         "probes",

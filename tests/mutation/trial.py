@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.mutation.planting import Fault
-from tests.mutation.selection import function_of, tests_for
+from tests.mutation.selection import function_of, telling, tests_for
 from tests.mutation.subjects import ROOT
 
 # Of what the tests take without a fault: a loop that no longer ends is noticed by this.
@@ -71,7 +72,11 @@ class Copy:
             stdout=subprocess.PIPE,
             text=True,
         )
-        found = self._asked({"tests": list(tests), "files": list(files)})
+        with ExitStack() as telling_files:
+            for file in files:
+                text = telling((self.folder / file).read_text(), file)
+                telling_files.enter_context(self._instead(file, text))
+            found = self._asked({"tests": list(tests)})
         if found["code"] != 0:
             raise RuntimeError(
                 f"without a fault pytest ends with {found['code']}:\n{found['said']}"
@@ -81,21 +86,15 @@ class Copy:
 
     def try_fault(self, fault: Fault) -> Verdict:
         """Plant a fault, run the tests that reach it, and put the file back."""
-        place = self.folder / fault.file
-        sound, times = place.read_text(), place.stat()
+        sound = (self.folder / fault.file).read_text()
         began = time.monotonic()
         wanted = tests_for(self._tests, fault.file, function_of(sound, fault.line))
         if not wanted:
             return Verdict(fault, noticed=False, seconds=0.0)
         usual = sum(self._tests[test][0] for test in wanted)
-        place.write_text(fault.text)
-        os.utime(place, (time.time() + 10, time.time() + 10))  # of no compiled file that is there
-        try:
-            limit = PATIENCE * usual + SPARE_SECONDS
+        limit = PATIENCE * usual + SPARE_SECONDS
+        with self._instead(fault.file, fault.text):
             answer = self._asked({"wanted": wanted, "limit": limit, "wall": WALL * limit})
-        finally:
-            place.write_text(sound)
-            os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
         failed = re.search(r"^(?:FAILED|ERROR) (\S+)", answer["said"], re.MULTILINE)
         return Verdict(
             fault,
@@ -104,6 +103,19 @@ class Copy:
             len(wanted),
             failed.group(1) if failed else "",
         )
+
+    @contextmanager
+    def _instead(self, file: str, text: str) -> Iterator[None]:
+        """Have a file say something else meanwhile."""
+        place = self.folder / file
+        sound, times = place.read_text(), place.stat()
+        place.write_text(text)
+        os.utime(place, (time.time() + 10, time.time() + 10))  # of no compiled file that is there
+        try:
+            yield
+        finally:
+            place.write_text(sound)
+            os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     def close(self) -> None:
         """End the process that forks the trials."""

@@ -58,3 +58,9 @@ def test_an_unknown_model_is_counted_by_its_activation_and_its_scan():
     wide = kept_by_config({**known, "state_size": 64, "expand": 4})
     assert wide.bf16 - UNKNOWN.bf16 == 8 * (kept_by_family("mamba").bf16 - BLOCKS["mamba"].bf16)
     assert UNKNOWN.bf16 >= max(kept.bf16 for name, kept in BLOCKS.items() if name != "rwkv")
+
+
+def test_an_unknown_model_keeps_the_most_of_those_with_attention():
+    attending = [kept for name, kept in BLOCKS.items() if name not in ("mamba", "rwkv")]
+    assert UNKNOWN.fp32 == max(kept.fp32 for kept in attending)
+    assert UNKNOWN.bf16 == max(kept.bf16 for kept in attending)

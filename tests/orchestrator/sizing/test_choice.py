@@ -3,7 +3,15 @@
 import pytest
 from small_run import make_run
 
-from orchestrator.sizing.choice import Host, choose, execution_text, placed
+from orchestrator.sizing import choice
+from orchestrator.sizing.choice import (
+    LARGE,
+    Host,
+    choose,
+    execution_text,
+    placed,
+    require_feasible,
+)
 from orchestrator.sizing.memory import GIB, estimate_memory, shape_of
 from sweeps.errors import UserError
 from sweeps.sources.catalog import CATALOG
@@ -151,3 +159,118 @@ def test_a_rule_of_whole_matrices_is_never_cut_over_gpus(rule):
     with pytest.raises(UserError, match=f"another optimizer than {rule}") as raised:
         choose(run, 40 * GIB, 8)
     assert len(str(raised.value)) < 300
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Return what would be traced of runs whose model is in no catalogue: (run, engine, again,
+    micro-batch); ``of`` says how many parameters it has."""
+    found = []
+    monkeypatch.setattr(choice, "require_usable", lambda _: None)
+    monkeypatch.setattr(choice, "footprint_of", lambda *what: found.append(what))
+
+    def of(*runs, parameters=1000):
+        monkeypatch.setattr(choice, "_parameters", lambda _: parameters)
+        require_feasible(runs)
+        return [(run.run_id, *rest) for run, *rest in found]
+
+    return of
+
+
+def unknown(name="mine", rule="adamw", **execution):
+    source = HubModel(hub=f"somebody/{name}", revision="1" * 40, pretraining="clm")
+    run = make_run(model=ModelSpec(name=name, source=source), execution=Execution(**execution))
+    return with_rule(run, rule)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rule", "execution", "engine"),
+    [
+        (LARGE - 1, "adamw", {}, "plain"),
+        (LARGE, "adamw", {}, "deepspeed"),
+        (LARGE, "adamw", {"engine": "plain"}, "plain"),
+        (LARGE, "muon", {}, "plain"),
+        (1000, "adamw", {"engine": "deepspeed"}, "deepspeed"),
+        (1000, "adamw", {"processes": 2}, "deepspeed"),
+    ],
+)
+def test_what_is_traced_before_a_run_is_the_engine_that_it_would_go_through(
+    asked, parameters, rule, execution, engine
+):
+    run = unknown(rule=rule, **execution)
+    assert asked(run, parameters=parameters) == [(run.run_id, engine, False, 4)]
+
+
+@pytest.mark.parametrize(
+    ("execution", "again", "micro"),
+    [
+        ({"checkpoint_activations": True}, True, 4),
+        ({"checkpoint_activations": False}, False, 4),
+        ({"micro_batch_size": 2}, False, 2),
+    ],
+)
+def test_it_is_traced_with_the_micro_batch_and_checkpointing_that_it_says(
+    asked, execution, again, micro
+):
+    run = unknown(**execution)
+    assert asked(run) == [(run.run_id, "plain", again, micro)]
+
+
+def test_runs_that_are_alike_are_traced_once_and_one_of_unknown_size_is_not(asked):
+    run, other = unknown(), unknown("yours")
+    again = run.model_copy(update={"seed": 1, "steps": 9})
+    assert [one for one, *_ in asked(run, again, other)] == [run.run_id, other.run_id]
+
+
+def test_the_size_of_a_model_that_is_not_known_is_not_guessed(asked):
+    assert asked(unknown(), parameters=None) == []
+
+
+def test_models_that_were_tried_are_traced_only_for_what_a_run_changes_in_them(asked):
+    assert asked(large("pythia-160m"), make_run()) == []
+    dropped = make_run(dropout=True)
+    assert [one for one, *_ in asked(dropped)] == [dropped.run_id]
+
+
+def test_what_a_models_code_refuses_is_refused_before_it_is_traced(asked, monkeypatch):
+    def refuses(run):
+        raise UserError(f"{run.model.name} is not for this")
+
+    monkeypatch.setattr(choice, "require_usable", refuses)
+    with pytest.raises(UserError, match="mine is not for this"):
+        asked(unknown())
+    assert asked(large("pythia-160m")) == []
+
+
+@pytest.mark.parametrize(
+    ("execution", "text"),
+    [
+        ({"micro_batch_size": 4}, "plain, micro-batch 4"),
+        (
+            {"engine": "deepspeed", "zero_stage": 3, "processes": 2, "micro_batch_size": 1},
+            "ZeRO-3 on 2, micro-batch 1",
+        ),
+        (
+            {
+                "engine": "deepspeed",
+                "zero_stage": 2,
+                "processes": 1,
+                "offload": "optimizer",
+                "micro_batch_size": 8,
+                "checkpoint_activations": True,
+            },
+            "ZeRO-2 on 1, optimizer in CPU memory, micro-batch 8, checkpointing",
+        ),
+        ({"offload": "none", "micro_batch_size": 2}, "plain, micro-batch 2"),
+    ],
+)
+def test_how_a_run_is_carried_out_is_said_in_few_words(execution, text):
+    assert execution_text(Execution(**execution)) == text
+
+
+def test_the_reason_is_why_nothing_simpler_was_taken():
+    assert choose(large("pythia-160m"), 78 * GIB, 8).reason == "the simplest fits"
+    assert choose(large(), 400 * GIB, 1).reason == "from 1B parameters on"
+    cut = choose(large(), 40 * GIB, 8)
+    assert cut.reason.endswith("of 40.0 GiB")
+    assert "needs" in cut.reason

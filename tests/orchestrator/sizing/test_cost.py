@@ -8,7 +8,7 @@ from orchestrator.sizing.cost import estimate, evaluated_tokens, parameter_count
 from sweeps.declaration.entries.sweep_spec import ModelEntry
 from sweeps.declaration.expand import read_sweep
 from sweeps.declaration.sources import resolve_model
-from sweeps.spec import Evaluation, Objective, StandinModel
+from sweeps.spec import All, Evaluation, High, Lora, Low, Objective, Random, StandinModel
 
 PAPER = list(read_sweep("sweeps/library/paper.yaml").runs)
 
@@ -107,3 +107,66 @@ def test_without_a_trace_flops_are_counted_by_parameters_and_tokens(monkeypatch)
     assert found.tokens == 20 * 8 * 16
     assert found.flops == 1000 * (6 * 20 * 8 * 16 + 2 * 3 * probed)
     assert found.state_bytes == 4 * (2 + 2) * 1000
+
+
+@pytest.mark.parametrize(
+    ("selection", "passes"),
+    [(All(), 1.0), (Random(), 1.0), (High(share=0.25), 1 + 4.0), (Low(share=0.5), 1 + 2.0)],
+)
+def test_candidates_whose_gradients_are_measured_are_gone_through_beside_the_batch(
+    selection, passes, monkeypatch
+):
+    monkeypatch.setattr(cost, "stored_trace", lambda _: None)
+    run = planted_run()
+    selecting = run.model_copy(update={"selection": selection})
+    assert cost.passes(selecting) == passes
+    training = 6 * estimate_parameters(monkeypatch, 1000) * 20 * 8 * 16
+    more = estimate(selecting).flops - estimate(run).flops
+    assert more == pytest.approx((passes - 1) * training)
+
+
+def estimate_parameters(monkeypatch, count):
+    monkeypatch.setattr(cost, "parameter_count", lambda _: count)
+    return count
+
+
+def test_where_an_adapter_is_trained_the_base_has_no_gradient_and_no_moments(monkeypatch):
+    monkeypatch.setattr(cost, "stored_trace", lambda _: None)
+    estimate_parameters(monkeypatch, 1000)
+    run = planted_run()
+    plain, adapted = estimate(run), estimate(run.model_copy(update={"adapter": Lora()}))
+    assert plain.flops - adapted.flops == pytest.approx(2 * 1000 * 20 * 8 * 16)
+    assert (plain.state_bytes, adapted.state_bytes) == (16 * 1000, 4 * 1000)
+
+
+def test_what_nobody_knows_is_none_and_its_flops_those_of_an_assumed_model(monkeypatch):
+    monkeypatch.setattr(cost, "stored_trace", lambda _: None)
+    monkeypatch.setattr(cost, "size_of", lambda _: None)
+    estimate_parameters(monkeypatch, None)
+    unknown = estimate(planted_run())
+    assert (unknown.parameters, unknown.state_bytes) == (None, None)
+    monkeypatch.setattr(cost, "size_of", lambda _: {"parameters": 1e8})
+    known = estimate(planted_run())
+    assert (known.parameters, known.state_bytes) == (10**8, 16 * 10**8)
+    assert known.flops == unknown.flops
+
+
+def test_the_largest_checkpoint_is_of_models_that_are_trained_whole(monkeypatch):
+    run = planted_run()
+    small = run.model_copy(update={"model": run.model.model_copy(update={"name": "small"})})
+    adapted = run.model_copy(update={"adapter": Lora()})
+    monkeypatch.setattr(cost, "parameter_count", lambda _: 10**9)
+    assert cost.largest_checkpoint([]) == cost.largest_checkpoint([adapted]) == 0
+    assert cost.largest_checkpoint([small, adapted, run]) == 12 * 10**9
+    sizes = iter([10**6, 10**9])
+    monkeypatch.setattr(cost, "parameter_count", lambda _: next(sizes))
+    assert cost.largest_checkpoint([small, run]) == 12 * 10**9
+
+
+def test_a_notice_is_for_the_largest_checkpoint_in_whole_tens_of_seconds(monkeypatch):
+    monkeypatch.setattr(cost, "seconds_for_notice", lambda size: size / 1e9)
+    monkeypatch.setattr(cost, "parameter_count", lambda _: 10**9)
+    spare = cost.LEAST_SECONDS
+    assert cost.notice_seconds([]) == max(90, 10 * -(-spare // 10))
+    monkeypatch.setattr(cost, "seconds_for_notice", lambda _: 201.0)
+    assert cost.notice_seconds([planted_run()]) == 10 * -(-(spare + 201) // 10)

@@ -179,3 +179,13 @@ def test_a_power_of_two_is_pinned_as_it_is():
     powers = Sizes(((128.0,),), kept=0)
     assert offloaded(powers, False, on(3, offload="optimizer")) == 2 * 256
     assert offloaded(Sizes(((129.0,),), kept=0), False, on(3, 1, "optimizer")) == 2 * 1024
+
+
+def test_one_process_is_meant_where_none_is_said():
+    alone = Execution(engine="deepspeed", zero_stage=2, offload="optimizer")
+    one = on(2, ranks=1, offload="optimizer")
+    assert offloaded(SIZES, True, alone) == offloaded(SIZES, True, one)
+    assert phases(SIZES, ONE, True, alone) == phases(SIZES, ONE, True, one)
+    alone, one = (each.model_copy(update={"offload": "none"}) for each in (alone, one))
+    assert later(SIZES, ONE, True, alone) == later(SIZES, ONE, True, one) == 4 * 300
+    assert phases(SIZES, ONE, False, alone) == phases(SIZES, ONE, False, one)

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from orchestrator.tuning.request import KEY, Request, request_of, resources_of
+from orchestrator.tuning.request import KEY, Request, pause_for, request_of, resources_of
 
 HOLDS = {"GPU": 1.0, "CPU": 4.0, "memory": 3e9}
 
@@ -101,3 +101,11 @@ def test_a_try_says_where_and_leaves_the_rest():
     tried = asked.at("n3", {"n2", "n1"}, "g-1")
     assert (tried.target, tried.barred, tried.group) == ("n3", ("n1", "n2"), "g-1")
     assert tried.at(None, (), "") == asked
+
+
+@pytest.mark.parametrize(
+    ("runs", "seconds"),
+    [(1, 1.0), (200, 1.0), (400, 2.0), (1999, 9.995), (2000, 10.0), (9000, 10.0)],
+)
+def test_many_runs_report_less_often_so_that_all_together_are_200_a_second(runs, seconds):
+    assert pause_for(runs) == seconds

@@ -7,7 +7,7 @@ from orchestrator.policy.occupancy import UNITS, Demand
 from orchestrator.sizing.estimates import NOTHING_MEASURED
 from orchestrator.sizing.memory import GIB
 from orchestrator.sizing.placement import Node, with_half_the_micro_batch
-from orchestrator.tuning.requests import Requests, Works, demand_of_request
+from orchestrator.tuning.requests import Requests, Works, _within, demand_of_request
 from sweeps.errors import UserError
 from sweeps.spec import EqualStep, Execution, HubModel, Measurement, ModelSpec, RunSpec
 
@@ -281,3 +281,15 @@ def test_gpus_without_cpus_are_named_and_lower_nobodys_share():
         fitted([a_run()], bare)
     _, request, _ = fitted([a_run()], bare, node("n", LARGE))
     assert request.holds["CPU"] == 4
+
+
+@pytest.mark.parametrize(
+    ("most", "counted"),
+    [(None, {80: 4, 24: 8}), (6, {80: 4, 24: 2}), (3, {80: 3, 24: 0}), (99, {80: 4, 24: 8})],
+)
+def test_of_gpus_that_are_more_than_may_be_held_the_largest_count(most, counted):
+    assert _within({24: 8, 80: 4}, most) == counted
+
+
+def test_gpus_of_no_known_size_are_the_smallest():
+    assert _within({None: 2, 24: 2}, 3) == {24: 2, None: 1}

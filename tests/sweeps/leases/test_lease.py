@@ -296,6 +296,14 @@ def test_what_has_ended_is_closed_already_and_stays_as_it_is(folder):
     assert on_disk(folder) == record
 
 
+def test_the_word_of_who_closes_it_is_the_last_one_too(folder):
+    lease, _, _ = taken(folder)
+    assert closed_as_lost(folder, newest(folder), "somebody")
+    assert [path.name for path in folder.iterdir()] == ["1.json"], "nothing may replace it"
+    assert not lease.end()
+    assert on_disk(folder)["cause"] == "lost"
+
+
 def test_a_record_of_layout_1_which_had_no_versions_is_closed(folder):
     folder.mkdir()
     write_json(folder / "1.json", {"cause": None, "node": "here"})

@@ -10,8 +10,10 @@ from sweeps.spec import (
     Evaluation,
     Execution,
     FolderModel,
+    High,
     HubModel,
     LayerClip,
+    LengthMatched,
     Lora,
     ModelSpec,
     Objective,
@@ -77,6 +79,10 @@ def objective(kind):
             "4 processes must divide batch_size 8 into shares of whole micro-batches of 4",
         ),
         ({"execution": Execution(keep="best")}, "keep: best .* add `evaluation`"),
+        (
+            {"optimizer": Optimizer(learning_rate=1e-3, warmup_steps=20)},
+            "warmup_steps 20 must be below steps 20",
+        ),
         ({"steps": 9}, r"probe\.every 10 is beyond steps 9"),
         ({"evaluation": Evaluation(fraction=0.1, every=21)}, r"evaluation\.every 21 is beyond"),
         ({"record_every": 21}, r"record_every 21 is beyond steps 20: lower it"),
@@ -152,6 +158,14 @@ def test_recording_some_steps_is_another_run_and_recording_all_is_not():
     assert made(steps=10).run_id != made(steps=10, record_every=10).run_id
 
 
+def test_a_probe_at_the_last_step_alone_is_the_default_however_it_is_said():
+    ids = {
+        every: made(probe=run_spec().probe.model_copy(update={"every": every})).run_id
+        for every in (None, 10, 20)
+    }
+    assert ids[None] == ids[20] != ids[10]
+
+
 def test_an_evaluation_that_adds_no_step_to_the_probes_is_no_other_run():
     ids = {
         every: made(evaluation=Evaluation(fraction=0.1, every=every)).run_id
@@ -208,6 +222,63 @@ def test_a_measurement_is_said_with_its_objective_where_that_decides_it():
     labels = [one.label for one in measurements_of([made()], kinds)]
     assert sum(" clm" in label for label in labels) == 1
     assert all(" of gpt2" in label for label in labels)
+
+
+def test_a_copy_shares_the_parts_that_were_not_replaced():
+    run = made()
+    copy = run.model_copy(update={"seed": 7})
+    assert copy.objective is run.objective
+    assert run.model_copy(deep=True).objective is not run.objective
+
+
+def test_a_key_but_for_the_seed_is_by_the_values_of_numbers_and_by_which_parts():
+    run = made()
+    steps = int("1000")
+    key = run.model_copy(update={"steps": steps}).but_for_the_seed()
+    again = run.model_copy(update={"seed": 9, "steps": int("1000")})
+    assert again.but_for_the_seed() == key != run.but_for_the_seed()
+    other = run.model_copy(update={"objective": objective("mlm")})
+    assert other.but_for_the_seed() != run.but_for_the_seed()
+
+
+def test_a_run_is_described_by_what_people_call_its_parts():
+    assert made().describe() == "gpt2 clm standard seed 0"
+    clipped = made(control=LayerClip(max_norm=0.5), seed=3)
+    assert clipped.describe() == f"gpt2 clm layer_clip({clipped.control.setting}) seed 3"
+    assert "0.5" in clipped.control.setting
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"objective": objective("contrastive"), "selection": High()},
+            "selection high needs a loss of each example",
+        ),
+        ({"selection": LengthMatched()}, "selection length_matched is random for objective clm"),
+        (
+            {
+                "objective": objective("classification"),
+                "evaluation": Evaluation(
+                    fraction=0.1,
+                    refusal=Refusal(prompts=(PromptSet(name="p", data=HELD_OUT, kind="benign"),)),
+                ),
+            },
+            "refusal has the model write answers, which objective classification",
+        ),
+    ],
+)
+def test_a_selection_or_prompts_that_the_objective_has_nothing_for_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        made(**changes)
+
+
+def test_parts_begin_after_the_last_step_of_the_one_before():
+    run = made(execution=Execution(part_steps=6))
+    assert [run.part_of(step) for step in (1, 6, 7, 12, 13, 20)] == [
+        *((0, 6), (0, 6), (6, 12)),
+        *((6, 12), (12, 18), (18, 20)),
+    ]
 
 
 def test_neither_pickles_nor_code_of_a_model_are_trusted_unless_that_is_said():

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from planted_measurements import draws_of_slope, record_propagation
 from planted_store import run_spec, write_run
+from scipy import stats
 
 from sweeps.errors import UserError
 from sweeps.reading.tables import open_store
 from sweeps.report.profile_text import profile_text, sparkline, with_interval
-from sweeps.statistics.conditions import layer_bands, parse_by, summarise
+from sweeps.statistics.conditions import (
+    _by_model,
+    layer_bands,
+    parse_by,
+    require_one_a_seed,
+    summarise,
+)
 from sweeps.statistics.intervals import mean_intervals
 from sweeps.statistics.profiles import Profiles, measure
 from sweeps.store.store import Store
@@ -174,3 +183,141 @@ def test_seeds_that_do_nothing_are_named(tmp_path: Path) -> None:
         write_run(store, run_spec(seed=seed), [0.1, 0.2, 0.3, 0.4])
     row = summarise(measure(open_store(store.root)), BY).row(0, named=True)
     assert row["flags"] == "all seeds gave the same slope"
+
+
+def test_what_the_propagation_draws_add_to_an_interval_has_their_degrees_of_freedom(
+    profiles: Profiles,
+) -> None:
+    """Seeds that agree leave the error of the mean of 20 draws alone."""
+    runs = profiles.runs.filter(model="gpt2").with_columns(
+        slope_beyond_propagation=pl.lit(0.3), propagation_sd=pl.lit(0.2)
+    )
+    row = summarise(replace(profiles, runs=runs), BY).filter(model="gpt2").row(0, named=True)
+    half = stats.t.ppf(0.975, 19) * 0.2 / np.sqrt(20)
+    assert row["slope_beyond_propagation_low"] == pytest.approx(0.3 - half)
+    assert row["slope_beyond_propagation_high"] == pytest.approx(0.3 + half)
+    assert row["beyond_propagation"]
+
+
+def test_the_propagation_of_pooled_models_is_in_their_spread_and_not_added(
+    profiles: Profiles,
+) -> None:
+    runs = profiles.runs.filter(pl.col("model").is_in(["gpt2", "opt"])).with_columns(
+        slope_beyond_propagation=pl.lit(0.3), propagation_sd=pl.lit(0.2)
+    )
+    pooled = replace(profiles, runs=runs, left_out=profiles.left_out.clear())
+    row = summarise(pooled, ["control"]).row(0, named=True)
+    over = "slope_beyond_propagation"
+    assert [row[f"{over}{end}"] for end in ("_low", "", "_high")] == [pytest.approx(0.3)] * 3
+
+
+def test_models_come_in_the_order_of_their_runs_so_that_sums_are_the_same_each_time() -> None:
+    names = [f"m{(7 * k) % 500}" for k in range(500)]
+    runs = pl.DataFrame(
+        {
+            "control": ["standard"] * 1000,
+            "model": names + names[::-1],
+            "rate": [0] * 500 + [1] * 500,
+            "value": [float(k) for k in range(500)] + [float(k) + 1 for k in range(500)][::-1],
+            "dose": [0.0] * 1000,
+        }
+    )
+    found = _by_model(runs, ["model", "rate"], ["control"], ["value"])
+    assert found["model"].to_list() == names
+    assert found["value"].to_list() == [k + 0.5 for k in range(500)]
+    # Within a model the conditions are summed in their order: 1e16 + 1 - 1e16 is 0 and not 1.
+    tall = [1e16, 1.0, -1e16] * 200
+    runs = pl.DataFrame(
+        {
+            "control": ["standard"] * 600,
+            "model": [f"m{k // 3}" for k in range(600)],
+            "rate": [k % 3 for k in range(600)],
+            "value": tall,
+        }
+    )
+    found = _by_model(runs, ["model", "rate"], ["control"], ["value"])
+    assert found["value"].n_unique() == 1
+
+
+def test_bands_have_these_columns_and_the_means_of_their_runs(profiles: Profiles) -> None:
+    layers = pl.col("layer").cast(pl.Float64)
+    blocks = profiles.blocks.with_columns(
+        without_gradient=layers + pl.col("seed"), null=layers + 2 * pl.col("seed")
+    )
+    bands = layer_bands(replace(profiles, blocks=blocks), BY)
+    assert bands.columns == [
+        *(*BY, "blocks", "layer", "depth", "n", "value"),
+        *("null", "null_low", "null_high", "low", "high", "without_gradient"),
+    ]
+    last = bands.filter(model="gpt2", layer=12).row(0, named=True)
+    assert last["without_gradient"] == pytest.approx(12 + 1)
+    assert (last["null"], last["null_low"], last["null_high"]) == (14.0, 12.0, 16.0)
+    assert (last["blocks"], last["n"], last["depth"]) == (12, 3, 1.0)
+
+
+def test_two_conditions_of_one_row_are_two_models_in_its_bands(profiles: Profiles) -> None:
+    """Three seeds of one model and one of another are the mean of the two models."""
+    kept = pl.col("model").is_in(["gpt2", "opt"])
+    blocks = profiles.blocks.filter(kept & (pl.col("layer") <= 3)).with_columns(
+        value=pl.when(model="gpt2").then(0.2).otherwise(0.6)
+    )
+    pooled = replace(
+        profiles,
+        runs=profiles.runs.filter(kept),
+        blocks=blocks,
+        left_out=profiles.left_out.clear(),
+    )
+    bands = layer_bands(pooled, ["control"])
+    assert bands["value"].to_list() == [pytest.approx(0.4)] * 3
+    low, high = mean_intervals(np.array([[0.2], [0.6]]))
+    assert bands["low"].to_list() == [pytest.approx(low[0])] * 3
+    assert bands["high"].to_list() == [pytest.approx(high[0])] * 3
+
+
+def test_two_runs_of_one_condition_and_seed_are_refused_by_name(profiles: Profiles) -> None:
+    require_one_a_seed(profiles.runs, BY, "compare")
+    again = profiles.runs.filter(model="opt").with_columns(run_id=pl.lit("another"))
+    (first,) = profiles.runs.filter(model="opt")["run_id"]
+    named = ", ".join(sorted([first, "another"]))
+    with pytest.raises(UserError, match=f"compare: runs {named} have the same settings and seed"):
+        require_one_a_seed(pl.concat([profiles.runs, again]), BY, "compare")
+
+
+@pytest.mark.parametrize(("groups", "measured"), [(1, False), (2, True)])
+def test_one_group_of_sequences_says_nothing_of_the_rows(
+    tmp_path: Path, groups: int, measured: bool
+) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(2):
+        profile = [0.1, 0.2, 0.3 + 0.1 * seed, 0.4]
+        deleted = [[d + 0.01 * g * i for i, d in enumerate(profile)] for g in range(groups)]
+        write_run(store, run_spec(seed=seed), profile, deleted=deleted)
+    row = summarise(measure(open_store(store.root)), BY).row(0, named=True)
+    low, high = mean_intervals(np.array([[0.4], [0.48]]))
+    assert row["rows"] is measured
+    assert (row["slope_low"] == pytest.approx(low[0])) is not measured
+    assert (row["slope_high"] == pytest.approx(high[0])) is not measured
+
+
+def test_by_that_names_no_column_is_refused(profiles: Profiles) -> None:
+    with pytest.raises(UserError, match="names no column"):
+        parse_by(" , ", profiles.runs)
+    assert parse_by("model, model", profiles.runs) == ["model"]
+
+
+def test_a_setting_that_nobody_says_groups_as_one_that_is_said(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(2):
+        profile = [0.1, 0.2, 0.3 + 0.1 * seed, 0.4]
+        deleted = [[d + 0.01 * g * i for i, d in enumerate(profile)] for g in range(4)]
+        write_run(store, run_spec(seed=seed), profile, deleted=deleted)
+    profiles = measure(open_store(store.root))
+    assert profiles.runs["max_grad_norm"].null_count() == 2
+    by = [*BY, "max_grad_norm"]
+    row = summarise(profiles, by).row(0, named=True)
+    assert row["rows"]
+    assert row["slope_low"] == pytest.approx(summarise(profiles, BY)["slope_low"][0])
+    assert (
+        layer_bands(profiles, by)["value"].to_list() == layer_bands(profiles, BY)["value"].to_list()
+    )
+    assert layer_bands(profiles, by)["low"].null_count() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from planted_measurements import draws_of_slope, record_propagation
 from planted_store import run_spec, write_run
 
 from sweeps.errors import UserError
@@ -17,6 +19,7 @@ from sweeps.files.whole_files import read_json, write_json
 from sweeps.reading.tables import open_store
 from sweeps.statistics.profiles import (
     QUANTITIES,
+    SATURATED,
     measure,
     measure_each,
     unequal_rows,
@@ -190,3 +193,80 @@ def test_unequal_probe_rows_a_feature_are_said(store: Store, widths, said) -> No
         write_run(store, run_spec(model), [0.1, 0.2], facts={"width": width})
     unequal = unequal_rows(measure(open_store(store.root)))
     assert unequal is None if said is None else said in unequal
+
+
+def test_a_block_at_the_saturated_share_of_its_null_is_saturated(store: Store) -> None:
+    write_run(store, run_spec(), [0.2, SATURATED, np.nextafter(SATURATED, 0), 1.2])
+    assert measure(open_store(store.root)).runs["saturated"].to_list() == [0.5]
+
+
+@pytest.mark.parametrize("harm", [None, float("nan"), float("inf")])
+def test_a_profile_with_a_block_that_is_no_number_is_none(store: Store, harm: float | None) -> None:
+    folder = write_run(store, run_spec(), [0.1, 0.2, 0.3, 0.4])
+    for part in folder.parts("profiles"):
+        value = pl.when(layer=2).then(pl.lit(harm, pl.Float64)).otherwise("procrustes")
+        pl.read_parquet(part).with_columns(value.alias("procrustes")).write_parquet(part)
+    profiles = measure(open_store(store.root))
+    assert profiles.runs.is_empty()
+    (reason,) = profiles.left_out["reason"]
+    assert reason == "procrustes was not measured, or is not finite, in some block"
+
+
+@pytest.mark.parametrize("metric", ["procrustes", "cka_distance", "cka_distance_debiased"])
+def test_a_mean_change_under_the_floor_of_its_metric_has_no_shares(
+    store: Store, metric: str
+) -> None:
+    """What is planted is the Procrustes distance, of which the CKA distances are the squares."""
+    for seed, height in enumerate((1e-5, 1e-7)):
+        write_run(store, run_spec(seed=seed), [height, 2 * height])
+    found = measure(open_store(store.root), metric).runs.sort("seed")
+    assert found["slope_normalised"].is_null().to_list() == [False, True]
+    assert found["slope"].is_null().to_list() == [False, False]
+
+
+def test_what_noise_does_is_of_all_blocks_and_of_no_class_of_them(store: Store) -> None:
+    run = run_spec()
+    write_run(store, run, [0.1, 0.2, 0.3, 0.4], classes=["A", "B", "A", "B"])
+    record_propagation(store, run, draws_of_slope(0.05, layers=4))
+    tables = open_store(store.root)
+    whole = measure(tables).runs.row(0, named=True)
+    assert whole["propagation"] == pytest.approx(0.05, abs=1e-6)
+    over = whole["slope_normalised"] - whole["propagation"]
+    assert whole["slope_beyond_propagation"] == pytest.approx(over)
+    profiles = measure(tables, block_class="B")
+    (row,) = profiles.runs.to_dicts()
+    assert (row["propagation"], row["slope_beyond_propagation"]) == (None, None)
+    assert profiles.blocks["without_gradient"].is_null().all()
+    assert profiles.blocks.select("layer", "depth", "value").rows() == [
+        (1, 0.5, pytest.approx(0.2)),
+        (2, 1.0, pytest.approx(0.4)),
+    ]
+    without = measure(tables).blocks["without_gradient"].to_list()
+    assert sum(without) / 4 == pytest.approx(0.25), "it has the mean change of the run"
+    assert without == sorted(without)
+
+
+def test_a_summary_says_how_often_blocks_run_where_one_runs_several_times(store: Store) -> None:
+    write_run(store, run_spec(), [0.1, 0.1234567891])
+    profiles = measure(open_store(store.root))
+    assert "model_depth" not in run_summary(profiles).columns
+    unknown = profiles.runs.with_columns(
+        model_depth=pl.lit(None, profiles.runs["model_depth"].dtype)
+    )
+    assert "model_depth" not in run_summary(replace(profiles, runs=unknown)).columns
+    looped = profiles.runs.with_columns(model_depth=2 * pl.col("model_layers"))
+    assert run_summary(replace(profiles, runs=looped))["model_depth"].to_list() == [4]
+    row = run_summary(profiles).row(0, named=True)
+    assert row["slope"] == 0.0469136, "six significant digits"
+
+
+def test_a_summary_has_the_settings_that_differ_between_its_runs_and_no_others(
+    store: Store,
+) -> None:
+    write_run(store, run_spec(seed=0), [0.1, 0.2])
+    alone = run_summary(measure(open_store(store.root))).columns
+    assert not {"learning_rate", "steps"} & set(alone)
+    write_run(store, run_spec(seed=1, learning_rate=5e-4), [0.1, 0.2])
+    both = run_summary(measure(open_store(store.root)))
+    assert set(both.columns) - set(alone) == {"learning_rate"}
+    assert both["learning_rate"].to_list() == [5e-4, 1e-3]

@@ -229,3 +229,42 @@ def test_before_it_is_bound_a_step_does_nothing():
     optimizer = optimizer_of(groups_of(), "standard")
     optimizer.step()
     assert optimizer.record is None
+
+
+def test_a_control_of_gradients_divides_by_its_factor_before_the_rule():
+    """Of plain gradient descent: the step is as long as the clipped gradient says."""
+    _, records = held_whole("layer_clip", rule="sgd", momentum=0.0, weight_decay=0.0)
+    for record in records:
+        for norm, factor, moved in zip(
+            record.gradient_norms, record.coefficients, record.update_norms, strict=True
+        ):
+            assert factor == pytest.approx(min(1.0, 0.5 / norm), rel=1e-4)
+            assert moved == pytest.approx(RATE * min(norm, 0.5), rel=1e-4)
+    assert min(records[0].coefficients) < 0.5
+
+
+def test_of_several_ranks_it_is_the_first_one_unless_another_is_said():
+    found = []
+    for said in ({"rank": 0}, {}, {"rank": 1}):
+        one = Rank(0, 2, None, "matrix")
+        one.optimizer.bind(one.shards, **said)
+        for owner, parts, (part, _) in zip(one.owners, gradients(0), one.sizes, strict=True):
+            owner.grad = one.cut(flat(parts), part, fill=0.0)
+        one.optimizer.step()
+        found.append((one.optimizer.record, [shards[0].weights for shards in one.shards]))
+    assert found[1][0] == found[0][0] != found[2][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[1][1], found[0][1], strict=True))
+
+
+def test_what_a_rule_of_whole_matrices_keeps_has_the_shape_of_each():
+    groups = groups_of()
+    optimizer = optimizer_of(groups, "standard", rule="muon")
+    optimizer.bind([whole(group.parameters, 0) for group in groups])
+    for group, shards in zip(groups, optimizer.layers, strict=True):
+        for parameter, shard in zip(group.parameters, shards, strict=True):
+            kept = optimizer.state[shard.weights]
+            sizes = {t.numel() for name, t in kept.items() if name != "step"}
+            assert sizes == {parameter.numel()}
+            if group.kind == BLOCK and parameter.dim() == 2:
+                shapes = {tuple(t.shape) for name, t in kept.items() if name != "step"}
+                assert shapes == {tuple(parameter.shape)}

@@ -9,6 +9,7 @@ from sweeps.spec import BuiltinData, Probe
 from workers.models.pretrained import PretrainedModel, examine, measure_facts
 from workers.probes.capture import capture, reference_states
 from workers.probes.rows import choose_rows
+from workers.progress import PULSE
 
 CPU = torch.device("cpu")
 
@@ -170,3 +171,13 @@ def test_a_block_that_runs_another_number_of_times_than_before_is_refused(
     model.transformer.h[1] = model.transformer.h[2]
     with pytest.raises(UserError, match=r"block 3 .* ran as call 2, in another order"):
         capture(model.base_model, stacks, rows, CPU)
+
+
+def test_every_forward_pass_shows_that_the_work_gets_on(make_language_model, tmp_path, monkeypatch):
+    model, tokenizer = make_language_model("gpt2")
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
+    stacks, beats = stacks_of(model), []
+    monkeypatch.setattr(PULSE, "beat", lambda: beats.append(1))
+    capture(model.base_model, stacks, rows, CPU)
+    assert len(rows.input_ids) == 64
+    assert len(beats) == 64 / 16

@@ -85,3 +85,35 @@ def test_a_collapsed_layer_leaves_no_row_out():
     states = [torch.ones(10, 4), torch.arange(40.0).view(10, 4)]
     assert undominated(states).all()
     assert np.isnan(largest_share(states[0]))
+
+
+def test_sequences_are_framed_as_the_model_was_pretrained(tokenizers, tmp_path, rows):
+    mlm = tokenizers["mlm"]
+    assert set(rows.input_ids[:, 0].tolist()) == {mlm.cls_token_id}
+    assert set(rows.input_ids[:, -1].tolist()) == {mlm.sep_token_id}
+    decoder = choose_rows(PROBE, 32, tokenizers["clm"], tmp_path)
+    assert len(set(decoder.input_ids[:, 0].tolist())) > 1
+
+
+def test_of_what_is_left_out_there_is_a_count_that_adds_up(rows):
+    assert rows.left_out == 0
+    fewer = rows.only(torch.arange(64) % 4 != 0)
+    assert (len(fewer.sequence), len(fewer.position), fewer.left_out) == (48, 48, 16)
+    again = fewer.only(torch.arange(48) > 0)
+    assert (len(again.sequence), again.left_out) == (47, 17)
+    assert torch.equal(fewer.sequence, rows.sequence[torch.arange(64) % 4 != 0])
+    assert torch.equal(fewer.position, rows.position[torch.arange(64) % 4 != 0])
+
+
+def test_energies_are_squared_distances_from_the_mean_row():
+    state = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 4.0], [2.0, 0.0]])
+    energies = [1 + 1, 1 + 1, 9, 1]
+    assert largest_share(state) == pytest.approx(9 / sum(energies))
+
+
+def test_dominant_is_above_twenty_times_the_median_of_its_layer():
+    """A row at the limit stays: of the energies 1, 1, 1 and x the median is 1."""
+    row = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 4.4, -4.4])[:, None]
+    assert undominated([row]).all()
+    row[-2:] *= 4.5 / 4.4
+    assert undominated([row]).tolist() == [True] * 6 + [False] * 2

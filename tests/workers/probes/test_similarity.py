@@ -36,6 +36,8 @@ from workers.probes.similarity import (
     CANCELLATION,
     Reference,
     compare,
+    self_hsic,
+    subspace_overlap,
 )
 
 
@@ -236,6 +238,20 @@ class TestSmallChange:
         # Above the switch 1e-14 in d² is 1e-14/(2d²) relative in d; below it 1e-14 in d itself.
         relative = 1e-14 / (2 * truth**2) if truth >= CANCELLATION else 1e-14 / truth
         assert compare(x, y).procrustes == pytest.approx(truth, rel=3 * relative + TIGHT)
+
+    def test_rounding_takes_no_overlap_beyond_one(self) -> None:
+        """A share of 1 whose sum came out a little larger is 1."""
+        x = Reference.of(gaussian(12, 3, seeded(52)))
+        held = torch.diag(x.spectrum) * (1 + 1e-9)
+        assert float((held.square().sum(dim=1) / x.spectrum).sum()) > 1
+        assert subspace_overlap(x, held) == 1.0
+
+    def test_self_similarity_counts_down_to_rounding_and_not_below(self) -> None:
+        """Of rows about equally far apart HSIC₁(X, X) is small and, in float64, still a number."""
+        energy = torch.full((6,), 1 / 6, dtype=torch.float64)
+        exact = 0.2**0.5  # the gram norm of a simplex of six, where HSIC₁ is 0
+        assert math.isnan(self_hsic(exact * (1 + 1e-13), energy))
+        assert self_hsic(exact * (1 + 1e-10), energy) == pytest.approx(2e-10 * 0.2, rel=1e-4)
 
     @pytest.mark.parametrize(("n", "d"), [(200, 64), (64, 200)])
     def test_one_that_has_not_been_turned_needs_no_spectrum(
