@@ -28,6 +28,7 @@ from workers.probes.displacement import Moved
 from workers.probes.measure import DepthProbe, Measured
 from workers.progress import PREPARATION, Progress, logged
 from workers.ranks.notice import Notice
+from workers.ranks.peers import PEERS
 from workers.ranks.process_group import ALONE, Ranks, connect
 from workers.run_record import provenance, write_run_record
 
@@ -52,7 +53,11 @@ def train(
     if ranks.size > 1:
         fetch(run, store)
         connect(ranks, device)
-    with (Attempt if ranks.leads else _onlookers)(folder) as attempt, naming_own_code(run):
+    with (
+        (Attempt if ranks.leads else _onlookers)(folder) as attempt,
+        naming_own_code(run),
+        PEERS.told(lambda line: attempt.end("lost", line)),
+    ):
         done = _ended_meanwhile(folder, ranks, keep)
         if done is not None:
             attempt.end("not needed")
