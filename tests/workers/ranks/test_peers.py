@@ -63,7 +63,7 @@ class Gang:
         ]
 
     def await_checkpoint(self):
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while not self.store.run(RUN.run_id).checkpoint_steps():
             assert time.monotonic() < until
             assert all(rank.poll() is None for rank in self.ranks), self.ranks[0].stderr.read()
@@ -72,7 +72,8 @@ class Gang:
     def kill(self):
         for rank in self.ranks:
             rank.kill()
-            rank.communicate()
+            rank.wait()
+            rank.stderr.close()
 
 
 @pytest.fixture
