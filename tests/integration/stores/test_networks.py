@@ -72,7 +72,7 @@ print(json.dumps({"attempts": ends, "parts": parts, "status": (folder.done() or 
 """
 SINGLE = make_run(steps=400, execution=Execution(part_steps=20, checkpoint_share=1))
 GANG = make_run(
-    steps=400,
+    steps=450,
     execution=Execution(
         part_steps=20, checkpoint_share=1, processes=2, engine="deepspeed", zero_stage=2
     ),
