@@ -77,6 +77,7 @@ def _train(run: RunSpec, store: Store, threads: int, begins: bool) -> int:
 
     from workers.progress import PREPARATION
     from workers.ranks.notice import Notice, given_by_signals
+    from workers.ranks.peers import PEERS
     from workers.ranks.process_group import Ranks
     from workers.train import train
 
@@ -89,7 +90,11 @@ def _train(run: RunSpec, store: Store, threads: int, begins: bool) -> int:
         store.identify()
     say(f"run {run.run_id}: {run.describe()} on {ranks.size} × {device.type}")
     status, step, evaluated, notice = None, 0, None, Notice()
-    with given_by_signals(notice), PREPARATION.heard_by(lambda work: say(work, flush=True)):
+    with (
+        given_by_signals(notice),
+        PREPARATION.heard_by(lambda work: say(work, flush=True)),
+        PEERS.told(lambda line: print(f"workers: {line}", file=sys.stderr, flush=True)),
+    ):
         for progress in train(run, store, device, ranks, notice):
             status, step = progress.status, progress.step
             if progress.loss is not None and (status or step % 10 == 0):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +31,7 @@ from workers.probes.displacement import Moved
 from workers.probes.measure import DepthProbe, Measured
 from workers.progress import PREPARATION, Progress, logged
 from workers.ranks.notice import Notice
+from workers.ranks.peers import PEERS
 from workers.ranks.process_group import ALONE, Ranks, connect
 from workers.run_record import provenance, write_run_record
 
@@ -53,7 +56,7 @@ def train(
     if ranks.size > 1:
         fetch(run, store)
         connect(ranks, device)
-    with (Attempt if ranks.leads else _onlookers)(folder) as attempt, naming_own_code(run):
+    with _attempt(run, folder, ranks) as attempt:
         done = _ended_meanwhile(folder, ranks, keep)
         if done is not None:
             attempt.end("not needed")
@@ -127,9 +130,13 @@ def _assembled(
         return assemble(run, store, device, ranks)
 
 
-def _onlookers(folder: RunFolder) -> OnlookersAttempt:
-    del folder  # the first rank keeps the record
-    return OnlookersAttempt()
+@contextmanager
+def _attempt(run: RunSpec, folder: RunFolder, ranks: Ranks) -> Iterator[Attempt | OnlookersAttempt]:
+    """Surround an attempt; the first rank keeps the record, which says a rank that was lost."""
+    attempt = Attempt(folder) if ranks.leads else OnlookersAttempt()
+    lost = partial(attempt.end, "lost")
+    with attempt, naming_own_code(run), PEERS.told(lost):
+        yield attempt
 
 
 def _ended_meanwhile(folder: RunFolder, ranks: Ranks, keep: Keep) -> dict[str, Any] | None:

@@ -32,9 +32,13 @@ _told: ContextVar[Told | None] = ContextVar("told", default=None)
 
 
 class Watch:
-    """Whether something still changes, as far as this process has been looking."""
+    """Whether something still changes, as far as this process has been looking.
 
-    def __init__(self) -> None:
+    It may be silent for ``patience`` times ``stale_seconds``.
+    """
+
+    def __init__(self, patience: float = 1.0) -> None:
+        self._patience = patience
         self._version: str | None = None
         self._quiet = 0.0
         self._seen = time.monotonic()
@@ -47,7 +51,7 @@ class Watch:
         # Not having looked for long, as when the store was away, says little of the writer.
         self._quiet += min(now - self._seen, stale_seconds() / 4)
         self._seen = now
-        return self._quiet < stale_seconds()
+        return self._quiet < self._patience * stale_seconds()
 
 
 def is_fresh(beat: float | None) -> bool:

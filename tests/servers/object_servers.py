@@ -311,7 +311,7 @@ class FakeGcs(Server):
 
 
 class Azurite(Server):
-    """``AZURITE`` names the folder into which npm has installed it.
+    """``AZURITE`` names the folder into which npm has installed it; where `.ci/run` does is known.
 
     Its index is in memory and saved now and then: after kill -9 it lacks what it has acknowledged
     (seen on 3.37: a run's record), so that it is asked to end.
@@ -322,15 +322,16 @@ class Azurite(Server):
 
     @staticmethod
     def where():
-        folder = os.environ.get("AZURITE")
-        return f"{folder}/node_modules/.bin/azurite-blob" if folder else program("azurite-blob")
+        folder = os.environ.get("AZURITE", Path(__file__).parents[2] / ".azurite")
+        there = Path(folder, "node_modules/.bin/azurite-blob")
+        return str(there) if there.exists() else program("azurite-blob")
 
     @classmethod
     def missing(cls):
         if importlib.util.find_spec("adlfs") is None:
             return "Azurite: pip install adlfs"
-        there = cls.where() is not None and Path(cls.where()).exists()
-        return None if there else "Azurite: npm install azurite@3.37.0, AZURITE=its folder"
+        there = cls.where() is not None
+        return None if there else "Azurite: npm install --prefix .azurite azurite@3.37.0"
 
     def command(self):
         return [

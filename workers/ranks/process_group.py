@@ -19,10 +19,12 @@ from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from workers.ranks.notice import Cause, Notice, cause_of
+from workers.ranks.peers import PEERS
 
 T = TypeVar("T")
 
-# A rank that waits this long for another ends with an error: longer than any step or checkpoint.
+# A rank that waits this long for another one, which lives, ends with an error: longer than any step
+# or checkpoint.
 COLLECTIVE_TIMEOUT = timedelta(minutes=15)
 # Nodes meet only when each has downloaded what the run needs, some of them much later than others.
 MEETING_TIMEOUT = timedelta(hours=2)
@@ -99,7 +101,10 @@ _met: list[Store] = []
 
 
 def connect(ranks: Ranks, device: torch.device, timeout: timedelta = COLLECTIVE_TIMEOUT) -> None:
-    """Join the process group, gloo on CPUs and NCCL on GPUs, unless this process is in it."""
+    """Join the process group, gloo on CPUs and NCCL on GPUs, unless this process is in it.
+
+    From then on the process ends soon after another rank is silently gone: see ``peers``.
+    """
     if dist.is_initialized():
         return
     if device.type == "cuda":
@@ -112,6 +117,7 @@ def connect(ranks: Ranks, device: torch.device, timeout: timedelta = COLLECTIVE_
         store, *_ = next(rendezvous("env://", ranks.rank, ranks.size, timeout=MEETING_TIMEOUT))
         store.set_timeout(timeout)
         _met[:] = [store]
+        PEERS.watch(ranks.rank, ranks.size, PrefixStore("peers", _own(store)))
     dist.init_process_group(
         backend,
         store=PrefixStore("runs", store),
@@ -126,9 +132,7 @@ class Post:
     those. One end serves one thread."""
 
     def __init__(self) -> None:
-        # A connection of its own: one that waits keeps all others waiting that share it.
-        met: Any = _met[0]
-        self._store = PrefixStore("post", met.clone())
+        self._store = PrefixStore("post", _own(_met[0]))
 
     def send(self, subject: str, words: Any) -> None:
         """Leave words, as JSON data, for whoever asks for this subject."""
@@ -141,3 +145,10 @@ class Post:
         words = json.loads(self._store.get(subject))
         self._store.delete_key(subject)
         return words
+
+
+def _own(store: Any) -> Store:
+    """Return a connection of its own to a store: one that waits keeps all others waiting that share
+    it."""
+    own: Store = store.clone()
+    return own

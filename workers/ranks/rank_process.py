@@ -28,6 +28,7 @@ from sweeps.errors import UserError
 from sweeps.files.patience import StoreUnavailable
 from workers.progress import PREPARATION, PULSE, Progress, Work
 from workers.ranks.notice import CAUSES, Notice
+from workers.ranks.peers import PEERS
 
 PING = "ping"
 # What a deadline is on its way to whoever waits for it.
@@ -189,6 +190,7 @@ def end_process(code: int = 0) -> NoReturn:
     finalizes while a thread of torch or gloo waits for it is aborted now and then ("terminate
     called without an active exception"), and a run that had finished would count as lost.
     """
+    PEERS.leave()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -204,9 +206,12 @@ def _carry_out(job: Job, talk: _Talk) -> None:
         before = progress or Progress(0, 0, None)
         talk.say(replace(before, doing=None if work.ended else str(work)))
 
+    def lost(line: str) -> None:
+        talk.say(Broken("lost", line))
+
     PULSE.beat()
     try:
-        with PREPARATION.heard_by(doing):
+        with PREPARATION.heard_by(doing), PEERS.told(lost):
             for progress in _body(job.body)(job, talk.notice):
                 PULSE.beat()
                 now = time.monotonic()

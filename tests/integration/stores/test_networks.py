@@ -1,7 +1,8 @@
 """Runs on hosts of a network with an S3 server in it (``hosts``): cut off, deaf, lossy, slow.
 
 A run on a host that is cut off goes on elsewhere, and what the first one does afterwards replaces
-nothing: rows are those of a run that was never disturbed, bit for bit.
+nothing: rows are those of a run that was never disturbed, bit for bit. So does a run of several
+ranks of which one is on such a host: all of them end by themselves.
 """
 
 import json
@@ -19,7 +20,8 @@ from small_run import make_run
 from sweeps.spec import Execution
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
-ONE, OTHER, SERVER = 1, 2, 3
+ONE, OTHER, SERVER, THIRD = 1, 2, 3, 4
+ON_CPUS = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
 # So many PUTs, of parts and of weights in turn, are reset in the middle.
 RESETS = 12
 MAKE_BUCKET = f"""
@@ -69,6 +71,12 @@ ends = [(one["cause"], one["resumed_from"]) for one in folder.attempts()]
 print(json.dumps({"attempts": ends, "parts": parts, "status": (folder.done() or {}).get("status")}))
 """
 SINGLE = make_run(steps=400, execution=Execution(part_steps=20, checkpoint_share=1))
+GANG = make_run(
+    steps=450,
+    execution=Execution(
+        part_steps=20, checkpoint_share=1, processes=2, engine="deepspeed", zero_stage=2
+    ),
+)
 
 
 class Site:
@@ -76,7 +84,7 @@ class Site:
 
     def __init__(self, net, folder, endpoint):
         self.net, self.folder, self._endpoint = net, folder, endpoint
-        self._started = []
+        self._started, self._ports = [], iter(range(29500, 29600))
         self.ask(OTHER, MAKE_BUCKET)
 
     def environment(self, host):
@@ -86,15 +94,18 @@ class Site:
             "AWS_ENDPOINT_URL": self._endpoint,
             "DEPTHSWEEP_CACHE": str(self.folder / f"cache-{host}"),
             "DEPTHSWEEP_STALE_SECONDS": "8",
+            **ON_CPUS,
+            # Ranks meet on the wire of their host, whatever its name means.
+            "GLOO_SOCKET_IFNAME": "eth0",
         }
 
-    def start(self, host, *words):
+    def start(self, host, *words, **environment):
         return subprocess.Popen(
             [*self.net.at(host), sys.executable, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=self.environment(host),
+            env={**self.environment(host), **environment},
             start_new_session=True,
         )
 
@@ -107,13 +118,25 @@ class Site:
     def await_checkpoint(self, run, host=OTHER):
         self.ask(host, AWAIT, f"s3://{BUCKET}/x", run.run_id)
 
-    def worker(self, host, run=SINGLE):
+    def worker(self, host, run=SINGLE, **environment):
         """Start a run on a host."""
         spec = self.folder / f"{run.run_id}.json"
         spec.write_text(run.model_dump_json())
         words = (str(spec), "--store", f"s3://{BUCKET}/x")
-        self._started.append(self.start(host, "-m", "workers", *words))
+        self._started.append(self.start(host, "-m", "workers", *words, **environment))
         return self._started[-1]
+
+    def gang(self, hosts, run=GANG):
+        """Start a run with a rank on each host; the first one's writes."""
+        meeting = {
+            "MASTER_ADDR": self.net.address(hosts[0]),
+            "MASTER_PORT": str(next(self._ports)),
+            "WORLD_SIZE": str(len(hosts)),
+            "LOCAL_RANK": "0",
+        }
+        return [
+            self.worker(host, run, RANK=str(rank), **meeting) for rank, host in enumerate(hosts)
+        ]
 
     def tell(self, run=SINGLE, host=OTHER):
         return json.loads(self.ask(host, TELL, f"s3://{BUCKET}/x", run.run_id).splitlines()[-1])
@@ -127,7 +150,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path):
-    with network(3) as net, s3_at(net, SERVER) as endpoint:
+    with network(4) as net, s3_at(net, SERVER) as endpoint:
         there = Site(net, tmp_path, endpoint)
         try:
             yield there
@@ -135,11 +158,14 @@ def site(tmp_path):
             there.close()
 
 
-def in_a_folder(folder, run):
+def in_a_folder(folder, run, ranks=1):
     """Carry a run out on this machine; return the parts that it leaves."""
     (folder / "run.json").write_text(run.model_dump_json())
     words = [str(folder / "run.json"), "--store", str(folder / "store")]
-    subprocess.run([sys.executable, "-m", "workers", *words], check=True)
+    start = ["-m", "workers"]
+    if ranks > 1:
+        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *start]
+    subprocess.run([sys.executable, *start, *words], check=True, env={**os.environ, **ON_CPUS})
     told = subprocess.run(
         [sys.executable, "-c", TELL, str(folder / "store"), run.run_id],
         capture_output=True,
@@ -153,6 +179,13 @@ def in_a_folder(folder, run):
 def undisturbed(tmp_path_factory):
     """The parts of the run in a folder."""
     return in_a_folder(tmp_path_factory.mktemp("undisturbed"), SINGLE)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_gang(tmp_path_factory):
+    """The parts of the run of two ranks in a folder."""
+    pytest.importorskip("deepspeed")
+    return in_a_folder(tmp_path_factory.mktemp("undisturbed-gang"), GANG, 2)
 
 
 def kinds(quick):
@@ -190,6 +223,42 @@ def test_a_run_of_a_host_that_is_cut_off_goes_on_elsewhere_and_nothing_twice(
     assert first.returncode == 1, said
     assert site.tell() == before
     assert_gone_on_once(before, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cut", "seconds"),
+    [
+        pytest.param(ONE, 40, id="40 s the rank that writes"),
+        pytest.param(OTHER, 40, id="40 s the other rank"),
+        pytest.param(ONE, 300, id="5 min the rank that writes"),
+    ],
+)
+def test_a_gang_and_a_run_beside_it_go_on_elsewhere_while_a_host_is_cut_off(
+    site, undisturbed, undisturbed_gang, cut, seconds
+):
+    gang, alone = site.gang([ONE, OTHER]), site.worker(cut)
+    for run in (SINGLE, GANG):
+        site.await_checkpoint(run, THIRD)
+    site.net.cut(cut)
+    healed = time.monotonic() + seconds
+    assert [one.poll() for one in (*gang, alone)] == [None] * 3
+    # Both ranks end by themselves, on either side of the cut; nobody has to come and see.
+    for process in gang:
+        said = process.communicate(timeout=300)[0]
+        assert process.returncode == 1, said
+        assert "has been silent for 24 s" in said
+    again = site.gang([THIRD, OTHER if cut == ONE else ONE])
+    for process in (*again, site.worker(THIRD)):
+        assert process.wait(500) == 0, process.stdout.read()
+    before = [site.tell(run, THIRD) for run in (GANG, SINGLE)]
+    time.sleep(max(0.0, healed - time.monotonic()))
+    site.net.heal(cut)
+    said = alone.communicate(timeout=400)[0]
+    assert alone.returncode == 1, said
+    assert [site.tell(run, THIRD) for run in (GANG, SINGLE)] == before
+    assert_gone_on_once(before[0], undisturbed_gang)
+    assert_gone_on_once(before[1], undisturbed)
 
 
 @pytest.mark.slow
