@@ -1,20 +1,28 @@
-"""The nuclear norm ‖M‖_* of a core M = XᵀY, for a third of the time of its singular values.
+"""The nuclear norm ‖M‖_* of a core M = PᵀY, for a third of the time of its singular values.
 
 Singular values need a reduction to bidiagonal form, half of which is matrix times vector; those of
 a symmetric matrix need half of that work, on half of the memory. But the eigenvalues λ = σ² of MMᵀ
 have an absolute error of about 1e-16·‖M‖², which drowns every σ below 1e-8 and moves their sum by
-up to 1e-7. Not so where MMᵀ is *graded*: in the principal axes of X row i of M is as long as X
-along axis i is large, and with rows ascending the reduction of the upper triangle works from the
-largest down, so that each λ keeps digits of its own (Barlow and Demmel 1990 on such matrices).
+up to 1e-7. Not so where MMᵀ is *graded*: where P are the rows of X in its principal axes, row i of
+M is as long as X along axis i is large, and with rows ascending the reduction of the upper triangle
+works from the largest down, so that each λ keeps digits of its own (Barlow and Demmel 1990 on such
+matrices).
 
 That is no theorem for every M, so each result is checked: Σ ln λ, the number that suffers first
 and most, must be 2·ln|det M|, of M itself. A uniform absolute error e of the λ, small next to all
 of them, shifts it by e·Σ 1/λ and the sum of σ by e·Σ 1/(2σ): the first is seen, the second follows.
 Where the first is no longer small, or the second could exceed ``ACCEPTED``, M has its singular
 values computed after all.
+
+Of fewer rows than features MMᵀ = PᵀLP needs the row products L = YYᵀ alone, which are half of the
+work of a QR factorisation of Y at twice its rate. L has rounding of its own, which no determinant
+of it can show, so that its part of the error is estimated: with H = (MMᵀ)^½ a rounding ΔL moves
+‖M‖_* by ½·⟨ΔL, PH⁻¹Pᵀ⟩, and ‖PH⁻¹Pᵀ‖²_F ≤ tr(PPᵀ·L⁻¹), as tr(ABAB) ≤ tr(A²B²).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -28,14 +36,17 @@ APART = 0.1
 NEGLIGIBLE = 1e-15
 """A row of M below this is rounding; leaving it out moves ‖M‖_* by no more than its length."""
 
-BLOCK = 256
+DRAWS = 16
+"""Random vectors by which a trace is estimated, within a third of it."""
+
+BLOCK = 128
 
 
 def nuclear_norm(graded: Tensor) -> float:
-    """Return the sum of the singular values of (X·A)ᵀY (k, k), ‖X‖ = ‖Y‖ = 1.
+    """Return the sum of the singular values of M = PᵀY (k, k), ‖P‖ = ‖Y‖ = 1.
 
-    A (k, k) are orthonormal columns along which X is ever larger, as `torch.linalg.eigh` of XᵀX
-    returns them; any others are as right and slower. The absolute error is about 1e-15.
+    The columns of P (n, k) are orthogonal and ever longer, as X times what `torch.linalg.eigh` of
+    XᵀX returns; any others are as right and slower. The absolute error is about 1e-15.
     """
     found = _by_eigenvalues(graded)
     return float(torch.linalg.svdvals(graded).sum()) if found is None else found
@@ -47,14 +58,54 @@ def _by_eigenvalues(graded: Tensor) -> float | None:
     kept = (lengths > NEGLIGIBLE).nonzero().flatten()
     left_out = NEGLIGIBLE * (len(lengths) - len(kept))
     rows = graded[kept] if left_out else graded
-    squares = torch.linalg.eigvalsh(upper_product(rows.T), UPLO="U")
-    if not len(squares) or float(squares[0]) <= 0.0:
+    if not len(rows):
         return None
-    values = squares.sqrt()
-    apart = abs(float(squares.log().sum()) - 2.0 * _log_volume(rows))
-    error = apart * float(values.reciprocal().sum() / squares.reciprocal().sum()) / 2.0
+    return _checked(upper_product(rows.T), 2.0 * _log_volume(rows), left_out)
+
+
+def nuclear_norm_of_rows(
+    principal: Tensor, products: Tensor, squares: Tensor, features: int
+) -> float | None:
+    """Return ‖PᵀY‖_* of rows that are fewer than their features; None where it may be off.
+
+    Args:
+        principal: P (n, n), of orthogonal columns, ever longer; the first is rounding, since rows
+            that are centred have one direction less than they are.
+        products: L = YYᵀ (n, n), whole.
+        squares: PᵀLP (n, n), its upper triangle.
+        features: how many products an element of L is the sum of.
+    """
+    lengths = torch.linalg.vector_norm(principal, dim=0)[1:]
+    # What all rows have in common is in neither matrix: with it L has an inverse.
+    factor, failed = torch.linalg.cholesky_ex(products + 1.0 / len(products))
+    if len(lengths) == 0 or bool(failed) or not float(lengths[0]) > 0.0:
+        return None
+    signs = torch.randint(
+        2, (len(products), DRAWS), generator=torch.Generator().manual_seed(0), dtype=principal.dtype
+    )
+    drawn = principal @ (2.0 * signs.to(principal.device) - 1.0)
+    halves = torch.linalg.solve_triangular(factor, drawn, upper=False)
+    trace = float(halves.square().sum()) / DRAWS
+    # An element of L is a sum of so many terms: its rounding grows like a random walk.
+    rounding = 0.5 * math.sqrt(features) * torch.finfo(principal.dtype).eps
+    own = 0.5 * rounding * float(products.diagonal().max()) * math.sqrt(trace)
+    volume = 2.0 * float(factor.diagonal().log().sum() + lengths.log().sum())
+    return _checked(squares[1:, 1:], volume, own + NEGLIGIBLE)
+
+
+def _checked(squares: Tensor, log_volume: float, other: float) -> float | None:
+    """Return Σ√λ of MMᵀ (r, r), its upper triangle; None where its error may be too large.
+
+    ``log_volume`` is what Σ ln λ has to be, ``other`` what is known of the error beside that of λ.
+    """
+    found = torch.linalg.eigvalsh(squares, UPLO="U")
+    if not float(found[0]) > 0.0:
+        return None
+    values = found.sqrt()
+    apart = abs(float(found.log().sum()) - log_volume)
+    error = apart * float(values.reciprocal().sum() / found.reciprocal().sum()) / 2.0
     # A comparison with NaN is false.
-    known = apart <= APART and error + left_out <= ACCEPTED
+    known = apart <= APART and error + other <= ACCEPTED
     return float(values.sum()) if known else None
 
 
@@ -65,16 +116,26 @@ def _log_volume(rows: Tensor) -> float:
     return float(torch.geqrf(rows.T)[0].diagonal().abs().log().sum())
 
 
-def upper_product(a: Tensor) -> Tensor:
-    """Return the upper triangle of aᵀa, a (n, k); what is below it is anything.
+def upper_product(a: Tensor, b: Tensor | None = None) -> Tensor:
+    """Return the upper triangle of aᵀb, a and b (n, k), b being a where it is left out; what is
+    below it is anything.
 
-    It is made of block rows, for two thirds of the work of the whole.
+    It is made of block rows, for little more than half of the work of the whole.
     """
-    k = a.shape[1]
+    b, k = a if b is None else b, a.shape[1]
     if k <= BLOCK:
-        return a.T @ a
+        return a.T @ b
     product = a.new_zeros(k, k)
     for start in range(0, k, BLOCK):
         end = min(start + BLOCK, k)
-        torch.mm(a[:, start:end].T, a[:, start:], out=product[start:end, start:])
+        torch.mm(a[:, start:end].T, b[:, start:], out=product[start:end, start:])
+    return product
+
+
+def symmetric_product(a: Tensor) -> Tensor:
+    """Return aᵀa (k, k), a (n, k), for little more than half of the work of a product."""
+    product = upper_product(a)
+    for start in range(0, len(product), BLOCK):
+        end = start + BLOCK
+        product[end:, start:end] = product[start:end, end:].T
     return product
