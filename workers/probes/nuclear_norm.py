@@ -39,7 +39,7 @@ NEGLIGIBLE = 1e-15
 DRAWS = 16
 """Random vectors by which a trace is estimated, within a third of it."""
 
-BLOCK = 128
+BLOCK = 256
 
 
 def nuclear_norm(graded: Tensor) -> float:
@@ -69,28 +69,29 @@ def nuclear_norm_of_rows(
     """Return ‖PᵀY‖_* of rows that are fewer than their features; None where it may be off.
 
     Args:
-        principal: P (n, n), of orthogonal columns, ever longer; the first is rounding, since rows
-            that are centred have one direction less than they are.
+        principal: P (n, n − 1), of orthogonal columns, ever longer. Rows that are centred have one
+            direction less than they are; a column of rounding that was left out counts as an error.
         products: L = YYᵀ (n, n), whole.
-        squares: PᵀLP (n, n), its upper triangle.
+        squares: PᵀLP (n − 1, n − 1), its upper triangle.
         features: how many products an element of L is the sum of.
     """
-    lengths = torch.linalg.vector_norm(principal, dim=0)[1:]
-    # What all rows have in common is in neither matrix: with it L has an inverse.
-    factor, failed = torch.linalg.cholesky_ex(products + 1.0 / len(products))
-    if len(lengths) == 0 or bool(failed) or not float(lengths[0]) > 0.0:
+    lengths = principal.square().sum(dim=0).sqrt()
+    if len(lengths) == 0 or not float(lengths[0]) > 0.0:
         return None
+    # What all rows have in common is in neither matrix: with it L has an inverse.
+    factors, pivots, _ = torch.linalg.lu_factor_ex((products + 1.0 / len(products)).T)
     signs = torch.randint(
-        2, (len(products), DRAWS), generator=torch.Generator().manual_seed(0), dtype=principal.dtype
+        2, (len(lengths), DRAWS), generator=torch.Generator().manual_seed(0), dtype=principal.dtype
     )
     drawn = principal @ (2.0 * signs.to(principal.device) - 1.0)
-    halves = torch.linalg.solve_triangular(factor, drawn, upper=False)
-    trace = float(halves.square().sum()) / DRAWS
+    trace = float((drawn * torch.linalg.lu_solve(factors, pivots, drawn)).sum()) / DRAWS
+    if not trace > 0.0:
+        return None
     # An element of L is a sum of so many terms: its rounding grows like a random walk.
     rounding = 0.5 * math.sqrt(features) * torch.finfo(principal.dtype).eps
     own = 0.5 * rounding * float(products.diagonal().max()) * math.sqrt(trace)
-    volume = 2.0 * float(factor.diagonal().log().sum() + lengths.log().sum())
-    return _checked(squares[1:, 1:], volume, own + NEGLIGIBLE)
+    volume = float(factors.diagonal().abs().log().sum()) + 2.0 * float(lengths.log().sum())
+    return _checked(squares, volume, own + NEGLIGIBLE)
 
 
 def _checked(squares: Tensor, log_volume: float, other: float) -> float | None:
@@ -117,19 +118,18 @@ def _log_volume(rows: Tensor) -> float:
 
 
 def upper_product(a: Tensor, b: Tensor | None = None) -> Tensor:
-    """Return the upper triangle of aᵀb, a and b (n, k), b being a where it is left out; what is
-    below it is anything.
+    """Return the upper triangle of a symmetric aᵀb, a and b (n, k), b being a where it is left out;
+    what is below it is anything.
 
-    It is made of block rows, for little more than half of the work of the whole.
+    It is made of block rows, for little more than half of the work of the whole, and lies in memory
+    column by column, as LAPACK wants it.
     """
     b, k = a if b is None else b, a.shape[1]
-    if k <= BLOCK:
-        return a.T @ b
     product = a.new_zeros(k, k)
     for start in range(0, k, BLOCK):
         end = min(start + BLOCK, k)
-        torch.mm(a[:, start:end].T, b[:, start:], out=product[start:end, start:])
-    return product
+        torch.mm(a[:, start:end].T, b[:, :end], out=product[start:end, :end])
+    return product.T
 
 
 def symmetric_product(a: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Their float64 decompositions are the worst of a GPU's work, and a few cores may do them sooner;
 which of the two depends on the card, the cores and who else uses them. So one comparison is timed
-on each when a run starts. Both give the same numbers but for float64 rounding.
+on each when a run starts. Both give the same numbers but for float64 rounding: so much the rows of
+a run that is resumed, and finds otherwise, may differ from those of one that was not.
 """
 
 from __future__ import annotations

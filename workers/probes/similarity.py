@@ -227,20 +227,18 @@ def _change_of_rows(x: Reference, current: _Unit) -> Change:
     accurate: a tiny distance, and spectra that fall far, are found by its coordinates."""
     assert x.principal is not None
     products = symmetric_product(current.rows.T)
-    spectrum = torch.linalg.eigvalsh(products)
+    spectrum = torch.linalg.eigvalsh(products, UPLO="U")
     y = Spread(*current.spread(products.diagonal().clone(), spectrum))
-    if _may_be_tiny(x, y):
-        return _change(
-            x, Reference(*current.spread(y.row_energy, spectrum), current.coordinates(), None)
-        )
-    squares = upper_product(x.principal, products @ x.principal)
-    found = nuclear_norm_of_rows(x.principal, products, squares, current.shape[1])
-    distance = math.nan if found is None else math.sqrt(max(0.0, 2.0 - 2.0 * found))
-    if not distance >= CANCELLATION:
-        return _change(
-            x, Reference(*current.spread(y.row_energy, spectrum), current.coordinates(), None)
-        )
-    return _metrics(x, y, distance, squares.diagonal())
+    if not _may_be_tiny(x, y):
+        # What rows that are centred have no part in is rounding.
+        principal = x.principal[:, 1:]
+        squares = upper_product(principal, products @ principal)
+        found = nuclear_norm_of_rows(principal, products, squares, current.shape[1])
+        distance = math.nan if found is None else math.sqrt(max(0.0, 2.0 - 2.0 * found))
+        if distance >= CANCELLATION:
+            return _metrics(x, y, distance, squares.diagonal())
+    spread = current.spread(y.row_energy, spectrum)
+    return _change(x, Reference(*spread, current.coordinates(), None))
 
 
 def _metrics(x: Reference, y: Spread, procrustes: float, lengths: Tensor) -> Change:
@@ -403,7 +401,8 @@ class _Unit:
 
 
 def _energy(coordinates: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(coordinates, dim=1).square_()
+    energy: Tensor = torch.linalg.vector_norm(coordinates, dim=1).square_()
+    return energy
 
 
 def _check_input(x: Tensor, label: str) -> None:
