@@ -25,12 +25,14 @@ from workers.probes.rows import ProbeRows
 from workers.probes.similarity import (
     CANCELLATION,
     MINIMUM_ROWS,
-    ROUNDING,
     Reference,
-    cka_distance,
-    debiased_cka_distance,
     distance_by_residual,
     distance_by_spectrum,
+)
+from workers.spectra.cka import (
+    ROUNDING,
+    cka_distance,
+    debiased_cka_distance,
     hsic,
     self_hsic,
 )

@@ -25,21 +25,25 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from workers.probes.nuclear_norm import (
+from workers.spectra.cka import (
+    ROUNDING,
+    cka_distance,
+    debiased_cka_distance,
+    hsic,
+    self_hsic,
+)
+from workers.spectra.inputs import MINIMUM_ROWS as MINIMUM_ROWS
+from workers.spectra.inputs import Incomparable as Incomparable
+from workers.spectra.inputs import check_input
+from workers.spectra.nuclear_norm import (
     nuclear_norm,
     nuclear_norm_of_rows,
     symmetric_product,
     upper_product,
 )
 
-MINIMUM_ROWS = 4
-"""HSIC₁ is an average over quadruples of rows: at n = 3 it is 0/0 for every input."""
-
 CANCELLATION = 3e-5
 """Below this d, 2 − 2·nuc has lost too many digits (about 1e-14 absolute) and d is recomputed."""
-
-ROUNDING = 1e-12
-"""A quantity this small next to the terms it was subtracted from is float64 rounding."""
 
 
 FIDELITY = 0.95
@@ -47,10 +51,6 @@ FIDELITY = 0.95
 
 TIE = 1e-9
 """Shares of the energy that differ by less are the same."""
-
-
-class Incomparable(ValueError):
-    """A state that has no distance to anything: not finite, or the same in every row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,32 +316,6 @@ def distance_by_residual(a: Tensor, b: Tensor) -> float:
     return min(float(aligned), float(torch.linalg.matrix_norm(a - b)))
 
 
-def hsic(cross: float, energy_x: Tensor, energy_y: Tensor) -> float:
-    """HSIC₁ up to 1/(n(n−3)): ‖XᵀY‖²_F − n/(n−2)·Σkᵢlᵢ + tr K·tr L/((n−1)(n−2)).
-
-    k and l, the row energies (n,), are the diagonals of K = XXᵀ and L = YYᵀ, whose traces are 1.
-    """
-    n = energy_x.shape[0]
-    return cross - n / (n - 2) * float(energy_x @ energy_y) + 1.0 / ((n - 1) * (n - 2))
-
-
-def self_hsic(gram_norm: float, row_energy: Tensor) -> float:
-    """HSIC₁(X, X) from ‖XᵀX‖_F and the row energies (n,), NaN if it is rounding noise."""
-    found = hsic(gram_norm**2, row_energy, row_energy)
-    return math.nan if found <= ROUNDING * gram_norm**2 else found
-
-
-def cka_distance(cross: float, gram_norm_x: float, gram_norm_y: float) -> float:
-    """1 − ‖XᵀY‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F), ``cross`` being the numerator."""
-    return min(1.0, max(0.0, 1.0 - cross / (gram_norm_x * gram_norm_y)))
-
-
-def debiased_cka_distance(hsic_xy: float, self_hsic_x: float, self_hsic_y: float) -> float:
-    """1 − HSIC₁(X,Y) / √(HSIC₁(X,X)·HSIC₁(Y,Y)); NaN where a self-HSIC₁ is."""
-    # max in this order keeps NaN
-    return max(1.0 - hsic_xy / math.sqrt(self_hsic_x * self_hsic_y), 0.0)
-
-
 def current_of(x: Tensor, *, label: str = "current") -> Reference:
     """As ``Reference.of``, of what is only compared with a reference: it has no principal axes, and
     costs a third."""
@@ -360,7 +334,7 @@ class _Unit:
 
     @classmethod
     def of(cls, x: Tensor, label: str) -> _Unit:
-        _check_input(x, label)
+        check_input(x, label)
         n, d = x.shape
         wide = x.detach().to(torch.float64)
         mean = wide.mean(dim=0)
@@ -403,31 +377,6 @@ class _Unit:
 def _energy(coordinates: Tensor) -> Tensor:
     energy: Tensor = torch.linalg.vector_norm(coordinates, dim=1).square_()
     return energy
-
-
-def _check_input(x: Tensor, label: str) -> None:
-    if x.ndim != 2:
-        raise ValueError(
-            f"{label}: expected a matrix (rows, features), got shape {tuple(x.shape)}; "
-            "select the probe rows first, one row per token"
-        )
-    n, d = x.shape
-    if n < MINIMUM_ROWS or d < 1:
-        raise ValueError(
-            f"{label}: {n} rows of {d} features; the debiased CKA needs at least {MINIMUM_ROWS} "
-            "rows and one feature: use more probe tokens"
-        )
-    # A sum is finite only if all of its terms are, and costs a tenth of looking at each.
-    if bool(x.sum(dtype=torch.float64).isfinite()):
-        return
-    finite = torch.isfinite(x)
-    if not bool(finite.all()):
-        row, column = torch.nonzero(~finite)[0].tolist()
-        raise Incomparable(
-            f"{label}: {int((~finite).sum())} of {x.numel()} values are not finite, the first at "
-            f"row {row}, feature {column}; run the probe forward in float32, and if it already is, "
-            "the model has diverged"
-        )
 
 
 def _check_pair(x: Reference, current: Tensor, label: str) -> None:

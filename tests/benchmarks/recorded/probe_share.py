@@ -1,6 +1,6 @@
 """What share of a run's floating-point operations its probes are, at the settings of a sweep.
 
-    python -m tests.benchmarks.probe_share [SWEEP.yaml]
+    python -m tests.benchmarks.recorded.probe_share [SWEEP.yaml]
 
 Nothing is run and nothing is timed. Training and the probe's forward passes are counted as
 ``depthsweep plan`` counts them, by traces of a step; the metrics by Golub and Van Loan's counts, as
@@ -23,7 +23,7 @@ from sweeps.spec import RunSpec
 from tests.benchmarks.similarity import work
 from workers.probes.row_groups import GROUPS
 
-PAPER = Path(__file__).resolve().parents[2] / "sweeps" / "library" / "paper.yaml"
+PAPER = Path(__file__).resolve().parents[3] / "sweeps" / "library" / "paper.yaml"
 
 
 def metric_operations(n: int, d: int, probes: int) -> float:

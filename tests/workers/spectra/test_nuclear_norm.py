@@ -11,14 +11,14 @@ import torch
 from state_pairs import correlated_pair, gaussian, rotation, seeded
 from torch import Tensor
 
-from workers.probes import nuclear_norm as under_test
-from workers.probes.nuclear_norm import (
+from workers.probes.similarity import Reference, compare, current_of
+from workers.spectra import nuclear_norm as under_test
+from workers.spectra.nuclear_norm import (
     nuclear_norm,
     nuclear_norm_of_rows,
     symmetric_product,
     upper_product,
 )
-from workers.probes.similarity import Reference, compare, current_of
 
 AGREES = 2e-14
 
