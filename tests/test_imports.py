@@ -92,6 +92,7 @@ ROOMS = {
         {"assembly", "weights"},
         {"footprint"},
         {"probes", "distance", "agreement", "evaluation"},
+        {"spectra"},
         {"loading"},
         {"pretraining"},
         {"selection"},

@@ -17,6 +17,7 @@ from sweeps.store.schema import NULL_METRICS
 from workers.depth.stacks import Position, Stack, positions
 from workers.probes.capture import ReferenceStates, capture
 from workers.probes.own_metrics import OwnMetrics
+from workers.probes.quickest_device import quickest_device
 from workers.probes.row_groups import changes_without, row_groups
 from workers.probes.rows import largest_share
 from workers.probes.similarity import (
@@ -88,19 +89,20 @@ class DepthProbe:
         self._stacks = tuple(stacks)
         self._positions = positions(stacks)
         self._device = device
+        self._where = quickest_device(device, reference.states)
         self._own = OwnMetrics(probe.metrics, reference.states)
         self._shares = [largest_share(state) for state in reference.states]
         self._references = [
             self._prepared(state, f"{position.label} before fine-tuning")
             for position, state in zip(self._positions, reference.states, strict=False)
         ]
-        self._turns = Turns(self._positions, self._references, device)
+        self._turns = Turns(self._positions, self._references, self._where)
         self._nulls: dict[int, dict[str, float]] = {}
 
     def _prepared(self, state: Tensor, label: str) -> Reference | str:
         """Return a state ready to be compared, kept on the CPU; or why it never can be."""
         try:
-            return Reference.of(state.to(self._device), label=label).to(CPU)
+            return Reference.of(state.to(self._where), label=label).to(CPU)
         except Incomparable as error:
             return str(error)
 
@@ -156,11 +158,11 @@ class DepthProbe:
             try:
                 if isinstance(reference, str):
                     raise Incomparable(reference)
-                now = current_of(state.to(self._device), label=position.label)
+                now = current_of(state.to(self._where), label=position.label)
             except Incomparable:
                 changes = [{"rows": len(state), **_NO_DISTANCE}] * self._groups.count
             else:
-                x = reference.to(self._device)
+                x = reference.to(self._where)
                 changes = [asdict(each) for each in changes_without(x, now, self._groups)]
             for group, change in enumerate(changes):
                 rows.append({**_place(position), "sequence_group": group, **change})
@@ -171,8 +173,8 @@ class DepthProbe:
         reference = self._references[layer]
         if isinstance(reference, str):
             raise Incomparable(reference)
-        there, label = reference.to(self._device), self._positions[layer].label
-        change = compare(there, state.to(self._device), label=f"{label} at step {step}")
+        there, label = reference.to(self._where), self._positions[layer].label
+        change = compare(there, state.to(self._where), label=f"{label} at step {step}")
         if layer not in self._nulls:
             # One shuffle a probe, the same for every layer and run, and at whatever step it is
             # first asked for.

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,12 +25,14 @@ from workers.probes.rows import ProbeRows
 from workers.probes.similarity import (
     CANCELLATION,
     MINIMUM_ROWS,
-    ROUNDING,
     Reference,
-    cka_distance,
-    debiased_cka_distance,
     distance_by_residual,
     distance_by_spectrum,
+)
+from workers.spectra.cka import (
+    ROUNDING,
+    cka_distance,
+    debiased_cka_distance,
     hsic,
     self_hsic,
 )
@@ -83,19 +85,23 @@ def changes_without(x: Reference, y: Reference, groups: RowGroups) -> list[Remai
         return []
     of = groups.of.to(x.coordinates.device)
     kept = [of != group for group in range(groups.count)]
-    rests_x, rests_y = ([_Rest.of(each, rows) for rows in kept] for each in (x, y))
-    norms_x, norms_y = _gram_norms(x, rests_x), _gram_norms(y, rests_y)
-    whole = x.coordinates.T @ y.coordinates
-    assert x.axes is not None
+    assert x.principal is not None
+    along = replace(x, coordinates=x.principal)
+    rests_x, rests_y = ([_Rest.of(each, rows) for rows in kept] for each in (along, y))
+    norms_x, norms_y = _gram_norms(along, rests_x), _gram_norms(y, rests_y)
+    whole = along.coordinates.T @ y.coordinates
     found = []
     for group, (a, b) in enumerate(zip(rests_x, rests_y, strict=True)):
         if a is None or b is None:
             found.append(Remaining(int(kept[group].sum()), math.nan, math.nan, math.nan))
             continue
         core = _product(a, b, whole)
-        distance = distance_by_spectrum(x.axes.T @ core)
+        distance = distance_by_spectrum(core)
         if distance < CANCELLATION:
-            distance = distance_by_residual(a.unit(), b.unit(), core)
+            # As they are: of rows that are the same their difference is exactly 0.
+            rest = _Rest.of(x, kept[group])
+            assert rest is not None
+            distance = distance_by_residual(rest.unit(), b.unit())
         cross, norms = float(core.square().sum()), (norms_x[group], norms_y[group])
         own = self_hsic(norms[0], a.energy), self_hsic(norms[1], b.energy)
         debiased = debiased_cka_distance(hsic(cross, a.energy, b.energy), *own)

@@ -54,9 +54,9 @@ def loops_of(positions: Sequence[Position]) -> tuple[Loop, ...]:
 def overlap_of(earlier: Reference, later: Reference) -> float:
     """Return ‖UᵀY‖²_F in [0, 1], U (n, r) the principal directions over the rows that hold 95 % of
     the earlier state's energy, Y (n, k) the later one, centred and of norm 1."""
-    assert earlier.axes is not None
-    leading = earlier.axes[:, -earlier.rank_at(FIDELITY) :]
-    return subspace_overlap(earlier, (earlier.coordinates @ leading).T @ later.coordinates)
+    assert earlier.principal is not None
+    leading = earlier.principal[:, -earlier.rank_at(FIDELITY) :]
+    return subspace_overlap(earlier, (leading.T @ later.coordinates).square().sum(dim=1))
 
 
 class Turns:

@@ -37,6 +37,8 @@ from typing import Any
 from workers.ranks.rank_process import DEADLINE, end_process, serve
 
 IMPORTED = ("torch", "transformers", "workers.rank_run")
+# Where it is installed, pyarrow imports it for the first rows of a process: 0.3 s of each run.
+IMPORTED_IF_THERE = ("pandas",)
 # A parent that has asked CUDA how many GPUs there are cannot be forked; this has torch ask NVML.
 ENVIRONMENT = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 IDLE_SECONDS = 60.0
@@ -193,6 +195,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in IMPORTED:
         importlib.import_module(name)
+    for name in IMPORTED_IF_THERE:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     RankServer(*taken).answer()
     for left in (sys.argv[1], sys.argv[1] + ".lock"):
         with contextlib.suppress(OSError):

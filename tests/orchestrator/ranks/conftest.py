@@ -15,6 +15,7 @@ from orchestrator.ranks import rank_starter
 
 LIGHT = (
     "import sys; from workers.ranks import rank_server; rank_server.IMPORTED = ();"
+    " rank_server.IMPORTED_IF_THERE = ();"
     " del sys.argv[1:3]; rank_server.main()"
 )
 

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -83,3 +85,16 @@ def test_it_stays_for_a_process_whose_caller_is_gone(path):
     ours.close()  # the process has nothing to do any more, and ends
     server.join(20)
     assert server.exitcode == 0
+
+
+@pytest.mark.slow
+def test_the_first_rows_of_a_forked_process_import_next_to_nothing() -> None:
+    """pyarrow looks for pandas when it is first given rows: hundreds of modules, in each run."""
+    code = (
+        "import importlib, sys; from workers.ranks import rank_server as server\n"
+        "for name in (*server.IMPORTED, *server.IMPORTED_IF_THERE): importlib.import_module(name)\n"
+        "before = set(sys.modules); import pyarrow; pyarrow.Table.from_pylist([{'a': 1.0}])\n"
+        "print(*(set(sys.modules) - before))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len(found.stdout.split()) < 20, found.stdout
