@@ -109,6 +109,7 @@ def write_run(
     classes: Sequence[str] | None = None,
     scores: Callable[[int], dict[str, float]] | None = None,
     overlaps: Callable[[int, int, int], float] | None = None,
+    in_parts: bool = False,
 ) -> RunFolder:
     """Write one run; its change at the last step is ``profile`` over blocks 1..L.
 
@@ -118,7 +119,7 @@ def write_run(
 
     ``profile`` is a list of L values, or a function of relative depth. At earlier probe steps the
     change is in proportion to the step. ``stop`` ends the run early; ``status`` None never ends it.
-    ``metrics`` replaces the values of other metrics, ``ratios`` gives ‖ΔW‖/‖W‖ of blocks 1..L,
+    ``in_parts`` has a finished run write its parts before they are put together. ``metrics`` replaces the values of other metrics, ``ratios`` gives ‖ΔW‖/‖W‖ of blocks 1..L,
     ``scores`` gives those of a step of a run that is evaluated (a loss that falls from 3 to 2),
     ``overlaps`` what two turns of a block share at its end, given block, earlier and later turn,
     ``deleted`` the change of a finished run over blocks 1..L without each group of probe sequences.
@@ -144,7 +145,8 @@ def write_run(
     }
     folder = store.run(run.run_id)
     _write_records(folder, run, facts, status)
-    writer = RunWriter(_in_one_part(run) if status == "finished" else run, folder, LoneAttempt())
+    whole = status == "finished" and not in_parts
+    writer = RunWriter(_in_one_part(run) if whole else run, folder, LoneAttempt())
     last, recorded = stop or run.steps, run.recorded_steps
     planned = {stack: [1e-3 * (1 + i) for i in range(max(own))] for stack, own in blocks.items()}
     planned |= _by_stack(ratios)

@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Store:
 def cut_off(store: Store, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """Return the folder of a finished run with its parts before they were put together."""
     monkeypatch.setattr(RunFolder, "remove_unlisted", lambda *_, **__: None)
-    folder = write_run(store, RUN, [0.1, 0.2])
+    folder = write_run(store, RUN, [0.1, 0.2], in_parts=True)
     monkeypatch.undo()
     path = folder.attempt_path(1)
     write_json(path, {**read_json(path), "cause": None, "ended": None, "pid": 1 << 22})
