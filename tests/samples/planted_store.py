@@ -119,7 +119,8 @@ def write_run(
 
     ``profile`` is a list of L values, or a function of relative depth. At earlier probe steps the
     change is in proportion to the step. ``stop`` ends the run early; ``status`` None never ends it.
-    ``in_parts`` has a finished run write its parts before they are put together. ``metrics`` replaces the values of other metrics, ``ratios`` gives ‖ΔW‖/‖W‖ of blocks 1..L,
+    ``in_parts`` has a finished run write the parts that are put together at its end. ``metrics``
+    replaces the values of other metrics, ``ratios`` gives ‖ΔW‖/‖W‖ of blocks 1..L,
     ``scores`` gives those of a step of a run that is evaluated (a loss that falls from 3 to 2),
     ``overlaps`` what two turns of a block share at its end, given block, earlier and later turn,
     ``deleted`` the change of a finished run over blocks 1..L without each group of probe sequences.
