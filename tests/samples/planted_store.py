@@ -146,8 +146,7 @@ def write_run(
     }
     folder = store.run(run.run_id)
     _write_records(folder, run, facts, status)
-    whole = status == "finished" and not in_parts
-    writer = RunWriter(_in_one_part(run) if whole else run, folder, LoneAttempt())
+    writer = _writer(run, folder, in_parts or status != "finished")
     last, recorded = stop or run.steps, run.recorded_steps
     planned = {stack: [1e-3 * (1 + i) for i in range(max(own))] for stack, own in blocks.items()}
     planned |= _by_stack(ratios)
@@ -170,8 +169,7 @@ def write_run(
             for stack, groups in _by_stack(deleted).items():
                 places = _places(stack, blocks[stack], classes)
                 writer.add("jackknife", step, _jackknife_rows(groups, places))
-            for stack, own in blocks.items():
-                writer.add("subspaces", step, _subspace_rows(stack, own, overlaps))
+            _add_subspaces(writer, step, blocks, overlaps)
         writer.end_step(step, is_last=ends)
     if status is not None:
         writer.finish(status, last)  # type: ignore[arg-type]
@@ -179,10 +177,23 @@ def write_run(
     return folder
 
 
-def _in_one_part(run: RunSpec) -> RunSpec:
-    """Return the run with one part of each table: what ends whole is put together anyway."""
-    execution = run.execution.model_copy(update={"part_steps": run.steps})
-    return run.model_copy(update={"execution": execution})
+def _writer(run: RunSpec, folder: RunFolder, in_parts: bool) -> RunWriter:
+    """Return a writer of a run's own parts, or of one of each table: what ends whole is put
+    together anyway."""
+    if not in_parts:
+        execution = run.execution.model_copy(update={"part_steps": run.steps})
+        run = run.model_copy(update={"execution": execution})
+    return RunWriter(run, folder, LoneAttempt())
+
+
+def _add_subspaces(
+    writer: RunWriter,
+    step: int,
+    blocks: dict[str | None, list[int]],
+    overlaps: Callable[[int, int, int], float] | None,
+) -> None:
+    for stack, own in blocks.items():
+        writer.add("subspaces", step, _subspace_rows(stack, own, overlaps))
 
 
 def evaluated(run: RunSpec) -> RunSpec:

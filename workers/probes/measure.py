@@ -20,15 +20,10 @@ from workers.probes.own_metrics import OwnMetrics
 from workers.probes.quickest_device import quickest_device
 from workers.probes.row_groups import changes_without, row_groups
 from workers.probes.rows import largest_share
-from workers.probes.similarity import (
-    Incomparable,
-    Reference,
-    compare,
-    current_of,
-    shuffled_null,
-)
+from workers.probes.similarity import Reference, compare, current_of, shuffled_null
 from workers.probes.subspaces import Turns
 from workers.progress import PULSE
+from workers.spectra.inputs import Incomparable
 
 CPU = torch.device("cpu")
 

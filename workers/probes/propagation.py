@@ -22,7 +22,8 @@ from workers.models.fit import require_known_tokens
 from workers.models.pretrained import PretrainedModel
 from workers.probes.capture import capture, reference_states
 from workers.probes.rows import choose_rows
-from workers.probes.similarity import Incomparable, Reference, compare
+from workers.probes.similarity import Reference, compare
+from workers.spectra.inputs import Incomparable
 
 DRAWS = 20
 RATIO = 0.1

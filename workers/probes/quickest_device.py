@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workers.probes.similarity import Incomparable, Reference, compare
+from workers.probes.similarity import Reference, compare
+from workers.spectra.inputs import Incomparable
 
 CPU = torch.device("cpu")
 

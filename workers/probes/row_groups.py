@@ -24,7 +24,6 @@ from torch import Tensor
 from workers.probes.rows import ProbeRows
 from workers.probes.similarity import (
     CANCELLATION,
-    MINIMUM_ROWS,
     Reference,
     distance_by_residual,
     distance_by_spectrum,
@@ -36,6 +35,7 @@ from workers.spectra.cka import (
     hsic,
     self_hsic,
 )
+from workers.spectra.inputs import MINIMUM_ROWS
 
 GROUPS = 16
 

@@ -32,9 +32,7 @@ from workers.spectra.cka import (
     hsic,
     self_hsic,
 )
-from workers.spectra.inputs import MINIMUM_ROWS as MINIMUM_ROWS
-from workers.spectra.inputs import Incomparable as Incomparable
-from workers.spectra.inputs import check_input
+from workers.spectra.inputs import Incomparable, check_input
 from workers.spectra.nuclear_norm import (
     nuclear_norm,
     nuclear_norm_of_rows,

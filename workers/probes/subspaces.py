@@ -18,13 +18,9 @@ from typing import Any
 import torch
 
 from workers.depth.stacks import Position
-from workers.probes.similarity import (
-    FIDELITY,
-    Incomparable,
-    Reference,
-    subspace_overlap,
-)
+from workers.probes.similarity import FIDELITY, Reference, subspace_overlap
 from workers.progress import PULSE
+from workers.spectra.inputs import Incomparable
 
 UNKNOWN = {"rank_95": math.nan, "subspace_overlap": math.nan}
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from workers.probes.row_groups import GROUPS, Remaining, RowGroups, changes_without, row_groups
 from workers.probes.rows import ProbeRows
-from workers.probes.similarity import Incomparable, Reference, compare
+from workers.probes.similarity import Reference, compare
+from workers.spectra.inputs import Incomparable
 
 CLOSE = 1e-10
 
