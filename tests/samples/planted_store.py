@@ -160,15 +160,14 @@ def write_run(
             writer.add("layers", step, moved)
         ends = step == run.steps or (status == "stopped" and step == last)
         if ends or step in run.probe_steps:
-            share = step / run.steps
             for stack, of_stack in values.items():
                 places = _places(stack, blocks[stack], classes)
-                rows = _profile_rows(of_stack, share, places, facts["width"])
+                rows = _profile_rows(of_stack, step / run.steps, places, facts["width"])
                 writer.add("profiles", step, rows)
         if ends:
             for stack, groups in _by_stack(deleted).items():
-                places = _places(stack, blocks[stack], classes)
-                writer.add("jackknife", step, _jackknife_rows(groups, places))
+                rows = _jackknife_rows(groups, _places(stack, blocks[stack], classes))
+                writer.add("jackknife", step, rows)
             _add_subspaces(writer, step, blocks, overlaps)
         writer.end_step(step, is_last=ends)
     if status is not None:
