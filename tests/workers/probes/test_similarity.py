@@ -16,11 +16,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from state_pairs import (
+    EXTENDED,
     LOOSE,
     TIGHT,
     assert_same_distances,
     centred_orthonormal,
     correlated_pair,
+    exact_distance,
     features,
     gaussian,
     properties,
@@ -39,6 +41,7 @@ from workers.probes.similarity import (
     self_hsic,
     subspace_overlap,
 )
+from workers.spectra.nuclear_norm import ACCEPTED
 
 
 class TestSlowReference:
@@ -221,6 +224,19 @@ class TestOracles:
         change = compare(simplex, gaussian(6, 6, seeded(18)))
         assert math.isnan(change.cka_distance_debiased)
         assert math.isfinite(change.procrustes)
+
+
+class TestAccuracy:
+    @pytest.mark.skipif(EXTENDED > 1e-18, reason="numpy's longdouble is no longer than a double")
+    @pytest.mark.parametrize(("n", "d"), [(40, 90), (150, 60)])
+    @pytest.mark.parametrize("moved", [1.0, 0.1, 0.003])
+    def test_the_distance_is_that_of_extended_precision(self, n: int, d: int, moved: float) -> None:
+        generator = seeded(53)
+        x = gaussian(n, d, generator) * torch.logspace(0, -3, d, dtype=torch.float64)
+        y = x + moved * x.std() * gaussian(n, d, generator)
+        truth = exact_distance(x, y)
+        # d² = 2 − 2·nuc is off by twice what nuc is, and d by that over 2d.
+        assert compare(x, y).procrustes == pytest.approx(truth, abs=ACCEPTED / truth)
 
 
 class TestSmallChange:
