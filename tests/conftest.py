@@ -1,5 +1,6 @@
 """Settings of all tests, and the object store that some of them share."""
 
+import gc
 import subprocess
 import uuid
 from pathlib import Path
@@ -11,6 +12,11 @@ from s3_server import BUCKET, environment, serve_s3
 # Time is not asserted on: these machines are shared.
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
+
+
+def pytest_collection_finish():
+    """What tests import stays: it need not be looked through again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
