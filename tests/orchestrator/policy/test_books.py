@@ -1,5 +1,7 @@
 """The books of a sweep: what is asked for, and how they follow what Ray makes of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.policy.books import OTHERS_SECONDS, PAUSE_A_SECOND, Books, NodeRoom
@@ -72,6 +74,24 @@ def test_a_run_on_a_node_that_leaves_before_it_started_waits_in_line_without_bei
     books.has_ended("0", 2.0)
     assert asks(books, 2.0) == []
     assert books.nodes_of("1") == ("b",)
+
+
+def test_a_run_asked_for_a_node_to_come_that_ends_meanwhile_is_not_asked_for_again():
+    books = books_on(alike(3), {"a": 1})
+    books.growth = 1
+    assert asks(books) == [("2", "a"), ("1", None)]
+    books.has_ended("1", 1.0)
+    assert [run.run_id for run in books.line] == ["0"]
+    assert asks(books, 1.0) == [("0", None)]
+
+
+def test_a_run_asked_for_a_node_to_come_starts_once_however_its_nodes_change_meanwhile():
+    books = books_on(alike(3), {"a": 1})
+    books.growth = 1
+    assert asks(books) == [("2", "a"), ("1", None)]
+    books.exchange({run.run_id: replace(run, barred=frozenset({"a"})) for run in alike(3)})
+    books.is_at("1", [("b", "0")], 1.0)
+    assert [run.run_id for run in books.line] == ["0"]
 
 
 def test_a_run_that_reports_after_it_has_ended_changes_nothing():
