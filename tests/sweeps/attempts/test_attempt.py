@@ -225,8 +225,10 @@ def test_what_an_attempt_says_of_itself_stands_there_at_once(folder):
         ended = folder.newest_attempt()
         assert ended["cause"] == "finished"
         assert ended["ended"] >= ended["started"]
+        for heart in (one for one in threading.enumerate() if one.name == "heartbeat"):
+            heart.join(30)
+            assert not heart.is_alive(), "what has ended beats no more"
     assert folder.newest_attempt() == ended
-    assert [one for one in threading.enumerate() if one.name == "heartbeat"] == []
 
 
 def test_files_are_named_after_the_attempt_and_its_token(folder):
