@@ -75,7 +75,7 @@ def test_a_text_of_few_sequences_is_refused_with_the_numbers(tokenizers, tmp_pat
 def test_a_text_of_not_one_sequence_is_refused_by_its_name(tokenizers, tmp_path):
     (tmp_path / "few.txt").write_text("a few words\n")
     few = resolve_data(DataEntry(file="few.txt"), ("text",), tmp_path)
-    with pytest.raises(UserError, match=f"^probe {few.label}: .*16 tokens"):
+    with pytest.raises(UserError, match=r"^probe few\.txt: .*one sequence of 16"):
         choose_rows(PROBE.model_copy(update={"data": few}), 32, tokenizers["clm"], tmp_path)
 
 
