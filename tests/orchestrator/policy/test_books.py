@@ -136,6 +136,29 @@ def test_a_node_that_others_hold_when_it_joins_is_not_counted_free_before_they_l
     assert len(books.cluster.nodes["n"]) == 4
 
 
+def test_why_the_first_in_line_waits_is_said():
+    books = Books(alike(4))
+    assert books.waits_for() == "no node is there yet"
+    books.look([NodeRoom("n", 1, 1)], 0.0)
+    books.growth = 2
+    assert books.waits_for() is None, "there is room"
+    assert asks(books) == [("3", "n"), ("2", None), ("1", None)]
+    assert books.waits_for() == "2 runs wait for nodes to come"
+    books.has_ended("1", 1.0)
+    assert books.waits_for() == "1 run waits for nodes to come"
+    books.has_ended("3", 2.0)
+    assert books.waits_for() is None
+    books.aside = {"n": "it fails"}
+    assert books.waits_for() == "every node has been set aside"
+
+
+def test_a_gang_that_is_larger_than_all_nodes_is_said_to_wait():
+    books = books_on(alike(1, gpus=4), {"a": 2, "b": 1})
+    assert books.waits_for() == "0 waits for 4 GPUs: the nodes there are have 3"
+    books.growth = 1
+    assert books.waits_for() is None
+
+
 def test_what_others_wait_for_leaves_each_its_share():
     books = books_on(alike(9), {"n": 8})
     books.share = 4
