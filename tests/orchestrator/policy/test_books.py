@@ -278,6 +278,20 @@ def test_weights_are_looked_for_after_a_change_and_not_again_without_one():
     assert clock.read == 4
 
 
+def test_weights_are_looked_for_when_nodes_have_changed():
+    clock = Ticks()
+    books = Books(mixed(), clock=clock)
+    n, m = NodeRoom("n", 4, 4), NodeRoom("m", 4, 4)
+    seen = [[NodeRoom("n", 4, 2)], [n], [n], [n, m], [n, m], [n]]
+    searches = []
+    for k, nodes in enumerate(seen):
+        books.look(nodes, 1e6 * k)
+        before = clock.read
+        books.weigh(1e6 * k)
+        searches.append(clock.read > before)
+    assert searches == [True, True, False, True, False, True]
+
+
 def test_weights_are_of_the_demands_that_runs_have_now():
     fresh, exchanged = books_on(mixed(), {"n": 4}), books_on(alike(8), {"n": 4})
     exchanged.exchange({run.run_id: run for run in mixed()})
