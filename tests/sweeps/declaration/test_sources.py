@@ -228,7 +228,7 @@ def test_of_several_mistakes_of_a_stand_in_the_first_is_said():
     entry = ModelEntry.model_construct(
         **{**ModelEntry(standin="gpt2").__dict__, **said}, _fields_set={"standin", *said}
     )
-    with pytest.raises(UserError, match="^model 'm': layers: "):
+    with pytest.raises(UserError, match=r"^model 'm': layers: "):
         resolve_model("m", {"m": entry}, None)
 
 
