@@ -113,6 +113,18 @@ def test_when_a_run_ends_is_reckoned_from_its_steps():
     assert books.pace == 20.0
 
 
+@pytest.mark.parametrize(("said", "start"), [({}, 0.0), ({"start_seconds": 7.0}, 7.0)])
+def test_a_run_is_expected_to_take_its_start_and_its_seconds_at_the_pace(said, start):
+    books = books_on(alike(2), {"n": 1}, **said)
+    assert asks(books, 100.0) == [("1", "n")]
+    assert books.cluster.nodes["n"][0].free_at(UNITS) == 100.0 + start + 11.0
+    books.is_at("1", [("n", "0")], 110.0)
+    assert books.cluster.nodes["n"][0].free_at(UNITS) == 110.0 + 11.0
+    books.has_ended("1", 132.0, measures=True)
+    assert asks(books, 200.0) == [("0", "n")]
+    assert books.cluster.nodes["n"][0].free_at(UNITS) == 200.0 + start + 2.0 * 10.0
+
+
 # ------------------------------------------------------------------------------ others
 def test_what_others_hold_is_believed_once_it_lasts():
     books = books_on(alike(8), {"n": 4})
@@ -239,6 +251,13 @@ def test_nodes_too_small_for_a_run_are_never_among_those_it_goes_to():
     assert asks(books) == [("0", "large")]
     assert books.goes_back("0", frozenset({"large"})).barred == {"small"}
     assert asks(books) == [("0", "large")]
+
+
+def test_a_gang_that_is_off_the_one_node_that_holds_it_goes_over_several():
+    run = Waiting("0", Demand(gpus=4), 10.0, barred=frozenset({"whole"}))
+    books = books_on([run], {"whole": 4, "b": 2, "c": 2})
+    asks(books)
+    assert books.nodes_of("0") == ("b", "c")
 
 
 def test_runs_that_wait_take_new_demands_and_those_that_were_asked_for_keep_theirs():
