@@ -81,8 +81,12 @@ def test_each_row_counts_once_in_order_of_steps(folder):
     assert [(row["step"], row["layer"]) for row in rows["profiles"]] == [
         (step, layer) for step in (3, 6, 9) for layer in (1, 2)
     ]
-    assert set(rows) == {"steps", "profiles"}
     done = folder.done()
+    # Named after the steps that they have rows of, in parts of three.
+    assert set(done["parts"]) == {
+        "steps/part-000000-000011.a1-00000000.parquet",
+        "profiles/part-000000-000009.a1-00000000.parquet",
+    }
     assert (done["status"], done["step"], done["loss"]) == ("finished", 11, 1 / 11)
 
 
