@@ -218,6 +218,16 @@ def test_a_block_at_the_saturated_share_of_its_null_is_saturated(store: Store) -
     assert measure(open_store(store.root)).runs["saturated"].to_list() == [0.5]
 
 
+@pytest.mark.parametrize(("null", "saturated"), [(0.25, 0.75), (0.5, 0.5), (2.0, 0.0)])
+def test_saturation_is_a_share_of_the_blocks_own_null(
+    store: Store, null: float, saturated: float
+) -> None:
+    folder = write_run(store, run_spec(), [0.2, 0.3, 0.5, 0.6])
+    for part in folder.parts("profiles"):
+        pl.read_parquet(part).with_columns(procrustes_null=pl.lit(null)).write_parquet(part)
+    assert measure(open_store(store.root)).runs["saturated"].to_list() == [saturated]
+
+
 @pytest.mark.parametrize("harm", [None, float("nan"), float("inf")])
 def test_a_profile_with_a_block_that_is_no_number_is_none(store: Store, harm: float | None) -> None:
     folder = write_run(store, run_spec(), [0.1, 0.2, 0.3, 0.4])

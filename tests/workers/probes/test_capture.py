@@ -195,6 +195,15 @@ def test_a_block_that_runs_another_number_of_times_than_before_is_refused(
         capture(model.base_model, stacks, rows, CPU)
 
 
+def test_a_block_that_is_passed_over_is_missed(make_language_model, tmp_path):
+    model, tokenizer = make_language_model("gpt2")
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
+    stacks = stacks_of(model)
+    model.transformer.h = model.transformer.h[:2]
+    with pytest.raises(UserError, match=r"ran 2 times in one forward pass, and 3 times when"):
+        capture(model.base_model, stacks, rows, CPU)
+
+
 def test_every_forward_pass_shows_that_the_work_gets_on(make_language_model, tmp_path, monkeypatch):
     model, tokenizer = make_language_model("gpt2")
     rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
