@@ -72,6 +72,9 @@ def test_a_result_runs_again_only_when_asked_in_words():
         ([{"cause": "failed"}], "failed"),
         ([{"cause": "failed"}, {"cause": "cancelled"}], "cancelled"),
         ([{"cause": "preempted"}], "preempted"),
+        ([{"cause": "superseded"}], "cancelled"),
+        # What had a result that is there no more.
+        *[([{"cause": cause}], "lost") for cause in ("finished", "stopped", "diverged", "lost")],
         ([{"cause": None, **identity()}], "running"),
     ],
 )
