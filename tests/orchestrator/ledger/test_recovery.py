@@ -6,6 +6,7 @@ from orchestrator.ledger.recovery import (
     Choice,
     Standing,
     decide,
+    decide_measurements,
     ledger,
     ledger_of,
     works_of,
@@ -137,3 +138,25 @@ def test_all_that_has_to_be_watched_is_watched_at_once(tmp_path, monkeypatch):
     states = [standing(run_id).state for run_id in (*open_ones, *open_ones, ended, done)]
     assert states == [*["running", "lost", "lost"] * 2, "failed", "finished"]
     assert asked == [sorted(open_ones)]
+
+
+@pytest.mark.parametrize(
+    ("state", "choice", "kind", "why", "again"),
+    [
+        ("waiting", EVERYTHING, "measure", "new", False),
+        ("lost", EVERYTHING, "measure", "lost", False),
+        ("finished", EVERYTHING, "skip", "finished", False),
+        ("finished", Choice(force=True), "measure", "measured again as asked", True),
+        ("finished", Choice(only="propagation", force=True), "measure", "measured again", True),
+        ("failed", Choice(only="failed"), "measure", "failed", False),
+        ("waiting", Choice(only="failed"), "skip", "waiting, not asked for", False),
+        ("waiting", Choice(only=FIRST), "skip", "waiting, not asked for", False),
+    ],
+)
+def test_a_measurement_is_made_once_and_again_only_when_asked_in_words(
+    state, choice, kind, why, again
+):
+    one = next(one for one in SWEEP.to_measure if one.kind == "propagation")
+    (action,) = decide_measurements([one], lambda _: Standing(state), choice)
+    assert (action.measurement, action.kind, action.again) == (one, kind, again)
+    assert action.why.startswith(why)
