@@ -117,6 +117,7 @@ def take_long_to_stop(job, notice):
     file.touch()
     while notice.cause is None:
         time.sleep(0.02)
+    file.with_name("told").touch()
     time.sleep(job.details["seconds"])
     file.write_text("in time")
     yield Progress(1, 2, 0.5, notice.cause)
