@@ -5,6 +5,7 @@ The settings are those of the specification, found by rule: a new one is tested 
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,18 @@ def plant(root: Path, pair: tuple[RunSpec, ...], *, reference: bool = True) -> T
     return open_store(store.root, sweep="vary")
 
 
-@pytest.mark.parametrize("setting", varying_settings(), ids=lambda one: one.name)
+def witnesses_first() -> list[Any]:
+    """Every setting as a parameter; all but the first two of each part are of the whole suite."""
+    before: Counter[str] = Counter()
+    found = []
+    for setting in varying_settings():
+        before[setting.path[0]] += 1
+        marks = pytest.mark.slow if before[setting.path[0]] > 2 else ()
+        found.append(pytest.param(setting, id=setting.name, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize("setting", witnesses_first())
 def test_two_values_of_any_setting_are_two_conditions(setting: Setting, tmp_path: Path) -> None:
     pair = two_values(setting)
     control = pair[0].control.kind
