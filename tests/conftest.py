@@ -1,6 +1,7 @@
 """Settings of all tests, and the object store that some of them share."""
 
 import gc
+import os
 import subprocess
 import uuid
 from pathlib import Path
@@ -8,6 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from s3_server import BUCKET, environment, serve_s3
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Beside each other every process has one thread: a team of several waits at full load for those
+    # that have no processor. To be set before torch is imported; processes of tests have it, too.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Time is not asserted on: these machines are shared.
 settings.register_profile("shared-machine", deadline=None)
