@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from hosts import missing as no_network
 from hosts import network
-from in_process import depthsweep
 from slurm_site import missing, slurm_sites
 
 from sweeps.store.store import Store
@@ -46,8 +45,8 @@ token_file: {folder}/token
 class Desk:
     """A folder with a sweep, a profile and a token, and a Slurm to submit to."""
 
-    def __init__(self, folder, site):
-        self.folder, self.site = folder, site
+    def __init__(self, folder, site, in_process):
+        self.folder, self.site, self._in_process = folder, site, in_process
         (folder / "token").write_text("0123456789abcdef" * 4)
         (folder / "token").chmod(0o600)
         (folder / "venv/bin").mkdir(parents=True)
@@ -69,7 +68,7 @@ class Desk:
         """Return what a command prints."""
         environment = self.site.environment
         if not self.site.login and words[0] != "run":
-            end = depthsweep(*words, folder=self.folder, **environment)
+            end = self._in_process(*words, folder=self.folder, **environment)
         else:
             done = subprocess.run(
                 [*self.site.login, sys.executable, "-m", "orchestrator", *words],
@@ -113,19 +112,19 @@ class Desk:
 
 
 @pytest.fixture
-def slurm(tmp_path):
+def slurm(tmp_path, in_process):
     """Return ``desk(**settings)``, which starts a Slurm and returns the desk before it."""
     with slurm_sites() as start:
-        yield lambda **settings: Desk(tmp_path, start(**settings))
+        yield lambda **settings: Desk(tmp_path, start(**settings), in_process)
 
 
 @pytest.fixture
-def machines(tmp_path):
+def machines(tmp_path, in_process):
     """Return a desk before three machines, and the net that they are in."""
     if (why := no_network()) is not None:
         pytest.skip(why)
     with network(3) as net, slurm_sites() as start:
-        yield Desk(tmp_path, start(net=net, track="cgroup")), net
+        yield Desk(tmp_path, start(net=net, track="cgroup"), in_process), net
 
 
 def processes_of(desk):

@@ -8,7 +8,6 @@ import threading
 import time
 
 import pytest
-from in_process import depthsweep
 from object_servers import SOUND, Azurite, FakeGcs, Rclone, SeaweedFS, serving
 
 from sweeps.errors import UserError
@@ -80,10 +79,16 @@ def begin(*words, folder):
     )
 
 
-def said(*words, folder):
-    code, printed, complained = depthsweep(*words, folder=folder)
-    assert code == 0, printed + complained
-    return printed
+@pytest.fixture(scope="module")
+def said(in_process):
+    """Return ``said(*words, folder=…)``: what a command prints that ends well."""
+
+    def said(*words, folder):
+        code, printed, complained = in_process(*words, folder=folder)
+        assert code == 0, printed + complained
+        return printed
+
+    return said
 
 
 @pytest.mark.parametrize("server", kinds(SeaweedFS, FakeGcs, Azurite), indirect=True)
@@ -143,7 +148,7 @@ def test_a_server_that_ignores_conditions_is_refused_in_one_line(server):
 
 
 @pytest.fixture(scope="module")
-def local_digest(tmp_path_factory):
+def local_digest(tmp_path_factory, said):
     """The digest of the sweep in a folder on this machine, its runs one after another."""
     folder = tmp_path_factory.mktemp("alone")
     (folder / "small.yaml").write_text(SWEEP, encoding="utf-8")
@@ -154,7 +159,7 @@ def local_digest(tmp_path_factory):
 
 
 @pytest.mark.parametrize("server", kinds(SeaweedFS), indirect=True)
-def test_a_sweep_outlives_a_server_that_is_killed(server, tmp_path, local_digest):
+def test_a_sweep_outlives_a_server_that_is_killed(server, tmp_path, local_digest, said):
     (tmp_path / "small.yaml").write_text(SWEEP, encoding="utf-8")
     url = server.url()
     words = ("-m", "orchestrator", "run", "small.yaml", "--store", url)
