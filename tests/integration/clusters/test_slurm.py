@@ -59,9 +59,9 @@ class Desk:
         text = PROFILE.format(venv=self.folder / "venv", **given)
         (self.folder / "slurm.yaml").write_text(text)
 
-    def sweep(self, steps=8, part=4, every=4):
+    def sweep(self, steps=8, part=4, every=4, more=""):
         """Write the sweep file; nothing but a notice makes a checkpoint of its runs."""
-        text = SWEEP.format(steps=steps, part=part, every=every)
+        text = SWEEP.format(steps=steps, part=part, every=every) + more
         (self.folder / "pair.yaml").write_text(text)
 
     def call(self, *words, code=0):
@@ -143,7 +143,7 @@ def processes_of(desk):
 
 def test_a_sweep_is_submitted_and_the_job_completes(slurm):
     desk = slurm(job_age=2)
-    desk.sweep()
+    desk.sweep(more="measurements: []\n")
     name = desk.submit()
     assert desk.submit() == name  # attaches
     (desk.folder / "pair.yaml").write_text(
