@@ -1,6 +1,7 @@
 """Settings of all tests, and the object store and the command that some of them share."""
 
 import contextlib
+import gc
 import io
 import os
 import subprocess
@@ -16,6 +17,11 @@ from s3_server import BUCKET, environment, serve_s3
 # Time is not asserted on: these machines are shared.
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
+
+
+def pytest_collection_finish():
+    """What tests import stays: it need not be looked through again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

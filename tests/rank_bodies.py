@@ -117,6 +117,7 @@ def take_long_to_stop(job, notice):
     file.touch()
     while notice.cause is None:
         time.sleep(0.02)
+    file.with_name("told").touch()
     time.sleep(job.details["seconds"])
     file.write_text("in time")
     yield Progress(1, 2, 0.5, notice.cause)
@@ -157,7 +158,8 @@ def one_fails(job, notice):
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     if rank == job.details["raises"]:
-        time.sleep(0.5)
+        while len(list(marker.parent.glob("pid-*"))) < int(os.environ["WORLD_SIZE"]):
+            time.sleep(0.02)
         marker.touch()
         time.sleep(0.5)
         raise ValueError("its own fault")

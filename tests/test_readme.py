@@ -75,8 +75,8 @@ def test_the_readme_is_for_newcomers_short():
 # ------------------------------------------------------------------------------ what comes out
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """A folder with a finished demo: that of `make demo` where it was made, else one of its own."""
-    return demo_folder(tmp_path_factory.mktemp("readme"))
+    """A folder with a finished demo: that of `make demo`, or of this test run."""
+    return demo_folder(tmp_path_factory)
 
 
 @pytest.mark.parametrize(("command", "shown"), MADE)

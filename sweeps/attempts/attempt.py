@@ -117,7 +117,6 @@ class Attempt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop.set()
         if self._ended:
             return
         if kind is None or issubclass(kind, (GeneratorExit, KeyboardInterrupt)):

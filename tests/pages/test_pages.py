@@ -68,7 +68,7 @@ def test_every_command_line_of_a_page_is_understood(words):
 def place(tmp_path_factory):
     """A folder with a store of the demo of its own, and `depthsweep` as a command."""
     folder = tmp_path_factory.mktemp("pages")
-    demo = demo_folder(tmp_path_factory.mktemp("demo"))
+    demo = demo_folder(tmp_path_factory)
     shutil.copytree(demo / "store", folder / "store")
     (folder / "sweeps").mkdir()
     (folder / "sweeps" / "library").symlink_to(ROOT / "sweeps" / "library")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from sweeps import open_store
 from sweeps.declaration.expand import read_sweep
@@ -28,14 +31,19 @@ def has_demo(store: str) -> bool:
     return whole and finished == {run.run_id for run in read_sweep(DEMO).runs}
 
 
-def demo_folder(folder: Path) -> Path:
-    """Return a folder with a finished demo: that of `make demo` where it was made, else one that is
-    made here, in minutes."""
+def demo_folder(factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a finished demo: that of `make demo` where it was made, else one that
+    the first who asks makes, in minutes, for all who test beside it."""
     store = ROOT / "store"
     if not (store.is_dir() and has_demo(str(store))):
-        store = folder / "made"
-        output_of(f"depthsweep run {DEMO} --store {store}", ROOT)
-    return workplace(folder, store)
+        base = factory.getbasetemp()
+        # The processes of one test run have folders beside each other.
+        store = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo"
+        with open(f"{store}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not has_demo(str(store)):
+                output_of(f"depthsweep run {DEMO} --store {store}", ROOT)
+    return workplace(factory.mktemp("finished"), store)
 
 
 def write_program(folder: Path) -> Path:

@@ -76,6 +76,24 @@ def test_stopping_anywhere_changes_no_byte(control, step, store, shared):
     assert parts(store, run) == shared[1][control]
 
 
+def test_an_object_store_has_checkpoints_that_are_trusted_where_they_are_whole(s3_url, shared):
+    store = Store.at(s3_url)
+    store.cache.parent.mkdir(parents=True, exist_ok=True)
+    store.cache.symlink_to(shared[0])
+    run = a_run()
+    folder = stop_after(run, store, 7)
+    assert folder.checkpoint_steps() == [3, 6]
+    newest = checkpoint(folder, 6)
+    assert damage(folder, newest) is None
+    layer = newest / "layer-0001.safetensors"
+    layer.write_bytes(layer.read_bytes()[:-1] + b"x")
+    assert "layer-0001.safetensors does not match its checksum" in damage(folder, newest)
+    list(train(run, store, CPU))
+    assert folder.attempts()[-1]["resumed_from"] == 3
+    assert folder.checkpoint_steps() == []
+    assert parts(store, run) == shared[1][CONTROLS[1]]
+
+
 def test_stopping_again_and_again_changes_no_byte(store, shared):
     run = a_run()
     for step in (4, 7, 10):

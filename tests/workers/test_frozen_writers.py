@@ -89,7 +89,7 @@ def result(folder):
 
 
 PLACES = ("loading", "record", "part", "checkpoint", "layer", "manifest", "closing", "removal")
-WITNESSES = {("folder", "loading"), ("s3", "closing")}
+WITNESSES = {("s3", "closing")}
 CASES = [
     pytest.param(kind, place, marks=() if (kind, place) in WITNESSES else pytest.mark.slow)
     for kind in ("folder", "s3")

@@ -4,18 +4,18 @@ Imported where it is used only: it loads a compiler. The code is compiled once f
 processor and kept where Python keeps this module's own bytecode, or where that cannot be written
 to (a shared installation) in the user's own cache: who could change it could change the module.
 
-Each function works on rows ``first`` to ``last`` of a table, one row a stretch of memory, and lets
-other threads run. No flag lets the compiler assume that numbers are finite: a run that diverges has
-to show it.
+Each work takes parts of a table, one row a stretch of memory, until all are taken, side by side
+with other threads that do (`workers.passes.row_threads.Work`). No flag lets the compiler assume
+that numbers are finite: a run that diverges has to show it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import carray, njit, types
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
 # Columns of a row: addresses of float32 weights, gradient and moments; how many; the numbers of
@@ -29,8 +29,17 @@ BLOCK = 4096
 # Columns of what differs from layer to layer.
 FACTOR, STEP_SIZE, DECAY = range(3)
 
+# Numbers of a job: the first three as every job has them, then addresses of arrays, how long they
+# are, and what is measured.
+TAKEN, BOUNDS, PARTS = range(3)
+ROWS, ROW_COUNT, LAYER_COUNT, UNIT_COUNT = range(3, 7)
+MARKS, LAYERS, NUMBERS, FACTORS, FOUND = range(7, 12)
+OF_GRADIENTS, OF_WEIGHTS = range(12, 14)
+JOB = 14
+# What an update has of every layer alike.
+ONE_LESS_BETA1, BETA2, ONE_LESS_BETA2, OVER_ROOT, EPS = range(5)
+
 OPTIONS: dict[str, Any] = {
-    "nogil": True,
     "cache": True,
     # As processors do: 0/0 is NaN, no exception.
     "error_model": "numpy",
@@ -38,22 +47,37 @@ OPTIONS: dict[str, Any] = {
     "fastmath": {"contract", "reassoc", "nsz"},
 }
 
-_NUMBER, _FLAG, _INDEX = types.float32, types.boolean, types.int64
-_TABLE, _LAYERS = types.int64[:, ::1], types.float32[:, ::1]
-_FOUND, _MARKS, _FACTORS = types.float64[:, ::1], types.boolean[::1], types.float32[::1]
-_ROWS = (_TABLE, _INDEX, _INDEX)
+
+def _pointer_to(kind: Any) -> Any:
+    def to_pointer(typing_context: Any, address: Any) -> Any:
+        del typing_context, address
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(kind)(types.int64), generate
+
+    return intrinsic(to_pointer)
 
 
-def _pointer_of(typing_context: Any, address: Any) -> Any:
+_floats, _doubles = _pointer_to(types.float32), _pointer_to(types.float64)
+_integers, _flags = _pointer_to(types.int64), _pointer_to(types.boolean)
+
+
+def _counted_up(typing_context: Any, address: Any) -> Any:
+    """Add 1 to a number that threads share; return what it was."""
     del typing_context, address
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+        del context, signature
+        number = ir.IntType(64)
+        place = builder.inttoptr(arguments[0], number.as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(number, 1), "seq_cst")
 
-    return types.CPointer(types.float32)(types.int64), generate
+    return types.int64(types.int64), generate
 
 
-_pointer: Any = intrinsic(_pointer_of)
+_take: Any = intrinsic(_counted_up)
 
 
 def _update_block(
@@ -149,10 +173,10 @@ def _update(
         found[r, :] = 0
         for start in range(0, rows[r, COUNT], BLOCK):
             n, offset = min(BLOCK, rows[r, COUNT] - start), SIZE * start
-            weights = carray(_pointer(rows[r, WEIGHTS] + offset), n)
-            gradients = carray(_pointer(rows[r, GRADIENTS] + offset), n)
-            means = carray(_pointer(rows[r, MEANS] + offset), n)
-            squares = carray(_pointer(rows[r, SQUARES] + offset), n)
+            weights = carray(_floats(rows[r, WEIGHTS] + offset), n)
+            gradients = carray(_floats(rows[r, GRADIENTS] + offset), n)
+            means = carray(_floats(rows[r, MEANS] + offset), n)
+            squares = carray(_floats(rows[r, SQUARES] + offset), n)
             if not (measured or waits[i]):
                 _update_unmeasured(
                     weights,
@@ -187,11 +211,14 @@ def _update(
             found[r, 2] += of_weight
 
 
+_update = njit(**OPTIONS)(_update)
+
+
 def _sum_of_squares(address: Any, count: Any) -> Any:
     total: Any = 0.0
     for start in range(0, count, BLOCK):
         n = min(BLOCK, count - start)
-        numbers = carray(_pointer(address + SIZE * start), n)
+        numbers = carray(_floats(address + SIZE * start), n)
         of_block: Any = np.float32(0)
         for k in range(n):
             of_block += numbers[k] * numbers[k]
@@ -202,30 +229,70 @@ def _sum_of_squares(address: Any, count: Any) -> Any:
 _sum_of_squares = njit(**OPTIONS)(_sum_of_squares)
 
 
-def _measure(rows: Any, first: Any, last: Any, gradients: Any, weights: Any, found: Any) -> None:
-    for r in range(first, last):
-        n = rows[r, COUNT]
-        if gradients:
-            found[r, 0] = _sum_of_squares(rows[r, GRADIENTS], n)
-        if weights:
-            found[r, 2] = _sum_of_squares(rows[r, WEIGHTS], n)
+def _update_parts(address: Any) -> None:
+    job = carray(_integers(address), JOB)
+    bounds = carray(_integers(job[BOUNDS]), job[PARTS] + 1)
+    rows = carray(_integers(job[ROWS]), (job[ROW_COUNT], COLUMNS))
+    marks = carray(_flags(job[MARKS]), job[LAYER_COUNT])
+    layers = carray(_floats(job[LAYERS]), (job[LAYER_COUNT], 3))
+    numbers = carray(_floats(job[NUMBERS]), 5)
+    found = carray(_doubles(job[FOUND]), (job[ROW_COUNT], 3))
+    measured = job[OF_GRADIENTS] != 0
+    part = _take(address)
+    while part < job[PARTS]:
+        _update(
+            rows,
+            bounds[part],
+            bounds[part + 1],
+            marks,
+            measured,
+            layers,
+            numbers[ONE_LESS_BETA1],
+            numbers[BETA2],
+            numbers[ONE_LESS_BETA2],
+            numbers[OVER_ROOT],
+            numbers[EPS],
+            found,
+        )
+        part = _take(address)
 
 
-def _apply(rows: Any, first: Any, last: Any, waits: Any, factors: Any) -> None:
-    for r in range(first, last):
-        if waits[rows[r, LAYER]]:
-            n, factor = rows[r, COUNT], factors[rows[r, UNIT]]
-            weights = carray(_pointer(rows[r, WEIGHTS]), n)
-            updates = carray(_pointer(rows[r, GRADIENTS]), n)
-            for k in range(n):
-                weights[k] -= factor * updates[k]
+def _measure_parts(address: Any) -> None:
+    job = carray(_integers(address), JOB)
+    bounds = carray(_integers(job[BOUNDS]), job[PARTS] + 1)
+    rows = carray(_integers(job[ROWS]), (job[ROW_COUNT], COLUMNS))
+    found = carray(_doubles(job[FOUND]), (job[ROW_COUNT], 3))
+    part = _take(address)
+    while part < job[PARTS]:
+        for r in range(bounds[part], bounds[part + 1]):
+            n = rows[r, COUNT]
+            if job[OF_GRADIENTS]:
+                found[r, 0] = _sum_of_squares(rows[r, GRADIENTS], n)
+            if job[OF_WEIGHTS]:
+                found[r, 2] = _sum_of_squares(rows[r, WEIGHTS], n)
+        part = _take(address)
 
 
-Function = Callable[..., None]
+def _apply_parts(address: Any) -> None:
+    job = carray(_integers(address), JOB)
+    bounds = carray(_integers(job[BOUNDS]), job[PARTS] + 1)
+    rows = carray(_integers(job[ROWS]), (job[ROW_COUNT], COLUMNS))
+    marks = carray(_flags(job[MARKS]), job[LAYER_COUNT])
+    factors = carray(_floats(job[FACTORS]), job[UNIT_COUNT])
+    part = _take(address)
+    while part < job[PARTS]:
+        for r in range(bounds[part], bounds[part + 1]):
+            if marks[rows[r, LAYER]]:
+                n, factor = rows[r, COUNT], factors[rows[r, UNIT]]
+                weights = carray(_floats(rows[r, WEIGHTS]), n)
+                updates = carray(_floats(rows[r, GRADIENTS]), n)
+                for k in range(n):
+                    weights[k] -= factor * updates[k]
+        part = _take(address)
+
 
 # With their types given they are compiled, or read, where this module is imported.
-update = njit(types.void(*_ROWS, _MARKS, _FLAG, _LAYERS, *[_NUMBER] * 5, _FOUND), **OPTIONS)(
-    _update
+update, measure, apply = (
+    cfunc(types.void(types.int64), **OPTIONS)(work)
+    for work in (_update_parts, _measure_parts, _apply_parts)
 )
-measure = njit(types.void(*_ROWS, _FLAG, _FLAG, _FOUND), **OPTIONS)(_measure)
-apply = njit(types.void(*_ROWS, _MARKS, _FACTORS), **OPTIONS)(_apply)

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from workers.passes import adamw_kernel as kernel
 from workers.passes.passes import GRADIENT, WEIGHT, Passes, Stepped
-from workers.passes.row_threads import over_rows
+from workers.passes.row_threads import Work, over_rows
 from workers.passes.stretch_rows import rows_of
 from workers.updates.adamw import AdamW
+
+NONE = np.zeros(0, dtype=np.float32)
 
 
 class KernelPasses(Passes):
@@ -50,7 +52,7 @@ class KernelPasses(Passes):
 
     def measure(self, columns: Collection[int]) -> Tensor:
         self._found.fill(0)
-        self._over(kernel.measure, GRADIENT in columns, WEIGHT in columns, self._found)
+        self._over(kernel.measure, of_gradients=GRADIENT in columns, of_weights=WEIGHT in columns)
         return self._sums(columns)
 
     def update(
@@ -68,28 +70,43 @@ class KernelPasses(Passes):
         layers[:, kernel.STEP_SIZE] = rate / (1 - beta1**step)
         layers[:, kernel.DECAY] = rate * self._weight_decay
         constants = (1 - beta1, beta2, 1 - beta2, (1 - beta2**step) ** -0.5, self._optimizer.eps)
-        numbers = map(np.float32, constants)
-        measured = bool(columns)
-        self._over(kernel.update, self._marks(waits), measured, layers, *numbers, self._found)
+        self._over(
+            kernel.update,
+            waits,
+            of_gradients=bool(columns),
+            layers=layers,
+            numbers=np.array(constants, dtype=np.float32),
+        )
         return self._sums(columns)
 
     def apply(self, waits: Collection[int], factors: Sequence[float]) -> None:
-        self._over(kernel.apply, self._marks(waits), np.array(factors, dtype=np.float32))
+        self._over(kernel.apply, waits, factors=np.array(factors, dtype=np.float32))
 
     def let_go(self) -> None:
         self._gradients = []
         self._rows[:, kernel.GRADIENTS] = 0
 
-    def _over(self, function: kernel.Function, *arguments: object) -> None:
-        over_rows(
-            self._rows[:, kernel.COUNT],
-            lambda first, last: function(self._rows, first, last, *arguments),
-        )
-
-    def _marks(self, waits: Collection[int]) -> np.ndarray:
+    def _over(
+        self,
+        work: Work,
+        waits: Collection[int] = (),
+        *,
+        of_gradients: bool = False,
+        of_weights: bool = False,
+        layers: np.ndarray = NONE,
+        numbers: np.ndarray = NONE,
+        factors: np.ndarray = NONE,
+    ) -> None:
         marks = np.zeros(self._layers, dtype=np.bool_)
         marks[list(waits)] = True
-        return marks
+        lengths = (len(self._rows), self._layers, len(factors))
+        arrays = (marks, layers, numbers, factors, self._found)
+        addresses = (array.ctypes.data for array in arrays)
+        over_rows(
+            self._rows[:, kernel.COUNT],
+            work,
+            (self._rows.ctypes.data, *lengths, *addresses, of_gradients, of_weights),
+        )
 
     def _sums(self, columns: Collection[int]) -> Tensor:
         """Return the squared norms of units, (U, 3) in float64, summed in the order of rows."""

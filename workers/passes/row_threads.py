@@ -1,11 +1,20 @@
-"""Rows of a table shared among threads, as many as torch may use."""
+"""Rows of a table shared among threads, as many as torch may use.
+
+Where torch has its threads from GNU's OpenMP the same ones do the work: others would share the
+processors with them, since a team goes on looking for work, at full load, for some milliseconds
+after each operation. Elsewhere Python's threads do it, and in a process forked from one that may
+have had a team, which does not survive a fork.
+"""
 
 from __future__ import annotations
 
-import itertools
+import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,8 +24,70 @@ WORTH = 1 << 18
 # How many parts each thread has on average: one that is held up leaves the rest to the others.
 PARTS = 4
 
+MAPS = Path("/proc/self/maps")
+
+
+class Work(Protocol):
+    """Machine code that is given the address of a job, and takes parts until there is none left.
+
+    A job is of int64 numbers: how many of its parts are taken, the address of the rows between
+    which parts lie, how many parts there are, and then the arguments. What the work does to a row
+    must not depend on the part the row is in.
+    """
+
+    address: int
+    ctypes: Callable[[int], None]
+
+
 # Threads do not survive a fork, and rank processes are forked: each process makes its own.
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+# Whether this process was forked from one that had this module, and may have had a team. Ranks are
+# forked from one that has not.
+_forked = False
+
+
+def over_rows(counts: np.ndarray, work: Work, arguments: Sequence[int]) -> None:
+    """Do a work with its arguments on all rows, which have ``counts`` elements, (R,)."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    threads = max(1, min(torch.get_num_threads(), total // WORTH))
+    parts = PARTS * threads if threads > 1 else 1
+    shares = np.arange(1, parts) * (total / parts)
+    bounds = np.array([0, *np.searchsorted(ends, shares), len(counts)], dtype=np.int64)
+    job = np.array([0, bounds.ctypes.data, parts, *arguments], dtype=np.int64)
+    if threads == 1:
+        work.ctypes(job.ctypes.data)
+    elif (team := None if _forked else _gnu_openmp()) is not None:
+        team.GOMP_parallel(work.address, job.ctypes.data, threads, 0)
+    else:
+        others = [
+            _pool(threads - 1).submit(work.ctypes, job.ctypes.data) for _ in range(threads - 1)
+        ]
+        work.ctypes(job.ctypes.data)
+        for other in others:
+            other.result()
+
+
+@cache
+def _gnu_openmp() -> Any:
+    """Return the one GNU OpenMP that is loaded, torch's; None where there is none or a second."""
+    try:
+        maps = MAPS.read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    paths = {line.split(maxsplit=5)[5] for line in maps if line.count("/")}
+    found = [path for path in paths if Path(path).name.startswith("libgomp")]
+    if len(found) != 1:
+        return None
+    library = ctypes.CDLL(found[0])
+    library.GOMP_parallel.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_uint,
+        ctypes.c_uint,
+    ]
+    library.GOMP_parallel.restype = None
+    return library
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
@@ -27,26 +98,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return _pools[key]
 
 
-def over_rows(counts: np.ndarray, work: Callable[[int, int], object]) -> None:
-    """Call ``work(first, last)`` on parts of the rows, which have ``counts`` elements, (R,).
+def _after_a_fork() -> None:
+    global _forked
+    _forked = True
 
-    What ``work`` does to a row must not depend on the part it is in.
-    """
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    threads = min(torch.get_num_threads(), total // WORTH)
-    if threads < 2:
-        work(0, len(counts))
-        return
-    shares = np.arange(1, PARTS * threads) * (total / (PARTS * threads))
-    bounds = [0, *np.searchsorted(ends, shares).tolist(), len(counts)]
-    parts = iter(list(itertools.pairwise(bounds)))
 
-    def take_parts() -> None:
-        for first, last in parts:  # the next one, whoever asks
-            work(first, last)
-
-    others = [_pool(threads - 1).submit(take_parts) for _ in range(threads - 1)]
-    take_parts()
-    for other in others:
-        other.result()
+os.register_at_fork(after_in_child=_after_a_fork)

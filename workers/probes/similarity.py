@@ -39,6 +39,7 @@ from workers.spectra.nuclear_norm import (
     symmetric_product,
     upper_product,
 )
+from workers.spectra.small_change import small_distance
 
 CANCELLATION = 3e-5
 """Below this d, 2 − 2·nuc has lost too many digits (about 1e-14 absolute) and d is recomputed."""
@@ -269,10 +270,21 @@ def subspace_overlap(x: Reference, lengths: Tensor) -> float:
 def procrustes_distance(x: Reference, y: Reference, graded: Tensor) -> float:
     """√(2 − 2·nuc) of a reference and what is compared with it; ``graded`` (k, k) is the product
     of the reference along its principal axes with the other."""
-    bound = _bound(x, y)
-    if bound == 0.0:
+    if not _may_be_tiny(x, y):
+        distance = distance_by_spectrum(graded)
+        return (
+            distance
+            if distance >= CANCELLATION
+            else distance_by_residual(x.coordinates, y.coordinates)
+        )
+    straight = float(torch.linalg.matrix_norm(x.coordinates - y.coordinates))
+    if straight == 0.0:
         return 0.0
-    if bound >= CANCELLATION:
+    assert x.principal is not None
+    near = small_distance(x.principal, x.spectrum, y.coordinates, graded)
+    if near is not None:
+        return min(near, straight)
+    if straight >= CANCELLATION:
         distance = distance_by_spectrum(graded)
         if distance >= CANCELLATION:
             return distance
@@ -285,14 +297,6 @@ def _may_be_tiny(x: Spread, y: Spread) -> bool:
     By the triangle inequality Σ|‖aᵢ‖² − ‖bᵢ‖²| ≤ 2·‖a − b‖_F, which nearly always tells.
     """
     return float((x.row_energy - y.row_energy).abs().sum()) <= 2.0 * CANCELLATION
-
-
-def _bound(x: Reference, y: Reference) -> float:
-    """An upper bound of d: ‖a − b‖_F, 0 for the same bits, where it may be below ``CANCELLATION``;
-    else √2, the most there is."""
-    if not _may_be_tiny(x, y):
-        return math.sqrt(2.0)
-    return float(torch.linalg.matrix_norm(x.coordinates - y.coordinates))
 
 
 def distance_by_spectrum(graded: Tensor) -> float:

@@ -1,5 +1,7 @@
 """The books of a sweep: what is asked for, and how they follow what Ray makes of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.policy.books import OTHERS_SECONDS, PAUSE_A_SECOND, Books, NodeRoom
@@ -74,6 +76,24 @@ def test_a_run_on_a_node_that_leaves_before_it_started_waits_in_line_without_bei
     assert books.nodes_of("1") == ("b",)
 
 
+def test_a_run_asked_for_a_node_to_come_that_ends_meanwhile_is_not_asked_for_again():
+    books = books_on(alike(3), {"a": 1})
+    books.growth = 1
+    assert asks(books) == [("2", "a"), ("1", None)]
+    books.has_ended("1", 1.0)
+    assert [run.run_id for run in books.line] == ["0"]
+    assert asks(books, 1.0) == [("0", None)]
+
+
+def test_a_run_asked_for_a_node_to_come_starts_once_however_its_nodes_change_meanwhile():
+    books = books_on(alike(3), {"a": 1})
+    books.growth = 1
+    assert asks(books) == [("2", "a"), ("1", None)]
+    books.exchange({run.run_id: replace(run, barred=frozenset({"a"})) for run in alike(3)})
+    books.is_at("1", [("b", "0")], 1.0)
+    assert [run.run_id for run in books.line] == ["0"]
+
+
 def test_a_run_that_reports_after_it_has_ended_changes_nothing():
     books = books_on(alike(1), {"a": 1})
     asks(books)
@@ -91,6 +111,18 @@ def test_when_a_run_ends_is_reckoned_from_its_steps():
     assert books.cluster.nodes["n"][0].free_at(UNITS) == 300.0
     books.has_ended("a", 300.0, measures=True)
     assert books.pace == 20.0
+
+
+@pytest.mark.parametrize(("said", "start"), [({}, 0.0), ({"start_seconds": 7.0}, 7.0)])
+def test_a_run_is_expected_to_take_its_start_and_its_seconds_at_the_pace(said, start):
+    books = books_on(alike(2), {"n": 1}, **said)
+    assert asks(books, 100.0) == [("1", "n")]
+    assert books.cluster.nodes["n"][0].free_at(UNITS) == 100.0 + start + 11.0
+    books.is_at("1", [("n", "0")], 110.0)
+    assert books.cluster.nodes["n"][0].free_at(UNITS) == 110.0 + 11.0
+    books.has_ended("1", 132.0, measures=True)
+    assert asks(books, 200.0) == [("0", "n")]
+    assert books.cluster.nodes["n"][0].free_at(UNITS) == 200.0 + start + 2.0 * 10.0
 
 
 # ------------------------------------------------------------------------------ others
@@ -114,6 +146,29 @@ def test_a_node_that_others_hold_when_it_joins_is_not_counted_free_before_they_l
     assert len(asks(books)) == 2
     books.look([NodeRoom("n", 4, 3)], 1.0)
     assert len(books.cluster.nodes["n"]) == 4
+
+
+def test_why_the_first_in_line_waits_is_said():
+    books = Books(alike(4))
+    assert books.waits_for() == "no node is there yet"
+    books.look([NodeRoom("n", 1, 1)], 0.0)
+    books.growth = 2
+    assert books.waits_for() is None, "there is room"
+    assert asks(books) == [("3", "n"), ("2", None), ("1", None)]
+    assert books.waits_for() == "2 runs wait for nodes to come"
+    books.has_ended("1", 1.0)
+    assert books.waits_for() == "1 run waits for nodes to come"
+    books.has_ended("3", 2.0)
+    assert books.waits_for() is None
+    books.aside = {"n": "it fails"}
+    assert books.waits_for() == "every node has been set aside"
+
+
+def test_a_gang_that_is_larger_than_all_nodes_is_said_to_wait():
+    books = books_on(alike(1, gpus=4), {"a": 2, "b": 1})
+    assert books.waits_for() == "0 waits for 4 GPUs: the nodes there are have 3"
+    books.growth = 1
+    assert books.waits_for() is None
 
 
 def test_what_others_wait_for_leaves_each_its_share():
@@ -198,6 +253,13 @@ def test_nodes_too_small_for_a_run_are_never_among_those_it_goes_to():
     assert asks(books) == [("0", "large")]
 
 
+def test_a_gang_that_is_off_the_one_node_that_holds_it_goes_over_several():
+    run = Waiting("0", Demand(gpus=4), 10.0, barred=frozenset({"whole"}))
+    books = books_on([run], {"whole": 4, "b": 2, "c": 2})
+    asks(books)
+    assert books.nodes_of("0") == ("b", "c")
+
+
 def test_runs_that_wait_take_new_demands_and_those_that_were_asked_for_keep_theirs():
     books = books_on(alike(3), {"n": 1})
     books.growth = 1
@@ -233,6 +295,20 @@ def test_weights_are_looked_for_after_a_change_and_not_again_without_one():
     books.has_ended("7", 1e6)
     books.weigh(1e6)
     assert clock.read == 4
+
+
+def test_weights_are_looked_for_when_nodes_have_changed():
+    clock = Ticks()
+    books = Books(mixed(), clock=clock)
+    n, m = NodeRoom("n", 4, 4), NodeRoom("m", 4, 4)
+    seen = [[NodeRoom("n", 4, 2)], [n], [n], [n, m], [n, m], [n]]
+    searches = []
+    for k, nodes in enumerate(seen):
+        books.look(nodes, 1e6 * k)
+        before = clock.read
+        books.weigh(1e6 * k)
+        searches.append(clock.read > before)
+    assert searches == [True, True, False, True, False, True]
 
 
 def test_weights_are_of_the_demands_that_runs_have_now():

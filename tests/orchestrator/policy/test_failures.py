@@ -28,6 +28,13 @@ def test_losses_count_without_progress_and_on_nodes_that_stay():
     )
 
 
+@pytest.mark.parametrize(("nodes", "present"), [("a", "a"), ("ab", "ab"), ("a", "ab")])
+def test_losses_count_on_the_only_nodes_too(nodes, present):
+    failures = Failures()
+    verdicts = [failures.lost("r", nodes, "killed", set(present)).next for _ in range(LOSSES)]
+    assert verdicts == [*["again"] * (LOSSES - 1), "failed"]
+
+
 def test_a_node_is_set_aside_for_different_runs_only_and_while_there_is_another():
     for runs, present, aside in (("rrr", HERE, []), ("rst", HERE, ["a"]), ("rst", {"a"}, [])):
         failures = Failures()

@@ -172,13 +172,13 @@ def test_who_still_holds_a_gpu_of_ones_own_is_waited_for_then_killed(started, mo
 def test_who_says_by_when_it_will_have_put_away_a_large_model_is_given_the_time(
     started, monkeypatch, tmp_path, forks
 ):
-    monkeypatch.setattr(rank_starter, "HOLD_SECONDS", 0.1)
+    monkeypatch.setattr(rank_starter, "HOLD_SECONDS", 1.0)
     starter = RankStarter("key")
     starter.forks = forks
     orphan = started(starter, "take_long_to_stop", ["0"], seconds=4, file=str(tmp_path / "away"))
     wait_until(lambda: (tmp_path / "away").exists())
     orphan._connection.close()
-    time.sleep(1)
+    wait_until(lambda: (tmp_path / "told").exists())
     rank = started(RankStarter("key"), "tell_about_it", ["0"])
     assert (tmp_path / "away").read_text() == "in time"
     assert outcome(rank).status.strip() == str(rank.number)

@@ -226,6 +226,19 @@ def test_the_size_of_a_model_that_is_not_known_is_not_guessed(asked):
     assert asked(unknown(), parameters=None) == []
 
 
+@pytest.mark.parametrize(
+    ("size", "engines"),
+    [(None, []), ({"parameters": LARGE - 1}, ["plain"]), ({"parameters": LARGE}, ["deepspeed"])],
+)
+def test_how_large_a_model_is_that_nobody_knows_its_configuration_says(monkeypatch, size, engines):
+    traced = []
+    monkeypatch.setattr(choice, "require_usable", lambda _: None)
+    monkeypatch.setattr(choice, "footprint_of", lambda _, engine, *__: traced.append(engine))
+    monkeypatch.setattr(choice, "size_of", lambda _: size)
+    require_feasible([unknown()])
+    assert traced == engines
+
+
 def test_models_that_were_tried_are_traced_only_for_what_a_run_changes_in_them(asked):
     assert asked(large("pythia-160m"), make_run()) == []
     dropped = make_run(dropout=True)

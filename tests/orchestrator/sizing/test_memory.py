@@ -19,7 +19,9 @@ from orchestrator.sizing.memory import (
     estimate_memory,
     formula,
     memory_of,
+    traced_memory,
 )
+from orchestrator.sizing.traces import Footprint
 from sweeps.sources.catalog import CATALOG
 from sweeps.spec import (
     Evaluation,
@@ -158,6 +160,42 @@ def test_of_an_adapter_the_base_is_not_trained():
     sizes = SHAPE.sizes(Lora(rank=2))
     assert sizes.frozen == 1000
     assert sizes.groups == ((32.0, 32.0, 32.0, 32.0, 80.0, 80.0),) * 3
+
+
+def traced(**moments):
+    """Return a footprint of 2 and 4 sequences, of a model of 160 elements; probes take 30 bytes
+    and their metrics 70."""
+    trace = {
+        "groups": [[100], [30, 20]],
+        **{"frozen": 10, "layers": 2, "width": 8, "probe": 30, "metrics": 70},
+        "first": {"weights": 600, "gradients": 200, "activations": 300},
+        "second": {"weights": 600, "gradients": 600, "activations": 300},
+        "step": {"weights": 600, "moments": 1200, "gradients": 600},
+    }
+    few = {**trace, **moments}
+    return Footprint({2: few, 4: few})
+
+
+def test_of_a_traced_step_the_fullest_moment_counts():
+    """The host has the weights as they are loaded, and the probe's states."""
+    run = planted_run()
+    host = 4 * 160 + 12 * run.probe.rows_for(8) * 8 * 3
+
+    def fullest(micro=4, **moments):
+        execution = Execution(engine="plain", micro_batch_size=micro).settled()
+        memory = traced_memory(run, traced(**moments), execution)
+        assert (memory.host, memory.later) == (host, 0)
+        return memory.terms
+
+    assert fullest() == {"weights": 600, "moments": 1200, "gradients": 600}
+    # Of one micro-batch alone gradients come as activations go.
+    large = {"weights": 600, "activations": 9000}
+    small = {"weights": 600, "gradients": 5, "activations": 7}
+    assert fullest(micro=8, first=large, second=small) == large
+    assert fullest(micro=4, first=small, second=large) == large
+    # A probe has neither gradients nor activations, and no more of the state than a step had.
+    assert fullest(probe=5000) == {"weights": 600, "moments": 1200, "probe": 5000}
+    assert fullest(metrics=5000) == {"weights": 600, "moments": 1200, "probe": 5000}
 
 
 def test_an_allocator_reserves_more_and_the_context_comes_on_top():

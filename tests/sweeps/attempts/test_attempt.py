@@ -13,6 +13,7 @@ import pytest
 
 from sweeps.attempts.attempt import Attempt, Superseded, end_for
 from sweeps.attempts.living import alive_runs
+from sweeps.attempts.run_log import read_events
 from sweeps.files import folder_records, patience
 from sweeps.files.records import create
 from sweeps.files.whole_files import read_json
@@ -207,14 +208,16 @@ def test_a_forgotten_run_is_not_brought_back_by_its_last_writer(folder):
 
 
 def test_the_record_is_json_for_other_tools(folder):
+    began = time.monotonic()
     with Attempt(folder) as mine:
         mine.resumed_from(100)
     record = json.loads(folder.attempt_path(1).read_text())
     assert record["resumed_from"] == 100
-    assert record["seconds"] >= 0
+    assert 0 <= record["seconds"] <= round(time.monotonic() - began, 3)
 
 
-def test_what_an_attempt_says_of_itself_stands_there_at_once(folder):
+def test_what_an_attempt_says_of_itself_stands_there_at_once(folder, monkeypatch):
+    monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "4000")  # a beat is far off
     with Attempt(folder) as mine:
         mine.resumed_from(100)
         assert folder.newest_attempt()["resumed_from"] == 100
@@ -225,8 +228,16 @@ def test_what_an_attempt_says_of_itself_stands_there_at_once(folder):
         ended = folder.newest_attempt()
         assert ended["cause"] == "finished"
         assert ended["ended"] >= ended["started"]
+        for heart in (one for one in threading.enumerate() if one.name == "heartbeat"):
+            heart.join(20)
+            assert not heart.is_alive(), "what has ended beats no more"
     assert folder.newest_attempt() == ended
-    assert [one for one in threading.enumerate() if one.name == "heartbeat"] == []
+    said = [(one["event"], one.get("cause")) for one in read_events(folder.log_path(1))]
+    assert said == [
+        ("attempt started", None),
+        ("training begins", None),
+        ("attempt ended", "finished"),
+    ]
 
 
 def test_files_are_named_after_the_attempt_and_its_token(folder):

@@ -12,6 +12,7 @@ from sweeps.attempts.attempt import Attempt, Superseded
 from sweeps.attempts.manifest import damage
 from sweeps.attempts.writer import OnlookersWriter, RunWriter
 from sweeps.files.whole_files import file_checksum, write_json
+from sweeps.spec import Lora
 from sweeps.store.run_folder import RunFolder
 from sweeps.store.schema import TABLES
 
@@ -81,8 +82,12 @@ def test_each_row_counts_once_in_order_of_steps(folder):
     assert [(row["step"], row["layer"]) for row in rows["profiles"]] == [
         (step, layer) for step in (3, 6, 9) for layer in (1, 2)
     ]
-    assert set(rows) == {"steps", "profiles"}
     done = folder.done()
+    # Named after the steps that they have rows of, in parts of three.
+    assert set(done["parts"]) == {
+        "steps/part-000000-000011.a1-00000000.parquet",
+        "profiles/part-000000-000009.a1-00000000.parquet",
+    }
     assert (done["status"], done["step"], done["loss"]) == ("finished", 11, 1 / 11)
 
 
@@ -164,6 +169,26 @@ def test_a_run_may_end_before_its_first_step(folder):
     RunWriter(RUN, folder, LoneAttempt()).finish("diverged", 0)
     done = folder.done()
     assert (done["status"], done["step"], done["loss"], done["parts"]) == ("diverged", 0, None, {})
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_closing_record_has_the_dose_where_all_blocks_are_trained(tmp_path, named):
+    """Steps of one block are twice those of the other: a dose of 2 over two blocks."""
+    run = RUN.model_copy(update={"adapter": Lora(blocks=("blocks 1",))}) if named else RUN
+    folder = RunFolder(tmp_path / run.run_id)
+    folder.path.mkdir(exist_ok=True)
+    writer = RunWriter(run, folder, LoneAttempt())
+    for step in range(1, 5):
+        writer.add("steps", step, [step_row(step)])
+        for layer in (1, 2):
+            norms = {"weight_norm": 1.0, "update_norm": 0.1 * layer}
+            writer.add("layers", step, [{"layer": layer, "group": "block", **norms}])
+        writer.end_step(step)
+    writer.finish("finished", 4)
+    done = folder.done()
+    assert ("dose" in done) is not named
+    if not named:
+        assert done["dose"] == {"dose": 2.0, "dose_slope": 2.0, "blocks": 2}
 
 
 # ------------------------------------------------------------------------------ who may not write

@@ -221,3 +221,36 @@ def test_a_stand_in_that_cannot_be_is_refused_with_the_setting(said, place):
     )
     with pytest.raises(UserError, match=f"^model 'm': {place}[a-z]"):
         resolve_model("m", {"m": entry}, None)
+
+
+def test_of_several_mistakes_of_a_stand_in_the_first_is_said():
+    said = {"layers": 1, "width": 17}
+    entry = ModelEntry.model_construct(
+        **{**ModelEntry(standin="gpt2").__dict__, **said}, _fields_set={"standin", *said}
+    )
+    with pytest.raises(UserError, match=r"^model 'm': layers: "):
+        resolve_model("m", {"m": entry}, None)
+
+
+def test_what_is_wrong_with_a_folder_is_said_by_the_name_that_the_sweep_has_for_it(
+    tmp_path, model_folder
+):
+    (model_folder / "config.json").write_text(json.dumps({"model_type": "novel"}))
+    with pytest.raises(UserError, match=r"^model 'mine': model/config\.json does not tell"):
+        resolve(tmp_path)
+
+
+@pytest.mark.parametrize(("suffix", "read"), [(".jsonl", False), (".parquet", True)])
+def test_the_names_of_labels_of_a_large_file_are_read_where_that_reads_no_texts(
+    tmp_path, monkeypatch, suffix, read
+):
+    write(
+        tmp_path / f"data{suffix}",
+        [{"text": "a", "label": "no"}, {"text": "b", "label": "yes"}],
+    )
+    data = resolve_data(DataEntry(file=f"data{suffix}"), ("text", "label"), tmp_path)
+    assert sources.names_of_labels(data, "label", ()) == ("no", "yes")
+    assert sources.names_of_labels(data, "label", ("yes", "no")) == ("yes", "no")
+    assert sources.names_of_labels(data, "text_pair", ("x",)) == ("x",)
+    monkeypatch.setattr(sources, "READ_BYTES", 10)
+    assert sources.names_of_labels(data, "label", ()) == (("no", "yes") if read else ())

@@ -262,6 +262,11 @@ def test_metrics_that_disagree_are_flagged(tmp_path: Path) -> None:
     row = table.row(0, named=True)
     assert [row[f"verdict_{name}"] for name in metrics] == ["persists", "reverses", "persists"]
     assert row["flags"] == "metrics disagree"
+    # What was not measured says nothing, and so contradicts nothing.
+    found = {name: measure(tables, name) for name in ("procrustes", "mean_shift")}
+    row = verdicts_by_metric(found).row(0, named=True)
+    assert (row["verdict"], row["verdict_mean_shift"]) == ("persists", "insufficient")
+    assert row["flags"] == ""
 
 
 def test_the_page_fits(profiles: Profiles, store: Store) -> None:
@@ -367,7 +372,20 @@ def test_a_change_of_rounding_alone_is_no_slope(tmp_path: Path) -> None:
         for control in ("standard", "equal_step"):
             profile = [1e-9 * d * (1 + 0.01 * seed) for d in line(0.3)]
             write_run(store, run_spec(control=control, seed=seed), profile)
-    assert compare(measure(open_store(store.root)))["verdict"][0] == "no_reference"
+    row = compare(measure(open_store(store.root))).row(0, named=True)
+    assert (row["verdict"], row["flags"]) == ("no_reference", "under the numerical floor")
+
+
+@pytest.mark.parametrize(("slope", "said"), [(-0.3, True), (0.0, True), (0.3, False)])
+def test_a_standard_slope_that_is_not_positive_is_flagged(
+    tmp_path: Path, slope: float, said: bool
+) -> None:
+    store = Store.at(str(tmp_path / "store"))
+    for seed in range(3):
+        write_run(store, run_spec(seed=seed), line(slope))
+        write_run(store, run_spec(control="equal_step", seed=seed), line(0.2))
+    row = compare(measure(open_store(store.root))).row(0, named=True)
+    assert ("standard slope is not positive" in row["flags"]) is said
 
 
 def test_without_a_dose_there_is_no_finding(tmp_path: Path) -> None:

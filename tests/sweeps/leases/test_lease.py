@@ -221,6 +221,22 @@ def test_it_beats_as_long_as_the_context_lasts(folder):
     assert not [one for one in threading.enumerate() if one.name == "heartbeat"]
 
 
+def test_a_context_is_left_once_its_last_beat_is_over(folder, monkeypatch):
+    lease, _, _ = taken(folder)
+    begun, over = threading.Event(), []
+
+    def slow():
+        begun.set()
+        time.sleep(0.2)
+        over.append(True)
+        return False
+
+    monkeypatch.setattr(lease, "renew", slow)
+    with lease.beating():
+        assert begun.wait(60)
+    assert over == [True]
+
+
 # ------------------------------------------------------------------------------ who looks
 def test_the_newest_record_is_that_of_the_highest_number(folder):
     assert newest(folder) is None

@@ -64,6 +64,13 @@ def test_what_weakens_a_condition_is_flagged(profiles: Profiles) -> None:
     assert one["slope_low"] is None
 
 
+def test_a_metric_without_a_floor_is_never_under_it(profiles: Profiles) -> None:
+    still = profiles.runs.with_columns(mean=pl.lit(0.0))
+    for metric, said in (("mean_shift", ""), ("procrustes", "under the numerical floor")):
+        table = summarise(replace(profiles, metric=metric, runs=still), BY)
+        assert table.filter(model="gpt2")["flags"].to_list() == [said]
+
+
 def test_models_of_one_seed_have_no_interval_together(profiles: Profiles) -> None:
     rows = {row["model"]: row for row in summarise(profiles, ["model"]).to_dicts()}
     assert rows["gpt2"]["slope_low"] is not None

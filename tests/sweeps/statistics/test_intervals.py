@@ -27,8 +27,8 @@ def noise(seed: int, *shape: int) -> np.ndarray:
 def test_without_rows_it_is_the_t_interval_of_scipy(values):
     sample = np.array(values)
     low, high = mean_of(sample).interval
-    if np.ptp(sample) < 1e-9:
-        assert low == pytest.approx(high)
+    if (spread := np.ptp(sample)) < 1e-9:  # scipy's own digits are lost
+        assert low == pytest.approx(high, rel=1e-6, abs=30 * spread)
         return
     expected = stats.t.interval(0.95, len(sample) - 1, sample.mean(), stats.sem(sample))
     assert (low, high) == pytest.approx(expected, rel=1e-9, abs=1e-9)

@@ -158,6 +158,24 @@ def test_profiles_without_a_group_of_sequences_have_their_own_quantities(store: 
     assert measure(open_store(store.root), at=20).deleted.equals(found["procrustes"].deleted)
 
 
+def test_slopes_by_step_are_read_where_a_run_stopped_early_and_its_end_is_asked_about(
+    store: Store,
+) -> None:
+    write_run(store, run_spec(seed=0), [0.1, 0.2], classes=["A", "B"])
+    assert measure(open_store(store.root)).by_step is None
+    write_run(store, run_spec(seed=1), [0.1, 0.2], classes=["A", "B"], status="stopped", stop=15)
+    tables = open_store(store.root)
+    by_step = measure(tables).by_step
+    assert by_step is not None
+    stopped = by_step.filter(run_id=run_spec(seed=1).run_id)
+    assert stopped.select("step", "slope").rows() == [
+        (10, pytest.approx(0.1)),
+        (15, pytest.approx(0.15)),
+    ]
+    assert measure(tables, at=10).by_step is None
+    assert measure(tables, block_class="B").by_step is None
+
+
 def test_a_summary_has_every_run_once_with_or_without_a_profile(store: Store) -> None:
     write_run(store, run_spec(seed=1), [0.1, 0.2], status="diverged", stop=10)
     write_run(store, run_spec(seed=0), [0.1, 0.3333333333])
@@ -198,6 +216,16 @@ def test_unequal_probe_rows_a_feature_are_said(store: Store, widths, said) -> No
 def test_a_block_at_the_saturated_share_of_its_null_is_saturated(store: Store) -> None:
     write_run(store, run_spec(), [0.2, SATURATED, np.nextafter(SATURATED, 0), 1.2])
     assert measure(open_store(store.root)).runs["saturated"].to_list() == [0.5]
+
+
+@pytest.mark.parametrize(("null", "saturated"), [(0.25, 0.75), (0.5, 0.5), (2.0, 0.0)])
+def test_saturation_is_a_share_of_the_blocks_own_null(
+    store: Store, null: float, saturated: float
+) -> None:
+    folder = write_run(store, run_spec(), [0.2, 0.3, 0.5, 0.6])
+    for part in folder.parts("profiles"):
+        pl.read_parquet(part).with_columns(procrustes_null=pl.lit(null)).write_parquet(part)
+    assert measure(open_store(store.root)).runs["saturated"].to_list() == [saturated]
 
 
 @pytest.mark.parametrize("harm", [None, float("nan"), float("inf")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -110,6 +111,13 @@ def test_few_blocks_have_no_quantity_of_ranks_or_of_leaving_one_out(count: int) 
     got = of([0.1 * i for i in range(1, count + 1)])
     assert all(math.isnan(got[name]) for name in FROM_FOUR)
     assert not any(math.isnan(of([0.1, 0.2, 0.3, 0.5])[name]) for name in FROM_FOUR)
+
+
+@pytest.mark.parametrize("profile", [[0.3], [0.0], [0.0, 0.0], [-0.1, 0.2, 0.0]])
+def test_what_is_not_defined_is_said_without_a_warning(profile: list[float]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert any(math.isnan(value) for value in of(profile).values())
 
 
 def test_a_mean_at_the_floor_has_no_shares() -> None:

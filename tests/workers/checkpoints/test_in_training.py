@@ -96,20 +96,33 @@ def test_what_goes_wrong_in_the_thread_ends_the_run_at_its_next_step(store, monk
     assert list(train(run, store, CPU))[-1].status == "finished"
 
 
-@pytest.mark.parametrize(("share", "fewest", "most"), [(0, 0, 0), (0.05, 1, 3), (1, 19, 19)])
+class Clock:
+    """Stands for ``time``: it goes on by what a test says, and a little with every reading."""
+
+    now = 0.0
+    sleep = staticmethod(time.sleep)
+
+    def monotonic(self):
+        self.now += 1e-6
+        return self.now
+
+
+@pytest.mark.parametrize(("share", "fewest", "most"), [(0, 0, 0), (0.05, 1, 5), (1, 19, 19)])
 def test_checkpoints_are_passed_over_where_they_would_take_more_than_their_share(
     store, monkeypatch, share, fewest, most
 ):
-    made = []
-    complete = saving.Checkpoints._complete
+    """A step takes 0.5 s and a checkpoint 0.2 s, so that a twentieth is one in four seconds:
+    after steps 2, 10, 18, 26 and 34 at the most."""
+    clock, made, took = Clock(), [], cadence.Cadence.took
 
-    def counted(self, *arguments):
-        time.sleep(0.2)
-        complete(self, *arguments)
-        made.append(1)
+    def taken(self, began, _):
+        made.append(began)
+        took(self, began, began + 0.2)
 
-    monkeypatch.setattr(saving.Checkpoints, "_complete", counted)
-    list(train(a_run(share, steps=39), store, CPU))
+    monkeypatch.setattr(saving, "time", clock)
+    monkeypatch.setattr(cadence.Cadence, "took", taken)
+    for _ in train(a_run(share, steps=39), store, CPU):
+        clock.now += 0.5
     assert fewest <= len(made) <= most
 
 

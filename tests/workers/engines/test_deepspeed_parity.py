@@ -75,6 +75,7 @@ def test_offload_tied_embeddings_and_checkpointing_give_the_plain_weights(ranks,
     assert beyond(differences([*offloaded, *without_weights, *tied, *again], ranks)) == {}
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_recorded_give_the_plain_weights_and_the_same_record():
     cells = [
         Cell(control, stage, record_every=every, kernel=kernel)
@@ -95,7 +96,7 @@ def test_steps_that_are_not_recorded_give_the_plain_weights_and_the_same_record(
         assert found[each.name]["ratios"].equal(found[some.name]["ratios"])
 
 
-@pytest.mark.parametrize("stages", [(2, 3), pytest.param((0, 1), marks=SLOW)], ids=str)
+@pytest.mark.parametrize("stages", [(3,), pytest.param((0, 1, 2), marks=SLOW)], ids=str)
 def test_the_kernel_gives_the_plain_weights_in_torchs_operations(stages):
     cells = [
         Cell(control, stage, 2, offload=offload, kernel=True)
@@ -134,7 +135,7 @@ def test_every_rule_that_ranks_can_share_gives_the_plain_weights(ranks, stages):
     assert beyond(off, 2e-2) == {}
 
 
-@pytest.mark.parametrize("stages", [(2, 3), pytest.param((0, 1), marks=SLOW)], ids=str)
+@pytest.mark.parametrize("stages", [(2,), pytest.param((0, 1, 3), marks=SLOW)], ids=str)
 def test_a_rule_of_the_users_own_gives_the_plain_weights(stages):
     cells = [
         Cell(control, stage, 2, rule="adabelief", offload=offload)
@@ -159,6 +160,7 @@ def test_adapters_alone_are_trained_to_the_plain_ones(stages):
     assert beyond(differences(cells, 2)) == {}
 
 
+@pytest.mark.slow
 def test_what_is_learned_before_the_first_step_is_the_same_under_every_stage():
     cells = [Cell("layer_rates_rgn", stage, 2) for stage in range(4)]
     assert beyond(differences(cells, 2)) == {}
@@ -207,7 +209,7 @@ def test_bf16_keeps_float32_masters_that_step_from_bf16_gradients(ranks):
 
 @pytest.mark.parametrize(
     ("ranks", "stages"),
-    [(1, (2, 3)), *(pytest.param(*rest, marks=SLOW) for rest in ((1, (0, 1)), (2, range(4))))],
+    [(1, (3,)), *(pytest.param(*rest, marks=SLOW) for rest in ((1, (0, 1, 2)), (2, range(4))))],
 )
 def test_bf16_moves_the_weights_as_the_plain_engine_does(ranks, stages):
     """As a share of how far they moved: rounded gradients near zero make other steps of AdamW, as

@@ -1,4 +1,5 @@
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from sweeps.errors import UserError
 from sweeps.sources.corpora import corpus_digest
 from sweeps.spec import BuiltinData, Probe
 from workers.models.pretrained import PretrainedModel, examine, measure_facts
+from workers.probes import capture as of_capture
 from workers.probes.capture import capture, reference_states
 from workers.probes.rows import choose_rows
 from workers.progress import PULSE
@@ -76,6 +78,26 @@ def test_the_reference_is_captured_once_and_shared(make_language_model, tmp_path
     kept = reference_states(loaded, "any", tmp_path, model.base_model, stacks, rows, CPU)
     assert all(torch.equal(a, b) for a, b in zip(first.states, kept.states, strict=True))
     assert torch.equal(first.rows.position, kept.rows.position)
+
+
+def test_runs_that_begin_together_take_turns_at_a_reference(
+    make_language_model, tmp_path, monkeypatch
+):
+    model, tokenizer = make_language_model("gpt2")
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
+    loaded = PretrainedModel(model, tokenizer, measure_facts(model), "one content")
+    turns = []
+
+    @contextmanager
+    def taken(_, need):
+        turns.append(need())
+        yield
+
+    monkeypatch.setattr(of_capture, "turn", taken)
+    for _ in range(2):
+        of_model = (model.base_model, stacks_of(model), rows, CPU)
+        reference_states(loaded, "any", tmp_path, *of_model)
+    assert turns == [True, False], "who comes second has no need of one"
 
 
 def test_a_reference_is_shared_by_no_other_model_and_no_other_rows(make_language_model, tmp_path):
@@ -170,6 +192,15 @@ def test_a_block_that_runs_another_number_of_times_than_before_is_refused(
     stacks = stacks_of(model)
     model.transformer.h[1] = model.transformer.h[2]
     with pytest.raises(UserError, match=r"block 3 .* ran as call 2, in another order"):
+        capture(model.base_model, stacks, rows, CPU)
+
+
+def test_a_block_that_is_passed_over_is_missed(make_language_model, tmp_path):
+    model, tokenizer = make_language_model("gpt2")
+    rows = choose_rows(PROBE, 32, tokenizer, tmp_path)
+    stacks = stacks_of(model)
+    model.transformer.h = model.transformer.h[:2]
+    with pytest.raises(UserError, match=r"ran 2 times in one forward pass, and 3 times when"):
         capture(model.base_model, stacks, rows, CPU)
 
 

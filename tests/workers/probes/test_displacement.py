@@ -5,6 +5,7 @@ import math
 import polars as pl
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from small_run import make_run
 
@@ -195,6 +196,16 @@ def test_other_ranks_take_part_and_read_nothing(tmp_path):
         file.unlink()
     assert displacement.measure(engine) == [Moved(), Moved()]
     assert [to for *_, to in engine.asked] == [0, 0]
+
+
+def test_another_checkpoint_is_opened_by_the_first_rank_alone(tmp_path):
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"no header")
+    model = torch.nn.Linear(2, 2)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    Displacement(tmp_path, model, [], Ranks(rank=1, size=2), tmp_path / "damaged")
+    with pytest.raises(SafetensorError):
+        Displacement(tmp_path, model, [], ALONE, tmp_path / "damaged")
 
 
 def test_every_layer_shows_that_the_work_gets_on(tmp_path, monkeypatch):

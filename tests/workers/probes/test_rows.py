@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from sweeps.declaration.entries.sweep_spec import DataEntry
+from sweeps.declaration.sources import resolve_data
 from sweeps.errors import UserError
 from sweeps.sources.corpora import corpus_digest
 from sweeps.spec import BuiltinData, Probe
@@ -68,6 +70,13 @@ def test_a_text_of_few_sequences_is_refused_with_the_numbers(tokenizers, tmp_pat
     with pytest.raises(UserError, match="where 640 are needed for a width of 32"):
         choose_rows(few, 32, tokenizers["clm"], tmp_path)
     assert len(choose_rows(probe, 32, tokenizers["clm"], tmp_path).sequence) == 640
+
+
+def test_a_text_of_not_one_sequence_is_refused_by_its_name(tokenizers, tmp_path):
+    (tmp_path / "few.txt").write_text("a few words\n")
+    few = resolve_data(DataEntry(file="few.txt"), ("text",), tmp_path)
+    with pytest.raises(UserError, match=r"^probe few\.txt: .*one sequence of 16"):
+        choose_rows(PROBE.model_copy(update={"data": few}), 32, tokenizers["clm"], tmp_path)
 
 
 def test_rows_that_dominate_any_layer_are_left_out():

@@ -198,11 +198,20 @@ def test_a_loss_that_depends_on_the_other_examples_is_refused():
         SampleGradients(groups).learn(losses, {"ids": torch.arange(15).reshape(3, 5) % 11}, 1e-3)
 
 
+@pytest.fixture
+def others_aside():
+    """What is there before a test is neither looked through nor counted."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def tensors_alive():
     gc.collect()
     return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
 
 
+@pytest.mark.usefixtures("others_aside")
 @pytest.mark.parametrize("family", ["gpt_neox", "rwkv", "mamba"])
 def test_nothing_of_a_pass_is_kept(family):
     """Ranks are kept warm from run to run: what one pass leaves behind adds up over a sweep."""
@@ -214,6 +223,7 @@ def test_nothing_of_a_pass_is_kept(family):
     assert tensors_alive() <= before
 
 
+@pytest.mark.usefixtures("others_aside")
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 def test_nothing_is_kept_however_weights_are_used(use):
     model = Own(use)
@@ -229,6 +239,7 @@ def test_nothing_is_kept_however_weights_are_used(use):
     assert alive[2] <= alive[1]  # what others left may go meanwhile
 
 
+@pytest.mark.usefixtures("others_aside")
 def test_nothing_is_kept_of_a_pass_that_failed():
     model = Own(lambda m, x: F.linear(x, m.square)).requires_grad_(False)
     model.square.requires_grad_(True)

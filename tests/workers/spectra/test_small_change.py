@@ -1,0 +1,76 @@
+"""The distance of what is near, against pairs whose distance is known without a cancellation.
+
+X = U·diag(a) and Y = (X + R)·Q, where XᵀR is symmetric and small next to XᵀX: then Xᵀ(X + R) is
+symmetric and positive, Q is the best turn, and the distance is ‖R‖.
+"""
+
+import math
+
+import pytest
+import torch
+from state_pairs import centred_orthonormal, gaussian, rotation, seeded
+
+from workers.spectra import small_change
+from workers.spectra.small_change import small_distance
+
+
+def pair(n, k, size, falls, turned=True):
+    """Return P, its energies, Y and ‖R‖; energies fall by ``falls`` powers of ten."""
+    generator = seeded(n + k)
+    u = centred_orthonormal(n, k, generator)
+    a = torch.logspace(-falls / 2, 0, k, dtype=torch.float64)
+    a = a / a.norm()
+    drawn = gaussian(k, k, generator)
+    symmetric = (drawn + drawn.T) * a[:, None] * a
+    symmetric *= torch.minimum(a[:, None], a) / torch.maximum(a[:, None], a)
+    residual = u @ (size * symmetric / a[:, None])
+    x = u * a
+    y = x + residual
+    assert float(torch.linalg.eigvalsh(x.T @ y)[0]) > 0
+    return x, a.square(), y @ rotation(k, generator) if turned else y, float(residual.norm())
+
+
+def distance(x, energies, y):
+    return small_distance(x, energies, y, x.T @ y)
+
+
+@pytest.mark.parametrize("falls", [0, 4, 8])
+@pytest.mark.parametrize("size", [1e-8, 1e-6, 1e-5, 4e-5])
+@pytest.mark.parametrize(("n", "k"), [(60, 40), (200, 64)])
+def test_is_exact_to_rounding(n, k, size, falls):
+    x, energies, y, truth = pair(n, k, size, falls)
+    assert distance(x, energies, y) == pytest.approx(truth, abs=2e-15)
+
+
+def test_what_the_turn_falls_short_of_is_taken_off_where_it_is_to_be_seen(monkeypatch):
+    x, energies, y, truth = pair(60, 40, 4e-5, 4)
+    monkeypatch.setattr(small_change, "ROUNDING", math.inf)
+    assert distance(x, energies, y) - truth > 1e-12
+
+
+@pytest.mark.parametrize("energy", [0.0, 1e-33])
+def test_one_direction_of_rounding_is_left_out_and_what_lies_there_counts(energy):
+    """Rows that are centred have one; a state may have grown into it."""
+    x, energies, y, truth = pair(60, 40, 1e-6, 4, turned=False)
+    turn = rotation(41, seeded(7))
+    wide_x = torch.cat([math.sqrt(energy) * torch.ones(60, 1, dtype=torch.float64), x], dim=1)
+    span = torch.linalg.qr(x).Q
+    beside = gaussian(60, 1, seeded(8))
+    beside = 3e-6 * torch.nn.functional.normalize(beside - span @ (span.T @ beside), dim=0)
+    wide_y = torch.cat([beside, y], dim=1) @ turn
+    energies = torch.cat([torch.tensor([energy], dtype=torch.float64), energies])
+    assert distance(wide_x, energies, wide_y) == pytest.approx(math.hypot(truth, 3e-6), abs=2e-15)
+
+
+def test_two_such_directions_are_too_many():
+    x, energies, y, _ = pair(60, 40, 1e-6, 4)
+    wide_x, wide_y = (torch.nn.functional.pad(one, (2, 0)) for one in (x, y))
+    assert distance(wide_x, torch.nn.functional.pad(energies, (2, 0)), wide_y) is None
+
+
+def test_what_is_far_has_none():
+    x, energies, y, _ = pair(60, 40, 1e-6, 4)
+    assert distance(x, energies, gaussian(60, 40, seeded(1)) / 50) is None
+    assert distance(x, energies, y * 1.01) is None
+    y[3, 3] = math.nan
+    assert distance(x, energies, y) is None
