@@ -1,10 +1,14 @@
-"""Settings of all tests, and the object store that some of them share."""
+"""Settings of all tests, and the object store and the command that some of them share."""
 
+import contextlib
 import gc
+import io
 import os
 import subprocess
+import sys
 import uuid
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import settings
@@ -46,3 +50,30 @@ def kept_by_git():
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
     return [name for name in listed.stdout.split("\0") if name and (root / name).is_file()]
+
+
+@pytest.fixture(scope="session")
+def in_process():
+    """``in_process(*words, folder=…, **environment)``: what a ``depthsweep`` command ends with
+    that is given in a folder, as its exit code and what it printed to stdout and to stderr.
+
+    In this process, which has imported what it needs: a tenth of the time. For commands that start
+    no processes.
+    """
+    from orchestrator.cli import main
+
+    def in_process(*words, folder, **environment):
+        printed, complained = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(folder),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(complained),
+            mock.patch.dict(os.environ, environment),
+            mock.patch.object(sys, "argv", ["depthsweep", *words]),
+            mock.patch("gc.set_threshold"),
+            pytest.raises(SystemExit) as end,
+        ):
+            main()
+        return end.value.code, printed.getvalue(), complained.getvalue()
+
+    return in_process

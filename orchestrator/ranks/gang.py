@@ -34,6 +34,9 @@ POLL_SECONDS = 1.0
 # bundle that was lost with its node without saying so.
 SILENCE_SECONDS = 60.0
 START_SECONDS = 180.0
+# Of the end of a run: a holder that says nothing for so long is on a node that is cut off or hangs.
+# What the others held is not kept from other runs for it.
+ANSWER_SECONDS = 10.0
 # How long after a rank's error the death of another one is looked for, as its cause.
 DEATH_SECONDS = 5.0
 # What a collective says whose other side is gone, in lower case: torch, gloo and NCCL.
@@ -103,15 +106,25 @@ class Gang:
             raise _close(run_id, job, error) from error.__cause__
 
     def end(self) -> None:
-        """Leave no process of the run, so that what it held is free before it is given back."""
-        asked = []
+        """Leave no process of the run, so that what it held is free before it is given back.
+
+        A holder that does not answer, perhaps on a node that is cut off, is given up: nobody can
+        say when its rank is gone, which finds the others silent and ends by itself.
+        """
+        asked = {}  # by its answer, which takes a moment: a holder, and the end of its rank
         for holder in self._others:
             with contextlib.suppress(RayError):
-                asked.append(holder.end.remote())
+                asked[holder.where.remote()] = holder, holder.end.remote()
         self._first.end()
-        if asked:
+        if not asked:
+            return
+        answers, silent = ray.wait([*asked], num_returns=len(asked), timeout=ANSWER_SECONDS)
+        for none in silent:
             with contextlib.suppress(RayError):
-                ray.get(asked, timeout=SILENCE_SECONDS)
+                ray.kill(asked[none][0])
+        ends = [asked[answer][1] for answer in answers]
+        if ends:
+            ray.wait(ends, num_returns=len(ends), timeout=SILENCE_SECONDS)
 
     def close(self) -> None:
         """Leave nothing."""

@@ -95,6 +95,7 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
                 return self._advance(report)
             except RankLost as error:
                 self._progress = None
+                self._disband()
                 return {**report, "status": "again", "what": "lost", "error": str(error)}
             except RunBroken as error:
                 if error.how.what == "port" and self._ports < PORTS:
@@ -138,8 +139,13 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         close = getattr(self._progress, "close", None)
         if close is not None:
             close()
-        if self._gang is not None:
-            self._gang.close()
+        self._disband()
+
+    def _disband(self) -> None:
+        """Leave nothing of the gang: of one that has lost a rank a holder may be gone, too."""
+        gang, self._gang = self._gang, None
+        if gang is not None:
+            gang.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the store is the record, and Tune's own state is disposable."""

@@ -5,13 +5,13 @@
     python -m tests.faults --seed 1 --faults 100 --store network
 
 Most faults befall forked workers, which start in a tenth of a second; one in ten befalls the real
-command, its Ray and its workers; with ``--store s3`` all befall workers and what they ask of a
-server, with ``--store network`` workers on hosts that are cut off, deaf, mute or lossy, and a
-server that is slow or whose connections are reset (as root, in namespaces of the kernel). Every
-kind is drawn as often as another, from the seed; when exactly a fault strikes depends on the
-machine, too. Exits with 1 when any row is lost, doubled or different, a run is not finished, doctor
-finds anything after faults that need no mending, or a person would have to clean up; the folder is
-then kept.
+command, its Ray and its workers; with ``--store s3`` (moto's server) or ``--store seaweedfs`` all
+befall workers and what they ask of a server, with ``--store network`` workers on hosts that are cut
+off, deaf, mute or lossy, and a server that is slow or whose connections are reset (as root, in
+namespaces of the kernel). Every kind is drawn as often as another, from the seed; when exactly a
+fault strikes depends on the machine, too. Exits with 1 when any row is lost, doubled or different,
+a run is not finished, doctor finds anything after faults that need no mending, or a person would
+have to clean up; the folder is then kept.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from typing import Any
 from sweeps.liveness.watch import STALE_VARIABLE
 from tests.faults import forked, schedule
 from tests.faults.campaign import Campaign
-from tests.faults.grounds import a_bucket, a_network
+from tests.faults.grounds import a_bucket, a_bucket_of_seaweedfs, a_network
 from tests.faults.sabotage import SABOTAGE
 from tests.servers.hosts import missing
+from tests.servers.object_servers import SeaweedFS
 
 # On a server of this kind a heartbeat is a request of some hundredths of a second.
-STALE_SECONDS = {"folder": 1.0, "s3": 3.0, "network": 4.0}
+STALE_SECONDS = {"folder": 1.0, "s3": 3.0, "seaweedfs": 3.0, "network": 4.0}
 
 
 def main() -> int:
@@ -56,7 +57,7 @@ def main() -> int:
         arguments.seed, arguments.faults, arguments.only, tuple(arguments.kinds), arguments.store
     )
     with ExitStack() as stack:
-        places = {"s3": a_bucket, "network": a_network}
+        places = {"s3": a_bucket, "seaweedfs": a_bucket_of_seaweedfs, "network": a_network}
         place = places.get(arguments.store)
         bucket = stack.enter_context(place()) if place is not None else None
         campaign = Campaign(folder, say, bucket)
@@ -107,8 +108,9 @@ def _arguments() -> argparse.Namespace:
         parser.error(f"--store {arguments.store}: no such faults there: {', '.join(sorted(wrong))}")
     if arguments.store != "folder" and arguments.only == "command":
         parser.error(f"--store {arguments.store}: faults befall workers alone there")
-    if arguments.store == "network" and (why := missing()) is not None:
-        parser.error(f"--store network: {why}")
+    needs = {"network": missing, "seaweedfs": SeaweedFS.missing}.get(arguments.store)
+    if needs is not None and (why := needs()) is not None:
+        parser.error(f"--store {arguments.store}: {why}")
     return arguments
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Collection, Iterator
@@ -19,6 +20,7 @@ from tests.faults.harm.on_disk import Disk
 from tests.faults.schedule import Fault
 from tests.servers import s3_proxy
 from tests.servers.hosts import PORT, Network, network, s3_at
+from tests.servers.object_servers import SeaweedFS, serving
 from tests.servers.s3_server import BUCKET, CREDENTIALS, Wire, environment, serve_s3
 
 Hold = ExitStack
@@ -183,6 +185,16 @@ class Bucket:
 def a_bucket() -> Iterator[Bucket]:
     with serve_s3() as port:
         bucket = Bucket(port)
+        try:
+            yield bucket
+        finally:
+            bucket.wire.cut()
+
+
+@contextmanager
+def a_bucket_of_seaweedfs() -> Iterator[Bucket]:
+    with tempfile.TemporaryDirectory() as folder, serving(SeaweedFS, Path(folder) / "s3") as server:
+        bucket = Bucket(server.port)
         try:
             yield bucket
         finally:

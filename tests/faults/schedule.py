@@ -56,7 +56,12 @@ NETWORK_KINDS = (
     "kill_rank",
     "stop_worker",
 )
-KINDS = {"folder": WORKER_KINDS, "s3": OBJECT_KINDS, "network": NETWORK_KINDS}
+KINDS = {
+    "folder": WORKER_KINDS,
+    "s3": OBJECT_KINDS,
+    "seaweedfs": OBJECT_KINDS,
+    "network": NETWORK_KINDS,
+}
 # What an attempt is given before it begins, where its place does not apply it.
 INSIDE = (
     "kill_at_operation",

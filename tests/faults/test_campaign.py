@@ -15,9 +15,11 @@ from tests.faults.schedule import (
     schedule,
 )
 from tests.servers.hosts import missing
+from tests.servers.object_servers import SeaweedFS
 
 pytest.importorskip("deepspeed")
 networks = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+seaweedfs = pytest.mark.skipif(SeaweedFS.missing() is not None, reason=str(SeaweedFS.missing()))
 
 
 def campaign(*arguments):
@@ -76,8 +78,9 @@ def test_200_faults_also_of_the_command_lose_and_double_nothing():
 
 
 @pytest.mark.slow
-def test_60_faults_on_an_object_store_lose_and_double_nothing():
-    code, summary, said = campaign("--seed", "4", "--faults", "60", "--store", "s3")
+@pytest.mark.parametrize("store", ["s3", pytest.param("seaweedfs", marks=seaweedfs)])
+def test_60_faults_on_an_object_store_lose_and_double_nothing(store):
+    code, summary, said = campaign("--seed", "4", "--faults", "60", "--store", store)
     assert_nothing_was_lost(code, summary, said)
     assert summary["faults"] == 60
     assert set(summary["faults_of_workers"]) == set(OBJECT_KINDS)

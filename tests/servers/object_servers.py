@@ -20,7 +20,7 @@ import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
-from s3_server import CREDENTIALS, await_port, free_port
+from tests.servers.s3_server import CREDENTIALS, await_port, free_port
 
 BUCKET = "study"
 # The account of every Azurite, as its documentation prints it: no secret.

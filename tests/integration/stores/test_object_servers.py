@@ -30,6 +30,19 @@ blocks:
   - name: all
     grid: {model: [a], objective: [clm], control: [standard], seed: [0, 1]}
 """
+ALONE = """
+import sys
+from pathlib import Path
+from sweeps.declaration.expand import read_sweep
+from sweeps.store.store import Store
+from workers.__main__ import main
+sweep = read_sweep(Path("small.yaml"))
+Store.at("store").save_sweep(sweep)
+for run in sweep.runs:
+    Path("run.json").write_text(run.model_dump_json())
+    sys.argv = ["workers", "run.json", "--store", "store"]
+    assert main() == 0
+"""
 # SeaweedFS answers those who ask for one object at once a second apart.
 RACES, RACERS = 1, 4
 
@@ -55,22 +68,27 @@ def kinds(*quick):
     ]
 
 
-def depthsweep(*words, cwd):
+def begin(*words, folder):
     return subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", *words],
+        [sys.executable, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        cwd=cwd,
+        cwd=folder,
         env=dict(os.environ),
     )
 
 
-def said(*words, cwd):
-    process = depthsweep(*words, cwd=cwd)
-    out = process.communicate(timeout=400)[0]
-    assert process.returncode == 0, out
-    return out
+@pytest.fixture(scope="module")
+def said(in_process):
+    """Return ``said(*words, folder=…)``: what a command prints that ends well."""
+
+    def said(*words, folder):
+        code, printed, complained = in_process(*words, folder=folder)
+        assert code == 0, printed + complained
+        return printed
+
+    return said
 
 
 @pytest.mark.parametrize("server", kinds(SeaweedFS, FakeGcs, Azurite), indirect=True)
@@ -130,19 +148,22 @@ def test_a_server_that_ignores_conditions_is_refused_in_one_line(server):
 
 
 @pytest.fixture(scope="module")
-def local_digest(tmp_path_factory):
-    """The digest of the sweep in a folder on this machine."""
+def local_digest(tmp_path_factory, said):
+    """The digest of the sweep in a folder on this machine, its runs one after another."""
     folder = tmp_path_factory.mktemp("alone")
     (folder / "small.yaml").write_text(SWEEP, encoding="utf-8")
-    said("run", "small.yaml", "--store", "store", cwd=folder)
-    return said("digest", "small", "--store", "store", cwd=folder)
+    process = begin("-c", ALONE, folder=folder)
+    out = process.communicate(timeout=400)[0]
+    assert process.returncode == 0, out
+    return said("digest", "small", "--store", "store", folder=folder)
 
 
 @pytest.mark.parametrize("server", kinds(SeaweedFS), indirect=True)
-def test_a_sweep_outlives_a_server_that_is_killed(server, tmp_path, local_digest):
+def test_a_sweep_outlives_a_server_that_is_killed(server, tmp_path, local_digest, said):
     (tmp_path / "small.yaml").write_text(SWEEP, encoding="utf-8")
     url = server.url()
-    process = depthsweep("run", "small.yaml", "--store", url, cwd=tmp_path)
+    words = ("-m", "orchestrator", "run", "small.yaml", "--store", url)
+    process = begin(*words, folder=tmp_path)
     try:
         files = ObjectFiles(url)
         until = time.monotonic() + 240
@@ -158,7 +179,8 @@ def test_a_sweep_outlives_a_server_that_is_killed(server, tmp_path, local_digest
         process.kill()
     assert process.returncode == 0, out
     assert "small: 2 finished" in out
-    assert said("digest", "small", "--store", url, cwd=tmp_path) == local_digest
-    assert "2 runs looked at, 0 findings" in said("doctor", "--store", url, cwd=tmp_path)
-    states = json.loads(said("status", "small", "--json", "--store", url, cwd=tmp_path))["small"]
+    store = ("--store", url)
+    assert said("digest", "small", *store, folder=tmp_path) == local_digest
+    assert "2 runs looked at, 0 findings" in said("doctor", *store, folder=tmp_path)
+    states = json.loads(said("status", "small", "--json", *store, folder=tmp_path))["small"]
     assert [one["state"] for one in states] == ["finished", "finished"]

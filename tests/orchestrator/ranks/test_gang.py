@@ -35,7 +35,7 @@ class Trial:
     """The process of a trial."""
 
     def __init__(self, request):
-        trainable.REPORT_SECONDS, gang.DEATH_SECONDS = 0.2, 2.0
+        trainable.REPORT_SECONDS, gang.DEATH_SECONDS, gang.ANSWER_SECONDS = 0.2, 2.0, 3.0
         self._trial = object.__new__(trainable.RunTrainable)
         self._trial.setup(request.config({}))
 
@@ -181,6 +181,47 @@ def test_a_rank_that_raises_ends_the_run_with_its_own_error(carried_out, tmp_pat
     assert not any(is_there(process) for process in left)
 
 
+def test_a_holder_that_does_not_answer_is_not_waited_for_and_not_used_again(
+    triple, carried_out, tmp_path
+):
+    """As one on a node that is cut off, it ends nothing and says nothing."""
+    details = {"dies": "", "raises": "", "follows": ""}
+    request = request_of("one_fails", tmp_path, details=details, ranks=3, spread=True, fresh=True)
+    reports = triple.go_on_with.remote(request)
+    ranks = [await_number(tmp_path / f"pid-{rank}") for rank in range(3)]
+    silent = holders_here()[0]
+    silent.suspend()
+    try:
+        os.kill(ranks[0], signal.SIGKILL)
+        # Not after the minute that one which answers may take.
+        report = ray.get(reports, timeout=40)[-1]
+        assert (report["what"], report["error"][:11]) == ("lost", "rank 0 of 3")
+        assert [is_there(rank) for rank in ranks].count(True) <= 1
+    finally:
+        silent.resume()
+    assert carried_out("say_where_it_is", names=NAMES)["status"] == "finished"
+    assert not any(is_there(rank) for rank in ranks)
+
+
+def holders_here():
+    """Return the processes of this cluster that hold a rank other than the first."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if process.cmdline()[0].startswith("ray::RankHolder"):
+                found.append(process)
+    return found
+
+
+def await_number(path):
+    """Return the number in a file once it is there."""
+    until = time.monotonic() + 60
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return int(path.read_text())
+
+
 def is_there(process):
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
@@ -215,12 +256,9 @@ def test_the_ranks_of_a_killed_trial_checkpoint_and_end(cluster, tmp_path):
     with started(request_of("write_why_it_stops", tmp_path)) as trial:
         supervisor = ray.get(trial.process.remote(), timeout=60)
         trial.reports.remote()
-        until = time.monotonic() + 60
-        while not (tmp_path / "pid").exists():
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        rank = await_number(tmp_path / "pid")
         os.kill(supervisor, signal.SIGKILL)
-        rank = int((tmp_path / "pid").read_text())
+        until = time.monotonic() + 60
         while is_there(rank):
             assert time.monotonic() < until
             time.sleep(0.05)
