@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,10 +60,12 @@ def over_rows(counts: np.ndarray, work: Work, arguments: Sequence[int]) -> None:
     elif (team := None if _forked else _gnu_openmp()) is not None:
         team.GOMP_parallel(work.address, job.ctypes.data, threads, 0)
     else:
-        others = [
-            _pool(threads - 1).submit(work.ctypes, job.ctypes.data) for _ in range(threads - 1)
-        ]
-        work.ctypes(job.ctypes.data)
+        pool = _pool(threads - 1)
+        others = [pool.submit(work.ctypes, job.ctypes.data) for _ in range(threads - 1)]
+        try:
+            work.ctypes(job.ctypes.data)
+        finally:  # an interrupt, too: they have addresses of what is gone once this has returned
+            wait(others)
         for other in others:
             other.result()
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -80,6 +81,28 @@ def test_a_failure_in_another_thread_is_raised_here(threads, monkeypatch):
 
     with pytest.raises(RuntimeError, match="no such row"):
         over_rows(np.array([5, 5]), Failing(2), ())
+
+
+def test_an_interrupt_is_not_passed_on_before_the_other_threads_have_let_go(threads, monkeypatch):
+    """They have addresses of arrays that are gone with the call."""
+    monkeypatch.setattr(row_threads, "WORTH", 1)
+    threads(2)
+    here, interrupted, let_go = threading.get_ident(), threading.Event(), []
+
+    class Interrupted:
+        address = None
+
+        def ctypes(self, address):
+            if threading.get_ident() == here:
+                interrupted.set()
+                raise KeyboardInterrupt
+            interrupted.wait(60)
+            time.sleep(0.3)
+            let_go.append(address)
+
+    with pytest.raises(KeyboardInterrupt):
+        over_rows(np.array([5, 5]), Interrupted(), ())
+    assert len(let_go) == 1
 
 
 @pytest.mark.parametrize(
