@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ WORTH = 1 << 18
 # How many parts each thread has on average: one that is held up leaves the rest to the others.
 PARTS = 4
 
-MAPS = Path("/proc/self/maps")
+MAPS, OF_TORCH = Path("/proc/self/maps"), Path(torch.__file__).parent
 
 
 class Work(Protocol):
@@ -60,23 +60,27 @@ def over_rows(counts: np.ndarray, work: Work, arguments: Sequence[int]) -> None:
     elif (team := None if _forked else _gnu_openmp()) is not None:
         team.GOMP_parallel(work.address, job.ctypes.data, threads, 0)
     else:
-        others = [
-            _pool(threads - 1).submit(work.ctypes, job.ctypes.data) for _ in range(threads - 1)
-        ]
-        work.ctypes(job.ctypes.data)
+        pool = _pool(threads - 1)
+        others = [pool.submit(work.ctypes, job.ctypes.data) for _ in range(threads - 1)]
+        try:
+            work.ctypes(job.ctypes.data)
+        finally:  # an interrupt, too: they have addresses of what is gone once this has returned
+            wait(others)
         for other in others:
             other.result()
 
 
 @cache
 def _gnu_openmp() -> Any:
-    """Return the one GNU OpenMP that is loaded, torch's; None where there is none or a second."""
+    """Return the GNU OpenMP that torch has its threads from; None where it is not clear which."""
     try:
         maps = MAPS.read_text().splitlines()
     except OSError:  # not Linux
         return None
     paths = {line.split(maxsplit=5)[5] for line in maps if line.count("/")}
     found = [path for path in paths if Path(path).name.startswith("libgomp")]
+    # Others may have brought one of another name; where torch's own is loaded, torch has that.
+    found = [path for path in found if Path(path).is_relative_to(OF_TORCH)] or found
     if len(found) != 1:
         return None
     library = ctypes.CDLL(found[0])
@@ -92,10 +96,11 @@ def _gnu_openmp() -> Any:
 
 def _pool(threads: int) -> ThreadPoolExecutor:
     key = (os.getpid(), threads)
-    if key not in _pools:
+    pool = _pools.get(key)  # of whoever steps beside us: it may be gone at the next look
+    if pool is None:
         _pools.clear()
-        _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="rows")
-    return _pools[key]
+        pool = _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="rows")
+    return pool
 
 
 def _after_a_fork() -> None:

@@ -5,11 +5,12 @@ orthonormal rows of the polar factor of M = PᵀY = HW, H = (MMᵀ)^½. It subtr
 as ‖aU − bV‖_F of the singular vectors does, and costs a fifth of these: where little has changed H
 is nearly Λ, so that M has nearly orthogonal rows, of known lengths, and few corrections are due.
 
-With W₀ = Λ⁻¹M and W₀W₀ᵀ = I + S the first is W₁ = W₀ − FW₀, Fᵢⱼ = λⱼSᵢⱼ/(λᵢ + λⱼ), which solves
-H² = Λ(I + S)Λ to first order in S. Steps of Newton and Schulz, W − ½(WWᵀ − I)W, then make its rows
-orthonormal. What W is still short of the best turn is of second order in S, so that d² is too large
-by a share of up to ‖S‖²_F. Where that is to be seen it is taken off: Σ (Bᵢⱼ − Bⱼᵢ)²/(2(λᵢ + λⱼ)),
-B = MWᵀ.
+With W₀ = Λ⁻¹M and W₀W₀ᵀ = I + S the first is W₁ = W₀ − FW₀, Fᵢⱼ = λⱼSᵢⱼ/(λᵢ + λⱼ). It leaves
+M = H₁W₁, H₁ = Λ + ΛF + ΛF² + …, which is symmetric as H is: where W₁ has not yet orthonormal rows
+the same correction is made again, by what they lack. That long rows give way to short ones by as
+little as λⱼ/λᵢ keeps the turn: W is short of the best one by a third power of S, and d by its sixth
+over d. S is of more than a change, too: what Λ and P are off by in rounding is not little next to
+the energies of the shortest rows.
 """
 
 from __future__ import annotations
@@ -20,13 +21,10 @@ import torch
 from torch import Tensor
 
 NEAR = 0.01
-"""Largest ‖S‖_F: what is neglected is of the order of its square, and taken off to first order."""
+"""Largest ‖S‖_F: d is too large by less than 1e-14."""
 
 ORTHONORMAL = 3e-8
 """Departure of rows whose square is rounding."""
-
-ROUNDING = 2e-15
-"""An error of d that is no larger is that of its sum."""
 
 NOUGHT = 1e-28
 """Energies below this share of the largest are rounding, and their axes are anything."""
@@ -46,28 +44,24 @@ def small_distance(
     left_out = int((spectrum <= NOUGHT * spectrum[-1]).sum())
     if left_out > 1:  # rows that are centred have one
         return None
-    principal, lengths, product = principal[:, left_out:], spectrum[left_out:], graded[left_out:]
-    over_both = (lengths[:, None] + lengths).reciprocal_()
+    left, principal = principal[:, :left_out], principal[:, left_out:]
+    lengths, product = spectrum[left_out:], graded[left_out:]
+    weights = lengths / (lengths[:, None] + lengths)
     rows = product / lengths[:, None]
     apart = _apart(rows)
-    first = float(torch.linalg.matrix_norm(apart))
-    if not first <= NEAR:  # so of NaN, too
+    departure = float(torch.linalg.matrix_norm(apart))
+    if not departure <= NEAR:  # so of NaN, too
         return None
-    rows -= _roughly(apart.mul_(over_both).mul_(lengths), rows)
-    departure = math.inf
     while departure > ORTHONORMAL:
+        rows -= _roughly(apart.mul_(weights), rows)
         apart = _apart(rows)
         departure = float(torch.linalg.matrix_norm(apart))
-        rows -= _roughly(apart.mul_(0.5), rows)
+    rows -= _roughly(apart.mul_(weights), rows)
     residual = torch.addmm(principal, coordinates, rows.T, alpha=-1.0)
     squared = float(torch.linalg.matrix_norm(residual)) ** 2
     if left_out:
-        squared += _beside(coordinates, rows)
-    if math.sqrt(squared) * first**2 > ROUNDING:
-        skew = product @ rows.T
-        skew = skew - skew.T
-        squared -= float(over_both.mul_(skew).flatten() @ skew.flatten()) / 2.0
-    return math.sqrt(max(0.0, squared))
+        squared += _beside(left, coordinates, rows)
+    return math.sqrt(squared)
 
 
 def _roughly(correction: Tensor, rows: Tensor) -> Tensor:
@@ -82,11 +76,17 @@ def _apart(rows: Tensor) -> Tensor:
     return product
 
 
-def _beside(coordinates: Tensor, rows: Tensor) -> float:
-    """Return what Y has in the one direction that is orthogonal to all rows, squared."""
-    axis = torch.ones(rows.shape[1], dtype=rows.dtype, device=rows.device)
+def _beside(left: Tensor, coordinates: Tensor, rows: Tensor) -> float:
+    """Return what is left of P, (n, 1), less what Y has in the one direction that is orthogonal to
+    all rows, squared."""
+    axis = torch.zeros(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    # Of all features the one that lies farthest from the rows: another, or a sum of them, may lie
+    # among the rows, and what is left of it be rounding.
+    axis[rows.square().sum(dim=0).argmin()] = 1.0
     # Twice, since the first leaves rounding as large as what it takes away.
     for _ in range(2):
         axis = axis - rows.T @ (rows @ axis)
         axis = axis / torch.linalg.vector_norm(axis)
-    return float((coordinates @ axis).square().sum())
+    beside = coordinates @ axis
+    # An axis has no sign.
+    return min(float((left[:, 0] + one).square().sum()) for one in (beside, -beside))

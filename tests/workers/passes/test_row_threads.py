@@ -4,6 +4,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,16 +84,49 @@ def test_a_failure_in_another_thread_is_raised_here(threads, monkeypatch):
         over_rows(np.array([5, 5]), Failing(2), ())
 
 
+def test_an_interrupt_is_not_passed_on_before_the_other_threads_have_let_go(threads, monkeypatch):
+    """They have addresses of arrays that are gone with the call."""
+    monkeypatch.setattr(row_threads, "WORTH", 1)
+    threads(2)
+    here, interrupted, let_go = threading.get_ident(), threading.Event(), []
+
+    class Interrupted:
+        address = None
+
+        def ctypes(self, address):
+            if threading.get_ident() == here:
+                interrupted.set()
+                raise KeyboardInterrupt
+            interrupted.wait(60)
+            time.sleep(0.3)
+            let_go.append(address)
+
+    with pytest.raises(KeyboardInterrupt):
+        over_rows(np.array([5, 5]), Interrupted(), ())
+    assert len(let_go) == 1
+
+
+def team_where(loaded, monkeypatch, folder):
+    monkeypatch.undo()
+    maps = folder / "maps"
+    lines = [LOADED.format(path) for path in ["/lib/libc.so.6", *loaded, *loaded]]
+    maps.write_text("\n".join([*lines, "7f00-7f10 rw-p 00000000 00:00 0"]))
+    monkeypatch.setattr(row_threads, "MAPS", maps)
+    return row_threads._gnu_openmp.__wrapped__()
+
+
 @pytest.mark.parametrize(
     "loaded", [[], ["/a/libgomp.so.1", "/b/libgomp-24e2.so.1"]], ids=["none", "two"]
 )
 def test_a_team_is_shared_only_where_it_is_clear_whose(monkeypatch, tmp_path, loaded):
-    monkeypatch.undo()
-    maps = tmp_path / "maps"
-    lines = [LOADED.format(path) for path in ["/lib/libc.so.6", *loaded, *loaded]]
-    maps.write_text("\n".join([*lines, "7f00-7f10 rw-p 00000000 00:00 0"]))
-    monkeypatch.setattr(row_threads, "MAPS", maps)
-    assert row_threads._gnu_openmp.__wrapped__() is None
+    assert team_where(loaded, monkeypatch, tmp_path) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch has other threads elsewhere")
+def test_torchs_own_is_known_beside_another(monkeypatch, tmp_path):
+    (own,) = Path(torch.__file__).parent.glob("lib/libgomp*")
+    found = team_where([str(own), "/b/libgomp-24e2.so.1"], monkeypatch, tmp_path)
+    assert found._name == str(own)
 
 
 FORKED = """

@@ -8,9 +8,8 @@ import math
 
 import pytest
 import torch
-from state_pairs import centred_orthonormal, gaussian, rotation, seeded
+from state_pairs import centred_orthonormal, exact_distance, gaussian, rotation, seeded
 
-from workers.spectra import small_change
 from workers.spectra.small_change import small_distance
 
 
@@ -42,10 +41,28 @@ def test_is_exact_to_rounding(n, k, size, falls):
     assert distance(x, energies, y) == pytest.approx(truth, abs=2e-15)
 
 
-def test_what_the_turn_falls_short_of_is_taken_off_where_it_is_to_be_seen(monkeypatch):
-    x, energies, y, truth = pair(60, 40, 4e-5, 4)
-    monkeypatch.setattr(small_change, "ROUNDING", math.inf)
-    assert distance(x, energies, y) - truth > 1e-12
+@pytest.mark.parametrize("share", [0.001, 0.003])
+def test_is_exact_where_rows_are_as_far_from_orthogonal_as_is_taken(share):
+    """Of what is not tiny but has rows of one length, as after a norm without weights."""
+    x, energies, y, _ = pair(12, 3, 0.0, 1)
+    y = y + share * gaussian(12, 3, seeded(3)) * x.std()
+    y = y - y.mean(dim=0)
+    y = y / y.norm()
+    truth = exact_distance(x, y)
+    assert 0.5 * share < truth
+    assert distance(x, energies, y) == pytest.approx(truth, abs=1e-14)
+
+
+@pytest.mark.parametrize("short", [3e-7, 1e-6])
+def test_axes_that_are_off_by_rounding_do_not_turn_the_long_ones(short):
+    """Energies near 1e-13 are known to a thousandth, and their axes are off by as much."""
+    for seed in range(20):
+        generator = seeded(seed)
+        x = centred_orthonormal(20, 2, generator) * torch.tensor([1.0, short], dtype=torch.float64)
+        x = x @ rotation(2, generator)
+        energies, axes = torch.linalg.eigh(x.T @ x)
+        found = distance(x @ axes, energies, x @ rotation(2, generator))
+        assert found is None or found < 1e-12
 
 
 @pytest.mark.parametrize("energy", [0.0, 1e-33])
@@ -60,6 +77,32 @@ def test_one_direction_of_rounding_is_left_out_and_what_lies_there_counts(energy
     wide_y = torch.cat([beside, y], dim=1) @ turn
     energies = torch.cat([torch.tensor([energy], dtype=torch.float64), energies])
     assert distance(wide_x, energies, wide_y) == pytest.approx(math.hypot(truth, 3e-6), abs=2e-15)
+
+
+def test_what_was_nearly_nothing_in_the_direction_left_out_is_compared_too():
+    """Its energy may come out as rounding, and below it, while its length is 1e-8."""
+    x, energies, y, truth = pair(60, 40, 1e-6, 4, turned=False)
+    along = gaussian(60, 1, seeded(8))
+    span = torch.linalg.qr(x).Q
+    along = 1e-8 * torch.nn.functional.normalize(along - span @ (span.T @ along), dim=0)
+    energies = torch.cat([torch.tensor([-1e-17], dtype=torch.float64), energies])
+    for sign in (1.0, -1.0):
+        turned = torch.cat([sign * along, y], dim=1) @ rotation(41, seeded(7))
+        found = distance(torch.cat([along, x], dim=1), energies, turned)
+        assert found == pytest.approx(truth, abs=2e-15)
+
+
+def test_a_feature_twice_leaves_out_a_direction_orthogonal_to_the_sum_of_all():
+    generator = seeded(5)
+    x = centred_orthonormal(60, 12, generator)[:, [0, 0, *range(2, 12)]]
+    y = x + 1e-6 * gaussian(60, 12, generator)[:, [0, 0, *range(2, 12)]]
+    x, y = (one - one.mean(dim=0) for one in (x, y))
+    x, y = (one / one.norm() for one in (x, y))
+    energies, axes = torch.linalg.eigh(x.T @ x)
+    energies[0] = -1e-18  # as it comes out for one of two
+    for order in (list(range(12)), [1, 0, *range(2, 12)], [5, *range(1, 5), 0, *range(6, 12)]):
+        found = distance(x @ axes, energies, y[:, order])
+        assert found == pytest.approx(exact_distance(x, y), abs=5e-14)
 
 
 def test_two_such_directions_are_too_many():
