@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sweeps.errors import UserError
+from sweeps.files.refusals import said
 
 # What says that an object was written anew, by file system: whichever of them is there first, which
 # is what conditions name, too. (Google's servers compare generations.)
@@ -47,6 +48,8 @@ def file_system(url: str) -> tuple[Any, str]:
         )
     if parts.query or parts.fragment or "::" in url:
         raise UserError(f"--store {scheme}…: give scheme, bucket and prefix, nothing else")
+    if not url.startswith(parts.scheme):
+        raise UserError(f"--store {url}: a scheme is written in lower case: {scheme}")
     if parts.scheme in ("file", "local"):
         raise UserError(f"--store {url}: a local folder is given as its path")
     if not parts.netloc:
@@ -71,8 +74,17 @@ def file_system(url: str) -> tuple[Any, str]:
             f"--store {url}: {scheme} is no object store; give a folder, or an s3://, gs:// or az://"
             " URL"
         )
-    # What another machine has written is seen only without a listing kept from before.
-    return kind(use_listings_cache=False, skip_instance_cache=True), kind._strip_protocol(url)
+    try:
+        # What another machine has written is seen only without a listing kept from before.
+        system = kind(use_listings_cache=False, skip_instance_cache=True)
+    except Exception as error:  # what a client says that is told too little to begin with
+        raise UserError(
+            f"--store {url}: its client does not start ({said(error)}); tell it the account and the"
+            " credentials through its environment or configuration (for az:"
+            " AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and …_KEY; for gs:"
+            " GOOGLE_APPLICATION_CREDENTIALS)"
+        ) from error
+    return system, kind._strip_protocol(url)
 
 
 def entry_of(info: dict[str, Any]) -> Entry:

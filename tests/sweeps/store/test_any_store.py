@@ -1,6 +1,7 @@
 """What a store promises, over a local folder and over an S3-compatible server alike."""
 
 import importlib
+import os
 import subprocess
 import sys
 import threading
@@ -302,6 +303,7 @@ def test_a_log_of_an_object_store_comes_with_the_heartbeat(s3_url):
         ("s3://", "names no bucket"),
         ("file:///tmp/x", "a local folder is given as its path"),
         ("nope://study/x", "no client knows nope://"),
+        ("S3://study/x", "lower case: s3://"),
     ],
 )
 def test_a_url_that_cannot_be_a_store_is_refused(location, message):
@@ -316,6 +318,13 @@ def test_a_client_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.delitem(known, "s3", raising=False)
     with pytest.raises(UserError, match=r"pip install -e '\.\[s3\]'"):
         Store.at("s3://study/x")
+
+
+def test_a_client_that_is_told_too_little_to_start_is_the_users(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AZURE_STORAGE")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(UserError, match=r"does not start .*AZURE_STORAGE_CONNECTION_STRING"):
+        Store.at("az://study/x")
 
 
 def test_what_hinders_the_first_request_is_the_users_and_raised_at_once(s3_url, monkeypatch):
