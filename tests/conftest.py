@@ -29,6 +29,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    """What is left at the end is taken apart in order."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def s3_port():
     with serve_s3() as port:
