@@ -270,20 +270,15 @@ def subspace_overlap(x: Reference, lengths: Tensor) -> float:
 def procrustes_distance(x: Reference, y: Reference, graded: Tensor) -> float:
     """√(2 − 2·nuc) of a reference and what is compared with it; ``graded`` (k, k) is the product
     of the reference along its principal axes with the other."""
-    if not _may_be_tiny(x, y):
-        distance = distance_by_spectrum(graded)
-        return (
-            distance
-            if distance >= CANCELLATION
-            else distance_by_residual(x.coordinates, y.coordinates)
-        )
-    straight = float(torch.linalg.matrix_norm(x.coordinates - y.coordinates))
-    if straight == 0.0:
-        return 0.0
-    assert x.principal is not None
-    near = small_distance(x.principal, x.spectrum, y.coordinates, graded)
-    if near is not None:
-        return min(near, straight)
+    straight = math.inf
+    if _may_be_tiny(x, y):
+        straight = float(torch.linalg.matrix_norm(x.coordinates - y.coordinates))
+        if straight == 0.0:
+            return 0.0
+        assert x.principal is not None
+        near = small_distance(x.principal, x.spectrum, y.coordinates, graded)
+        if near is not None:
+            return min(near, straight)
     if straight >= CANCELLATION:
         distance = distance_by_spectrum(graded)
         if distance >= CANCELLATION:

@@ -47,14 +47,6 @@ def _small_models_too(monkeypatch):
     monkeypatch.setattr(row_threads, "WORTH", 1)
 
 
-@pytest.fixture
-def threads():
-    """Set a number of threads; afterwards it is what it was."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def layer_groups():
     generator = torch.Generator().manual_seed(0)
     groups = []

@@ -38,14 +38,6 @@ class Marked:
             self.had[bounds[part] : bounds[part + 1]] += 1
 
 
-@pytest.fixture
-def threads():
-    """Set a number of threads; afterwards it is what it was."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True)
 def _pythons_threads(monkeypatch):
     monkeypatch.setattr(row_threads, "_gnu_openmp", lambda: None)
