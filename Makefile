@@ -41,10 +41,9 @@ readme: $(VENV)/.test
 	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
 	$(BIN)/python -m tests.readme $(STORE)
 
-# In the order of the files: what takes long is of the first rooms, and the last files are short.
-# Three on two cores: a third of the time tests wait for processes, leases and servers.
+# Four on two cores: half of the time tests wait for processes, leases and servers.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -1,14 +1,10 @@
 """Settings of all tests, and the object store and the command that some of them share."""
 
-import contextlib
 import gc
-import io
 import os
 import subprocess
-import sys
 import uuid
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from hypothesis import settings
@@ -22,6 +18,36 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Time is not asserted on: these machines are shared.
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
+
+
+# Files of these rooms wait for Ray, for ranks and for servers more than they compute.
+WAITING = (
+    "tests/gpu/",
+    "tests/integration/",
+    "tests/orchestrator/connection/",
+    "tests/orchestrator/ranks/",
+    "tests/orchestrator/tracking/",
+    "tests/orchestrator/tuning/",
+    "tests/workers/engines/",
+)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Beside each other, files that wait are spread among those that compute.
+
+    In the order of folders they are all at one end, where the processors idle. They are in the
+    first three quarters, so that none of the long ones is alone at the end.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    files = {}
+    for item in items:
+        files.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    waiting = [name for name in files if name.startswith(WAITING)]
+    place = {name: place for place, name in enumerate(n for n in files if n not in set(waiting))}
+    every = 0.75 * len(place) / max(len(waiting), 1)
+    place |= {name: every * count - 0.5 for count, name in enumerate(waiting)}
+    items[:] = [item for name in sorted(files, key=place.__getitem__) for item in files[name]]
 
 
 def pytest_collection_finish():
@@ -55,30 +81,3 @@ def kept_by_git():
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
     return [name for name in listed.stdout.split("\0") if name and (root / name).is_file()]
-
-
-@pytest.fixture(scope="session")
-def in_process():
-    """``in_process(*words, folder=…, **environment)``: what a ``depthsweep`` command ends with
-    that is given in a folder, as its exit code and what it printed to stdout and to stderr.
-
-    In this process, which has imported what it needs: a tenth of the time. For commands that start
-    no processes.
-    """
-    from orchestrator.cli import main
-
-    def in_process(*words, folder, **environment):
-        printed, complained = io.StringIO(), io.StringIO()
-        with (
-            contextlib.chdir(folder),
-            contextlib.redirect_stdout(printed),
-            contextlib.redirect_stderr(complained),
-            mock.patch.dict(os.environ, environment),
-            mock.patch.object(sys, "argv", ["depthsweep", *words]),
-            mock.patch("gc.set_threshold"),
-            pytest.raises(SystemExit) as end,
-        ):
-            main()
-        return end.value.code, printed.getvalue(), complained.getvalue()
-
-    return in_process

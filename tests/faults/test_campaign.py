@@ -45,6 +45,7 @@ def test_8_faults_lose_and_double_nothing():
     assert len(summary["faults_of_workers"]) >= 6
 
 
+@pytest.mark.slow
 def test_3_faults_on_an_object_store_lose_and_double_nothing():
     code, summary, said = campaign("--seed", "3", "--faults", "3", "--store", "s3")
     assert_nothing_was_lost(code, summary, said)

@@ -25,7 +25,13 @@ from tests.orchestrator.sizing.test_memory import MEASURED, planned
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", [*CATALOG, *BEYOND])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if place % 5 == 0 else pytest.param(name, marks=pytest.mark.slow)
+        for place, name in enumerate([*CATALOG, *BEYOND])
+    ],
+)
 def test_a_model_of_random_weights_has_the_size_of_the_published_one(name):
     assert has_its_shape(name)
     assert paper_run(name).model.name == name

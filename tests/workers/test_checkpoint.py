@@ -65,7 +65,9 @@ def stop_after(run, store, step):
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.kind)
-@pytest.mark.parametrize("step", [1, 3, 4, 8, 10])
+@pytest.mark.parametrize(
+    "step", [3, 4, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 8, 10))]
+)
 def test_stopping_anywhere_changes_no_byte(control, step, store, shared):
     run = a_run(control)
     folder = stop_after(run, store, step)

@@ -14,6 +14,7 @@ from hosts import network
 from slurm_site import missing, slurm_sites
 
 from sweeps.store.store import Store
+from tests.orchestrator.command_line import typed
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 SWEEP = """
@@ -45,8 +46,8 @@ token_file: {folder}/token
 class Desk:
     """A folder with a sweep, a profile and a token, and a Slurm to submit to."""
 
-    def __init__(self, folder, site, in_process):
-        self.folder, self.site, self._in_process = folder, site, in_process
+    def __init__(self, folder, site):
+        self.folder, self.site = folder, site
         (folder / "token").write_text("0123456789abcdef" * 4)
         (folder / "token").chmod(0o600)
         (folder / "venv/bin").mkdir(parents=True)
@@ -68,7 +69,7 @@ class Desk:
         """Return what a command prints."""
         environment = self.site.environment
         if not self.site.login and words[0] != "run":
-            end = self._in_process(*words, folder=self.folder, **environment)
+            done = typed(*words, folder=self.folder, **environment)
         else:
             done = subprocess.run(
                 [*self.site.login, sys.executable, "-m", "orchestrator", *words],
@@ -77,9 +78,8 @@ class Desk:
                 cwd=self.folder,
                 env={**os.environ, **environment},
             )
-            end = done.returncode, done.stdout, done.stderr
-        assert end[0] == code, f"{end}\n{self.said()}"
-        return end[1]
+        assert done.returncode == code, f"{done}\n{self.said()}"
+        return done.stdout
 
     def submit(self, *more):
         """Submit, and return the job's name."""
@@ -112,19 +112,19 @@ class Desk:
 
 
 @pytest.fixture
-def slurm(tmp_path, in_process):
+def slurm(tmp_path):
     """Return ``desk(**settings)``, which starts a Slurm and returns the desk before it."""
     with slurm_sites() as start:
-        yield lambda **settings: Desk(tmp_path, start(**settings), in_process)
+        yield lambda **settings: Desk(tmp_path, start(**settings))
 
 
 @pytest.fixture
-def machines(tmp_path, in_process):
+def machines(tmp_path):
     """Return a desk before three machines, and the net that they are in."""
     if (why := no_network()) is not None:
         pytest.skip(why)
     with network(3) as net, slurm_sites() as start:
-        yield Desk(tmp_path, start(net=net, track="cgroup"), in_process), net
+        yield Desk(tmp_path, start(net=net, track="cgroup")), net
 
 
 def processes_of(desk):

@@ -15,6 +15,7 @@ from sweeps.files.objects import ObjectFiles, ObjectPath
 from sweeps.files.whole_files import occupied
 from sweeps.leases.capability import shortcoming
 from sweeps.store.store import Store
+from tests.orchestrator.command_line import typed
 
 SWEEP = """
 name: small
@@ -79,16 +80,11 @@ def begin(*words, folder):
     )
 
 
-@pytest.fixture(scope="module")
-def said(in_process):
-    """Return ``said(*words, folder=…)``: what a command prints that ends well."""
-
-    def said(*words, folder):
-        code, printed, complained = in_process(*words, folder=folder)
-        assert code == 0, printed + complained
-        return printed
-
-    return said
+def said(*words, folder):
+    """Return what a command prints that ends well."""
+    done = typed(*words, folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("server", kinds(SeaweedFS, FakeGcs, Azurite), indirect=True)
@@ -148,7 +144,7 @@ def test_a_server_that_ignores_conditions_is_refused_in_one_line(server):
 
 
 @pytest.fixture(scope="module")
-def local_digest(tmp_path_factory, said):
+def local_digest(tmp_path_factory):
     """The digest of the sweep in a folder on this machine, its runs one after another."""
     folder = tmp_path_factory.mktemp("alone")
     (folder / "small.yaml").write_text(SWEEP, encoding="utf-8")
@@ -159,7 +155,7 @@ def local_digest(tmp_path_factory, said):
 
 
 @pytest.mark.parametrize("server", kinds(SeaweedFS), indirect=True)
-def test_a_sweep_outlives_a_server_that_is_killed(server, tmp_path, local_digest, said):
+def test_a_sweep_outlives_a_server_that_is_killed(server, tmp_path, local_digest):
     (tmp_path / "small.yaml").write_text(SWEEP, encoding="utf-8")
     url = server.url()
     words = ("-m", "orchestrator", "run", "small.yaml", "--store", url)

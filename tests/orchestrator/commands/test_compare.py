@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
@@ -17,13 +15,9 @@ from planted_verdicts import ALIGNMENT, plant_alignment
 from orchestrator.answers.schemas import schema_of
 from orchestrator.cli import cli
 from sweeps.store.store import Store
+from tests.orchestrator.command_line import typed
 
 CLAIMS = "sweeps/library/paper.claims.yaml"
-MAIN = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
-
-
-def depthsweep(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MAIN, *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_compare_gives_each_condition_its_verdict(store: Path, tmp_path: Path) -> None:
-    done = depthsweep("compare", "toy", "--store", str(store))
+    done = typed("compare", "toy", "--store", str(store))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
@@ -52,7 +46,7 @@ def test_compare_gives_each_condition_its_verdict(store: Path, tmp_path: Path) -
         "collapses",
     ]
     target = tmp_path / "compare.parquet"
-    depthsweep("compare", "toy", "--store", str(store), "-o", str(target))
+    typed("compare", "toy", "--store", str(store), "-o", str(target))
     table = pl.read_parquet(target)
     for name in ("verdict", "verdict_cka_distance", "verdict_equal_change", "verdict_delta_0.1"):
         assert table[name].to_list() == ["persists", "collapses"]
@@ -61,14 +55,14 @@ def test_compare_gives_each_condition_its_verdict(store: Path, tmp_path: Path) -
 
 
 def test_claims_are_judged_with_their_numbers(store: Path) -> None:
-    done = depthsweep("claims", "toy", "--store", str(store), "--claims", CLAIMS)
+    done = typed("claims", "toy", "--store", str(store), "--claims", CLAIMS)
     assert done.returncode == 0, done.stderr
     assert "✓ C2 SUPPORTED" in done.stdout
     assert "✓ C3 SUPPORTED" in done.stdout
     assert "✗ C4 CONTRADICTED" in done.stdout
     assert "? C5 INSUFFICIENT DATA" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
-    done = depthsweep("claims", "toy", "--store", str(store), "--claims", CLAIMS, "--json")
+    done = typed("claims", "toy", "--store", str(store), "--claims", CLAIMS, "--json")
     page = json.loads(done.stdout)
     assert page["claims"][0]["tests"][0]["value"] == 1.0
     assert page["claims"][3]["tests"][0]["value"] is None
@@ -84,7 +78,7 @@ def test_claims_are_judged_with_their_numbers(store: Path) -> None:
     ],
 )
 def test_a_users_mistake_is_one_line(store: Path, arguments: list[str], message: str) -> None:
-    done = depthsweep(*arguments, "--store", str(store))
+    done = typed(*arguments, "--store", str(store))
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

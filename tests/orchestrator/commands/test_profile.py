@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -12,12 +10,7 @@ import pytest
 from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.store.store import Store
-
-MAIN = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
-
-
-def depthsweep(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MAIN, *arguments], capture_output=True, text=True, check=False)
+from tests.orchestrator.command_line import typed
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_shows_each_condition(store: Path) -> None:
-    done = depthsweep("profile", "toy", "--store", str(store))
+    done = typed("profile", "toy", "--store", str(store))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "toy: procrustes at the last step, 4 of 4 runs"
@@ -42,12 +35,12 @@ def test_the_page_shows_each_condition(store: Path) -> None:
 
 
 def test_json_and_export_hold_blocks_and_quantities(store: Path, tmp_path: Path) -> None:
-    done = depthsweep("profile", "toy", "--store", str(store), "--json")
+    done = typed("profile", "toy", "--store", str(store), "--json")
     page = json.loads(done.stdout)
     assert page["conditions"][0]["slope"] == pytest.approx(0.25)
     assert len(page["blocks"]) == 24
     target = tmp_path / "profiles.parquet"
-    done = depthsweep(
+    done = typed(
         "profile", "toy", "--store", str(store), "--metric", "cka_distance", "-o", str(target)
     )
     assert done.returncode == 0, done.stderr
@@ -67,7 +60,7 @@ def test_json_and_export_hold_blocks_and_quantities(store: Path, tmp_path: Path)
     ],
 )
 def test_a_users_mistake_is_one_line(store: Path, arguments: list[str], message: str) -> None:
-    done = depthsweep("profile", *arguments, "--store", str(store))
+    done = typed("profile", *arguments, "--store", str(store))
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -80,12 +73,12 @@ def test_blocks_of_one_class_are_shown_alone(tmp_path: Path) -> None:
     for run in runs:
         write_run(store, run, [0.1, 0.9, 0.2, 0.9, 0.3, 0.9], classes=kinds)
     save_sweep(store, "hybrid", runs)
-    done = depthsweep("profile", "hybrid", "--store", str(store.root), "--block-class", "Mamba")
+    done = typed("profile", "hybrid", "--store", str(store.root), "--block-class", "Mamba")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "hybrid: procrustes at the last step, blocks of class Mamba, 3 of 3 runs"
     assert "▃▆█" in done.stdout
-    done = depthsweep("profile", "hybrid", "--store", str(store.root), "--block-class", "RNN")
+    done = typed("profile", "hybrid", "--store", str(store.root), "--block-class", "RNN")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--block-class RNN: no block is one" in done.stderr
 
@@ -108,7 +101,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_setting_that_varies_and_no_number_is_dropped_at_eighty_columns(varied: Path) -> None:
-    done = depthsweep("profile", "varied", "--store", str(varied))
+    done = typed("profile", "varied", "--store", str(varied))
     assert "no room" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     for rate in ("0.001", "2.5e-05"):
@@ -119,12 +112,12 @@ def test_no_setting_that_varies_and_no_number_is_dropped_at_eighty_columns(varie
 
 
 def test_runs_on_a_terminal_are_told_apart_by_what_varies(varied: Path) -> None:
-    head = depthsweep("profile", "varied", "--store", str(varied), "--runs").stdout.splitlines()[0]
+    head = typed("profile", "varied", "--store", str(varied), "--runs").stdout.splitlines()[0]
     assert head.split()[:7] == [
         *("run_id", "model", "objective", "control", "learning_rate", "schedule", "seed")
     ]
 
 
 def test_a_dose_is_the_median_of_its_seeds_wherever_it_is_said(varied: Path) -> None:
-    done = depthsweep("profile", "varied", "--store", str(varied), "--json")
+    done = typed("profile", "varied", "--store", str(varied), "--json")
     assert {round(one["dose"], 6) for one in json.loads(done.stdout)["conditions"]} == {3.0}

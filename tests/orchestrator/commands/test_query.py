@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -12,12 +10,7 @@ import pytest
 from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.store.store import Store
-
-MAIN = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
-
-
-def depthsweep(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MAIN, *arguments], capture_output=True, text=True, check=False)
+from tests.orchestrator.command_line import typed
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +26,7 @@ SQL = "SELECT model, control, max(procrustes) AS d FROM profiles GROUP BY ALL OR
 
 
 def test_the_answer_is_a_table_that_fits_the_page(store: Path) -> None:
-    done = depthsweep("query", SQL, "--store", str(store))
+    done = typed("query", SQL, "--store", str(store))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "model  control     d",
@@ -44,23 +37,23 @@ def test_the_answer_is_a_table_that_fits_the_page(store: Path) -> None:
 
 
 def test_other_formats_and_files(store: Path, tmp_path: Path) -> None:
-    done = depthsweep("query", SQL, "--store", str(store), "--format", "json")
+    done = typed("query", SQL, "--store", str(store), "--format", "json")
     assert [row["model"] for row in json.loads(done.stdout)] == ["gpt2", "opt"]
     target = tmp_path / "answer.parquet"
-    done = depthsweep("query", SQL, "--store", str(store), "-o", str(target))
+    done = typed("query", SQL, "--store", str(store), "-o", str(target))
     assert done.returncode == 0, done.stderr
     assert pl.read_parquet(target)["d"].to_list() == [0.3, 0.5]
 
 
 def test_a_wrong_query_is_one_line_with_the_nearest_name(store: Path) -> None:
-    done = depthsweep("query", "SELECT nope FROM runs", "--store", str(store))
+    done = typed("query", "SELECT nope FROM runs", "--store", str(store))
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "no column 'nope' in runs; did you mean" in done.stderr
 
 
 def test_a_store_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
-    done = depthsweep("query", "SELECT 1", "--store", str(tmp_path / "gone"))
+    done = typed("query", "SELECT 1", "--store", str(tmp_path / "gone"))
     assert done.returncode == 2
     assert "no such folder" in done.stderr
 
@@ -68,6 +61,6 @@ def test_a_store_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
 def test_a_file_in_a_folder_that_is_not_there_is_refused_with_what_to_do(
     store: Path, tmp_path: Path
 ) -> None:
-    done = depthsweep("query", SQL, "--store", str(store), "-o", str(tmp_path / "no" / "x.txt"))
+    done = typed("query", SQL, "--store", str(store), "-o", str(tmp_path / "no" / "x.txt"))
     assert done.returncode == 2
     assert f"there is no folder {tmp_path / 'no'}; make it first" in done.stderr

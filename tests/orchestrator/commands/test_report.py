@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.store.store import Store
-
-MAIN = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
-
-
-def depthsweep(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MAIN, *arguments], capture_output=True, text=True, check=False)
+from tests.orchestrator.command_line import typed
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +23,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_the_report_is_one_file_for_the_sweep(store: Store, tmp_path: Path) -> None:
     target = tmp_path / "report.html"
-    done = depthsweep("report", "toy", "--store", str(store.root), "-o", str(target))
+    done = typed("report", "toy", "--store", str(store.root), "-o", str(target))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(target))
     page = target.read_text(encoding="utf-8")
@@ -42,14 +35,12 @@ def test_the_report_is_one_file_for_the_sweep(store: Store, tmp_path: Path) -> N
 def test_a_file_is_what_its_name_ends_in(store: Store, tmp_path: Path) -> None:
     target = tmp_path / "figure2.pdf"
     words = ["--figure", "slopes", "--width", "170"]
-    done = depthsweep("report", "toy", "--store", str(store.root), "-o", str(target), *words)
+    done = typed("report", "toy", "--store", str(store.root), "-o", str(target), *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{target}: ")
     assert target.read_bytes().startswith(b"%PDF-")
     folder = tmp_path / "figures"
-    done = depthsweep(
-        "report", "toy", "--store", str(store.root), "--format", "svg", "-o", str(folder)
-    )
+    done = typed("report", "toy", "--store", str(store.root), "--format", "svg", "-o", str(folder))
     assert done.returncode == 0, done.stderr
     written = sorted(path.name for path in folder.iterdir())
     assert written == [
@@ -83,7 +74,7 @@ def test_a_file_is_what_its_name_ends_in(store: Store, tmp_path: Path) -> None:
     ],
 )
 def test_a_users_mistake_is_one_line(store: Store, arguments: list[str], message: str) -> None:
-    done = depthsweep(*arguments, "--store", str(store.root))
+    done = typed(*arguments, "--store", str(store.root))
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

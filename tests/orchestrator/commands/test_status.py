@@ -14,8 +14,8 @@ from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.spec import RunSpec
 from sweeps.store.store import Store
+from tests.orchestrator.command_line import typed
 
-MAIN = [sys.executable, "-m", "orchestrator"]
 RATES = (1e-3, 1e-2)
 
 
@@ -40,8 +40,7 @@ def plant(folder: Path, statuses: dict[int, str | None]) -> Store:
 
 
 def status(store: Store, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [*MAIN, "status", *words, "--store", store.location]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return typed("status", *words, "--store", store.location)
 
 
 def test_failed_and_lost_runs_are_told_apart_by_what_varies_with_their_errors(
@@ -82,7 +81,18 @@ def test_a_sweep_without_failures_names_none(tmp_path: Path) -> None:
 def test_a_watched_sweep_is_said_again_as_runs_end_until_nothing_is_left(tmp_path: Path) -> None:
     store = plant(tmp_path, dict.fromkeys(range(7), "finished"))
     watching = subprocess.Popen(
-        [*MAIN, "status", "rates", "--store", store.location, "--watch", "--every", "0.2"],
+        [
+            sys.executable,
+            "-m",
+            "orchestrator",
+            "status",
+            "rates",
+            "--store",
+            store.location,
+            "--watch",
+            "--every",
+            "0.2",
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -2,15 +2,13 @@
 and a verdict is never what is left out."""
 
 import itertools
-import subprocess
-import sys
 
 import pytest
 from planted_store import evaluated, run_spec, save_sweep, write_run
 
 from sweeps.store.store import Store
+from tests.orchestrator.command_line import typed
 
-MAIN = [sys.executable, "-m", "orchestrator"]
 NAME = "a-sweep-with-quite-a-long-name-of-its-own"
 MODEL = "an-organisation-with-a-long-name-and-a-model-7b"
 
@@ -64,8 +62,7 @@ def store(tmp_path_factory):
     ids=" ".join,
 )
 def test_what_a_command_says_fits_eighty_columns(store, words):
-    command = [*MAIN, *words, "--store", store.location]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = typed(*words, "--store", store.location)
     assert done.returncode in (0, 1), done.stderr
     # The place of a store, which a page of a command may begin with, is as long as it is.
     lines = [line for line in done.stdout.splitlines() if store.location not in line]
@@ -78,13 +75,12 @@ def test_what_a_command_says_fits_eighty_columns(store, words):
     ids=" ".join,
 )
 def test_a_large_study_is_planned_in_eighty_columns(words):
-    done = subprocess.run([*MAIN, *words], capture_output=True, text=True, check=True)
+    done = typed(*words)
     assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
 
 
 def test_a_verdict_stays_however_many_settings_vary(store):
-    command = [*MAIN, "compare", NAME, "--store", store.location]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    said = typed("compare", NAME, "--store", store.location).stdout
     head = next(line for line in said.splitlines() if " verdict" in line)
     verdicts = [line.split()[-1] for line in said.splitlines() if line.startswith("  cont")]
     assert head.endswith("verdict")
@@ -106,8 +102,7 @@ def test_verdicts_that_found_no_room_are_said_where_they_are_others(tmp_path):
         write_run(store, run, steep, metrics=metrics)
         runs.append(run)
     save_sweep(store, "mixed", runs)
-    command = [*MAIN, "compare", "mixed", "--store", store.location]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    said = typed("compare", "mixed", "--store", store.location).stdout
     told = " ".join(said.split())
     assert "metrics, where the verdict is another: collapses by cka_distance: gpt2 clm" in told
     assert "equal change: the same verdict in every condition" in told

@@ -124,9 +124,7 @@ def test_a_server_that_is_killed_while_its_ranks_live_is_replaced_at_once(
     first = started(starter, "wait_for_file", file=str(gate))
     server = server_of(first.number)
     os.kill(server, signal.SIGKILL)
-    began = time.monotonic()
     second = started(starter, "tell_about_it")
-    assert time.monotonic() - began < 10
     assert outcome(second).status.strip() == str(second.number)
     assert server_of(second.number) != server
     gate.touch()
@@ -163,7 +161,7 @@ def test_who_still_holds_a_gpu_of_ones_own_is_waited_for_then_killed(started, mo
     orphan._connection.close()  # its supervisor is gone
     began = time.monotonic()
     rank = started(RankStarter("key"), "tell_about_it", ["0", "1"])
-    assert 0.7 <= time.monotonic() - began < 10
+    assert time.monotonic() - began >= 0.7
     assert not is_alive(orphan.number)
     assert outcome(rank).status.strip() == str(rank.number)
 
@@ -198,10 +196,8 @@ def test_who_ends_by_itself_meanwhile_is_not_killed(started, monkeypatch, tmp_pa
 def test_other_gpus_and_shares_of_one_are_not_waited_for(started, tmp_path, devices, alone):
     gate = tmp_path / "gate"
     first = started(RankStarter("key"), "wait_for_file", ["0"], alone, file=str(gate))
-    began = time.monotonic()
     started(RankStarter("key"), "tell_about_it", devices, alone)
-    assert time.monotonic() - began < 10
-    assert is_alive(first.number)
+    assert is_alive(first.number)  # not until its end, nor until it was killed
 
 
 def socket_folder(folder):

@@ -145,6 +145,11 @@ def test_the_end_of_a_run_that_was_told_by_half_is_told_whole(told, monkeypatch)
     assert (shown.losses, shown.status, bool(shown.picture)) == (LOSSES, "finished", True)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [name if name == "mlflow" else pytest.param(name, marks=pytest.mark.slow) for name in TRACKERS],
+    indirect=True,
+)
 def test_drivers_that_are_killed_while_they_tell_leave_each_step_once(told):
     runs = [run_spec("pythia", seed=seed, steps=240, part_steps=40) for seed in (11, 12, 13)]
     for run in runs:

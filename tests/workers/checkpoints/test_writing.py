@@ -1,7 +1,6 @@
 """A checkpoint on its way: what it holds, how it is given up, and how it fails."""
 
 import threading
-import time
 
 import pytest
 import torch
@@ -36,10 +35,8 @@ def begin(folder, room=10_000, guard=no_guard):
 
 def test_whoever_adds_waits_only_where_there_is_no_room(tmp_path, gate):
     going, told = begin(tmp_path, room=2_500)
-    began = time.monotonic()
     for name in ("a", "b"):
         going.add(name, LAYER)
-    assert time.monotonic() - began < 5
     third = threading.Thread(target=going.add, args=("c", LAYER))
     third.start()
     third.join(0.3)

@@ -84,8 +84,8 @@ def real_peaks(run):
     "run",
     [
         run_of(),
-        run_of("mamba"),
-        run_of("bert"),
+        pytest.param(run_of("mamba"), marks=pytest.mark.slow),
+        pytest.param(run_of("bert"), marks=pytest.mark.slow),
         run_of("bert", "classification", control=EqualStep(target="median")),
         run_of("opt_post_norm", "contrastive", batch_size=5),
         *(
@@ -93,8 +93,14 @@ def real_peaks(run):
             for kind in OBJECTIVES
             if kind not in PRETRAINING_OBJECTIVES
         ),
-        run_of("opt", optimizer=Optimizer(rule="lion", learning_rate=1e-4, weight_decay=0.1)),
-        run_of("gpt2", optimizer=Optimizer(rule="adafactor", learning_rate=1e-2)),
+        pytest.param(
+            run_of("opt", optimizer=Optimizer(rule="lion", learning_rate=1e-4, weight_decay=0.1)),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            run_of("gpt2", optimizer=Optimizer(rule="adafactor", learning_rate=1e-2)),
+            marks=pytest.mark.slow,
+        ),
         run_of("bert", optimizer=Optimizer(rule="muon", learning_rate=1e-3)),
     ],
     ids=lambda run: f"{run.model.source.standin}-{run.objective.kind}-{run.optimizer.rule}",

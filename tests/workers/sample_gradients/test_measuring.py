@@ -36,8 +36,14 @@ def off_by(found, wanted, floor=0.0):
     return float(((found.sqrt() - norms) / norms.clamp(min=floor * norms.max())).abs().max())
 
 
+SLOWER = ("gpt2", "opt", "gpt_neox")
+
+
 @pytest.mark.parametrize("what", sample_norms.ADAPTERS)
-@pytest.mark.parametrize("family", ["gpt2", "bert", "opt", "gpt_neox", "mamba"])
+@pytest.mark.parametrize(
+    "family",
+    ["bert", "mamba", *(pytest.param(each, marks=pytest.mark.slow) for each in SLOWER)],
+)
 def test_norms_are_those_of_one_backward_pass_an_example(family, what):
     batches, engine, objective = sample_norms.batches_of(family, what, 1)
     assert batches.taken_one_by_one == (), "every use of a weight in these families is understood"

@@ -84,7 +84,7 @@ def test_what_is_trained_on_are_the_chosen_rows_of_the_candidates(tmp_path):
     assert step["loss"] == pytest.approx(sum(first) / len(first), rel=1e-5)
 
 
-@pytest.mark.parametrize("micro", [1, 2])
+@pytest.mark.parametrize("micro", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_micro_batch_does_not_show(micro, tmp_path):
     chosen = []
     for size in (micro, 4):
@@ -95,7 +95,7 @@ def test_the_micro_batch_does_not_show(micro, tmp_path):
     assert chosen[0] == chosen[1]
 
 
-@pytest.mark.parametrize("stopped_after", [2, 4])
+@pytest.mark.parametrize("stopped_after", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_chooses_and_ends_as_one_that_is_not(stopped_after, tmp_path):
     run = make_run(selection=High())
     assert finish(run, new_store(tmp_path / "whole")) == "finished"

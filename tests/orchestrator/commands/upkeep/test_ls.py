@@ -1,24 +1,13 @@
 """``depthsweep ls`` as a user calls it, of a store on files and of one on an S3 server."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.files.whole_files import write_text
 from sweeps.store.store import Store
-
-
-def depthsweep(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
+from tests.orchestrator.command_line import typed
 
 FIRST = [run_spec("opt", "mlm", seed=seed) for seed in (0, 1)]
 SECOND = [*FIRST, run_spec("opt", "mlm", seed=2, steps=6, probe_every=3)]
@@ -41,7 +30,7 @@ def store(request, tmp_path):
 
 
 def test_sweeps_are_listed_newest_first_with_versions_states_and_orphans(store):
-    shown = depthsweep("ls", "--store", store.location)
+    shown = typed("ls", "--store", store.location)
     assert shown.returncode == 0, shown.stderr
     head, study, alone, *notes = shown.stdout.splitlines()
     assert head.split() == ["sweep", "version", "run", "of", "runs", "finished"]
@@ -57,7 +46,7 @@ def test_sweeps_are_listed_newest_first_with_versions_states_and_orphans(store):
 
 def test_a_sweep_is_listed_with_its_versions_and_what_varies(store):
     older = next(v for v in store.versions() if v.sweep == "study" and len(v.run_ids) == 3)
-    shown = depthsweep("ls", f"study@{older.digest[:6]}", "--store", store.location)
+    shown = typed("ls", f"study@{older.digest[:6]}", "--store", store.location)
     assert shown.returncode == 0, shown.stderr
     assert f"study@{older.digest}" in shown.stdout
     assert store.version("study").digest in shown.stdout
@@ -70,9 +59,7 @@ def test_a_sweep_is_listed_with_its_versions_and_what_varies(store):
 
 
 def test_runs_are_chosen_by_state_and_settings_over_all_sweeps(store):
-    shown = depthsweep(
-        "ls", "--where", "status=finished,seed=0", "--json", "--store", store.location
-    )
+    shown = typed("ls", "--where", "status=finished,seed=0", "--json", "--store", store.location)
     assert shown.returncode == 0, shown.stderr
     sweeps = json.loads(shown.stdout)["sweeps"]
     assert {one["name"]: [run["run_id"] for run in one["runs"]] for one in sweeps} == {
@@ -82,7 +69,7 @@ def test_runs_are_chosen_by_state_and_settings_over_all_sweeps(store):
 
 
 def test_sizes_add_up_to_the_files_there_are(store):
-    shown = depthsweep("ls", "--sizes", "--json", "--store", store.location)
+    shown = typed("ls", "--sizes", "--json", "--store", store.location)
     assert shown.returncode == 0, shown.stderr
     page = json.loads(shown.stdout)
     alone = next(one for one in page["sweeps"] if one["name"] == "alone")
@@ -94,7 +81,7 @@ def test_sizes_add_up_to_the_files_there_are(store):
 def test_more_runs_than_fit_a_screen_are_listed_when_asked(tmp_path):
     store = Store.at(str(tmp_path / "store"))
     save_sweep(store, "many", [run_spec(seed=seed) for seed in range(50)])
-    short = depthsweep("ls", "many", "--store", store.location).stdout.splitlines()
+    short = typed("ls", "many", "--store", store.location).stdout.splitlines()
     assert short[-1] == "… and 10 more: --runs lists them"
-    whole = depthsweep("ls", "many", "--runs", "--store", store.location).stdout.splitlines()
+    whole = typed("ls", "many", "--runs", "--store", store.location).stdout.splitlines()
     assert sum("waiting" in line for line in whole) == 51

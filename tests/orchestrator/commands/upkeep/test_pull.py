@@ -10,12 +10,9 @@ from planted_store import run_spec, save_sweep, write_run
 
 from sweeps.store.store import Store
 from sweeps.upkeep.rubbish import rubbish_of_runs
+from tests.orchestrator.command_line import typed
 
 PROFILE = [0.3, 0.1, 0.2]
-
-
-def depthsweep(*arguments):
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120)
 
 
 def command(*arguments):
@@ -32,17 +29,17 @@ def planted(location, seeds, name="study"):
 
 
 def digest(location, name="study"):
-    said = depthsweep("digest", name, "--store", location)
+    said = typed("digest", name, "--store", location)
     assert said.returncode == 0, said.stderr
     return said.stdout
 
 
 def test_a_sweep_goes_to_an_object_store_and_back_with_its_digest(tmp_path, s3_url):
     planted(tmp_path / "old", (1, 2))
-    up = depthsweep("pull", tmp_path / "old", "--store", s3_url, "--sweep", "study")
+    up = typed("pull", tmp_path / "old", "--store", s3_url, "--sweep", "study")
     assert up.returncode == 0, up.stderr
     assert "2 brought, " in up.stdout
-    down = depthsweep("pull", s3_url, "--store", tmp_path / "new", "--json")
+    down = typed("pull", s3_url, "--store", tmp_path / "new", "--json")
     assert down.returncode == 0, down.stderr
     assert {one["outcome"] for one in json.loads(down.stdout)["runs"].values()} == {"brought"}
     assert digest(tmp_path / "new") == digest(s3_url) == digest(tmp_path / "old")
@@ -58,7 +55,7 @@ def test_a_pull_that_was_killed_goes_on_when_called_again(tmp_path):
         time.sleep(0.005)
     process.kill()
     process.wait()
-    again = depthsweep(*words)
+    again = typed(*words)
     assert again.returncode == 0, again.stderr
     assert digest(tmp_path / "new") == digest(tmp_path / "old")
     left = [item.where for item in rubbish_of_runs(Store.at(str(tmp_path / "new")))]
@@ -74,7 +71,7 @@ def test_several_stores_are_merged_and_the_first_result_of_a_run_stays(tmp_path)
     other.run(differs.run_id).forget()
     write_run(other, differs, [0.9, 0.9, 0.9])
     stores = [tmp_path / name for name in "abc"]
-    said = depthsweep("merge", *stores, "--into", tmp_path / "all")
+    said = typed("merge", *stores, "--into", tmp_path / "all")
     assert said.returncode == 0, said.stderr
     assert f"1 have other rows here, which stay: {differs.run_id}" in said.stdout
     assert max(map(len, said.stdout.splitlines())) <= 80 + len(str(tmp_path))
@@ -97,7 +94,7 @@ def test_several_stores_are_merged_and_the_first_result_of_a_run_stays(tmp_path)
 def test_a_mistake_is_said_before_anything_is_copied(tmp_path, words, message):
     planted(tmp_path / "old", (1,))
     places = ("old", "new", "none")
-    said = depthsweep(*(tmp_path / word if word in places else word for word in words))
+    said = typed(*(tmp_path / word if word in places else word for word in words))
     assert said.returncode == 2, said.stdout
     assert message in said.stderr
     assert not (tmp_path / "new" / "runs").exists()
