@@ -140,7 +140,7 @@ def test_the_end_of_a_run_that_was_told_by_half_is_told_whole(told, monkeypatch)
     with pytest.raises(Exception, match="killed here"):
         told.tell()
     monkeypatch.undo()
-    told.tell()
+    assert str(told.tell()) == "1 run, 2 not begun"
     shown = told.shown()[run.run_id]
     assert (shown.losses, shown.status, bool(shown.picture)) == (LOSSES, "finished", True)
 
