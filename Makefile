@@ -41,7 +41,8 @@ readme: $(VENV)/.test
 	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
 	$(BIN)/python -m tests.readme $(STORE)
 
-# Four on two cores: half of the time tests wait for processes, leases and servers.
+# Four on two cores: files that wait lie among those that compute (tests/conftest.py), so both
+# cores are busy throughout.
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow"
 

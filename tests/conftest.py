@@ -1,4 +1,4 @@
-"""Settings of all tests, and the object store and the command that some of them share."""
+"""Settings of all tests, their order beside each other, and the object store that some share."""
 
 import gc
 import os
