@@ -44,8 +44,9 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         files.setdefault(item.nodeid.partition("::")[0], []).append(item)
     waiting = [name for name in files if name.startswith(WAITING)]
-    place = {name: place for place, name in enumerate(n for n in files if n not in set(waiting))}
-    every = 0.75 * len(place) / max(len(waiting), 1)
+    computing = [name for name in files if not name.startswith(WAITING)]
+    every = 0.75 * len(computing) / max(len(waiting), 1)
+    place = {name: float(count) for count, name in enumerate(computing)}
     place |= {name: every * count - 0.5 for count, name in enumerate(waiting)}
     items[:] = [item for name in sorted(files, key=place.__getitem__) for item in files[name]]
 
