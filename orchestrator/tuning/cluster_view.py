@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from orchestrator.connection.autoscaler import growth, nodes_by_type
 from orchestrator.connection.nodes import cluster_nodes
 from orchestrator.connection.ray_environment import ray
-from orchestrator.connection.store_probe import NodeProbes
+from orchestrator.ranks.node_probe import NodeProbes
 from orchestrator.sizing.memory import GIB
 from orchestrator.sizing.placement import Node
 from sweeps.errors import UserError

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.connection.autoscaler import Growth, NodeShape
-from orchestrator.connection.store_probe import NodeFacts
+from orchestrator.ranks.node_probe import NodeFacts
 from orchestrator.sizing.memory import GIB
 from orchestrator.sizing.placement import Node
 from orchestrator.tuning import cluster_view

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.connection import store_probe
-from orchestrator.connection.store_probe import PROBE_SECONDS, NodeFacts, NodeProbes
+from orchestrator.ranks import node_probe
+from orchestrator.ranks.node_probe import PROBE_SECONDS, NodeFacts, NodeProbes
 
 
 class PretendedRay:
@@ -41,7 +41,7 @@ class PretendedRay:
 @pytest.fixture
 def ray(monkeypatch):
     pretended = PretendedRay()
-    monkeypatch.setattr(store_probe, "ray", pretended)
+    monkeypatch.setattr(node_probe, "ray", pretended)
     return pretended
 
 
@@ -74,8 +74,8 @@ def test_a_node_that_runs_no_task_is_wrong(ray, monkeypatch):
     ray.answers[A] = RuntimeError("the worker died")
     probes.follow([A, B])
     assert probes.facts[A].wrong == "it runs no task: the worker died"
-    later = store_probe.time.monotonic() + PROBE_SECONDS + 1
-    monkeypatch.setattr(store_probe.time, "monotonic", lambda: later)
+    later = node_probe.time.monotonic() + PROBE_SECONDS + 1
+    monkeypatch.setattr(node_probe.time, "monotonic", lambda: later)
     assert set(probes.follow([A, B])) == {A, B}, "and what was wrong is asked again in a while"
     assert probes.facts[B].wrong == "it runs no task"
 
@@ -85,6 +85,6 @@ def test_what_a_node_is_asked_reads_the_store_it_was_told(tmp_path):
 
     store = Store.at(str(tmp_path / "store"))
     store.root.mkdir()
-    probe, identity = store_probe._probe(), store.identify()
+    probe, identity = node_probe._probe(), store.identify()
     assert probe(str(store.root), identity)[0] is None
     assert "not the store" in probe(str(tmp_path / "other"), identity)[0]
