@@ -1,7 +1,8 @@
 """Can a node carry out runs: has it the code, does it see the store? Asked before it gets one.
 
 Asked of the nodes there are when a sweep starts, and of each that joins, by a task on it that
-nobody waits for.
+nobody waits for. Whether torch and transformers can be imported, the node's rank server shows: it
+has to import them anyway, and so the first run there finds it ready.
 """
 
 from __future__ import annotations
@@ -89,11 +90,13 @@ class NodeProbes:
 def _probe() -> Callable[[str, str], tuple[str | None, float | None]]:
     # By value, so that a node without the package can still say so.
     def probe(location: str, store_id: str) -> tuple[str | None, float | None]:
-        import importlib
-
         try:
-            for name in ("orchestrator.tuning.trainable", "workers.train"):
-                importlib.import_module(name)
+            from orchestrator.ranks.rank_holder import key_of_this_node
+            from orchestrator.ranks.rank_starter import RankStarter
+
+            RankStarter(key_of_this_node()).wait()
+        except OSError as error:
+            return f"it cannot start the processes of runs: {error}", None
         except ImportError as error:
             return (
                 f"it cannot import depthsweep ({error}): install it on every node, or submit the"

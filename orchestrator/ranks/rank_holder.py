@@ -28,6 +28,13 @@ class Seat:
     devices: tuple[str, ...]
 
 
+def key_of_this_node() -> str:
+    """Return the key of a Ray job's server on the node of this process: its code and environment
+    are the job's."""
+    context = ray.get_runtime_context()
+    return f"{context.get_job_id()} {context.get_node_id()}"
+
+
 class RankHolder:
     """One bundle and its rank process, which is started when a job comes.
 
@@ -42,7 +49,7 @@ class RankHolder:
         address = ray.util.get_node_ip_address()
         self.seat = Seat(context.get_node_id(), address, devices)
         self.alone, self.fresh = alone, fresh
-        self._starter = RankStarter(f"{context.get_job_id()} {self.seat.node}")
+        self._starter = RankStarter(key_of_this_node())
         self._rank: HeldRank | None = None
         self._job: Job | None = None
 

@@ -57,9 +57,9 @@ class RankStarter:
 
         Blocks for the server's imports the first time, and for as long as processes of another run
         hold ``devices`` (GPUs) that are this one's ``alone``. Raises OSError where none can be
-        started.
+        started, and ImportError where the server cannot import what runs need.
         """
-        request = {"fork": self.forks, "devices": list(devices), "alone": alone, "kill": False}
+        request = {**self._request, "devices": list(devices), "alone": alone, "start": True}
         until = time.monotonic() + HOLD_SECONDS
         while True:
             answer, ours = self._ask(request)
@@ -69,6 +69,17 @@ class RankStarter:
             said = answer.get("until", 0.0)
             request["kill"] = time.monotonic() > (said + LATE_SECONDS if said else until)
             time.sleep(POLL_SECONDS)
+
+    def wait(self) -> None:
+        """Return once the server has imported what runs need, and starts them at once; raises as
+        ``start`` does."""
+        _, ours = self._ask(self._request)
+        ours.close()
+        self.close()
+
+    @property
+    def _request(self) -> dict[str, object]:
+        return {"fork": self.forks, "devices": [], "alone": False, "start": False, "kill": False}
 
     def close(self) -> None:
         """Say that this needs no more processes; those that it started stay."""
@@ -115,7 +126,10 @@ class RankStarter:
         except OSError:
             ours.close()
             raise
-        found: dict[str, int] = json.loads(answer)
+        found: dict[str, Any] = json.loads(answer)
+        if "wrong" in found:
+            ours.close()
+            raise ImportError(found["wrong"])
         return found, ours
 
     def _connected(self) -> socket.socket:

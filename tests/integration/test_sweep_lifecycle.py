@@ -107,6 +107,7 @@ def test_a_result_is_computed_again_when_asked_with_identical_rows(folder):
     assert causes == ["finished", "finished"]
 
 
+@pytest.mark.slow
 def test_an_edited_sweep_runs_what_is_new_and_says_what_changed(folder, tmp_path):
     shutil.copytree(folder / "store", tmp_path / "store")
     text = SWEEP.replace("model: [a, b]", "model: [a]").replace("seed: [0]", "seed: [0, 1]")

@@ -7,11 +7,12 @@ worker kills its children when it exits; the next ones find it by its path; it e
 it has had neither processes nor callers for IDLE_SECONDS.
 
 A request is a line of JSON with one file descriptor, the connection that the process serves:
-``fork`` (false has it started from nothing, where CUDA refuses after a fork), ``devices`` (its
-GPUs), ``alone`` (whether they are the run's alone) and ``kill`` (end whoever still holds them). The
-answer is a line of JSON: the ``process``, or the processes that still ``hold`` the devices, and
-``until`` when: those of a run whose supervisor has died may take a while for their checkpoint, and
-the run that was given their GPU must not meet them there.
+``start`` (false asks only for the answer, which comes when all is imported), ``fork`` (false has it
+started from nothing, where CUDA refuses after a fork), ``devices`` (its GPUs), ``alone`` (whether
+they are the run's alone) and ``kill`` (end whoever still holds them). The answer is a line of JSON:
+the ``process``, or the processes that still ``hold`` the devices, and ``until`` when: those of a
+run whose supervisor has died may take a while for their checkpoint, and the run that was given
+their GPU must not meet them there; or ``wrong``, why what runs need cannot be imported here.
 
 The fork server of ``multiprocessing`` would have each process import the main module of its parent,
 which in a Ray actor is Ray's own worker.
@@ -42,17 +43,26 @@ IMPORTED_IF_THERE = ("pandas",)
 # A parent that has asked CUDA how many GPUs there are cannot be forked; this has torch ask NVML.
 ENVIRONMENT = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 IDLE_SECONDS = 60.0
+# So long one stays that could only say what it cannot import: that may be mended meanwhile.
+BRIEF_SECONDS = 2.0
 REQUEST_BYTES = 65_536
 
 
 class RankServer:
     """Answers requests until it has been idle for ``idle`` seconds; ``lock`` is what keeps others
-    from the path, and no process that it starts."""
+    from the path, and no process that it starts; ``wrong`` is why it can start none, if so."""
 
-    def __init__(self, listening: socket.socket, lock: int, idle: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self,
+        listening: socket.socket,
+        lock: int,
+        idle: float = IDLE_SECONDS,
+        wrong: str | None = None,
+    ) -> None:
         self._listening = listening
         self._lock = lock
         self._idle = idle
+        self._wrong = wrong
         self._ready = selectors.DefaultSelector()
         self._ready.register(listening, selectors.EVENT_READ)
         # Of each living process: a descriptor that is readable once it has ended, another in which
@@ -103,7 +113,9 @@ class RankServer:
             for number in holding:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(number, signal.SIGKILL)
-        if not holding:
+        if self._wrong is not None:
+            reply = {"wrong": self._wrong}
+        elif request["start"] and not holding:
             reply = {"process": self._start(descriptors[0], devices, request["fork"])}
         for descriptor in descriptors:
             os.close(descriptor)
@@ -193,12 +205,17 @@ def main() -> None:
     if taken is None:
         end_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in IMPORTED:
-        importlib.import_module(name)
-    for name in IMPORTED_IF_THERE:
-        with contextlib.suppress(ImportError):
+    try:
+        for name in IMPORTED:
             importlib.import_module(name)
-    RankServer(*taken).answer()
+    except Exception as error:
+        wrong = f"{type(error).__name__}: {error}"
+        RankServer(*taken, idle=BRIEF_SECONDS, wrong=wrong).answer()
+    else:
+        for name in IMPORTED_IF_THERE:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+        RankServer(*taken).answer()
     for left in (sys.argv[1], sys.argv[1] + ".lock"):
         with contextlib.suppress(OSError):
             os.unlink(left)

@@ -1,5 +1,6 @@
-"""A real cluster of three nodes on loopback, with a token: submit, attach, cancel, lose a node."""
+"""A real cluster on loopback, with a token: submit, attach, cancel, lose a node."""
 
+import contextlib
 import json
 import os
 import signal
@@ -37,20 +38,19 @@ def free_port():
         return found.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """A profile of a cluster that is up, with the environment in which it is known."""
-    folder = tmp_path_factory.mktemp("c")
-    profile = folder / "three.yaml"
+@contextlib.contextmanager
+def up(folder, nodes):
+    """Yield the profile of a cluster that is up, with the environment in which it is known."""
+    profile = folder / "local.yaml"
     profile.write_text(
-        f"kind: local\nnodes: 3\ncpus_per_node: 1\nport: {free_port()}\n"
+        f"kind: local\nnodes: {nodes}\ncpus_per_node: 1\nport: {free_port()}\n"
         f"dashboard_port: {free_port()}\n"
     )
     environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
     environment.pop("RAY_ADDRESS", None)
     try:
-        up = call("cluster", "up", str(profile), cwd=folder, env=environment)
-        assert up.returncode == 0, up.stderr
+        begun = call("cluster", "up", str(profile), cwd=folder, env=environment)
+        assert begun.returncode == 0, begun.stderr
         yield profile, environment
     finally:
         down = call("cluster", "down", str(profile), cwd=folder, env=environment)
@@ -58,6 +58,13 @@ def cluster(tmp_path_factory):
         state = str(folder / "state")
         # A server of ranks sees within a second or two that its node is no more.
         wait_for(lambda: not [p for p in psutil.process_iter() if state in _environment(p)], 20)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Two nodes: as few as can lose one."""
+    with up(tmp_path_factory.mktemp("c"), 2) as found:
+        yield found
 
 
 def _environment(process):
@@ -141,7 +148,7 @@ def test_a_sweep_survives_cancel_and_a_lost_node_and_equals_one_machine(cluster,
     assert None not in causes
     status = call("status", "trio", "--store", "store", cwd=tmp_path, env=env).stdout
     assert f"job {told['submission_id']}: stopped" in status
-    assert "cluster: 3 nodes, 3 CPUs, 0 GPUs" in status
+    assert "cluster: 2 nodes, 2 CPUs, 0 GPUs" in status
 
     command = [DEPTHSWEEP, *submit, "--json"]
     second = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
@@ -209,19 +216,18 @@ def one_line(shown, said):
 
 
 @pytest.mark.slow
-def test_the_demo_survives_a_lost_node_and_equals_one_machine(cluster, tmp_path):
-    profile, env = cluster
+def test_the_demo_survives_a_lost_node_and_equals_one_machine(tmp_path_factory, tmp_path):
     demo = str(Path("sweeps/library/demo.yaml").absolute())
     store = tmp_path / "store"
-    submitted = call(
-        "submit", demo, "--cluster", str(profile), "--store", str(store), cwd=tmp_path, env=env
-    )
-    assert submitted.returncode == 0, submitted.stderr
-    raylet = wait_for(lambda: a_node_that_computes(store), 900)
-    os.kill(raylet.pid, signal.SIGKILL)
-    follow = [DEPTHSWEEP, "logs", "demo", "-f", "--store", str(store)]
-    subprocess.run(follow, cwd=tmp_path, env=env, timeout=3000, check=True, capture_output=True)
-    assert set(states_of("demo", store, cwd=tmp_path, env=env)) == {"finished"}
+    with up(tmp_path_factory.mktemp("c"), 3) as (profile, env):
+        words = ["submit", demo, "--cluster", str(profile), "--store", str(store)]
+        submitted = call(*words, cwd=tmp_path, env=env)
+        assert submitted.returncode == 0, submitted.stderr
+        raylet = wait_for(lambda: a_node_that_computes(store), 900)
+        os.kill(raylet.pid, signal.SIGKILL)
+        follow = [DEPTHSWEEP, "logs", "demo", "-f", "--store", str(store)]
+        subprocess.run(follow, cwd=tmp_path, env=env, timeout=3000, check=True, capture_output=True)
+        assert set(states_of("demo", store, cwd=tmp_path, env=env)) == {"finished"}
     alone = [DEPTHSWEEP, "run", demo, "--store", str(tmp_path / "alone")]
     subprocess.run(alone, cwd=tmp_path, timeout=3000, check=True, capture_output=True)
     assert parts_of(store) == parts_of(tmp_path / "alone")

@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.ranks import node_probe
+from orchestrator.ranks import node_probe, rank_holder, rank_starter
 from orchestrator.ranks.node_probe import PROBE_SECONDS, NodeFacts, NodeProbes
+from orchestrator.ranks.rank_starter import RankStarter
+from sweeps.store.store import Store
 
 
 class PretendedRay:
@@ -80,11 +82,41 @@ def test_a_node_that_runs_no_task_is_wrong(ray, monkeypatch):
     assert probes.facts[B].wrong == "it runs no task"
 
 
-def test_what_a_node_is_asked_reads_the_store_it_was_told(tmp_path):
-    from sweeps.store.store import Store
+@pytest.fixture
+def node(monkeypatch, light_server):
+    """The folder of a node's rank server; this process is on it."""
+    monkeypatch.setattr(rank_holder, "key_of_this_node", lambda: "job node")
+    return light_server
 
+
+@pytest.mark.usefixtures("node")
+def test_what_a_node_is_asked_reads_the_store_it_was_told(tmp_path):
     store = Store.at(str(tmp_path / "store"))
     store.root.mkdir()
     probe, identity = node_probe._probe(), store.identify()
     assert probe(str(store.root), identity)[0] is None
     assert "not the store" in probe(str(tmp_path / "other"), identity)[0]
+
+
+@pytest.mark.usefixtures("node")
+def test_a_node_that_was_asked_has_its_rank_server_ready(tmp_path, monkeypatch):
+    node_probe._probe()(str(tmp_path), "id")
+    monkeypatch.setattr(rank_starter, "_start_server", lambda _: pytest.fail("there is one"))
+    number, connection = RankStarter("job node").start()
+    connection.close()
+    assert number
+
+
+def test_a_node_without_what_runs_import_is_wrong_and_says_what(tmp_path, node):
+    python = node / "python"
+    python.write_text(python.read_text().replace("IMPORTED = ()", "IMPORTED = ('nowhere',)", 1))
+    wrong, _ = node_probe._probe()(str(tmp_path), "id")
+    assert "cannot import depthsweep" in wrong
+    assert "No module named 'nowhere'" in wrong
+
+
+def test_a_node_that_cannot_start_ranks_is_wrong(tmp_path, node, monkeypatch):
+    (node / "python").write_text("#!/bin/sh\nexit 1\n")
+    monkeypatch.setattr(rank_starter, "IMPORT_SECONDS", 0.0)
+    wrong, _ = node_probe._probe()(str(tmp_path), "id")
+    assert "cannot start the processes of runs" in wrong

@@ -10,8 +10,9 @@ import time
 import pytest
 
 from sweeps.files.whole_files import write_text
+from sweeps.leases.lease import Vigil
 from sweeps.leases.made_once import made_once
-from sweeps.liveness.watch import stale_seconds
+from sweeps.liveness.watch import poll_seconds, stale_seconds
 
 # Makes something, and is frozen while it does; thaws, and puts it in place late.
 MAKER = """
@@ -78,10 +79,14 @@ def test_of_many_that_need_it_one_makes_it(place):
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGCONT])
-def test_a_maker_that_is_frozen_holds_nobody_up_for_longer_than_a_lease(place, end):
-    process, made = maker(place, "frozen"), []
+def test_a_maker_that_is_frozen_holds_nobody_up_for_longer_than_a_lease(place, end, monkeypatch):
+    process, made, looks = maker(place, "frozen"), [], []
+    look = Vigil.look
+    monkeypatch.setattr(Vigil, "look", lambda vigil: (looks.append(vigil), look(vigil))[1])
     assert made_once(place, find(place), make(place, made)) == "made"
     assert len(made) == 1
+    # A lease is a second here. Looks are counted, not seconds: others may have the processors.
+    assert len(looks) <= 2 * stale_seconds() / poll_seconds()
     os.kill(process.pid, end)
     process.wait(60)
     assert place.read_text() == "made"

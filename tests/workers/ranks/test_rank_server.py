@@ -76,7 +76,7 @@ def test_it_stays_for_a_process_whose_caller_is_gone(path):
         until = time.monotonic() + 30
         while caller.connect_ex(path) and time.monotonic() < until:
             time.sleep(0.05)
-        asked = b'{"fork": true, "devices": [], "alone": true, "kill": false}'
+        asked = b'{"start": true, "fork": true, "devices": [], "alone": true, "kill": false}'
         socket.send_fds(caller, [asked], [its.fileno()])
         assert b'"process"' in caller.recv(1000)
     its.close()
