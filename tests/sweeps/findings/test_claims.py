@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -110,12 +111,34 @@ def _shaped(slope: float, sharp: float, noise: float, layers: int) -> list[float
     ]
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Profiles]]:
+    """A study with the published pattern: its folder, not to be written to, and its profiles."""
+    folder = tmp_path_factory.mktemp("published")
+    return folder, plant(folder)
+
+
+@pytest.fixture(scope="module")
+def with_one_that_falls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClaimResult]:
+    """What is claimed of a study with one seed whose profiles fall."""
+    return judged(plant(tmp_path_factory.mktemp("falling"), falling=1))
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Profiles]:
+    """Profiles of every run of the paper's sweep."""
+    store = plant_paper(tmp_path_factory.mktemp("paper") / "store", steps=8, part_steps=8)
+    return measure_each(open_store(store.root, sweep="paper"), ["procrustes"])
+
+
 def judged(by_metric: dict[str, Profiles]) -> dict[str, ClaimResult]:
     return {r.claim.id: r for r in evaluate(read_claims(LIBRARY).claims, by_metric)}
 
 
-def test_the_published_pattern_supports_every_claim(tmp_path: Path) -> None:
-    results = judged(plant(tmp_path))
+def test_the_published_pattern_supports_every_claim(
+    published: tuple[Path, dict[str, Profiles]],
+) -> None:
+    results = judged(published[1])
     assert {name: result.verdict for name, result in results.items()} == dict.fromkeys(
         ("C2", "C3", "C4", "C5", "C6"), SUPPORTED
     )
@@ -128,8 +151,8 @@ def test_the_published_pattern_supports_every_claim(tmp_path: Path) -> None:
         assert test.estimate.p_value < 0.05
 
 
-def test_profiles_that_fall_contradict_c2(tmp_path: Path) -> None:
-    results = judged(plant(tmp_path, falling=1))
+def test_profiles_that_fall_contradict_c2(with_one_that_falls: dict[str, ClaimResult]) -> None:
+    results = with_one_that_falls
     assert results["C2"].verdict == CONTRADICTED
     assert results["C2"].tests[0].estimate.value == pytest.approx(1 - 3 / 96)
 
@@ -198,8 +221,9 @@ def test_metrics_that_disagree_are_flagged(tmp_path: Path) -> None:
     assert "metrics disagree" in result.flags
 
 
-def test_a_user_adds_a_claim_without_code(tmp_path: Path) -> None:
-    by_metric = plant(tmp_path)
+def test_a_user_adds_a_claim_without_code(
+    published: tuple[Path, dict[str, Profiles]], tmp_path: Path
+) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
         "claims:\n"
@@ -219,7 +243,7 @@ def test_a_user_adds_a_claim_without_code(tmp_path: Path) -> None:
         "        is: above\n"
         "        than: 0\n"
     )
-    [result] = evaluate(read_claims(file).claims, by_metric)
+    [result] = evaluate(read_claims(file).claims, published[1])
     assert result.verdict == SUPPORTED
     page = claims_text("toy", "", [result])
     assert max(map(len, page.splitlines())) <= 80
@@ -285,15 +309,13 @@ def library(*, of_alignment: bool) -> list[Path]:
 
 @pytest.mark.parametrize("path", library(of_alignment=True), ids=lambda p: p.name)
 def test_claims_on_alignment_say_what_a_sweep_without_prompts_lacks(
-    path: Path, tmp_path: Path
+    path: Path, paper: dict[str, Profiles]
 ) -> None:
-    store = plant_paper(tmp_path / "store", steps=8, part_steps=8)
-    by_metric = measure_each(open_store(store.root, sweep="paper"), ["procrustes"])
     claims = [
         claim.model_copy(update={"tests": [_of_everything(test) for test in claim.tests]})
         for claim in read_claims(path).claims
     ]
-    results = evaluate(claims, by_metric)
+    results = evaluate(claims, paper)
     assert [one.claim.id for one in results] == ["S1", "S2", "S3", "S4"]
     assert {one.verdict for one in results} == {INSUFFICIENT}
     assert all("add `refusal`" in one.tests[0].reason for one in results)
@@ -304,11 +326,9 @@ def _of_everything(test: Comparison) -> Comparison:
 
 
 @pytest.mark.parametrize("path", library(of_alignment=False), ids=lambda p: p.name)
-def test_the_library_holds_the_study_on_any_sweep(path: Path, tmp_path: Path) -> None:
+def test_the_library_holds_the_study_on_any_sweep(path: Path, paper: dict[str, Profiles]) -> None:
     claims = read_claims(path).claims
-    store = plant_paper(tmp_path / "store", steps=8, part_steps=8)
-    by_metric = measure_each(open_store(store.root, sweep="paper"), ["procrustes"])
-    verdicts = {result.claim.id: result.verdict for result in evaluate(claims, by_metric)}
+    verdicts = {result.claim.id: result.verdict for result in evaluate(claims, paper)}
     # Two seeds of the mid-sized models decide nothing; no run has the miniature's second arm.
     open_ones = {"C3", "C4", "C5"} if path.name.startswith("replica-verdicts") else {"C5"}
     assert verdicts == {
@@ -337,15 +357,17 @@ def test_what_lacks_is_what_is_named(tmp_path: Path) -> None:
     assert correlation.notes == ("1 without objective_distance",)
 
 
-def test_no_claim_rests_on_a_noisy_distance(tmp_path: Path) -> None:
-    by_metric = plant(tmp_path)
+def test_no_claim_rests_on_a_noisy_distance(
+    published: tuple[Path, dict[str, Profiles]], tmp_path: Path
+) -> None:
+    shutil.copytree(published[0], tmp_path, dirs_exist_ok=True)
     store = Store.at(str(tmp_path / "store"))
     for model in MODELS:
         record_distance(store, run_spec(model, "clm", **BRIEF), [0.9], noisy=True)
     found = measure(open_store(store.root), "procrustes")
     test = judged({"procrustes": found})["C6"].tests[0]
     assert "6 with a noisy objective_distance: left out" in test.estimate.notes
-    sure = judged(by_metric)["C6"].tests[0]
+    sure = judged(published[1])["C6"].tests[0]
     assert "noisy" not in " ".join(sure.estimate.notes)
 
 
@@ -373,9 +395,8 @@ def test_the_sweeps_of_the_library_bring_the_claims_that_are_about_them(tmp_path
     }
 
 
-def test_a_share_says_how_many_of_how_many(tmp_path: Path) -> None:
-    results = judged(plant(tmp_path, falling=1))
-    (test,) = results["C2"].tests
+def test_a_share_says_how_many_of_how_many(with_one_that_falls: dict[str, ClaimResult]) -> None:
+    (test,) = with_one_that_falls["C2"].tests
     counted = numbers(test.estimate)
     runs = test.estimate.n
     assert test.estimate.counted is not None

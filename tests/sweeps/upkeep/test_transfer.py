@@ -26,7 +26,11 @@ RUNS = [
 PROFILE = [0.3, 0.1, 0.2]
 
 
-@pytest.fixture(params=["folder to folder", "folder to s3", "s3 to folder"])
+WAYS = ["folder to folder", "folder to s3", "s3 to folder"]
+
+
+# One way to or from a server stands for both; it is all three where the whole is at stake.
+@pytest.fixture(params=[*WAYS[:2], pytest.param(WAYS[2], marks=pytest.mark.slow)])
 def stores(request, tmp_path):
     """The store that there is, and an empty one."""
     places = [str(tmp_path / name) for name in ("old", "new")]
@@ -54,6 +58,7 @@ def same_digest(old, new, sweep="study"):
     )
 
 
+@pytest.mark.parametrize("stores", WAYS, indirect=True)
 def test_what_was_brought_has_the_digest_of_what_it_was_brought_from(stores):
     old, new = stores
     pulled = pull(old, new)
