@@ -41,10 +41,13 @@ readme: $(VENV)/.test
 	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
 	$(BIN)/python -m tests.readme $(STORE)
 
-# Four on two cores: files that wait lie among those that compute (tests/conftest.py), so both
+# Some machines have it set; hundreds of processes of the tests would each compile this code again.
+demo test test-all: export PYTHONDONTWRITEBYTECODE =
+
+# Three on two cores: files that wait lie among those that compute (tests/conftest.py), so both
 # cores are busy throughout.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -63,6 +63,7 @@ def test_planning_loads_neither_torch_nor_ray_nor_polars():
     assert loaded_by(code) & {"torch", "ray", "polars", "transformers", "pandas"} == set()
 
 
+@pytest.mark.slow
 def test_a_worker_loads_no_ray():
     assert "ray" not in loaded_by("import workers.train")
 

@@ -75,6 +75,7 @@ def test_a_sweep_that_comes_with_it_is_planned_in_an_empty_folder(installed, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_a_run_of_it_records_has_the_commit_that_it_was_built_from(wheel, installed, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         built_from = archive.read("workers/built_from.txt").decode().strip()

@@ -109,6 +109,7 @@ def test_a_check_that_crashes_or_hangs_is_ended_and_keeps_what_it_said(
     assert "FAILED" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_check_leaves_the_ranks_of_one_beside_it_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(rank_starter, "HOLD_SECONDS", 0.5)
     ranks = []

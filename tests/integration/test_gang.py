@@ -47,8 +47,7 @@ def test_two_ranks_of_deepspeed_give_the_plain_profile(tmp_path):
     assert shown.returncode == 0, shown.stdout + shown.stderr
     gang = profile(tmp_path / "store")
     (run,) = Store(tmp_path / "store").runs()
-    spec = json.loads((run.path / "run.json").read_text())
-    spec["execution"] = {}
+    spec = json.loads((run.path / "run.json").read_text())["spec"] | {"execution": {}}
     (tmp_path / "plain.json").write_text(json.dumps(spec))
     words = [sys.executable, "-m", "workers", "plain.json", "--store", "plain"]
     subprocess.run(words, cwd=tmp_path, capture_output=True, check=True)

@@ -30,6 +30,12 @@ blocks:
   - name: all
     grid: {model: [a, b], objective: [clm], control: [standard, equal_step], seed: [0]}
 """
+# Two runs that take seconds, so that something can happen to them.
+LONG = (
+    SWEEP.replace("steps: 8", "steps: 120")
+    .replace("every: 4", "every: 60")
+    .replace("model: [a, b]", "model: [a]")
+)
 
 
 def depthsweep(*arguments, cwd):
@@ -131,8 +137,7 @@ def test_a_fresh_process_without_ray_gives_the_rows_of_a_warm_one(folder, tmp_pa
 
 
 def test_an_interrupt_stops_cleanly_and_the_same_command_finishes(folder, tmp_path):
-    text = SWEEP.replace("steps: 8", "steps: 300").replace("every: 4", "every: 150")
-    (tmp_path / "small.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "small.yaml").write_text(LONG, encoding="utf-8")
     shutil.copytree(folder / "store/cache", tmp_path / "store/cache")
     process = subprocess.Popen(
         [DEPTHSWEEP, "run", "small.yaml"],
@@ -163,9 +168,7 @@ def test_an_interrupt_stops_cleanly_and_the_same_command_finishes(folder, tmp_pa
 
 
 def test_a_killed_worker_loses_nothing(folder, tmp_path):
-    text = SWEEP.replace("steps: 8", "steps: 300").replace("every: 4", "every: 150")
-    text = text.replace("model: [a, b]", "model: [a]")
-    (tmp_path / "small.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "small.yaml").write_text(LONG, encoding="utf-8")
     shutil.copytree(folder / "store/cache", tmp_path / "store/cache")
     process = subprocess.Popen(
         [DEPTHSWEEP, "run", "small.yaml"],
@@ -203,15 +206,15 @@ def test_a_run_that_fails_leaves_the_others_and_says_what_to_read(folder, tmp_pa
     text = SWEEP.replace(
         "objectives:", "objectives:\n  tiny: {kind: clm, data: {file: few.jsonl}}"
     ).replace(
-        "objective: [clm], control: [standard, equal_step]",
-        "objective: [clm, tiny], control: [standard]",
+        "model: [a, b], objective: [clm], control: [standard, equal_step]",
+        "model: [a], objective: [clm, tiny], control: [standard]",
     )
     (tmp_path / "small.yaml").write_text(text, encoding="utf-8")
     shutil.copytree(folder / "store/cache", tmp_path / "store/cache")
     shown = depthsweep("run", "small.yaml", cwd=tmp_path)
     assert shown.returncode == 2, "what stands in the way is the user's to mend"
-    assert "small: 2 failed, 2 finished" in shown.stdout
+    assert "small: 1 failed, 1 finished" in shown.stdout
     assert "less than one sequence of 16" in shown.stdout
     status = depthsweep("status", "small", cwd=tmp_path).stdout
-    assert "2 finished, 2 failed" in status
+    assert "1 finished, 1 failed" in status
     assert "lower sequence_length" in " ".join(status.split())

@@ -138,7 +138,16 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+# Two ranks that share a node and two nodes are in the last one, a rank alone in the second.
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(
+            name, marks=() if name in ("a share", "four on two nodes") else pytest.mark.slow
+        )
+        for name in SHAPES
+    ],
+)
 def test_every_rank_finds_its_own_device_among_those_it_sees(cluster, tmp_path, shape):
     assert cluster
     holds, fields, nodes = SHAPES[shape]
@@ -165,14 +174,20 @@ def test_ranks_on_cpus_are_counted_on_their_node_and_see_no_gpu(carried_out, tmp
     assert {rank["CUDA_VISIBLE_DEVICES"] for rank in ranks} == {""}
 
 
-@pytest.mark.parametrize(("dies", "follows"), [("0", "1"), ("1", "0"), ("2", "0")])
+@pytest.mark.parametrize(
+    ("dies", "follows"),
+    [("0", "1"), pytest.param("1", "0", marks=pytest.mark.slow), ("2", "0")],
+)
 def test_a_rank_that_dies_ends_the_run_as_lost_and_is_named(carried_out, dies, follows):
     report = carried_out("one_fails", dies=dies, raises="", follows=follows)
     assert (report["status"], report["what"], report["done"]) == ("again", "lost", False)
     assert report["error"].startswith(f"rank {dies} of 3: process ")
 
 
-@pytest.mark.parametrize(("raises", "follows"), [("0", ""), ("1", "0"), ("2", "1"), ("0", "1")])
+@pytest.mark.parametrize(
+    ("raises", "follows"),
+    [("0", ""), ("1", "0"), *(pytest.param(*who, marks=pytest.mark.slow) for who in ("21", "01"))],
+)
 def test_a_rank_that_raises_ends_the_run_with_its_own_error(carried_out, tmp_path, raises, follows):
     report = carried_out("one_fails", dies="", raises=raises, follows=follows)
     assert (report["what"], report["error"]) == ("error", "ValueError: its own fault")

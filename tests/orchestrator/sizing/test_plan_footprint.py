@@ -86,6 +86,7 @@ def test_a_hub_model_whose_configuration_is_at_hand_is_placed(tmp_path):
     assert "2.5M" in shown
 
 
+@pytest.mark.slow
 def test_a_hub_model_whose_configuration_is_not_at_hand_is_checked_when_it_is_loaded(tmp_path):
     model = f"sized: {{hub: someone/else, revision: {REVISION}, pretraining: clm}}"
     assert "size unknown before loading" in plan(tmp_path, model, "--gpus", "2x24")
@@ -109,6 +110,7 @@ def test_what_the_code_of_a_model_refuses_is_refused_before_anything_starts(tmp_
     assert not list(store.glob("runs/*"))
 
 
+@pytest.mark.slow
 def test_a_folder_that_its_runs_would_refuse_is_refused_by_a_plan(tmp_path):
     config = llama_config(2, 256, 1000, 512)
     shaped_folder(tmp_path / "model", config)

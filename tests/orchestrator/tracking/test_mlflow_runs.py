@@ -9,6 +9,9 @@ from orchestrator.tracking.feed import export
 from orchestrator.tracking.mlflow_runs import MlflowRuns
 from sweeps.store.store import Store
 
+# Each file starts a server of its own, and that of test_feed has a driver killed while it tells.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sweep(tmp_path):

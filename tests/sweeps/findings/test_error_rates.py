@@ -41,6 +41,7 @@ def test_where_no_slope_is_there_no_claim_is_supported(cv, seeds):
     assert {name: each.count(SUPPORTED) for name, each in found.items()} == dict.fromkeys(found, 0)
 
 
+@pytest.mark.slow
 def test_the_papers_pattern_contradicts_no_claim_of_the_paper():
     found = verdicts(PUBLISHED, cv=0.1, seeds=5)
     assert {name: each.count(CONTRADICTED) for name, each in found.items()} == dict.fromkeys(

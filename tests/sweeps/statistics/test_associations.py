@@ -209,7 +209,8 @@ def few_resamples(monkeypatch):
 
 
 @pytest.mark.usefixtures("few_resamples")
-@pytest.mark.parametrize("model_sd", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("model_sd", [0.0, 1.0])
 def test_a_family_that_explains_nothing_is_rejected_as_rarely_as_it_says(model_sd):
     """Models differ, and the three conditions of a model go together: no reason to believe in
     families."""

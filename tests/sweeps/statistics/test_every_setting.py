@@ -53,12 +53,12 @@ def plant(root: Path, pair: tuple[RunSpec, ...], *, reference: bool = True) -> T
 
 
 def witnesses_first() -> list[Any]:
-    """Every setting as a parameter; all but the first two of each part are of the whole suite."""
+    """Every setting as a parameter; all but the first of each part are of the whole suite."""
     before: Counter[str] = Counter()
     found = []
     for setting in varying_settings():
         before[setting.path[0]] += 1
-        marks = pytest.mark.slow if before[setting.path[0]] > 2 else ()
+        marks = pytest.mark.slow if before[setting.path[0]] > 1 else ()
         found.append(pytest.param(setting, id=setting.name, marks=marks))
     return found
 
