@@ -51,9 +51,13 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for name in sorted(files, key=place.__getitem__) for item in files[name]]
 
 
+# What tests import stays: it need not be looked through again and again, nor while it grows.
+gc.disable()
+
+
 def pytest_collection_finish():
-    """What tests import stays: it need not be looked through again and again."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure():

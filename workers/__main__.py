@@ -17,6 +17,7 @@ from sweeps.errors import UserError
 from sweeps.spec import RunSpec
 from sweeps.store.records import COMPLETE
 from sweeps.store.store import Store
+from workers.ranks.lasting_imports import lasting_imports
 from workers.ranks.rank_process import end_process
 
 # Exit codes of a run that was told to stop: 128 and the number of the signal that usually says so.
@@ -73,13 +74,14 @@ def _store(location: str, known: str | None) -> Store:
 
 def _train(run: RunSpec, store: Store, threads: int, begins: bool) -> int:
     """Carry the run out; the first process gives a store that ``begins`` here its id."""
-    import torch
+    with lasting_imports():
+        import torch
 
-    from workers.progress import PREPARATION
-    from workers.ranks.notice import Notice, given_by_signals
-    from workers.ranks.peers import PEERS
-    from workers.ranks.process_group import Ranks
-    from workers.train import train
+        from workers.progress import PREPARATION
+        from workers.ranks.notice import Notice, given_by_signals
+        from workers.ranks.peers import PEERS
+        from workers.ranks.process_group import Ranks
+        from workers.train import train
 
     torch.set_num_threads(threads)
     ranks = Ranks.from_environment()

@@ -21,6 +21,7 @@ from sweeps.spec import RunSpec
 from tests.faults.harm.inside import befall
 from tests.faults.schedule import Fault
 from tests.servers.hosts import Network
+from workers.ranks.lasting_imports import lasting_imports
 
 _numbers = count(1)
 
@@ -30,16 +31,17 @@ def warm_up() -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    import torch
+    with lasting_imports():
+        import torch
 
-    torch.set_num_threads(1)
-    import pyarrow
-    import transformers.models.gpt2.modeling_gpt2
-    import transformers.models.opt.modeling_opt  # noqa: F401
+        torch.set_num_threads(1)
+        import pyarrow
+        import transformers.models.gpt2.modeling_gpt2
+        import transformers.models.opt.modeling_opt  # noqa: F401
 
-    import workers.__main__
-    import workers.engines.deepspeed
-    import workers.train  # noqa: F401
+        import workers.__main__
+        import workers.engines.deepspeed
+        import workers.train  # noqa: F401
 
     pyarrow.set_cpu_count(1)
 

@@ -35,6 +35,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+from workers.ranks.lasting_imports import lasting_imports
 from workers.ranks.rank_process import DEADLINE, end_process, serve
 
 IMPORTED = ("torch", "transformers", "workers.rank_run")
@@ -197,6 +198,14 @@ def listen(path: str) -> tuple[socket.socket, int] | None:
     return listening, lock
 
 
+def _import() -> None:
+    for name in IMPORTED:
+        importlib.import_module(name)
+    for name in IMPORTED_IF_THERE:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
 def main() -> None:
     if sys.argv[1] == "--alone":
         serve(Connection(int(sys.argv[2])), int(sys.argv[3]))
@@ -206,15 +215,12 @@ def main() -> None:
         end_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        for name in IMPORTED:
-            importlib.import_module(name)
+        with lasting_imports():
+            _import()
     except Exception as error:
         wrong = f"{type(error).__name__}: {error}"
         RankServer(*taken, idle=BRIEF_SECONDS, wrong=wrong).answer()
     else:
-        for name in IMPORTED_IF_THERE:
-            with contextlib.suppress(ImportError):
-                importlib.import_module(name)
         RankServer(*taken).answer()
     for left in (sys.argv[1], sys.argv[1] + ".lock"):
         with contextlib.suppress(OSError):
