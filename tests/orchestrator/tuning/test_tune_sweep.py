@@ -22,14 +22,18 @@ from orchestrator.tuning.trainable import RunTrainable
 from orchestrator.tuning.tune_sweep import run_all, trial_name
 
 
+def environment():
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def a_ray():
     patch = pytest.MonkeyPatch()
     patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with local_ray(3):
-        before = dict(os.environ)
+        before = environment()
         yield
-        assert dict(os.environ) == before
+        assert environment() == before
     patch.undo()
 
 
