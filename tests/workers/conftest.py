@@ -46,6 +46,20 @@ def make_language_model(tokenizers):
     return make
 
 
+@pytest.fixture(scope="session")
+def share_cache(tmp_path_factory):
+    """Return ``share_cache(folder)``: a new store there has the cache that tests of this process
+    share. Stand-ins, tokens and references, which any test may make again, are made once."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    def share(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cache").symlink_to(cache)
+        return folder
+
+    return share
+
+
 @pytest.fixture(params=STANDIN_FAMILIES)
 def family(request):
     return request.param

@@ -20,9 +20,9 @@ CONTROLS = [Standard(), EqualStep(), LayerClip(max_norm=0.05)]
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def shared(share_cache, tmp_path_factory):
     """A cache, and the bytes of unbroken runs by control."""
-    root = tmp_path_factory.mktemp("unbroken")
+    root = share_cache(tmp_path_factory.mktemp("unbroken"))
     store = Store(root)
     whole = {}
     for control in CONTROLS:
@@ -64,11 +64,21 @@ def stop_after(run, store, step):
     return store.run(run.run_id)
 
 
-@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.kind)
+# At a part's end and behind it; of other rules behind it alone.
+STOPS = [(step, control) for step in (1, 3, 4, 8, 10) for control in CONTROLS]
+SOON = [(3, CONTROLS[1]), *((4, control) for control in CONTROLS)]
+
+
 @pytest.mark.parametrize(
-    "step", [3, 4, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 8, 10))]
+    ("step", "control"),
+    [
+        pytest.param(
+            *one, id=f"{one[0]}-{one[1].kind}", marks=() if one in SOON else pytest.mark.slow
+        )
+        for one in STOPS
+    ],
 )
-def test_stopping_anywhere_changes_no_byte(control, step, store, shared):
+def test_stopping_anywhere_changes_no_byte(step, control, store, shared):
     run = a_run(control)
     folder = stop_after(run, store, step)
     assert folder.done() is None
@@ -104,7 +114,9 @@ def test_stopping_again_and_again_changes_no_byte(store, shared):
     assert parts(store, run) == shared[1][CONTROLS[1]]
 
 
-@pytest.mark.parametrize("step", [3, 5, 8])
+@pytest.mark.parametrize(
+    "step", [*(pytest.param(step, marks=pytest.mark.slow) for step in (3, 8)), 5]
+)
 def test_stopping_between_recorded_steps_changes_no_byte(step, store, tmp_path, shared):
     run = make_run(
         steps=11,
@@ -165,14 +177,28 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-7])
 
 
-@pytest.mark.parametrize("harm", [corrupt, truncate, lambda path: path.unlink()])
+HARMS = {"corrupt": corrupt, "truncate": truncate, "unlink": lambda path: path.unlink()}
+TORN = [
+    ("checkpoints/step-000006*/layer-0001.safetensors", 3),
+    ("checkpoints/step-000006*/manifest.json", 3),
+    ("steps/part-000003-000006.*", 3),
+    ("layers/part-000000-000003.*", 0),
+]
+# Each file, and each way of a manifest and of a part of rows, is in the usual suite.
+USUALLY = {("corrupt", 0), ("truncate", 1), ("unlink", 1), ("corrupt", 2), ("unlink", 3)}
+
+
 @pytest.mark.parametrize(
-    "what",
+    ("harm", "what"),
     [
-        ("checkpoints/step-000006*/layer-0001.safetensors", 3),
-        ("checkpoints/step-000006*/manifest.json", 3),
-        ("steps/part-000003-000006.*", 3),
-        ("layers/part-000000-000003.*", 0),
+        pytest.param(
+            HARMS[name],
+            what,
+            id=f"{what[0].partition('/')[0]}-{k}-{name}",
+            marks=() if (name, k) in USUALLY else pytest.mark.slow,
+        )
+        for k, what in enumerate(TORN)
+        for name in HARMS
     ],
 )
 def test_what_a_crash_has_torn_is_not_trusted(harm, what, store, shared):

@@ -61,7 +61,8 @@ def test_equal_seeds_give_equal_results(store, tmp_path):
 
 
 @pytest.mark.parametrize("kind", MEASUREMENTS)
-def test_a_notice_stops_it_without_a_result(tmp_path, kind):
+def test_a_notice_stops_it_without_a_result(share_cache, tmp_path, kind):
+    share_cache(tmp_path / "store")
     here = a_store(tmp_path)
     wanted, notice = one_of(kind), Notice()
     going = measure(wanted, here, CPU, notice)

@@ -96,7 +96,8 @@ def test_an_edit_of_the_code_is_another_code(tmp_path):
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(share_cache, tmp_path):
+    share_cache(tmp_path / "store")
     return a_store(tmp_path)
 
 

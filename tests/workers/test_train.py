@@ -46,15 +46,24 @@ def store(cache, tmp_path):
     return Store(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def finished(cache, tmp_path_factory):
+    """A finished run that tests read, its store and what was said on the way."""
+    (cache / "cache").mkdir(exist_ok=True)
+    root = tmp_path_factory.mktemp("finished")
+    (root / "cache").symlink_to(cache / "cache")
+    store, run = Store(root), make_run()
+    return store, run, list(train(run, store, CPU))
+
+
 def rows(store, run, table):
     """Return the rows of a table; none where the run has no part of it."""
     parts = store.run(run.run_id).parts(table)
     return pl.concat([pl.DataFrame(), *map(pl.read_parquet, parts)], how="diagonal")
 
 
-def test_a_finished_run_has_every_row_once(store):
-    run = make_run()
-    progress = list(train(run, store, CPU))
+def test_a_finished_run_has_every_row_once(finished):
+    store, run, progress = finished
     assert [p.step for p in progress] == [0, 1, 2, 3, 4, 5, 6, 7, 7]
     assert progress[-1].status == "finished"
     assert rows(store, run, "steps")["step"].to_list() == [1, 2, 3, 4, 5, 6, 7]
@@ -67,9 +76,8 @@ def test_a_finished_run_has_every_row_once(store):
     assert part.name.startswith("part-000000-000007.a1-")
 
 
-def test_the_closing_record_accounts_for_every_part(store):
-    run = make_run()
-    list(train(run, store, CPU))
+def test_the_closing_record_accounts_for_every_part(finished):
+    store, run, _ = finished
     folder = store.run(run.run_id)
     done = folder.done()
     listed = {path: part["rows"] for path, part in done["parts"].items()}
@@ -91,9 +99,8 @@ def test_fine_tuning_moves_states_and_leaves_the_null_far_away(store):
     assert steps["loss"][-1] < steps["loss"][0]
 
 
-def test_a_run_has_one_null_a_layer_at_all_of_its_probes(store):
-    run = make_run()
-    list(train(run, store, CPU))
+def test_a_run_has_one_null_a_layer_at_all_of_its_probes(finished):
+    store, run, _ = finished
     profiles = rows(store, run, "profiles")
     assert profiles["step"].n_unique() > 1
     for metric in NULL_METRICS:

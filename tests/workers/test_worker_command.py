@@ -49,8 +49,8 @@ def test_another_store_is_refused_and_left_alone(carry_out, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_store_of_the_id_is_worked_in(carry_out, tmp_path):
-    store = Store(tmp_path / "shared")
+def test_the_store_of_the_id_is_worked_in(carry_out, share_cache, tmp_path):
+    store = Store(share_cache(tmp_path / "shared"))
     code, said = carry_out(store.root, "--store-id", store.identify())
     assert code == 0, said
     assert store.run(RUN.run_id).done()["status"] == "finished"

@@ -173,8 +173,8 @@ def lora_run(family="opt", **fields):
     )
 
 
-def test_a_run_moves_its_adapter_by_equal_steps_and_keeps_nothing_else(tmp_path):
-    store = Store(tmp_path)
+def test_a_run_moves_its_adapter_by_equal_steps_and_keeps_nothing_else(share_cache, tmp_path):
+    store = Store(share_cache(tmp_path))
     run = lora_run(control=EqualStep(target="median"))
     seen = []
     for progress in train(run, store, CPU):
@@ -196,12 +196,11 @@ def test_a_run_moves_its_adapter_by_equal_steps_and_keeps_nothing_else(tmp_path)
     assert all(change > 1e-4 for change in last[1:])
 
 
-def test_a_resumed_run_has_the_rows_of_one_that_was_not_stopped(tmp_path):
+def test_a_resumed_run_has_the_rows_of_one_that_was_not_stopped(share_cache, tmp_path):
     run = lora_run("bert")
     tables = []
     for name, stops in (("a", (5,)), ("b", ())):
-        (tmp_path / name).mkdir()
-        store = Store(tmp_path / name)
+        store = Store(share_cache(tmp_path / name))
         for stop in (*stops, None):
             for progress in train(run, store, CPU):
                 if progress.step == stop:

@@ -3,10 +3,9 @@ stop, and none that was on its way when the process was killed."""
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from small_run import make_run
 from sweeps.attempts.run_log import read_events
 from sweeps.spec import Execution
 from sweeps.store.store import Store
+from tests.servers.forked_ranks import run_forked
 from workers.checkpoints import cadence, saving, writing
 from workers.ranks.notice import LEAST_SECONDS, Notice
 from workers.train import train
@@ -22,15 +22,9 @@ from workers.train import train
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def store(cache, tmp_path):
-    (tmp_path / "cache").symlink_to(cache)
-    return Store(tmp_path)
+def store(share_cache, tmp_path):
+    return Store(share_cache(tmp_path))
 
 
 @pytest.fixture
@@ -196,15 +190,16 @@ worker.end_process(worker.main())
     "real", ["writing.write_layer", pytest.param("saving.write_json", marks=pytest.mark.slow)]
 )
 def test_one_that_was_on_its_way_when_the_process_was_killed_does_not_count(
-    tmp_path, monkeypatch, real
+    store, tmp_path, monkeypatch, real
 ):
     monkeypatch.setenv("DEPTHSWEEP_STALE_SECONDS", "2")
     run = a_run(1)
     (tmp_path / "run.json").write_text(run.model_dump_json())
-    said = [str(tmp_path / "run.json"), "--store", str(tmp_path / "store")]
-    ended = subprocess.run([sys.executable, "-c", KILLED.format(real=real), *said], check=False)
-    assert ended.returncode == -signal.SIGKILL
-    store = Store(tmp_path / "store")
+    (tmp_path / "killed.py").write_text(KILLED.format(real=real))
+    said = [str(tmp_path / "run.json"), "--store", str(store.root)]
+    log = str(tmp_path / "log")
+    ended = run_forked(str(tmp_path / "killed.py"), said, [dict(os.environ)], log, 300)
+    assert ended == [-signal.SIGKILL], Path(log).read_text()
     assert store.run(run.run_id).checkpoint_steps() == [2, 4]
     assert list(train(run, store, CPU))[-1].status == "finished"
     assert [a["resumed_from"] for a in store.run(run.run_id).attempts()] == [0, 4]

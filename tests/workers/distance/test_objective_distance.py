@@ -43,6 +43,12 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("distance")
 
 
+@pytest.fixture
+def few_batches(monkeypatch):
+    """A side ends after a few batches: what is asked is not how exact they are."""
+    monkeypatch.setattr(gradient_groups, "MOST_BATCHES", 16)
+
+
 def builtin(name):
     return BuiltinData(builtin=name, digest=corpus_digest(name))
 
@@ -121,6 +127,7 @@ KINDS = [kind for kind in OBJECTIVES if kind not in (*PRETRAINING_OBJECTIVES, *D
 FORMS = [*((kind, {}) for kind in KINDS), ("sft", {"packing": "within"})]
 
 
+@pytest.mark.usefixtures("few_batches")
 @pytest.mark.parametrize(("kind", "options"), FORMS, ids=str)
 def test_rows_of_every_kind_have_a_distance(cache, tmp_path, kind, options):
     sentence = "value item returned function called first without any argument"
@@ -178,6 +185,7 @@ def test_little_text_gives_fewer_batches_and_says_so(cache, tmp_path):
         measured(run_of("clm", data=lone), cache)
 
 
+@pytest.mark.usefixtures("few_batches")
 def test_sides_that_read_one_source_share_no_example(cache, monkeypatch):
     seen = {}
     before = GradientGroups.__init__
@@ -216,6 +224,7 @@ def test_the_gradient_of_a_group_is_that_of_its_batches_mean_losses(cache):
         torch.testing.assert_close(gradient, flat, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("few_batches")
 @pytest.mark.parametrize("kind", ["clm", pytest.param("contrastive", marks=pytest.mark.slow)])
 def test_micro_batches_change_nothing_and_weights_stay(cache, kind):
     run = run_of(kind, batch_size=4)
@@ -241,6 +250,7 @@ def test_a_model_that_cannot_do_its_pretraining_objective_is_refused(cache):
         ObjectiveDistance(run, replace(pretrained), cache, CPU)
 
 
+@pytest.mark.usefixtures("few_batches")
 def test_of_one_file_the_probe_reads_its_own_column(cache, tmp_path, monkeypatch):
     """Text and code in two columns: pretraining's gradient is of the text, wherever it lies."""
     file = tmp_path / "both.jsonl"

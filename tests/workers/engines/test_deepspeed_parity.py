@@ -31,8 +31,29 @@ def expected(cell):
     return plain(cell.control, cell.family, cell.steps, cell.rule, cell.lora_rank)
 
 
+# Cells of the usual suite, which two ranks work through in one go: to begin costs them as much as
+# ten of them.
+USUAL = []
+
+
+def usual(*cells):
+    """Return a table of cells; two ranks carry it out together with the other usual ones."""
+    USUAL.extend(cells)
+    return cells
+
+
+@cache
+def of_usual_cells():
+    return deepspeed_cells(dict.fromkeys(USUAL), 2)
+
+
+def found_by(cells, ranks):
+    together = ranks == 2 and set(cells) <= set(USUAL)
+    return of_usual_cells() if together else deepspeed_cells(cells, ranks)
+
+
 def differences(cells, ranks):
-    found = deepspeed_cells(cells, ranks)
+    found = found_by(cells, ranks)
     return {
         cell.name: (found[cell.name]["weights"] - expected(cell)).abs().max().item()
         for cell in cells
@@ -43,36 +64,72 @@ def beyond(differences, tolerance=TOLERANCE):
     return {name: value for name, value in differences.items() if not value <= tolerance}
 
 
-# The default suite runs the hardest part of the table; `make test-all` the rest of it.
+# The default suite runs the hardest part of the table, a few cells of each row and column of it;
+# `make test-all` the rest.
 SLOW = pytest.mark.slow
+# By stage: every control under one that cuts the optimizer, and the two that need most of other
+# ranks, a mean over layers and a norm over all of them, where layers are cut otherwise.
+WITNESSES = (
+    (0, "equal_step_mean"),
+    (1, "layer_clip"),
+    (1, "equal_step_matrix"),
+    (2, "standard"),
+    (2, "equal_step_median"),
+    (2, "layer_rates"),
+    (2, "global_clip"),
+    (3, "equal_step_mean"),
+    (3, "equal_step_fixed"),
+    (3, "global_clip"),
+)
+
+
+EVERY = tuple(itertools.product(range(4), CONTROLS))
+
+
+def table_of(places, accumulation):
+    return [Cell(control, stage, accumulation) for stage, control in places]
+
+
+def test_the_witnesses_have_every_stage_and_every_control():
+    stages, controls = map(set, zip(*WITNESSES, strict=True))
+    assert (stages, controls) == (set(range(4)), set(CONTROLS))
 
 
 @pytest.mark.parametrize(
-    ("ranks", "accumulation"),
-    [(2, 2), *(pytest.param(*rest, marks=SLOW) for rest in ((1, 1), (1, 2), (2, 1)))],
+    ("ranks", "cells"),
+    [
+        pytest.param(2, usual(*table_of(WITNESSES, 2)), id="2-2-witnesses"),
+        *(
+            pytest.param(ranks, table_of(EVERY, parts), marks=SLOW, id=f"{ranks}-{parts}")
+            for ranks, parts in itertools.product((1, 2), (1, 2))
+        ),
+    ],
 )
-def test_every_stage_and_control_gives_the_plain_weights(ranks, accumulation):
-    cells = [
-        Cell(control, stage, accumulation)
-        for stage, control in itertools.product(range(4), CONTROLS)
-    ]
+def test_every_stage_and_control_gives_the_plain_weights(ranks, cells):
     assert beyond(differences(cells, ranks)) == {}
 
 
+def elsewhere(stages, controls):
+    """Return cells of what is offloaded, tied or computed again."""
+    offloaded = [Cell(c, s, 2, offload="optimizer") for s in stages if s for c in controls]
+    without_weights = [Cell(c, 3, offload="parameters") for c in controls]
+    tied = [Cell(c, s, family="bert") for s in stages for c in controls]
+    again = [Cell(c, s, checkpoint=True) for s in stages if s != 1 for c in controls]
+    return [*offloaded, *without_weights, *tied, *again]
+
+
 @pytest.mark.parametrize(
-    ("ranks", "controls"),
+    ("ranks", "cells"),
     [
-        (2, ("equal_step_mean",)),
-        pytest.param(1, tuple(CONTROLS), marks=SLOW),
-        pytest.param(2, tuple(CONTROLS), marks=SLOW),
+        pytest.param(2, usual(*elsewhere((2, 3), ("equal_step_mean",))), id="2"),
+        *(
+            pytest.param(ranks, elsewhere(range(4), CONTROLS), marks=SLOW, id=f"{ranks}-all")
+            for ranks in (1, 2)
+        ),
     ],
 )
-def test_offload_tied_embeddings_and_checkpointing_give_the_plain_weights(ranks, controls):
-    offloaded = [Cell(c, s, 2, offload="optimizer") for s in (1, 2, 3) for c in controls]
-    without_weights = [Cell(c, 3, offload="parameters") for c in controls]
-    tied = [Cell(c, s, family="bert") for s in range(4) for c in controls]
-    again = [Cell(c, s, checkpoint=True) for s in (0, 2, 3) for c in controls]
-    assert beyond(differences([*offloaded, *without_weights, *tied, *again], ranks)) == {}
+def test_offload_tied_embeddings_and_checkpointing_give_the_plain_weights(ranks, cells):
+    assert beyond(differences(cells, ranks)) == {}
 
 
 @pytest.mark.slow
@@ -88,7 +145,7 @@ def test_steps_that_are_not_recorded_give_the_plain_weights_and_the_same_record(
         )
         for every in (1, 5)
     ]
-    found = deepspeed_cells(cells, 2)
+    found = found_by(cells, 2)
     apart = {cell.name: found[cell.name]["weights"] - expected(cell) for cell in cells}
     assert beyond({name: one.abs().max().item() for name, one in apart.items()}) == {}
     for each, some in zip(cells[::2], cells[1::2], strict=True):
@@ -96,35 +153,71 @@ def test_steps_that_are_not_recorded_give_the_plain_weights_and_the_same_record(
         assert found[each.name]["ratios"].equal(found[some.name]["ratios"])
 
 
-@pytest.mark.parametrize("stages", [(2,), pytest.param((0, 1, 3), marks=SLOW)], ids=str)
-def test_the_kernel_gives_the_plain_weights_in_torchs_operations(stages):
-    cells = [
-        Cell(control, stage, 2, offload=offload, kernel=True)
-        for stage, offload in ((s, o) for s in stages for o in ("none", "optimizer"))
-        for control in ("layer_clip", "equal_step_mean", "equal_step_matrix", "global_clip")
-        if stage or offload == "none"
-    ]
-    assert beyond(differences(cells, 2)) == {}
+# With the optimizer's tensors here and there; the usual suite has them so by turns under stage 2.
+EVERYWHERE = tuple((s, o) for s in range(4) for o in ("none", "optimizer") if s or o == "none")
+
+
+def by_turns(controls, **fields):
+    places = zip(itertools.cycle(("none", "optimizer")), controls, strict=False)
+    return usual(*(Cell(control, 2, 2, offload=offload, **fields) for offload, control in places))
+
+
+def everywhere(controls, **fields):
+    places = itertools.product(EVERYWHERE, controls)
+    return [Cell(control, stage, 2, offload=o, **fields) for (stage, o), control in places]
+
+
+BY_KERNEL = ("layer_clip", "equal_step_mean", "equal_step_matrix", "global_clip")
 
 
 @pytest.mark.parametrize(
-    ("ranks", "stages"),
-    [(2, (3,)), *(pytest.param(*rest, marks=SLOW) for rest in ((2, (0, 1, 2)), (1, range(4))))],
+    "cells",
+    [
+        pytest.param(by_turns(BY_KERNEL, kernel=True), id="2"),
+        pytest.param(everywhere(BY_KERNEL, kernel=True), id="all", marks=SLOW),
+    ],
 )
-def test_every_rule_that_ranks_can_share_gives_the_plain_weights(ranks, stages):
+def test_the_kernel_gives_the_plain_weights_in_torchs_operations(cells):
+    assert beyond(differences(cells, 2)) == {}
+
+
+def of_rules(stages, rules, offloaded):
+    return [
+        *(
+            Cell(control, stage, 2, steps=20, rule=rule)
+            for stage, (rule, control) in itertools.product(stages, rules)
+        ),
+        *(Cell("equal_step_matrix", s, rule="sgd", offload="optimizer") for s in offloaded),
+    ]
+
+
+RULES = tuple(itertools.product(("sgd", "lion"), ("standard", "equal_step_mean")))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "cells"),
+    [
+        # A step is many times as long where weights are cut, and it is the same rule's.
+        pytest.param(
+            2,
+            usual(*of_rules((2,), (("sgd", "standard"), ("lion", "equal_step_mean")), (3,))),
+            id="2",
+        ),
+        *(
+            pytest.param(
+                ranks,
+                of_rules(stages, RULES, [stage for stage in stages if stage]),
+                marks=SLOW,
+                id=f"{ranks}-all-{min(stages)}-{max(stages)}",
+            )
+            for ranks, stages in ((2, range(3)), (2, (3,)), (1, range(4)))
+        ),
+    ],
+)
+def test_every_rule_that_ranks_can_share_gives_the_plain_weights(ranks, cells):
     """20 steps, from which on a rule has forgotten its start. Lion's step is one rate in either
     direction, so that where a momentum is nearly zero the order of a sum decides."""
-    cells = [
-        Cell(control, stage, 2, steps=20, rule=rule)
-        for rule, stage in itertools.product(("sgd", "lion"), stages)
-        for control in ("standard", "equal_step_mean")
-    ]
-    cells += [
-        Cell("equal_step_matrix", stage, rule="sgd", offload="optimizer")
-        for stage in stages
-        if stage
-    ]
-    found = deepspeed_cells(cells, ranks)
+    found = found_by(cells, ranks)
     off = {}
     for cell in cells:
         apart = (found[cell.name]["weights"] - expected(cell)).abs() > TOLERANCE * 4
@@ -135,28 +228,37 @@ def test_every_rule_that_ranks_can_share_gives_the_plain_weights(ranks, stages):
     assert beyond(off, 2e-2) == {}
 
 
-@pytest.mark.parametrize("stages", [(2,), pytest.param((0, 1, 3), marks=SLOW)], ids=str)
-def test_a_rule_of_the_users_own_gives_the_plain_weights(stages):
-    cells = [
-        Cell(control, stage, 2, rule="adabelief", offload=offload)
-        for stage, offload in ((s, o) for s in stages for o in ("none", "optimizer"))
-        for control in ("standard", "equal_step_mean")
-        if stage or offload == "none"
-    ]
+OWN = ("standard", "equal_step_mean")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pytest.param(by_turns(OWN, rule="adabelief"), id="2"),
+        pytest.param(everywhere(OWN, rule="adabelief"), id="all", marks=SLOW),
+    ],
+)
+def test_a_rule_of_the_users_own_gives_the_plain_weights(cells):
     assert beyond(differences(cells, 2)) == {}
     assert (plain("standard", rule="adabelief") - plain("standard")).abs().max() > 50 * TOLERANCE
 
 
+def of_adapters(table):
+    return [Cell(control, stage, 2, family, lora_rank=3) for stage, control, family in table]
+
+
 @pytest.mark.parametrize(
-    "stages", [(2,), pytest.param((0, 1, 3), marks=SLOW)], ids=lambda stages: str(stages)
+    "cells",
+    [
+        pytest.param(
+            usual(*of_adapters([(2, "standard", "gpt2"), (2, "equal_step_mean", "bert")])), id="2"
+        ),
+        pytest.param(
+            of_adapters(itertools.product(range(4), OWN, ("gpt2", "bert"))), id="all", marks=SLOW
+        ),
+    ],
 )
-def test_adapters_alone_are_trained_to_the_plain_ones(stages):
-    cells = [
-        Cell(control, stage, 2, family, lora_rank=3)
-        for stage in stages
-        for control in ("standard", "equal_step_mean")
-        for family in ("gpt2", "bert")
-    ]
+def test_adapters_alone_are_trained_to_the_plain_ones(cells):
     assert beyond(differences(cells, 2)) == {}
 
 
@@ -193,14 +295,30 @@ def bf16_masters(control, parts):
     return weights(engine)
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=SLOW), 2])
-def test_bf16_keeps_float32_masters_that_step_from_bf16_gradients(ranks):
-    cells = [
-        Cell(control, stage, precision="bf16", steps=1)
-        for stage in range(4)
-        for control in ("standard", "layer_clip", "equal_step_mean", "equal_step_fixed")
-    ]
-    found = deepspeed_cells(cells, ranks)
+BF16_CONTROLS = ("standard", "layer_clip", "equal_step_mean", "equal_step_fixed")
+
+
+def in_bf16(table):
+    return [Cell(control, stage, precision="bf16", steps=1) for stage, control in table]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "cells"),
+    [
+        pytest.param(2, usual(*in_bf16(zip(range(4), BF16_CONTROLS, strict=True))), id="2"),
+        *(
+            pytest.param(
+                ranks,
+                in_bf16(itertools.product(range(4), BF16_CONTROLS)),
+                marks=SLOW,
+                id=f"{ranks}-all",
+            )
+            for ranks in (1, 2)
+        ),
+    ],
+)
+def test_bf16_keeps_float32_masters_that_step_from_bf16_gradients(ranks, cells):
+    found = found_by(cells, ranks)
     for cell in cells:
         difference = (found[cell.name]["weights"] - bf16_masters(cell.control, ranks)).abs()
         # One rank is bit-exact; two sum their bf16 gradients in bf16.

@@ -25,17 +25,10 @@ from workers.train import train
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def make_store(cache, tmp_path):
+def make_store(share_cache, tmp_path):
     def made(name):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "cache").symlink_to(cache)
-        return Store(tmp_path / name)
+        return Store(share_cache(tmp_path / name))
 
     return made
 
@@ -100,11 +93,20 @@ def test_held_out_rows_are_not_trained_on(make_store, tmp_path):
     assert len(scored) / (len(scored) + len(trained)) == pytest.approx(0.2, abs=0.02)
 
 
+IN_PARTS = a_run(execution=Execution(part_steps=4, checkpoint_share=1))
+
+
+@pytest.fixture(scope="module")
+def whole(share_cache, tmp_path_factory):
+    """A store in which the run was not interrupted."""
+    store = Store(share_cache(tmp_path_factory.mktemp("whole")))
+    list(train(IN_PARTS, store, CPU))
+    return store
+
+
 @pytest.mark.parametrize("stop_after", [0, 3, 5])
-def test_it_has_the_same_rows_however_it_was_interrupted(stop_after, make_store):
-    run = a_run(execution=Execution(part_steps=4, checkpoint_share=1))
-    whole, broken = make_store("whole"), make_store("broken")
-    list(train(run, whole, CPU))
+def test_it_has_the_same_rows_however_it_was_interrupted(stop_after, whole, make_store):
+    run, broken = IN_PARTS, make_store("broken")
     notice = Notice()
     for progress in train(run, broken, CPU, notice=notice):
         if progress.step == stop_after:
@@ -115,10 +117,8 @@ def test_it_has_the_same_rows_however_it_was_interrupted(stop_after, make_store)
     assert broken.run(run.run_id).done()["evaluation"] == whole.run(run.run_id).done()["evaluation"]
 
 
-def test_it_has_the_same_rows_after_a_crash(make_store):
-    run = a_run(execution=Execution(part_steps=4, checkpoint_share=1))
-    whole, broken = make_store("whole"), make_store("broken")
-    list(train(run, whole, CPU))
+def test_it_has_the_same_rows_after_a_crash(whole, make_store):
+    run, broken = IN_PARTS, make_store("broken")
     progress = train(run, broken, CPU)
     while next(progress).step < 7:
         pass

@@ -4,8 +4,7 @@ Sums of squares are added in another order, so that norms agree within 1e-6 of t
 """
 
 import multiprocessing
-import subprocess
-import sys
+import os
 from dataclasses import fields
 
 import pytest
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from sweeps import spec
+from tests.servers.forked_ranks import run_forked
 from workers.controls.layer_groups import LayerGroup
 from workers.controls.registry import build_control
 from workers.engines.layer_optimizer import LayerOptimizer
@@ -297,7 +297,12 @@ class TestChoosing:
         assert len(said) == 1
         assert "no such processor" in said[0]
 
-    def test_the_compiler_is_not_loaded_before_it_is_used(self):
-        code = "import sys, workers.train; print('numba' in sys.modules)"
-        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert said.stdout.split()[-1:] == ["False"], said.stderr
+    def test_the_compiler_is_not_loaded_before_it_is_used(self, tmp_path):
+        """In a fork of a process that has imported all that a run imports, and steps by nothing."""
+        (tmp_path / "asks.py").write_text(
+            "import sys, workers.train; print('numba' in sys.modules)"
+        )
+        said = tmp_path / "said"
+        asks = str(tmp_path / "asks.py")
+        assert run_forked(asks, [], [dict(os.environ)], str(said), 120) == [0], said.read_text()
+        assert said.read_text().split()[-1:] == ["False"]

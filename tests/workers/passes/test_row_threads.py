@@ -121,35 +121,34 @@ def test_torchs_own_is_known_beside_another(monkeypatch, tmp_path):
     assert found._name == str(own)
 
 
-FORKED = """
-    import os
-    from workers.passes import row_threads
-    before = row_threads._forked, row_threads._gnu_openmp() is not None
-    reading, writing = os.pipe()
-    if os.fork() == 0:
-        os.write(writing, str(row_threads._forked).encode())
-        os._exit(0)
-    print(*before, os.read(reading, 5).decode())
-"""
-SERVED = """
-    import importlib, sys
+# What ranks are forked with, first; then what is forked of a process that has it.
+TOLD = """
+    import importlib, os, sys
     from workers.ranks.rank_server import IMPORTED
     for name in IMPORTED:
         importlib.import_module(name)
     print("workers.passes.row_threads" in sys.modules)
+    from workers.passes import row_threads
+    print(row_threads._forked, row_threads._gnu_openmp() is not None)
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.write(writing, str(row_threads._forked).encode())
+        os._exit(0)
+    print(os.read(reading, 5).decode())
 """
 
 
-def printed(code):
-    command = [sys.executable, "-c", textwrap.dedent(code)]
+@pytest.fixture(scope="module")
+def told():
+    command = [sys.executable, "-c", textwrap.dedent(TOLD)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     return done.stdout.split()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch has other threads elsewhere")
-def test_a_process_takes_torchs_team_and_a_fork_of_it_does_not():
-    assert printed(FORKED) == ["False", "True", "True"]
+def test_a_process_takes_torchs_team_and_a_fork_of_it_does_not(told):
+    assert told[1:] == ["False", "True", "True"]
 
 
-def test_ranks_are_forked_before_it_is_imported_and_so_take_torchs_team():
-    assert printed(SERVED) == ["False"]
+def test_ranks_are_forked_before_it_is_imported_and_so_take_torchs_team(told):
+    assert told[0] == "False"

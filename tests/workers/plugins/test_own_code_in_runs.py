@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import subprocess
-import sys
 
 import polars as pl
 import pytest
@@ -20,6 +19,8 @@ from sweeps.plugins.executing import execute
 from sweeps.sources.corpora import standin_digest
 from sweeps.spec import StandinModel
 from sweeps.store.store import Store
+from tests.servers.forked_ranks import run_forked
+from workers import __main__ as worker
 from workers.models.standins import build_tokenizer
 from workers.train import train
 
@@ -32,8 +33,8 @@ def trained(run, store):
 
 
 @pytest.fixture
-def store(tmp_path):
-    found = Store.at(str(tmp_path / "store"))
+def store(share_cache, tmp_path):
+    found = Store.at(str(share_cache(tmp_path / "store")))
     found.identify()
     return found
 
@@ -168,7 +169,7 @@ def test_a_worker_takes_the_code_from_the_store_alone(tmp_path, store, forgotten
     assert store.load_sweep("own").plugins == sweep.plugins
 
 
-@pytest.mark.parametrize("harm", ["edited", "torn", "gone"])
+@pytest.mark.parametrize("harm", ["edited", pytest.param("torn", marks=pytest.mark.slow), "gone"])
 def test_code_that_is_not_what_was_planned_is_refused_by_the_worker(
     tmp_path, store, forgotten, harm
 ):
@@ -194,16 +195,16 @@ def test_code_that_is_not_what_was_planned_is_refused_by_the_worker(
         assert trained(sweep.runs[0], store) == "finished"
 
 
-def test_a_run_is_carried_out_by_the_workers_command_without_ray(tmp_path):
+def test_a_run_is_carried_out_by_the_workers_command_without_ray(tmp_path, store):
     path = own_sweep(tmp_path, EXAMPLES / "soft_clip.py", control="soft_clip")
     run = read_sweep(path).runs[0]
     (tmp_path / "run.json").write_text(run.model_dump_json())
-    command = [sys.executable, "-m", "workers", str(tmp_path / "run.json")]
-    shown = subprocess.run(
-        [*command, "--store", str(tmp_path / "store")], capture_output=True, text=True, timeout=300
-    )
-    assert shown.returncode == 0, shown.stderr
-    assert f"run {run.run_id}: finished" in shown.stdout
+    said = [str(tmp_path / "run.json"), "--store", str(store.root)]
+    shown = tmp_path / "shown"
+    # In a process that knows no code, as a worker does not.
+    (code,) = run_forked(worker.__file__, said, [dict(os.environ)], str(shown), 300)
+    assert code == 0, shown.read_text()
+    assert f"run {run.run_id}: finished" in shown.read_text()
 
 
 def test_a_metric_that_returns_no_number_is_named(tmp_path, store):

@@ -19,10 +19,18 @@ ADABELIEF = "optimizer: {adabelief: {eps: 1e-6}}"
 
 
 @pytest.fixture
-def store(tmp_path):
-    found = Store.at(str(tmp_path / "store"))
-    found.identify()
-    return found
+def new_store(share_cache, tmp_path):
+    def made(name):
+        found = Store.at(str(share_cache(tmp_path / name)))
+        found.identify()
+        return found
+
+    return made
+
+
+@pytest.fixture
+def store(new_store):
+    return new_store("store")
 
 
 def rows_of(run, store, table):
@@ -58,7 +66,7 @@ def _slab(weight, rule):
     return Slab("block", pieces, [weight], [scratch], [held], steps, scratch, [0], ([], []))
 
 
-@pytest.mark.parametrize("unit", ["block", "matrix"])
+@pytest.mark.parametrize("unit", [pytest.param("block", marks=pytest.mark.slow), "matrix"])
 def test_a_run_takes_equal_steps_by_it(tmp_path, store, unit):
     control = f"equal_step: {{target: budget, unit: {unit}}}"
     run = the_run(tmp_path, CODE, control=control, more=f"{ADABELIEF}, weight_decay: 0.1")
@@ -70,13 +78,12 @@ def test_a_run_takes_equal_steps_by_it(tmp_path, store, unit):
     assert ((by_step["most"] / by_step["least"]) - 1).max() < 1e-5
 
 
-def test_a_run_that_was_stopped_goes_on_from_its_checkpoint_to_the_same_rows(tmp_path):
+def test_a_run_that_was_stopped_goes_on_from_its_checkpoint_to_the_same_rows(tmp_path, new_store):
     more = f"{ADABELIEF}, part_steps: 2, checkpoint_share: 1"
     run = the_run(tmp_path, CODE, more=more)
     found = {}
     for how in ("whole", "stopped"):
-        store = Store.at(str(tmp_path / how))
-        store.identify()
+        store = new_store(how)
         if how == "stopped":
             running = train(run, store, CPU)
             while next(running).step < 3:

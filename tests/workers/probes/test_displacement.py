@@ -45,7 +45,7 @@ def test_it_is_the_distance_over_the_first_norm_and_the_angle():
     ],
 )
 def test_rows_at_probe_steps_say_what_the_folder_and_the_kept_weights_say(
-    tmp_path, adapter, family
+    share_cache, tmp_path, adapter, family
 ):
     masked = family == "bert"
     source = StandinModel(
@@ -69,7 +69,7 @@ def test_rows_at_probe_steps_say_what_the_folder_and_the_kept_weights_say(
         execution=Execution(keep="final"),
         **({"adapter": adapter} if adapter else {}),
     )
-    store = Store(tmp_path)
+    store = Store(share_cache(tmp_path))
     list(train(run, store, CPU))
     parts = store.run(run.run_id).parts("layers")
     rows = pl.concat([pl.read_parquet(str(path)) for path in parts])

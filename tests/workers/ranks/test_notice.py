@@ -2,8 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from sweeps.spec import Execution
 from sweeps.store.schema import TABLES
 from sweeps.store.store import Store
 from sweeps.upkeep.audit import audit
+from tests.servers.forked_ranks import run_forked
 from workers.ranks.notice import Notice, cause_of, given_by_signals
 from workers.ranks.process_group import ALONE
 from workers.train import train
@@ -33,16 +34,15 @@ def parts(store, run):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("whole"))
+def whole(share_cache, tmp_path_factory):
+    store = Store(share_cache(tmp_path_factory.mktemp("whole")))
     list(train(a_run(), store, CPU))
     return store
 
 
 @pytest.fixture
-def store(whole, tmp_path):
-    (tmp_path / "cache").symlink_to(whole.cache)
-    return Store(tmp_path)
+def store(share_cache, tmp_path):
+    return Store(share_cache(tmp_path))
 
 
 def stop_at(run, store, step, cause="preempted"):
@@ -127,28 +127,34 @@ def test_a_second_interrupt_does_not_wait():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+WORKER = """
+import os
+from workers import __main__ as worker
+with open("pid", "w") as file:
+    file.write(str(os.getpid()))
+worker.end_process(worker.main())
+"""
+
+
 def test_a_worker_that_gets_sigterm_says_what_it_kept(store):
     run = a_run(steps=400, execution=Execution(part_steps=100))
     (store.root / "run.json").write_text(run.model_dump_json(), encoding="utf-8")
-    command = [sys.executable, "-m", "workers", "run.json", "--store", str(store.root)]
-    running = subprocess.Popen(
-        command,
-        cwd=store.root,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    for line in running.stdout:
-        if line.startswith("step 10/"):
-            break
-    running.send_signal(signal.SIGTERM)
-    said, _ = running.communicate(timeout=60)
-    assert running.returncode == 143
+    (store.root / "worker.py").write_text(WORKER)
+    words = ["run.json", "--store", str(store.root)]
+    pid, said = store.root / "pid", store.root / "said"
+    said.touch()
+    with ThreadPoolExecutor(1) as beside:
+        asked = ([dict(os.environ)], str(said), 120, store.root)
+        codes = beside.submit(run_forked, str(store.root / "worker.py"), words, *asked)
+        while "step 10/" not in said.read_text() and not codes.done():
+            time.sleep(0.05)
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+        assert codes.result() == [143], said.read_text()
     (attempt,) = store.run(run.run_id).attempts()
     *_, step = store.run(run.run_id).checkpoint_steps()
     assert attempt["cause"] == "preempted"
     assert step >= 10
-    assert f"preempted, kept up to step {step}" in said
+    assert f"preempted, kept up to step {step}" in said.read_text()
 
 
 def test_the_last_checkpoint_is_kept_when_asked_for_and_is_sound(store, whole):

@@ -36,15 +36,25 @@ def off_by(found, wanted, floor=0.0):
     return float(((found.sqrt() - norms) / norms.clamp(min=floor * norms.max())).abs().max())
 
 
-SLOWER = ("gpt2", "opt", "gpt_neox")
+SIZES = (1, 2, 3, 5, 8, 16)
+# The usual suite cuts one family in every way, and one that has other layers in two.
+USUAL = {("bert", "full"): SIZES, ("bert", "lora"): (1, 5, 16), ("mamba", "full"): (3, 16)}
+FAMILIES = ("bert", "mamba", "gpt2", "opt", "gpt_neox")
 
 
-@pytest.mark.parametrize("what", sample_norms.ADAPTERS)
 @pytest.mark.parametrize(
-    "family",
-    ["bert", "mamba", *(pytest.param(each, marks=pytest.mark.slow) for each in SLOWER)],
+    ("family", "what", "sizes"),
+    [
+        *(pytest.param(*one, sizes, id="-".join(one)) for one, sizes in USUAL.items()),
+        *(
+            pytest.param(family, what, SIZES, id=f"{family}-{what}-all", marks=pytest.mark.slow)
+            for family in FAMILIES
+            for what in sample_norms.ADAPTERS
+            if USUAL.get((family, what)) != SIZES
+        ),
+    ],
 )
-def test_norms_are_those_of_one_backward_pass_an_example(family, what):
+def test_norms_are_those_of_one_backward_pass_an_example(family, what, sizes):
     batches, engine, objective = sample_norms.batches_of(family, what, 1)
     assert batches.taken_one_by_one == (), "every use of a weight in these families is understood"
     batch, _ = batches.candidates(1)
@@ -55,7 +65,7 @@ def test_norms_are_those_of_one_backward_pass_an_example(family, what):
 
     wanted = one_backward_an_example(engine.groups, losses, batch)
     assert wanted.shape == (sample_norms.CANDIDATES, len(engine.groups))
-    for micro in (1, 2, 3, 5, 8, 16):
+    for micro in sizes:
         of_cut, _, _ = sample_norms.batches_of(family, what, micro)
         found_losses, found = of_cut.measured(batch)
         assert off_by(found, wanted) < EXACT, micro
@@ -74,8 +84,21 @@ def test_norms_of_the_other_families_are_exact_too(family):
     assert off_by(batches.measured(batch)[1], wanted) < EXACT
 
 
-@pytest.mark.parametrize("what", ADAPTERS)
-@pytest.mark.parametrize("name", [name for name in KINDS if name != "negatives"])
+# Of adapters, in the usual suite, the kinds whose examples are rows, and parts of rows.
+BY_ADAPTER = ("pairs", "sft_within")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        pytest.param(
+            name, what, marks=() if what == "full" or name in BY_ADAPTER else pytest.mark.slow
+        )
+        for name in KINDS
+        if name != "negatives"
+        for what in ADAPTERS
+    ],
+)
 def test_every_objective_has_a_loss_and_a_norm_of_each_example(name, what):
     objective, arrays, model, pretrained, _ = built(name, ADAPTERS[what])
     examples = len(next(iter(arrays.values())))

@@ -34,10 +34,14 @@ from workers.train import train
 CPU = torch.device("cpu")
 
 
-def new_store(folder):
-    store = Store.at(str(folder))
-    store.identify()
-    return store
+@pytest.fixture
+def new_store(share_cache):
+    def made(folder):
+        store = Store.at(str(share_cache(folder)))
+        store.identify()
+        return store
+
+    return made
 
 
 def table(store, run, name):
@@ -49,7 +53,7 @@ def finish(run, store):
     return [one.status for one in train(run, store, CPU)][-1]
 
 
-def test_every_arm_makes_as_many_updates_of_as_many_examples(tmp_path):
+def test_every_arm_makes_as_many_updates_of_as_many_examples(new_store, tmp_path):
     store, targets = new_store(tmp_path), {}
     for selection in (All(), Random(), Low(), High(share=0.5)):
         run = make_run(selection=selection)
@@ -74,7 +78,7 @@ def test_every_arm_makes_as_many_updates_of_as_many_examples(tmp_path):
     assert len(text.splitlines()[1].split()) == 5, "embedding, three blocks and a head"
 
 
-def test_what_is_trained_on_are_the_chosen_rows_of_the_candidates(tmp_path):
+def test_what_is_trained_on_are_the_chosen_rows_of_the_candidates(new_store, tmp_path):
     run = make_run(selection=Low(share=0.5), steps=3)
     store = new_store(tmp_path)
     finish(run, store)
@@ -85,7 +89,7 @@ def test_what_is_trained_on_are_the_chosen_rows_of_the_candidates(tmp_path):
 
 
 @pytest.mark.parametrize("micro", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_the_micro_batch_does_not_show(micro, tmp_path):
+def test_the_micro_batch_does_not_show(micro, new_store, tmp_path):
     chosen = []
     for size in (micro, 4):
         run = make_run(selection=Moderate(), execution=Execution(micro_batch_size=size))
@@ -96,7 +100,9 @@ def test_the_micro_batch_does_not_show(micro, tmp_path):
 
 
 @pytest.mark.parametrize("stopped_after", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_a_run_that_is_stopped_chooses_and_ends_as_one_that_is_not(stopped_after, tmp_path):
+def test_a_run_that_is_stopped_chooses_and_ends_as_one_that_is_not(
+    stopped_after, new_store, tmp_path
+):
     run = make_run(selection=High())
     assert finish(run, new_store(tmp_path / "whole")) == "finished"
     store = new_store(tmp_path / "stopped")
@@ -109,7 +115,7 @@ def test_a_run_that_is_stopped_chooses_and_ends_as_one_that_is_not(stopped_after
     assert {each.table for each in one} >= {"samples", "steps"}
 
 
-def test_a_control_that_learns_from_batches_goes_with_it(tmp_path):
+def test_a_control_that_learns_from_batches_goes_with_it(new_store, tmp_path):
     run = make_run(selection=High(), control=LayerRates(rates="rgn"), steps=3)
     assert finish(run, store := new_store(tmp_path)) == "finished"
     assert len(table(store, run, "samples")) == 3 * 20
@@ -126,7 +132,7 @@ def test_what_is_masked_of_an_example_is_what_it_was_chosen_with(family):
     assert [row["example"] for row in rows] == examples.tolist()
 
 
-def test_the_question_on_the_page_is_answered(tmp_path):
+def test_the_question_on_the_page_is_answered(new_store, tmp_path):
     run = make_run(selection=High(share=0.5), steps=3)
     finish(run, new_store(tmp_path))
     page = Path("workers/selection/README.md").read_text(encoding="utf-8")
@@ -141,7 +147,7 @@ def table_of_chosen(folder, run):
     return [row for row in table(Store.at(str(folder)), run, "samples") if row["chosen"]]
 
 
-def test_fewer_examples_than_candidates_are_refused(tmp_path):
+def test_fewer_examples_than_candidates_are_refused(new_store, tmp_path):
     path = tmp_path / "rows.jsonl"
     rows = [{"text": f"line {k} of text", "label": k % 2} for k in range(12)]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -152,10 +158,11 @@ def test_fewer_examples_than_candidates_are_refused(tmp_path):
     )
     objective = Objective(kind="classification", data=data, labels=2, pooling="mean")
     run = make_run(selection=High(), objective=objective)
+    store = new_store(tmp_path / "store")
     with pytest.raises(UserError, match="chooses from 20 candidates, and there are 12"):
-        list(train(run, new_store(tmp_path / "store"), CPU))
+        list(train(run, store, CPU))
     run = make_run(selection=High(share=0.5), objective=objective)
-    finish(run, store := new_store(tmp_path / "store"))
+    finish(run, store)
     lengths = {row["length"] for row in table(store, run, "samples")}
     assert lengths
     assert max(lengths) <= 16

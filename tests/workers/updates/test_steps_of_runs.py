@@ -41,19 +41,12 @@ STEPS = {
 }
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def stores(cache, tmp_path):
+def stores(share_cache, tmp_path):
     """Two stores that share what runs have alike."""
     found = []
     for name in ("whole", "stopped"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "cache").symlink_to(cache)
-        found.append(Store(tmp_path / name))
+        found.append(Store(share_cache(tmp_path / name)))
     return found
 
 

@@ -28,6 +28,11 @@ from workers.weights.model_folder import write_model_folder
 
 CPU = torch.device("cpu")
 FAMILIES = ("gpt2", "bert", "mamba", "opt", "gpt_neox")
+# Of decoders one, of encoders one and what is neither; the other decoders with `make test-all`.
+SEVERAL = [
+    pytest.param(each, marks=pytest.mark.slow if each in ("opt", "gpt_neox") else ())
+    for each in FAMILIES
+]
 IDS = torch.arange(24).view(2, 12) + 9
 PACKAGES = BuiltinData(builtin="python-packages", digest=corpus_digest("python-packages"))
 
@@ -84,7 +89,7 @@ def logits(model):
     return output if isinstance(output, torch.Tensor) else output.logits
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SEVERAL)
 def test_a_folder_gives_the_logits_the_run_ended_with(store, tmp_path, family):
     run = a_run(family)
     ended = carried_out(run, store)
@@ -104,7 +109,7 @@ def test_a_folder_gives_the_logits_the_run_ended_with(store, tmp_path, family):
     torch.testing.assert_close(told, wanted)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SEVERAL)
 def test_a_folder_reproduces_the_last_evaluation_in_transformers_alone(store, tmp_path, family):
     held_out = Evaluation(fraction=0.2, batches=3)
     run = a_run(family).model_copy(update={"evaluation": held_out})
@@ -124,7 +129,7 @@ def test_a_folder_reproduces_the_last_evaluation_in_transformers_alone(store, tm
     assert total / targets == pytest.approx(ended.scores["loss"], rel=2e-6)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SEVERAL)
 def test_an_adapter_is_read_by_peft_and_merged_ones_by_transformers(store, tmp_path, family):
     from peft import PeftModel
 
