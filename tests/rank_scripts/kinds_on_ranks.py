@@ -1,15 +1,9 @@
 """A few steps of every kind of objective, of the model or of an adapter beside it, by the engine of
-two ranks or of this process.
+two ranks, DeepSpeed's with ZeRO 2, or of this process."""
 
-``python tests/rank_scripts/kinds_on_ranks.py RESULT`` in each rank, under DeepSpeed with ZeRO 2.
-"""
-
-import itertools
-import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from sweeps.spec import OBJECTIVE_DEFAULTS, Execution, Lora, ModelSpec, Objective, StandinModel
@@ -23,8 +17,6 @@ from workers.models.pretrained import ModelFacts, PretrainedModel
 from workers.models.standins import build_config, build_tokenizer
 from workers.objectives.objective import few_of
 from workers.objectives.registry import build_objective
-from workers.ranks.process_group import Ranks
-from workers.ranks.rank_process import end_process
 
 BATCH, LENGTH, STEPS = 4, 24, 4
 SENTENCE = "the value of the item is returned by function that was called first with no"
@@ -145,19 +137,3 @@ def engine_of(model, pretrained, groups, run, ranks, device):
     return DeepSpeedEngine(
         model, pretrained.backbone, groups, control, OPTIMIZER, "fp32", execution, ranks, CPU
     )
-
-
-def main():
-    torch.set_num_threads(1)
-    ranks = Ranks.from_environment()
-    result = Path(sys.argv[1])
-    found = {}
-    for name, what in itertools.product(KINDS, ADAPTERS):
-        found |= trained(name, result.parent / "cache", ranks, what=what)
-    if ranks.leads:
-        save_file({name: t.contiguous() for name, t in found.items()}, result)
-
-
-if __name__ == "__main__":
-    main()
-    end_process()
