@@ -1,5 +1,6 @@
 """What nodes say of themselves before they get a run; this Ray and its nodes are pretended."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -113,6 +114,32 @@ def test_a_node_without_what_runs_import_is_wrong_and_says_what(tmp_path, node):
     wrong, _ = node_probe._probe()(str(tmp_path), "id")
     assert "cannot import depthsweep" in wrong
     assert "No module named 'nowhere'" in wrong
+
+
+def test_what_a_node_lacked_may_be_there_the_next_time(node, monkeypatch):
+    python = node / "python"
+    sound = python.read_text()
+    (node / "ends.py").write_text("raise SystemExit('first line' + chr(10) + 'x' * 9999)")
+    monkeypatch.syspath_prepend(node)
+    python.write_text(sound.replace("IMPORTED = ()", "IMPORTED = ('ends',)", 1))
+    starter = RankStarter("job node")
+    with pytest.raises(ImportError, match=r"^SystemExit: first line x+$") as wrong:
+        starter.start()
+    assert len(str(wrong.value)) < 1000
+    python.write_text(sound)
+    number, connection = started_in_a_while(starter)
+    connection.close()
+    assert number
+
+
+def started_in_a_while(starter, seconds=30.0):
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return starter.start()
+        except ImportError:
+            assert time.monotonic() < until
+            time.sleep(0.5)
 
 
 def test_a_node_that_cannot_start_ranks_is_wrong(tmp_path, node, monkeypatch):
