@@ -8,13 +8,22 @@ import pytest
 from orchestrator.ranks import node_probe, rank_holder, rank_starter
 from orchestrator.ranks.node_probe import PROBE_SECONDS, NodeFacts, NodeProbes
 from orchestrator.ranks.rank_starter import RankStarter
+from sweeps.errors import UserError
 from sweeps.store.store import Store
+
+
+class TaskError(RuntimeError):
+    """What a task has raised, as Ray has it: with pages of where."""
+
+    def __init__(self, cause):
+        super().__init__("ray::probe() (pid=1, ip=10.0.0.1)\n  File ...")
+        self.cause = cause
 
 
 class PretendedRay:
     """Carries out tasks when a test says so; a reference is the node's name and a number."""
 
-    exceptions = SimpleNamespace(RayError=RuntimeError)
+    exceptions = SimpleNamespace(RayError=RuntimeError, RayTaskError=TaskError)
 
     def __init__(self):
         self.answers, self.asked = {}, []
@@ -83,6 +92,23 @@ def test_a_node_that_runs_no_task_is_wrong(ray, monkeypatch):
     assert probes.facts[B].wrong == "it runs no task"
 
 
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            UserError("--store gs://x: its client is\nnot installed"),
+            "--store gs://x: its client is not installed",
+        ),
+        (ValueError("odd"), "ValueError('odd')"),
+    ],
+)
+def test_a_node_whose_answer_is_an_error_says_that_and_not_where(ray, raised, said):
+    probes = NodeProbes("gs://x", "id")
+    ray.answers[A] = TaskError(raised)
+    probes.follow([A])
+    assert probes.facts[A].wrong == said
+
+
 @pytest.fixture
 def node(monkeypatch, light_server):
     """The folder of a node's rank server; this process is on it."""
@@ -112,7 +138,7 @@ def test_a_node_without_what_runs_import_is_wrong_and_says_what(tmp_path, node):
     python = node / "python"
     python.write_text(python.read_text().replace("IMPORTED = ()", "IMPORTED = ('nowhere',)", 1))
     wrong, _ = node_probe._probe()(str(tmp_path), "id")
-    assert "cannot import depthsweep" in wrong
+    assert "cannot import what runs need" in wrong
     assert "No module named 'nowhere'" in wrong
 
 
