@@ -61,6 +61,12 @@ def in_clear(address: str) -> bool:
     return parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1")
 
 
+def _require_distinct(what: str, *groups: NodeType | PodGroup) -> None:
+    names = [group.name for group in groups]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{what} need names of their own; found {', '.join(names)}")
+
+
 class JobsApi(ClusterProfile):
     """A cluster whose head answers Ray's Jobs API."""
 
@@ -84,6 +90,12 @@ class Local(JobsApi):
     gpus: Count = Field(default=0, description="GPUs, all on the first node.")
     port: Port = 6399
     dashboard_port: Port = 8265
+
+    @model_validator(mode="after")
+    def _ports(self) -> Local:
+        if self.port == self.dashboard_port:
+            raise ValueError(f"port and dashboard_port are both {self.port}; give each its own")
+        return self
 
     @property
     def address(self) -> str:
@@ -156,9 +168,7 @@ class Cloud(JobsApi):
 
     @model_validator(mode="after")
     def _distinct(self) -> Cloud:
-        names = [self.head.name, *(worker.name for worker in self.workers)]
-        if len(set(names)) < len(names):
-            raise ValueError(f"node types need names of their own; found {', '.join(names)}")
+        _require_distinct("node types", self.head, *self.workers)
         return self
 
 
@@ -225,6 +235,11 @@ class Kuberay(ClusterProfile):
     def most_gpus(self) -> int:
         return most_gpus(self.workers)
 
+    @model_validator(mode="after")
+    def _distinct(self) -> Kuberay:
+        _require_distinct("groups of pods", self.head, *self.workers)
+        return self
+
 
 class Slurm(ClusterProfile):
     """A Slurm allocation that is a Ray cluster for one sweep."""
@@ -233,7 +248,7 @@ class Slurm(ClusterProfile):
     nodes: AtLeastOne
     cpus_per_node: AtLeastOne
     gpus_per_node: Count = 0
-    time: Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2}$")]
+    time: Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]{1,2}:[0-5][0-9]:[0-5][0-9]$")]
     notice_seconds: AtLeastOne | None = Field(
         default=None,
         description="How long before the time limit runs are told to checkpoint; unsaid: as long"

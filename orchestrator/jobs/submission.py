@@ -113,7 +113,10 @@ def jobs_api(profile: Local | Static | Aws | Gcp) -> JobsApiClient:
     if isinstance(profile, Local):
         cluster = LocalCluster(profile)
         if not cluster.processes():
-            raise UserError("no local cluster is up; start one: depthsweep cluster up")
+            raise UserError(
+                f"no local cluster is up on port {profile.port}; start it: depthsweep cluster up,"
+                " with its profile where that is a file of yours"
+            )
         return JobsApiClient.connect(profile.address, cluster.token_path)
     try:
         return JobsApiClient.connect(profile.address, Path(profile.token_file).expanduser())

@@ -96,7 +96,7 @@ class Gang:
             lost = RankLost(" ".join(str(error).split()))
             self.end()
             raise _close(run_id, job, lost) from error
-        except (UserError, OSError) as error:  # before any rank had its job
+        except (UserError, OSError, ImportError) as error:  # before any rank had its job
             self.end()
             how = Broken.by(error)
             broken = RankLost(how.text) if how.what == "error" else RunBroken(how)

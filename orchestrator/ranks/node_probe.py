@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.connection.ray_environment import ray
+from sweeps.errors import UserError
 
 PROBE_SECONDS = 120.0
 AGAIN_SECONDS = 30.0
@@ -82,6 +83,9 @@ class NodeProbes:
     def _answer(self, reference: Any) -> NodeFacts:
         try:
             wrong, gpu_bytes = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:  # it does run one, which says what is wrong
+            why = error.cause if isinstance(error.cause, UserError) else repr(error.cause)
+            return NodeFacts(" ".join(str(why).split())[-300:])
         except ray.exceptions.RayError as error:
             return NodeFacts(f"it runs no task: {' '.join(str(error).split())[-300:]}")
         return NodeFacts(wrong, gpu_bytes)
@@ -93,15 +97,17 @@ def _probe() -> Callable[[str, str], tuple[str | None, float | None]]:
         try:
             from orchestrator.ranks.rank_holder import key_of_this_node
             from orchestrator.ranks.rank_starter import RankStarter
-
-            RankStarter(key_of_this_node()).wait()
-        except OSError as error:
-            return f"it cannot start the processes of runs: {error}", None
         except ImportError as error:
             return (
                 f"it cannot import depthsweep ({error}): install it on every node, or submit the"
                 " sweep with its working directory"
             ), None
+        try:
+            RankStarter(key_of_this_node()).wait()
+        except OSError as error:
+            return f"it cannot start the processes of runs: {error}", None
+        except ImportError as error:
+            return f"it cannot import what runs need ({error}): install that on the node", None
         from orchestrator.connection.nodes import gpu_bytes
         from sweeps.store.store import Store
 

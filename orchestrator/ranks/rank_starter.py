@@ -73,9 +73,11 @@ class RankStarter:
     def wait(self) -> None:
         """Return once the server has imported what runs need, and starts them at once; raises as
         ``start`` does."""
-        _, ours = self._ask(self._request)
-        ours.close()
-        self.close()
+        try:
+            _, ours = self._ask(self._request)
+            ours.close()
+        finally:
+            self.close()
 
     @property
     def _request(self) -> dict[str, object]:
@@ -128,7 +130,9 @@ class RankStarter:
             raise
         found: dict[str, Any] = json.loads(answer)
         if "wrong" in found:
+            # Let it go: what it lacks may be there by the next time, which another one finds.
             ours.close()
+            self.close()
             raise ImportError(found["wrong"])
         return found, ours
 

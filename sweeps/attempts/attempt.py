@@ -38,11 +38,9 @@ class Attempt:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._began = time.monotonic()
         self._ended = False
         self._stop = threading.Event()
         self._record: dict[str, Any] = {
-            "started": now(),
             "ended": None,
             "seconds": None,
             **owner(),
@@ -57,6 +55,8 @@ class Attempt:
         self._lease = Lease(self._folder.path / "attempts", self._record, within=store)
         number = self._lease.take()
         assert number is not None  # an attempt is needed until it has its turn
+        # What it waited for another one is no time of the run's.
+        self._began = time.monotonic()
         self.number = number
         self._log = RunLog(self._folder.log_path(self.number))
         self.log = self._log.event

@@ -52,8 +52,13 @@ def file_system(url: str) -> tuple[Any, str]:
         raise UserError(f"--store {url}: a scheme is written in lower case: {scheme}")
     if parts.scheme in ("file", "local"):
         raise UserError(f"--store {url}: a local folder is given as its path")
+    if parts.scheme in ("http", "https"):
+        raise UserError(
+            f"--store {url}: {scheme} is no object store; give an s3://, gs:// or az:// URL, and"
+            " tell its client the address of the server (for s3: AWS_ENDPOINT_URL)"
+        )
     if not parts.netloc:
-        raise UserError(f"--store {url}: names no bucket; write {scheme}bucket/prefix")
+        raise UserError(f"--store {scheme}: names no bucket; write {scheme}bucket/prefix")
     import fsspec
 
     try:

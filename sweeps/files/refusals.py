@@ -24,6 +24,8 @@ _PASSING_CODES = re.compile(
 # Errors without an answer, by the names of their classes: what the client was not given. A service
 # for credentials that did not answer (…RetrievalError) may answer later.
 _LACKING = re.compile(r"(Credential|Profile|Token|Auth|ParamValidation|NoRegion)(?!\w*Retrieval)")
+# No object's path looks like that: a bucket's name has three letters at least.
+_LIST_OF_OBJECTS = re.compile(r"^(https?://[^/]+/upload/storage/v1/)?b/[^/]+/o/?$")
 
 
 def may_pass(error: BaseException) -> bool:
@@ -42,7 +44,11 @@ def is_unmet(error: BaseException) -> bool:
 
 
 def is_missing_bucket(error: BaseException) -> bool:
-    return _answer(error)[1] == "NoSuchBucket"
+    """Return whether the bucket is not there: by the code of S3, or by what Google's client says it
+    did not find, the list of a bucket's objects."""
+    return _answer(error)[1] == "NoSuchBucket" or any(
+        isinstance(e, FileNotFoundError) and _LIST_OF_OBJECTS.search(str(e)) for e in _causes(error)
+    )
 
 
 def said(error: BaseException) -> str:

@@ -123,9 +123,9 @@ class Vigil:
 class Lease:
     """The next number of a folder, from taking it to its end.
 
-    ``record`` is what stands in the number's record: it has the ``token``, and whoever changes it
-    calls ``write``. ``within`` is the folder below which others may be made. All methods may be
-    called from any thread.
+    ``record`` is what stands in the number's record: it has the ``token``, is told when the number
+    was taken (``started``), and whoever changes it calls ``write``. ``within`` is the folder below
+    which others may be made. All methods may be called from any thread.
     """
 
     def __init__(self, folder: Place, record: dict[str, Any], within: Place | None = None) -> None:
@@ -134,6 +134,7 @@ class Lease:
         self._within = within
         self._lock = threading.Lock()  # no beat overtakes the record of the end
         self._version: str | None = None
+        self._tried = 0
         self._pause = stale_seconds() / BEATS
 
     def take(self, need: Callable[[], bool] = lambda: True) -> int | None:
@@ -166,6 +167,8 @@ class Lease:
                 return None  # it lives after all
             number = before.number + 1 if before else 1
             path = self._folder / f"{number}.json"
+            if number != self._tried:  # a lost answer to the same try may have been a yes
+                self._tried, self._record["started"] = number, now()
             version = create(path, self._record, token, within=self._within)
         if version is None:
             return None

@@ -39,7 +39,7 @@ def turn(path: Path, need: Callable[[], bool]) -> Iterator[None]:
     Whoever has waited for its turn finds what was made, and looks first.
     """
     folder = path.with_name(f".{path.name}.making")
-    lease = Lease(folder, record := {**owner(), "started": now(), "cause": None})
+    lease = Lease(folder, record := {**owner(), "cause": None})
     if lease.take(need) is None:
         yield
         return

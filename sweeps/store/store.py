@@ -71,6 +71,8 @@ class Store:
         ``waits`` is for a worker: an object store that is out of reach is then waited for from the
         first request on.
         """
+        if not location.strip():
+            raise UserError("--store: is empty; give a folder or a URL (. is the current folder)")
         if "://" in location:
             return cls(ObjectPath(ObjectFiles(location, waits=waits)))
         try:
@@ -86,6 +88,9 @@ class Store:
             )
         if root.exists() and not root.is_dir():
             raise UserError(f"--store {location}: is a file; give a folder")
+        above = next((one for one in root.parents if one.exists()), None)
+        if above is not None and not above.is_dir():
+            raise UserError(f"--store {location}: {above} is a file; give a folder")
         return cls(root)
 
     @property

@@ -87,7 +87,7 @@ def _migrated(folder: RunFolder) -> Migrated:
 @contextmanager
 def _alone(store: Store) -> Iterator[None]:
     """Be the only one who migrates the store."""
-    record = {**owner(), "started": now(), "cause": None}
+    record = {**owner(), "cause": None}
     lease = Lease(store.root / "migration", record, within=store.root)
     until = time.monotonic() + 2 * stale_seconds()
     if lease.take(lambda: time.monotonic() < until) is None:

@@ -78,6 +78,8 @@ def test_a_mistake_in_the_sweep_is_one_line_with_code_2_and_writes_nothing(sweep
     [
         (("run", "none.yaml"), "none.yaml: no such file"),
         (("run", "sweep.yaml", "--store", "sweep.yaml"), "is a file; give a folder"),
+        (("plan", "sweep.yaml", "--store", "sweep.yaml/x"), "sweep.yaml is a file; give a folder"),
+        (("run", "sweep.yaml", "--store", ""), "--store: is empty; give a folder or a URL"),
         (("run", "sweep.yaml", "--store", "/proc/store"), "cannot be written"),
         (("run", "sweep.yaml", "--store", "~nobodyhere/x"), "no such user; write the folder out"),
         (

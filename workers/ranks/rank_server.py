@@ -47,11 +47,14 @@ IDLE_SECONDS = 60.0
 # So long one stays that could only say what it cannot import: that may be mended meanwhile.
 BRIEF_SECONDS = 2.0
 REQUEST_BYTES = 65_536
+# Of an error that is pages long (transformers quotes others) so much is told, in one line.
+WRONG_CHARACTERS = 400
 
 
 class RankServer:
     """Answers requests until it has been idle for ``idle`` seconds; ``lock`` is what keeps others
-    from the path, and no process that it starts; ``wrong`` is why it can start none, if so."""
+    from the path, and no process that it starts; ``wrong`` is why it can start none, if so: then
+    no caller keeps it longer."""
 
     def __init__(
         self,
@@ -85,7 +88,7 @@ class RankServer:
                     self._answer(key.fileobj)
                 else:
                     self._forget(key.data)
-            if self._processes or self._callers:
+            if self._wrong is None and (self._processes or self._callers):
                 used = time.monotonic()
 
     def _raylet_has_gone(self) -> bool:
@@ -217,8 +220,8 @@ def main() -> None:
     try:
         with lasting_imports():
             _import()
-    except Exception as error:
-        wrong = f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        wrong = " ".join(f"{type(error).__name__}: {error}".split())[:WRONG_CHARACTERS]
         RankServer(*taken, idle=BRIEF_SECONDS, wrong=wrong).answer()
     else:
         RankServer(*taken).answer()

@@ -82,6 +82,13 @@ def test_a_token_that_others_may_read_is_refused(tmp_path):
     assert read_token(tmp_path / "none") is None
 
 
+def test_a_local_cluster_that_is_not_up_is_said_with_its_port(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    profile = read_profile("local").model_copy(update={"port": 6477})
+    with pytest.raises(UserError, match=r"no local cluster is up on port 6477; .*its profile"):
+        jobs_api(profile)
+
+
 @pytest.mark.parametrize(
     ("kind", "said"), [("aws", "ray dashboard cluster.yaml"), ("static", "ray up")]
 )

@@ -1,5 +1,6 @@
 """What nodes say of themselves before they get a run; this Ray and its nodes are pretended."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -7,13 +8,22 @@ import pytest
 from orchestrator.ranks import node_probe, rank_holder, rank_starter
 from orchestrator.ranks.node_probe import PROBE_SECONDS, NodeFacts, NodeProbes
 from orchestrator.ranks.rank_starter import RankStarter
+from sweeps.errors import UserError
 from sweeps.store.store import Store
+
+
+class TaskError(RuntimeError):
+    """What a task has raised, as Ray has it: with pages of where."""
+
+    def __init__(self, cause):
+        super().__init__("ray::probe() (pid=1, ip=10.0.0.1)\n  File ...")
+        self.cause = cause
 
 
 class PretendedRay:
     """Carries out tasks when a test says so; a reference is the node's name and a number."""
 
-    exceptions = SimpleNamespace(RayError=RuntimeError)
+    exceptions = SimpleNamespace(RayError=RuntimeError, RayTaskError=TaskError)
 
     def __init__(self):
         self.answers, self.asked = {}, []
@@ -82,6 +92,23 @@ def test_a_node_that_runs_no_task_is_wrong(ray, monkeypatch):
     assert probes.facts[B].wrong == "it runs no task"
 
 
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            UserError("--store gs://x: its client is\nnot installed"),
+            "--store gs://x: its client is not installed",
+        ),
+        (ValueError("odd"), "ValueError('odd')"),
+    ],
+)
+def test_a_node_whose_answer_is_an_error_says_that_and_not_where(ray, raised, said):
+    probes = NodeProbes("gs://x", "id")
+    ray.answers[A] = TaskError(raised)
+    probes.follow([A])
+    assert probes.facts[A].wrong == said
+
+
 @pytest.fixture
 def node(monkeypatch, light_server):
     """The folder of a node's rank server; this process is on it."""
@@ -111,8 +138,34 @@ def test_a_node_without_what_runs_import_is_wrong_and_says_what(tmp_path, node):
     python = node / "python"
     python.write_text(python.read_text().replace("IMPORTED = ()", "IMPORTED = ('nowhere',)", 1))
     wrong, _ = node_probe._probe()(str(tmp_path), "id")
-    assert "cannot import depthsweep" in wrong
+    assert "cannot import what runs need" in wrong
     assert "No module named 'nowhere'" in wrong
+
+
+def test_what_a_node_lacked_may_be_there_the_next_time(node, monkeypatch):
+    python = node / "python"
+    sound = python.read_text()
+    (node / "ends.py").write_text("raise SystemExit('first line' + chr(10) + 'x' * 9999)")
+    monkeypatch.syspath_prepend(node)
+    python.write_text(sound.replace("IMPORTED = ()", "IMPORTED = ('ends',)", 1))
+    starter = RankStarter("job node")
+    with pytest.raises(ImportError, match=r"^SystemExit: first line x+$") as wrong:
+        starter.start()
+    assert len(str(wrong.value)) < 1000
+    python.write_text(sound)
+    number, connection = started_in_a_while(starter)
+    connection.close()
+    assert number
+
+
+def started_in_a_while(starter, seconds=30.0):
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return starter.start()
+        except ImportError:
+            assert time.monotonic() < until
+            time.sleep(0.5)
 
 
 def test_a_node_that_cannot_start_ranks_is_wrong(tmp_path, node, monkeypatch):

@@ -142,11 +142,18 @@ def test_a_notice_reaches_the_rank_once(held):
     assert holder.heard.count("preempted") == 1
 
 
-def test_what_keeps_a_rank_from_being_started_is_no_error_of_the_run(held, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("no rank process could be started: see this node's Ray logs"),
+        ImportError("ModuleNotFoundError: No module named 'torch'"),
+    ],
+)
+def test_what_keeps_a_rank_from_being_started_is_no_error_of_the_run(held, monkeypatch, error):
     def refuses(holder, job):
         del holder, job
-        raise OSError("no rank process could be started: see this node's Ray logs")
+        raise error
 
     monkeypatch.setattr(Held, "begin", refuses)
-    with pytest.raises(RankLost, match="no rank process could be started"):
+    with pytest.raises(RankLost, match=str(error)):
         list(held()[0])

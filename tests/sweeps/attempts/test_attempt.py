@@ -91,6 +91,7 @@ def test_a_successor_waits_for_a_live_attempt(folder):
         with Attempt(folder) as mine:
             assert mine.number == 2
             claimed.set()
+            mine.end("not needed")
 
     successor = threading.Thread(target=succeed)
     successor.start()
@@ -98,7 +99,10 @@ def test_a_successor_waits_for_a_live_attempt(folder):
     process.stdin.close()
     assert claimed.wait(60)
     successor.join()
-    assert [a["cause"] for a in folder.attempts()] == ["cancelled", "cancelled"]
+    first, second = folder.attempts()
+    assert [first["cause"], second["cause"]] == ["cancelled", "not needed"]
+    assert second["started"] >= first["ended"], "what it waited is no time of the run's"
+    assert second["seconds"] < first["seconds"]
     assert process.wait(60) == 0
 
 

@@ -7,7 +7,7 @@ from s3_server import BUCKET, answering, deny, environment, serve_s3
 from sweeps.errors import UserError
 from sweeps.files import patience
 from sweeps.files.patience import StoreRefused, StoreUnavailable
-from sweeps.files.refusals import may_pass
+from sweeps.files.refusals import is_missing_bucket, may_pass
 from sweeps.files.whole_files import write_text
 from sweeps.store.store import Store
 
@@ -148,6 +148,19 @@ def test_the_status_counts_whatever_the_client_calls_it(name, status, passes):
     wrapped = OSError("wrapped")
     wrapped.__cause__ = OfAnotherClient(**{name: str(status)})
     assert may_pass(wrapped) is passes
+
+
+@pytest.mark.parametrize(
+    ("path", "missing"),
+    [
+        ("b/nosuch/o", True),
+        ("https://storage.googleapis.com/upload/storage/v1/b/nosuch/o", True),
+        ("b/study/o/runs%2Fabc%2FDONE.json", False),
+        ("study/b/x/o", False),
+    ],
+)
+def test_google_names_a_bucket_that_is_not_there_by_the_list_of_its_objects(path, missing):
+    assert is_missing_bucket(FileNotFoundError(path)) is missing
 
 
 def test_an_error_that_says_nothing_may_pass():

@@ -300,7 +300,9 @@ def test_a_log_of_an_object_store_comes_with_the_heartbeat(s3_url):
     [
         ("s3://key:secret@study/x", "the URL holds credentials"),
         ("s3://study/x?versionId=1", "give scheme, bucket and prefix, nothing else"),
-        ("s3://", "names no bucket"),
+        ("s3://", "s3://: names no bucket"),
+        ("http://host:8333/study", r"http:// is no object store; .* AWS_ENDPOINT_URL"),
+        ("https://account.example/study/x", "https:// is no object store"),
         ("file:///tmp/x", "a local folder is given as its path"),
         ("nope://study/x", "no client knows nope://"),
         ("S3://study/x", "lower case: s3://"),

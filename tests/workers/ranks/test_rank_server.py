@@ -39,8 +39,8 @@ def test_no_process_that_a_server_starts_keeps_the_path(path):
     os.close(lock)
 
 
-def served(path, idle):
-    server = RankServer(*listen(path), idle=idle)
+def served(path, idle, wrong=None):
+    server = RankServer(*listen(path), idle=idle, wrong=wrong)
     thread = threading.Thread(target=server.answer, daemon=True)
     thread.start()
     return thread
@@ -66,6 +66,14 @@ def test_it_stays_for_a_caller_and_ends_after_it(path):
 
 def serve_alone(path):
     RankServer(*listen(path), idle=0.2).answer()
+
+
+def test_one_that_can_only_say_what_it_lacks_stays_for_nobody(path):
+    thread = served(path, 0.2, "ModuleNotFoundError: No module named 'torch'")
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(path)
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_it_stays_for_a_process_whose_caller_is_gone(path):
