@@ -51,6 +51,7 @@ STANDARD_ONLY = {
 DISTANCE = {"clm": 0.2, "classification": 0.5, "contrastive": 0.9}
 BRIEF = {"steps": 2, "probe_every": 2, "part_steps": 2}
 Keeps = Callable[[str, str], float]
+Planted = tuple[Path, dict[str, Profiles]]
 
 
 def as_published(block: str, objective: str) -> float:
@@ -112,7 +113,7 @@ def _shaped(slope: float, sharp: float, noise: float, layers: int) -> list[float
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Profiles]]:
+def published(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     """A study with the published pattern: its folder, not to be written to, and its profiles."""
     folder = tmp_path_factory.mktemp("published")
     return folder, plant(folder)
@@ -135,9 +136,7 @@ def judged(by_metric: dict[str, Profiles]) -> dict[str, ClaimResult]:
     return {r.claim.id: r for r in evaluate(read_claims(LIBRARY).claims, by_metric)}
 
 
-def test_the_published_pattern_supports_every_claim(
-    published: tuple[Path, dict[str, Profiles]],
-) -> None:
+def test_the_published_pattern_supports_every_claim(published: Planted) -> None:
     results = judged(published[1])
     assert {name: result.verdict for name, result in results.items()} == dict.fromkeys(
         ("C2", "C3", "C4", "C5", "C6"), SUPPORTED
@@ -221,9 +220,7 @@ def test_metrics_that_disagree_are_flagged(tmp_path: Path) -> None:
     assert "metrics disagree" in result.flags
 
 
-def test_a_user_adds_a_claim_without_code(
-    published: tuple[Path, dict[str, Profiles]], tmp_path: Path
-) -> None:
+def test_a_user_adds_a_claim_without_code(published: Planted, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
         "claims:\n"
@@ -357,9 +354,7 @@ def test_what_lacks_is_what_is_named(tmp_path: Path) -> None:
     assert correlation.notes == ("1 without objective_distance",)
 
 
-def test_no_claim_rests_on_a_noisy_distance(
-    published: tuple[Path, dict[str, Profiles]], tmp_path: Path
-) -> None:
+def test_no_claim_rests_on_a_noisy_distance(published: Planted, tmp_path: Path) -> None:
     shutil.copytree(published[0], tmp_path, dirs_exist_ok=True)
     store = Store.at(str(tmp_path / "store"))
     for model in MODELS:
