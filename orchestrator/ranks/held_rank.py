@@ -18,7 +18,6 @@ import time
 from collections import deque
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from workers.progress import Progress
 from workers.ranks.notice import Cause
@@ -34,6 +33,8 @@ HANGS_VARIABLE = "DEPTHSWEEP_HANGS_SECONDS"
 LOADING_SECONDS = 3600.0
 # How many steps the median is of.
 STEPS = 100
+# Of the stacks of a process that hangs so much is kept.
+STACKS_BYTES = 1_000_000
 NOWHERE = Progress(0, 0, None)
 
 
@@ -47,7 +48,7 @@ class HeldRank:
         self.ended: Progress | Broken | None = None
         self._connection = connection
         self._watched = os.pidfd_open(number)  # readable once the process has ended
-        self._stacks = ""
+        self._stacks: tuple[int, str] | None = None  # open here, and its path
 
     def begin(self, job: Job) -> None:
         """Have the process carry out a job."""
@@ -55,9 +56,8 @@ class HeldRank:
         self.latest, self.ended = NOWHERE, None
         self._heard = self._moved = self._pinged = now
         self._seconds: deque[float] = deque(maxlen=STEPS)
-        handle, self._stacks = tempfile.mkstemp(prefix="depthsweep-stacks-")
-        os.close(handle)
-        self._send(replace(job, stacks=self._stacks))
+        self._stacks = tempfile.mkstemp(prefix="depthsweep-stacks-")
+        self._send(replace(job, stacks=self._stacks[1]))
 
     def listen(self, seconds: float) -> None:
         """Take in what the process says for up to so many seconds, or until it says something."""
@@ -140,7 +140,9 @@ class HeldRank:
         with contextlib.suppress(ProcessLookupError, OSError):
             os.kill(self.number, signal.SIGUSR1)
             time.sleep(1.0)
-            return Path(self._stacks).read_text(encoding="utf-8", errors="replace")
+            if self._stacks is not None:
+                said = os.pread(self._stacks[0], STACKS_BYTES, 0)
+                return said.decode("utf-8", errors="replace")
         return ""
 
     def _has_died(self) -> None:
@@ -152,10 +154,12 @@ class HeldRank:
         self._forget_stacks()
 
     def _forget_stacks(self) -> None:
-        if self._stacks:
-            with contextlib.suppress(OSError):
-                os.unlink(self._stacks)
-            self._stacks = ""
+        if self._stacks is not None:
+            handle, path = self._stacks
+            self._stacks = None
+            os.close(handle)
+            with contextlib.suppress(FileNotFoundError):  # the process has removed it itself
+                os.unlink(path)
 
 
 def hangs_seconds() -> float:

@@ -88,7 +88,11 @@ def _lacks_access(error: BaseException) -> bool:
 
 def _answer(error: BaseException) -> tuple[int | None, str]:
     """Return status and code of the answer that an error is about; None, "" where there is none."""
-    for one in _causes(error):
+    causes = list(_causes(error))
+    if any(kind.__name__ == "HttpProcessingError" for e in causes for kind in type(e).__mro__):
+        # aiohttp could not read the answer, cut off or no answer of a store: the 400 is its own.
+        return None, ""
+    for one in causes:
         response = getattr(one, "response", None)
         if isinstance(response, dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -49,7 +49,7 @@ class Job:
 
     ``body`` names the generator of progress that carries it out, as ``module:function``; it is
     called with the job and a notice. ``details`` are for a body that needs other things.
-    ``stacks`` is a file of this node for the stacks of a run that hangs.
+    ``stacks`` is a file of this node for the stacks of a run that hangs; it is removed once open.
     """
 
     spec: str
@@ -229,6 +229,7 @@ def _leave_stacks_in(path: str) -> None:
         with contextlib.suppress(OSError):
             # Kept open, since the handler may run at any time: a run a process, or a few.
             faulthandler.register(signal.SIGUSR1, file=open(path, "w"))  # noqa: SIM115
+            os.unlink(path)  # whoever gave it has it open, and may be killed
 
 
 def _body(name: str) -> Callable[[Job, Notice], Iterator[Progress]]:

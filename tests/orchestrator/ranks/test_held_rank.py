@@ -91,6 +91,12 @@ def test_one_that_hangs_while_it_answers_is_lost_with_its_stacks(held, monkeypat
     assert "wait_for_another_rank" in stacks
 
 
+def test_where_its_stacks_go_is_gone_by_its_first_step_should_this_be_killed(held):
+    rank = held("hang")
+    listen_until(rank, lambda rank: rank.latest.step)
+    assert list(Path(tempfile.gettempdir()).glob("depthsweep-stacks-*")) == []
+
+
 def test_one_that_hangs_before_its_first_step_is_found_too(held, monkeypatch):
     monkeypatch.setenv("DEPTHSWEEP_HANGS_SECONDS", "0.5")
     assert listen_until(held("sleep", seconds=60), has_ended).what == "lost"

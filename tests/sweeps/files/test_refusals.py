@@ -1,6 +1,8 @@
 """What an object store refuses fails at once, and what may pass is waited for."""
 
 import pytest
+from aiohttp import ClientResponseError
+from aiohttp.http_exceptions import BadHttpMessage
 from botocore.exceptions import ClientError
 from s3_server import BUCKET, answering, deny, environment, serve_s3
 
@@ -161,6 +163,17 @@ def test_the_status_counts_whatever_the_client_calls_it(name, status, passes):
 )
 def test_google_names_a_bucket_that_is_not_there_by_the_list_of_its_objects(path, missing):
     assert is_missing_bucket(FileNotFoundError(path)) is missing
+
+
+def test_an_answer_that_was_cut_off_is_none_and_may_pass():
+    cut = BadHttpMessage("Data after `Connection: close`")
+    assert cut.code == 400, "as if the server had refused"
+    read = ClientResponseError(None, (), status=cut.code, message=cut.message)
+    read.__cause__ = cut
+    error = OSError("Connection was closed before we received a valid response")
+    error.__cause__ = read
+    assert may_pass(error)
+    assert not may_pass(ClientResponseError(None, (), status=400))
 
 
 def test_an_error_that_says_nothing_may_pass():
