@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from s3_server import BUCKET, environment, serve_s3
+from xdist.scheduler import LoadFileScheduling
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Beside each other every process has one thread: a team of several waits at full load for those
@@ -20,6 +21,7 @@ settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
 
 
+ENGINES = "tests/workers/engines/"
 # Files of these rooms wait for Ray, for ranks and for servers more than they compute.
 WAITING = (
     "tests/gpu/",
@@ -28,8 +30,22 @@ WAITING = (
     "tests/orchestrator/ranks/",
     "tests/orchestrator/tracking/",
     "tests/orchestrator/tuning/",
-    "tests/workers/engines/",
+    ENGINES,
 )
+
+
+class TogetherOnOne(LoadFileScheduling):
+    """A file has one process for all of its tests, and so have the files that share a server which
+    takes long to start: ranks that have DeepSpeed imported."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = super()._split_scope(nodeid)
+        return ENGINES if name.startswith(ENGINES) else name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return TogetherOnOne(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(config, items):

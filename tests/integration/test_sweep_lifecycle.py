@@ -200,6 +200,7 @@ def test_a_killed_worker_loses_nothing(folder, tmp_path):
         assert [path.read_bytes() for path in killed.parts(table)] == alone
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_leaves_the_others_and_says_what_to_read(folder, tmp_path):
     rows = tmp_path / "few.jsonl"
     rows.write_text(json.dumps({"text": "too short"}) + "\n")

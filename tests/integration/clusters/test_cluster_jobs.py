@@ -23,9 +23,9 @@ models:
   a: {standin: gpt2, layers: 2, width: 32, vocabulary: 400, pretrain_steps: 5}
 objectives:
   clm: {data: {file: rows.jsonl}}
-probe: {data: {builtin: python-docs}, rows: 32, sequence_length: 16, every: 250}
-defaults: {steps: 750, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
-  part_steps: 40, checkpoint_share: 1}
+probe: {data: {builtin: python-docs}, rows: 32, sequence_length: 16, every: 130}
+defaults: {steps: 390, batch_size: 4, sequence_length: 16, learning_rate: 1e-3,
+  part_steps: 20, checkpoint_share: 1}
 blocks:
   - name: all
     grid: {model: [a], objective: [clm], control: [standard], seed: [0, 1, 2]}

@@ -272,6 +272,7 @@ def test_width_is_drawn_where_it_is_not_steepness(page: str, data: ReportData) -
     assert label not in charts(unknown)
 
 
+@pytest.mark.slow
 def test_associations_name_their_unit(page: str, tmp_path: Path) -> None:
     assert "4 models are too few" in page
     store = plant_verdicts(tmp_path / "store", models=12)

@@ -120,6 +120,7 @@ def run_of_a_folder(folder, config, kind="clm"):
     return make_run(model=model, objective=objective, sequence_length=12)
 
 
+@pytest.mark.slow
 def test_a_mixture_of_experts_and_two_stacks_have_the_peaks_of_real_ones(tmp_path):
     """torch says of no product of experts in float32 what shape it has, and counts none."""
     sizes = {"num_hidden_layers": 2, "vocab_size": 300, "pad_token_id": 0}
