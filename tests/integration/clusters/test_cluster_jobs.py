@@ -124,7 +124,17 @@ def a_node_that_computes(store):
     return None
 
 
-def test_a_sweep_survives_cancel_and_a_lost_node_and_equals_one_machine(cluster, tmp_path):
+def test_a_sweep_survives_a_lost_node_and_equals_one_machine(cluster, tmp_path):
+    survives_a_lost_node(cluster, tmp_path, cancelled=False)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_was_cancelled_does_so_too(tmp_path_factory, tmp_path):
+    with up(tmp_path_factory.mktemp("c"), 2) as cluster:
+        survives_a_lost_node(cluster, tmp_path, cancelled=True)
+
+
+def survives_a_lost_node(cluster, tmp_path, cancelled):
     profile, env = cluster
     written(tmp_path)
     store = tmp_path / "store"
@@ -136,24 +146,15 @@ def test_a_sweep_survives_cancel_and_a_lost_node_and_equals_one_machine(cluster,
 
     again = json.loads(call(*submit, "--json", cwd=tmp_path, env=env).stdout)
     assert again == {**told, "attached": True}
-
-    # Told to stop as soon as one has begun: by the time the command is there, none may have ended
-    # that has a checkpoint to go on from.
-    wait_for(lambda: list(store.glob("runs/*/attempts/1.json")))
-    stopped = call("cancel", "trio", "--store", "store", cwd=tmp_path, env=env)
-    assert stopped.returncode == 0, stopped.stderr
-    assert f"{told['submission_id']} stopped" in stopped.stdout
-    causes = [attempt["cause"] for run in Store(store).runs() for attempt in run.attempts()]
-    assert "cancelled" in causes
-    assert None not in causes
     status = call("status", "trio", "--store", "store", cwd=tmp_path, env=env).stdout
-    assert f"job {told['submission_id']}: stopped" in status
     assert "cluster: 2 nodes, 2 CPUs, 0 GPUs" in status
+    if cancelled:
+        cancel(told, store, tmp_path, env)
 
     command = [DEPTHSWEEP, *submit, "--json"]
     second = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
     os.kill(wait_for(lambda: a_node_that_computes(store)).pid, signal.SIGKILL)
-    assert json.loads(second.communicate(timeout=200)[0])["attempt"] == 2
+    assert json.loads(second.communicate(timeout=200)[0])["attempt"] == 1 + cancelled
     assert call("logs", "trio", "-f", "--store", "store", cwd=tmp_path, env=env).returncode == 0
     said = call("logs", "trio", "--store", "store", cwd=tmp_path, env=env).stdout
     assert states_of("trio", store, cwd=tmp_path, env=env) == ["finished"] * 3
@@ -164,6 +165,20 @@ def test_a_sweep_survives_cancel_and_a_lost_node_and_equals_one_machine(cluster,
     alone = call("run", "trio.yaml", "--store", "alone", cwd=tmp_path, env=env)
     assert alone.returncode == 0, alone.stderr
     assert parts_of(store) == parts_of(tmp_path / "alone")
+
+
+def cancel(told, store, folder, env):
+    """Tell a sweep to stop as soon as one run has begun: by the time the command is there, none may
+    have ended that has a checkpoint to go on from."""
+    wait_for(lambda: list(store.glob("runs/*/attempts/1.json")))
+    stopped = call("cancel", "trio", "--store", "store", cwd=folder, env=env)
+    assert stopped.returncode == 0, stopped.stderr
+    assert f"{told['submission_id']} stopped" in stopped.stdout
+    causes = [attempt["cause"] for run in Store(store).runs() for attempt in run.attempts()]
+    assert "cancelled" in causes
+    assert None not in causes
+    status = call("status", "trio", "--store", "store", cwd=folder, env=env).stdout
+    assert f"job {told['submission_id']}: stopped" in status
 
 
 def test_what_the_cluster_refuses_is_one_line(cluster, tmp_path):

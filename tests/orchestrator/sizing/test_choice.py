@@ -45,6 +45,7 @@ def test_the_largest_model_is_cut_no_more_than_it_must_be(gib, gpus, stage, offl
     how = chosen.execution
     assert (how.zero_stage, how.offload, how.processes) == (stage, offload, processes)
     assert chosen.memory.total <= gib * GIB
+    assert 32 // how.processes % how.micro_batch_size == 0, "a rank has its share of the batch"
 
 
 def test_small_models_train_in_one_plain_process():

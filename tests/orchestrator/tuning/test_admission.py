@@ -13,7 +13,7 @@ from orchestrator.tuning.requests import Requests, Works
 from sweeps.sources.catalog import CATALOG
 from sweeps.spec import Execution, HubModel, ModelSpec, RunSpec
 from tests.simulated.cluster import SimulatedRay, node
-from tests.simulated.sweep import Fate, SimulatedSweep
+from tests.simulated.sweep import Fate, PlainRequests, SimulatedSweep
 
 
 def alike(count, seconds=50.0, gpus=1, name=""):
@@ -129,6 +129,23 @@ def test_a_node_that_joins_is_used_and_one_that_leaves_gives_its_runs_to_others(
     assert {kind for _, _, kind, _ in sweep.events} >= {"lost"}
     assert len(set(sweep.touched["late"])) == 8
     assert len(sweep.touched["n"]) == 1
+
+
+def test_sizes_are_fitted_to_the_nodes_when_these_change_and_only_then(monkeypatch):
+    fitted = []
+
+    def fit(_, here, __):
+        fitted.append(sorted(node.name for node in here))
+
+    monkeypatch.setattr(PlainRequests, "fit", fit)
+    ray = SimulatedRay({"n": 1})
+    sweep = SimulatedSweep(ray, alike(8))
+    ray.at(10, lambda: ray.join("late", 3))
+    ray.at(40, lambda: ray.leave("n"))
+    ray.run(1000)
+    assert len(sweep.ended) == 8
+    assert fitted[-2:] == [["late", "n"], ["late"]]
+    assert len(fitted) <= 3
 
 
 def test_a_gang_that_no_node_has_room_for_is_waited_for_and_that_is_said():

@@ -19,6 +19,7 @@ from sweeps.files.records import create
 from sweeps.files.whole_files import read_json
 from sweeps.leases.lease import closed_as_lost, newest
 from sweeps.store.run_folder import RunFolder
+from sweeps.store.store import Store
 
 
 @pytest.fixture
@@ -242,6 +243,14 @@ def test_what_an_attempt_says_of_itself_stands_there_at_once(folder, monkeypatch
         ("training begins", None),
         ("attempt ended", "finished"),
     ]
+
+
+def test_the_log_of_an_object_store_has_the_end_of_its_attempt(s3_url):
+    folder = Store.at(s3_url).run("a" * 12)
+    with Attempt(folder) as mine:
+        mine.end("finished")
+        *_, last = read_events(folder.log_path(1))
+    assert (last["event"], last["cause"]) == ("attempt ended", "finished")
 
 
 def test_files_are_named_after_the_attempt_and_its_token(folder):

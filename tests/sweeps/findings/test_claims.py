@@ -161,6 +161,7 @@ def test_collapse_everywhere_contradicts_what_persistence_claims(tmp_path: Path)
     assert [results[name].verdict for name in ("C3", "C4", "C5")] == [CONTRADICTED] * 3
 
 
+@pytest.mark.slow
 def test_persistence_everywhere_contradicts_c3_and_c4(tmp_path: Path) -> None:
     results = judged(plant(tmp_path, keeps=lambda _block, _objective: 0.2))
     assert [results[name].verdict for name in ("C3", "C4")] == [CONTRADICTED] * 2
@@ -175,6 +176,7 @@ def test_steepness_against_the_distance_contradicts_c6(tmp_path: Path) -> None:
     assert results["C6"].tests[0].estimate.high < 0
 
 
+@pytest.mark.slow
 def test_width_of_the_objective_contradicts_c6(tmp_path: Path) -> None:
     """Asked alone: beside steepness, with which it goes here, it would stay open."""
     by_metric = plant(tmp_path, by_objective=True)
@@ -183,6 +185,7 @@ def test_width_of_the_objective_contradicts_c6(tmp_path: Path) -> None:
     assert evaluate([alone], by_metric)[0].verdict == CONTRADICTED
 
 
+@pytest.mark.slow
 def test_one_seed_is_insufficient_for_every_claim_about_conditions(tmp_path: Path) -> None:
     """C6 is about models, of which there are enough."""
     results = judged(plant(tmp_path, seeds=1))
