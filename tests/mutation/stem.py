@@ -83,8 +83,6 @@ def _trial(
     def tried(_: Path) -> int:
         seconds = max(1, round(limit))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-        sys.dont_write_bytecode = True
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         files = list(dict.fromkeys(test.partition("::")[0] for test in wanted))
         options = (*OPTIONS, "--hypothesis-seed=0")
         return int(pytest.main([*options, *files], plugins=[Chosen(wanted, known)]))

@@ -64,6 +64,9 @@ class Copy:
         """
         self.close()
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        # A file that has changed within a second, by as many characters, would be taken for the one
+        # that was compiled: its fault would not be there.
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
         self._stem = subprocess.Popen(
             [sys.executable, "-c", _START],
             cwd=self.folder,
