@@ -268,3 +268,27 @@ def test_what_a_rule_of_whole_matrices_keeps_has_the_shape_of_each():
             if group.kind == BLOCK and parameter.dim() == 2:
                 shapes = {tuple(t.shape) for name, t in kept.items() if name != "step"}
                 assert shapes == {tuple(parameter.shape)}
+
+
+def test_it_goes_on_at_the_step_that_it_is_told():
+    """Moments of Adam are corrected for how many steps they are of."""
+
+    def moved(steps):
+        groups = groups_of()
+        optimizer = optimizer_of(groups, "standard", weight_decay=0.0)
+        optimizer.bind([whole(group.parameters) for group in groups])
+        before = flat(groups[1].parameters)
+        optimizer.steps = steps
+        assert optimizer.steps == steps
+        for group, parts in zip(groups, gradients(0), strict=True):
+            for parameter, gradient in zip(group.parameters, parts, strict=True):
+                parameter.grad = gradient.clone()
+        optimizer.step()
+        assert optimizer.steps == steps + 1
+        return flat(groups[1].parameters) - before
+
+    beta1, beta2 = spec.Optimizer(learning_rate=RATE).betas
+    first, later = moved(0), moved(9)
+    # Moments that were zero until now: m = (1 − β₁)·g, v = (1 − β₂)·g², each over 1 − β^step.
+    share = (1 - beta1) / (1 - beta1**10) * ((1 - beta2**10) / (1 - beta2)) ** 0.5
+    torch.testing.assert_close(later, share * first, rtol=1e-4, atol=1e-7)
