@@ -49,6 +49,17 @@ def test_the_first_gets_1_and_the_record_is_its_own(folder):
     assert not lease.lost
 
 
+def test_a_record_says_when_its_number_was_taken_the_first_one_too(folder):
+    before = module.now()
+    first, record, _ = taken(folder)
+    assert before <= on_disk(folder)["started"] <= module.now()
+    record["cause"] = "made"
+    first.end()
+    ended = module.now()
+    taken(folder)
+    assert on_disk(folder, 2)["started"] >= ended
+
+
 def test_after_one_that_has_ended_comes_the_next_number_and_its_record_stays(folder):
     first, record, _ = taken(folder)
     record["cause"] = "made"
