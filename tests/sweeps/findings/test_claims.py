@@ -146,14 +146,12 @@ def test_the_published_pattern_supports_every_claim(published: Planted) -> None:
     # The two mid-sized models have one objective: nothing to compare within them.
     assert (correlation.estimate.n, correlation.estimate.of) == (10, 12)
     for test in (correlation, width):
-        assert test.estimate.p_value is not None
-        assert test.estimate.p_value < 0.05
+        assert (test.estimate.p_value or 1.0) < 0.05
 
 
 def test_profiles_that_fall_contradict_c2(with_one_that_falls: dict[str, ClaimResult]) -> None:
-    results = with_one_that_falls
-    assert results["C2"].verdict == CONTRADICTED
-    assert results["C2"].tests[0].estimate.value == pytest.approx(1 - 3 / 96)
+    assert with_one_that_falls["C2"].verdict == CONTRADICTED
+    assert with_one_that_falls["C2"].tests[0].estimate.value == pytest.approx(1 - 3 / 96)
 
 
 def test_collapse_everywhere_contradicts_what_persistence_claims(tmp_path: Path) -> None:
@@ -185,7 +183,6 @@ def test_width_of_the_objective_contradicts_c6(tmp_path: Path) -> None:
     assert evaluate([alone], by_metric)[0].verdict == CONTRADICTED
 
 
-@pytest.mark.slow
 def test_one_seed_is_insufficient_for_every_claim_about_conditions(tmp_path: Path) -> None:
     """C6 is about models, of which there are enough."""
     results = judged(plant(tmp_path, seeds=1))
