@@ -84,6 +84,7 @@ def test_it_is_reproducible_and_has_a_value_a_draw_block_and_metric(cache):
     assert list(propagation(model, cache, seed=1).draws(1)) != draws[:1]
     result = once.result(draws)
     assert set(result["draws"]) == set(NULL_METRICS)
+    assert "stacks" not in result, "of one stack none is named, as in rows"
     assert all(
         len(row) == 3 and all(value > 0 for value in row)
         for rows in result["draws"].values()
