@@ -119,13 +119,19 @@ def test_what_was_asked_for_a_node_to_come_is_taken_to_be_where_it_says():
     assert sweep.admission.books.cluster.placed == {}
 
 
-def test_a_node_that_joins_is_used_and_one_that_leaves_gives_its_runs_to_others():
+def while_a_node_joins_and_the_first_leaves():
+    """Return a sweep that was carried out meanwhile."""
     ray = SimulatedRay({"n": 1})
     sweep = SimulatedSweep(ray, alike(8))
     ray.at(10, lambda: ray.join("late", 3))
     ray.at(40, lambda: ray.leave("n"))
     ray.run(1000)
     assert len(sweep.ended) == 8
+    return sweep
+
+
+def test_a_node_that_joins_is_used_and_one_that_leaves_gives_its_runs_to_others():
+    sweep = while_a_node_joins_and_the_first_leaves()
     assert {kind for _, _, kind, _ in sweep.events} >= {"lost"}
     assert len(set(sweep.touched["late"])) == 8
     assert len(sweep.touched["n"]) == 1
@@ -138,12 +144,7 @@ def test_sizes_are_fitted_to_the_nodes_when_these_change_and_only_then(monkeypat
         fitted.append(sorted(node.name for node in here))
 
     monkeypatch.setattr(PlainRequests, "fit", fit)
-    ray = SimulatedRay({"n": 1})
-    sweep = SimulatedSweep(ray, alike(8))
-    ray.at(10, lambda: ray.join("late", 3))
-    ray.at(40, lambda: ray.leave("n"))
-    ray.run(1000)
-    assert len(sweep.ended) == 8
+    while_a_node_joins_and_the_first_leaves()
     assert fitted[-2:] == [["late", "n"], ["late"]]
     assert len(fitted) <= 3
 

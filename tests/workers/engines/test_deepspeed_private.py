@@ -87,15 +87,12 @@ def examine(path, wrappers):
 @pytest.fixture(scope="module")
 def found(request, tmp_path_factory):
     """What was found, of those that this module's tests of today ask for."""
-    asked = {item.callspec.id for item in request.session.items if _is_of_here(item)}
+    items = [item for item in request.session.items if item.path == request.path]
+    asked = {item.callspec.id for item in items if hasattr(item, "callspec")}
     wrappers = [one for one in WRAPPERS if "-".join(map(str, one)) in asked] or USUAL
     path = tmp_path_factory.mktemp("deepspeed") / "found.json"
     in_ranks(__file__, [str(path), json.dumps(wrappers)], 1)
     return json.loads(path.read_text())
-
-
-def _is_of_here(item):
-    return item.path == Path(__file__) and hasattr(item, "callspec")
 
 
 @EACH

@@ -33,14 +33,11 @@ ONCE = tuple((name, "lora" if name in BY_ADAPTER else "full") for name in KINDS)
 @pytest.fixture(scope="module")
 def on_ranks(request, tmp_path_factory):
     """What two ranks give, of those that are asked for today."""
-    slow = any("slow" in item.keywords for item in request.session.items if _is_of_here(item))
+    items = [item for item in request.session.items if item.path == request.path]
+    slow = any("slow" in item.keywords for item in items)
     result = tmp_path_factory.mktemp("ranks") / "result.safetensors"
     in_ranks(__file__, [str(result), "every" if slow else "once"], 2)
     return load_file(result)
-
-
-def _is_of_here(item):
-    return item.path == Path(__file__)
 
 
 @pytest.mark.parametrize(
