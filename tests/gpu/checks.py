@@ -91,6 +91,7 @@ CHECKS: tuple[Check, ...] = (
     Check("controls", "controls:plain_engine", 20, 90, on_cpu=LITTLE),
     Check("controls-zero", "controls:deepspeed_engine", 30, 120),
     Check("stepping", "parity:stepping", 40, 150, alone=True),
+    Check("optimizers", "controls:optimizers", 30, 120, alone=True, on_cpu=LITTLE),
     Check("families", "parity:families", 30, 150, on_cpu="float32 and bf16 on the CPU"),
     Check("kinds", "parity:kinds", 25, 120, on_cpu="a few of them, on the CPU"),
     Check("out-of-memory", "forked:out_of_memory", 30, 120, on_cpu="with a pretended error"),
@@ -101,7 +102,7 @@ CHECKS: tuple[Check, ...] = (
     Check("memory-1.3b", "sizes:memory", 30, 120, "opt-1.3b", alone=True),
     Check("memory-1.4b", "sizes:memory", 30, 120, "pythia-1.4b", alone=True),
     Check("speed-1.4b", "sizes:speed", 35, 120, "pythia-1.4b", alone=True),
-    Check("probes", "probing:probes", 40, 150, alone=True, on_cpu=LITTLE),
+    Check("probes", "probing:probes", 60, 200, alone=True, on_cpu=LITTLE),
     Check("memory-2.8b", "sizes:memory", 40, 150, "pythia-2.8b", alone=True),
     Check("memory-6.9b", "sizes:memory", 100, 300, "pythia-6.9b", alone=True),
 )

@@ -1,4 +1,4 @@
-"""Each control keeps its law on the device, under both engines, in both precisions.
+"""Each control keeps its law on the device, under both engines, in both precisions; what it costs.
 
 The law is asked of the float32 weights before and after a step, not of what the engine records.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sweeps import spec
+from tests.benchmarks.recorded import optimizer_step
 from tests.engine_cells import BATCH, CONTROLS, CPU, Cell, batch_of, prepare
 from tests.gpu.checks import Place, Seen, broken
 from workers.controls.layer_groups import LayerGroup
@@ -138,4 +139,33 @@ def laws(place: Place, engine_name: str, stage: int, precision: str) -> Iterator
             f"{how} {precision}: furthest from the law, in tolerances: {listed}",
             max(shares.values()) <= 1,
             shares,
+        )
+
+
+# A decoder of 124M parameters and one of 410M, with the vocabulary that they have.
+TIMED = {
+    "124 M": optimizer_step.Shape(12, 768, 50257, 15),
+    "405 M": optimizer_step.Shape(24, 1024, 50304, 9),
+}
+
+
+def optimizers(place: Place) -> Iterator[Seen]:
+    """Time the optimizer's part of a step under each control beside torch's fused AdamW, in turns,
+    and what AdamW must move at the rate of a += b."""
+    threads = torch.get_num_threads()
+    for size, shape in (optimizer_step.SMALL if place.small else TIMED).items():
+        count = shape.parameters()
+        rate = optimizer_step.bandwidth(count, threads, place.device)
+        limit = optimizer_step.BYTES_MOVED * count / rate
+        figures: dict[str, Any] = {"parameters": count, "limit": limit}
+        for timed in optimizer_step.measured(shape, threads, place.device):
+            figures[timed.control] = timed.ratio
+            figures[f"{timed.control}, seconds"] = timed.seconds
+            figures["torch, seconds"] = timed.torch_seconds
+        listed = ", ".join(f"{name} {figures[name]:.2f}" for name in optimizer_step.CONTROLS)
+        yield Seen(
+            f"{size} parameters, optimizer over torch's fused AdamW"
+            f" ({1e3 * figures['torch, seconds']:.2f} ms, moved in {1e3 * limit:.2f}): {listed}",
+            None,
+            figures,
         )

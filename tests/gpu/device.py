@@ -95,7 +95,7 @@ def environment(place: Place) -> Iterator[Seen]:
 
 
 def _imports(family: str) -> bool:
-    name = family.partition("_post")[0]
+    name = family.partition("_post")[0].removeprefix("looped_")
     try:
         importlib.import_module(f"transformers.models.{name}.modeling_{name}")
     except ImportError:

@@ -191,8 +191,9 @@ def one_step(family: str, precision: str, device: torch.device) -> tuple[float, 
     return loss, all(bool(state.isfinite().all()) for state in states)
 
 
-# Of the two ways of AdamW: norms are summed in another order, over some steps under each control.
-STEPPED = 1e-5
+# Of the two ways of AdamW, over some steps under each control: norms are summed in another order,
+# and torch's fused kernel takes 1 - 0.999 in float32, 1.3e-5 of it less than it is.
+STEPPED = 2e-5
 STEPPED_UNDER = ("standard", "layer_clip", "mean", "matrix")
 
 

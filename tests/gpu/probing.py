@@ -1,13 +1,13 @@
-"""What a probe costs at paper.yaml's settings: all layers, and its SVD in float64."""
+"""What a probe costs at paper.yaml's settings: all layers, and a layer's metrics in float64."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import torch
 
 from sweeps.spec import Execution
+from tests.benchmarks import similarity
 from tests.gpu.catalogue import paper_run
 from tests.gpu.checks import Place, Seen
 from tests.gpu.device import now, seconds_of
@@ -15,17 +15,16 @@ from tests.gpu.sizes import build, probe_rows
 from workers.depth.stacks import in_twin
 from workers.probes.capture import ReferenceStates, capture
 from workers.probes.measure import DepthProbe
+from workers.probes.similarity import Reference, compare
 
 MODEL = "gpt2"
-WIDTHS = (768, 1024, 2048)
-# The next width takes about eight times as long.
-PATIENCE = 3.0
+CPU = torch.device("cpu")
 
 
 def probes(place: Place) -> Iterator[Seen]:
-    """Time a probe of GPT-2 124M against its training steps, then the SVD by width."""
+    """Time a probe of GPT-2 124M against its training steps, then the metrics by shape."""
     yield from share_of_a_run(place.device)
-    yield from factorisations(place)
+    yield from metrics(place)
 
 
 def share_of_a_run(device: torch.device) -> Iterator[Seen]:
@@ -59,20 +58,41 @@ def share_of_a_run(device: torch.device) -> Iterator[Seen]:
     )
 
 
-def factorisations(place: Place) -> Iterator[Seen]:
-    """Time svdvals and eigvalsh in float64, on the device and on the host."""
-    sizes = (64,) if place.small else WIDTHS
-    for label, device in (("the device", place.device), ("the host", torch.device("cpu"))):
-        found, last = [], 0.0
-        for width in sizes:
-            if last > PATIENCE:
-                break
-            made = torch.randn(width, width, dtype=torch.float64, device=device)
-            began = time.perf_counter()
-            values = seconds_of(lambda a=made: torch.linalg.svdvals(a), device, 1, warm=1)
-            gram = made @ made.T
-            eigen = seconds_of(lambda a=gram: torch.linalg.eigvalsh(a), device, 1, warm=1)
-            last = time.perf_counter() - began
-            found.append((width, values, eigen))
-        listed = ", ".join(f"{w}: {1e3 * v:.0f} and {1e3 * e:.0f} ms" for w, v, e in found)
-        yield Seen(f"float64 svdvals and eigvalsh on {label}, by width: {listed}", None)
+def metrics(place: Place) -> Iterator[Seen]:
+    """Time all six metrics of a layer on the device and on its host, beside Procrustes alone as
+    netrep computes it on the device, and the limit that `tests.benchmarks.similarity` states."""
+    for shape in similarity.SMALL if place.small else similarity.SHAPES:
+        pair = similarity.make_pair(shape.n, shape.d, 0.1, torch.Generator().manual_seed(0))
+        still = similarity.make_pair(
+            shape.n, shape.d, 1e-6, torch.Generator().manual_seed(1), turned=False
+        )
+        figures: dict[str, float] = {}
+        for where, device in (("device", place.device), ("host", CPU)):
+            x, y, z, w = (one.to(device) for one in (pair.x, pair.y, still.x, still.y))
+            moved, little = Reference.of(x), Reference.of(z)
+            figures[where] = seconds_of(lambda r=moved, y=y: compare(r, y), device, 3, warm=1)
+            figures[f"{where}, tiny"] = seconds_of(
+                lambda r=little, w=w: compare(r, w), device, 3, warm=1
+            )
+            if where == "device":
+                figures["netrep"] = seconds_of(
+                    lambda x=x, y=y: similarity.netrep_style(x, y), device, 1, warm=1
+                )
+        figures["limit"] = sum(similarity.work(shape.n, shape.d)) / product_rate(
+            min(shape.n, shape.d), place.device
+        )
+        yield Seen(
+            f"{shape.n} x {shape.d}: six metrics {1e3 * figures['device']:.0f} ms on the device"
+            f" ({1e3 * figures['device, tiny']:.0f} of a tiny change), {1e3 * figures['host']:.0f}"
+            f" ({1e3 * figures['host, tiny']:.0f}) on its host; Procrustes alone by SVD"
+            f" {1e3 * figures['netrep']:.0f}; products at the device's rate"
+            f" {1e3 * figures['limit']:.1f}",
+            None,
+            figures,
+        )
+
+
+def product_rate(side: int, device: torch.device) -> float:
+    """Return the FLOP/s of a float64 product of square matrices."""
+    a = torch.randn(side, side, dtype=torch.float64, device=device)
+    return 2.0 * side**3 / seconds_of(lambda: a @ a, device, 10, warm=3)

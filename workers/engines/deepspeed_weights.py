@@ -79,9 +79,14 @@ def cut(
 ) -> None:
     """Cut every parameter over the ranks as ZeRO-3 does, from the first rank's content.
 
-    One is whole on a device at a time; where its part stays then, the configuration says.
+    One is whole on a device at a time; where its part stays then, the configuration says. Buffers
+    go to the device whole: DeepSpeed moves those of a model only that is not cut yet.
     """
     import deepspeed
+
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
+            module._buffers[name] = buffer.to(device)
 
     first: Any = None
     for parameter in model.parameters():

@@ -2,12 +2,12 @@
 
 Imported where it is used only: torch's builds for CUDA bring Triton along, those for a CPU do not.
 Each program works on one row of a table, in blocks; where Triton's interpreter runs them instead,
-on a CPU, memory is that of the tensors all the same.
+on a CPU, memory is that of the tensors all the same. Arguments have no types: the compiler reads an
+annotation as code, and the interpreter does not.
 """
 
+# mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
-
-from typing import Any
 
 import triton
 import triton.language as tl
@@ -22,17 +22,17 @@ OF_LAYER = 4
 
 @triton.jit  # type: ignore[untyped-decorator]
 def update(
-    rows: Any,
-    layers: Any,
-    waits: Any,
-    found: Any,
-    one_less_beta1: Any,
-    beta2: Any,
-    one_less_beta2: Any,
-    eps: Any,
+    rows,
+    layers,
+    waits,
+    found,
+    one_less_beta1,
+    beta2,
+    one_less_beta2,
+    eps,
     MEASURED: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
+):
     """Advance moments; subtract the update from the weights, or leave it in the gradient's place;
     put the squared norms of gradient, update and weights of row r at 3·r where ``MEASURED``."""
     r = tl.program_id(0)
@@ -82,7 +82,7 @@ def update(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def measure(rows: Any, found: Any, COLUMN: tl.constexpr, BLOCK: tl.constexpr) -> None:
+def measure(rows, found, COLUMN: tl.constexpr, BLOCK: tl.constexpr):
     """Put the squared norm of row r's gradient (column 0) or weights (2) at 3·r and its column."""
     r = tl.program_id(0)
     row = rows + 8 * r
@@ -97,7 +97,7 @@ def measure(rows: Any, found: Any, COLUMN: tl.constexpr, BLOCK: tl.constexpr) ->
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def apply(rows: Any, waits: Any, factors: Any, BLOCK: tl.constexpr) -> None:
+def apply(rows, waits, factors, BLOCK: tl.constexpr):
     """Subtract the updates that wait in gradients, times the factor of their unit."""
     r = tl.program_id(0)
     row = rows + 8 * r
@@ -112,3 +112,20 @@ def apply(rows: Any, waits: Any, factors: Any, BLOCK: tl.constexpr) -> None:
             weight = tl.load(weights + k, mask=inside, other=0.0)
             moved = tl.load(updates + k, mask=inside, other=0.0)
             tl.store(weights + k, weight - factor * moved, mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def add(found, by_unit, firsts, lengths, squares, BLOCK: tl.constexpr):
+    """Put at 3·u + c the sum of ``found`` at 3·r + c over the rows r of unit u, in float64 and in
+    one order: rows are ``by_unit``, those of u its ``lengths`` from its ``firsts`` on."""
+    u = tl.program_id(0)
+    c = tl.program_id(1)
+    start = tl.load(firsts + u)
+    count = tl.load(lengths + u)
+    total = tl.zeros([BLOCK], dtype=tl.float64)
+    for k in range(0, count, BLOCK):
+        j = k + tl.arange(0, BLOCK)
+        inside = j < count
+        r = tl.load(by_unit + start + j, mask=inside, other=0)
+        total += tl.load(found + 3 * r + c, mask=inside, other=0.0).to(tl.float64)
+    tl.store(squares + 3 * u + c, tl.sum(total, 0))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from workers.passes import triton_kernel as kernel
-from workers.passes.passes import GRADIENT, WEIGHT, Passes, Stepped
+from workers.passes.passes import GRADIENT, UPDATE, WEIGHT, Passes, Stepped
 from workers.passes.stretch_rows import rows_of
 from workers.updates.adamw import AdamW
 
@@ -40,6 +40,7 @@ class TritonPasses(Passes):
         units = self._there([row.unit for row in rows])
         self._by_unit = torch.argsort(units, stable=True)
         self._lengths = torch.bincount(units, minlength=self._count)
+        self._starts = self._lengths.cumsum(0) - self._lengths
         self._firsts = self._there(list(stepped.firsts))
         self._found = torch.zeros((len(rows), 3), device=self._device)
         self._layers = len(stepped.layers)
@@ -49,8 +50,8 @@ class TritonPasses(Passes):
         return torch.tensor(numbers, dtype=torch.int64, device=self._device)
 
     def held(self) -> list[Tensor]:
-        kept = [self._rows, self._shard, self._offset, self._by_unit, self._lengths, self._firsts]
-        return [*kept, self._found, *self._marked.values()]
+        kept = [self._rows, self._shard, self._offset, self._firsts, self._found]
+        return [*kept, self._by_unit, self._lengths, self._starts, *self._marked.values()]
 
     def take(self, gradients: Sequence[Sequence[Tensor]]) -> None:
         # Rows have their addresses, and updates wait in them.
@@ -122,9 +123,12 @@ class TritonPasses(Passes):
 
     def _sums(self, columns: Collection[int]) -> Tensor:
         """Return the squared norms of units, (U, 3) in float64; those of other columns are 0."""
-        if not columns:
-            return self._found.new_zeros((self._count, 3), dtype=torch.float64)
-        found = self._found.double()[self._by_unit]
-        squares = torch.segment_reduce(found, "sum", lengths=self._lengths, axis=0)
-        squares[:, [column for column in range(3) if column not in columns]] = 0
+        squares = self._found.new_zeros((self._count, 3), dtype=torch.float64)
+        if columns:
+            with self._launching():
+                kernel.add[(self._count, 3)](
+                    self._found, self._by_unit, self._starts, self._lengths, squares, BLOCK
+                )
+            for column in {GRADIENT, UPDATE, WEIGHT} - set(columns):
+                squares[:, column] = 0
         return squares

@@ -36,9 +36,11 @@ from workers.spectra.inputs import Incomparable, check_input
 from workers.spectra.nuclear_norm import (
     nuclear_norm,
     nuclear_norm_of_rows,
+    prefers_products,
     symmetric_product,
     upper_product,
 )
+from workers.spectra.polar_products import nuclear_norm_by_products
 from workers.spectra.small_change import small_distance
 
 CANCELLATION = 3e-5
@@ -186,7 +188,8 @@ def compare(reference: Reference | Tensor, current: Tensor, *, label: str = "cur
     """All metrics of `current` (n, d) against `reference` (n, d).
 
     The work: two products over n rows and the eigenvalues of two symmetric k×k matrices; where
-    n < d the products of rows, n×n over d features, and two more of n×n.
+    n < d the products of rows, n×n over d features, and two more of n×n. On an accelerator the
+    eigenvalues of one, and ninety products of k×k matrices.
 
     Args:
         reference: the matrix, or better `Reference.of(matrix)` when it is compared repeatedly.
@@ -231,11 +234,17 @@ def _change_of_rows(x: Reference, current: _Unit) -> Change:
     if not _may_be_tiny(x, y):
         # What rows that are centred have no part in is rounding.
         principal = x.principal[:, 1:]
-        squares = upper_product(principal, products @ principal)
-        found = nuclear_norm_of_rows(principal, products, squares, current.shape[1])
+        if prefers_products(principal):
+            graded = principal.T @ current.rows
+            lengths = graded.square().sum(dim=1)
+            found = nuclear_norm_by_products(graded)
+        else:
+            squares = upper_product(principal, products @ principal)
+            lengths = squares.diagonal()
+            found = nuclear_norm_of_rows(principal, products, squares, current.shape[1])
         distance = math.nan if found is None else math.sqrt(max(0.0, 2.0 - 2.0 * found))
         if distance >= CANCELLATION:
-            return _metrics(x, y, distance, squares.diagonal())
+            return _metrics(x, y, distance, lengths)
     spread = current.spread(y.row_energy, spectrum)
     return _change(x, Reference(*spread, current.coordinates(), None))
 

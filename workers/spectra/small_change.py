@@ -36,13 +36,16 @@ def small_distance(
     """Return min ‖P − YQ‖_F over rotations Q; None where the two are not near each other.
 
     Args:
-        principal: P (n, k), of orthogonal columns, ever longer.
+        principal: P (n, k) of centred rows, of orthogonal columns, ever longer.
         spectrum: Λ (k,), the squares of their lengths.
         coordinates: Y (n, k).
         graded: M = PᵀY (k, k).
     """
-    left_out = int((spectrum <= NOUGHT * spectrum[-1]).sum())
-    if left_out > 1:  # rows that are centred have one
+    n, k = principal.shape
+    # Rows that are centred, and no more than their features, have one direction less; what that
+    # one's energy is depends on who computes it, and on rounding.
+    left_out = max(int((spectrum <= NOUGHT * spectrum[-1]).sum()), int(n == k))
+    if left_out > 1:
         return None
     left, principal = principal[:, :left_out], principal[:, left_out:]
     lengths, product = spectrum[left_out:], graded[left_out:]

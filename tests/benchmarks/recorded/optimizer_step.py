@@ -8,6 +8,8 @@ thread; more: wall time.
 The limit is what AdamW must move, 28 bytes a parameter (four arrays read, three written), at the
 rate at which this machine adds one array of that size to another in place, as AdamW works: a sum
 that is written elsewhere has memory read what it is about to overwrite.
+
+On a GPU the same is timed from when it has done all before to when it has done the step.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from sweeps.spec import Optimizer
 from tests.benchmarks.recorded.figures import Figure
+from tests.gpu.device import now
 from workers.controls.equal_step import EqualStep
 from workers.controls.layer_clip import LayerClip
 from workers.controls.layer_control import LayerControl, Standard
@@ -38,6 +41,7 @@ CONTROLS: dict[str, Callable[[], LayerControl]] = {
     "equal_step budget": lambda: EqualStep("budget", "blocks"),
 }
 BYTES_MOVED = 28
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Shape:
     def parameters(self) -> int:
         return sum(p.numel() for group in self.groups() for p in group.parameters)
 
-    def groups(self, device: str = "meta") -> list[LayerGroup]:
+    def groups(self, device: torch.device | str = "meta") -> list[LayerGroup]:
         """Return layer groups of parameters alone, as a GPT-NeoX model has them."""
         w = self.width
         block = [(w,), (w,), (w,), (w,), (3 * w, w), (3 * w,), (w, w), (w,)]
@@ -68,7 +72,9 @@ SHAPES = {"5.8 M": Shape(6, 256, 2048, 25), "110 M": Shape(12, 768, 16384, 5)}
 SMALL = {"0.1 M": Shape(2, 32, 512, 2)}
 
 
-def _group(kind: str, layer: int, shapes: list[tuple[int, ...]], device: str) -> LayerGroup:
+def _group(
+    kind: str, layer: int, shapes: list[tuple[int, ...]], device: torch.device | str
+) -> LayerGroup:
     parameters = [nn.Parameter(torch.empty(shape, device=device)) for shape in shapes]
     names = [f"{kind}.{layer}.{k}.weight" for k in range(len(shapes))]
     return LayerGroup(kind=kind, layer=layer, names=tuple(names), parameters=tuple(parameters))
@@ -84,14 +90,14 @@ class Timed:
     ratio: float
 
 
-def measured(shape: Shape, threads: int) -> Iterator[Timed]:
+def measured(shape: Shape, threads: int, device: torch.device = CPU) -> Iterator[Timed]:
     """Yield the time of each control's optimizer beside torch's."""
     torch.set_num_threads(threads)
-    clock = time.thread_time if threads == 1 else time.perf_counter
+    clock = clock_of(threads, device)
     for name, control in CONTROLS.items():
-        groups = shape.groups("cpu")
+        groups = shape.groups(device)
         parameters = [p for group in groups for p in group.parameters]
-        gradients = [torch.randn(p.shape) * 1e-3 for p in parameters]
+        gradients = [torch.randn(p.shape, device=device) * 1e-3 for p in parameters]
         with torch.no_grad():
             for p in parameters:
                 p.normal_(std=0.02)
@@ -122,6 +128,14 @@ def measured(shape: Shape, threads: int) -> Iterator[Timed]:
         gc.collect()
 
 
+def clock_of(threads: int, device: torch.device) -> Callable[[], float]:
+    """Return what tells the time: of one thread of a CPU its own, which others do not lengthen by
+    what they take; of a device the time at which it has done everything so far."""
+    if device.type != "cpu":
+        return lambda: now(device)
+    return time.thread_time if threads == 1 else time.perf_counter
+
+
 def _once(
     step: Callable[[], object],
     parameters: list[nn.Parameter],
@@ -135,11 +149,11 @@ def _once(
     return clock() - began
 
 
-def bandwidth(parameters: int, threads: int) -> float:
+def bandwidth(parameters: int, threads: int, device: torch.device = CPU) -> float:
     """Return bytes a second of a ← a + b over arrays as large as the parameters, best of 7."""
     torch.set_num_threads(threads)
-    a, b = (torch.ones(parameters) for _ in range(2))
-    clock = time.thread_time if threads == 1 else time.perf_counter
+    a, b = (torch.ones(parameters, device=device) for _ in range(2))
+    clock = clock_of(threads, device)
     best = float("inf")
     for _ in range(7):
         began = clock()

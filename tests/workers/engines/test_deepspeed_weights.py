@@ -12,7 +12,7 @@ from engine_cells import build, forget, in_ranks
 from memory_of_ranks import LAYERS, WHOLE
 
 from workers.engines import deepspeed_weights
-from workers.ranks.process_group import Ranks
+from workers.ranks.process_group import ALONE, Ranks
 
 LAYER = WHOLE / LAYERS
 
@@ -40,3 +40,18 @@ def test_parameters_are_filled_in_place_of_those_that_others_hold():
     assert {(p.device.type, p.dtype) for p in held} == {("cpu", torch.bfloat16)}
     assert not frozen.requires_grad
     assert embeddings is model.get_output_embeddings().weight  # tied still
+
+
+def test_under_zero_3_buffers_go_to_the_device_that_computes(monkeypatch):
+    """A CPU has no other device: of this model nothing but shapes goes there."""
+    import deepspeed
+
+    monkeypatch.setattr(deepspeed.zero, "Init", lambda *_, **__: None)
+    model = torch.nn.Module()
+    model.weight = torch.nn.Parameter(torch.ones(3, device="meta"))
+    model.part = torch.nn.Module()
+    model.part.register_buffer("kinds", torch.zeros(4, dtype=torch.long), persistent=False)
+    there = torch.device("meta")
+    deepspeed_weights.cut(model, torch.float32, {}, ALONE, there)
+    assert (model.weight.device, model.part.kinds.device) == (there, there)
+    assert list(model.state_dict()) == ["weight"]  # nor is it kept in what is saved

@@ -1,4 +1,5 @@
-"""The kernels of a GPU, under Triton's interpreter, against torch's operations; who takes them.
+"""The kernels of a GPU, compiled, and under Triton's interpreter against torch's operations; who
+takes them.
 
 What a GPU makes of them is a check of ``tests/gpu``.
 """
@@ -21,13 +22,16 @@ ROOT = Path(__file__).parents[3]
 DEVICE = torch.device("cuda", 0)
 
 
-@pytest.mark.skipif(
+has_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
     reason="Triton is not here: pip install -e '.[triton]' (a GPU's torch brings it)",
 )
-def test_the_kernels_do_what_torchs_operations_do():
+
+
+def shown_by(script):
+    """Return what the last line of a process says: how Triton runs kernels is of a process."""
     shown = subprocess.run(
-        [sys.executable, str(ROOT / "tests/rank_scripts/triton_interpreted.py")],
+        [sys.executable, str(ROOT / "tests/rank_scripts" / script)],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -35,7 +39,20 @@ def test_the_kernels_do_what_torchs_operations_do():
         timeout=600,
     )
     assert shown.returncode == 0, shown.stdout + shown.stderr
-    found = json.loads(shown.stdout.splitlines()[-1])
+    return json.loads(shown.stdout.splitlines()[-1])
+
+
+@has_triton
+def test_the_kernels_compile_for_a_gpu_that_is_not_here():
+    """The interpreter takes what the compiler refuses, such as annotations."""
+    found = shown_by("triton_compiled.py")
+    assert set(found) == {"update", "measure", "apply", "add"}
+    assert all(size > 0 for size in found.values())
+
+
+@has_triton
+def test_the_kernels_do_what_torchs_operations_do():
+    found = shown_by("triton_interpreted.py")
     assert len(found["apart"]) == 14
     for case, apart in found["apart"].items():
         assert apart["records"] <= 1, (case, apart)

@@ -117,3 +117,22 @@ def test_what_is_far_has_none():
     assert distance(x, energies, y * 1.01) is None
     y[3, 3] = math.nan
     assert distance(x, energies, y) is None
+
+
+@pytest.mark.parametrize("energy", [0.0, 1e-30, 1e-17])
+def test_the_direction_that_centred_rows_lack_is_left_out_whatever_its_energy_is_said_to_be(energy):
+    """Where rows are no more than features; a GPU's eigenvalues have an error of 1e-17."""
+    generator = seeded(5)
+    n = 24
+    u = torch.cat([torch.full((n, 1), n**-0.5), centred_orthonormal(n, n - 1, generator)], dim=1)
+    a = torch.cat([torch.zeros(1), torch.linspace(0.1, 1, n - 1)]).double()
+    a = a / a.norm()
+    x = u * a
+    drawn = gaussian(n, n, generator)
+    y = x + 1e-6 * (u * a) @ (drawn + drawn.T)
+    y = (y - y.mean(dim=0)) @ rotation(n, generator)
+    y = y / y.norm()
+    energies = a.square()
+    energies[0] = energy
+    found = distance(x, energies, y)
+    assert found == pytest.approx(exact_distance(x, y), abs=1e-14)
