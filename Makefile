@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= ./store
 
-.PHONY: demo replica safety readme test test-all test-oldest test-newest bench mutate shuffled check lock clean
+.PHONY: demo replica safety readme test test-all test-oldest test-newest test-kernels bench mutate shuffled check lock clean
 
 demo: $(VENV)/.demo
 	$(BIN)/depthsweep run sweeps/library/demo.yaml --store $(STORE)
@@ -66,6 +66,14 @@ test-oldest test-newest: $(VENV)/.test
 		tests/workers/models tests/workers/depth \
 		tests/workers/objectives/test_objectives.py tests/workers/test_loading.py \
 		tests/workers/test_train.py
+
+# A GPU's kernels, compiled and interpreted on a CPU, by the Triton that torch's builds for CUDA bring:
+# 0.7 GB that no other test needs, and that much else would import where it is there.
+test-kernels: $(VENV)/.test
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --upgrade \
+		--target $(CURDIR)/$(VENV)/of-triton $$(sed -n 's/^\(triton==[0-9.]*\).*/\1/p' requirements.lock)
+	PYTHONPATH=$(CURDIR)/$(VENV)/of-triton \
+		$(BIN)/python -m pytest tests/workers/passes/test_triton_passes.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks

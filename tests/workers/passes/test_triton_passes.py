@@ -24,7 +24,7 @@ DEVICE = torch.device("cuda", 0)
 
 has_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
-    reason="Triton is not here: pip install -e '.[triton]' (a GPU's torch brings it)",
+    reason="Triton is not here: `make test-kernels` brings it",
 )
 
 
