@@ -247,7 +247,7 @@ def _carry_out(
         until_done.enter_context(listener.running())
         interruption = until_done.enter_context(Interruption())
         try:
-            result.grid = run_all(RunTrainable, admission, reuse=own and requests.all_alike)
+            result.grid = run_all(RunTrainable, admission, reuse=own)
         except KeyboardInterrupt:
             result.interrupted = interruption.code
         except Exception:

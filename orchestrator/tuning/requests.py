@@ -52,13 +52,6 @@ class Requests:
     def __getitem__(self, run_id: str) -> Request:
         return self._by_id[run_id]
 
-    @property
-    def all_alike(self) -> bool:
-        """Whether all hold the same, on one node, so that one process may serve them in turn."""
-        return len({tuple(sorted(one.holds.items())) for one in self._by_id.values()}) == 1 and all(
-            one.ranks == 1 for one in self._by_id.values()
-        )
-
     def fit(self, here: Sequence[Node], to_come: Sequence[Node] = ()) -> dict[str, Waiting] | None:
         """Size everything for the nodes that are here and may come; return each as the policy sees
         it, by id, or None where the nodes are the same as before.

@@ -37,12 +37,13 @@ NOTHING = {"step": 0, "status": None, "done": False}
 class RunTrainable(tune.Trainable):  # type: ignore[misc]
     """One run: a config has its ``request``, see ``orchestrator.tuning.request``.
 
-    A trial's process may carry out one run after another of the same shape, as Tune reuses it.
+    A trial's process may carry out one run after another that holds the same, as Tune reuses it.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         self._gang: Gang | None = None
-        self._begin(request_of(config))
+        self._request = request_of(config)
+        self._begin(self._request)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: self._notice.give("preempted"))
 
@@ -52,7 +53,9 @@ class RunTrainable(tune.Trainable):  # type: ignore[misc]
         return True
 
     def _begin(self, request: Request) -> None:
-        self._request = request
+        before, self._request = self._request, request
+        if before.fresh != request.fresh:
+            self._disband()  # a rank's holder keeps its process for the next run, or never
         self._notice = Notice()
         self._progress: Iterator[Progress] | None = None
         self._stepping = False

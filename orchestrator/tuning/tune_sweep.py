@@ -161,9 +161,9 @@ def run_all(
 ) -> tune.ResultGrid:
     """Carry out a sweep, and return Tune's results: one a run. Needs a running Ray.
 
-    ``reuse`` has a trial's process carry out one run after another: for a cluster of one's own that
-    does not change, and runs that all hold the same. (A trial that ends takes over the process of
-    one that waits, and a sweep then does not grow where others leave.)
+    ``reuse`` has a trial's process carry out one run after another that holds the same: for a
+    cluster of one's own, which does not change. (A trial that ends takes over the process of one
+    that waits, and a sweep then does not grow where others leave.)
     """
     # A lost process is an error to Tune, and to us a run that starts again: we say which.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

@@ -54,10 +54,9 @@ def test_a_request_says_the_run_its_store_and_what_each_process_holds():
 
 def test_runs_that_are_many_share_gpus_and_what_is_beside_them():
     runs = [a_run(seed=seed) for seed in range(40)]
-    requests, request, waiting = fitted(runs, node("n", LARGE), runs_per_gpu=2)
+    _, request, waiting = fitted(runs, node("n", LARGE), runs_per_gpu=2)
     assert (request.holds["GPU"], request.holds["CPU"], request.threads) == (0.5, 2.0, 2)
     assert waiting.demand == demand_of_request(request) == Demand(UNITS // 2)
-    assert requests.all_alike
 
 
 @pytest.mark.parametrize(
@@ -104,16 +103,9 @@ def test_no_run_is_cut_for_more_gpus_than_it_may_hold(most):
 
 
 def test_without_gpus_each_run_holds_a_cpu_and_may_follow_another_in_its_process():
-    requests, request, waiting = fitted([a_run(), a_run(BIG)], node("n", None, gpus=0))
+    _, request, waiting = fitted([a_run(), a_run(BIG)], node("n", None, gpus=0))
     assert (request.holds, request.threads, request.fresh) == ({"CPU": 1.0}, 1, False)
     assert waiting.demand == Demand()
-    assert requests.all_alike
-
-
-@pytest.mark.parametrize("other", [a_run(BIG), a_run(HUGE)])
-def test_runs_that_hold_different_things_are_not_alike(other):
-    runs = [*(a_run(seed=seed) for seed in range(20)), other]
-    assert not fitted(runs, node("n", LARGE))[0].all_alike
 
 
 def test_a_measurement_holds_a_gpu_and_is_made_by_its_own_body():

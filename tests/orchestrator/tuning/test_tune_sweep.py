@@ -170,13 +170,18 @@ def test_a_run_whose_trial_is_killed_starts_again_and_keeps_its_row(tmp_path):
     assert sweep.kinds(waits.run_id) == {"started": 2, "lost": 1, "ended": 1}
 
 
-@pytest.mark.slow
-def test_processes_serve_one_run_after_another_where_that_is_wanted(tmp_path):
-    requests = [request(number, tmp_path) for number in range(5)]
+def test_processes_serve_one_run_after_another_that_holds_the_same_where_that_is_wanted(tmp_path):
+    """Of one rank and of two, in processes that are kept for the next run and in fresh ones."""
+    shapes = [(1, False), (2, False), (1, False), (1, True), (2, False), (1, False), (1, True)]
+    requests = [
+        request(number, tmp_path, ranks=ranks, fresh=fresh)
+        for number, (ranks, fresh) in enumerate(shapes)
+    ]
     sweep = Sweep(requests, reuse=True)
     assert set(sweep.rows.values()) == {"finished"}
-    assert len(sweep.rows) == 5
-    assert len({row.metrics["pid"] for row in sweep.grid}) < 5
+    assert len(sweep.rows) == len(shapes)
+    assert len({row.metrics["pid"] for row in sweep.grid}) < len(shapes)
+    assert nothing_is_held()
 
 
 def nothing_is_held():
