@@ -196,6 +196,7 @@ def _carry_out(
     result: SweepResult,
     index: IndexKeeper,
 ) -> None:
+    from orchestrator.connection.nodes import gone_where_it_is
     from orchestrator.connection.store_watch import StoreWatch
     from orchestrator.sizing.estimates import RUNS_PER_GPU, measure
     from orchestrator.tuning.admission import Admission
@@ -245,7 +246,9 @@ def _carry_out(
             watch.looked_at,
         )
         until_done.enter_context(listener.running())
-        interruption = until_done.enter_context(Interruption())
+        interruption = until_done.enter_context(
+            Interruption(gone_where_it_is()) if own else Interruption()
+        )
         try:
             result.grid = run_all(RunTrainable, admission, reuse=own)
         except KeyboardInterrupt:

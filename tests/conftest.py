@@ -16,6 +16,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # that have no processor. To be set before torch is imported; processes of tests have it, too.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A worker that Ray starts in advance serves no trial, and each has Ray imported.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+
 # Time is not asserted on: these machines are shared.
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")

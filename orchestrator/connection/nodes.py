@@ -11,7 +11,7 @@ import secrets
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from orchestrator.connection.ray_environment import ray
@@ -19,6 +19,8 @@ from orchestrator.sizing.placement import Node
 from sweeps.errors import UserError
 
 OBJECT_STORE_BYTES = 200_000_000
+# Ray starts a worker a CPU in advance, which trials do not take: theirs have settings of Tune's.
+SETTINGS = {"prestart_worker_first_driver": False}
 # A cluster that does not accept a connection for so long is not there; Ray itself tries minutes.
 ANSWER_SECONDS = 5.0
 # Where Ray looks for its token, and whether it asks for one.
@@ -38,6 +40,7 @@ def local_ray(cpus: int, gpus: int = 0) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES,
+            _system_config=SETTINGS,
         )
         try:
             yield
@@ -162,6 +165,23 @@ def own_nodes() -> list[Node]:
             " done is kept, and the same command goes on from there"
         )
     return nodes
+
+
+def gone_where_it_is() -> Callable[[], bool]:
+    """Return what says whether the Ray that this process is connected to is not there any more,
+    without asking it."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+
+    def gone() -> bool:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    return gone
 
 
 def gpu_count() -> int:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+POLL_SECONDS = 0.5
 
 
 class Interruption:
@@ -14,10 +19,16 @@ class Interruption:
     130 for an interrupt, 143 for SIGTERM, of which only the first counts: a batch system says it
     again, and a second interrupt would end the sweep on the spot. To be entered after Ray is
     started, which puts a handler of its own in place, and in the main thread.
+
+    ``gone`` says whether Ray is not there any more. `timeout` and service managers signal a whole
+    process group: with Ray's processes gone Tune would wait a minute for them, and be ended by Ray.
+    Runs are not in the group, and end by themselves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gone: Callable[[], bool] = lambda: False) -> None:
         self.code = 130
+        self._gone = gone
+        self._over = threading.Event()
 
     def __enter__(self) -> Self:
         # In another thread of a program that runs a sweep, signals are that program's own.
@@ -31,7 +42,15 @@ class Interruption:
         if self.code == 143:
             return
         self.code = 143
+        threading.Thread(target=self._leave_with_ray, daemon=True).start()
         signal.raise_signal(signal.SIGINT)
+
+    def _leave_with_ray(self) -> None:
+        while not self._over.wait(POLL_SECONDS):
+            if self._gone() and not self._over.is_set():
+                said = "interrupted, and Ray with it: finished runs are kept; the same command runs"
+                print(f"{said} the rest", file=sys.stderr, flush=True)
+                os._exit(self.code)
 
     def __exit__(
         self,
@@ -39,5 +58,6 @@ class Interruption:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._over.set()
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)

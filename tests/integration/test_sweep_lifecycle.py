@@ -136,7 +136,8 @@ def test_a_fresh_process_without_ray_gives_the_rows_of_a_warm_one(folder, tmp_pa
         assert all(warm[table].equals(fresh[table]) for table in TABLES)
 
 
-def test_an_interrupt_stops_cleanly_and_the_same_command_finishes(folder, tmp_path):
+def interrupted(folder, tmp_path, number):
+    """Send a signal to the group of a sweep that has steps; return its exit code and words."""
     (tmp_path / "small.yaml").write_text(LONG, encoding="utf-8")
     shutil.copytree(folder / "store/cache", tmp_path / "store/cache")
     process = subprocess.Popen(
@@ -150,11 +151,28 @@ def test_an_interrupt_stops_cleanly_and_the_same_command_finishes(folder, tmp_pa
     until = time.monotonic() + 120
     while not list(tmp_path.glob("store/runs/*/steps/part-*")) and time.monotonic() < until:
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    os.killpg(process.pid, number)
     said, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, said
-    assert "interrupted: finished runs are kept" in said
     assert "Traceback" not in said
+    return process.returncode, said
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_ray_is_terminated_with_it_leaves_at_once_and_the_same_command_finishes(
+    folder, tmp_path
+):
+    """As `timeout` and service managers do; Ray would be waited for for a minute."""
+    code, said = interrupted(folder, tmp_path, signal.SIGTERM)
+    assert code == 143, said
+    assert "interrupted, and Ray with it: finished runs are kept" in said
+    assert "Failed to connect" not in said
+    assert depthsweep("resume", "small", cwd=tmp_path).returncode == 0
+
+
+def test_an_interrupt_stops_cleanly_and_the_same_command_finishes(folder, tmp_path):
+    code, said = interrupted(folder, tmp_path, signal.SIGINT)  # as a terminal does
+    assert code == 130, said
+    assert "interrupted: finished runs are kept" in said
     causes = [
         attempt["cause"] for run in Store(tmp_path / "store").runs() for attempt in run.attempts()
     ]

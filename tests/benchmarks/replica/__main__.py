@@ -32,7 +32,7 @@ def subset(sweep: Sweep, count: int) -> Sweep:
     """Return a sweep of ``count`` single-process runs, evenly spaced over the whole."""
     alone = [run for run in sweep.runs if (run.execution.processes or 1) == 1]
     chosen = tuple(alone[k * len(alone) // count] for k in range(count))
-    return Sweep("subset", "", "name: subset\n", chosen)
+    return Sweep("subset", "", "name: subset\n", chosen, measurements=())
 
 
 def ours(sweep: Sweep, store: Store, slots: int) -> None:

@@ -1,0 +1,59 @@
+"""What a signal to a sweep's process does: Ray's own end is in tests/integration."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+def ended(code):
+    """Return the exit code of a process that runs ``code``, and what it said on stderr."""
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return process.returncode, process.stderr
+
+
+SWEEP = """
+    import os, signal, sys, time
+    from orchestrator.tuning.interruption import Interruption
+    with Interruption({gone}) as interruption:
+        try:
+            os.kill(os.getpid(), signal.{signal})
+            time.sleep(30)
+        except KeyboardInterrupt:
+            {then}
+    time.sleep(2)
+    sys.exit(interruption.code)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_is_an_interrupt_and_the_code_says_which(number, code):
+    sweep = SWEEP.format(gone="lambda: False", signal=number, then="pass")
+    assert ended(sweep) == (code, "")
+
+
+def test_where_ray_is_gone_too_nothing_is_waited_for():
+    sweep = SWEEP.format(gone="lambda: True", signal="SIGTERM", then="time.sleep(40)")
+    code, said = ended(sweep)
+    assert code == 128 + signal.SIGTERM
+    assert said == (
+        "interrupted, and Ray with it: finished runs are kept; the same command runs the rest\n"
+    )
+
+
+def test_a_ray_that_is_put_away_in_order_is_not_taken_for_gone():
+    sweep = SWEEP.format(gone="lambda: True", signal="SIGTERM", then="pass")
+    assert ended(sweep) == (143, "")
