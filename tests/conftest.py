@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import uuid
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
 
 
+ROOT = Path(__file__).resolve().parent.parent
 ENGINES = "tests/workers/engines/"
 # Files of these rooms wait for Ray, for ranks and for servers more than they compute.
 WAITING = (
@@ -43,7 +45,14 @@ class TogetherOnOne(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         name = super()._split_scope(nodeid)
-        return ENGINES if name.startswith(ENGINES) else name
+        return ENGINES if forks_ranks(name) else name
+
+
+@cache
+def forks_ranks(name: str) -> bool:
+    """Whether a file has ranks forked by ``tests.servers.forked_ranks``."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return name.startswith(ENGINES) or "run_forked" in text or "in_ranks" in text
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -101,7 +110,6 @@ def s3_url(s3_port, tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def kept_by_git():
     """What a clone of the checkout as it stands would have: paths of files, from its root."""
-    root = Path(__file__).resolve().parent.parent
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
-    return [name for name in listed.stdout.split("\0") if name and (root / name).is_file()]
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]

@@ -136,8 +136,9 @@ def test_a_fresh_process_without_ray_gives_the_rows_of_a_warm_one(folder, tmp_pa
         assert all(warm[table].equals(fresh[table]) for table in TABLES)
 
 
-def interrupted(folder, tmp_path, number):
-    """Send a signal to the group of a sweep that has steps; return its exit code and words."""
+def interrupted(folder, tmp_path, number, meanwhile=None):
+    """Send a signal to the group of a sweep of which a run has steps, once ``meanwhile`` has had to
+    do with that run; return its exit code and words, and the run."""
     (tmp_path / "small.yaml").write_text(LONG, encoding="utf-8")
     shutil.copytree(folder / "store/cache", tmp_path / "store/cache")
     process = subprocess.Popen(
@@ -148,13 +149,23 @@ def interrupted(folder, tmp_path, number):
         text=True,
         start_new_session=True,
     )
-    until = time.monotonic() + 120
-    while not list(tmp_path.glob("store/runs/*/steps/part-*")) and time.monotonic() < until:
-        time.sleep(0.1)
+    part = wait_for(lambda: next(tmp_path.glob("store/runs/*/steps/part-*"), None))
+    run = Store(tmp_path / "store").run(part.parent.parent.name)
+    if meanwhile is not None:
+        meanwhile(run)
     os.killpg(process.pid, number)
     said, _ = process.communicate(timeout=120)
     assert "Traceback" not in said
-    return process.returncode, said
+    return process.returncode, said, run
+
+
+def wait_for(found, seconds=120):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if value := found():
+            return value
+        time.sleep(0.1)
+    raise AssertionError("it did not happen in time")
 
 
 @pytest.mark.slow
@@ -162,50 +173,38 @@ def test_a_sweep_whose_ray_is_terminated_with_it_leaves_at_once_and_the_same_com
     folder, tmp_path
 ):
     """As `timeout` and service managers do; Ray would be waited for for a minute."""
-    code, said = interrupted(folder, tmp_path, signal.SIGTERM)
+    code, said, _ = interrupted(folder, tmp_path, signal.SIGTERM)
     assert code == 143, said
     assert "interrupted, and Ray with it: finished runs are kept" in said
     assert "Failed to connect" not in said
     assert depthsweep("resume", "small", cwd=tmp_path).returncode == 0
 
 
-def test_an_interrupt_stops_cleanly_and_the_same_command_finishes(folder, tmp_path):
-    code, said = interrupted(folder, tmp_path, signal.SIGINT)  # as a terminal does
+def killed_once(run):
+    """Kill a run's process, and wait until another one is at it."""
+    os.kill(run.attempts()[-1]["pid"], signal.SIGKILL)
+    wait_for(lambda: len(run.attempts()) == 2)
+
+
+def test_a_killed_worker_and_an_interrupt_lose_nothing_and_the_same_command_finishes(
+    folder, tmp_path
+):
+    code, said, killed = interrupted(folder, tmp_path, signal.SIGINT, killed_once)  # as a terminal
     assert code == 130, said
+    assert f"lost      {killed.run_id}" in said
     assert "interrupted: finished runs are kept" in said
     causes = [
         attempt["cause"] for run in Store(tmp_path / "store").runs() for attempt in run.attempts()
     ]
     assert "cancelled" in causes
-    assert set(causes) <= {"cancelled", "finished"}
+    assert set(causes) <= {"lost", "cancelled", "finished"}
     planned = depthsweep("resume", "small", "--dry-run", cwd=tmp_path).stdout
     assert "cancelled, continues from" in planned
     shown = depthsweep("resume", "small", cwd=tmp_path)
     assert shown.returncode == 0
     assert "cancelled, continues from" in shown.stdout
-
-
-def test_a_killed_worker_loses_nothing(folder, tmp_path):
-    (tmp_path / "small.yaml").write_text(LONG, encoding="utf-8")
-    shutil.copytree(folder / "store/cache", tmp_path / "store/cache")
-    process = subprocess.Popen(
-        [DEPTHSWEEP, "run", "small.yaml"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    until = time.monotonic() + 120
-    while not list(tmp_path.glob("store/runs/*/steps/part-*")) and time.monotonic() < until:
-        time.sleep(0.1)
-    part = next(tmp_path.glob("store/runs/*/steps/part-*"))
-    killed = Store(tmp_path / "store").run(part.parent.parent.name)
-    os.kill(killed.attempts()[-1]["pid"], signal.SIGKILL)
-    said, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, said
-    assert f"lost      {killed.run_id}" in said
-    assert "small: 2 finished" in said
-    assert [attempt["cause"] for attempt in killed.attempts()] == ["lost", "finished"]
+    causes = [attempt["cause"] for attempt in killed.attempts()]
+    assert (causes[0], causes[-1]) == ("lost", "finished")
     subprocess.run(
         [sys.executable, "-m", "workers", "run.json", "--store", str(tmp_path / "alone")],
         check=True,

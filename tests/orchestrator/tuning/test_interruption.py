@@ -28,12 +28,14 @@ def ended(code):
 SWEEP = """
     import os, signal, sys, time
     from orchestrator.tuning.interruption import Interruption
+    over = False
     with Interruption({gone}) as interruption:
         try:
             os.kill(os.getpid(), signal.{signal})
             time.sleep(30)
         except KeyboardInterrupt:
             {then}
+    over = True
     time.sleep(2)
     sys.exit(interruption.code)
 """
@@ -55,5 +57,5 @@ def test_where_ray_is_gone_too_nothing_is_waited_for():
 
 
 def test_a_ray_that_is_put_away_in_order_is_not_taken_for_gone():
-    sweep = SWEEP.format(gone="lambda: True", signal="SIGTERM", then="pass")
+    sweep = SWEEP.format(gone="lambda: over", signal="SIGTERM", then="pass")
     assert ended(sweep) == (143, "")

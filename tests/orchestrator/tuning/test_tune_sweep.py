@@ -115,7 +115,8 @@ def request(number, folder, body="fail_at_first", ranks=1, fresh=False, **detail
     )
 
 
-def test_every_run_is_one_row_however_often_it_was_tried(tmp_path):
+@pytest.mark.parametrize("reuse", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_every_run_is_one_row_however_often_it_was_tried(tmp_path, reuse):
     tries = {
         0: [],
         1: ["preempted"],
@@ -125,7 +126,7 @@ def test_every_run_is_one_row_however_often_it_was_tried(tmp_path):
     }
     requests = [request(number, tmp_path, tries=said) for number, said in tries.items()]
     gang = request(5, tmp_path, "sleep", ranks=2, fresh=True, seconds=0.0)
-    sweep = Sweep([*requests, gang])
+    sweep = Sweep([*requests, gang], reuse)
     ids = [one.run_id for one in [*requests, gang]]
     failed = {ids[2], ids[3]}
     assert sweep.rows == {one: "failed" if one in failed else "finished" for one in ids}
@@ -142,7 +143,8 @@ def test_every_run_is_one_row_however_often_it_was_tried(tmp_path):
     assert rows[ids[2]].metrics["error"] == "RuntimeError: two"
     assert rows[ids[4]].metrics["loss"] == 0.25
     assert all(row.metrics["run_id"] == run_id for run_id, row in rows.items())
-    assert len({row.metrics["pid"] for row in sweep.grid}) == len(ids)
+    processes = len({row.metrics["pid"] for row in sweep.grid})
+    assert processes < len(ids) if reuse else processes == len(ids)
     assert sweep.grid.num_errors == 0
 
 
@@ -170,6 +172,7 @@ def test_a_run_whose_trial_is_killed_starts_again_and_keeps_its_row(tmp_path):
     assert sweep.kinds(waits.run_id) == {"started": 2, "lost": 1, "ended": 1}
 
 
+@pytest.mark.slow
 def test_processes_serve_one_run_after_another_that_holds_the_same_where_that_is_wanted(tmp_path):
     """Of one rank and of two, in processes that are kept for the next run and in fresh ones."""
     shapes = [(1, False), (2, False), (1, False), (1, True), (2, False), (1, False), (1, True)]
