@@ -228,24 +228,26 @@ def _change_of_rows(x: Reference, current: _Unit) -> Change:
     """The change of what has fewer rows than features, by the products of its rows where that is
     accurate: a tiny distance, and spectra that fall far, are found by its coordinates."""
     assert x.principal is not None
+    energy = _energy(current.rows)
+    if _may_be_tiny(x, energy):
+        return _change(x, current.reference())
     products = symmetric_product(current.rows.T)
     spectrum = torch.linalg.eigvalsh(products, UPLO="U")
-    y = Spread(*current.spread(products.diagonal().clone(), spectrum))
-    if not _may_be_tiny(x, y):
-        # What rows that are centred have no part in is rounding.
-        principal = x.principal[:, 1:]
-        if prefers_products(principal):
-            graded = principal.T @ current.rows
-            lengths = graded.square().sum(dim=1)
-            found = nuclear_norm_by_products(graded)
-        else:
-            squares = upper_product(principal, products @ principal)
-            lengths = squares.diagonal()
-            found = nuclear_norm_of_rows(principal, products, squares, current.shape[1])
-        distance = math.nan if found is None else math.sqrt(max(0.0, 2.0 - 2.0 * found))
-        if distance >= CANCELLATION:
-            return _metrics(x, y, distance, lengths)
-    spread = current.spread(y.row_energy, spectrum)
+    y = Spread(*current.spread(energy, spectrum))
+    # What rows that are centred have no part in is rounding.
+    principal = x.principal[:, 1:]
+    if prefers_products(principal):
+        graded = principal.T @ current.rows
+        lengths = graded.square().sum(dim=1)
+        found = nuclear_norm_by_products(graded)
+    else:
+        squares = upper_product(principal, products @ principal)
+        lengths = squares.diagonal()
+        found = nuclear_norm_of_rows(principal, products, squares, current.shape[1])
+    distance = math.nan if found is None else math.sqrt(max(0.0, 2.0 - 2.0 * found))
+    if distance >= CANCELLATION:
+        return _metrics(x, y, distance, lengths)
+    spread = current.spread(energy, spectrum)
     return _change(x, Reference(*spread, current.coordinates(), None))
 
 
@@ -280,7 +282,7 @@ def procrustes_distance(x: Reference, y: Reference, graded: Tensor) -> float:
     """√(2 − 2·nuc) of a reference and what is compared with it; ``graded`` (k, k) is the product
     of the reference along its principal axes with the other."""
     straight = math.inf
-    if _may_be_tiny(x, y):
+    if _may_be_tiny(x, y.row_energy):
         straight = float(torch.linalg.matrix_norm(x.coordinates - y.coordinates))
         if straight == 0.0:
             return 0.0
@@ -295,12 +297,12 @@ def procrustes_distance(x: Reference, y: Reference, graded: Tensor) -> float:
     return distance_by_residual(x.coordinates, y.coordinates)
 
 
-def _may_be_tiny(x: Spread, y: Spread) -> bool:
-    """Whether ‖a − b‖_F may be below ``CANCELLATION``.
+def _may_be_tiny(x: Spread, energy: Tensor) -> bool:
+    """Whether ‖a − b‖_F may be below ``CANCELLATION``, from the row energies (n,) of b.
 
     By the triangle inequality Σ|‖aᵢ‖² − ‖bᵢ‖²| ≤ 2·‖a − b‖_F, which nearly always tells.
     """
-    return float((x.row_energy - y.row_energy).abs().sum()) <= 2.0 * CANCELLATION
+    return float((x.row_energy - energy).abs().sum()) <= 2.0 * CANCELLATION
 
 
 def distance_by_spectrum(graded: Tensor) -> float:

@@ -4,9 +4,9 @@
 turns all singular values of M towards 1 and leaves its singular vectors as they are:
 p(M) = (aI + bMMᵀ + c(MMᵀ)²)M. Of such polynomials one after another, each the best of fifth degree
 for where the one before has left the singular values, those between ``LEAST`` and 1 end within a
-rounding of 1 (Amsel, Persson, Musco and Gower 2025, "The Polar Express", whose equations 6 and 7
-`tests/workers/spectra/test_polar_products.py` solves again). Smaller ones do not all arrive, and
-count for less than float64 resolves of the sum.
+rounding of 1 (after Amsel, Persson, Musco and Gower 2025, "The Polar Express"; that each is the
+best, `tests/workers/spectra/test_polar_products.py` checks by its alternating errors). Smaller ones
+do not all arrive, and count for less than float64 resolves of the sum.
 
 Ninety products are many times the work of a reduction to bidiagonal form. A CPU is slower by them;
 an accelerator, which does such reductions at a hundredth of its rate, is faster.
