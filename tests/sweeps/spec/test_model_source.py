@@ -16,6 +16,17 @@ def test_positions_of_stand_ins_are_what_their_ids_have_always_stood_for():
     assert set(RECURRENT_STANDINS) == {"mamba", "rwkv"}
 
 
+def test_what_a_stand_in_leaves_open_is_what_its_weights_have_always_been_made_with():
+    """Where it moves, a sweep file that says no more is of other models and other runs."""
+    said = {"standin": "gpt2", "pretraining": "clm", "digest": "0" * 64}
+    assert standin().model_dump() == {
+        **said,
+        **{"layers": 6, "iterations": None, "width": 64, "vocabulary": 512},
+        **{"pretrain_steps": 300, "pretrain_mask": 0.5},
+        **{"language": "docs", "stage": "pretrained", "freeze": ()},
+    }
+
+
 @pytest.mark.parametrize("stage", ["instructed", "aligned"])
 def test_only_what_speaks_the_made_up_language_is_taught_further(stage):
     with pytest.raises(ValidationError, match=f"stage {stage} is of stand-ins with `language"):

@@ -3,6 +3,7 @@
 import pytest
 
 from sweeps.spec import BuiltinData, Objective, PluginCode
+from sweeps.spec.objective import OBJECTIVE_DEFAULTS
 
 DATA = BuiltinData(builtin="python-docs", digest="d")
 CODE = PluginCode(plugin="/code/mine.py", plugin_digest="7" * 64)
@@ -86,3 +87,19 @@ def test_an_option_at_the_default_of_its_kind_is_left_out_and_another_is_not():
     spans = Objective(kind="span_corruption", data=DATA)
     assert spans.model_copy(update={"mean_span": 3.0}).identity() == spans.identity()
     assert spans.model_copy(update={"mean_span": 4.0}).identity() != spans.identity()
+
+
+def test_what_is_left_out_of_an_identity_is_what_it_has_always_stood_for():
+    """A number that moved here would have stored runs count as runs of another loss."""
+    assert OBJECTIVE_DEFAULTS == {
+        "clm": {"bos": None},
+        "mlm": {"mask_probability": 0.15},
+        "span_corruption": {"mask_probability": 0.15, "mean_span": 3.0},
+        "classification": {"labels": 2, "pooling": "mean"},
+        "contrastive": {"temperature": 0.05, "pooling": "mean", "mask_duplicates": False},
+        "regression": {"pooling": "mean"},
+        "multi_label": {"labels": 2, "pooling": "mean"},
+        "token_classification": {"labels": 2},
+        "sft": {"packing": "none"},
+        "preference": {"beta": 0.1},
+    }

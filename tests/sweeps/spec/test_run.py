@@ -12,6 +12,7 @@ from sweeps.spec import (
     FolderModel,
     High,
     HubModel,
+    Judge,
     LayerClip,
     LengthMatched,
     Lora,
@@ -208,6 +209,15 @@ def test_all_that_a_run_reads_is_named():
     assert answers.datasets["prompts mine"] == HELD_OUT
     assert set(made(evaluation=Evaluation(fraction=0.1)).datasets) == {"dataset", "probe"}
     assert set(made().datasets) == {"dataset", "probe"}
+
+
+def test_answers_have_the_judge_that_is_named_for_them_and_no_other_run_has_one():
+    asked = PromptSet(name="mine", data=HELD_OUT, kind="benign")
+    judge = Judge(name="strict", source=made().model.source)
+    refusals = [Refusal(prompts=(asked,)), Refusal(prompts=(asked,), judge=(judge,))]
+    evaluations = [None, *(Evaluation(fraction=0.1, refusal=one) for one in (None, *refusals))]
+    found = [made(evaluation=one).judges for one in evaluations]
+    assert found == [(), (), (), (judge,)]
 
 
 def test_a_copy_that_was_asked_for_its_id_gives_its_own():
