@@ -1,5 +1,7 @@
 """Noise in the weights of a pretrained model: its size, its traces, and what depth makes of it."""
 
+import hashlib
+
 import pytest
 import torch
 from small_run import DOCS
@@ -74,6 +76,17 @@ def test_noise_is_of_its_seed_and_draw_and_gone_after_an_error(make_language_mod
     with pytest.raises(KeyboardInterrupt), noise_in(blocks, 0, 1):
         raise KeyboardInterrupt
     assert torch.equal(first, before)
+
+
+def test_noise_of_a_draw_is_what_stored_measurements_were_made_with():
+    """Where it moves, runs of one study are compared with two different measurements."""
+    block = nn.Linear(4, 1, bias=False)
+    before = block.weight.detach().clone()
+    digest = hashlib.sha256(b"[3,1,0]").hexdigest()  # of the seed, the draw and the parameter
+    drawn = torch.randn(1, 4, generator=torch.Generator().manual_seed(int(digest[:15], 16)))
+    with noise_in([block], seed=3, draw=1):
+        noise = block.weight.detach() - before
+    assert torch.allclose(noise, RATIO * before.norm() * drawn / drawn.norm(), rtol=1e-4)
 
 
 def test_it_is_reproducible_and_has_a_value_a_draw_block_and_metric(cache):
