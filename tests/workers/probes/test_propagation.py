@@ -103,6 +103,8 @@ def test_it_is_reproducible_and_has_a_value_a_draw_block_and_metric(cache):
         for rows in result["draws"].values()
         for row in rows
     )
+    once._stacks = 2 * once._stacks  # as of an encoder and a decoder
+    assert once.result(draws)["stacks"] == [[once._stacks[0].name, 3]] * 2
 
 
 @pytest.mark.parametrize(
