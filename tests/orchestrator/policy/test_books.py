@@ -53,6 +53,17 @@ def test_a_run_asked_for_a_node_to_come_that_is_elsewhere_leaves_the_line():
     assert books.nodes_of("2") == ("a",)
 
 
+def test_a_run_that_was_asked_for_stays_in_line_when_others_come_to_demand_something_else():
+    books = books_on(alike(3), {"a": 1})
+    books.growth = 1
+    assert asks(books) == [("2", "a"), ("1", None)]
+    books.demands(lambda _: Demand(gpus=2))
+    assert {run.run_id: run.demand.gpus for run in books.line} == {"0": 2, "1": 1}
+    books.has_ended("2", 5.0)
+    assert asks(books, 5.0) == []
+    assert books.nodes_of("1") == ("a",)
+
+
 def test_what_a_node_to_come_may_bring_is_asked_for_whatever_the_shape():
     runs = [*alike(5), Waiting("wide", Demand(gpus=4), 90.0), *(
         Waiting(f"share {k}", Demand(UNITS // 4), 5.0 + k) for k in range(9)

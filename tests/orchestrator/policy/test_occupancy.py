@@ -76,3 +76,12 @@ def test_fewer_gpus_are_counted_as_runs_let_go_of_them():
     assert (len(cluster.nodes["n"]), cluster.free_whole["n"]) == (1, 1)
     cluster.resize("n", 4)
     assert (cluster.free_whole["n"], cluster.largest_node) == (4, 4)
+
+
+def test_a_copy_knows_how_many_gpus_of_a_node_there_are_beside_those_that_runs_may_hold():
+    cluster = Occupancy([("a", 2)])
+    cluster.add_node("b", 1, size=4)
+    copy = cluster.copy()
+    assert (copy.largest_node, copy.largest_without(frozenset("b"))) == (4, 2)
+    copy.add_node("c", 8)
+    assert cluster.largest_node == 4
