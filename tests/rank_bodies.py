@@ -144,7 +144,7 @@ def say_where_it_is(job, notice):
     if visible and not 0 <= int(said["LOCAL_RANK"]) < len(visible):
         raise RuntimeError("CUDA error: invalid device ordinal")
     path = Path(job.details["folder"]) / f"{said['RANK']}.json"
-    path.write_text(json.dumps(said))
+    path.write_text(json.dumps({**said, "pid": os.getpid()}))
     yield Progress(1, 1, 0.0, "finished")
 
 

@@ -60,6 +60,7 @@ class RankHolder:
     def begin(self, job: Job) -> None:
         """Have a process carry out a job; see ``listen``."""
         self._job = job
+        self.rest()  # of a gang's other ranks nobody says that their run is over
         if self._rank is None:
             number, connection = self._starter.start(self.seat.devices, self.alone)
             self._rank = HeldRank(number, connection)
@@ -111,7 +112,9 @@ class RankHolder:
 
     def rest(self) -> None:
         """Keep a process that has done its job for the next one, unless that is to be fresh."""
-        if self.fresh or self._rank is None or not isinstance(self._rank.ended, Progress):
+        if self._rank is None:
+            return
+        if self.fresh or not isinstance(self._rank.ended, Progress):
             self.end()
 
 

@@ -174,6 +174,15 @@ def test_ranks_on_cpus_are_counted_on_their_node_and_see_no_gpu(carried_out, tmp
     assert {rank["CUDA_VISIBLE_DEVICES"] for rank in ranks} == {""}
 
 
+def test_a_gangs_next_run_is_in_fresh_processes_of_every_rank(carried_out, tmp_path):
+    """DeepSpeed keeps the model of the one before, and torch the group that its ranks had."""
+    pids = []
+    for _ in range(2):
+        assert carried_out("say_where_it_is", names=NAMES)["status"] == "finished"
+        pids += [rank["pid"] for rank in said(tmp_path)]
+    assert len(set(pids)) == len(pids) == 6
+
+
 @pytest.mark.parametrize(
     ("dies", "follows"),
     [("0", "1"), pytest.param("1", "0", marks=pytest.mark.slow), ("2", "0")],
