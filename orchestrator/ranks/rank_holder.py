@@ -112,9 +112,7 @@ class RankHolder:
 
     def rest(self) -> None:
         """Keep a process that has done its job for the next one, unless that is to be fresh."""
-        if self._rank is None:
-            return
-        if self.fresh or not isinstance(self._rank.ended, Progress):
+        if self.fresh or self._rank is None or not isinstance(self._rank.ended, Progress):
             self.end()
 
 
