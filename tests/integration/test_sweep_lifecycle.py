@@ -136,9 +136,8 @@ def test_a_fresh_process_without_ray_gives_the_rows_of_a_warm_one(folder, tmp_pa
         assert all(warm[table].equals(fresh[table]) for table in TABLES)
 
 
-def interrupted(folder, tmp_path, number, meanwhile=None):
-    """Send a signal to the group of a sweep of which a run has steps, once ``meanwhile`` has had to
-    do with that run; return its exit code and words, and the run."""
+def begun(folder, tmp_path):
+    """Return a sweep's process, in a group of its own, and a run of it that has steps."""
     (tmp_path / "small.yaml").write_text(LONG, encoding="utf-8")
     shutil.copytree(folder / "store/cache", tmp_path / "store/cache")
     process = subprocess.Popen(
@@ -150,13 +149,15 @@ def interrupted(folder, tmp_path, number, meanwhile=None):
         start_new_session=True,
     )
     part = wait_for(lambda: next(tmp_path.glob("store/runs/*/steps/part-*"), None))
-    run = Store(tmp_path / "store").run(part.parent.parent.name)
-    if meanwhile is not None:
-        meanwhile(run)
+    return process, Store(tmp_path / "store").run(part.parent.parent.name)
+
+
+def interrupted(process, number):
+    """Send a signal to the group of a sweep; return its exit code and words."""
     os.killpg(process.pid, number)
     said, _ = process.communicate(timeout=120)
     assert "Traceback" not in said
-    return process.returncode, said, run
+    return process.returncode, said
 
 
 def wait_for(found, seconds=120):
@@ -173,7 +174,7 @@ def test_a_sweep_whose_ray_is_terminated_with_it_leaves_at_once_and_the_same_com
     folder, tmp_path
 ):
     """As `timeout` and service managers do; Ray would be waited for for a minute."""
-    code, said, _ = interrupted(folder, tmp_path, signal.SIGTERM)
+    code, said = interrupted(begun(folder, tmp_path)[0], signal.SIGTERM)
     assert code == 143, said
     assert "interrupted, and Ray with it: finished runs are kept" in said
     assert "Failed to connect" not in said
@@ -186,10 +187,23 @@ def killed_once(run):
     wait_for(lambda: len(run.attempts()) == 2)
 
 
+@pytest.mark.slow
+def test_a_sweep_whose_worker_is_killed_ends_by_itself(folder, tmp_path):
+    process, killed = begun(folder, tmp_path)
+    killed_once(killed)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert f"lost      {killed.run_id}" in said
+    assert "small: 2 finished" in said
+    assert [attempt["cause"] for attempt in killed.attempts()] == ["lost", "finished"]
+
+
 def test_a_killed_worker_and_an_interrupt_lose_nothing_and_the_same_command_finishes(
     folder, tmp_path
 ):
-    code, said, killed = interrupted(folder, tmp_path, signal.SIGINT, killed_once)  # as a terminal
+    process, killed = begun(folder, tmp_path)
+    killed_once(killed)
+    code, said = interrupted(process, signal.SIGINT)  # as a terminal does
     assert code == 130, said
     assert f"lost      {killed.run_id}" in said
     assert "interrupted: finished runs are kept" in said
