@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 
 import click
 
@@ -51,7 +50,7 @@ def command(location: str, fix: bool, migrate: bool, as_json: bool) -> int:
             lines += wrapped(f"{finding.run_id}: {finding.what}")
             by_hand = fix or finding.mend is None
             said = finding.remedy if by_hand else f"with --fix: {finding.remedy}"
-            lines += textwrap.wrap(said, 80, initial_indent="  ", subsequent_indent="    ")
+            lines += wrapped(said, first="  ", rest="    ")
         for run_id in strays:
             lines.append(f"{run_id}: belongs to no sweep of the store; `forget {run_id}` drops it")
         click.echo("".join(f"{line}\n" for line in lines), nl=False)

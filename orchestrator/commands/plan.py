@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import click
 
 from orchestrator.display.actions_text import print_actions
+from orchestrator.display.output import wrapped
 from orchestrator.display.placement_table import placement_data, placement_lines
 from orchestrator.display.plan_table import needs_lines, plan_table
 from orchestrator.display.power_text import decides_data, decides_line
@@ -88,7 +88,7 @@ def _plan_named(sweep: Sweep, location: str, as_json: bool) -> None:
     print_actions(actions, measures, as_json)
     unkept = without_weights(sweep.name, actions, Store.at(location))
     if unkept is not None:
-        click.echo(textwrap.fill(f"! {unkept}", 80, subsequent_indent="  "), err=True)
+        click.echo("\n".join(wrapped(f"! {unkept}")), err=True)
     starting = [action.run for action in actions if action.kind == "run"]
     starting += [one.measurement.run for one in measures if one.kind == "measure"]
     try:
@@ -96,7 +96,7 @@ def _plan_named(sweep: Sweep, location: str, as_json: bool) -> None:
         require_at_hand(starting)
     except UserError as error:
         said = f"! resume refuses to start: {error}"
-        click.echo(textwrap.fill(said, 80, subsequent_indent="  "), err=True)
+        click.echo("\n".join(wrapped(said)), err=True)
 
 
 def _plan(
@@ -123,7 +123,7 @@ def _plan(
         return
     click.echo(f"{sweep.name}: {len(sweep.runs)} runs")
     if sweep.description:
-        click.echo(textwrap.fill(sweep.description, 80))
+        click.echo("\n".join(wrapped(sweep.description, rest="")))
     click.echo()
     click.echo("\n".join(plan_table(sweep)))
     click.echo()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -251,7 +250,7 @@ def _wrong(specs: Sequence[RunSpec], runs: list[dict[str, Any]]) -> list[str]:
         cause = cause_of(run)
         lines += wrapped(f"{run['state']} {run['run_id']} {label(spec)}")
         others = f" ({count[cause]} runs say that)" if len(wrong) > LISTED else ""
-        lines += textwrap.wrap(f"{cause}{others}", 80, initial_indent="  ", subsequent_indent="  ")
+        lines += wrapped(f"{cause}{others}", first="  ")
     lines += wrapped(
         f"`depthsweep logs {shown[0][1]['run_id']}` shows the rest of what the first one said"
     )
@@ -300,4 +299,4 @@ def _strays(store: Store) -> list[str]:
     ids = ", ".join(strays[:LISTED]) + (f" and {len(strays) - LISTED} more" * bool(strays[LISTED:]))
     runs = "1 run belongs" if len(strays) == 1 else f"{len(strays)} runs belong"
     said = f"{runs} to no sweep of the store: {ids}; `query --all` reads them, `forget` drops one"
-    return ["", *textwrap.wrap(said, 80, break_on_hyphens=False)]
+    return ["", *wrapped(said, rest="")]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Iterator
 
 import click
 
+from orchestrator.display.output import wrapped
 from orchestrator.ledger.recovery import Action, MeasureAction
 from orchestrator.ledger.sweep_account import Plan
 from sweeps.declaration.settings import RunLabels
@@ -46,7 +46,7 @@ def action_lines(actions: list[Action]) -> Iterator[str]:
         for action in same[:NAMED]:
             start = f" from step {action.start}" if action.start else ""
             line = f"{action.run.run_id}{start} {label(action.run)}"
-            yield from textwrap.wrap(line, 80, initial_indent=" " * 12, subsequent_indent=" " * 14)
+            yield from wrapped(line, first=" " * 12, rest=" " * 14)
         if same[NAMED:]:
             yield f"{'':<12}and {len(same) - NAMED} more; --json names every run"
 

@@ -65,9 +65,20 @@ def terminal_width() -> int:
     return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
 
 
-def wrapped(line: str) -> list[str]:
-    """Return a line that may be long in lines of at most 80 columns."""
-    return textwrap.wrap(line, 80, subsequent_indent="  ", break_on_hyphens=False)
+def wrapped(said: str, first: str = "", rest: str = "  ") -> list[str]:
+    """Return what may be long in lines of at most 80 columns.
+
+    Paths, addresses and options stay whole, to be copied and searched for: the line of one that is
+    longer is, too.
+    """
+    return textwrap.wrap(
+        said,
+        80,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def counted_aloud(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:

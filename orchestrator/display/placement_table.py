@@ -6,6 +6,7 @@ import json
 import textwrap
 from typing import Any
 
+from orchestrator.display.output import wrapped
 from orchestrator.sizing.choice import Choice, choose, execution_text
 from orchestrator.sizing.gpu_pool import GpuPool
 from orchestrator.sizing.memory import GIB
@@ -53,7 +54,7 @@ def placement_lines(sweep: Sweep, pool: GpuPool) -> list[str]:
 
 def _beside(said: str) -> list[str]:
     """Return what stands below how a run is carried out, in eighty columns."""
-    return textwrap.wrap(said, 80, initial_indent=" " * 30, subsequent_indent=" " * 32)
+    return wrapped(said, first=" " * 30, rest=" " * 32)
 
 
 def _held(choice: Choice) -> str:

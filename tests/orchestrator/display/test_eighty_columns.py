@@ -6,6 +6,7 @@ import itertools
 import pytest
 from planted_store import evaluated, run_spec, save_sweep, write_run
 
+from orchestrator.display.output import wrapped
 from sweeps.store.store import Store
 from tests.orchestrator.command_line import typed
 
@@ -67,6 +68,17 @@ def test_what_a_command_says_fits_eighty_columns(store, words):
     # The place of a store, which a page of a command may begin with, is as long as it is.
     lines = [line for line in done.stdout.splitlines() if store.location not in line]
     assert [line for line in lines if len(line) > 80] == []
+
+
+def test_what_is_to_be_copied_stays_in_one_piece():
+    """A path that is longer than a line, an option at the end of one."""
+    path = "/" + "a-folder/" * 12 + "rows.txt"
+    said = f"{path} has other content; {'put it back ' * 4}or say --keep-other-content of it"
+    lines = wrapped(said)
+    assert lines[0] == path
+    assert " ".join(" ".join(lines).split()) == said
+    assert max(len(line) for line in lines[1:]) <= 80
+    assert any("--keep-other-content" in line.split() for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_doctor_says_so_and_cannot_mend_it(study):
     for more in ([], ["--fix"]):
         ended = CliRunner().invoke(cli, [*doctor, *more], standalone_mode=False)
         assert ended.return_value == 1
-        assert "rows.txt has other content" in " ".join(ended.output.split())
+        assert f"{study / 'rows.txt'} has other content" in " ".join(ended.output.split())
 
 
 @pytest.mark.parametrize("changed", ["rows.txt", "probe.txt"])
