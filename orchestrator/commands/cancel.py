@@ -21,7 +21,7 @@ POLL_SECONDS = 0.5
 def command(name: str, store: str, profile_name: str | None) -> int:
     """Stop the job of sweep NAME. Finished runs are kept, the others continue when resumed."""
     from orchestrator.jobs.submission import find
-    from orchestrator.ledger.recovery import ledger_of
+    from orchestrator.ledger.recovery import decide, decide_measurements, ledger_of
     from sweeps.store.store import Store
     from sweeps.versions.version_id import SweepName
 
@@ -48,5 +48,10 @@ def command(name: str, store: str, profile_name: str | None) -> int:
         kept = sum(each.checkpoint > 0 for each in states)
         said = ", ".join(f"{count} {state}" for state, count in counts.items())
         click.echo(f"  {said}; {kept} continue from a checkpoint")
+        left = [one.kind for one in decide(sweep.runs, standing)]
+        left += [one.kind for one in decide_measurements(sweep.to_measure, standing)]
+        if set(left) == {"skip"}:
+            click.echo("  nothing is left to run")
+            return 0
     click.echo(f"  depthsweep resume {name} --cluster {found.profile_name} --store {store}")
     return 0

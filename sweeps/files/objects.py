@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from sweeps.errors import UserError
 from sweeps.files.object_client import Entry as Entry
 from sweeps.files.object_client import entry_of, file_system, put_if
-from sweeps.files.patience import StoreRefused, patiently
+from sweeps.files.patience import StoreRefused, patiently, telling_of_silence
 from sweeps.files.refusals import advice, is_missing_bucket, is_unmet, may_pass, said
 
 Result = TypeVar("Result")
@@ -215,7 +215,8 @@ class ObjectFiles:
         if self._waits:
             return patiently(once, self.url) if patient else once()
         try:
-            result = once()
+            with telling_of_silence(f"--store {self.url}"):
+                result = once()
         except (FileNotFoundError, _Unmet):
             self._waits = True
             raise

@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 30.0
 PATIENCE_SECONDS = 300.0
+# A client of an object store tries again by itself, one of them for three minutes.
+SILENCE_SECONDS = 5.0
 # What may pass: a full disk, a quota, a device, a network or a file system that went away. A
 # connection that broke and a time that ran out are ConnectionError and TimeoutError besides.
 PASSING = {
@@ -77,6 +79,20 @@ def patiently(write: Callable[[], Result], path: object) -> Result:
             time.sleep(wait)
             waited += wait
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+
+@contextmanager
+def telling_of_silence(place: object) -> Iterator[None]:
+    """Warn once where what is done in the context has lasted for SILENCE_SECONDS."""
+    said = "%s: no answer in %.0f s; its client goes on trying"
+    warn = logging.getLogger(__name__).warning
+    timer = threading.Timer(SILENCE_SECONDS, warn, (said, place, SILENCE_SECONDS))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 _lock = threading.Lock()

@@ -1,5 +1,7 @@
 import errno
+import logging
 import os
+import queue
 import threading
 import time
 
@@ -10,7 +12,13 @@ from small_run import LoneAttempt, make_run
 from sweeps.attempts.writer import RunWriter
 from sweeps.errors import UserError
 from sweeps.files import patience
-from sweeps.files.patience import StoreRefused, StoreUnavailable, patiently, waiting_since
+from sweeps.files.patience import (
+    StoreRefused,
+    StoreUnavailable,
+    patiently,
+    telling_of_silence,
+    waiting_since,
+)
 from sweeps.store.run_folder import RunFolder
 
 
@@ -111,6 +119,18 @@ def test_it_no_longer_waits_once_it_has_given_up(tmp_path, waits):
         patiently(failing(10**6, OSError(errno.EIO, "Input/output error")), tmp_path)
     assert waits
     assert waiting_since() is None
+
+
+def test_a_request_that_lasts_is_told_of_once_and_a_quick_one_is_not(monkeypatch):
+    told = queue.Queue()
+    monkeypatch.setattr(logging.getLogger(patience.__name__), "warning", lambda *a: told.put(a))
+    with telling_of_silence("az://bucket/quick"):
+        pass
+    monkeypatch.setattr(patience, "SILENCE_SECONDS", 0.01)
+    with telling_of_silence("az://bucket/x"):
+        words, *values = told.get(timeout=30)
+    assert words % tuple(values) == "az://bucket/x: no answer in 0 s; its client goes on trying"
+    assert told.empty()
 
 
 @pytest.mark.usefixtures("waits")

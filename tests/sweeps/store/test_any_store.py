@@ -329,12 +329,18 @@ def test_a_client_that_is_told_too_little_to_start_is_the_users(monkeypatch):
         Store.at("az://study/x")
 
 
-def test_what_hinders_the_first_request_is_the_users_and_raised_at_once(s3_url, monkeypatch):
+def test_what_hinders_the_first_request_is_the_users_and_raised_at_once(
+    s3_url, monkeypatch, caplog
+):
     with pytest.raises(UserError, match="the bucket does not exist; create it"):
         Store.at("s3://none/x").reading()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        "sweeps.files.patience.SILENCE_SECONDS", 0.001
+    )  # its client tries again and again
     with pytest.raises(UserError, match="cannot be reached"):
         Store.at(s3_url).require_writable()
+    assert caplog.messages == [f"--store {s3_url}: no answer in 0 s; its client goes on trying"]
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     with pytest.raises(UserError, match=r"access is refused .*AWS_ACCESS_KEY_ID"):
