@@ -1,6 +1,7 @@
 """Two studies side by side."""
 
 import json
+from pathlib import Path
 
 import polars as pl
 from click.testing import CliRunner
@@ -25,8 +26,9 @@ def said(*words):
     return result.stdout
 
 
-def test_two_files_differ_in_settings_and_in_runs(tmp_path):
-    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+def test_two_files_differ_in_settings_and_in_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = Path("first.yaml"), Path("second.yaml")
     first.write_text(FILE.format(name="one", steps=20, seeds="[0, 1, 2]"))
     second.write_text(FILE.format(name="two", steps=30, seeds="[0, 1]"))
     page = json.loads(said(first, second, "--json"))

@@ -225,7 +225,8 @@ def test_a_gradient_laid_out_otherwise_is_read_as_it_is():
         square = engine.groups[1].parameters[3]
         square.grad = torch.linspace(-1, 1, square.numel()).view(300, 300).T
         engine.step(RATE)
-    assert (state(mine)["weights"] - state(other)["weights"]).abs().max() < 1e-7
+    # Weights of up to 0.5, by steps of 1e-2.
+    assert (state(mine)["weights"] - state(other)["weights"]).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("passes", [KernelPasses, TorchPasses])
