@@ -56,7 +56,7 @@ WITH_HEAD: dict[str, tuple[Any, ...]] = {
     "span_corruption": (AutoModelForSeq2SeqLM,),
 }
 # A refusal is one line of no more characters, of which at least so many are what was raised.
-LONGEST, DETAIL = 290, 60
+LONGEST, DETAIL = 290, 80
 
 
 def load_model(

@@ -99,7 +99,7 @@ def test_what_files_that_are_here_say_is_refused_before_the_rest_is_fetched(
         write(snapshot / "config.json", config)
     with pytest.raises(UserError, match=message) as refused:
         read(tmp_path, ", pretraining: clm")
-    assert len(str(refused.value)) < 300
+    assert len(str(refused.value).replace(str(tmp_path), "")) < 300
     assert "\n" not in str(refused.value)
 
 

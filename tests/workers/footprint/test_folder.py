@@ -84,7 +84,7 @@ def test_a_folder_that_a_run_would_refuse_is_refused_in_one_line(folder, said):
     refused = asked(folder)["refused"]
     assert refused.startswith("model sized: ")
     assert said in refused
-    assert len(refused) < 300
+    assert len(refused.replace(str(folder), "")) < 300
 
 
 @pytest.mark.parametrize(("words", "enough"), [(400, False), (4000, True)])

@@ -259,10 +259,11 @@ def test_a_step_keeps_as_much_of_a_parameter_as_its_rule():
         traced = trace(run_of("gpt2", optimizer=Optimizer(rule=rule, learning_rate=1e-3)))
         kept[rule] = traced.step["moments"] / 4 / sum(map(sum, traced.groups))
     whole = {rule: Optimizer(rule=rule, learning_rate=1.0).kept for rule in OPTIMIZERS}
+    # Of the largest layer, which fits a slab here, the squares are there for a moment.
+    largest = max(map(sum, traced.groups)) / sum(map(sum, traced.groups))
     for rule in ("adamw", "sgd", "lion"):
         # Parameters as small as these are packed: their gradients are copied for it.
-        assert kept[rule] == pytest.approx(whole[rule] + 1, rel=1e-3)
+        assert kept[rule] == pytest.approx(whole[rule] + 1 + largest, rel=1e-3)
     assert whole["muon"] - 1 < kept["muon"] < whole["muon"]
     # Beside the update of the largest layer, which is whole for a moment.
-    largest = max(map(sum, traced.groups)) / sum(map(sum, traced.groups))
     assert kept["adafactor"] - largest < 0.05

@@ -85,7 +85,7 @@ def test_such_a_folder_is_refused_by_a_plan_and_by_a_worker_where_next_tokens_ar
     assert run.objective.kind == "clm"
     refused = answer(json.dumps({"run": run.model_dump_json()}))["refused"]
     assert refused.startswith("model tiny: BertLMHeadModel sees the tokens")
-    assert len(refused) < 300
+    assert len(refused.replace(str(folder), "")) < 300
     with pytest.raises(Impossible, match="sees the tokens"):
         load_model(model, tmp_path / "cache", needs_head=True)
     # What is asked of its states alone may look both ways.

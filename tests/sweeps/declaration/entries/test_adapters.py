@@ -76,7 +76,7 @@ def test_what_is_no_adapter_is_refused_with_its_line(tmp_path, grid, said):
     with pytest.raises(UserError, match=r"adapted\.yaml:\d+") as refused:
         read(tmp_path, grid)
     assert said in str(refused.value)
-    assert len(str(refused.value)) < 300
+    assert len(str(refused.value).replace(str(tmp_path), "")) < 300
 
 
 def test_freezing_and_adapters_have_one_owner(tmp_path):
