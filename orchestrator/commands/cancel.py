@@ -48,11 +48,9 @@ def command(name: str, store: str, profile_name: str | None) -> int:
         kept = sum(each.checkpoint > 0 for each in states)
         said = ", ".join(f"{count} {state}" for state, count in counts.items())
         click.echo(f"  {said}; {kept} continue from a checkpoint")
-        actions = (
-            *decide(sweep.runs, standing),
-            *decide_measurements(sweep.to_measure, standing),
-        )
-        if all(one.kind == "skip" for one in actions):
+        runs = decide(sweep.runs, standing)
+        measures = decide_measurements(sweep.to_measure, standing)
+        if {one.kind for one in runs} | {one.kind for one in measures} == {"skip"}:
             click.echo("  nothing is left to run")
             return 0
     click.echo(f"  depthsweep resume {name} --cluster {found.profile_name} --store {store}")
