@@ -43,6 +43,9 @@ REFUSED = {
 }
 
 
+_lock = threading.Lock()
+
+
 class StoreUnavailable(OSError):
     """The store could not be written for as long as a run waits."""
 
@@ -81,12 +84,22 @@ def patiently(write: Callable[[], Result], path: object) -> Result:
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
 
+_silent: set[str] = set()
+
+
 @contextmanager
-def telling_of_silence(place: object) -> Iterator[None]:
-    """Warn once where what is done in the context has lasted for SILENCE_SECONDS."""
-    said = "%s: no answer in %.0f s; its client goes on trying"
-    warn = logging.getLogger(__name__).warning
-    timer = threading.Timer(SILENCE_SECONDS, warn, (said, place, SILENCE_SECONDS))
+def telling_of_silence(place: str) -> Iterator[None]:
+    """Warn where what is done in the context has lasted for SILENCE_SECONDS, of a place once."""
+
+    def tell() -> None:
+        with _lock:
+            known = place in _silent
+            _silent.add(place)
+        if not known:
+            said = "%s: no answer in %.0f s; its client goes on trying"
+            logging.getLogger(__name__).warning(said, place, SILENCE_SECONDS)
+
+    timer = threading.Timer(SILENCE_SECONDS, tell)
     timer.daemon = True
     timer.start()
     try:
@@ -95,7 +108,6 @@ def telling_of_silence(place: object) -> Iterator[None]:
         timer.cancel()
 
 
-_lock = threading.Lock()
 _since: dict[object, float] = {}
 
 

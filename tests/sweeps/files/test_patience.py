@@ -129,6 +129,9 @@ def test_a_request_that_lasts_is_told_of_once_and_a_quick_one_is_not(monkeypatch
     monkeypatch.setattr(patience, "SILENCE_SECONDS", 0.01)
     with telling_of_silence("az://bucket/x"):
         words, *values = told.get(timeout=30)
+    with telling_of_silence("az://bucket/x"), telling_of_silence("az://bucket/y"):
+        _, other, _ = told.get(timeout=30)
+    assert other == "az://bucket/y"
     assert words % tuple(values) == "az://bucket/x: no answer in 0 s; its client goes on trying"
     assert told.empty()
 
