@@ -67,7 +67,8 @@ def test_a_broken_protocol_is_found(protocol, store, kinds):
         "--faults", "12", "--store", store, "--broken", protocol, "--kinds", *kinds
     )
     assert code == 1
-    assert summary["tables_different"] > 0
+    # By when a frozen process wakes other tables count, or the record of some that are gone.
+    assert summary["tables_different"] + summary["findings"] > 0
 
 
 @pytest.mark.slow
