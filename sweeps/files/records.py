@@ -7,6 +7,7 @@ store is one of these two: the claim of an attempt, its heartbeat, its end, a ru
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -23,6 +24,9 @@ from sweeps.files.whole_files import Place, make_folder, unless_stale
 # Equal content would also get equal tags.
 BY = "by"
 MADE = "made"
+# How often a folder is made anew that goes before a record is in it: more often somebody else must
+# be at the store itself.
+REMOVED_MEANWHILE = 10
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,21 @@ def create(
     was asked for may have been done.
     """
     if isinstance(place, Path):
-        make_folder(place.parent, within)
-        return folder_records.create(place, _text(data), token)
+        return _create_in_folder(place, _text(data), token, within)
     return place.files.create(place.key, _signed(data, token) if token else _text(data))
+
+
+def _create_in_folder(
+    path: Path, data: bytes, token: str | None = None, within: Path | None = None
+) -> str | None:
+    """Make a record with its folder, which whoever needs it no longer may be removing."""
+    for _ in range(REMOVED_MEANWHILE):
+        make_folder(path.parent, within)
+        try:
+            return folder_records.create(path, data, token)
+        except FileNotFoundError:
+            continue
+    raise FileNotFoundError(errno.ENOENT, "its folder goes again and again", str(path))
 
 
 def put_new(place: Place, data: bytes) -> bool:
@@ -62,8 +78,7 @@ def put_new(place: Place, data: bytes) -> bool:
     if place.exists():
         return False
     if isinstance(place, Path):
-        make_folder(place.parent)
-        return folder_records.create(place, data) is not None
+        return _create_in_folder(place, data) is not None
     return place.files.create(place.key, data) is not None
 
 

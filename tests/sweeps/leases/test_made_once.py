@@ -9,7 +9,9 @@ import time
 
 import pytest
 
-from sweeps.files.whole_files import write_text
+from sweeps.files import folder_records
+from sweeps.files.records import create
+from sweeps.files.whole_files import remove_folder, write_text
 from sweeps.leases.lease import Vigil
 from sweeps.leases.made_once import made_once
 from sweeps.liveness.watch import poll_seconds, stale_seconds
@@ -121,3 +123,36 @@ def test_what_is_slow_to_make_is_waited_for(place):
     assert made_once(place, find(place), make(place, made)) == "made"
     slow.join()
     assert len(made) == 1
+
+
+def test_who_waits_while_the_maker_takes_its_folder_away_goes_on(place, monkeypatch):
+    """The end of a turn was seen; the record of the next one is on its way into the folder."""
+    create_aside, gone = folder_records.create_aside, []
+
+    def taken_away(aside, data):
+        create_aside(aside, data)
+        if not gone:
+            gone.append(aside.parent)
+            remove_folder(aside.parent)
+
+    monkeypatch.setattr(folder_records, "create_aside", taken_away)
+    made = []
+    assert made_once(place, find(place), make(place, made)) == "made"
+    assert (len(made), len(gone)) == (1, 1)
+    assert os.listdir(place.parent) == [place.name]
+
+
+def test_a_record_below_what_is_gone_is_not_made_anew(place, monkeypatch):
+    """A store whose mount goes away while a record is put in."""
+    within = place.parent
+    within.mkdir()
+    create_aside = folder_records.create_aside
+
+    def taken_away(aside, data):
+        create_aside(aside, data)
+        remove_folder(within)
+
+    monkeypatch.setattr(folder_records, "create_aside", taken_away)
+    with pytest.raises(FileNotFoundError, match="is not there any more"):
+        create(place / "1.json", {"token": "a"}, "a", within=within)
+    assert not within.exists()
