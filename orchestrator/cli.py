@@ -137,9 +137,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        from orchestrator.tuning.interruption import Terminated
+
         click.echo("interrupted", err=True)
-        code = 130
+        code = 143 if isinstance(error.__cause__, Terminated) else 130
     except UserError as error:
         if debug:
             raise

@@ -63,8 +63,9 @@ def carry_out(
 ) -> SweepResult:
     """Do what ``run_sweep`` does, while the trackers listen that the sweep and ``track`` name."""
     from orchestrator.tracking.live import tracked
+    from orchestrator.tuning.interruption import terminable
 
-    with tracked(sweep, store, track, listener) as both:
+    with terminable(), tracked(sweep, store, track, listener) as both:
         return run_sweep(sweep, store, choice, address, limits, both)
 
 
@@ -201,7 +202,7 @@ def _carry_out(
     from orchestrator.sizing.estimates import RUNS_PER_GPU, measure
     from orchestrator.tuning.admission import Admission
     from orchestrator.tuning.hearing import Event, Hearing
-    from orchestrator.tuning.interruption import Interruption
+    from orchestrator.tuning.interruption import Interruption, terminable
     from orchestrator.tuning.requests import Requests, Works
     from orchestrator.tuning.trainable import RunTrainable
     from orchestrator.tuning.tune_sweep import run_all
@@ -230,6 +231,7 @@ def _carry_out(
         cluster, view, own = until_done.enter_context(
             _ray(plan, store_id, address, limits, listener)
         )
+        until_done.enter_context(terminable())
         waiting = requests.fit(view.nodes, view.to_come)
         assert waiting is not None
         assert requests.placement is not None

@@ -10,10 +10,10 @@ import platform
 import secrets
 import socket
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from orchestrator.connection.node_scratch import node_scratch
 from orchestrator.connection.ray_environment import ray
 from orchestrator.sizing.placement import Node
 from sweeps.errors import UserError
@@ -63,8 +63,8 @@ def own_token() -> Iterator[None]:
         return
     from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
-    with tempfile.TemporaryDirectory(prefix="depthsweep-token-") as folder:  # mode 0700
-        path = Path(folder) / "token"
+    with node_scratch("token") as folder:
+        path = folder / "token"
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
         os.environ[TOKEN_PATH] = str(path)

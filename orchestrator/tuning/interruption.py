@@ -6,11 +6,46 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from orchestrator.connection.node_scratch import remove_node_scratch
+
 POLL_SECONDS = 0.5
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came where a command has no runs to stop."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Have SIGTERM end what is done in the context as an interrupt does, by raising Terminated.
+
+    To be entered before Ray is started, for what comes before, and again after it: Ray puts a
+    handler of its own in place, which leaves without a word. In another thread than the main one
+    signals are the program's own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == signal.SIGTERM:  # by Ray's handler, while Ray was starting
+            raise Terminated from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a batch system says it again
+    raise Terminated
 
 
 class Interruption:
@@ -50,6 +85,7 @@ class Interruption:
             if self._gone() and not self._over.is_set():
                 said = "interrupted, and Ray with it: finished runs are kept; the same command runs"
                 print(f"{said} the rest", file=sys.stderr, flush=True)
+                remove_node_scratch()
                 os._exit(self.code)
 
     def __exit__(

@@ -6,10 +6,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator.connection.node_scratch import node_scratch
 from orchestrator.connection.ray_environment import ray  # before ray.tune is imported
 from orchestrator.tuning.admission import Admission
 from orchestrator.tuning.request import resources_of
@@ -168,7 +168,7 @@ def run_all(
     # A lost process is an error to Tune, and to us a run that starts again: we say which.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     turns = Turns(admission)
-    with _settings(), tempfile.TemporaryDirectory(prefix="depthsweep-tune-") as scratch:
+    with _settings(), node_scratch("tune") as scratch:
         return tune.Tuner(
             tune.with_resources(trainable, resources_of),
             tune_config=tune.TuneConfig(
@@ -182,7 +182,7 @@ def run_all(
             ),
             run_config=tune.RunConfig(
                 name="sweep",
-                storage_path=scratch,
+                storage_path=str(scratch),
                 verbose=0,
                 stop=Stop(admission),
                 failure_config=tune.FailureConfig(max_failures=-1),

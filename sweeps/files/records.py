@@ -61,7 +61,7 @@ def create(
 
 
 def _create_in_folder(
-    path: Path, data: bytes, token: str | None = None, within: Path | None = None
+    path: Path, data: bytes, token: str | None = None, within: Place | None = None
 ) -> str | None:
     """Make a record with its folder, which whoever needs it no longer may be removing."""
     for _ in range(REMOVED_MEANWHILE):
