@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from sweeps.errors import UserError
+from sweeps.files.patience import patiently
 from sweeps.files.whole_files import (
     file_checksum,
     read_if_readable,
@@ -109,12 +111,15 @@ def standin_folder(source: StandinModel, cache: Path) -> Path:
 
     def make() -> Path:
         with whole_folder(folder, still_wanted=lambda: find() is None) as temporary:
-            _make(source, temporary)
+            try:
+                _make(source, temporary)
+            except SafetensorError as error:  # has the system's message, and no number
+                raise OSError(str(error)) from error
             made = {"key": key, "files": _files(temporary)}
             write_json(temporary / KEY_FILE, made)
         return folder
 
-    return made_once(folder, find, make)
+    return made_once(folder, find, lambda: patiently(make, folder))
 
 
 def _is_of(folder: Path, key: dict[str, Any]) -> bool:

@@ -1,8 +1,10 @@
+import errno
 import json
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from small_run import make_run
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
@@ -47,6 +49,33 @@ def made(source, cache):
 def test_the_entropy_of_tokens_that_are_all_alike_frequent_is_the_log_of_their_number(kinds):
     tokens = np.arange(8 * kinds, dtype=np.int32).reshape(8, kinds) % kinds
     assert unigram_entropy(tokens) == pytest.approx(np.log(kinds), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError(
+            "I/O error: No space left on device (os error 28)"
+        ),
+    ],
+    ids=["a file's", "safetensors'"],
+)
+def test_a_stand_in_waits_for_a_full_disk(tmp_path, monkeypatch, error):
+    slept, tries = [], []
+
+    def make(_, folder):
+        tries.append(folder)
+        (folder / "config.json").write_text("{}")
+        if len(tries) < 3:
+            raise error
+
+    monkeypatch.setattr("sweeps.files.patience.time.sleep", slept.append)
+    monkeypatch.setattr(pretraining, "_make", make)
+    folder = standin_folder(standin(), tmp_path)
+    assert (folder / "config.json").is_file()
+    assert slept == [1, 2]
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_the_facts_of_a_stand_in_say_how_far_its_pretraining_came(tmp_path):

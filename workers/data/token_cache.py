@@ -12,6 +12,7 @@ import inspect
 import json
 from collections.abc import Callable
 from functools import cache as once
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.errors import UserError
+from sweeps.files.patience import patiently
 from sweeps.files.whole_files import whole_file
 from sweeps.leases.made_once import made_once
 from sweeps.rows.cells import Labels
@@ -51,7 +53,10 @@ class CachedArrays:
         return read_arrays(self.path, {"key": self._key}, mapped=self._mapped)
 
     def write(self, arrays: Arrays) -> None:
-        """Put the arrays in place, whole, with their key."""
+        """Put the arrays in place, whole, with their key; wait for a store that is full or away."""
+        patiently(partial(self._write, arrays), self.path)
+
+    def _write(self, arrays: Arrays) -> None:
         with whole_file(self.path) as temporary:
             write_arrays(temporary, arrays, {"key": self._key})
 

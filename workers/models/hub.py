@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sweeps.errors import UserError
+from sweeps.files import patience
 from sweeps.files.whole_files import read_json, whole_folder
 from sweeps.leases.made_once import made_once
 from sweeps.spec import HubData, HubModel, content_id
@@ -130,8 +131,12 @@ def dataset_columns(data: HubData, columns: list[str]) -> Any:
         )
         if not set(columns) <= set(table.column_names):
             return table  # so that the caller can say what there is
-        with whole_folder(kept, still_wanted=lambda: find() is None) as aside:
-            table.select_columns(columns).save_to_disk(str(aside))
+
+        def put() -> None:
+            with whole_folder(kept, still_wanted=lambda: find() is None) as aside:
+                table.select_columns(columns).save_to_disk(str(aside))
+
+        patience.patiently(put, kept)
         return find()
 
     return made_once(kept, find, make)

@@ -1,5 +1,6 @@
 """Cached arrays are those of everything that decides them, and of nothing else."""
 
+import errno
 import importlib
 import json
 import sys
@@ -67,6 +68,22 @@ def test_an_entry_gives_back_what_was_put_in(tmp_path):
     entry.write({"a": np.ones((2, 3), np.float32)})
     assert entry.read()["a"].tolist() == [[1.0] * 3] * 2
     assert CachedArrays(tmp_path, "room", {"made of": "that"}).read() is None
+
+
+def test_an_entry_waits_for_a_full_disk(tmp_path, monkeypatch):
+    slept, write, tries = [], token_cache.write_arrays, []
+
+    def full(path, *rest):
+        write(path, *rest)
+        tries.append(path)
+        if len(tries) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sweeps.files.patience.time.sleep", slept.append)
+    monkeypatch.setattr(token_cache, "write_arrays", full)
+    assert cached_arrays(tmp_path, KEY, numbers)["input_ids"].tolist() == list(range(6))
+    assert slept == [1, 2]
+    assert [path.suffix for path in (tmp_path / "tokens").iterdir()] == [".safetensors"]
 
 
 def copy_of(tokenizer, **changes):
