@@ -55,9 +55,7 @@ def test_the_entropy_of_tokens_that_are_all_alike_frequent_is_the_log_of_their_n
     "error",
     [
         OSError(errno.ENOSPC, "No space left on device"),
-        SafetensorError(
-            "I/O error: No space left on device (os error 28)"
-        ),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
     ],
     ids=["a file's", "safetensors'"],
 )

@@ -4,6 +4,7 @@ rests on. Of the rest a formula says what they need."""
 import pytest
 from small_run import DOCS, make_run
 
+from sweeps.errors import Impossible
 from sweeps.spec import OBJECTIVE_DEFAULTS, FolderModel, ModelSpec, Objective
 from tests.zoo import trial
 from tests.zoo.test_sixty import CASES
@@ -11,6 +12,8 @@ from workers.footprint.trace import trace
 
 # They cut a tensor, or choose an expert, by numbers that they read back.
 NOT_TRACED = {"jetmoe": RuntimeError, "switch_transformers": KeyError}
+# As these are configured, a token sees those after it: of text alone the third has a prefix only.
+NOT_CAUSAL = ("xlnet", "bert-generation", "paligemma")
 
 
 @pytest.mark.slow
@@ -25,6 +28,10 @@ def test_an_architecture_is_traced(kind, model_type, tmp_path):
     run = make_run(
         model=ModelSpec(name="tiny", source=source), objective=objective, sequence_length=12
     )
+    if model_type in NOT_CAUSAL:
+        with pytest.raises(Impossible, match="sees the tokens that it is to predict"):
+            trace(run)
+        return
     if model_type in NOT_TRACED:
         with pytest.raises(NOT_TRACED[model_type]):
             trace(run)
