@@ -156,13 +156,20 @@ def _scores(
     arms: tuple[str, str],
     width: int,
 ) -> list[str]:
-    """Return a table of what both arms scored on held-out examples, the reference first."""
-    scores = [name for name in scores if name != LOSS_CHANGE]
+    """Return a table of what both arms scored on held-out examples, the reference first: of the
+    scores that any row has."""
+    sides = ("against", "control")
+    scores = [
+        name
+        for name in scores
+        if name != LOSS_CHANGE
+        and any(row[of_arm(name, side)] is not None for row in rows for side in sides)
+    ]
     if not scores:
         return []
     columns = [Column(key, [text_of(row[key]) for row in rows], kept=True) for key in keys]
     for name in scores:
-        pairs = [(row[of_arm(name, "against")], row[of_arm(name, "control")]) for row in rows]
+        pairs = [[row[of_arm(name, side)] for side in sides] for row in rows]
         said = [" → ".join(figure(value) for value in pair) for pair in pairs]
         columns.append(Column(name.removeprefix("evaluation_"), said, right=True, kept=True))
     lines, left_out = text_table(columns, width - 2)
