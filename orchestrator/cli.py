@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -120,8 +121,17 @@ def _lacks_a_right(error: BaseException) -> str | None:
     )
 
 
+def _print_in_any_encoding() -> None:
+    """Have a question mark printed where stdout's encoding lacks a drawn character: what else a
+    page says is worth more than its end at a sparkline. stderr shows such characters escaped by
+    itself, and an ASCII stdout click takes for UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Run the command line: exit code 2 for a user's mistake, 1 for a failure."""
+    _print_in_any_encoding()
     # The records of thousands of runs are read once and kept: looking for garbage among them takes
     # a quarter of a command's time after every 700 objects, and a tenth after every 200,000.
     gc.set_threshold(2_000_000, 20, 20)

@@ -25,6 +25,13 @@ ON_CLUSTER = click.option(
     help="Run on the Ray cluster there (HOST:PORT or auto), not on this machine.",
 )
 
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Write to this file; - is stdout.",
+)
+
 TRACK = click.option(
     "--track",
     "track",

@@ -20,6 +20,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # A worker that Ray starts in advance serves no trial, and each has Ray imported.
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
+# How wide the terminal is that tests are started from is none of theirs.
+os.environ.pop("COLUMNS", None)
+
 # Time is not asserted on: these machines are shared.
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")

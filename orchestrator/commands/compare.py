@@ -6,7 +6,7 @@ import json
 
 import click
 
-from orchestrator.options import moment
+from orchestrator.options import OUTPUT, moment
 from orchestrator.shell.completion import SWEEP
 
 
@@ -20,7 +20,7 @@ from orchestrator.shell.completion import SWEEP
 @click.option(
     "--export", "form", type=click.Choice(["csv", "parquet", "json"]), help="One row per condition."
 )
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file.")
+@OUTPUT
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
 def command(
     name: str,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.display.output import require_file
 from orchestrator.options import sweep_of
 from orchestrator.shell.completion import SWEEP_OR_RUN
 from sweeps.declaration.entries.track import TRACKERS
@@ -43,6 +44,7 @@ def command(
     if (folder is None) == (not kinds):
         raise UserError("export takes --to and a sweep, or -o and the id of a run")
     if folder is not None:
+        require_file(str(folder), "the folder of a model")
         _to_folder(what, folder, merge, location)
         return
     if merge:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.display.output import require_file
 from orchestrator.new_sweep import KINDS, PRETRAINING, new_sweep
 from sweeps.declaration.expand import read_sweep
 from sweeps.errors import UserError
@@ -56,6 +57,7 @@ def command(
     depthsweep init --model ./my-model --data reviews.csv \\
                     --objective classification --column text=review
     """
+    require_file(output, "a sweep file is checked where it lies, and")
     path = Path(output)
     if path.exists():
         raise UserError(f"-o {output}: is there already; give another name or remove it")

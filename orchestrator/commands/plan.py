@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from orchestrator.display.actions_text import print_actions
-from orchestrator.display.output import wrapped
+from orchestrator.display.output import require_file, wrapped
 from orchestrator.display.placement_table import placement_data, placement_lines
 from orchestrator.display.plan_table import needs_lines, plan_table
 from orchestrator.display.power_text import decides_data, decides_line
@@ -66,6 +66,8 @@ def command(
         raise UserError("--simulate needs the GPUs to simulate: --gpus 8x80")
     if gantt is not None and not simulate:
         raise UserError("--gantt draws a simulated schedule: add --simulate --gpus 8x80")
+    if gantt is not None:
+        require_file(gantt, "a page beside the plan", "--gantt")
     found, place = sweep_of(sweep, location)
     if names_sweep(sweep) and place is not None and pool is None:
         _plan_named(found, place, as_json)

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from orchestrator.options import moment
+from orchestrator.options import OUTPUT, moment
 from orchestrator.shell.completion import SWEEP
 from sweeps.errors import UserError
 
@@ -36,7 +36,7 @@ _SEEN = ("seed", "status", "slope", "final_loss", "seconds")
     help="One row per condition and block, with everything known of both.",
 )
 @click.option("--runs", "per_run", is_flag=True, help="Export one row per run instead.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file.")
+@OUTPUT
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
 def command(
     name: str,
@@ -60,7 +60,7 @@ def command(
     """
     import polars as pl
 
-    from orchestrator.display.output import emit, terminal_width
+    from orchestrator.display.output import STDOUT, emit, terminal_width
     from sweeps.reading.tables import open_store
     from sweeps.report.profile_text import profile_text
     from sweeps.statistics.conditions import (
@@ -92,7 +92,7 @@ def command(
         click.echo(json.dumps(page, indent=1))
     elif per_run:
         summary = run_summary(profiles)
-        if form is None and output is None:
+        if form is None and output in (None, STDOUT):
             # On a terminal what tells runs apart is seen first, and what has no room comes last.
             first = ["run_id", *condition_columns(everyone(profiles)), *_SEEN]
             summary = summary.select(*first, pl.exclude(first))

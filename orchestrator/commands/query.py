@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import click
 
+from orchestrator.options import OUTPUT
 from orchestrator.shell.completion import SWEEP
 from sweeps.errors import UserError
 
@@ -27,7 +28,7 @@ from sweeps.errors import UserError
     help="Default: table, or what the name of -o says.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file.")
+@OUTPUT
 @click.option("--include-running", is_flag=True, help="Also rows of runs that have not ended.")
 def command(
     sql: str,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.display.output import STDOUT, require_file, require_folder
 from orchestrator.options import moment
 from orchestrator.shell.completion import SWEEP
 from sweeps.errors import UserError
@@ -26,8 +27,8 @@ NARROWEST, WIDEST = 40.0, 400.0
     "-o",
     "--output",
     metavar="PATH",
-    help="File to write, .html, .pdf or .svg; of figures a folder too. Default: report.html, or"
-    " the folder figures.",
+    help="File to write, .html, .pdf or .svg; of figures a folder too; - prints the page. Default:"
+    " report.html, or the folder figures.",
 )
 @click.option(
     "--format", "kind", type=click.Choice(FORMATS), help="Default: what -o ends in, else html."
@@ -67,6 +68,8 @@ def command(
     which they lie under each other.
     """
     form = _form_of(output, kind)
+    if output is not None and form != "html":
+        require_file(output, "figures")
     path = Path(output or _DEFAULTS[form])
     if form == "html":
         for option, value in (("--figure", figures), ("--width", width)):
@@ -107,11 +110,14 @@ def _form_of(output: str | None, kind: str | None) -> str:
 
 
 def _write_page(path: Path, name: str, store: str, file: str | None, metric: str, at: str) -> None:
-    from orchestrator.display.output import require_folder
     from sweeps.report.store_page import page_of
 
     require_folder(path)
     page = page_of(name, store, file, metric, moment(at))
+    if str(path) == STDOUT:
+        # The page says of itself that it is UTF-8, whatever the terminal has.
+        click.echo(page.encode(), nl=False)
+        return
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:

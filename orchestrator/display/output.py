@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import shutil
 import sys
 import textwrap
@@ -20,14 +22,19 @@ if TYPE_CHECKING:
     from sweeps.reading.query import Format
 
 Item = TypeVar("Item")
+# What -o names where the answer is to be printed, as without it.
+STDOUT = "-"
 # What takes longer is told of, from then on and so often.
 NOTICE_SECONDS = 2.0
+# Columns in which a page still has lines to be read.
+NARROWEST = 20
 
 
 def emit(frame: pl.DataFrame, form: str | None, output: str | None) -> None:
     """Print ``frame``, or write it to ``output``; raise UserError where that cannot be done."""
     from sweeps.reading.query import FORMATS, render, write
 
+    output = None if output == STDOUT else output
     if form is None:
         ending = Path(output).suffix.lstrip(".").lower() if output else ""
         if ending not in ("", "txt", *FORMATS):
@@ -51,7 +58,32 @@ def emit(frame: pl.DataFrame, form: str | None, output: str | None) -> None:
             raise UserError("--format parquet is not text; name a file with -o FILE")
         frame.write_parquet(sys.stdout.buffer)
     else:
-        click.echo(render(frame, chosen, width=terminal_width()), nl=False)
+        text = render(frame, chosen, width=terminal_width())
+        if chosen != "table":
+            _require_every_character(text, chosen)
+        click.echo(text, nl=False)
+
+
+def _require_every_character(text: str, form: str) -> None:
+    """Raise UserError where stdout would print another character than the data has: a table is
+    looked at, and data is read by a program that cannot tell."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    # An ASCII stdout click takes for UTF-8.
+    if codecs.lookup(encoding).name == "ascii" or sys.stdout.errors != "replace":
+        return
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"--format {form}: stdout is {encoding}, which lacks {text[error.start]!a};"
+            " set PYTHONIOENCODING=utf-8, or name a file with -o FILE"
+        ) from None
+
+
+def require_file(output: str, what: str, option: str = "-o") -> None:
+    """Raise UserError where an option asks for ``what`` on stdout and it has no place there."""
+    if output == STDOUT:
+        raise UserError(f"{option} {output}: {what} cannot go to stdout; name where to write")
 
 
 def require_folder(path: Path) -> None:
@@ -61,8 +93,14 @@ def require_folder(path: Path) -> None:
 
 
 def terminal_width() -> int:
-    """Columns of the terminal; 80 where there is none, so that output in a file is the same."""
-    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
+    """Columns of the terminal. Where there is none 80, so that output in a file is the same on
+    every machine, or what a person asks for by COLUMNS in the environment."""
+    if sys.stdout.isatty():
+        found = shutil.get_terminal_size((80, 24)).columns
+    else:
+        asked = os.environ.get("COLUMNS", "")
+        found = int(asked) if asked.isascii() and asked.isdecimal() and int(asked) else 80
+    return max(found, NARROWEST)
 
 
 def wrapped(said: str, first: str = "", rest: str = "  ") -> list[str]:

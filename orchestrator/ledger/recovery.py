@@ -10,7 +10,7 @@ from sweeps.attempts.living import Vigil, alive_runs
 from sweeps.declaration.expand import Sweep
 from sweeps.reading.closings import Closings
 from sweeps.spec import Measurement, RunSpec
-from sweeps.store.records import RESULTS, Status
+from sweeps.store.records import RESULTS, Status, state_after
 from sweeps.store.store import Store
 
 # How a run stands in the store: its result, or what its newest attempt says.
@@ -172,7 +172,7 @@ class Ledger:
         checkpoint = checkpoints[-1] if checkpoints else 0
         if newest["cause"] is None:
             return Standing("running" if self._living.has(work_id, newest) else "lost", checkpoint)
-        return Standing(_ended_state(newest), checkpoint)
+        return Standing(state_after(newest["cause"]), checkpoint)
 
 
 _ENDED = {status: Standing(status) for status in get_args(Status)}
@@ -225,11 +225,3 @@ class _Living:
                 numbers.setdefault(work_id, newest["attempt"])
         alive = alive_runs([self._source.work(work_id) for work_id in numbers])
         self._judged |= {(i, number): i in alive for i, number in numbers.items()}
-
-
-def _ended_state(newest: dict[str, Any]) -> State:
-    """Return the state of a run without a result whose newest attempt has ended."""
-    known: dict[str, State] = {"failed": "failed", "lost": "lost", "preempted": "preempted"}
-    # What had a result that is there no more, as after `doctor --fix`.
-    known |= dict.fromkeys(RESULTS, "lost")
-    return known.get(newest["cause"], "cancelled")

@@ -29,7 +29,7 @@ from sweeps.spec import (
     every_score,
     score_column,
 )
-from sweeps.store.records import PROVENANCE
+from sweeps.store.records import PROVENANCE, state_after
 
 _DTYPES: dict[type, type[pl.DataType]] = {
     str: pl.String,
@@ -126,6 +126,10 @@ def setting_columns(runs: pl.DataFrame) -> list[str]:
     return [name for name in runs.columns if name not in apart]
 
 
+# The status of a run without a result: never begun, and begun.
+OPEN = ("pending", "unfinished")
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class RunRow:
     """What a row of ``runs`` is made of: ``closed`` where the run has a result, ``begun`` is its
@@ -146,7 +150,7 @@ class RunRow:
     def status(self) -> str:
         if self.closed is not None:
             return str(self.closed.status)
-        return "pending" if self.begun is None else "unfinished"
+        return OPEN[self.begun is not None]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -306,6 +310,30 @@ def attempt_frame(attempts: dict[str, list[dict[str, Any]]]) -> pl.DataFrame:
         for record in records
     ]
     return pl.DataFrame(rows, schema={"run_id": pl.String, **ATTEMPT_COLUMNS}, orient="row")
+
+
+def with_states(
+    runs: pl.DataFrame, attempts: Callable[[], pl.LazyFrame], column: str = "status"
+) -> pl.DataFrame:
+    """Return runs, of which those without a result whose newest attempt has ended say in a column
+    what became of it, as ``depthsweep status`` does: failed, cancelled, preempted or lost.
+
+    Others stay as they are: whether an attempt that has not ended lives takes watching it.
+    """
+    tried = runs.filter(pl.col("status").is_in(OPEN), pl.col("attempts") > 0)["run_id"].unique()
+    if tried.is_empty():
+        return runs
+    newest = (
+        attempts()
+        .filter(pl.col("run_id").is_in(tried.implode()))
+        .group_by("run_id")
+        .agg(pl.col("cause").sort_by("attempt").last())
+        .drop_nulls()
+        .collect()
+    )
+    states = {run_id: state_after(cause) for run_id, cause in newest.rows()}
+    said = pl.col("run_id").replace_strict(states, default=None, return_dtype=pl.String)
+    return runs.with_columns(pl.coalesce(said, column).alias(column)) if states else runs
 
 
 def _cell(name: str, record: dict[str, Any]) -> Any:

@@ -7,7 +7,6 @@ can be opened.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -18,6 +17,7 @@ from sweeps.report.charts.chart import Chart
 from sweeps.report.charts.colours import page_colours
 from sweeps.report.charts.profiles import METRIC_TITLES
 from sweeps.report.data import ReportData
+from sweeps.report.tables.finite import finite
 from sweeps.report.tables.names import arms_of
 
 # Beyond this a digit is not read off a chart, and costs a byte per value.
@@ -94,6 +94,7 @@ class Book:
 def _columnar(table: pl.DataFrame) -> dict[str, Any]:
     """Return a table by column: what is the same in all rows once, names once with codes, numbers
     to five digits."""
+    table = finite(table)
     columns: dict[str, Any] = {}
     for name, kind in table.schema.items():
         if name in _UNSHOWN:
@@ -110,8 +111,7 @@ def _columnar(table: pl.DataFrame) -> dict[str, Any]:
                 "codes": [None if value is None else codes[value] for value in column],
             }
         elif kind.is_float():
-            finite = pl.when(pl.col(name).is_finite()).then(pl.col(name).round_sig_figs(_DIGITS))
-            columns[name] = table.select(finite).to_series().to_list()
+            columns[name] = column.round_sig_figs(_DIGITS).to_list()
         elif isinstance(kind, pl.List):
             columns[name] = [
                 None if row is None else [_shortened(value) for value in row]
@@ -123,10 +123,8 @@ def _columnar(table: pl.DataFrame) -> dict[str, Any]:
 
 
 def _shortened(value: Any) -> Any:
-    """Return a number of a list as those of columns are; null where it is not finite."""
-    if not isinstance(value, float):
-        return value
-    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    """Return a number of a list as those of columns are."""
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
 
 def model_names(data: ReportData) -> list[str]:

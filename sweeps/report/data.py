@@ -11,6 +11,7 @@ from sweeps.findings.claim_spec import ClaimsFile, Measure, Where
 from sweeps.findings.claims import ClaimResult, evaluate
 from sweeps.findings.estimate import Estimate
 from sweeps.findings.evidence import Evidence
+from sweeps.reading.run_table import with_states
 from sweeps.reading.tables import Tables
 from sweeps.report.answers import Answer, answers_of
 from sweeps.report.tables.alignment import alignment_by_control, reversions
@@ -148,8 +149,10 @@ def gather(
         by_view.update(other_views(tables, shown, metrics, rows))
     found = _joined(by_view)
     found |= _of_training(tables, first, runs, [view.metric for view in by_view])
-    found["runs"] = runs.group_by("model", "status", maintain_order=True).agg(
-        pl.len().alias("runs"), pl.col("seconds").sum()
+    found["runs"] = (
+        with_states(runs, tables.attempts)
+        .group_by("model", "status", maintain_order=True)
+        .agg(pl.len().alias("runs"), pl.col("seconds").sum())
     )
     found["alignment"] = alignment_by_control(first)
     found["reversions"] = named(reversions(tables, of_runs), of_runs)

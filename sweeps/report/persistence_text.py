@@ -13,7 +13,7 @@ from sweeps.findings.arms import ARMS, of_arm
 from sweeps.findings.verdicts import DELTA, FINDINGS, VERDICTS
 from sweeps.reading.run_table import LOSS_CHANGE, evaluated_columns
 from sweeps.reading.text_table import Column, text_table
-from sweeps.report.profile_text import plain
+from sweeps.report.profile_text import no_room, plain
 from sweeps.statistics.stacks import NEGATIVE_CONTROL
 
 # One letter per verdict, for the metrics beside the first.
@@ -107,8 +107,7 @@ def persistence_text(
     other = _other_verdicts(metrics)
     notes += _in_words({n: other[n] for n in left_out if n in other}, rows, keys)
     left_out = [name for name in left_out if name not in other]
-    if left_out:
-        notes.append(f"no room for {', '.join(left_out)}: widen, or use --export csv")
+    notes += no_room(left_out)
     folded = [textwrap.fill(note, width, subsequent_indent="  ") for note in notes]
     return "\n".join([*page, "", *folded]) + "\n"
 
@@ -157,13 +156,20 @@ def _scores(
     arms: tuple[str, str],
     width: int,
 ) -> list[str]:
-    """Return a table of what both arms scored on held-out examples, the reference first."""
-    scores = [name for name in scores if name != LOSS_CHANGE]
+    """Return a table of what both arms scored on held-out examples, the reference first: of the
+    scores that any row has."""
+    sides = ("against", "control")
+    scores = [
+        name
+        for name in scores
+        if name != LOSS_CHANGE
+        and any(row[of_arm(name, side)] is not None for row in rows for side in sides)
+    ]
     if not scores:
         return []
     columns = [Column(key, [text_of(row[key]) for row in rows], kept=True) for key in keys]
     for name in scores:
-        pairs = [(row[of_arm(name, "against")], row[of_arm(name, "control")]) for row in rows]
+        pairs = [[row[of_arm(name, side)] for side in sides] for row in rows]
         said = [" → ".join(figure(value) for value in pair) for pair in pairs]
         columns.append(Column(name.removeprefix("evaluation_"), said, right=True, kept=True))
     lines, left_out = text_table(columns, width - 2)

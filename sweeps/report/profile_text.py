@@ -100,7 +100,11 @@ def profile_text(name: str, profiles: Profiles, by: Sequence[str], width: int = 
             )
         lines += [f"  {part}" for part in textwrap.wrap(name, width - 2, subsequent_indent="  ")]
         lines.append(margin + line)
-    notes = [*_explained(measured, left_out), *_notes(profiles, table, by), *_no_room(left_out)]
+    notes = [
+        *_explained(measured, left_out),
+        *_notes(profiles, table, by),
+        *(f"! {note}" for note in no_room(left_out)),
+    ]
     folded = [textwrap.fill(note, width, subsequent_indent="  ") for note in notes]
     return "\n".join([*lines, "", *folded]).rstrip() + "\n"
 
@@ -188,8 +192,10 @@ def _named(group: pl.DataFrame, by: Sequence[str]) -> str:
     return "; ".join(" ".join(text_of(value) for value in row) for row in group.select(by).rows())
 
 
-def _no_room(names: list[str]) -> list[str]:
-    return [f"! no room for {', '.join(names)}: widen, or use --export csv"] if names else []
+def no_room(names: Sequence[str]) -> list[str]:
+    """Return a note on the columns that found no room; none where all did."""
+    how = "widen (off a terminal: COLUMNS=120), or use --export csv"
+    return [f"no room for {', '.join(names)}: {how}"] if names else []
 
 
 def _key(row: dict[str, Any], by: Sequence[str]) -> tuple[Any, ...]:

@@ -20,6 +20,9 @@ COMPLETE = ("finished", "stopped")
 # How runs end whose rows count.
 RESULTS = (*COMPLETE, "diverged")
 
+# How a run stands that has no result, by what its newest attempt says.
+Unended = Literal["failed", "cancelled", "preempted", "lost"]
+
 SEAL = "sha256"
 
 # What an attempt was made with, each a text or unknown: the code, what it runs on, and where. They
@@ -48,6 +51,14 @@ _ATTEMPT: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(PROVENANCE, (str,)),
 }
 _TIMES = ("started", "ended")
+
+
+def state_after(cause: str) -> Unended:
+    """Return the state of a run without a result whose newest attempt has ended for ``cause``."""
+    known: dict[str, Unended] = {"failed": "failed", "lost": "lost", "preempted": "preempted"}
+    # What had a result that is there no more, as after `doctor --fix`.
+    known |= dict.fromkeys(RESULTS, "lost")
+    return known.get(cause, "cancelled")
 
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,30 @@ def test_compare_has_both_arms_beside_the_verdict(store):
     assert "evaluation_perplexity_control" not in row
 
 
+def test_a_score_that_no_compared_run_has_takes_no_room(tmp_path):
+    """Runs under another control have one of their own."""
+    store = Store.at(str(tmp_path / "store"))
+    runs = []
+    for control in ("standard", "equal_step", "layer_clip"):
+        for seed in (1, 2, 4):
+            run = evaluated(run_spec("opt", "classification", control, seed))
+            own = {"macro_f1": 0.25} if control == "layer_clip" else {}
+
+            def scores(step, own=own):
+                return {"loss": 1 - step / 40, "accuracy": 0.5, **own}
+
+            write_run(store, run, [0.1, 0.2, 0.3 + 0.01 * seed], scores=scores)
+            runs.append(run)
+    save_sweep(store, "scored", runs)
+    page = asked("compare", "scored", "--store", store.location)
+    head, row = page.partition("held-out examples")[2].splitlines()[1:3]
+    assert head.split()[-2:] == ["loss", "accuracy"]
+    assert row.split()[-6:] == [*("0.5", "→", "0.5") * 2]
+    assert "– → –" not in page
+    other = asked("compare", "scored", "--store", store.location, "--control", "layer_clip")
+    assert "– → 0.25" in other
+
+
 def test_profiles_of_runs_have_their_scores(store):
     said = asked("profile", "scored", "--runs", "--export", "csv", "--store", store)
     rows = list(csv.DictReader(io.StringIO(said)))

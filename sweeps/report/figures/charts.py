@@ -21,6 +21,7 @@ from sweeps.report.charts.training import (
     ratio_charts,
 )
 from sweeps.report.data import ReportData
+from sweeps.report.tables.finite import finite
 from sweeps.report.tables.names import arms_of
 
 # Panels of one figure: further ones are another's.
@@ -117,12 +118,13 @@ def _figures(data: ReportData, name: str, charts: Sequence[Chart]) -> list[Figur
 
 
 def _rows(data: ReportData, table: pl.DataFrame, chart: Chart) -> pl.DataFrame:
-    """Return the rows of a table that a chart draws under the view that was asked for."""
+    """Return the rows of a table that a chart draws under the view that was asked for, as JSON can
+    say them."""
     wanted = {"view": data.views[0].name, "metric": data.metric, **chart.only}
     for column, value in wanted.items():
         if column in table.columns:
             table = table.filter(pl.col(column) == value)
-    return table
+    return finite(table)
 
 
 def _panel(
@@ -136,9 +138,11 @@ def _panel(
     if chart.limits:
         found = _rows(data, data.tables[chart.limits], chart)
         limits = found.row(0, named=True) if found.height else {}
+    # Where a limit is not known a parameter keeps the value that its chart was made with.
+    known = {name: value for name, value in limits.items() if value is not None}
     params = {
-        param["name"]: limits.get(
-            f"{param['name']}_shared", limits.get(param["name"], param["value"])
+        param["name"]: known.get(
+            f"{param['name']}_shared", known.get(param["name"], param["value"])
         )
         for param in spec.pop("params", [])
     }

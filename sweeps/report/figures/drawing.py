@@ -95,7 +95,8 @@ def _drawn(spec: dict[str, Any]) -> str:
     import vl_convert
 
     _register_fonts()
-    svg: str = vl_convert.vegalite_to_svg(json.dumps(spec), config=CONFIG, show_warnings=False)
+    text = json.dumps(spec, allow_nan=False)
+    svg: str = vl_convert.vegalite_to_svg(text, config=CONFIG, show_warnings=False)
     return svg
 
 

@@ -10,7 +10,10 @@ from sweeps.report.book import html_table, model_names
 from sweeps.report.data import ReportData
 from sweeps.report.profile_text import plain
 
-STATUSES = ("finished", "stopped", "diverged", "failed", "unfinished", "pending")
+STATUSES = (
+    *("finished", "stopped", "diverged", "failed", "cancelled", "preempted", "lost"),
+    *("unfinished", "pending"),
+)
 
 
 def status_section(data: ReportData) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from planted_store import run_spec, save_sweep, write_run
 from planted_verdicts import plant_settings
@@ -15,6 +17,7 @@ from sweeps.reading.tables import open_store
 from sweeps.report.data import ReportData, gather
 from sweeps.report.figures.charts import FIGURES, figures_of
 from sweeps.report.figures.files import write_figures
+from sweeps.report.tables.finite import finite
 from sweeps.spec import LayerClip
 from sweeps.store.store import Store
 
@@ -105,6 +108,32 @@ def test_arms_beyond_the_colours_are_dashed_in_a_figure_too(tmp_path: Path) -> N
     hues, dashes = (line["encoding"][name]["scale"]["range"] for name in ("color", "strokeDash"))
     assert len(hues) == len(dashes) == 5
     assert len({(hue, tuple(dash)) for hue, dash in zip(hues, dashes, strict=True)}) == 5
+
+
+def test_a_run_that_diverged_has_no_number_that_json_cannot_say(tmp_path: Path) -> None:
+    """A ratio that has overflowed ends no figure: what is finite beside it is drawn."""
+    store = Store.at(str(tmp_path / "store"))
+    runs = [run_spec("m", seed=0), run_spec("m", seed=1, learning_rate=1e30)]
+    write_run(store, runs[0], [0.1, 0.2], ratios=[1e-3, 2e-3])
+    overflown = [float("inf"), float("nan")]
+    write_run(store, runs[1], overflown, status="diverged", stop=10, ratios=overflown)
+    save_sweep(store, "toy", runs)
+    toy = gather(open_store(store.root, sweep="toy"), "toy", "", "", None, switch=False)
+    assert not toy.tables["ratios"]["ratio"].is_finite().all()
+    written = write_figures(toy, "svg", tmp_path / "figures", (), COLUMN)
+    assert {"profiles.svg", "update-ratios.svg"} <= {path.name for path in written}
+    for figure in figures_of(toy, FIGURES, 330):
+        json.dumps(figure.panels, allow_nan=False)
+
+
+def test_numbers_that_are_not_finite_are_null_in_columns_and_in_lists() -> None:
+    odd = float("inf"), float("nan"), None, 1.5
+    table = pl.DataFrame({"n": [1, 2, 3, 4], "x": odd, "seeds": [list(odd), [], None, [2.0]]})
+    assert finite(table).to_dict(as_series=False) == {
+        "n": [1, 2, 3, 4],
+        "x": [None, None, None, 1.5],
+        "seeds": [[None, None, None, 1.5], [], None, [2.0]],
+    }
 
 
 def test_a_wrong_name_and_nothing_to_show_are_one_line(data: ReportData, tmp_path: Path) -> None:

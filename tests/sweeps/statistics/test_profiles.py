@@ -12,11 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from planted_measurements import draws_of_slope, record_propagation
-from planted_store import run_spec, write_run
+from planted_store import run_spec, save_sweep, write_run
 
+from orchestrator.ledger.recovery import ledger
 from sweeps.errors import UserError
 from sweeps.files.whole_files import read_json, write_json
 from sweeps.reading.tables import open_store
+from sweeps.report.data import gather
 from sweeps.statistics.profiles import (
     QUANTITIES,
     SATURATED,
@@ -65,6 +67,31 @@ def test_runs_without_a_profile_are_named_with_the_reason(store: Store) -> None:
         2: "procrustes was not measured, or is not finite, in some block",
         3: "unfinished",
     }
+
+
+def test_a_run_that_is_left_out_is_told_by_its_state(store: Store) -> None:
+    """As `depthsweep status` tells it, by how its newest attempt ended: also before it had a step,
+    and not by an earlier attempt."""
+    causes = ("failed", "cancelled", "preempted", "lost", "finished", None)
+    runs = [run_spec(seed=seed) for seed in range(8)]
+    write_run(store, runs[7], [0.1, 0.2])
+    for run, cause in zip(runs, causes, strict=False):
+        folder = write_run(store, run, [0.1, 0.2], status=None, stop=10)
+        write_json(folder.attempt_path(1), {"cause": "failed"})
+        write_json(folder.attempt_path(2), {"cause": cause})
+    write_json(store.run(runs[6].run_id).attempt_path(1), {"cause": "failed"})
+    save_sweep(store, "toy", runs)
+    tables = open_store(store.root, sweep="toy")
+    told = measure(tables).left_out.sort("seed")
+    states = ["failed", "cancelled", "preempted", "lost", "lost", "unfinished", "failed"]
+    assert told["reason"].to_list() == states
+    assert told["status"].to_list() == [*["unfinished"] * 6, "pending"]
+    standing = ledger(store)
+    for run, state in zip(runs, states, strict=False):
+        # Whether an attempt that has not ended lives is seen by watching it, which `status` does.
+        assert state == "unfinished" or standing(run.run_id).state == state
+    toy = gather(tables, "toy", "", "", None, switch=False)
+    assert set(toy.tables["runs"]["status"]) == {*states, "finished"}
 
 
 def test_a_diverged_run_has_no_profile_at_an_earlier_step_either(store: Store) -> None:
