@@ -23,7 +23,7 @@ from orchestrator.shell.own_package import require_own_sweeps
 require_own_sweeps()  # what comes next would fail in words that say nothing of it
 
 from sweeps.errors import UserError, closest  # noqa: E402
-from sweeps.files.patience import REFUSED  # noqa: E402
+from sweeps.files.patience import REFUSED, remedy  # noqa: E402
 from sweeps.liveness.watch import telling  # noqa: E402
 
 # Name, file of orchestrator.commands, line of the help page: known without importing the command.
@@ -115,10 +115,9 @@ def _lacks_a_right(error: BaseException) -> str | None:
         owner = there.owner()
     except (KeyError, OSError):
         owner = f"user {there.lstat().st_uid}"
-    return (
-        f"{place}: {error.strerror}; {there} belongs to {owner}: ask for the right, which a group"
-        " of both and umask 002 give, or name a store of your own with --store"
-    )
+    right = "ask for the right, which a group of both and umask 002 give"
+    advice = remedy(error, f"{there} belongs to {owner}: {right}")
+    return f"{place}: {error.strerror}; {advice}, or name a store of your own with --store"
 
 
 def _print_in_any_encoding() -> None:

@@ -84,7 +84,7 @@ def new_sweep(
     own = {role: column for role, column in columns.items() if column != role}
     options = [f"labels: {labels}"] if labels is not None else []
     said = _flow(source | ({"columns": own} if own else {}))
-    kinds = ("clm", "mlm") if pretraining else (objective,)
+    kinds = PRETRAINING_OBJECTIVES if pretraining else (objective,)
     probed = source if probe is None else _data(probe, file.parent)
     if probe is None:
         role = next((role for role, cell in cells.items() if cell in PROBED), None)

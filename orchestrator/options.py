@@ -114,8 +114,10 @@ def moment(at: str) -> At:
 
 
 def names_sweep(given: str) -> bool:
-    """Return whether an argument is the name of a sweep in the store, and not a file's path."""
-    return not (os.path.exists(given) or os.sep in given or given.endswith((".yaml", ".yml")))
+    """Return whether an argument is the name of a sweep in the store, and not a file's path: a
+    folder is no sweep file, so it hides no name."""
+    there = os.path.exists(given) and not os.path.isdir(given)
+    return not (there or os.sep in given or given.endswith((".yaml", ".yml")))
 
 
 def sweep_of(given: str, location: str | None) -> tuple[Sweep, str | None]:
@@ -123,7 +125,7 @@ def sweep_of(given: str, location: str | None) -> tuple[Sweep, str | None]:
     for a name ./store where none is given. A name that the store does not know may be that of a
     sweep which comes with depthsweep."""
     from sweeps.declaration.expand import read_sweep
-    from sweeps.declaration.sweep_files import shipped_sweeps
+    from sweeps.declaration.sweep_files import shipped_sweeps, what_is_there
     from sweeps.store.store import Store
 
     if not names_sweep(given):
@@ -140,6 +142,6 @@ def sweep_of(given: str, location: str | None) -> tuple[Sweep, str | None]:
         if Path(given).name in shipped:
             raise  # it comes with depthsweep, and cannot be expanded
         raise UserError(
-            f"{given}: no such sweep file, none of those that come with depthsweep"
+            f"{given}: {what_is_there(given)}, none of those that come with depthsweep"
             f" ({', '.join(shipped)}), and {unknown}"
         ) from None

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.display.output import counted_aloud, wrapped
+from sweeps.files.patience import remedy
 from sweeps.store.store import Store
 from sweeps.upkeep.leftovers import leftovers
 from sweeps.upkeep.rubbish import Rubbish, rubbish_of_runs, strays, told
@@ -58,7 +59,7 @@ class _Done:
 
     gone: list[Rubbish]
     kept: list[Rubbish] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, OSError] = field(default_factory=dict)
 
     def page(self, dry_run: bool) -> dict[str, Any]:
         items = [{"what": i.what, "where": i.where, "bytes": i.bytes} for i in self.gone]
@@ -67,7 +68,7 @@ class _Done:
             "removed": items,
             "bytes": sum(item.bytes for item in self.gone),
             "in_use": [item.where for item in self.kept],
-            "refused": self.refused,
+            "refused": {where: _reason(error) for where, error in self.refused.items()},
         }
 
     def lines(self, dry_run: bool) -> list[str]:
@@ -81,12 +82,15 @@ class _Done:
         if self.kept:
             lines += wrapped(f"{len(self.kept)} left alone: they came into use meanwhile")
         if self.refused:
-            where, why = next(iter(self.refused.items()))
-            lines += wrapped(
-                f"{len(self.refused)} could not be removed ({where}: {why}); ask who owns them, or"
-                " the administrator of the store"
-            )
+            where, error = next(iter(self.refused.items()))
+            advice = remedy(error, "ask who owns them, or the administrator of the store")
+            why = f"({where}: {_reason(error)}); {advice}"
+            lines += wrapped(f"{len(self.refused)} could not be removed {why}")
         return lines
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _removed(found: Sequence[Rubbish]) -> _Done:
@@ -95,5 +99,5 @@ def _removed(found: Sequence[Rubbish]) -> _Done:
         try:
             (done.gone if item.remove() else done.kept).append(item)
         except OSError as error:
-            done.refused[item.where] = error.strerror or str(error)
+            done.refused[item.where] = error
     return done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from difflib import get_close_matches
 
 import click
 
@@ -14,6 +15,8 @@ from sweeps.errors import UserError
 from sweeps.files.whole_files import Place
 from sweeps.spec import is_measurement
 from sweeps.store.store import Store
+from sweeps.store.sweep_records import job_records
+from sweeps.versions.version_id import SweepName
 
 POLL_SECONDS = 0.5
 WORK_ID = re.compile(r"([a-z]+-)?[0-9a-f]{12}")
@@ -41,6 +44,8 @@ def command(
         raise UserError("--attempt and --json are for the log of one run: give its ID")
     from orchestrator.jobs.submission import find
 
+    if profile_name is None:
+        _refuse_a_part_of_an_id(name, location)
     found = find(name, location, profile_name)
     said = (
         found.queue.follow(found.job.submission_id)
@@ -50,6 +55,22 @@ def command(
     for text in said:
         click.echo(text, nl=False)
     return 0
+
+
+def _refuse_a_part_of_an_id(name: str, location: str) -> None:
+    """Raise UserError naming the run or measurement whose id a name is like, if it is of no sweep
+    and like that of none."""
+    store = Store.at(location)
+    sweeps = store.sweep_names()
+    if SweepName.parse(name).name in sweeps or job_records(store, name):
+        return
+    ids = [folder.run_id for folder in (*store.runs(), *store.measurements())]
+    begun = [one for one in ids if one.startswith(name)]
+    near = (begun or get_close_matches(name, [*sweeps, *ids], n=1, cutoff=0.5))[:1]
+    if near and near[0] in ids:
+        raise UserError(
+            f"store {store.location}: no sweep and no id {name!r}; did you mean {near[0]!r}?"
+        )
 
 
 def _run_log(run_id: str, location: str, attempt: int | None, follow: bool, as_json: bool) -> int:

@@ -263,16 +263,28 @@ class Found:
     profile_name: str
 
 
+def require_sweep(sweep: str, store: str) -> None:
+    """Raise UserError where a store is not there, or has not run a sweep: what was mistyped is that
+    name, and no job is missed. A store that is seen from its cluster alone has that named."""
+    place = Store.at(store)
+    try:
+        place.require_there(f"--store {store}")
+    except UserError as error:
+        raise UserError(f"{error}, or with --cluster the one that sees it") from None
+    place.version(sweep)
+
+
 def find(sweep: str, store: str, profile_name: str | None) -> Found:
     """Return the newest job of a sweep in a store.
 
     The cluster is the one given, or the one of the newest record. Raises UserError where there is
-    no such job or its cluster does not answer.
+    no such job, no such sweep or store, or its cluster does not answer.
     """
     place = absolute_store(store)
     records = job_records(Store.at(place), sweep)
     if profile_name is None:
         if not records:
+            require_sweep(sweep, store)
             raise UserError(
                 f"the store {store} knows of no job of {sweep!r}: if it ran here, ask for one of"
                 " its runs by id (`status --json` has them); else name its cluster with --cluster"

@@ -89,7 +89,8 @@ class Resolver:
         model = self._model(point["model"], *keys, "grid", "model")
         objective = point["objective"]
         if objective == PRETRAINING:
-            objective = model.source.pretraining
+            with self._at(*keys, "grid", "objective"):
+                objective = self._pretraining(model)
         fields = {name: value for name, value in point.items() if value is not None}
         run: RunSpec = self._build(
             RunSpec,
@@ -244,6 +245,20 @@ class Resolver:
                 self._check(self._objectives[name], name)
             self._evaluation(name)
         return self._objectives[name]
+
+    def _pretraining(self, model: ModelSpec) -> str:
+        """Return the name of the objective that ``pretraining`` stands for with a model: what is
+        called by the kind that it was pretrained with, or else the only one of that kind."""
+        kind, said = model.source.pretraining, self._spec.objectives
+        named = [kind] if kind in said else [name for name in said if said[name].kind == kind]
+        if len(named) == 1:
+            return named[0]
+        found = (
+            f"{', '.join(named)} are of that kind; call one {kind}"
+            if named
+            else (f"no objective here is of that kind; add one (`{kind}: {{data: ...}}`)")
+        )
+        raise UserError(f"objective {PRETRAINING} is {kind} for model {model.name!r}, and {found}")
 
     def _kind_of(self, name: str) -> tuple[ObjectiveEntry, str, Plugin | None]:
         """Return what the sweep says of an objective, its kind, and the plugin that has it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sweeps.errors import UserError, closest
@@ -15,20 +16,27 @@ def shipped_sweeps() -> dict[str, Path]:
 
 
 def sweep_file_of(given: str | Path) -> Path:
-    """Return the file that is meant: a path, or the name of one that comes with depthsweep.
+    """Return the file that is meant: a path, or the name of one that comes with depthsweep, which
+    no folder of that name hides.
 
     Raises UserError for a word that is neither.
     """
     path = Path(given)
-    if path.exists() or path.suffix or len(path.parts) != 1:
+    is_path = os.sep in str(given) or path.suffix or len(path.parts) != 1
+    if is_path or (path.exists() and not path.is_dir()):
         return path
     shipped = shipped_sweeps()
     if path.name not in shipped:
         raise UserError(
-            f"{given}: no such sweep file, and none of that name comes with depthsweep;"
+            f"{given}: {what_is_there(given)}, and none of that name comes with depthsweep;"
             f" {closest(path.name, list(shipped))}"
         )
     return shipped[path.name]
+
+
+def what_is_there(given: str | Path) -> str:
+    """Return why what was typed is no sweep file, where none is of that name."""
+    return "is a folder, no sweep file" if Path(given).is_dir() else "no such sweep file"
 
 
 def claims_files(sweep_file: Path) -> tuple[Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable
@@ -16,6 +17,9 @@ from sweeps.errors import UserError, closest
 from sweeps.spec.training.control import CONTROL_KINDS, PLUGIN_CONTROL
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# Levels of lists and mappings: several times those of any file, and few enough for every reader.
+DEEPEST = 64
 
 
 class _Loader(yaml.SafeLoader):
@@ -52,9 +56,10 @@ class YamlSource:
         """Read a file; raise UserError when it is missing, not UTF-8 text or not YAML."""
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError) as error:
+            said = "no such file" if isinstance(error, FileNotFoundError) else "is a folder"
             raise UserError(
-                f"{path}: no such file; give the path of a {what.removeprefix('the ')} file"
+                f"{path}: {said}; give the path of a {what.removeprefix('the ')} file"
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: cannot be read: {error}") from None
@@ -70,11 +75,13 @@ class YamlSource:
             raise UserError(f"{path}:{line}: malformed YAML: {error.problem}") from None
         except yaml.YAMLError as error:
             raise UserError(f"{path}: malformed YAML: {' '.join(str(error).split())}") from None
+        except RecursionError:
+            raise _too_deep(path, _too_deep_line(text)) from None
         if root is None:
             hint = "; see sweeps/library/demo.yaml" if what == "the sweep" else ""
             raise UserError(f"{path}: the file is empty{hint}")
         source = cls(path, text, root, what)
-        source._refuse_repeated_keys(root)
+        source._height(root, {})
         return source
 
     def where(self, *keys: Any) -> str:
@@ -113,14 +120,55 @@ class YamlSource:
         except ValueError as error:
             raise UserError(f"{self.path}: {error}") from None
 
-    def _refuse_repeated_keys(self, node: yaml.Node) -> None:
+    def _height(self, node: yaml.Node, known: dict[int, int | None]) -> int:
+        """Return how many levels a node has, itself included; raise UserError for a key that stands
+        there twice, and for what cannot be written out as data: more levels than any file has, or
+        something that an alias puts into itself. ``known`` has the heights of nodes that were
+        looked at, None while one is."""
+        line = node.start_mark.line + 1
+        if id(node) in known:
+            height = known[id(node)]
+            if height is None:
+                raise UserError(
+                    f"{self.path}:{line}: what begins here holds an alias (*) of itself, which has"
+                    " no end; write out what is meant instead of the alias"
+                )
+            return height
+        known[id(node)] = None
         seen: set[Any] = set()
-        for (key, line), child in _children(node):
+        height = 1
+        for (key, key_line), child in _children(node):
             if isinstance(node, yaml.MappingNode):
                 if key in seen:
-                    raise UserError(f"{self.path}:{line + 1}: the key {key!r} stands here twice")
+                    raise UserError(
+                        f"{self.path}:{key_line + 1}: the key {key!r} stands here twice"
+                    )
                 seen.add(key)
-            self._refuse_repeated_keys(child)
+            height = max(height, 1 + self._height(child, known))
+        if height > DEEPEST:
+            raise _too_deep(self.path, line)
+        known[id(node)] = height
+        return height
+
+
+def _too_deep(path: str, line: int) -> UserError:
+    return UserError(
+        f"{path}:{line}: lists and mappings stand in one another more than {DEEPEST} deep here, as"
+        " no file that is read here does; look for brackets that are not closed"
+    )
+
+
+def _too_deep_line(text: str) -> int:
+    """Return the line at which a text that is too deep to be read becomes so."""
+    depth = line = 0
+    with contextlib.suppress(yaml.YAMLError):
+        for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            line = event.start_mark.line if event.start_mark else line
+            if depth > DEEPEST:
+                break
+    return line + 1
 
 
 def _children(node: yaml.Node) -> Iterable[tuple[tuple[Any, int], yaml.Node]]:

@@ -43,6 +43,16 @@ REFUSED = {
 }
 
 
+def remedy(error: OSError, right: str = "give this user the right") -> str:
+    """Return what a person has to do about an error that is REFUSED; ``right`` where it is one of
+    rights, which is not to be asked for where nobody may write, or a key has run out."""
+    if error.errno == errno.EROFS:
+        return "it is mounted for reading: mount it for writing"
+    if error.errno in REFUSED - {errno.EACCES, errno.EPERM}:
+        return "its file system takes a key that this user has not: renew it"
+    return right
+
+
 _lock = threading.Lock()
 
 
@@ -147,9 +157,8 @@ def _passes(error: OSError) -> bool:
 
 
 def _refusal(error: OSError, path: object) -> StoreRefused:
-    readonly = "mount it for writing" if error.errno == errno.EROFS else "give this user the right"
     return StoreRefused(
-        f"{path}: cannot be written ({error.strerror}) and no waiting helps; {readonly}, then"
+        f"{path}: cannot be written ({error.strerror}) and no waiting helps; {remedy(error)}, then"
         " resume"
     )
 

@@ -58,7 +58,7 @@ class ClaimResult:
 
 def read_claims(path: Path) -> ClaimsFile:
     """Read a claims file; raise UserError naming file, line and remedy."""
-    return YamlSource.read(str(path)).validate(ClaimsFile)
+    return YamlSource.read(str(path), "the claims").validate(ClaimsFile)
 
 
 def evaluate(claims: Sequence[Claim], by_metric: dict[str, Profiles]) -> list[ClaimResult]:

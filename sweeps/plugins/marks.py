@@ -200,8 +200,17 @@ def _frozen(mark: Mark, name: str, value: Any) -> Any:
     raise mark.mistake(f"has option {name} of a type that is no text, number or list of those")
 
 
+# What it reads beside itself would be in the id of no run, and not there on another node.
+NO_FILE = (
+    "there is no __file__: what runs is the text of a plugin, and what it reads beside it is no"
+    " part of a run's id; write that into a .py file beside it and import it"
+)
+
+
 def on_one_line(error: BaseException) -> str:
     """Return an error on one line, short enough to stand in another."""
+    if isinstance(error, NameError) and error.name == "__file__":
+        return NO_FILE
     said = " ".join(f"{type(error).__name__}: {error}".split())
     return said if len(said) <= 150 else f"{said[:149]}…"
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,9 +128,17 @@ def test_debug_shows_the_traceback():
     assert "Traceback" in shown.stderr
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
-def test_a_file_that_the_user_may_not_touch_is_named_with_its_owner(
-    tmp_path, monkeypatch, capsys, number
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EACCES, "{} belongs to [^ ]+: ask for the right, which a group"),
+        (errno.EPERM, "{} belongs to [^ ]+: ask for the right, which a group"),
+        (errno.EROFS, "it is mounted for reading: mount it for writing, or name a store"),
+        (errno.EKEYEXPIRED, "its file system takes a key that this user has not: renew it, or"),
+    ],
+)
+def test_a_file_that_may_not_be_touched_is_named_with_what_gives_the_right(
+    tmp_path, monkeypatch, capsys, number, advice
 ):
     place = tmp_path / "runs" / "DONE.json"
 
@@ -142,5 +151,7 @@ def test_a_file_that_the_user_may_not_touch_is_named_with_its_owner(
         main()
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"depthsweep: {place}: {os.strerror(number)}; {tmp_path} belongs to ")
+    head = f"depthsweep: {place}: {os.strerror(number)}; "
+    assert re.fullmatch(re.escape(head) + advice.format(re.escape(str(tmp_path))) + ".*\n", said)
+    assert "a store of your own with --store" in said
     assert said.count("\n") == 1

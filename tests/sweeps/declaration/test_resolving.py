@@ -35,6 +35,36 @@ def swept(own="", top="", defaults=""):
     return expand(source.validate(SweepSpec), source).runs
 
 
+PRETRAINED = """name: small
+models: {{a: {{standin: gpt2}}}}
+objectives: {{{objectives}}}
+probe: {{data: {{builtin: python-docs}}, rows: 16}}
+defaults: {{steps: 4, batch_size: 2, sequence_length: 8, learning_rate: 1e-3, control: standard}}
+blocks:
+- {{name: x, grid: {{model: [a], objective: [pretraining], seed: [0]}}}}
+"""
+ON = "data: {builtin: python-docs}"
+
+
+@pytest.mark.parametrize(
+    ("objectives", "found"),
+    [
+        (f"clm: {{{ON}}}, other: {{kind: clm, {ON}}}", "clm"),
+        (f"mine: {{kind: clm, {ON}}}, mlm: {{{ON}}}", "mine"),
+        (f"one: {{kind: clm, {ON}}}, two: {{kind: clm, {ON}}}", "one, two are of that kind; call"),
+        (f"mlm: {{{ON}}}", "objective pretraining is clm for model 'a', and no objective here is"),
+    ],
+)
+def test_pretraining_is_the_objective_of_the_kind_that_made_a_model(objectives, found):
+    source = YamlSource.parse(PRETRAINED.format(objectives=objectives), "sweep.yaml")
+    spec = source.validate(SweepSpec)
+    if " " not in found:
+        assert expand(spec, source).runs[0].objective.label == found
+        return
+    with pytest.raises(UserError, match=f"sweep.yaml:7: .*{found}"):
+        expand(spec, source)
+
+
 def test_what_nobody_says_is_the_usual():
     run = swept()[0]
     assert (run.record_every, run.precision, run.dropout) == (1, "fp32", False)

@@ -83,6 +83,29 @@ def test_text_that_is_no_sweep_is_refused(text, message):
         YamlSource.parse(text, "x.yaml").validate(SweepSpec)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: x\na: &a [*a]", "x.yaml:2: what begins here holds an alias"),
+        ("name: &n {deep: [{again: *n}]}", "x.yaml:1: what begins here holds an alias"),
+        ("name: x\na: " + "[" * 20_000, "x.yaml:2: .* more than 64 deep"),
+        ("a:\n" + "".join(f"{' ' * i}- \n" for i in range(3000)), "x.yaml:6[0-9]: .* 64 deep"),
+        (f"a: {'[' * 100}{']' * 100}", "x.yaml:1: .* more than 64 deep"),
+        (f"a: &a {'[' * 40}{']' * 40}\nb: {'[' * 30}*a{']' * 30}", "x.yaml:2: .* 64 deep"),
+    ],
+    ids=["cycle", "cycle below", "brackets", "block", "read and too deep", "deep by an alias"],
+)
+def test_what_has_no_end_is_named_and_not_read(text, said):
+    with pytest.raises(UserError, match=said) as refused:
+        YamlSource.parse(text, "x.yaml").value()
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_said_twice_by_an_alias_is_read_twice():
+    value = YamlSource.parse("a: &a {x: [1]}\nb: [*a, *a]", "x.yaml").value()
+    assert value == {"a": {"x": [1]}, "b": [{"x": [1]}, {"x": [1]}]}
+
+
 def test_numbers_in_scientific_notation_are_numbers():
     assert YamlSource.parse("a: 1e-4\nb: 5E3\nc: .5\nd: 1.5e+3\ne: 3", "x").value() == {
         "a": 1e-4,

@@ -53,10 +53,18 @@ def test_patience_ends_with_the_path_and_the_free_space(tmp_path, waits):
     assert sum(waits) >= patience.PATIENCE_SECONDS
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EKEYEXPIRED])
-def test_what_a_person_must_mend_is_said_at_once(tmp_path, waits, number):
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EACCES, "give this user the right, then"),
+        (errno.EPERM, "give this user the right, then"),
+        (errno.EROFS, "it is mounted for reading: mount it for writing, then"),
+        (errno.EKEYEXPIRED, "a key that this user has not: renew it, then"),
+    ],
+)
+def test_what_a_person_must_mend_is_said_at_once(tmp_path, waits, number, advice):
     refused = OSError(number, os.strerror(number))
-    with pytest.raises(StoreRefused, match=r"cannot be written .* no waiting helps") as said:
+    with pytest.raises(StoreRefused, match=f"cannot be written .* no waiting .*{advice}") as said:
         patiently(failing(1, refused), tmp_path / "part")
     assert str(tmp_path / "part") in str(said.value)
     assert isinstance(said.value, UserError)

@@ -215,6 +215,27 @@ def test_a_mistake_in_what_is_imported_beside_is_named_there(tmp_path):
     assert f"{tmp_path}/near.py:1: not Python" in refused(own_sweep(tmp_path, "mine.py"))
 
 
+@pytest.mark.parametrize(
+    ("main", "near", "place"),
+    [
+        (f"import pathlib\nHERE = pathlib.Path(__file__).parent\n{CONTROL}", "", "mine.py:2"),
+        (f"from near import WORDS\n{CONTROL}", "import os\nWORDS = open(__file__)\n", "near.py:2"),
+        (
+            CONTROL.replace("share\n\n", "share\n        open(__file__)\n\n"),
+            "",
+            "mine.py:10: control 'half' cannot be made with its options",
+        ),
+    ],
+    ids=["the file", "beside it", "where it is made"],
+)
+def test_why_it_has_no_file_is_said_with_what_to_do_instead(tmp_path, main, near, place):
+    (tmp_path / "mine.py").write_text(main)
+    (tmp_path / "near.py").write_text(near)
+    said = refused(own_sweep(tmp_path, "mine.py", control="half"))
+    assert f"{tmp_path}/{place}: there is no __file__: " in said
+    assert "write that into a .py file beside it and import it" in said
+
+
 def test_a_name_that_another_file_has_is_refused_at_the_second(tmp_path):
     (tmp_path / "one.py").write_text(CONTROL)
     (tmp_path / "two.py").write_text(f"# another\n{CONTROL}")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import save_file
+from transformers import BartConfig, MT5Config, T5Config
 
 from orchestrator.cli import cli
 from sweeps.declaration.expand import read_sweep
@@ -71,6 +72,27 @@ def test_sequences_are_as_long_as_the_shortest_model_reads(here, positions, leng
     init("--model", "./one", "--model", "./two", "--data", "builtin:python-docs")
     run = read_sweep(here / "study.yaml").runs[0]
     assert (run.sequence_length, run.probe.sequence_length) == (length, probed)
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens"),
+    [
+        (T5Config, ["<extra_id_0>"]),
+        (MT5Config, ["<extra_id_0>"]),
+        (BartConfig, []),
+    ],
+)
+def test_an_encoder_decoder_is_trained_on_what_it_was_pretrained_with(here, config, tokens):
+    folder = here / "both"
+    config(d_model=8, vocab_size=64).save_pretrained(folder)
+    added = [{"id": number, "content": token} for number, token in enumerate(tokens)]
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    (folder / "tokenizer_config.json").write_text("{}" if tokens else '{"mask_token": "<mask>"}')
+    save_file({"shared.weight": np.zeros((64, 8), np.float32)}, folder / "model.safetensors")
+    init("--model", "./both", "--model", "gpt2", "--data", "builtin:python-docs")
+    runs = read_sweep(here / "study.yaml").runs
+    kinds = {(run.model.name, run.objective.kind) for run in runs}
+    assert kinds == {("both", "span_corruption"), ("gpt2", "clm")}
 
 
 @pytest.mark.parametrize("word", ["1e3", "true", "on", "123", "0x1f", "2026-11-26", "null"])

@@ -1,5 +1,6 @@
 """``depthsweep gc`` as a user calls it, beside writers that live, died and are frozen."""
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ from two_users import ANN, BEN, GROUP, as_user, needs_root, shared_folder
 from sweeps.files.trees import files_below
 from sweeps.files.whole_files import write_text
 from sweeps.store.store import Store
+from sweeps.upkeep.rubbish import Rubbish
+from tests.orchestrator.command_line import typed
 
 UNLISTED = "steps/part-000000-000002.a9-0badcafe.parquet"
 # Claims a run that has ended, as one does that waited for its predecessor, and stays at it.
@@ -129,6 +132,21 @@ def test_what_this_user_may_not_remove_is_said_in_a_line(tmp_path):
     assert "1 could not be removed" in " ".join(said.stdout.split())
     assert "Permission denied" in " ".join(said.stdout.split())
     assert has_unlisted(folder)
+
+
+def test_a_mount_for_reading_is_told_from_a_right_that_is_missing(store, monkeypatch):
+    planted(store, 6)
+
+    def refuse(_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Rubbish, "remove", refuse)
+    done = typed("gc", "--store", store.location)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 1, done.stderr
+    assert "Read-only file system); it is mounted for reading: mount it for writing" in said
+    page = json.loads(typed("gc", "--json", "--store", store.location).stdout)
+    assert set(page["refused"].values()) == {"Read-only file system"}
 
 
 def test_a_store_that_is_not_there_is_a_mistake(tmp_path):

@@ -27,6 +27,9 @@ COMMANDS = [
     ("power", "study"),
     ("export", "study", "--to", "tensorboard"),
     ("forget", "0123456789ab"),
+    ("logs", "study"),
+    ("logs", "0123456789ab"),
+    ("cancel", "study"),
 ]
 OF_ANY_STORE = [
     words for words in COMMANDS if words in (("status",), ("ls",), ("gc",), ("doctor",))

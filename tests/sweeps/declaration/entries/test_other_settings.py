@@ -107,6 +107,9 @@ def test_a_name_is_that_of_a_sweep_that_comes_with_depthsweep(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert read_sweep("demo").name == "demo"
     (tmp_path / "demo").mkdir()
-    assert str(sweep_file_of("demo")) == "demo"  # what is there is meant
+    assert read_sweep("demo").name == "demo"  # a folder is no sweep file
+    (tmp_path / "demo").rmdir()
+    (tmp_path / "demo").write_text(FILE)
+    assert str(sweep_file_of("demo")) == "demo"  # a file that is there is meant
     with pytest.raises(UserError, match="did you mean 'replica'"):
         read_sweep("replika")
