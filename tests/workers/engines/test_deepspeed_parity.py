@@ -1,8 +1,9 @@
 """The parity table: every ZeRO stage against the plain engine, on real gloo ranks.
 
-Tolerance 3e-6 in float32 after 5 steps of about 2e-3: the largest difference found in the whole
-table is 1.9e-6, from gradients summed in another order. eps is 1e-6, since with 1e-8 rounding in
-gradients near zero becomes a step of full size (3e-5 under every control, standard included).
+Tolerance 5e-6 in float32 after 5 steps of about 2e-3: the largest difference found in the whole
+table is 1.9e-6 on one processor and 3.4e-6 on another (AMD, AVX-512), from gradients summed in
+another order. eps is 1e-6, since with 1e-8 rounding in gradients near zero becomes a step of full
+size (3e-5 under every control, standard included).
 """
 
 import itertools
@@ -18,7 +19,7 @@ from sweeps import spec
 from workers.engines.bf16_weights import compute_as_under_autocast
 from workers.engines.plain import PlainEngine
 
-TOLERANCE = 3e-6
+TOLERANCE = 5e-6
 
 
 @cache
