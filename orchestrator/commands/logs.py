@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from difflib import get_close_matches
 
 import click
 
 from orchestrator.shell.completion import SWEEP_OR_RUN
 from sweeps.attempts.living import Vigil
 from sweeps.attempts.run_log import event_text, read_events
-from sweeps.errors import UserError
+from sweeps.errors import UserError, nearest
 from sweeps.files.whole_files import Place
 from sweeps.spec import is_measurement
 from sweeps.store.store import Store
@@ -65,11 +64,11 @@ def _refuse_a_part_of_an_id(name: str, location: str) -> None:
     if SweepName.parse(name).name in sweeps or job_records(store, name):
         return
     ids = [folder.run_id for folder in (*store.runs(), *store.measurements())]
-    begun = [one for one in ids if one.startswith(name)]
-    near = (begun or get_close_matches(name, [*sweeps, *ids], n=1, cutoff=0.5))[:1]
-    if near and near[0] in ids:
+    begun = (one for one in ids if one.startswith(name))
+    near = next(begun, None) or nearest(name, [*sweeps, *ids])
+    if near in ids:
         raise UserError(
-            f"store {store.location}: no sweep and no id {name!r}; did you mean {near[0]!r}?"
+            f"store {store.location}: no sweep and no id {name!r}; did you mean {near!r}?"
         )
 
 

@@ -53,9 +53,6 @@ def remedy(error: OSError, right: str = "give this user the right") -> str:
     return right
 
 
-_lock = threading.Lock()
-
-
 class StoreUnavailable(OSError):
     """The store could not be written for as long as a run waits."""
 
@@ -94,6 +91,7 @@ def patiently(write: Callable[[], Result], path: object) -> Result:
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
 
+_lock = threading.Lock()
 _silent: set[str] = set()
 
 

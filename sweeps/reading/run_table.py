@@ -312,17 +312,15 @@ def attempt_frame(attempts: dict[str, list[dict[str, Any]]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"run_id": pl.String, **ATTEMPT_COLUMNS}, orient="row")
 
 
-def with_states(
-    runs: pl.DataFrame, attempts: Callable[[], pl.LazyFrame], column: str = "status"
-) -> pl.DataFrame:
-    """Return runs, of which those without a result whose newest attempt has ended say in a column
-    what became of it, as ``depthsweep status`` does: failed, cancelled, preempted or lost.
+def states_of_open(runs: pl.DataFrame, attempts: Callable[[], pl.LazyFrame]) -> dict[str, str]:
+    """Return of runs without a result whose newest attempt has ended what became of it, as
+    ``depthsweep status`` says it: failed, cancelled, preempted or lost.
 
-    Others stay as they are: whether an attempt that has not ended lives takes watching it.
+    Of others nothing: whether an attempt that has not ended lives takes watching it.
     """
     tried = runs.filter(pl.col("status").is_in(OPEN), pl.col("attempts") > 0)["run_id"].unique()
     if tried.is_empty():
-        return runs
+        return {}
     newest = (
         attempts()
         .filter(pl.col("run_id").is_in(tried.implode()))
@@ -331,7 +329,11 @@ def with_states(
         .drop_nulls()
         .collect()
     )
-    states = {run_id: state_after(cause) for run_id, cause in newest.rows()}
+    return {run_id: state_after(cause) for run_id, cause in newest.rows()}
+
+
+def with_states(runs: pl.DataFrame, states: dict[str, str], column: str = "status") -> pl.DataFrame:
+    """Return runs that say in a column what ``states_of_open`` knows of them."""
     said = pl.col("run_id").replace_strict(states, default=None, return_dtype=pl.String)
     return runs.with_columns(pl.coalesce(said, column).alias(column)) if states else runs
 

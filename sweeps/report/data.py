@@ -11,7 +11,7 @@ from sweeps.findings.claim_spec import ClaimsFile, Measure, Where
 from sweeps.findings.claims import ClaimResult, evaluate
 from sweeps.findings.estimate import Estimate
 from sweeps.findings.evidence import Evidence
-from sweeps.reading.run_table import with_states
+from sweeps.reading.run_table import states_of_open, with_states
 from sweeps.reading.tables import Tables
 from sweeps.report.answers import Answer, answers_of
 from sweeps.report.tables.alignment import alignment_by_control, reversions
@@ -150,7 +150,7 @@ def gather(
     found = _joined(by_view)
     found |= _of_training(tables, first, runs, [view.metric for view in by_view])
     found["runs"] = (
-        with_states(runs, tables.attempts)
+        with_states(runs, states_of_open(runs, tables.attempts))
         .group_by("model", "status", maintain_order=True)
         .agg(pl.len().alias("runs"), pl.col("seconds").sum())
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from sweeps.reading.run_table import setting_columns, with_states
+from sweeps.reading.run_table import setting_columns, states_of_open, with_states
 from sweeps.reading.tables import PROPAGATION, Tables
 from sweeps.spec import score_column
 from sweeps.statistics.profile_rows import (
@@ -163,8 +163,9 @@ def measure_each(
         )
         for metric in metrics
     }
+    states = states_of_open(runs, tables.attempts)
     found = {
-        metric: replace(one, left_out=with_states(one.left_out, tables.attempts, "reason"))
+        metric: replace(one, left_out=with_states(one.left_out, states, "reason"))
         for metric, one in found.items()
     }
     if at == "final" and block_class is None and runs[REFUSAL].is_not_null().any():

@@ -233,7 +233,7 @@ def _change_of_rows(x: Reference, current: _Unit) -> Change:
         return _change(x, current.reference())
     products = symmetric_product(current.rows.T)
     spectrum = torch.linalg.eigvalsh(products, UPLO="U")
-    y = Spread(*current.spread(energy, spectrum))
+    spread = current.spread(energy, spectrum)
     # What rows that are centred have no part in is rounding.
     principal = x.principal[:, 1:]
     if prefers_products(principal):
@@ -246,8 +246,7 @@ def _change_of_rows(x: Reference, current: _Unit) -> Change:
         found = nuclear_norm_of_rows(principal, products, squares, current.shape[1])
     distance = math.nan if found is None else math.sqrt(max(0.0, 2.0 - 2.0 * found))
     if distance >= CANCELLATION:
-        return _metrics(x, y, distance, lengths)
-    spread = current.spread(energy, spectrum)
+        return _metrics(x, Spread(*spread), distance, lengths)
     return _change(x, Reference(*spread, current.coordinates(), None))
 
 
