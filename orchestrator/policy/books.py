@@ -280,6 +280,10 @@ class Books:
             return run.barred
         return self._too_small.get(run.run_id, frozenset())
 
+    def holds(self, run_id: str) -> bool:
+        """Whether a run was asked for and is not over."""
+        return run_id in self._held
+
     @property
     def waiting(self) -> list[Waiting]:
         """The runs that Ray was not asked for yet."""

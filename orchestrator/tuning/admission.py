@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -38,6 +38,8 @@ STORE_SECONDS = 6.0
 # A trial that has not reported for so long has a process that does nothing any more. Longer than a
 # node's first imports may take on a slow disk.
 SILENT_SECONDS = 900.0
+# How long a place is waited for that a run had which is over.
+LEAVING_SECONDS = 30.0
 # Measured on two cores: from an offer to the first report of a trial in a process of its own.
 START_SECONDS = 3.0
 
@@ -52,6 +54,10 @@ class Cluster(Protocol):
 
     def doubt(self, node: str, why: str) -> None:
         """Have no run on a node before it has shown that it sees the store."""
+
+    def leaving(self, groups: Collection[str]) -> set[str]:
+        """Return those of some placement groups whose place is waited for: not free yet, and
+        another node would come for what is asked for meanwhile."""
 
 
 class Admission:
@@ -101,6 +107,8 @@ class Admission:
         self._ended: set[str] = set()
         self._stepping_back: set[str] = set()
         self._asked_at: dict[str, float] = {}
+        self._groups: dict[str, str] = {}  # the placement group of each run's last try
+        self._over_at: dict[str, float] = {}  # of those whose run is over, since when
         self._notices = Notices()
 
     # ---------------------------------------------------------------------------------- starting
@@ -124,7 +132,7 @@ class Admission:
             self._stop("the time budget is used up")
             return
         away = self._store_away()
-        if away is None and now >= self._held_until:
+        if away is None and now >= self._held_until and not self._leaving(now):
             if not self.books.cluster.placed:
                 self.books.weigh(now)
             while (ask := self.books.next(now)) is not None:
@@ -132,6 +140,18 @@ class Admission:
                 self._asked_at[ask.run.run_id] = now
             self.books.weigh(now)
         self._say_what_is_waited_for(now, away)
+
+    def _leaving(self, now: float) -> bool:
+        """Whether Ray still holds for a run that is over what the next one is to have: asked for
+        now, that would wait, and an autoscaler bring more than the sweep may use."""
+        over = [run_id for run_id in self._groups if not self.books.holds(run_id)]
+        held = self._cluster.leaving([self._groups[run_id] for run_id in over])
+        for run_id in over:
+            group = self._groups[run_id]
+            if group not in held or now - self._over_at.setdefault(group, now) > LEAVING_SECONDS:
+                del self._groups[run_id]
+                self._over_at.pop(group, None)
+        return any(run_id in self._groups for run_id in over)
 
     def offer(self) -> dict[str, Any] | None:
         """Return the config of a run that starts in a new trial, or None where none does now."""
@@ -157,6 +177,7 @@ class Admission:
         self._tries[run_id] += 1
         self._used[run_id] = request
         group = f"{self._cluster.group}{run_id}-{self._tries[run_id]}"
+        self._groups[run_id] = group
         # Resources of a run that has ended are free to Ray a tenth of a second later: a group for
         # that place would go to another node, also to one on which nothing is to start now.
         off = run.barred | self.books.cluster.closed if node else self.books.bars(run)

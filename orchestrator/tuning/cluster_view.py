@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.connection.autoscaler import growth, nodes_by_type
@@ -23,6 +23,8 @@ OTHERS_SECONDS = 5.0
 POLL_SECONDS = 1.0
 # How long after a cluster's head its autoscaler may take to say what it can bring.
 MONITOR_SECONDS = 15.0
+# How long after a placement group was removed its nodes may take to say that they are free.
+FREED_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class OwnCluster:
     def doubt(self, node: str, why: str) -> None:
         """Nothing: there is no other node, and the store is watched from here."""
 
+    def leaving(self, groups: Collection[str]) -> set[str]:
+        """Return none: nobody brings another node meanwhile."""
+        del groups
+        return set()
+
 
 class SharedCluster:
     """A cluster that others may use, too, and that nodes join and leave.
@@ -71,6 +78,7 @@ class SharedCluster:
         self._most_gpus = most_gpus
         self._others = 0
         self._looked = float("-inf")
+        self._removed_at: dict[str, float] = {}
 
     def first_look(self, say: Callable[[str], None]) -> View:
         """Return what there is once there is a node, and every node has said whether it can carry
@@ -91,6 +99,21 @@ class SharedCluster:
     def doubt(self, node: str, why: str) -> None:
         """Have no run on a node before it has shown that it sees the store: it is asked again."""
         self._probes.doubt(node, why)
+
+    def leaving(self, groups: Collection[str]) -> set[str]:
+        """Return those of some placement groups whose place is not free yet, where an autoscaler
+        would bring another node for what is asked for meanwhile, and GPUs are limited."""
+        if self._growth is None or self._most_gpus is None or not groups:
+            return set()
+        now = time.monotonic()
+        held = {
+            table["name"]
+            for table in ray.util.placement_group_table().values()
+            if table["state"] != "REMOVED"
+        }
+        removed = {group: self._removed_at.get(group, now) for group in set(groups) - held}
+        self._removed_at = removed
+        return {one for one in groups if now - removed.get(one, now) < FREED_SECONDS}
 
     def _bring_one(self, say: Callable[[str], None]) -> None:
         """Ask for a first node, and wait for it: what it is decides how runs are cut."""

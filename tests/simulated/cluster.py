@@ -33,12 +33,14 @@ class Asked:
     barred: tuple[str, ...] = ()
     spread: bool = False
     owner: Trial | None = None
+    group: str = ""
     seats: list[tuple[str, int]] = field(default_factory=list)
 
 
 class SimulatedRay:
     """Nodes of so many GPUs, a clock, and who holds what. ``brings`` is how many nodes of which
-    size an autoscaler may start, each after ``bring_seconds`` once something waits in vain."""
+    size an autoscaler may start, each after ``bring_seconds`` once something waits in vain; what
+    was given back is free after ``leave_seconds``."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class SimulatedRay:
         brings: tuple[int, int] = (0, 0),
         bring_seconds: float = 60.0,
         draw: random.Random | None = None,
+        leave_seconds: float = 0.0,
     ) -> None:
         self.now = 0.0
         self.free = {name: [UNITS] * gpus for name, gpus in nodes.items()}
@@ -53,8 +56,10 @@ class SimulatedRay:
         self.sweeps: list[SimulatedSweep] = []
         self.broken: dict[str, str] = {}
         self._brings, self._bring_seconds, self._draw = brings, bring_seconds, draw
+        self._leave_seconds = leave_seconds
         self._brought: list[str] = []
         self._coming = 0
+        self.leaving: set[str] = set()
         self._moments: list[tuple[float, int, Callable[[], None]]] = []
         self._number = count()
 
@@ -74,8 +79,8 @@ class SimulatedRay:
                 for sweep in self.sweeps:
                     sweep.turn()
             self.now = second
+            self.place()  # what finds a place at once brings no node
             self._scale()
-            self.place()
             for sweep in self.sweeps:
                 sweep.turn()
 
@@ -117,9 +122,22 @@ class SimulatedRay:
         if one not in self.asked:
             return  # its node is gone
         self.asked.remove(one)
+        if not self._leave_seconds:
+            self._free(one)
+            return
+        self.leaving.add(one.group)
+        self.at(self.now + self._leave_seconds, lambda: self._free(one))
+
+    def _free(self, one: Asked) -> None:
+        self.leaving.discard(one.group)
         for node, gpu in one.seats:
             if node in self.free:
                 self.free[node][gpu] += one.units
+
+    @property
+    def brought(self) -> int:
+        """How many nodes the autoscaler has brought, or is bringing."""
+        return len(self._brought) + self._coming
 
     def place(self) -> None:
         for one in [one for one in self.asked if not one.seats]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.ledger.sweep_account import NO_LIMITS, Limits
@@ -120,6 +120,9 @@ class SimulatedSweep:
     def doubt(self, node: str, why: str) -> None:
         self.ray.broken[node] = why
 
+    def leaving(self, groups: Collection[str]) -> set[str]:
+        return self.ray.leaving & set(groups)
+
     # -------------------------------------------------------------------------------- Tune's loop
     @property
     def over(self) -> bool:
@@ -169,6 +172,7 @@ class SimulatedSweep:
             request.barred,
             request.spread,
             trial,
+            request.group,
         )
         self.ray.asked.append(trial.asked)
         self.most_held = max(self.most_held, self.held())

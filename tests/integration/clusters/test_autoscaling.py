@@ -102,7 +102,8 @@ def test_nodes_come_for_the_runs_that_wait_and_go_when_they_are_done(tmp_path):
 
 @pytest.mark.slow
 def test_no_more_gpus_than_asked_for_are_brought(tmp_path):
-    with autoscaling_cluster(TYPES) as cluster:
+    # None leaves meanwhile: idle for seconds on a slow machine, one would be replaced.
+    with autoscaling_cluster(TYPES, idle_seconds=600) as cluster:
         sweep = Sweep(cluster, tmp_path, max_gpus=2, alone=range(4))
         assert len(sweep.ends(400)) == 4
         # Two single GPUs, or a node of two: a third node would have been a third GPU.

@@ -189,6 +189,27 @@ def test_most_gpus_count_shares_and_gangs_and_what_is_asked_of_nodes_to_come():
     assert (len(sweep.ended), sweep.most_held) == (16, 4)
 
 
+def ended_one_after_another(leave_seconds):
+    """Return the Ray and the moments of starts of four runs on at most two GPUs of one's own."""
+    ray = SimulatedRay({}, brings=(4, 1), bring_seconds=20.0, leave_seconds=leave_seconds)
+    sweep = SimulatedSweep(ray, alike(4, 30.0), limits=Limits(most_gpus=2))
+    ray.run(300)
+    assert len(sweep.ended) == 4
+    return ray, sorted(moment for moment, *_ in sweep.tries)
+
+
+def test_a_place_that_is_being_left_is_waited_for_and_no_other_node_comes_for_the_next_run():
+    ray, starts = ended_one_after_another(leave_seconds=5.0)
+    assert ray.brought == 2
+    _, at_once = ended_one_after_another(leave_seconds=0.0)
+    assert all(0 <= late - early <= 7 for late, early in zip(starts, at_once, strict=True))
+
+
+def test_a_place_that_is_never_left_is_not_waited_for_without_end():
+    _, starts = ended_one_after_another(leave_seconds=100.0)
+    assert starts[-1] < 300
+
+
 def test_a_time_budget_stops_the_sweep_and_says_so():
     ray = SimulatedRay({"n": 1})
     sweep = SimulatedSweep(ray, alike(9), limits=Limits(seconds=120))

@@ -10,6 +10,7 @@ from orchestrator.sizing.memory import GIB
 from orchestrator.sizing.placement import Node
 from orchestrator.tuning import cluster_view
 from orchestrator.tuning.cluster_view import (
+    FREED_SECONDS,
     MONITOR_SECONDS,
     OTHERS_SECONDS,
     POLL_SECONDS,
@@ -148,6 +149,28 @@ def test_two_sweeps_have_groups_of_their_own(cluster):
     assert one != other
     assert len(one) == len(other)
     assert cluster.asked == []
+
+
+def test_a_group_is_leaving_until_its_nodes_had_time_to_say_that_it_is_removed(cluster):
+    cluster.growth = Growth((SHAPE,), most=9)
+    shared = SharedCluster("s3://b/x", "f00", most_gpus=2)
+    cluster.table = [pending("a", "CREATED"), pending("b", "REMOVED"), pending("c", "CREATED")]
+    assert shared.leaving([]) == set()
+    assert shared.leaving(["a", "b"]) == {"a", "b"}
+    cluster.now += FREED_SECONDS
+    assert shared.leaving(["a", "b"]) == {"a"}
+    cluster.table = [pending("a", "REMOVED")]
+    assert shared.leaving(["a"]) == {"a"}
+    cluster.now += FREED_SECONDS
+    assert shared.leaving(["a"]) == set()
+
+
+def test_no_place_is_waited_for_where_no_node_comes_or_as_many_as_may(cluster):
+    cluster.table = [pending("a", "CREATED")]
+    assert SharedCluster("s3://b/x", "f00", most_gpus=2).leaving(["a"]) == set()
+    cluster.growth = Growth((SHAPE,), most=9)
+    assert SharedCluster("s3://b/x", "f00").leaving(["a"]) == set()
+    assert cluster.looks == 0
 
 
 # ------------------------------------------------------------------------------ the first look
