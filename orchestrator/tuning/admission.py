@@ -31,7 +31,7 @@ from sweeps.errors import UserError
 LOOK_SECONDS = 1.0
 # How long something is waited for until that is said, and again.
 PATIENCE_SECONDS, REMIND_SECONDS = 10.0, 300.0
-# A run that Ray was given and has not started for so long waits for something the books lack.
+# A run that Ray was given and has not started for so long waits for what the books do not see.
 PENDING_SECONDS = 60.0
 # How long nothing starts once a node has not seen the store: until it is known who does.
 STORE_SECONDS = 6.0
@@ -190,13 +190,14 @@ class Admission:
         return request.config(self._settings(request.run_id))
 
     # ----------------------------------------------------------------------------------- reports
-    def silent(self) -> list[str]:
-        """Return the runs whose trials have not reported for long: their processes are to be
-        ended, and count as lost then."""
+    def silent(self, placed: Collection[str]) -> list[str]:
+        """Return those of the runs whose trials have a process that have not reported for long, or
+        never: the processes are to be ended, and count as lost then. ``placed`` have one."""
         if self.stopped:
             return []  # all are told to end
-        before = self._clock() - SILENT_SECONDS
-        found = [run_id for run_id, heard in self._heard.items() if heard < before]
+        now = self._clock()
+        self._heard = dict.fromkeys(self._asked_at.keys() & set(placed), now) | self._heard
+        found = [one for one in placed if now - self._heard.get(one, now) > SILENT_SECONDS]
         for run_id in found:
             del self._heard[run_id]
         return found
@@ -298,6 +299,7 @@ class Admission:
         starts again when and where its turn is."""
         request = Request(run_id, "", "", {}, steps_back=True)
         if run_id in self._stepping_back:
+            self._once(f"{run_id} waits for a process that can be started: {why}")
             return self._config(request), request
         nodes = self.books.nodes_of(run_id)
         self._heard.pop(run_id, None)
@@ -390,7 +392,9 @@ class Admission:
 
     def _pending_for_long(self, now: float) -> str | None:
         long = [run_id for run_id, at in self._asked_at.items() if now - at > PENDING_SECONDS]
+        placed = [run_id for run_id in long if run_id in self._heard]
         if not long:
             return None
-        others = f" and {len(long) - 1} others" if len(long) > 1 else ""
-        return f"Ray has found no place for {long[0]}{others} yet"
+        first, *more = placed or long
+        which = f"{first} and {len(more)} others" if more else first
+        return f"{which}: {'no process has answered yet' if placed else 'Ray has no place yet'}"

@@ -69,10 +69,10 @@ class Turns(_Unpickled, FIFOScheduler):  # type: ignore[misc]
         self.failed: set[str] = set()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        del tune_controller
         self._admission.tick()
-        for run_id in self._admission.silent():
-            self._kill(run_id)
+        actors = _actors(tune_controller)
+        for run_id in self._admission.silent(actors):
+            ray.kill(actors[run_id])  # Tune sees it gone
         found = self._admission.again()
         if found is None:
             return None
@@ -94,12 +94,6 @@ class Turns(_Unpickled, FIFOScheduler):  # type: ignore[misc]
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE)
 
-    def _kill(self, run_id: str) -> None:
-        """End a trial's process that does nothing any more; Tune sees it gone."""
-        actor = self._trials[run_id].temporary_state.ray_actor
-        if actor is not None:
-            ray.kill(actor)
-
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Take in a run's last report: of one that is done, Tune asks nobody what becomes of it."""
         del tune_controller
@@ -112,6 +106,17 @@ class Turns(_Unpickled, FIFOScheduler):  # type: ignore[misc]
         config, request = self._admission.loses(trial.config["run_id"], _error_of(trial))
         trial.set_config(config)
         trial.update_resources(request.resources())
+
+
+def _actors(controller: Any) -> dict[str, Any]:
+    """Return the actors that have their place, by run; also those that have not answered yet, of
+    which Tune tells nobody."""
+    live = controller._actor_manager._live_actors_to_ray_actors_resources
+    return {
+        trial.config["run_id"]: live[tracked][0]
+        for trial, tracked in controller._trial_to_actor.items()
+        if tracked in live
+    }
 
 
 def _error_of(trial: Any) -> str:

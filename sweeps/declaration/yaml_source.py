@@ -20,6 +20,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 # Levels of lists and mappings: several times those of any file, and few enough for every reader.
 DEEPEST = 64
+# Values with those that aliases repeat: a hundred times those of a file of thousands of lines.
+LARGEST = 1_000_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -81,7 +83,7 @@ class YamlSource:
             hint = "; see sweeps/library/demo.yaml" if what == "the sweep" else ""
             raise UserError(f"{path}: the file is empty{hint}")
         source = cls(path, text, root, what)
-        source._height(root, {})
+        source._extent(root, {})
         return source
 
     def where(self, *keys: Any) -> str:
@@ -120,23 +122,23 @@ class YamlSource:
         except ValueError as error:
             raise UserError(f"{self.path}: {error}") from None
 
-    def _height(self, node: yaml.Node, known: dict[int, int | None]) -> int:
-        """Return how many levels a node has, itself included; raise UserError for a key that stands
-        there twice, and for what cannot be written out as data: more levels than any file has, or
-        something that an alias puts into itself. ``known`` has the heights of nodes that were
-        looked at, None while one is."""
+    def _extent(self, node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+        """Return how many levels a node has and how many values, itself included, with all that
+        aliases repeat; raise UserError for a key that stands there twice, and for what cannot be
+        written out as data: more levels or values than any file has, or something that an alias
+        puts into itself. ``known`` has the nodes that were looked at, None while one is."""
         line = node.start_mark.line + 1
         if id(node) in known:
-            height = known[id(node)]
-            if height is None:
+            found = known[id(node)]
+            if found is None:
                 raise UserError(
                     f"{self.path}:{line}: what begins here holds an alias (*) of itself, which has"
                     " no end; write out what is meant instead of the alias"
                 )
-            return height
+            return found
         known[id(node)] = None
         seen: set[Any] = set()
-        height = 1
+        levels, values = 1, 1
         for (key, key_line), child in _children(node):
             if isinstance(node, yaml.MappingNode):
                 if key in seen:
@@ -144,11 +146,17 @@ class YamlSource:
                         f"{self.path}:{key_line + 1}: the key {key!r} stands here twice"
                     )
                 seen.add(key)
-            height = max(height, 1 + self._height(child, known))
-        if height > DEEPEST:
+            below, within = self._extent(child, known)
+            levels, values = max(levels, 1 + below), values + within
+        if levels > DEEPEST:
             raise _too_deep(self.path, line)
-        known[id(node)] = height
-        return height
+        if values > LARGEST:
+            raise UserError(
+                f"{self.path}:{line}: what begins here has more than {LARGEST:,} values with those"
+                " that aliases (*) repeat; use fewer aliases of aliases"
+            )
+        known[id(node)] = (levels, values)
+        return levels, values
 
 
 def _too_deep(path: str, line: int) -> UserError:

@@ -43,8 +43,8 @@ def execute(bundle: Bundle) -> ModuleType:
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     try:
-        # What it prints is no answer of a command.
-        with contextlib.redirect_stdout(sys.stderr):
+        # What it prints is no answer of a command; where it goes, no path of a user's leads from.
+        with contextlib.redirect_stdout(sys.stderr), contextlib.chdir("."):
             return importlib.import_module(main)
     except PluginMistake:
         _forget(package)

@@ -144,8 +144,9 @@ def survives_a_lost_node(cluster, tmp_path, cancelled):
     told = json.loads(first.stdout)
     assert (told["attempt"], told["attached"]) == (1, False)
 
-    again = json.loads(call(*submit, "--json", cwd=tmp_path, env=env).stdout)
-    assert again == {**told, "attached": True}
+    second = call(*submit, "--json", cwd=tmp_path, env=env)
+    assert second.returncode == 0, second.stderr
+    assert json.loads(second.stdout) == {**told, "attached": True}
     if cancelled:
         status = call("status", "trio", "--store", "store", cwd=tmp_path, env=env).stdout
         assert "cluster: 2 nodes, 2 CPUs, 0 GPUs" in status

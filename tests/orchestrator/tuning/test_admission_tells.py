@@ -83,9 +83,30 @@ def test_silence_is_more_than_what_a_first_import_may_take_since_the_last_report
     ray.now += 600
     sweep.admission.reports("000", {"step": 1})
     ray.now += 900
-    assert sweep.admission.silent() == []
+    assert sweep.admission.silent(["000"]) == []
     ray.now += 1
-    assert sweep.admission.silent() == ["000"]
+    assert sweep.admission.silent(["000"]) == ["000"]
+
+
+def test_a_process_that_never_answers_is_silent_from_when_it_has_its_place():
+    ray = SimulatedRay({"n": 1})
+    sweep = SimulatedSweep(ray, alike(1))
+    sweep.admission.tick()
+    assert sweep.admission.offer() is not None
+    ray.now += 500
+    assert sweep.admission.silent([]) == []
+    ray.now += 500
+    assert sweep.admission.silent(["000"]) == [], "it has just been placed"
+    sweep.admission.tick()
+    ray.now += 20
+    sweep.admission.tick()
+    assert sweep.notices == ["waiting: 000: no process has answered yet"]
+    ray.now += 880
+    assert sweep.admission.silent(["000"]) == []
+    ray.now += 1
+    assert sweep.admission.silent(["000"]) == ["000"]
+    sweep.admission.reports("000", {"seats": [("n", "0")]})
+    assert sweep.admission.silent(["000"]) == []
 
 
 def test_a_run_that_ray_has_been_given_and_not_placed_is_named_after_a_minute():
@@ -100,7 +121,7 @@ def test_a_run_that_ray_has_been_given_and_not_placed_is_named_after_a_minute():
         said[second] = list(sweep.notices)
     # After 60 s it is waited for, and 10 s later that is said.
     assert said[71] == []
-    assert said[72] == ["waiting: Ray has found no place for 001 and 1 others yet"]
+    assert said[72] == ["waiting: 001 and 1 others: Ray has no place yet"]
     assert said[99] == said[72]
 
 
@@ -166,6 +187,7 @@ def test_a_run_that_is_lost_steps_back_and_in_the_end_says_why_it_is_given_up():
         ray.now += 1
     text = f"lost {LOSSES} times without getting further; last: killed by signal 9"
     assert said == [(True, "")] * (LOSSES - 1) + [(False, text)]
+    assert sweep.notices == ["000 waits for a process that can be started: its second process"]
     assert sweep.ended == {"000": "failed"}
     sweep.admission.reports("000", {"status": "failed", "error": text})
     assert sweep.ended == {"000": "failed"}

@@ -4,8 +4,10 @@ import os
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import ray
 
@@ -17,7 +19,7 @@ from orchestrator.sizing.placement import place
 from orchestrator.tuning.admission import Admission
 from orchestrator.tuning.cluster_view import OwnCluster
 from orchestrator.tuning.hearing import Hearing
-from orchestrator.tuning.request import Request
+from orchestrator.tuning.request import Request, request_of
 from orchestrator.tuning.trainable import RunTrainable
 from orchestrator.tuning.tune_sweep import run_all, trial_name
 
@@ -65,7 +67,9 @@ class Given:
 class Sweep:
     """A sweep that is carried out, and what was heard of it."""
 
-    def __init__(self, requests, reuse=False, limits=None, hears=lambda _: None):
+    def __init__(
+        self, requests, reuse=False, limits=None, hears=lambda _: None, trainable=RunTrainable
+    ):
         self.events = []
         self.passed = 0.0  # seconds that the clock is ahead
         self._hears = hears
@@ -80,7 +84,7 @@ class Sweep:
             lambda run_id: {"model": "m/x", "seed": int(run_id, 16)},
             clock=lambda: time.monotonic() + self.passed,
         )
-        self.grid = run_all(RunTrainable, admission, reuse)
+        self.grid = run_all(trainable, admission, reuse)
         self.stopped = admission.stopped
 
     def _note(self, event):
@@ -170,6 +174,33 @@ def test_a_run_whose_trial_is_killed_starts_again_and_keeps_its_row(tmp_path):
     sweep = Sweep([waits, request(2, tmp_path)], hears=killing(tmp_path, waits.run_id, 1))
     assert sweep.rows == {waits.run_id: "finished", f"{2:012x}": "finished"}
     assert sweep.kinds(waits.run_id) == {"started": 2, "lost": 1, "ended": 1}
+
+
+class FreezesOnce(RunTrainable):
+    """A trial whose first process is frozen before it says anything."""
+
+    def setup(self, config):
+        named = request_of(config).details.get("freezes")
+        if named and not Path(named).exists():
+            Path(named).write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGSTOP)
+        super().setup(config)
+
+
+def test_a_trial_that_is_frozen_before_its_first_report_is_ended_and_its_run_starts_again(tmp_path):
+    gate, frozen = tmp_path / "gate", tmp_path / "frozen"
+    waits = request(1, tmp_path, "wait_for_file", file=str(gate))
+    freezes = request(2, tmp_path, freezes=str(frozen))
+
+    def hears(event):
+        if (event.run_id, event.kind) == (freezes.run_id, "started"):
+            gate.touch()
+        return 400.0 if frozen.exists() and not gate.exists() else 0.0
+
+    sweep = Sweep([waits, freezes], hears=hears, trainable=FreezesOnce)
+    assert sweep.kinds(freezes.run_id) == {"started": 1, "lost": 1, "ended": 1}
+    assert sweep.rows == {waits.run_id: "finished", freezes.run_id: "finished"}
+    assert not psutil.pid_exists(int(frozen.read_text()))
 
 
 @pytest.mark.slow

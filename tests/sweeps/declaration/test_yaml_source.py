@@ -83,6 +83,12 @@ def test_text_that_is_no_sweep_is_refused(text, message):
         YamlSource.parse(text, "x.yaml").validate(SweepSpec)
 
 
+# Ten lines that are ten thousand million values written out.
+LAUGHS = "a0: &a0 [x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -92,8 +98,12 @@ def test_text_that_is_no_sweep_is_refused(text, message):
         ("a:\n" + "".join(f"{' ' * i}- \n" for i in range(3000)), "x.yaml:6[0-9]: .* 64 deep"),
         (f"a: {'[' * 100}{']' * 100}", "x.yaml:1: .* more than 64 deep"),
         (f"a: &a {'[' * 40}{']' * 40}\nb: {'[' * 30}*a{']' * 30}", "x.yaml:2: .* 64 deep"),
+        (LAUGHS, "x.yaml:7: .* more than 1,000,000 values"),
     ],
-    ids=["cycle", "cycle below", "brackets", "block", "read and too deep", "deep by an alias"],
+    ids=[
+        *("cycle", "cycle below", "brackets", "block", "read and too deep", "deep by an alias"),
+        "aliases of aliases",
+    ],
 )
 def test_what_has_no_end_is_named_and_not_read(text, said):
     with pytest.raises(UserError, match=said) as refused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -304,3 +305,13 @@ def test_what_a_file_prints_is_no_answer(tmp_path):
     shown = CliRunner().invoke(cli, ["plan", str(own_sweep(tmp_path, "mine.py")), "--json"])
     assert shown.exit_code == 0
     assert "hello" not in shown.stdout
+
+
+def test_where_a_file_goes_no_other_path_is_looked_up_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "mine.py").write_text(f"import os\nos.chdir('elsewhere')\n{CONTROL}")
+    path = own_sweep(tmp_path, "mine.py").name
+    shown = CliRunner().invoke(cli, ["plan", path, "--store", "s"])
+    assert shown.exit_code == 0, shown.output
+    assert Path.cwd() == tmp_path
