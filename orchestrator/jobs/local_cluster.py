@@ -24,6 +24,7 @@ from typing import Any
 from cluster.profile import Local
 from cluster.render import local_commands
 from sweeps.errors import UserError
+from sweeps.liveness.process import identity, is_there
 
 START_SECONDS = 90.0
 STOP_SECONDS = 15.0
@@ -56,7 +57,7 @@ class LocalCluster:
         return self.folder / "processes.json"
 
     def processes(self) -> list[dict[str, Any]]:
-        """Return those of its node processes that are alive: pid and when they began."""
+        """Return those of its node processes that are alive, as they were recorded."""
         if not self._record.is_file():
             return []
         recorded: list[dict[str, Any]] = json.loads(self._record.read_text())["nodes"]
@@ -131,7 +132,7 @@ class LocalCluster:
             started = subprocess.Popen(
                 program, stdout=log, stderr=log, env=environment, start_new_session=True
             )
-        return {"pid": started.pid, "began": psutil.Process(started.pid).create_time()}
+        return {**identity(started.pid), "began": psutil.Process(started.pid).create_time()}
 
     def _log(self, index: int) -> Path:
         return self.folder / f"node-{index}.log"
@@ -173,7 +174,10 @@ def _free_port() -> int:
 def _alive(node: dict[str, Any]) -> bool:
     import psutil
 
-    try:
+    there = is_there(node)
+    if there is not None or node.get("boot"):
+        return bool(there)  # of another boot or container it is none of this machine's
+    try:  # no /proc
         process = psutil.Process(node["pid"])
         same: bool = abs(process.create_time() - node["began"]) < 1
         return same and process.status() != psutil.STATUS_ZOMBIE

@@ -21,16 +21,18 @@ IDENTITY = ("boot", "pid_namespace", "process_started")
 _ENDED = ("Z", "X")
 
 
-def identity() -> dict[str, Any]:
-    """Return what a record says of this process: ``pid`` and IDENTITY, None for what is unknown.
+def identity(pid: int | None = None) -> dict[str, Any]:
+    """Return what a record says of a process: ``pid`` and IDENTITY, None for what is unknown.
 
-    ``process_started`` is in clock ticks since the machine came up. Asked anew by each process: a
-    fork has another number and another start.
+    Of this one by default, asked anew by each: a fork has another number and another start.
+    ``process_started`` is in clock ticks since the machine came up. Seconds since 1970, as psutil
+    has it, change with the clock: the kernel counts them from a boot that moves along with it.
     """
+    pid = pid or os.getpid()
     boot, namespace = _whereabouts() or (None, None)
-    stat = _stat(os.getpid()) if boot else None
+    stat = _stat(pid) if boot else None
     values = (boot, namespace, stat[1]) if stat else (None, None, None)
-    return {"pid": os.getpid(), **dict(zip(IDENTITY, values, strict=True))}
+    return {"pid": pid, **dict(zip(IDENTITY, values, strict=True))}
 
 
 def is_there(record: Mapping[str, Any]) -> bool | None:
